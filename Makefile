@@ -1,0 +1,121 @@
+# Each target sets up what it needs, in a virtual environment of its own (.venv).
+#
+#   PYTHON=python3.12   the interpreter to make .venv from (3.11 or later)
+#   TORCH=1             install torch first, so that the tests compare with it
+#   ARGS="-k clip"      further arguments of pytest, gradprune demo or the benchmarks
+
+PYTHON        ?= python3
+TORCH         ?=
+ARGS          ?=
+TORCH_VERSION := 2.13.0
+
+VENV := .venv
+BIN  := $(abspath $(VENV))/bin
+PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+PACKAGED   := setup.py pyproject.toml MANIFEST.in LICENSE $(wildcard README.md)
+PACKAGED   += $(shell find csrc gradprune -type f -not -name '*.py[co]' -not -name '*.so' -not -name '.*')
+C_SOURCES  := $(shell find csrc -name '*.c' -o -name '*.h')
+PY_SOURCES := $(wildcard setup.py gradprune tests benchmarks scripts)
+COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
+COMPILERS  := $(or $(COMPILERS),cc)
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check-c asan valgrind lint format bench wheel clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+# ---- the environment: stamp files say what has been installed into it ------------------------------
+
+$(VENV)/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	    { echo "gradprune needs Python 3.11 or later; try make PYTHON=python3.12" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || \
+	    { echo "no venv module: on Debian, apt install python3-venv" >&2; rm -rf $(VENV); exit 1; }
+	@touch $@
+
+$(VENV)/.build: $(VENV)/.created
+	$(PIP) 'build>=1.2'
+	@touch $@
+
+$(VENV)/.torch: $(VENV)/.created
+	$(PIP) 'torch==$(TORCH_VERSION)'
+	@touch $@
+
+# The wheel comes from the sdist, so that both are tested.
+dist/.wheel: $(PACKAGED) | $(VENV)/.build
+	@rm -rf dist
+	$(BIN)/python -m build --outdir dist . > build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }
+	@rm -f build.log
+	@ls dist
+	@touch $@
+
+# pip keeps an installed wheel of the same version, so the replacement is forced.
+$(VENV)/.wheel: dist/.wheel
+	$(PIP) dist/*.whl
+	$(PIP) --force-reinstall --no-deps dist/*.whl
+	@touch $@
+
+$(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.wheel
+	$(PIP) "$$(ls dist/*.whl)[$*]"
+	@touch $@
+
+$(VENV)/.plot: $(PACKAGED) | $(VENV)/.created
+	$(PIP) '.[plot]'
+	@touch $@
+
+# ---- for users -------------------------------------------------------------------------------------
+
+demo: $(VENV)/.plot ## install into .venv and run the demonstration
+	$(BIN)/gradprune demo $(ARGS)
+
+wheel: dist/.wheel ## build the sdist and the wheel into dist/
+
+# ---- for developers --------------------------------------------------------------------------------
+
+# From tests/, where the folder gradprune cannot be imported by accident; tests/conftest.py makes sure.
+test: $(VENV)/.test $(if $(TORCH),$(VENV)/.torch) ## test the wheel; with coverage unless ARGS choose a part
+	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage \
+	    $(BIN)/python -m pytest $(or $(ARGS),--cov=gradprune --cov-config=../pyproject.toml)
+
+check-c: $(COMPILERS:%=check-c-%) ## build and run the C tests with gcc and clang, warnings as errors
+
+check-c-%:
+	@$(MAKE) --no-print-directory -C csrc/tests CC=$* BUILD=../../build/check-$* check
+
+asan: $(COMPILERS:%=asan-%) ## C tests under the address and undefined behaviour sanitizers
+
+# Debian's clang comes without the sanitizers' library (libclang-rt-dev).
+asan-%:
+	@if echo 'int main(void) { return 0; }' | $* -fsanitize=address,undefined -x c -o /dev/null - 2> /dev/null; then \
+	    UBSAN_OPTIONS=print_stacktrace=1 $(MAKE) --no-print-directory -C csrc/tests CC=$* \
+	        BUILD=../../build/asan-$* SANITIZE=address,undefined check; \
+	else echo "asan: $* has no sanitizers here, skipped"; fi
+
+valgrind: check-c-$(firstword $(COMPILERS)) ## C tests under valgrind, if it is installed
+	@if command -v valgrind > /dev/null; then \
+	    $(MAKE) --no-print-directory -C csrc/tests CC=$(firstword $(COMPILERS)) \
+	        BUILD=../../build/check-$(firstword $(COMPILERS)) \
+	        RUN='valgrind --quiet --error-exitcode=1 --leak-check=full' check; \
+	else echo "valgrind: not installed, skipped"; fi
+
+lint: $(VENV)/.dev ## ruff, mypy, stubtest and clang-format
+	$(BIN)/ruff check $(PY_SOURCES)
+	$(BIN)/ruff format --check $(PY_SOURCES)
+	$(BIN)/mypy
+	cd tests && $(BIN)/python -m mypy.stubtest gradprune._core
+	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
+
+format: $(VENV)/.dev ## let ruff and clang-format rewrite the sources
+	$(BIN)/ruff check --fix $(PY_SOURCES)
+	$(BIN)/ruff format $(PY_SOURCES)
+	$(BIN)/clang-format -i $(C_SOURCES)
+
+bench: $(VENV)/.test ## measure, e.g. make bench ARGS=--help
+	cd benchmarks && $(BIN)/python -m run $(ARGS)
+
+clean: ## remove everything that make has made
+	rm -rf $(VENV) build dist *.egg-info gradprune/_core*.so
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis tests/.hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,63 @@
+/* binding.h - what the files of the Python binding share. Only binding/ includes Python and NumPy headers.
+ *
+ * The binding checks types, shapes and contiguity, takes references for the length of a call, releases the GIL and
+ * turns a gp_status into an exception. It converts nothing: the Python modules hand it float32, C-contiguous arrays.
+ */
+#ifndef GP_BINDING_H
+#define GP_BINDING_H
+
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
+#define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
+#define PY_ARRAY_UNIQUE_SYMBOL gradprune_ARRAY_API
+#ifndef GP_BINDING_MAIN
+#define NO_IMPORT_ARRAY
+#endif
+#include <numpy/arrayobject.h>
+
+#include "gradprune.h"
+
+typedef struct module_state {
+    const gp_kernels *kernels;
+    gp_pool *pool;
+    size_t threads;
+    PyTypeObject *arena_type, *net_type;
+} module_state;
+
+typedef struct arena_object {
+    PyObject_HEAD
+    PyArrayObject *params, *grads, *mask;
+    gp_segment *segments;
+    gp_arena arena; /* moments are set for one step only */
+    module_state *state;
+    PyObject *module;
+} arena_object;
+
+typedef struct net_object {
+    PyObject_HEAD
+    gp_net *net;
+    size_t in, out;
+    PyThread_type_lock lock; /* the workspace serves one call at a time */
+    module_state *state;
+    PyObject *module;
+} net_object;
+
+extern PyType_Spec gp_arena_spec, gp_net_spec;
+
+enum { ANY = -1 };
+
+/* A C-contiguous, aligned, native array of this type and dimension (ANY), writable if asked; else NULL and TypeError
+ * or ValueError with `name` in its text. A borrowed reference. */
+PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name);
+/* The same where None is allowed: *array is NULL then. Returns 0 or -1. */
+int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name, PyArrayObject **array);
+/* Sets the exception for a status and returns NULL. */
+PyObject *gp_raise_status(gp_status status);
+
+/* Parses (kind, limit, norm_type) and (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1,
+ * beta2, eps, step), and a tuple of moments into the arena. Returns 0 or -1. */
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
+                  gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out);
+
+#endif

@@ -1,0 +1,103 @@
+/* common.c - checks and errors shared by the binding. */
+#include "binding/binding.h"
+
+static const char *type_name(int type)
+{
+    switch (type) {
+    case NPY_FLOAT32: return "float32";
+    case NPY_FLOAT64: return "float64";
+    case NPY_INT64: return "int64";
+    case NPY_UINT8: return "uint8";
+    default: return "another type";
+    }
+}
+
+PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name)
+{
+    if (!PyArray_Check(object)) {
+        PyErr_Format(PyExc_TypeError, "%s must be a NumPy array of %s, got %s", name, type_name(type),
+                     Py_TYPE(object)->tp_name);
+        return NULL;
+    }
+    PyArrayObject *array = (PyArrayObject *)object;
+    if (PyArray_TYPE(array) != type || PyArray_ISBYTESWAPPED(array)) {
+        PyErr_Format(PyExc_TypeError, "%s must be of native %s, got dtype %S", name, type_name(type),
+                     (PyObject *)PyArray_DESCR(array));
+        return NULL;
+    }
+    if (dimension != ANY && PyArray_NDIM(array) != dimension) {
+        PyErr_Format(PyExc_ValueError, "%s must have %d dimension(s), got %d", name, dimension, PyArray_NDIM(array));
+        return NULL;
+    }
+    if (!PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISALIGNED(array)) {
+        PyErr_Format(PyExc_ValueError, "%s must be C-contiguous and aligned", name);
+        return NULL;
+    }
+    if (writable && !PyArray_ISWRITEABLE(array)) {
+        PyErr_Format(PyExc_ValueError, "%s is read-only", name);
+        return NULL;
+    }
+    return array;
+}
+
+int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name, PyArrayObject **array)
+{
+    *array = NULL;
+    if (object == Py_None) return 0;
+    *array = gp_array(object, type, dimension, writable, name);
+    return *array ? 0 : -1;
+}
+
+PyObject *gp_raise_status(gp_status status)
+{
+    if (status == GP_NO_MEMORY) return PyErr_NoMemory();
+    PyErr_SetString(PyExc_ValueError, gp_status_text(status));
+    return NULL;
+}
+
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
+                  gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out)
+{
+    int clip_kind, rule_kind, decoupled, nesterov;
+    unsigned long long step;
+    if (!PyArg_ParseTuple(clip, "idd;clip must be (kind, limit, norm_type)", &clip_kind, &clip_out->limit,
+                          &clip_out->norm_type) ||
+        !PyArg_ParseTuple(rule, "iddpddpdddK;rule must have 11 entries", &rule_kind, &rule_out->lr,
+                          &rule_out->weight_decay, &decoupled, &rule_out->momentum, &rule_out->dampening, &nesterov,
+                          &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step))
+        return -1;
+    if (clip_kind < 0 || clip_kind >= GP_CLIP_KINDS || rule_kind < 0 || rule_kind >= GP_RULES) {
+        PyErr_SetString(PyExc_ValueError, "unknown kind of clip or rule");
+        return -1;
+    }
+    clip_out->kind = (gp_clip_kind)clip_kind;
+    rule_out->kind = (gp_rule_kind)rule_kind;
+    rule_out->decoupled = decoupled;
+    rule_out->nesterov = nesterov;
+    rule_out->step = step;
+    *arena_out = self->arena;
+    if (!PyTuple_Check(moments) || PyTuple_GET_SIZE(moments) > GP_MAX_MOMENTS) {
+        PyErr_Format(PyExc_TypeError, "moments must be a tuple of at most %d arrays", GP_MAX_MOMENTS);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(moments); i++) {
+        PyArrayObject *moment = gp_array(PyTuple_GET_ITEM(moments, i), NPY_FLOAT32, 1, 1, "a moment");
+        if (!moment) return -1;
+        if ((size_t)PyArray_SIZE(moment) != self->arena.n) {
+            PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");
+            return -1;
+        }
+        arena_out->moments[i] = PyArray_DATA(moment);
+    }
+    *norms_out = NULL;
+    if (norms != Py_None) {
+        PyArrayObject *array = gp_array(norms, NPY_FLOAT64, 1, 1, "norms");
+        if (!array) return -1;
+        if ((size_t)PyArray_SIZE(array) != self->arena.n_segments) {
+            PyErr_SetString(PyExc_ValueError, "norms must have one entry for each segment");
+            return -1;
+        }
+        *norms_out = PyArray_DATA(array);
+    }
+    return 0;
+}

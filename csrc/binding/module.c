@@ -1,0 +1,279 @@
+/* module.c - gradprune._core: the module, its state and its functions. */
+#define GP_BINDING_MAIN
+#include "binding/binding.h"
+
+#include <stdlib.h>
+
+static module_state *state_of(PyObject *module) { return PyModule_GetState(module); }
+
+static PyObject *core_isa(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyUnicode_FromString(gp_kernels_isa(state_of(module)->kernels));
+}
+
+static PyObject *isa_list(void)
+{
+    PyObject *list = PyList_New(0);
+    const char *name;
+    for (size_t i = 0; list && (name = gp_isa_name(i)); i++) {
+        PyObject *text = PyUnicode_FromString(name);
+        if (!text || PyList_Append(list, text)) Py_CLEAR(list);
+        Py_XDECREF(text);
+    }
+    return list;
+}
+
+static PyObject *core_isas(PyObject *module, PyObject *unused)
+{
+    (void)module, (void)unused;
+    return isa_list();
+}
+
+static PyObject *core_get_num_threads(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(state_of(module)->threads);
+}
+
+static PyObject *core_set_num_threads(PyObject *module, PyObject *number)
+{
+    Py_ssize_t n = PyNumber_AsSsize_t(number, PyExc_OverflowError);
+    if (n == -1 && PyErr_Occurred()) return NULL;
+    if (n < 1 || n > GP_MAX_THREADS)
+        return PyErr_Format(PyExc_ValueError, "threads must be in 1..%d, got %zd", GP_MAX_THREADS, n);
+    state_of(module)->threads = (size_t)n;
+    Py_RETURN_NONE;
+}
+
+/* (n, seed, stream) of the generators */
+static PyArrayObject *parse_random(PyObject *args, int type, unsigned long long *seed, unsigned long long *stream)
+{
+    Py_ssize_t n;
+    if (!PyArg_ParseTuple(args, "nKK", &n, seed, stream)) return NULL;
+    if (n < 0) {
+        PyErr_SetString(PyExc_ValueError, "n must not be negative");
+        return NULL;
+    }
+    npy_intp shape[1] = {n};
+    return (PyArrayObject *)PyArray_SimpleNew(1, shape, type);
+}
+
+static PyObject *core_uniform(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long seed, stream;
+    PyArrayObject *out = parse_random(args, NPY_FLOAT32, &seed, &stream);
+    if (!out) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_uniform((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
+}
+
+static PyObject *core_normal(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long seed, stream;
+    PyArrayObject *out = parse_random(args, NPY_FLOAT32, &seed, &stream);
+    if (!out) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_normal((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
+}
+
+static PyObject *core_permutation(PyObject *module, PyObject *args)
+{
+    (void)module;
+    unsigned long long seed, stream;
+    PyArrayObject *out = parse_random(args, NPY_INT64, &seed, &stream);
+    if (!out) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_permutation((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
+}
+
+static PyObject *core_topk_mask(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *object;
+    Py_ssize_t k;
+    gp_status status;
+    if (!PyArg_ParseTuple(args, "On", &object, &k)) return NULL;
+    PyArrayObject *scores = gp_array(object, NPY_FLOAT32, 1, 0, "scores");
+    if (!scores) return NULL;
+    if (k < 0 || k > PyArray_SIZE(scores))
+        return PyErr_Format(PyExc_ValueError, "k must be in 0..%zd, got %zd", PyArray_SIZE(scores), k);
+    npy_intp shape[1] = {PyArray_SIZE(scores)};
+    PyArrayObject *keep = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_UINT8);
+    if (!keep) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_topk_mask((size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep), (size_t)k);
+    Py_END_ALLOW_THREADS
+    if (status == GP_OK) return (PyObject *)keep;
+    Py_DECREF(keep);
+    if (status == GP_BAD_INPUT) return PyErr_Format(PyExc_ValueError, "scores must not be NaN");
+    return gp_raise_status(status);
+}
+
+static PyObject *core_norm(PyObject *module, PyObject *args)
+{
+    PyObject *object;
+    double norm_type, norm;
+    if (!PyArg_ParseTuple(args, "Od", &object, &norm_type)) return NULL;
+    PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 0, "values");
+    if (!values) return NULL;
+    if (!(norm_type > 0.0)) return PyErr_Format(PyExc_ValueError, "norm_type must be positive");
+    Py_BEGIN_ALLOW_THREADS
+    norm = gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), norm_type);
+    Py_END_ALLOW_THREADS
+    return PyFloat_FromDouble(norm);
+}
+
+static PyObject *core_scale(PyObject *module, PyObject *args)
+{
+    PyObject *object;
+    float factor;
+    if (!PyArg_ParseTuple(args, "Of", &object, &factor)) return NULL;
+    PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 1, "values");
+    if (!values) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    gp_scale(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), factor);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_clamp(PyObject *module, PyObject *args)
+{
+    PyObject *object;
+    float limit;
+    if (!PyArg_ParseTuple(args, "Of", &object, &limit)) return NULL;
+    PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 1, "values");
+    if (!values) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    gp_clamp(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), limit);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_mask(PyObject *module, PyObject *args)
+{
+    PyObject *mask_object, *object;
+    if (!PyArg_ParseTuple(args, "OO", &mask_object, &object)) return NULL;
+    PyArrayObject *mask = gp_array(mask_object, NPY_UINT8, 1, 0, "mask");
+    PyArrayObject *values = mask ? gp_array(object, NPY_FLOAT32, 1, 1, "values") : NULL;
+    if (!values) return NULL;
+    if (PyArray_SIZE(mask) > PyArray_SIZE(values))
+        return PyErr_Format(PyExc_ValueError, "the mask is longer than the values");
+    gp_mask_apply(state_of(module)->kernels, (size_t)PyArray_SIZE(mask), PyArray_DATA(mask), PyArray_DATA(values));
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_statistics(PyObject *module, PyObject *args)
+{
+    PyObject *a, *b, *c;
+    unsigned long long count;
+    if (!PyArg_ParseTuple(args, "OOOK", &a, &b, &c, &count)) return NULL;
+    PyArrayObject *grads = gp_array(a, NPY_FLOAT32, 1, 0, "grads"), *mean = NULL, *square = NULL;
+    if (grads) mean = gp_array(b, NPY_FLOAT32, 1, 1, "mean");
+    if (mean) square = gp_array(c, NPY_FLOAT32, 1, 1, "mean_square");
+    if (!square) return NULL;
+    if (PyArray_SIZE(grads) != PyArray_SIZE(mean) || PyArray_SIZE(grads) != PyArray_SIZE(square) || count == 0)
+        return PyErr_Format(PyExc_ValueError, "arrays must be of equal length and count at least 1");
+    gp_statistics_update(state_of(module)->kernels, (size_t)PyArray_SIZE(grads), PyArray_DATA(grads),
+                         PyArray_DATA(mean), PyArray_DATA(square), count);
+    Py_RETURN_NONE;
+}
+
+static PyMethodDef core_methods[] = {
+    {"isa", core_isa, METH_NOARGS, "The instruction set in use."},
+    {"isas", core_isas, METH_NOARGS, "The instruction sets this CPU can run, plainest first."},
+    {"get_num_threads", core_get_num_threads, METH_NOARGS, "The most threads a call uses."},
+    {"set_num_threads", core_set_num_threads, METH_O, "Set the most threads a call uses."},
+    {"uniform", core_uniform, METH_VARARGS, "uniform(n, seed, stream) -> float32 in [0, 1)"},
+    {"normal", core_normal, METH_VARARGS, "normal(n, seed, stream) -> float32"},
+    {"permutation", core_permutation, METH_VARARGS, "permutation(n, seed, stream) -> int64"},
+    {"topk_mask", core_topk_mask, METH_VARARGS, "topk_mask(scores, k) -> uint8, 1 for the k largest"},
+    {"norm", core_norm, METH_VARARGS, "norm(values, norm_type) -> float"},
+    {"scale_", core_scale, METH_VARARGS, "scale_(values, factor): in place"},
+    {"clamp_", core_clamp, METH_VARARGS, "clamp_(values, limit): in place"},
+    {"mask_", core_mask, METH_VARARGS, "mask_(mask, values): zero where the mask is 0, in place"},
+    {"statistics_", core_statistics, METH_VARARGS, "statistics_(grads, mean, mean_square, count): running means"},
+    {NULL, NULL, 0, NULL}};
+
+static int choose_kernels(module_state *state)
+{
+    const char *wanted = getenv("GRADPRUNE_ISA");
+    state->kernels = gp_kernels_get(wanted && *wanted ? wanted : NULL);
+    if (state->kernels) return 0;
+    PyObject *known = isa_list();
+    if (known) PyErr_Format(PyExc_ImportError, "GRADPRUNE_ISA is '%s'; this CPU can run %R", wanted, known);
+    Py_XDECREF(known);
+    return -1;
+}
+
+/* OMP_NUM_THREADS as OpenMP reads it (a list counts by its first entry), at most the CPUs of this process. */
+static size_t default_threads(void)
+{
+    size_t cpus = gp_cpu_count();
+    const char *text = getenv("OMP_NUM_THREADS");
+    long wanted = text ? strtol(text, NULL, 10) : 0;
+    return wanted > 0 && (size_t)wanted < cpus ? (size_t)wanted : cpus;
+}
+
+static int core_exec(PyObject *module)
+{
+    module_state *state = state_of(module);
+    if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state)) return -1;
+    state->threads = default_threads();
+    gp_status status = gp_pool_create(&state->pool);
+    if (status != GP_OK) {
+        gp_raise_status(status);
+        return -1;
+    }
+    state->arena_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_arena_spec, NULL);
+    state->net_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_net_spec, NULL);
+    if (!state->arena_type || !state->net_type || PyModule_AddType(module, state->arena_type) ||
+        PyModule_AddType(module, state->net_type) || PyModule_AddStringConstant(module, "version", GP_VERSION))
+        return -1;
+    return 0;
+}
+
+static int core_traverse(PyObject *module, visitproc visit, void *arg)
+{
+    module_state *state = state_of(module);
+    Py_VISIT(state->arena_type);
+    Py_VISIT(state->net_type);
+    return 0;
+}
+
+static int core_clear(PyObject *module)
+{
+    module_state *state = state_of(module);
+    Py_CLEAR(state->arena_type);
+    Py_CLEAR(state->net_type);
+    return 0;
+}
+
+static void core_free(void *module)
+{
+    module_state *state = state_of(module);
+    core_clear(module);
+    gp_pool_destroy(state->pool);
+    state->pool = NULL;
+}
+
+static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, (void *)core_exec}, {0, NULL}};
+static struct PyModuleDef core_module = {PyModuleDef_HEAD_INIT,
+                                         .m_name = "_core",
+                                         .m_doc = "The C core of gradprune.",
+                                         .m_size = sizeof(module_state),
+                                         .m_methods = core_methods,
+                                         .m_slots = core_slots,
+                                         .m_traverse = core_traverse,
+                                         .m_clear = core_clear,
+                                         .m_free = core_free};
+
+PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }

@@ -1,0 +1,308 @@
+/* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
+#include "binding/binding.h"
+
+static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
+{
+    int type, activation;
+    Py_ssize_t in, out, weight, bias;
+    if (!PyTuple_Check(tuple) ||
+        !PyArg_ParseTuple(tuple, "innnnffiff;a layer is (type, in, out, weight, bias, l1, l2, activation, slope, rate)",
+                          &type, &in, &out, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope,
+                          &spec->rate)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
+        return -1;
+    }
+    if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS || in <= 0 || out <= 0) {
+        PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type or activation, or no features", i);
+        return -1;
+    }
+    spec->type = (gp_layer_type)type;
+    spec->activation = (gp_activation)activation;
+    spec->in = (size_t)in;
+    spec->out = (size_t)out;
+    spec->weight = weight < 0 ? GP_NONE : (size_t)weight;
+    spec->bias = bias < 0 ? GP_NONE : (size_t)bias;
+    return 0;
+}
+
+static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"layers", NULL};
+    PyObject *list;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!", names, &PyList_Type, &list)) return NULL;
+    size_t n = (size_t)PyList_GET_SIZE(list);
+    gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
+    if (!specs) return PyErr_NoMemory();
+    net_object *self = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
+    self = (net_object *)type->tp_alloc(type, 0);
+    if (!self) goto done;
+    self->module = Py_NewRef(PyType_GetModule(type));
+    self->state = PyModule_GetState(self->module);
+    self->lock = PyThread_allocate_lock();
+    gp_status status = GP_NO_MEMORY;
+    if (self->lock) status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->net);
+    if (status != GP_OK) {
+        gp_raise_status(status);
+        Py_CLEAR(self);
+        goto done;
+    }
+    self->in = specs[0].in;
+    self->out = specs[n - 1].out;
+done:
+    PyMem_Free(specs);
+    return (PyObject *)self;
+}
+
+static int net_traverse(net_object *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    return 0;
+}
+
+static void net_dealloc(net_object *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    gp_net_destroy(self->net);
+    if (self->lock) PyThread_free_lock(self->lock);
+    Py_CLEAR(self->module);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+/* Another Python thread may be inside this network with the GIL released: wait without holding the GIL. */
+static void enter(net_object *self)
+{
+    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    Py_END_ALLOW_THREADS
+}
+static void leave(net_object *self) { PyThread_release_lock(self->lock); }
+
+static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index, int loss, gp_batch *batch)
+{
+    PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x"), *rows = NULL;
+    if (!inputs || gp_array_or_none(index, NPY_INT64, 1, 0, "index", &rows)) return -1;
+    if ((size_t)PyArray_DIM(inputs, 1) != self->in) {
+        PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu", PyArray_DIM(inputs, 1), self->in);
+        return -1;
+    }
+    if (loss < 0 || loss >= GP_LOSSES) {
+        PyErr_SetString(PyExc_ValueError, "unknown loss");
+        return -1;
+    }
+    npy_intp n = PyArray_DIM(inputs, 0);
+    *batch = (gp_batch){.size = (size_t)n, .x = PyArray_DATA(inputs), .loss = (gp_loss)loss};
+    if (rows) {
+        const int64_t *at = PyArray_DATA(rows);
+        batch->index = at;
+        batch->size = (size_t)PyArray_DIM(rows, 0);
+        for (size_t i = 0; i < batch->size; i++)
+            if (at[i] < 0 || at[i] >= n) {
+                PyErr_Format(PyExc_IndexError, "index[%zu] is %lld, x has %zd rows", i, (long long)at[i], n);
+                return -1;
+            }
+    }
+    if (batch->size == 0) {
+        PyErr_SetString(PyExc_ValueError, "the batch is empty");
+        return -1;
+    }
+    PyArrayObject *targets;
+    if (loss == GP_CROSS_ENTROPY) {
+        targets = gp_array(y, NPY_INT64, 1, 0, "y");
+        if (targets) batch->labels = PyArray_DATA(targets);
+    } else {
+        targets = gp_array(y, NPY_FLOAT32, 2, 0, "y");
+        if (targets) batch->targets = PyArray_DATA(targets);
+        if (targets && (size_t)PyArray_DIM(targets, 1) != self->out) {
+            PyErr_Format(PyExc_ValueError, "y has %zd columns, the network gives %zu", PyArray_DIM(targets, 1),
+                         self->out);
+            return -1;
+        }
+    }
+    if (!targets) return -1;
+    if (PyArray_DIM(targets, 0) != n) {
+        PyErr_Format(PyExc_ValueError, "x has %zd rows, y has %zd", n, PyArray_DIM(targets, 0));
+        return -1;
+    }
+    return 0;
+}
+
+/* The exception for a call that failed, with the place. Called before the lock is released. */
+static PyObject *raise_fault(net_object *self, const gp_arena *arena, const gp_batch *batch, gp_status status)
+{
+    gp_fault fault;
+    if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL) return gp_raise_status(status);
+    gp_net_fault(self->net, arena, &fault);
+    if (status == GP_BAD_LABEL)
+        return PyErr_Format(PyExc_ValueError, "y[%zu] is %lld: labels must be in 0..%zu, one for each output",
+                            fault.row, (long long)batch->labels[fault.row], self->out - 1);
+    const float *values = status == GP_BAD_INPUT ? batch->x : batch->targets;
+    size_t width = status == GP_BAD_INPUT ? self->in : self->out;
+    float value = values[fault.row * width + fault.column];
+    return PyErr_Format(PyExc_ValueError, "%s[%zu, %zu] is %s: every value must be finite",
+                        status == GP_BAD_INPUT ? "x" : "y", fault.row, fault.column,
+                        value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
+}
+
+static PyObject *net_backward(net_object *self, PyObject *args)
+{
+    PyObject *arena_py, *x, *y, *index;
+    int loss;
+    unsigned long long seed, step;
+    gp_batch batch;
+    gp_result result;
+    gp_status status;
+    if (!PyArg_ParseTuple(args, "O!OOOiKK", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed, &step) ||
+        parse_batch(self, x, y, index, loss, &batch))
+        return NULL;
+    const arena_object *arena = (const arena_object *)arena_py;
+    enter(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                                       : raise_fault(self, &arena->arena, &batch, status);
+    leave(self);
+    return answer;
+}
+
+static PyObject *net_train(net_object *self, PyObject *args)
+{
+    PyObject *arena_py, *x, *y, *index, *clip_tuple, *rule_tuple, *moments, *norms_object;
+    int loss;
+    unsigned long long seed, step;
+    gp_batch batch;
+    gp_clip clip;
+    gp_rule rule;
+    gp_arena arena;
+    double *norms;
+    gp_result result;
+    gp_step_info info;
+    gp_status status;
+    if (!PyArg_ParseTuple(args, "O!OOOiKKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed,
+                          &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
+        parse_batch(self, x, y, index, loss, &batch) ||
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, &clip, &rule, &arena,
+                      &norms))
+        return NULL;
+    enter(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_train(self->net, &arena, &batch, &clip, &rule, &result, &info, norms, seed, step,
+                          self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer;
+    if (status == GP_OK)
+        answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
+                               PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
+    else answer = raise_fault(self, &arena, &batch, status);
+    leave(self);
+    return answer;
+}
+
+static PyArrayObject *parse_output(net_object *self, PyObject *out, size_t rows)
+{
+    PyArrayObject *array = gp_array(out, NPY_FLOAT32, 2, 1, "out");
+    if (array && ((size_t)PyArray_DIM(array, 0) != rows || (size_t)PyArray_DIM(array, 1) != self->out)) {
+        PyErr_Format(PyExc_ValueError, "out must be of shape (%zu, %zu)", rows, self->out);
+        return NULL;
+    }
+    return array;
+}
+
+static PyObject *net_predict(net_object *self, PyObject *args)
+{
+    PyObject *arena_py, *x, *out;
+    gp_status status;
+    if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena_py, &x, &out)) return NULL;
+    PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x");
+    if (!inputs) return NULL;
+    if ((size_t)PyArray_DIM(inputs, 1) != self->in)
+        return PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu", PyArray_DIM(inputs, 1),
+                            self->in);
+    gp_batch batch = {.size = (size_t)PyArray_DIM(inputs, 0), .x = PyArray_DATA(inputs)};
+    PyArrayObject *outputs = parse_output(self, out, batch.size);
+    if (!outputs) return NULL;
+    const arena_object *arena = (const arena_object *)arena_py;
+    enter(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs),
+                            self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &arena->arena, &batch, status);
+    leave(self);
+    return answer;
+}
+
+static PyObject *net_evaluate(net_object *self, PyObject *args)
+{
+    PyObject *arena_py, *x, *y, *out;
+    int loss;
+    gp_batch batch;
+    gp_result result;
+    gp_status status;
+    if (!PyArg_ParseTuple(args, "O!OOiO", self->state->arena_type, &arena_py, &x, &y, &loss, &out) ||
+        parse_batch(self, x, y, Py_None, loss, &batch))
+        return NULL;
+    PyArrayObject *outputs = NULL;
+    if (out != Py_None && !(outputs = parse_output(self, out, batch.size))) return NULL;
+    const arena_object *arena = (const arena_object *)arena_py;
+    float *predictions = outputs ? PyArray_DATA(outputs) : NULL;
+    enter(self);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                                       : raise_fault(self, &arena->arena, &batch, status);
+    leave(self);
+    return answer;
+}
+
+static PyObject *net_fault(net_object *self, PyObject *args)
+{
+    static const char *const phases[] = {"", "input", "target", "parameter", "forward", "loss", "backward"};
+    PyObject *arena_py;
+    gp_fault fault;
+    if (!PyArg_ParseTuple(args, "O!", self->state->arena_type, &arena_py)) return NULL;
+    enter(self);
+    gp_net_fault(self->net, &((arena_object *)arena_py)->arena, &fault);
+    leave(self);
+    if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
+    return Py_BuildValue("(snNnn)", phases[fault.phase], fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer,
+                         PyBool_FromLong(fault.bias), (Py_ssize_t)fault.row, (Py_ssize_t)fault.column);
+}
+
+static PyObject *net_nbytes(net_object *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(gp_net_bytes(self->net));
+}
+
+static PyMethodDef net_methods[] = {
+    {"backward", (PyCFunction)net_backward, METH_VARARGS,
+     "backward(arena, x, y, index, loss, seed, step) -> (loss, correct)"},
+    {"train", (PyCFunction)net_train, METH_VARARGS,
+     "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms)"
+     " -> (loss, correct, norm, scale, clipped, applied)"},
+    {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
+    {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS, "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
+    {"fault", (PyCFunction)net_fault, METH_VARARGS,
+     "fault(arena) -> None or (phase, layer, bias, row, column) of the first non-finite number."},
+    {NULL, NULL, 0, NULL}};
+static PyGetSetDef net_getset[] = {{"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
+                                   {NULL, NULL, NULL, NULL, NULL}};
+static PyType_Slot net_slots[] = {{Py_tp_doc, "Net(layers): a network compiled from layer tuples."},
+                                  {Py_tp_new, (void *)net_new},
+                                  {Py_tp_dealloc, (void *)net_dealloc},
+                                  {Py_tp_traverse, (void *)net_traverse},
+                                  {Py_tp_methods, net_methods},
+                                  {Py_tp_getset, net_getset},
+                                  {0, NULL}};
+PyType_Spec gp_net_spec = {.name = "gradprune._core.Net",
+                           .basicsize = sizeof(net_object),
+                           .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+                           .slots = net_slots};

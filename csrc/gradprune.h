@@ -1,0 +1,265 @@
+/* gradprune.h - the manual of gradprune's C core.
+ *
+ * The core trains, clips and prunes feed-forward networks on a CPU. It knows nothing of Python: libc and pthreads
+ * are all it needs, and `make check-c` builds and tests it alone.
+ *
+ * Idea
+ *   All state is flat. The caller owns one float buffer of parameters, one of gradients, one byte mask over the
+ *   prunable parameters (which come first) and up to two optimizer moments; a gp_arena points at them. A gp_net is
+ *   compiled from layer specifications, holds offsets into the arena and its own workspace, and runs whole steps.
+ *
+ * Layout inside the engine
+ *   The batch is the innermost axis. A batch of B samples is cut into chunks of P <= 64 lanes (a multiple of 16);
+ *   activations are [chunk][feature][P]. Lanes past the last sample are zero, and their gradients stay zero.
+ *   Weights keep the user's layout, (O, I) row-major.
+ *
+ * Letters: B batch, P lanes of a chunk, I features in, O features out, n length, m x n x k a matrix product.
+ * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs, scalars.
+ *
+ * Threads and bits
+ *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread in a fixed order
+ *   and reductions use fixed blocks, so the bits do not depend on the number of threads.
+ *
+ * Errors
+ *   A gp_status other than GP_OK means that parameters, moments and masks are as they were before the call.
+ *   Nothing here exits, prints, or keeps state outside of the objects it hands out.
+ */
+#ifndef GRADPRUNE_H
+#define GRADPRUNE_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define GP_VERSION "0.1.0"
+
+enum {
+    GP_LANES = 64,      /* the most samples in a chunk */
+    GP_ALIGN_FLOATS = 16, /* lanes and padded rows are multiples of this: 64 bytes, one cache line */
+    GP_MAX_THREADS = 256,
+    GP_MAX_MOMENTS = 2
+};
+
+#define GP_NONE SIZE_MAX /* "no such offset or index" */
+
+typedef enum gp_status {
+    GP_OK = 0,
+    GP_NO_MEMORY,    /* an allocation failed */
+    GP_BAD_ARGUMENT, /* the caller broke the contract of this header */
+    GP_BAD_INPUT,    /* x holds NaN or infinity; gp_net_fault says where */
+    GP_BAD_TARGET,   /* a float target holds NaN or infinity */
+    GP_BAD_LABEL     /* a label is outside [0, classes) */
+} gp_status;
+
+const char *gp_status_text(gp_status status);
+
+/* ---- kernels: one table an instruction set (dispatch.c, kernels/) --------------------------------------------- */
+
+typedef struct gp_kernels gp_kernels;
+
+/* The table called `name` ("baseline", "avx2", "avx512", "neon"), or the best this CPU runs if name is NULL.
+ * NULL if the name is unknown, not built, or not supported by this CPU and operating system. */
+const gp_kernels *gp_kernels_get(const char *name);
+/* The i-th instruction set this CPU can run, from the plainest to the best; NULL past the end. */
+const char *gp_isa_name(size_t i);
+const char *gp_kernels_isa(const gp_kernels *kernels);
+
+/* ---- threads (parallel.c) ---------------------------------------------------------------------------------------- */
+
+typedef struct gp_pool gp_pool;
+
+/* Threads start at the first use. Safe to use after fork: the child makes threads of its own. */
+gp_status gp_pool_create(gp_pool **pool);
+void gp_pool_destroy(gp_pool *pool);
+/* CPUs this process may run on. */
+size_t gp_cpu_count(void);
+
+/* ---- random numbers (rng.c): Philox4x32-10, Salmon et al. 2011; stateless, addressed by (seed, stream, i) -------- */
+
+/* Words 4*block .. 4*block+3 of a stream. */
+void gp_philox(uint64_t seed, uint64_t stream, uint64_t block, uint32_t words[4]);
+/* out[i] = (word i >> 8) * 2^-24, in [0, 1) */
+void gp_random_uniform(size_t n, float *out, uint64_t seed, uint64_t stream);
+/* Box-Muller in double on the pairs of words 2j, 2j+1 */
+void gp_random_normal(size_t n, float *out, uint64_t seed, uint64_t stream);
+/* Fisher-Yates */
+void gp_random_permutation(size_t n, int64_t *out, uint64_t seed, uint64_t stream);
+
+/* ---- selection (select.c) ------------------------------------------------------------------------------------------ */
+
+/* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n), no allocation.
+ * Scores must not be NaN (GP_BAD_INPUT, nothing written); k <= n. -0.0 equals 0.0. */
+gp_status gp_topk_mask(size_t n, const float *scores, uint8_t *keep, size_t k);
+
+/* ---- the arena ------------------------------------------------------------------------------------------------------ */
+
+typedef struct gp_segment { /* one named parameter tensor */
+    size_t offset, length;
+    size_t group; /* parameters of one layer share a group; groups count up from 0 */
+} gp_segment;
+
+typedef struct gp_arena {
+    size_t n, n_prunable; /* prunable parameters come first */
+    float *params, *grads;            /* n */
+    const uint8_t *mask;              /* n_prunable, 1 = kept */
+    size_t removed;                   /* how many of the mask are 0 */
+    float *moments[GP_MAX_MOMENTS];   /* n each, NULL when the rule does not use it */
+    size_t n_segments;
+    const gp_segment *segments; /* in order of offset, covering 0..n */
+} gp_arena;
+
+/* Zero the removed entries of one flat buffer of n_prunable or more floats. */
+void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
+
+/* ---- clipping (clip.c) --------------------------------------------------------------------------------------------- */
+
+typedef enum gp_clip_kind {
+    GP_CLIP_NONE,
+    GP_CLIP_VALUE,        /* every entry into [-limit, limit] */
+    GP_CLIP_NORM,         /* one norm over everything */
+    GP_CLIP_NORM_GROUP,   /* one norm a layer */
+    GP_CLIP_NORM_SEGMENT, /* one norm a parameter */
+    GP_CLIP_KINDS
+} gp_clip_kind;
+
+typedef struct gp_clip {
+    gp_clip_kind kind;
+    double limit;     /* > 0 */
+    double norm_type; /* p > 0, may be INFINITY; used by the norms */
+} gp_clip;
+
+/* The p-norm of n floats: in double, never overflowing, NaN if any entry is NaN. */
+double gp_norm(const gp_kernels *kernels, size_t n, const float *values, double norm_type);
+/* 1 if norm <= limit (or is not finite), else limit / (norm + 1e-6). Never above 1. */
+double gp_clip_scale(double norm, double limit);
+void gp_scale(const gp_kernels *kernels, size_t n, float *values, float factor);
+/* NaN stays NaN */
+void gp_clamp(const gp_kernels *kernels, size_t n, float *values, float limit);
+
+/* ---- optimizers (optim.c) ------------------------------------------------------------------------------------------- */
+
+typedef enum gp_rule_kind { GP_SGD, GP_ADAM, GP_RMSPROP, GP_RULES } gp_rule_kind;
+
+typedef struct gp_rule {
+    gp_rule_kind kind;
+    double lr, weight_decay;
+    int decoupled;                        /* weight decay shrinks the weight instead of joining the gradient */
+    double momentum, dampening;           /* SGD; momentum also RMSprop */
+    int nesterov;                         /* SGD */
+    double beta1, beta2;                  /* Adam; RMSprop's alpha is beta2 */
+    double eps;                           /* Adam, RMSprop */
+    uint64_t step;                        /* 1 for the first step */
+} gp_rule;
+
+typedef struct gp_step_info {
+    double norm;  /* of the live gradient before clipping; 2-norm unless the clip names another p */
+    double scale; /* the smallest factor applied; 1 when nothing was scaled */
+    int clipped;
+    int applied;  /* 0: norm is not finite and nothing was changed */
+} gp_step_info;
+
+/* One clipped optimizer step over the arena. group_norms, if not NULL, receives one 2-norm (or p-norm) a segment. */
+gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
+                        const gp_rule *rule, gp_step_info *info, double *segment_norms, size_t threads);
+
+/* ---- gradient statistics for pruning (optim.c) ---------------------------------------------------------------------- */
+
+/* Running means over batches: mean += (g - mean)/count, mean_square += (g*g - mean_square)/count, count >= 1. */
+void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean, float *mean_square,
+                          uint64_t count);
+
+/* ---- layers and the network (net.c, layers/) ------------------------------------------------------------------------ */
+
+typedef enum gp_layer_type { GP_LAYER_DENSE, GP_LAYER_ACTIVATION, GP_LAYER_SOFTMAX, GP_LAYER_DROPOUT, GP_LAYER_TYPES } gp_layer_type;
+
+typedef enum gp_activation {
+    GP_IDENTITY,
+    GP_RELU,
+    GP_LEAKY_RELU,
+    GP_TANH,
+    GP_SIGMOID,
+    GP_GELU, /* exact: z * Phi(z) */
+    GP_ACTIVATIONS
+} gp_activation;
+
+typedef enum gp_loss {
+    GP_CROSS_ENTROPY, /* labels; mean of logsumexp(z) - z[label]; a last softmax layer is fused */
+    GP_MSE,           /* targets (B, O); mean over all elements */
+    GP_BCE,           /* targets (B, O) on logits; mean over all elements; a last sigmoid is fused */
+    GP_LOSSES
+} gp_loss;
+
+typedef struct gp_layer_spec {
+    gp_layer_type type;
+    size_t in, out;
+    size_t weight, bias;      /* dense: offsets into the arena; bias may be GP_NONE */
+    float l1, l2;             /* dense: adds l1*sum|w| + l2*sum w^2 to the loss */
+    gp_activation activation; /* activation */
+    float slope;              /* activation: of leaky_relu */
+    float rate;               /* dropout, in [0, 1) */
+} gp_layer_spec;
+
+typedef struct gp_net gp_net;
+
+/* Copies the specifications. GP_BAD_ARGUMENT if features do not chain. */
+gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
+                        gp_net **net);
+void gp_net_destroy(gp_net *net);
+
+typedef struct gp_batch {
+    size_t size;          /* samples, >= 1 */
+    const float *x;       /* rows of I floats */
+    const int64_t *index; /* which rows, or NULL for 0..size-1; the caller has checked the range */
+    gp_loss loss;
+    const int64_t *labels; /* cross entropy; indexed like x */
+    const float *targets;  /* mse, bce: rows of O floats; indexed like x */
+} gp_batch;
+
+typedef struct gp_result {
+    double loss;    /* mean, with penalties */
+    size_t correct; /* cross entropy: samples whose largest logit is the label's */
+} gp_result;
+
+/* Where something went wrong, for the error message. */
+typedef enum gp_phase {
+    GP_PHASE_NONE,
+    GP_PHASE_INPUT,
+    GP_PHASE_TARGET,
+    GP_PHASE_PARAMETER,
+    GP_PHASE_FORWARD,
+    GP_PHASE_LOSS,
+    GP_PHASE_BACKWARD
+} gp_phase;
+
+typedef struct gp_fault {
+    gp_phase phase;
+    size_t layer;       /* index of the layer, or GP_NONE */
+    int bias;           /* parameter, backward: the bias rather than the weight */
+    size_t row, column; /* sample and feature; or the parameter's row and column */
+} gp_fault;
+
+/* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */
+gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
+                          uint64_t step, size_t threads);
+/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls. */
+gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
+                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms,
+                       uint64_t seed, uint64_t step, size_t threads);
+/* out: rows of O floats, without dropout. */
+gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out, size_t threads);
+/* Mean loss over any number of samples, without dropout; out, if not NULL, gets the predictions. */
+gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
+                          size_t threads);
+/* The first non-finite number of the last backward or train call in the order of computation: a layer's parameters,
+ * its output, the loss, then gradients from the last layer back. phase is GP_PHASE_NONE if all is finite. */
+void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);
+/* Bytes of workspace held. */
+size_t gp_net_bytes(const gp_net *net);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

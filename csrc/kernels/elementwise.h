@@ -1,0 +1,212 @@
+/* elementwise.h - loops that treat every number alike: copies, activations, dropout, masks.
+ * Each runs one expression over whole vectors and once more over the padded rest, so body and tail are the same maths. */
+#ifndef GP_ELEMENTWISE_H
+#define GP_ELEMENTWISE_H
+
+#include "kernels/kernels.h"
+#include "kernels/vmath.h"
+
+static int copy_finite(size_t n, const float *in, float *out)
+{
+    vint finite = (vint)v_splat(0.0f) == 0;
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) {
+        vfloat x = v_load(in + i);
+        finite &= (x - x) == 0.0f; /* inf - inf and NaN - NaN are NaN */
+        v_store(out + i, x);
+    }
+    if (i < n) {
+        vfloat x = v_load_part(in + i, n - i);
+        finite &= (x - x) == 0.0f;
+        v_store_part(out + i, x, n - i);
+    }
+    int all = 1;
+    for (size_t j = 0; j < GP_V; j++) all &= finite[j] != 0;
+    return all;
+}
+
+static void fill(size_t n, float *out, float value)
+{
+    for (size_t i = 0; i < n; i++) out[i] = value;
+}
+
+static void multiply(size_t n, const float *a, const float *b, float *out)
+{
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) v_store(out + i, v_load(a + i) * v_load(b + i));
+    if (i < n) v_store_part(out + i, v_load_part(a + i, n - i) * v_load_part(b + i, n - i), n - i);
+}
+
+static inline __attribute__((always_inline)) vfloat activate(gp_activation f, vfloat z, float slope)
+{
+    switch (f) {
+    case GP_RELU: return v_max(z, v_splat(0.0f));
+    case GP_LEAKY_RELU: return v_select(z > 0.0f, z, z * slope);
+    case GP_TANH: return v_tanh(z);
+    case GP_SIGMOID: return v_sigmoid(z);
+    case GP_GELU: return z * v_normal_cdf(z);
+    case GP_IDENTITY:
+    case GP_ACTIVATIONS: break;
+    }
+    return z;
+}
+
+/* f'(z), from y where that is enough */
+static inline __attribute__((always_inline)) vfloat slope_of(gp_activation f, vfloat z, vfloat y, float slope)
+{
+    vfloat one = v_splat(1.0f), zero = v_splat(0.0f);
+    switch (f) {
+    case GP_RELU: return v_select(y > 0.0f, one, zero);
+    case GP_LEAKY_RELU: return v_select(y > 0.0f, one, v_splat(slope)); /* slope > 0: y has z's sign */
+    case GP_TANH: return one - y * y;
+    case GP_SIGMOID: return y * (one - y);
+    case GP_GELU: return v_normal_cdf(z) + z * v_normal_pdf(z);
+    case GP_IDENTITY:
+    case GP_ACTIVATIONS: break;
+    }
+    return one;
+}
+
+static inline __attribute__((always_inline)) void activate_all(gp_activation f, size_t n, const float *z, float *y,
+                                                                float slope)
+{
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) v_store(y + i, activate(f, v_load(z + i), slope));
+    if (i < n) v_store_part(y + i, activate(f, v_load_part(z + i, n - i), slope), n - i);
+}
+
+static inline __attribute__((always_inline)) void backward_all(gp_activation f, size_t n, const float *z,
+                                                                const float *y, const float *dy, float *dz, float slope)
+{
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V)
+        v_store(dz + i, v_load(dy + i) * slope_of(f, v_load(z + i), v_load(y + i), slope));
+    if (i < n)
+        v_store_part(dz + i,
+                     v_load_part(dy + i, n - i) *
+                         slope_of(f, v_load_part(z + i, n - i), v_load_part(y + i, n - i), slope),
+                     n - i);
+}
+
+/* The switch is outside of the loop: f is a constant inside, so each activation has a loop of its own. */
+static void activation_forward(size_t n, const float *z, float *y, gp_activation f, float slope)
+{
+    switch (f) {
+    case GP_RELU: activate_all(GP_RELU, n, z, y, slope); break;
+    case GP_LEAKY_RELU: activate_all(GP_LEAKY_RELU, n, z, y, slope); break;
+    case GP_TANH: activate_all(GP_TANH, n, z, y, slope); break;
+    case GP_SIGMOID: activate_all(GP_SIGMOID, n, z, y, slope); break;
+    case GP_GELU: activate_all(GP_GELU, n, z, y, slope); break;
+    case GP_IDENTITY:
+    case GP_ACTIVATIONS: activate_all(GP_IDENTITY, n, z, y, slope); break;
+    }
+}
+
+static void activation_backward(size_t n, const float *z, const float *y, const float *dy, float *dz,
+                                gp_activation f, float slope)
+{
+    switch (f) {
+    case GP_RELU: backward_all(GP_RELU, n, z, y, dy, dz, slope); break;
+    case GP_LEAKY_RELU: backward_all(GP_LEAKY_RELU, n, z, y, dy, dz, slope); break;
+    case GP_TANH: backward_all(GP_TANH, n, z, y, dy, dz, slope); break;
+    case GP_SIGMOID: backward_all(GP_SIGMOID, n, z, y, dy, dz, slope); break;
+    case GP_GELU: backward_all(GP_GELU, n, z, y, dy, dz, slope); break;
+    case GP_IDENTITY:
+    case GP_ACTIVATIONS: backward_all(GP_IDENTITY, n, z, y, dy, dz, slope); break;
+    }
+}
+
+/* Philox4x32-10 on GP_PHILOX_LANES counters at once; the compiler vectorizes the inner loops. Integers only, so the
+ * numbers are those of gp_philox on every instruction set. */
+enum { GP_PHILOX_LANES = 16 };
+
+static void philox_lanes(uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t out[4 * GP_PHILOX_LANES])
+{
+    uint32_t c0[GP_PHILOX_LANES], c1[GP_PHILOX_LANES], c2[GP_PHILOX_LANES], c3[GP_PHILOX_LANES];
+    for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
+        uint64_t block = first_block + l;
+        c0[l] = (uint32_t)block;
+        c1[l] = (uint32_t)(block >> 32);
+        c2[l] = (uint32_t)stream;
+        c3[l] = (uint32_t)(stream >> 32);
+    }
+    uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
+    for (int round = 0; round < 10; round++) {
+        for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
+            uint64_t p0 = (uint64_t)c0[l] * 0xD2511F53u, p1 = (uint64_t)c2[l] * 0xCD9E8D57u;
+            uint32_t d0 = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0, d2 = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
+            c1[l] = (uint32_t)p1;
+            c3[l] = (uint32_t)p0;
+            c0[l] = d0;
+            c2[l] = d2;
+        }
+        k0 += 0x9E3779B9u;
+        k1 += 0xBB67AE85u;
+    }
+    for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
+        out[4 * l] = c0[l];
+        out[4 * l + 1] = c1[l];
+        out[4 * l + 2] = c2[l];
+        out[4 * l + 3] = c3[l];
+    }
+}
+
+static void dropout_multipliers(size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate)
+{
+    const float gain = 1.0f / (1.0f - rate);
+    uint32_t words[4 * GP_PHILOX_LANES];
+    uint64_t block = first / 4;
+    size_t skip = (size_t)(first % 4);
+    for (size_t done = 0; done < n; block += GP_PHILOX_LANES, skip = 0) {
+        philox_lanes(seed, stream, block, words);
+        size_t take = 4 * GP_PHILOX_LANES - skip;
+        if (take > n - done) take = n - done;
+        for (size_t i = 0; i < take; i++) {
+            float u = (float)(words[skip + i] >> 8) * 0x1p-24f;
+            out[done + i] = u >= rate ? gain : 0.0f;
+        }
+        done += take;
+    }
+}
+
+static void scale(size_t n, float *x, float factor)
+{
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) v_store(x + i, v_load(x + i) * factor);
+    if (i < n) v_store_part(x + i, v_load_part(x + i, n - i) * factor, n - i);
+}
+
+static inline vfloat clamp_vector(vfloat x, vfloat limit) { return v_max(v_min(x, limit), -limit); }
+
+static void clamp(size_t n, float *x, float limit)
+{
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) v_store(x + i, clamp_vector(v_load(x + i), v_splat(limit)));
+    if (i < n) v_store_part(x + i, clamp_vector(v_load_part(x + i, n - i), v_splat(limit)), n - i);
+}
+
+static void mask(size_t n, const uint8_t *kept, float *x)
+{
+    vfloat zero = v_splat(0.0f);
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) v_store(x + i, v_select(v_kept(kept + i), v_load(x + i), zero));
+    if (i < n)
+        v_store_part(x + i, v_select(v_kept_part(kept + i, n - i), v_load_part(x + i, n - i), zero), n - i);
+}
+
+static inline vfloat penalty_vector(vfloat w, vfloat dw, float l1, float l2)
+{
+    vfloat zero = v_splat(0.0f);
+    vfloat sign = v_select(w > zero, v_splat(1.0f), v_select(w < zero, v_splat(-1.0f), zero));
+    return dw + l1 * sign + (2.0f * l2) * w;
+}
+
+static void penalty(size_t n, const float *w, float *dw, float l1, float l2)
+{
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) v_store(dw + i, penalty_vector(v_load(w + i), v_load(dw + i), l1, l2));
+    if (i < n)
+        v_store_part(dw + i, penalty_vector(v_load_part(w + i, n - i), v_load_part(dw + i, n - i), l1, l2), n - i);
+}
+
+#endif

@@ -1,0 +1,133 @@
+/* update.h - one optimizer step: clip, weight decay, moments, weight and mask in a single pass.
+ * The formulas are torch's (torch.optim.SGD, Adam, AdamW, RMSprop). u->scale and u->limit are the clip. */
+#ifndef GP_UPDATE_H
+#define GP_UPDATE_H
+
+#include "kernels/elementwise.h"
+#include "kernels/kernels.h"
+#include "kernels/vector.h"
+
+static inline vfloat v_sqrt(vfloat x)
+{
+    for (size_t i = 0; i < GP_V; i++) x[i] = __builtin_sqrtf(x[i]);
+    return x;
+}
+
+/* The gradient the rule sees, and the weight after decoupled decay. */
+static inline vfloat clipped(vfloat g, vfloat w, const gp_update *u)
+{
+    return clamp_vector(g * u->scale, v_splat(u->limit)) + u->l2 * w;
+}
+
+static inline vfloat sgd_vector(vfloat w, vfloat g, vfloat *m, const gp_update *u)
+{
+    g = clipped(g, w, u);
+    if (m) {
+        *m = u->beta1 * *m + u->gain1 * g;
+        g = u->nesterov ? g + u->beta1 * *m : *m;
+    }
+    return w * u->shrink - u->lr * g;
+}
+
+/* m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; w -= lr/(1-beta1^t) m / (sqrt(v)/sqrt(1-beta2^t) + eps) */
+static inline vfloat adam_vector(vfloat w, vfloat g, vfloat *m, vfloat *v, const gp_update *u)
+{
+    g = clipped(g, w, u);
+    *m = u->beta1 * *m + u->gain1 * g;
+    *v = u->beta2 * *v + u->gain2 * (g * g);
+    return w * u->shrink - u->lr * *m / (v_sqrt(*v) * u->correction2 + u->eps);
+}
+
+/* v = alpha v + (1-alpha) g^2; step = g / (sqrt(v) + eps); with momentum m = mu m + step */
+static inline vfloat rmsprop_vector(vfloat w, vfloat g, vfloat *v, vfloat *m, const gp_update *u)
+{
+    g = clipped(g, w, u);
+    *v = u->beta2 * *v + u->gain2 * (g * g);
+    vfloat move = g / (v_sqrt(*v) + u->eps);
+    if (m) move = *m = u->beta1 * *m + move;
+    return w * u->shrink - u->lr * move;
+}
+
+/* One vector, whole or part: load, zero what is removed, step, store. `s` and `t` are the moments, NULL if unused. */
+static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind, size_t part, const uint8_t *kept,
+                                                               float *w, float *g, float *s, float *t,
+                                                               const gp_update *u)
+{
+    const vfloat zero = v_splat(0.0f);
+    int whole = part == GP_V;
+    vfloat vw = whole ? v_load(w) : v_load_part(w, part), vg = whole ? v_load(g) : v_load_part(g, part);
+    vfloat vs = zero, vt = zero;
+    if (s) vs = whole ? v_load(s) : v_load_part(s, part);
+    if (t) vt = whole ? v_load(t) : v_load_part(t, part);
+    vint keep = kept ? (whole ? v_kept(kept) : v_kept_part(kept, part)) : (zero == zero);
+    if (kept) {
+        vg = v_select(keep, vg, zero);
+        if (whole) v_store(g, vg);
+        else v_store_part(g, vg, part);
+    }
+    switch (kind) {
+    case GP_SGD: vw = sgd_vector(vw, vg, s ? &vs : NULL, u); break;
+    case GP_ADAM: vw = adam_vector(vw, vg, &vs, &vt, u); break;
+    case GP_RMSPROP: vw = rmsprop_vector(vw, vg, &vs, t ? &vt : NULL, u); break;
+    case GP_RULES: break;
+    }
+    if (kept) {
+        vw = v_select(keep, vw, zero);
+        vs = v_select(keep, vs, zero);
+        vt = v_select(keep, vt, zero);
+    }
+    if (whole) v_store(w, vw);
+    else v_store_part(w, vw, part);
+    if (s) {
+        if (whole) v_store(s, vs);
+        else v_store_part(s, vs, part);
+    }
+    if (t) {
+        if (whole) v_store(t, vt);
+        else v_store_part(t, vt, part);
+    }
+}
+
+static inline __attribute__((always_inline)) void step_all(gp_rule_kind kind, size_t n, const uint8_t *kept, float *w,
+                                                            float *g, float *s, float *t, const gp_update *u)
+{
+    const gp_update fixed = *u; /* a copy: the stores below cannot alias it */
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V)
+        step_vector(kind, GP_V, kept ? kept + i : NULL, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
+    if (i < n)
+        step_vector(kind, n - i, kept ? kept + i : NULL, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
+}
+
+/* The optional pointers are told apart once, outside of the loops. */
+static void sgd(size_t n, const uint8_t *kept, float *w, float *g, float *m, const gp_update *u)
+{
+    if (m && kept) step_all(GP_SGD, n, kept, w, g, m, NULL, u);
+    else if (m) step_all(GP_SGD, n, NULL, w, g, m, NULL, u);
+    else if (kept) step_all(GP_SGD, n, kept, w, g, NULL, NULL, u);
+    else step_all(GP_SGD, n, NULL, w, g, NULL, NULL, u);
+}
+
+static void adam(size_t n, const uint8_t *kept, float *w, float *g, float *m, float *v, const gp_update *u)
+{
+    if (kept) step_all(GP_ADAM, n, kept, w, g, m, v, u);
+    else step_all(GP_ADAM, n, NULL, w, g, m, v, u);
+}
+
+static void rmsprop(size_t n, const uint8_t *kept, float *w, float *g, float *v, float *m, const gp_update *u)
+{
+    if (m && kept) step_all(GP_RMSPROP, n, kept, w, g, v, m, u);
+    else if (m) step_all(GP_RMSPROP, n, NULL, w, g, v, m, u);
+    else if (kept) step_all(GP_RMSPROP, n, kept, w, g, v, NULL, u);
+    else step_all(GP_RMSPROP, n, NULL, w, g, v, NULL, u);
+}
+
+static void statistics(size_t n, const float *g, float *mean, float *mean_square, float weight)
+{
+    for (size_t i = 0; i < n; i++) {
+        mean[i] += (g[i] - mean[i]) * weight;
+        mean_square[i] += (g[i] * g[i] - mean_square[i]) * weight;
+    }
+}
+
+#endif

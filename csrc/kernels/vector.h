@@ -1,0 +1,98 @@
+/* vector.h - the few vector operations the kernels need, on GCC/Clang vector extensions.
+ * Static functions only: this file is compiled with AVX flags and must not leak code into shared objects. */
+#ifndef GP_VECTOR_H
+#define GP_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(GP_ISA_AVX512) || defined(GP_ISA_AVX2)
+#include <immintrin.h>
+#endif
+
+#if defined(GP_ISA_AVX512)
+#define GP_V 16
+#define GP_SUFFIX avx512
+#elif defined(GP_ISA_AVX2)
+#define GP_V 8
+#define GP_SUFFIX avx2
+#elif defined(GP_ISA_NEON)
+#define GP_V 4
+#define GP_SUFFIX neon
+#else
+#define GP_V 4
+#define GP_SUFFIX baseline
+#endif
+
+typedef float vfloat __attribute__((vector_size(4 * GP_V)));
+typedef int32_t vint __attribute__((vector_size(4 * GP_V)));
+typedef float vfloat_any __attribute__((vector_size(4 * GP_V), aligned(4), may_alias));
+/* A vector register of doubles, and the half register of floats that widens to it. */
+#define GP_H (GP_V / 2)
+typedef double vdouble __attribute__((vector_size(8 * GP_H)));
+typedef int64_t vlong __attribute__((vector_size(8 * GP_H)));
+typedef float vhalf __attribute__((vector_size(4 * GP_H)));
+typedef float vhalf_any __attribute__((vector_size(4 * GP_H), aligned(4), may_alias));
+
+static inline vfloat v_splat(float x) { return x - (vfloat){0}; }
+static inline vfloat v_load(const float *p) { return (vfloat) * (const vfloat_any *)p; }
+static inline void v_store(float *p, vfloat x) { *(vfloat_any *)p = (vfloat_any)x; }
+
+/* The first n < V entries; the rest reads as 0. */
+static inline vfloat v_load_part(const float *p, size_t n)
+{
+    float t[GP_V] = {0};
+    for (size_t i = 0; i < n; i++) t[i] = p[i];
+    return v_load(t);
+}
+static inline void v_store_part(float *p, vfloat x, size_t n)
+{
+    float t[GP_V];
+    v_store(t, x);
+    for (size_t i = 0; i < n; i++) p[i] = t[i];
+}
+
+/* condition is all ones or all zeros a lane, as comparisons give it */
+static inline vfloat v_select(vint condition, vfloat yes, vfloat no)
+{
+    return (vfloat)((condition & (vint)yes) | (~condition & (vint)no));
+}
+/* A NaN in x stays. */
+static inline vfloat v_min(vfloat x, vfloat limit) { return v_select(x > limit, limit, x); }
+static inline vfloat v_max(vfloat x, vfloat limit) { return v_select(x < limit, limit, x); }
+static inline vfloat v_abs(vfloat x) { return (vfloat)((vint)x & 0x7fffffff); }
+
+/* All ones where the byte mask keeps, else zeros. GCC 12 widens bytes one by one if it is left to
+ * __builtin_convertvector, which costs more than the optimizer step it guards: hence the two intrinsics. */
+static inline vint v_kept(const uint8_t *mask)
+{
+#if defined(GP_ISA_AVX512)
+    return (vint)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)(const void *)mask)) != 0;
+#elif defined(GP_ISA_AVX2)
+    return (vint)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)mask)) != 0;
+#else
+    vint kept;
+    for (size_t i = 0; i < GP_V; i++) kept[i] = mask[i] ? -1 : 0;
+    return kept;
+#endif
+}
+static inline vint v_kept_part(const uint8_t *mask, size_t n)
+{
+    uint8_t t[GP_V] = {0};
+    for (size_t i = 0; i < n; i++) t[i] = mask[i];
+    return v_kept(t);
+}
+
+static inline vdouble v_load_wide(const float *p)
+{
+    return __builtin_convertvector((vhalf) * (const vhalf_any *)p, vdouble);
+}
+
+static inline double v_sum_wide(vdouble x)
+{
+    double total = x[0];
+    for (size_t i = 1; i < GP_H; i++) total += x[i];
+    return total;
+}
+
+#endif

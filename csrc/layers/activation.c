@@ -1,0 +1,36 @@
+/* activation.c - y = f(z), elementwise. z stays as it was: gelu's slope and the guards want it. */
+#include "layers/layers.h"
+
+static int activation_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    (void)n_params, (void)n_prunable;
+    return spec->in == spec->out && spec->in > 0 && spec->activation < GP_ACTIVATIONS && spec->slope >= 0.0f;
+}
+
+static size_t activation_workspace(const gp_layer_spec *spec) { return spec->out; }
+
+static const float *activation_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    float *y = layer->work;
+    size_t begin, end, P = pass->lanes;
+    gp_team_share(pass->team, pass->chunks * layer->spec.in, &begin, &end);
+    pass->kernels->activation_forward((end - begin) * P, x + begin * P, y + begin * P, layer->spec.activation,
+                                      layer->spec.slope);
+    gp_team_wait(pass->team);
+    return y;
+}
+
+static float *activation_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
+{
+    (void)dx;
+    size_t begin, end, P = pass->lanes;
+    gp_team_share(pass->team, pass->chunks * layer->spec.in, &begin, &end);
+    size_t at = begin * P;
+    pass->kernels->activation_backward((end - begin) * P, layer->input + at, layer->output + at, dy + at, dy + at,
+                                       layer->spec.activation, layer->spec.slope);
+    gp_team_wait(pass->team);
+    return dy;
+}
+
+const gp_layer_ops gp_layer_activation = {"activation", activation_is_valid, activation_workspace, activation_forward,
+                                          activation_backward};

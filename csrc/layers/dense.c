@@ -1,0 +1,99 @@
+/* dense.c - y = W x + b.
+ *
+ *   forward   y (O,P)  = W (O,I) x (I,P) + b
+ *   backward  dx (I,P) = W^T (I,O) dy (O,P);  dW (O,I) = dy (O,B) rows (B,I);  db (O) = sum_p dy (O,P)
+ *
+ * dW multiplies along the batch, so it wants x with the batch outermost: the first layer has the user's rows, the
+ * others transpose their input once. Removed weights get a gradient of exactly 0.
+ */
+#include "layers/layers.h"
+
+/* Rows of the result that one thread computes at a time: a multiple of every tile height but the narrowest. */
+enum { ROWS = 24 };
+
+static size_t row_blocks(size_t rows) { return (rows + ROWS - 1) / ROWS; }
+
+static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    if (spec->in == 0 || spec->out == 0 || spec->in > n_prunable / spec->out) return 0;
+    if (spec->weight > n_prunable - spec->in * spec->out) return 0;
+    return spec->bias == GP_NONE ||
+           (spec->bias >= n_prunable && spec->out <= n_params && spec->bias <= n_params - spec->out);
+}
+
+static size_t dense_workspace(const gp_layer_spec *spec) { return spec->out; }
+
+static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
+    const float *W = pass->arena->params + layer->spec.weight;
+    const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
+    size_t blocks = row_blocks(O), begin, end;
+    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        size_t chunk = item / blocks, o = item % blocks * ROWS, rows = gp_smaller(ROWS, O - o);
+        float *y = layer->work + (chunk * O + o) * P;
+        if (b)
+            for (size_t r = 0; r < rows; r++) pass->kernels->fill(P, y + r * P, b[o + r]);
+        pass->kernels->gemm(rows, P, I, W + o * I, I, 1, x + chunk * I * P, P, y, P, b != NULL);
+    }
+    gp_team_wait(pass->team);
+    return layer->work;
+}
+
+/* rows[sample][feature] from x[chunk][feature][P] */
+static void transpose_input(const gp_layer *layer, const gp_pass *pass, float *rows, size_t stride)
+{
+    const size_t I = layer->spec.in, P = pass->lanes;
+    size_t blocks = row_blocks(I), begin, end;
+    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        size_t chunk = item / blocks, i = item % blocks * ROWS, features = gp_smaller(ROWS, I - i);
+        pass->kernels->transpose(features, P, layer->input + (chunk * I + i) * P, P, rows + chunk * P * stride + i,
+                                 stride);
+    }
+    gp_team_wait(pass->team);
+}
+
+static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
+{
+    const gp_kernels *kernels = pass->kernels;
+    const gp_arena *arena = pass->arena;
+    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
+    const float *W = arena->params + layer->spec.weight, *rows = pass->rows;
+    float *dW = arena->grads + layer->spec.weight;
+    float *db = layer->spec.bias == GP_NONE ? NULL : arena->grads + layer->spec.bias;
+    size_t begin, end;
+    if (layer->index > 0) {
+        transpose_input(layer, pass, pass->scratch, stride);
+        rows = pass->scratch;
+    }
+    gp_team_share(pass->team, row_blocks(O), &begin, &end);
+    for (size_t o = begin * ROWS; o < gp_smaller(end * ROWS, O); o += ROWS) {
+        size_t n = gp_smaller(ROWS, O - o), done = 0;
+        for (size_t chunk = 0; chunk < pass->chunks; chunk++, done += P) {
+            size_t valid = gp_smaller(P, pass->samples - done);
+            kernels->gemm(n, I, valid, dy + (chunk * O + o) * P, P, 1, rows + done * stride, stride, dW + o * I, I,
+                          pass->first + done > 0);
+        }
+        if (arena->removed) kernels->mask(n * I, arena->mask + layer->spec.weight + o * I, dW + o * I);
+        for (size_t r = o; db && r < o + n; r++) {
+            double sum = pass->first > 0 ? (double)db[r] : 0.0;
+            for (size_t chunk = 0; chunk < pass->chunks; chunk++) sum += kernels->sum(P, dy + (chunk * O + r) * P);
+            db[r] = (float)sum;
+        }
+    }
+    if (dx) {
+        size_t blocks = row_blocks(I);
+        gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
+        for (size_t item = begin; item < end; item++) {
+            size_t chunk = item / blocks, i = item % blocks * ROWS;
+            kernels->gemm(gp_smaller(ROWS, I - i), P, O, W + i, 1, I, dy + chunk * O * P, P, dx + (chunk * I + i) * P,
+                          P, 0);
+        }
+    }
+    gp_team_wait(pass->team);
+    return dx;
+}
+
+const gp_layer_ops gp_layer_dense = {"dense", dense_is_valid, dense_workspace, dense_forward, dense_backward};

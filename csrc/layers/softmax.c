@@ -1,0 +1,36 @@
+/* softmax.c - y = softmax(z) over the features. */
+#include "layers/layers.h"
+
+static int softmax_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    (void)n_params, (void)n_prunable;
+    return spec->in == spec->out && spec->in > 0;
+}
+
+static size_t softmax_workspace(const gp_layer_spec *spec) { return spec->out; }
+
+static const float *softmax_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    size_t begin, end, size = layer->spec.in * pass->lanes;
+    gp_team_share(pass->team, pass->chunks, &begin, &end);
+    for (size_t chunk = begin; chunk < end; chunk++)
+        pass->kernels->softmax_forward(layer->spec.in, pass->lanes, x + chunk * size,
+                                       layer->work + chunk * size);
+    gp_team_wait(pass->team);
+    return layer->work;
+}
+
+static float *softmax_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
+{
+    (void)dx;
+    size_t begin, end, size = layer->spec.in * pass->lanes;
+    gp_team_share(pass->team, pass->chunks, &begin, &end);
+    for (size_t chunk = begin; chunk < end; chunk++)
+        pass->kernels->softmax_backward(layer->spec.in, pass->lanes, layer->output + chunk * size, dy + chunk * size,
+                                        dy + chunk * size);
+    gp_team_wait(pass->team);
+    return dy;
+}
+
+const gp_layer_ops gp_layer_softmax = {"softmax", softmax_is_valid, softmax_workspace, softmax_forward,
+                                       softmax_backward};

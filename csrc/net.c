@@ -1,0 +1,538 @@
+/* net.c - the network over the arena: load, forward, loss, backward, step, as one parallel region a call.
+ *
+ * A batch passes through in blocks of at most GP_BLOCK samples, so the workspace does not grow with the batch;
+ * parameter gradients add up over the blocks in order. A block is cut into chunks of P lanes.
+ */
+#include "gradprune.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "layers/layers.h"
+#include "optim.h"
+
+enum { GP_BLOCK = 1024 };
+/* Fewer multiply-adds than this are done by one thread: two would spend longer meeting than working. */
+#define GP_WORK_WORTH_SHARING 2000000.0
+
+struct gp_net {
+    const gp_kernels *kernels;
+    gp_pool *pool;
+    size_t n_layers, in, out;
+    gp_layer *layers;
+    double macs; /* multiply-adds of one sample's forward pass */
+    size_t widest, widest_padded;
+    size_t capacity; /* lanes the workspace holds */
+    size_t bytes;
+    float *memory;
+    /* pieces of memory, each for `capacity` lanes */
+    float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
+    int64_t *labels;
+    uint8_t *hits;
+    gp_fault fault;        /* of the last call's input, or GP_PHASE_NONE */
+    double last_loss;      /* of the last backward */
+    size_t last_samples;   /* in the last block, for gp_net_fault */
+    size_t last_first;
+};
+
+/* ---- making a network ------------------------------------------------------------------------------------------- */
+
+gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
+                        gp_net **net)
+{
+    *net = NULL;
+    if (n_layers == 0) return GP_BAD_ARGUMENT;
+    for (size_t i = 0; i < n_layers; i++) {
+        if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return GP_BAD_ARGUMENT;
+        if (i > 0 && layers[i].in != layers[i - 1].out) return GP_BAD_ARGUMENT;
+    }
+    gp_net *made = calloc(1, sizeof *made);
+    if (!made) return GP_NO_MEMORY;
+    made->layers = calloc(n_layers, sizeof *made->layers);
+    if (!made->layers) {
+        free(made);
+        return GP_NO_MEMORY;
+    }
+    made->kernels = kernels;
+    made->pool = pool;
+    made->n_layers = n_layers;
+    made->in = layers[0].in;
+    made->out = layers[n_layers - 1].out;
+    for (size_t i = 0; i < n_layers; i++) {
+        made->layers[i].spec = layers[i];
+        made->layers[i].index = i;
+        if (layers[i].type == GP_LAYER_DENSE) made->macs += (double)layers[i].in * (double)layers[i].out;
+        if (layers[i].in > made->widest) made->widest = layers[i].in;
+        if (layers[i].out > made->widest) made->widest = layers[i].out;
+    }
+    made->widest_padded = gp_padded(made->widest);
+    *net = made;
+    return GP_OK;
+}
+
+void gp_net_destroy(gp_net *net)
+{
+    if (!net) return;
+    free(net->memory);
+    free(net->layers);
+    free(net);
+}
+
+size_t gp_net_bytes(const gp_net *net) { return net->bytes; }
+
+/* Lanes of a chunk and number of chunks for a block of samples: as even as the cache line allows. */
+static void cut(size_t samples, size_t *lanes, size_t *chunks)
+{
+    *chunks = (samples + GP_LANES - 1) / GP_LANES;
+    *lanes = gp_padded((samples + *chunks - 1) / *chunks);
+}
+
+/* Workspace for a block of so many samples. On failure the old one stays. */
+static gp_status reserve(gp_net *net, size_t samples)
+{
+    size_t lanes, chunks;
+    cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
+    size_t capacity = lanes * chunks;
+    if (capacity <= net->capacity) return GP_OK;
+
+    /* floats a lane; every piece is a multiple of 16 floats long because the lanes are */
+    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + gp_padded(net->out) +
+                  net->out + 1 + 2 + 1;
+    for (size_t i = 0; i < net->n_layers; i++)
+        each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
+    if (each > SIZE_MAX / sizeof(float) / capacity) return GP_NO_MEMORY;
+    float *memory = aligned_alloc(64, each * capacity * sizeof(float));
+    if (!memory) return GP_NO_MEMORY;
+    memset(memory, 0, each * capacity * sizeof(float));
+    free(net->memory);
+    net->memory = memory;
+    net->bytes = each * capacity * sizeof(float);
+    net->capacity = capacity;
+
+    float *next = memory;
+#define TAKE(floats) (next += (floats) * capacity, next - (floats) * capacity)
+    net->rows = TAKE(gp_padded(net->in));
+    net->input = TAKE(net->in);
+    net->scratch = TAKE(net->widest_padded);
+    net->gradient[0] = TAKE(net->widest);
+    net->gradient[1] = TAKE(net->widest);
+    net->target_rows = TAKE(gp_padded(net->out));
+    net->targets = TAKE(net->out);
+    net->losses = TAKE(1);
+    net->labels = (int64_t *)(void *)TAKE(2);
+    net->hits = (uint8_t *)TAKE(1);
+    for (size_t i = 0; i < net->n_layers; i++)
+        net->layers[i].work = TAKE(gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec));
+#undef TAKE
+    return GP_OK;
+}
+
+static size_t threads_for(const gp_net *net, size_t samples, double passes, size_t threads)
+{
+    return net->macs * (double)samples * passes < GP_WORK_WORTH_SHARING ? 1 : threads;
+}
+
+/* ---- one region ---------------------------------------------------------------------------------------------------- */
+
+/* What the members of the team share. */
+typedef struct region {
+    gp_net *net;
+    const gp_arena *arena;
+    const gp_batch *batch;
+    int backward;
+    gp_step_plan *step; /* or NULL */
+    float *out;         /* predictions, or NULL */
+    size_t n_live;      /* layers to run: without the one fused into the loss */
+    uint64_t seed, dropout_step;
+    double loss;
+    size_t correct;
+    /* one slot a member: no two write the same */
+    gp_status status[GP_MAX_THREADS];
+    gp_fault fault[GP_MAX_THREADS];
+} region;
+
+/* The first failure in the order of samples, the same for every member. */
+static gp_status status_of(const region *shared, const gp_team *team)
+{
+    for (size_t i = 0; i < team->size; i++)
+        if (shared->status[i] != GP_OK) return shared->status[i];
+    return GP_OK;
+}
+
+static void fail(region *shared, const gp_team *team, gp_status status, gp_phase phase, size_t row, size_t column)
+{
+    if (shared->status[team->rank] != GP_OK) return;
+    shared->status[team->rank] = status;
+    shared->fault[team->rank] = (gp_fault){.phase = phase, .layer = GP_NONE, .row = row, .column = column};
+}
+
+static size_t row_of(const gp_batch *batch, size_t sample)
+{
+    return batch->index ? (size_t)batch->index[sample] : sample;
+}
+
+/* rows[s] = values[row of sample s], checked, for this member's share; rows of padding lanes are zeroed. */
+static void gather(region *shared, const gp_pass *pass, const float *values, size_t width, float *rows,
+                   gp_status status, gp_phase phase)
+{
+    const size_t stride = gp_padded(width);
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks * pass->lanes, &begin, &end);
+    for (size_t s = begin; s < end; s++) {
+        float *row = rows + s * stride;
+        if (s >= pass->samples) {
+            memset(row, 0, stride * sizeof *row);
+            continue;
+        }
+        size_t from = row_of(shared->batch, pass->first + s);
+        if (!pass->kernels->copy_finite(width, values + from * width, row)) {
+            size_t column = 0;
+            while (column + 1 < width && isfinite(row[column])) column++;
+            fail(shared, pass->team, status, phase, from, column);
+        }
+    }
+}
+
+static void gather_labels(region *shared, const gp_pass *pass)
+{
+    gp_net *net = shared->net;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->samples, &begin, &end);
+    for (size_t s = begin; s < end; s++) {
+        size_t from = row_of(shared->batch, pass->first + s);
+        int64_t label = shared->batch->labels[from];
+        if (label < 0 || (uint64_t)label >= net->out) fail(shared, pass->team, GP_BAD_LABEL, GP_PHASE_TARGET, from, 0);
+        else net->labels[s] = label;
+    }
+}
+
+/* [chunk][feature][P] from rows, one chunk an item */
+static void to_lanes(const gp_pass *pass, const float *rows, size_t width, float *lanes)
+{
+    const size_t P = pass->lanes, stride = gp_padded(width);
+    enum { FEATURES = 64 };
+    size_t blocks = (width + FEATURES - 1) / FEATURES, begin, end;
+    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        size_t chunk = item / blocks, f = item % blocks * FEATURES;
+        pass->kernels->transpose(P, gp_smaller(FEATURES, width - f), rows + chunk * P * stride + f, stride,
+                                 lanes + (chunk * width + f) * P, P);
+    }
+}
+
+/* Everything the block needs from outside; nothing else has been touched when it fails. */
+static gp_status load(region *shared, const gp_pass *pass)
+{
+    gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    gather(shared, pass, batch->x, net->in, net->rows, GP_BAD_INPUT, GP_PHASE_INPUT);
+    if (batch->labels) gather_labels(shared, pass);
+    if (batch->targets) gather(shared, pass, batch->targets, net->out, net->target_rows, GP_BAD_TARGET, GP_PHASE_TARGET);
+    gp_team_wait(pass->team);
+    gp_status status = status_of(shared, pass->team);
+    if (status != GP_OK) return status;
+    to_lanes(pass, net->rows, net->in, net->input);
+    if (batch->targets) to_lanes(pass, net->target_rows, net->out, net->targets);
+    gp_team_wait(pass->team);
+    return GP_OK;
+}
+
+static const float *forward(region *shared, const gp_pass *pass, size_t n_layers)
+{
+    gp_net *net = shared->net;
+    const float *x = net->input;
+    for (size_t i = 0; i < n_layers; i++) {
+        gp_layer *layer = &net->layers[i];
+        const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
+        if (pass->team->rank == 0) {
+            layer->input = x;
+            layer->output = y;
+        }
+        x = y;
+    }
+    gp_team_wait(pass->team);
+    return x;
+}
+
+/* Losses of the block's samples into net->losses, their gradient into dz (unless NULL). */
+static void loss_of(region *shared, const gp_pass *pass, const float *z, float *dz)
+{
+    gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    const size_t O = net->out, P = pass->lanes;
+    const double elements = batch->loss == GP_CROSS_ENTROPY ? 1.0 : (double)O;
+    const float factor = (float)(1.0 / ((double)batch->size * elements));
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks, &begin, &end);
+    for (size_t chunk = begin; chunk < end; chunk++) {
+        size_t valid = gp_smaller(P, pass->samples - gp_smaller(pass->samples, chunk * P)), at = chunk * O * P;
+        float *gradient = dz ? dz + at : NULL, *losses = net->losses + chunk * P;
+        switch (batch->loss) {
+        case GP_CROSS_ENTROPY:
+            pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient, losses,
+                                         net->hits + chunk * P, factor);
+            break;
+        case GP_MSE:
+            pass->kernels->mean_squared_error(O, P, valid, z + at, net->targets + at, gradient, losses, factor);
+            break;
+        case GP_BCE:
+            pass->kernels->binary_cross_entropy(O, P, valid, z + at, net->targets + at, gradient, losses, factor);
+            break;
+        case GP_LOSSES: break;
+        }
+    }
+    gp_team_wait(pass->team);
+    if (pass->team->rank > 0) return;
+    double sum = 0.0;
+    for (size_t s = 0; s < pass->samples; s++) sum += (double)net->losses[s];
+    shared->loss += sum / ((double)batch->size * elements);
+    if (batch->loss == GP_CROSS_ENTROPY)
+        for (size_t s = 0; s < pass->samples; s++) shared->correct += net->hits[s];
+}
+
+static void backward(region *shared, const gp_pass *pass, float *dz, float *other)
+{
+    gp_net *net = shared->net;
+    for (size_t i = shared->n_live; i-- > 0;) {
+        gp_layer *layer = &net->layers[i];
+        float *dx = gp_layer_table[layer->spec.type]->backward(layer, pass, dz, i > 0 ? other : NULL);
+        if (dx == other) {
+            other = dz;
+            dz = dx;
+        }
+    }
+}
+
+/* l1 sum|w| + l2 sum w^2 of every layer that asks for it, once a batch. Removed weights are 0 and their gradient is
+ * left alone: the slope of both terms at 0 is 0. */
+static void penalize(region *shared, const gp_team *team)
+{
+    const gp_net *net = shared->net;
+    const gp_kernels *kernels = net->kernels;
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer_spec *spec = &net->layers[i].spec;
+        if (spec->type != GP_LAYER_DENSE || (spec->l1 == 0.0f && spec->l2 == 0.0f)) continue;
+        const float *w = shared->arena->params + spec->weight;
+        size_t n = spec->in * spec->out, begin, end;
+        if (shared->backward) {
+            gp_team_share(team, n, &begin, &end);
+            kernels->penalty(end - begin, w + begin, shared->arena->grads + spec->weight + begin, spec->l1, spec->l2);
+        }
+        if (team->rank == 0)
+            shared->loss += (double)spec->l1 * kernels->sum_abs(n, w) + (double)spec->l2 * kernels->sum_squares(n, w);
+    }
+    gp_team_wait(team);
+}
+
+/* out[s][o] from y[chunk][o][P] */
+static void store(region *shared, const gp_pass *pass, const float *y)
+{
+    const size_t O = shared->net->out, P = pass->lanes;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks, &begin, &end);
+    for (size_t chunk = begin; chunk < end; chunk++) {
+        size_t valid = gp_smaller(P, pass->samples - gp_smaller(pass->samples, chunk * P));
+        pass->kernels->transpose(O, valid, y + chunk * O * P, P, shared->out + (pass->first + chunk * P) * O, O);
+    }
+}
+
+static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
+{
+    gp_pass pass = {
+        .kernels = shared->net->kernels,
+        .arena = shared->arena,
+        .team = team,
+        .samples = gp_smaller(GP_BLOCK, shared->batch->size - first),
+        .first = first,
+        .training = shared->backward,
+        .seed = shared->seed,
+        .step = shared->dropout_step,
+        .rows = shared->net->rows,
+        .scratch = shared->net->scratch,
+    };
+    cut(pass.samples, &pass.lanes, &pass.chunks);
+    return pass;
+}
+
+static void run(void *context, const gp_team *team)
+{
+    region *shared = context;
+    gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    const size_t size = batch->size;
+
+    /* With several blocks a late fault would find gradients half written: look at everything first. */
+    for (size_t first = 0; size > GP_BLOCK && shared->backward && first < size; first += GP_BLOCK) {
+        gp_pass pass = block_of(shared, team, first);
+        if (load(shared, &pass) != GP_OK) return;
+    }
+    gp_arena_enforce(net->kernels, shared->arena, team);
+    for (size_t first = 0; first < size; first += GP_BLOCK) {
+        gp_pass pass = block_of(shared, team, first);
+        if (load(shared, &pass) != GP_OK) return;
+        const float *z = forward(shared, &pass, shared->n_live);
+        if (batch->labels || batch->targets) {
+            loss_of(shared, &pass, z, shared->backward ? net->gradient[0] : NULL);
+            if (shared->backward) backward(shared, &pass, net->gradient[0], net->gradient[1]);
+        }
+        if (shared->out) {
+            for (size_t i = shared->n_live; i < net->n_layers; i++)
+                z = gp_layer_table[net->layers[i].spec.type]->forward(&net->layers[i], &pass, z);
+            store(shared, &pass, z);
+        }
+        gp_team_wait(team); /* the next block overwrites what this one read */
+    }
+    if (batch->labels || batch->targets) penalize(shared, team);
+    if (shared->step) gp_step_plan_run(shared->step, team);
+}
+
+/* ---- calls ----------------------------------------------------------------------------------------------------------- */
+
+static int arena_fits(const gp_net *net, const gp_arena *arena)
+{
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer_spec *spec = &net->layers[i].spec;
+        if (!gp_layer_table[spec->type]->is_valid(spec, arena->n, arena->n_prunable)) return 0;
+    }
+    return arena->n_prunable <= arena->n && arena->removed <= arena->n_prunable;
+}
+
+/* The layers to run before the loss: a last softmax (sigmoid) is part of cross entropy (binary cross entropy). */
+static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
+{
+    const gp_layer_spec *last = &net->layers[net->n_layers - 1].spec;
+    int fused = (batch->loss == GP_CROSS_ENTROPY && last->type == GP_LAYER_SOFTMAX) ||
+                (batch->loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
+    return net->n_layers - (fused && net->n_layers > 1 ? 1 : 0);
+}
+
+static gp_status enter(region *shared, double passes, size_t threads)
+{
+    gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    int has_target = batch->loss == GP_CROSS_ENTROPY ? batch->labels != NULL : batch->targets != NULL;
+    if (batch->size == 0 || batch->loss >= GP_LOSSES || (shared->backward && !has_target) ||
+        !arena_fits(net, shared->arena))
+        return GP_BAD_ARGUMENT;
+    gp_status status = reserve(net, batch->size);
+    if (status != GP_OK) return status;
+    shared->n_live = layers_before_loss(net, batch);
+    gp_pool_run(net->pool, threads_for(net, batch->size, passes, threads), run, shared);
+    net->fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
+    for (size_t i = 0; i < GP_MAX_THREADS; i++) {
+        if (shared->status[i] == GP_OK) continue;
+        net->fault = shared->fault[i];
+        return shared->status[i];
+    }
+    if (shared->backward) net->last_loss = shared->loss;
+    net->last_first = (batch->size - 1) / GP_BLOCK * GP_BLOCK;
+    net->last_samples = batch->size - net->last_first;
+    return GP_OK;
+}
+
+gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
+                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms,
+                       uint64_t seed, uint64_t step, size_t threads)
+{
+    gp_step_plan plan;
+    gp_status status = gp_step_plan_create(&plan, net->kernels, arena, clip, rule, segment_norms);
+    if (status != GP_OK) return status;
+    region shared = {.net = net, .arena = arena, .batch = batch, .backward = 1, .step = &plan, .seed = seed,
+                     .dropout_step = step};
+    status = enter(&shared, 3.0, threads);
+    if (status == GP_OK) {
+        *result = (gp_result){shared.loss, shared.correct};
+        *info = plan.info;
+    }
+    gp_step_plan_destroy(&plan);
+    return status;
+}
+
+gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
+                          uint64_t step, size_t threads)
+{
+    region shared = {.net = net, .arena = arena, .batch = batch, .backward = 1, .seed = seed, .dropout_step = step};
+    gp_status status = enter(&shared, 3.0, threads);
+    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
+    return status;
+}
+
+gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
+                          size_t threads)
+{
+    region shared = {.net = net, .arena = arena, .batch = batch, .out = out};
+    gp_status status = enter(&shared, 1.0, threads);
+    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
+    return status;
+}
+
+gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out, size_t threads)
+{
+    gp_batch batch = {.size = n, .x = x, .loss = GP_MSE};
+    region shared = {.net = net, .arena = arena, .batch = &batch, .out = out};
+    if (n == 0) return GP_OK;
+    return enter(&shared, 1.0, threads);
+}
+
+/* ---- finding the first non-finite number ------------------------------------------------------------------------------ */
+
+/* 1 and its place if a (rows, columns) array holds one. */
+static int first_bad(const float *values, size_t rows, size_t columns, size_t row_stride, size_t *row, size_t *column)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = 0; c < columns; c++)
+            if (!isfinite(values[r * row_stride + c])) {
+                *row = r;
+                *column = c;
+                return 1;
+            }
+    return 0;
+}
+
+static int bad_parameter(const gp_layer *layer, const float *flat, gp_fault *fault)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    if (spec->type != GP_LAYER_DENSE) return 0;
+    fault->bias = 0;
+    if (first_bad(flat + spec->weight, spec->out, spec->in, spec->in, &fault->row, &fault->column)) return 1;
+    fault->bias = 1;
+    return spec->bias != GP_NONE && first_bad(flat + spec->bias, 1, spec->out, spec->out, &fault->row, &fault->column);
+}
+
+static int bad_output(const gp_net *net, const gp_layer *layer, gp_fault *fault)
+{
+    size_t lanes, chunks, O = layer->spec.out;
+    cut(net->last_samples, &lanes, &chunks);
+    for (size_t s = 0; layer->output && s < net->last_samples; s++) {
+        const float *at = layer->output + s / lanes * O * lanes + s % lanes;
+        size_t row;
+        if (first_bad(at, O, 1, lanes, &fault->column, &row)) {
+            fault->row = net->last_first + s;
+            return 1;
+        }
+    }
+    return 0;
+}
+
+void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
+{
+    *fault = net->fault;
+    if (fault->phase != GP_PHASE_NONE) return;
+    for (size_t i = 0; i < net->n_layers; i++) {
+        fault->layer = i;
+        fault->phase = GP_PHASE_PARAMETER;
+        if (bad_parameter(&net->layers[i], arena->params, fault)) return;
+        fault->phase = GP_PHASE_FORWARD;
+        if (net->last_samples > 0 && bad_output(net, &net->layers[i], fault)) return;
+    }
+    fault->layer = GP_NONE;
+    fault->phase = GP_PHASE_LOSS;
+    if (!isfinite(net->last_loss)) return;
+    for (size_t i = net->n_layers; i-- > 0;) {
+        fault->layer = i;
+        fault->phase = GP_PHASE_BACKWARD;
+        if (bad_parameter(&net->layers[i], arena->grads, fault)) return;
+    }
+    *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
+}

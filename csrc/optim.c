@@ -1,0 +1,240 @@
+/* optim.c - the clipped optimizer step over the flat arena.
+ *
+ * Two passes: measure (mask the gradient, norms by block) and update (clip, weight decay, moments, weight, mask in one
+ * kernel). Between them one thread joins the block norms in order and turns them into one factor a group.
+ */
+#include "optim.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static size_t blocks_of(size_t length) { return (length + GP_NORM_BLOCK - 1) / GP_NORM_BLOCK; }
+
+static int moments_needed(const gp_rule *rule)
+{
+    switch (rule->kind) {
+    case GP_SGD: return rule->momentum != 0.0 ? 1 : 0;
+    case GP_ADAM: return 2;
+    case GP_RMSPROP: return rule->momentum != 0.0 ? 2 : 1;
+    case GP_RULES: break;
+    }
+    return -1;
+}
+
+static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
+{
+    int moments = moments_needed(rule);
+    if (moments < 0 || clip->kind >= GP_CLIP_KINDS || arena->n_prunable > arena->n || rule->step == 0) return 0;
+    for (int i = 0; i < moments; i++)
+        if (!arena->moments[i]) return 0;
+    if (clip->kind != GP_CLIP_NONE && !(clip->limit > 0.0)) return 0;
+    if (clip->kind >= GP_CLIP_NORM && !(clip->norm_type > 0.0)) return 0;
+    size_t end = 0;
+    for (size_t i = 0; i < arena->n_segments; i++) {
+        const gp_segment *segment = &arena->segments[i];
+        if (segment->offset != end || segment->group >= arena->n_segments) return 0;
+        end += segment->length;
+        if (segment->offset < arena->n_prunable && end > arena->n_prunable) return 0;
+    }
+    return end == arena->n;
+}
+
+gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
+                              const gp_clip *clip, const gp_rule *rule, double *segment_norms)
+{
+    *plan = (gp_step_plan){.kernels = kernels, .arena = *arena, .clip = *clip, .rule = *rule,
+                           .segment_norms = segment_norms};
+    if (!arguments_are_good(arena, clip, rule)) return GP_BAD_ARGUMENT;
+    if (plan->clip.kind < GP_CLIP_NORM) plan->clip.norm_type = 2.0;
+    for (size_t i = 0; i < arena->n_segments; i++) {
+        plan->n_blocks += blocks_of(arena->segments[i].length);
+    }
+    plan->blocks = malloc((plan->n_blocks + 1) * sizeof *plan->blocks);
+    plan->norms = malloc((2 * arena->n_segments + 1) * sizeof *plan->norms);
+    plan->scales = malloc((arena->n_segments + 1) * sizeof *plan->scales);
+    if (!plan->blocks || !plan->norms || !plan->scales) {
+        gp_step_plan_destroy(plan);
+        return GP_NO_MEMORY;
+    }
+    gp_block *block = plan->blocks;
+    for (size_t i = 0; i < arena->n_segments; i++) {
+        const gp_segment *segment = &arena->segments[i];
+        for (size_t done = 0; done < segment->length; done += GP_NORM_BLOCK) {
+            size_t left = segment->length - done;
+            *block++ = (gp_block){.offset = segment->offset + done,
+                                  .length = left < GP_NORM_BLOCK ? left : GP_NORM_BLOCK,
+                                  .segment = i};
+        }
+    }
+    return GP_OK;
+}
+
+void gp_step_plan_destroy(gp_step_plan *plan)
+{
+    free(plan->blocks);
+    free(plan->norms);
+    free(plan->scales);
+    plan->blocks = NULL;
+    plan->norms = NULL;
+    plan->scales = NULL;
+}
+
+/* The mask of a block, or NULL where nothing can be removed. */
+static const uint8_t *mask_of(const gp_arena *arena, size_t offset)
+{
+    return arena->removed > 0 && offset < arena->n_prunable ? arena->mask + offset : NULL;
+}
+
+static void measure(gp_step_plan *plan, gp_block *block)
+{
+    float *grads = plan->arena.grads + block->offset;
+    const uint8_t *mask = mask_of(&plan->arena, block->offset);
+    if (mask) plan->kernels->mask(block->length, mask, grads);
+    block->norm = gp_norm_measure(plan->kernels, block->length, grads, plan->clip.norm_type);
+    block->exceeds = plan->clip.kind == GP_CLIP_VALUE &&
+                     (double)plan->kernels->max_abs(block->length, grads) > plan->clip.limit;
+}
+
+/* Joins the block norms in order and sets one factor a segment. */
+static void decide(gp_step_plan *plan)
+{
+    const gp_arena *arena = &plan->arena;
+    const double p = plan->clip.norm_type;
+    gp_partial_norm *segment_norm = plan->norms, *group_norm = plan->norms + arena->n_segments;
+    gp_partial_norm total = gp_norm_start();
+    int exceeds = 0;
+    for (size_t s = 0; s < arena->n_segments; s++) segment_norm[s] = group_norm[s] = gp_norm_start();
+    for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++) {
+        gp_partial_norm *norm = &segment_norm[block->segment];
+        *norm = gp_norm_join(*norm, block->norm, p);
+        exceeds |= block->exceeds;
+    }
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        gp_partial_norm *group = &group_norm[arena->segments[s].group];
+        *group = gp_norm_join(*group, segment_norm[s], p);
+        total = gp_norm_join(total, segment_norm[s], p);
+        if (plan->segment_norms) plan->segment_norms[s] = gp_norm_finish(segment_norm[s], p);
+    }
+    plan->info = (gp_step_info){.norm = gp_norm_finish(total, p), .scale = 1.0};
+    plan->info.applied = isfinite(plan->info.norm) != 0;
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        double scale = 1.0;
+        switch (plan->clip.kind) {
+        case GP_CLIP_NORM: scale = gp_clip_scale(plan->info.norm, plan->clip.limit); break;
+        case GP_CLIP_NORM_GROUP:
+            scale = gp_clip_scale(gp_norm_finish(group_norm[arena->segments[s].group], p), plan->clip.limit);
+            break;
+        case GP_CLIP_NORM_SEGMENT:
+            scale = gp_clip_scale(gp_norm_finish(segment_norm[s], p), plan->clip.limit);
+            break;
+        case GP_CLIP_NONE:
+        case GP_CLIP_VALUE:
+        case GP_CLIP_KINDS: break;
+        }
+        if (scale < plan->info.scale) plan->info.scale = scale;
+        plan->scales[s] = (float)scale;
+    }
+    plan->info.clipped = exceeds || plan->info.scale < 1.0;
+}
+
+static gp_update fold(const gp_clip *clip, const gp_rule *rule)
+{
+    double t = (double)rule->step, lr = rule->lr;
+    gp_update u = {
+        .scale = 1.0f,
+        .limit = clip->kind == GP_CLIP_VALUE ? (float)clip->limit : INFINITY,
+        .l2 = rule->decoupled ? 0.0f : (float)rule->weight_decay,
+        .shrink = rule->decoupled ? (float)(1.0 - lr * rule->weight_decay) : 1.0f,
+        .eps = (float)rule->eps,
+        .nesterov = rule->nesterov,
+    };
+    switch (rule->kind) {
+    case GP_SGD:
+        u.beta1 = (float)rule->momentum;
+        u.gain1 = rule->step == 1 ? 1.0f : (float)(1.0 - rule->dampening); /* torch: the buffer starts as g */
+        break;
+    case GP_ADAM:
+        u.beta1 = (float)rule->beta1;
+        u.beta2 = (float)rule->beta2;
+        u.gain1 = (float)(1.0 - rule->beta1);
+        u.gain2 = (float)(1.0 - rule->beta2);
+        u.correction2 = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, t)));
+        lr /= 1.0 - pow(rule->beta1, t);
+        break;
+    case GP_RMSPROP:
+        u.beta1 = (float)rule->momentum;
+        u.beta2 = (float)rule->beta2;
+        u.gain2 = (float)(1.0 - rule->beta2);
+        break;
+    case GP_RULES: break;
+    }
+    u.lr = (float)lr;
+    return u;
+}
+
+static void update(const gp_step_plan *plan, const gp_block *block, const gp_update *u)
+{
+    const gp_arena *arena = &plan->arena;
+    size_t at = block->offset, n = block->length;
+    const uint8_t *mask = mask_of(arena, at);
+    float *w = arena->params + at, *g = arena->grads + at;
+    float *first = arena->moments[0] ? arena->moments[0] + at : NULL;
+    float *second = arena->moments[1] ? arena->moments[1] + at : NULL;
+    switch (plan->rule.kind) {
+    case GP_SGD: plan->kernels->sgd(n, mask, w, g, plan->rule.momentum != 0.0 ? first : NULL, u); break;
+    case GP_ADAM: plan->kernels->adam(n, mask, w, g, first, second, u); break;
+    case GP_RMSPROP: plan->kernels->rmsprop(n, mask, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u); break;
+    case GP_RULES: break;
+    }
+}
+
+void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
+{
+    size_t begin, end;
+    gp_team_share(team, plan->n_blocks, &begin, &end);
+    for (size_t i = begin; i < end; i++) measure(plan, &plan->blocks[i]);
+    gp_team_wait(team);
+    if (team->rank == 0) decide(plan);
+    gp_team_wait(team);
+    if (!plan->info.applied) return;
+    gp_update u = fold(&plan->clip, &plan->rule);
+    for (size_t i = begin; i < end; i++) {
+        u.scale = plan->scales[plan->blocks[i].segment];
+        update(plan, &plan->blocks[i], &u);
+    }
+}
+
+static void step_task(void *plan, const gp_team *team) { gp_step_plan_run(plan, team); }
+
+gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
+                        const gp_rule *rule, gp_step_info *info, double *segment_norms, size_t threads)
+{
+    gp_step_plan plan;
+    gp_status status = gp_step_plan_create(&plan, kernels, arena, clip, rule, segment_norms);
+    if (status != GP_OK) return status;
+    gp_pool_run(pool, threads < plan.n_blocks ? threads : 1, step_task, &plan);
+    *info = plan.info;
+    gp_step_plan_destroy(&plan);
+    return GP_OK;
+}
+
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team)
+{
+    if (arena->removed == 0) return;
+    size_t begin, end;
+    gp_team_share(team, blocks_of(arena->n_prunable), &begin, &end);
+    begin *= GP_NORM_BLOCK;
+    end = end * GP_NORM_BLOCK < arena->n_prunable ? end * GP_NORM_BLOCK : arena->n_prunable;
+    if (begin < end) kernels->mask(end - begin, arena->mask + begin, arena->params + begin);
+}
+
+void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values)
+{
+    kernels->mask(n_prunable, mask, values);
+}
+
+void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean, float *mean_square,
+                          uint64_t count)
+{
+    kernels->statistics(n, grads, mean, mean_square, (float)(1.0 / (double)count));
+}

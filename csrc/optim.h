@@ -1,0 +1,39 @@
+/* optim.h - a clipped optimizer step in two halves that run inside somebody's parallel region. */
+#ifndef GP_OPTIM_H
+#define GP_OPTIM_H
+
+#include "clip.h"
+#include "kernels/kernels.h"
+#include "parallel.h"
+
+/* A piece of one segment: the unit of sharing and of summation. */
+typedef struct gp_block {
+    size_t offset, length, segment;
+    gp_partial_norm norm;
+    int exceeds; /* an entry is beyond the value limit */
+} gp_block;
+
+typedef struct gp_step_plan {
+    const gp_kernels *kernels;
+    gp_arena arena;
+    gp_clip clip;
+    gp_rule rule;
+    size_t n_blocks;
+    gp_block *blocks;
+    gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
+    float *scales;          /* one a segment */
+    double *segment_norms;  /* the caller's, or NULL */
+    gp_step_info info;
+} gp_step_plan;
+
+/* Checks the arguments and allocates. */
+gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
+                              const gp_clip *clip, const gp_rule *rule, double *segment_norms);
+void gp_step_plan_destroy(gp_step_plan *plan);
+/* Every member of the team calls it after all gradients are written; plan->info is set when the region ends. */
+void gp_step_plan_run(gp_step_plan *plan, const gp_team *team);
+
+/* Every member zeroes its share of the removed parameters: the mask is the truth, whatever was written since. */
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team);
+
+#endif

@@ -1,0 +1,210 @@
+/* parallel.c - a pool of threads that spin briefly, then sleep.
+ *
+ * A training step is tens of microseconds: waking a sleeping thread costs as much, so workers spin between steps
+ * for a moment. A region is published as one atomic word, (generation << 16) | team size, so that a worker that was
+ * not asked can never mistake a later region for an earlier one. Barriers yield when they wait long, which keeps two
+ * processes on the same cores from starving each other.
+ */
+#define _GNU_SOURCE
+#include "parallel.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { SPINS_IN_BARRIER = 2000, SPINS_WHEN_IDLE = 20000, TEAM_BITS = 16 };
+#define TEAM_MASK ((1u << TEAM_BITS) - 1u)
+
+struct gp_barrier {
+    _Alignas(64) atomic_size_t arrived;
+    _Alignas(64) atomic_uint phase;
+};
+
+typedef struct worker {
+    gp_pool *pool;
+    size_t rank;
+    pthread_t thread;
+} worker;
+
+struct gp_pool {
+    gp_barrier barrier;
+    _Alignas(64) atomic_uint_fast64_t region; /* (generation << TEAM_BITS) | team size; team size 0: stop */
+    _Alignas(64) atomic_size_t finished;
+    gp_task *task;
+    void *context;
+    pthread_mutex_t entry; /* held by the thread inside a region */
+    pthread_mutex_t sleep;
+    pthread_cond_t wake;
+    size_t sleeping; /* guarded by sleep */
+    size_t started;  /* workers running, guarded by entry */
+    pid_t owner;     /* threads do not survive fork: a child sees another pid and starts anew */
+    worker workers[GP_MAX_THREADS];
+};
+
+static inline void relax(void)
+{
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void gp_team_wait(const gp_team *team)
+{
+    if (team->size == 1) return;
+    gp_barrier *barrier = team->barrier;
+    unsigned phase = atomic_load_explicit(&barrier->phase, memory_order_acquire);
+    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
+        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
+        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
+        return;
+    }
+    for (int spins = 0; atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase; spins++) {
+        if (spins < SPINS_IN_BARRIER) relax();
+        else sched_yield();
+    }
+}
+
+static uint_fast64_t wait_for_region(gp_pool *pool, uint_fast64_t seen)
+{
+    uint_fast64_t now;
+    for (int spins = 0; spins < SPINS_WHEN_IDLE; spins++) {
+        now = atomic_load_explicit(&pool->region, memory_order_acquire);
+        if (now != seen) return now;
+        relax();
+    }
+    pthread_mutex_lock(&pool->sleep);
+    pool->sleeping++;
+    while ((now = atomic_load_explicit(&pool->region, memory_order_acquire)) == seen)
+        pthread_cond_wait(&pool->wake, &pool->sleep);
+    pool->sleeping--;
+    pthread_mutex_unlock(&pool->sleep);
+    return now;
+}
+
+static void publish(gp_pool *pool, size_t team_size)
+{
+    /* under the lock, so that a worker on its way to sleep either sees the new region or gets the signal */
+    pthread_mutex_lock(&pool->sleep);
+    uint_fast64_t generation = atomic_load_explicit(&pool->region, memory_order_relaxed) >> TEAM_BITS;
+    atomic_store_explicit(&pool->region, ((generation + 1) << TEAM_BITS) | team_size, memory_order_release);
+    if (pool->sleeping > 0) pthread_cond_broadcast(&pool->wake);
+    pthread_mutex_unlock(&pool->sleep);
+}
+
+static void *work(void *argument)
+{
+    worker *self = argument;
+    gp_pool *pool = self->pool;
+    uint_fast64_t seen = 0; /* generations count from 1, and a worker is started before its first region */
+    for (;;) {
+        seen = wait_for_region(pool, seen);
+        size_t team_size = (size_t)(seen & TEAM_MASK);
+        if (team_size == 0) return NULL;
+        if (self->rank >= team_size) continue;
+        gp_team team = {self->rank, team_size, &pool->barrier};
+        pool->task(pool->context, &team);
+        atomic_fetch_add_explicit(&pool->finished, 1, memory_order_release);
+    }
+}
+
+static gp_status pool_reset(gp_pool *pool)
+{
+    atomic_init(&pool->barrier.arrived, 0);
+    atomic_init(&pool->barrier.phase, 0);
+    atomic_init(&pool->region, 0);
+    atomic_init(&pool->finished, 0);
+    pool->sleeping = pool->started = 0;
+    pool->owner = getpid();
+    if (pthread_mutex_init(&pool->entry, NULL) || pthread_mutex_init(&pool->sleep, NULL) ||
+        pthread_cond_init(&pool->wake, NULL))
+        return GP_NO_MEMORY;
+    return GP_OK;
+}
+
+gp_status gp_pool_create(gp_pool **pool)
+{
+    *pool = NULL;
+    gp_pool *made = aligned_alloc(64, (sizeof(gp_pool) + 63) / 64 * 64);
+    if (!made) return GP_NO_MEMORY;
+    gp_status status = pool_reset(made);
+    if (status != GP_OK) free(made);
+    else *pool = made;
+    return status;
+}
+
+void gp_pool_destroy(gp_pool *pool)
+{
+    if (!pool) return;
+    if (pool->owner == getpid()) {
+        publish(pool, 0);
+        for (size_t i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
+    }
+    free(pool);
+}
+
+/* Starts workers up to `wanted`; fewer if the system gives no more. */
+static void start_workers(gp_pool *pool, size_t wanted)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, &old); /* signals belong to the caller's threads: Ctrl-C must reach Python */
+    while (pool->started < wanted) {
+        worker *next = &pool->workers[pool->started];
+        next->pool = pool;
+        next->rank = pool->started + 1;
+        if (pthread_create(&next->thread, NULL, work, next)) break;
+        pool->started++;
+    }
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void gp_pool_run(gp_pool *pool, size_t threads, gp_task *task, void *context)
+{
+    gp_team team = {0, 1, NULL};
+    if (threads > GP_MAX_THREADS) threads = GP_MAX_THREADS;
+    if (threads <= 1) {
+        task(context, &team);
+        return;
+    }
+    if (pool->owner != getpid()) pool_reset(pool);
+    if (pthread_mutex_trylock(&pool->entry)) {
+        task(context, &team);
+        return;
+    }
+    if (pool->started + 1 < threads) start_workers(pool, threads - 1);
+    team.size = pool->started + 1 < threads ? pool->started + 1 : threads;
+    team.barrier = &pool->barrier;
+    if (team.size == 1) {
+        task(context, &team);
+    } else {
+        pool->task = task;
+        pool->context = context;
+        atomic_store_explicit(&pool->finished, 0, memory_order_relaxed);
+        publish(pool, team.size);
+        task(context, &team);
+        for (int spins = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) + 1 < team.size; spins++) {
+            if (spins < SPINS_IN_BARRIER) relax();
+            else sched_yield();
+        }
+    }
+    pthread_mutex_unlock(&pool->entry);
+}
+
+size_t gp_cpu_count(void)
+{
+#if defined(__linux__)
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0) {
+        int count = CPU_COUNT(&set);
+        if (count > 0) return (size_t)count < GP_MAX_THREADS ? (size_t)count : GP_MAX_THREADS;
+    }
+#endif
+    long online = sysconf(_SC_NPROCESSORS_ONLN);
+    if (online < 1) return 1;
+    return (size_t)online < GP_MAX_THREADS ? (size_t)online : GP_MAX_THREADS;
+}

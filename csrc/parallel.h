@@ -1,0 +1,33 @@
+/* parallel.h - run one function on a team of threads.
+ *
+ * A region is entered once a call; inside, the threads share work by rank and meet at barriers. Entering a region
+ * while another thread is inside one runs it alone, with the same results. */
+#ifndef GP_PARALLEL_H
+#define GP_PARALLEL_H
+
+#include "gradprune.h"
+
+typedef struct gp_barrier gp_barrier;
+
+typedef struct gp_team {
+    size_t rank, size;
+    gp_barrier *barrier;
+} gp_team;
+
+typedef void gp_task(void *context, const gp_team *team);
+
+/* Runs task on up to `threads` threads (at least one: the caller) and returns when all are done. */
+void gp_pool_run(gp_pool *pool, size_t threads, gp_task *task, void *context);
+
+/* Everything written before by any member is seen after by all. */
+void gp_team_wait(const gp_team *team);
+
+/* This member's contiguous part of 0..items. */
+static inline void gp_team_share(const gp_team *team, size_t items, size_t *begin, size_t *end)
+{
+    size_t each = items / team->size, more = items % team->size;
+    *begin = team->rank * each + (team->rank < more ? team->rank : more);
+    *end = *begin + each + (team->rank < more ? 1 : 0);
+}
+
+#endif

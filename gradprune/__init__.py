@@ -1,0 +1,25 @@
+"""Train, clip and prune neural networks on the CPU.
+
+One C engine over flat buffers: a removed weight stays removed, through every optimizer and every
+file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
+"""
+
+from gradprune import datasets
+from gradprune.batching import batches
+from gradprune.clipping import (
+    ClipNorm,
+    ClipNormPerLayer,
+    ClipNormPerParameter,
+    ClipValue,
+    clip_grad_norm_,
+    clip_grad_value_,
+)
+from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.guards import Raise, Skip
+from gradprune.initializers import Glorot, He, Orthogonal
+from gradprune.layers import Activation, Dense, Dropout
+from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
+from gradprune.threads import get_num_threads, set_num_threads, show_config
+
+__version__ = "0.1.0"

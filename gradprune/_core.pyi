@@ -1,0 +1,90 @@
+from typing import Final, Literal, TypeAlias, final
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Floats: TypeAlias = NDArray[np.float32]
+_Clip: TypeAlias = tuple[int, float, float]
+_Rule: TypeAlias = tuple[int, float, float, bool, float, float, bool, float, float, float, int]
+_Layer: TypeAlias = tuple[int, int, int, int, int, float, float, int, float, float]
+_Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
+
+version: Final[str]
+
+def isa() -> str: ...
+def isas() -> list[str]: ...
+def get_num_threads() -> int: ...
+def set_num_threads(number: int, /) -> None: ...
+def uniform(n: int, seed: int, stream: int, /) -> _Floats: ...
+def normal(n: int, seed: int, stream: int, /) -> _Floats: ...
+def permutation(n: int, seed: int, stream: int, /) -> NDArray[np.int64]: ...
+def topk_mask(scores: _Floats, k: int, /) -> NDArray[np.uint8]: ...
+def norm(values: _Floats, norm_type: float, /) -> float: ...
+def scale_(values: _Floats, factor: float, /) -> None: ...
+def clamp_(values: _Floats, limit: float, /) -> None: ...
+def mask_(mask: NDArray[np.uint8], values: _Floats, /) -> None: ...
+def statistics_(grads: _Floats, mean: _Floats, mean_square: _Floats, count: int, /) -> None: ...
+
+@final
+class Arena:
+    def __new__(
+        cls,
+        params: _Floats,
+        grads: _Floats,
+        mask: NDArray[np.uint8],
+        segments: list[tuple[int, int, int]],
+    ) -> Arena: ...
+    @property
+    def removed(self) -> int: ...
+    def refresh(self) -> int: ...
+    def step(
+        self,
+        clip: _Clip,
+        rule: _Rule,
+        moments: tuple[_Floats, ...],
+        norms: NDArray[np.float64] | None,
+        /,
+    ) -> tuple[float, float, bool, bool]: ...
+
+@final
+class Net:
+    def __new__(cls, layers: list[_Layer]) -> Net: ...
+    @property
+    def nbytes(self) -> int: ...
+    def backward(
+        self,
+        arena: Arena,
+        x: _Floats,
+        y: NDArray[np.int64] | _Floats,
+        index: NDArray[np.int64] | None,
+        loss: int,
+        seed: int,
+        step: int,
+        /,
+    ) -> tuple[float, int]: ...
+    def train(
+        self,
+        arena: Arena,
+        x: _Floats,
+        y: NDArray[np.int64] | _Floats,
+        index: NDArray[np.int64] | None,
+        loss: int,
+        seed: int,
+        step: int,
+        clip: _Clip,
+        rule: _Rule,
+        moments: tuple[_Floats, ...],
+        norms: NDArray[np.float64] | None,
+        /,
+    ) -> tuple[float, int, float, float, bool, bool]: ...
+    def predict(self, arena: Arena, x: _Floats, out: _Floats, /) -> None: ...
+    def evaluate(
+        self,
+        arena: Arena,
+        x: _Floats,
+        y: NDArray[np.int64] | _Floats,
+        loss: int,
+        out: _Floats | None,
+        /,
+    ) -> tuple[float, int]: ...
+    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, int, int] | None: ...

@@ -1,0 +1,157 @@
+"""The arena: all state of a network in flat buffers, with named views on top.
+
+Parameters, gradients, the mask and every optimizer moment are one contiguous buffer each, at the
+same offsets. Prunable parameters come first, so that clipping, stepping, scoring, selecting and
+masking are single scans. The views are real: what is written into them counts at the next call.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from types import MappingProxyType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+
+__all__ = ["Arena", "Tensor"]
+
+Floats = NDArray[np.float32]
+_T = TypeVar("_T", bound=np.generic)
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One named parameter: its shape, whether it may be pruned, and the layer it belongs to."""
+
+    name: str
+    shape: tuple[int, ...]
+    prunable: bool
+    group: int  # the position of its layer among the layers with parameters
+
+    @property
+    def size(self) -> int:
+        """Number of entries."""
+        return prod(self.shape)
+
+
+class Arena:
+    """Flat float32 buffers for parameters, gradients and moments, and a byte mask.
+
+    Args:
+        tensors: the parameters in forward order; names must differ.
+
+    Attributes:
+        params, grads: (n,) float32, prunable entries first.
+        mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
+        parameters, gradients: name to float32 view, in forward order.
+        masks: name of a prunable parameter to read-only bool view.
+        offsets: name to offset in the flat buffers.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
+        names = [tensor.name for tensor in tensors]
+        if len(set(names)) < len(names):
+            raise ValueError(f"parameter names must differ, got {names}")
+        self.tensors = tuple(tensors)
+        stored = [t for t in tensors if t.prunable] + [t for t in tensors if not t.prunable]
+        self.stored = tuple(stored)
+        ends = np.cumsum([0, *(tensor.size for tensor in stored)]).tolist()
+        self.offsets = {
+            tensor.name: int(end) for tensor, end in zip(stored, ends[:-1], strict=True)
+        }
+        self.size = int(ends[-1])
+        self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
+
+        self.params: Floats = np.zeros(self.size, np.float32)
+        self.grads: Floats = np.zeros(self.size, np.float32)
+        self._mask = np.ones(self.prunable_size, np.uint8)
+        self.mask = self._mask.view()
+        self.mask.flags.writeable = False
+        self.parameters = self.views(self.params)
+        self.gradients = self.views(self.grads)
+        self.masks = MappingProxyType(
+            {
+                tensor.name: self._view(self.mask.view(np.bool_), tensor)
+                for tensor in tensors
+                if tensor.prunable
+            }
+        )
+        self._moments: list[weakref.ref[Floats]] = []
+        self.core = _core.Arena(
+            self.params,
+            self.grads,
+            self._mask,
+            [(self.offsets[t.name], t.size, t.group) for t in stored],
+        )
+
+    def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
+        offset = self.offsets[tensor.name]
+        return flat[offset : offset + tensor.size].reshape(tensor.shape)
+
+    def views(self, flat: Floats) -> Mapping[str, Floats]:
+        """Named views of a flat buffer of this arena's layout, in forward order."""
+        return MappingProxyType({tensor.name: self._view(flat, tensor) for tensor in self.tensors})
+
+    def new_moment(self) -> Floats:
+        """A zeroed buffer whose removed entries are kept at 0 as long as somebody holds it."""
+        moment = np.zeros(self.size, np.float32)
+        self._moments.append(weakref.ref(moment))
+        return moment
+
+    @property
+    def removed(self) -> int:
+        """Number of removed weights."""
+        return self.core.removed
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights that is removed."""
+        return self.removed / self.prunable_size if self.prunable_size else 0.0
+
+    def set_masks(self, masks: Mapping[str, ArrayLike]) -> None:
+        """Replace the masks of some parameters; all of them or, on an error, none.
+
+        Weights, gradients and every optimizer's moments become 0 where the mask is 0, in the same
+        call. A weight that is kept again starts at 0.
+
+        Args:
+            masks: parameter name to an array of its shape holding 0/1 or booleans.
+
+        Raises:
+            KeyError: a name is not a prunable parameter.
+            ValueError: a shape or value is wrong.
+        """
+        flat = self._mask.copy()
+        for name, mask in masks.items():
+            if name not in self.masks:
+                raise KeyError(f"{name!r} is not prunable; prunable are {list(self.masks)}")
+            array = np.asarray(mask)
+            if array.shape != self.masks[name].shape:
+                raise ValueError(
+                    f"the mask of {name} must have shape {self.masks[name].shape}, "
+                    f"got {array.shape}"
+                )
+            if array.dtype != np.bool_ and not np.isin(array, (0, 1)).all():
+                raise ValueError(f"the mask of {name} must hold only 0 and 1")
+            offset = self.offsets[name]
+            flat[offset : offset + array.size] = array.astype(np.bool_).ravel()
+        self.set_flat_mask(flat)
+
+    def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
+        """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
+        np.copyto(self._mask, mask)
+        self.core.refresh()
+        self.enforce_masks()
+
+    def enforce_masks(self) -> None:
+        """Zero weights, gradients and moments wherever the mask is 0."""
+        self._moments = [ref for ref in self._moments if ref() is not None]
+        for buffer in (self.params, self.grads, *(ref() for ref in self._moments)):
+            if buffer is not None:
+                _core.mask_(self._mask, buffer)

@@ -1,0 +1,124 @@
+"""Cutting a data set into batches, in an order that a seed and an epoch determine.
+
+The order of epoch e is the permutation of stream e of the engine's generator: any epoch can be
+recomputed alone, without running the ones before it, which is what an exact resume needs.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+from typing import Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+
+__all__ = ["batches", "permutation"]
+
+
+def permutation(
+    n: SupportsIndex, *, seed: SupportsIndex, epoch: SupportsIndex
+) -> NDArray[np.int64]:
+    """The order of n samples in one epoch: a uniform permutation of 0..n-1.
+
+    Fisher-Yates from the top, for i = n-1..1: swap(i, j) with j = (x * (i + 1)) >> 64, where x is
+    the next 64-bit word of Philox4x32-10, key ``seed``, stream ``epoch``.
+
+    Args:
+        n: number of samples, 0 or more.
+        seed: 0..2**64-1.
+        epoch: 0..2**64-1.
+
+    Returns:
+        int64 array of shape (n,).
+
+    Raises:
+        TypeError: an argument is not an integer.
+        ValueError: an argument is out of its range.
+
+    >>> order = permutation(5, seed=0, epoch=0)
+    >>> sorted(order.tolist())
+    [0, 1, 2, 3, 4]
+
+    Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
+    """
+    order: NDArray[np.int64] = _core.permutation(
+        _integer("n", n, 0, 2**63),
+        _integer("seed", seed, 0, 2**64),
+        _integer("epoch", epoch, 0, 2**64),
+    )
+    return order
+
+
+def batches(
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    batch_size: SupportsIndex = 32,
+    shuffle: bool = True,
+    seed: SupportsIndex = 0,
+    epoch: SupportsIndex = 0,
+    drop_last: bool = False,
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    """One pass over the samples, batch by batch.
+
+    Arguments are checked at the call, before the first batch is asked for.
+
+    Args:
+        x: inputs, shape (n, ...).
+        y: targets, shape (n, ...).
+        batch_size: samples a batch; the last batch holds what is left.
+        shuffle: take the samples in the order of :func:`permutation`, else as they are.
+        seed: of the order, 0..2**64-1.
+        epoch: number of the pass; each has its own order.
+        drop_last: leave out a last batch of fewer than ``batch_size`` samples.
+
+    Returns:
+        An iterator over ``(x_batch, y_batch)``. Shuffled batches are copies; without ``shuffle``
+        they are views of ``x`` and ``y``.
+
+    Raises:
+        TypeError: an integer argument is not an integer.
+        ValueError: no samples, ``x`` and ``y`` of different lengths, or an integer out of range.
+
+    >>> x, y = np.arange(10.0).reshape(5, 2), np.arange(5)
+    >>> [labels.tolist() for _, labels in batches(x, y, batch_size=2, shuffle=False)]
+    [[0, 1], [2, 3], [4]]
+    """
+    x = np.asarray(x)
+    y = np.asarray(y)
+    for name, array in (("x", x), ("y", y)):
+        if array.ndim == 0:
+            raise ValueError(f"{name} must have samples along its first axis, got a single value")
+    n = len(x)
+    if n != len(y):
+        raise ValueError(f"x and y must have the same length, got {n} and {len(y)} samples")
+    if n == 0:
+        raise ValueError("x and y hold no samples")
+    size = _integer("batch_size", batch_size, 1, 2**63)
+    seed = _integer("seed", seed, 0, 2**64)
+    epoch = _integer("epoch", epoch, 0, 2**64)
+    order = permutation(n, seed=seed, epoch=epoch) if shuffle else None
+    stop = n - n % size if drop_last else n
+    return _cut(x, y, order, size, stop)
+
+
+def _cut(
+    x: NDArray[Any], y: NDArray[Any], order: NDArray[np.int64] | None, size: int, stop: int
+) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
+    for start in range(0, stop, size):
+        end = min(start + size, stop)
+        which: NDArray[np.int64] | slice = slice(start, end) if order is None else order[start:end]
+        yield x[which], y[which]
+
+
+def _integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if not low <= number < high:
+        raise ValueError(f"{name} must be at least {low} and below {high}, got {number}")
+    return number

@@ -1,0 +1,209 @@
+"""Layers as descriptions: what a network is made of, compiled by the C engine.
+
+A layer says which parameters it has and how it is lowered to the core's layers; it holds no
+arrays. To add one: a class here with its ``tensors`` and ``lower``, and one C file in csrc/layers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from gradprune.checks import fraction, not_negative, whole
+from gradprune.initializers import Glorot, He, Initializer
+
+__all__ = ["Activation", "CoreLayer", "Dense", "Dropout", "Layer"]
+
+
+class CoreType(IntEnum):
+    """gp_layer_type of gradprune.h."""
+
+    DENSE = 0
+    ACTIVATION = 1
+    SOFTMAX = 2
+    DROPOUT = 3
+
+
+# gp_activation of gradprune.h. softmax is a layer of the core of its own.
+ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4, "gelu": 5}
+
+
+class CoreLayer(NamedTuple):
+    """gp_layer_spec of gradprune.h; offsets of -1 mean "none"."""
+
+    type: int
+    inputs: int
+    outputs: int
+    weight: int = -1
+    bias: int = -1
+    l1: float = 0.0
+    l2: float = 0.0
+    activation: int = 0
+    slope: float = 0.0
+    rate: float = 0.0
+
+
+class Parameter(NamedTuple):
+    """A parameter of a layer: role, shape, prunable, and how it starts (None: zeros)."""
+
+    role: str
+    shape: tuple[int, ...]
+    prunable: bool
+    initializer: Initializer | None
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """What every layer answers. ``name`` is None until a network gives one."""
+
+    name: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (not self.name or "." in self.name):
+            raise ValueError(f"a layer's name must be non-empty and hold no dot, got {self.name!r}")
+
+    def outputs(self, inputs: int) -> int:
+        """Features out for features in."""
+        return inputs
+
+    def tensors(self, inputs: int) -> list[Parameter]:
+        """Parameters, in forward order."""
+        return []
+
+    @abstractmethod
+    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """The core's layers; offsets maps a role to its place in the arena."""
+
+
+@dataclass(frozen=True)
+class Activation(Layer):
+    """An activation as a layer of its own, or as a Dense's ``activation`` if it has settings.
+
+    Args:
+        function: "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu" (exact) or "softmax".
+        slope: of leaky_relu below 0, not negative.
+
+    >>> Activation("leaky_relu", slope=0.2).slope
+    0.2
+    """
+
+    function: str
+    slope: float = field(default=0.01, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.function != "softmax" and self.function not in ACTIVATIONS:
+            known = [*ACTIVATIONS, "softmax"]
+            raise ValueError(f"unknown activation {self.function!r}; known are {known}")
+        not_negative("slope", self.slope)
+
+    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        if self.function == "identity":
+            return []
+        if self.function == "softmax":
+            return [CoreLayer(CoreType.SOFTMAX, inputs, inputs)]
+        return [
+            CoreLayer(
+                CoreType.ACTIVATION,
+                inputs,
+                inputs,
+                activation=ACTIVATIONS[self.function],
+                slope=self.slope,
+            )
+        ]
+
+
+@dataclass(frozen=True)
+class Dense(Layer):
+    """A fully connected layer: y = f(W x + b), W (units, in), b (units,).
+
+    Args:
+        units: features out.
+        activation: name of f, or an ``Activation`` when it has settings.
+        bias: whether there is a b; it starts at 0.
+        initializer: of W; None means He for relu, leaky_relu and gelu, else Glorot.
+        l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
+        name: given by the network as "dense0", "dense1", ... if None.
+
+    >>> Dense(10, activation="softmax").outputs(100)
+    10
+    """
+
+    units: int
+    activation: str | Activation = field(default="identity", kw_only=True)
+    bias: bool = field(default=True, kw_only=True)
+    initializer: Initializer | None = field(default=None, kw_only=True)
+    l1: float = field(default=0.0, kw_only=True)
+    l2: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("units", self.units, least=1)
+        not_negative("l1", self.l1)
+        not_negative("l2", self.l2)
+        self.activation_layer()
+        if self.initializer is not None and not isinstance(self.initializer, Initializer):
+            raise TypeError(
+                "initializer must be He(), Glorot(), Orthogonal() or None, "
+                f"got {self.initializer!r}"
+            )
+
+    def activation_layer(self) -> Activation:
+        """The activation as a layer."""
+        if isinstance(self.activation, Activation):
+            return self.activation
+        if not isinstance(self.activation, str):
+            raise TypeError(f"activation must be a name or an Activation, got {self.activation!r}")
+        return Activation(self.activation)
+
+    def outputs(self, inputs: int) -> int:
+        """See Layer."""
+        return self.units
+
+    def tensors(self, inputs: int) -> list[Parameter]:
+        """See Layer."""
+        initializer = self.initializer
+        if initializer is None:
+            rectified = self.activation_layer().function in {"relu", "leaky_relu", "gelu"}
+            initializer = He() if rectified else Glorot()
+        weight = Parameter("weight", (self.units, inputs), True, initializer)
+        return [weight, Parameter("bias", (self.units,), False, None)] if self.bias else [weight]
+
+    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        dense = CoreLayer(
+            CoreType.DENSE,
+            inputs,
+            self.units,
+            weight=offsets["weight"],
+            bias=offsets.get("bias", -1),
+            l1=self.l1,
+            l2=self.l2,
+        )
+        return [dense, *self.activation_layer().lower(self.units, {})]
+
+
+@dataclass(frozen=True)
+class Dropout(Layer):
+    """In training each feature is 0 with probability ``rate``, else times 1/(1-rate).
+
+    The choice is a function of (model seed, training step, layer, sample, feature) alone.
+    Source: Srivastava et al. 2014, inverted as in PyTorch and Keras.
+
+    >>> Dropout(0.5).rate
+    0.5
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fraction("rate", self.rate, one=False)
+
+    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return [CoreLayer(CoreType.DROPOUT, inputs, inputs, rate=self.rate)]

@@ -1,0 +1,302 @@
+"""The network: layers compiled for the C engine over one arena."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+from gradprune.arena import Arena, Tensor
+from gradprune.checks import real_array, seed_number, whole
+from gradprune.errors import NonFiniteError
+from gradprune.layers import CoreLayer, Layer
+from gradprune.losses import Loss, get_loss
+from gradprune.optimizers import Optimizer, StepInfo
+
+if TYPE_CHECKING:
+    Floats = NDArray[np.float32]
+
+__all__ = ["Network"]
+
+_INITIAL_STREAMS = 1 << 63  # apart from the streams of dropout and shuffling
+
+
+class Network:
+    """A sequence of layers over one arena: forward, backward, step, masks.
+
+    Args:
+        layers: ``Dense``, ``Activation``, ``Dropout``.
+        input_shape: features of a sample, or its shape; a shape is flattened.
+        seed: of initial weights and dropout, 0 <= seed < 2**64.
+
+    Attributes:
+        layers: the layers, each with a name.
+        parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
+            ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
+        gradients: the same names; filled by ``backward``.
+        masks: name of a prunable parameter to read-only bool view, True = kept.
+        optimizer: the last optimizer made for this network.
+        last_loss: of the last backward pass.
+        forward_count: training passes so far; addresses dropout's masks.
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: SupportsIndex | Sequence[int],
+        *,
+        seed: int = 0,
+    ) -> None:
+        self.layers = _named(layers)
+        self.input_shape = _shape(input_shape)
+        self.seed = seed_number(seed)
+        self.optimizer: Optimizer | None = None
+        self.last_loss = 0.0
+        self.forward_count = 0
+
+        inputs = prod(self.input_shape)
+        tensors: list[Tensor] = []
+        widths: list[int] = []  # features into each layer
+        for layer in self.layers:
+            widths.append(inputs)
+            group = len({tensor.group for tensor in tensors})
+            tensors += [
+                Tensor(f"{layer.name}.{parameter.role}", parameter.shape, parameter.prunable, group)
+                for parameter in layer.tensors(inputs)
+            ]
+            inputs = layer.outputs(inputs)
+        self.outputs = inputs
+        self.arena = Arena(tensors)
+        self.parameters = self.arena.parameters
+        self.gradients = self.arena.gradients
+        self.masks = self.arena.masks
+
+        core: list[tuple[str, CoreLayer]] = []
+        for layer, width in zip(self.layers, widths, strict=True):
+            names = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(width)}
+            offsets = {role: self.arena.offsets[name] for role, name in names.items()}
+            core += [(str(layer.name), low) for low in layer.lower(width, offsets)]
+        if not core:  # nothing but identities: the core wants a layer
+            core = [(str(self.layers[0].name), CoreLayer(1, self.outputs, self.outputs))]
+        self._core_names = [name for name, _ in core]
+        self._net = _core.Net([low for _, low in core])
+        self.initialize()
+
+    def initialize(self) -> None:
+        """Draw all weights anew from the seed; masks stay."""
+        stream = _INITIAL_STREAMS
+        width = prod(self.input_shape)
+        for layer in self.layers:
+            for parameter in layer.tensors(width):
+                view = self.parameters[f"{layer.name}.{parameter.role}"]
+                if parameter.initializer is None:
+                    view[...] = 0.0
+                else:
+                    rows, columns = parameter.shape
+                    view[...] = parameter.initializer.sample(
+                        (rows, columns), seed=self.seed, stream=stream
+                    )
+                stream += 1
+            width = layer.outputs(width)
+        self.arena.enforce_masks()
+
+    @property
+    def sparsity(self) -> float:
+        """Share of the prunable weights that is removed."""
+        return self.arena.sparsity
+
+    def set_mask(self, name: str, mask: ArrayLike) -> None:
+        """Replace one mask; see ``set_masks``."""
+        self.set_masks({name: mask})
+
+    def set_masks(self, masks: Mapping[str, ArrayLike]) -> None:
+        """Replace masks, all or none; weights, gradients and moments follow in the same call.
+
+        Args:
+            masks: parameter name to an array of its shape, 1 = kept.
+
+        Raises:
+            KeyError: not a prunable parameter.
+            ValueError: a wrong shape or a value that is not 0 or 1.
+        """
+        self.arena.set_masks(masks)
+
+    # ---- calls into the core -----------------------------------------------------------------
+
+    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy") -> float:
+        """Forward and backward pass: fill ``gradients``, return the mean loss.
+
+        Dropout is active. Gradients of removed weights are exactly 0.
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite.
+            y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
+                if there is one output.
+            loss: "cross_entropy", "mse" or "bce".
+
+        Returns:
+            The mean loss, l1 and l2 penalties of the layers included.
+
+        Raises:
+            TypeError, ValueError: an array or name is not as above; nothing is changed.
+        """
+        chosen = get_loss(loss)
+        inputs, targets = self.batch(x, y, chosen)
+        self.last_loss, _ = self._net.backward(
+            self.arena.core, inputs, targets, None, chosen.code, self.seed, self.forward_count
+        )
+        self.forward_count += 1
+        return self.last_loss
+
+    def train_step(
+        self, x: ArrayLike, y: ArrayLike, *, optimizer: Optimizer, loss: str = "cross_entropy"
+    ) -> tuple[float, StepInfo]:
+        """``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
+
+        Returns:
+            (mean loss before the step, what the step did).
+        """
+        chosen = get_loss(loss)
+        inputs, targets = self.batch(x, y, chosen)
+        value, _, info = self.train_on(inputs, targets, None, chosen, optimizer)
+        return value, info
+
+    def train_on(
+        self,
+        inputs: Floats,
+        targets: NDArray[np.int64] | Floats,
+        index: NDArray[np.int64] | None,
+        loss: Loss,
+        optimizer: Optimizer,
+    ) -> tuple[float, int, StepInfo]:
+        """``train_step`` on rows ``index`` of arrays that ``batch`` has prepared.
+
+        Returns:
+            (mean loss, samples classified correctly, what the step did).
+        """
+        if optimizer.model is not self:
+            raise ValueError("the optimizer was made for another model")
+        lr = optimizer.lr
+        clip, rule = optimizer.core_arguments()
+        self.last_loss, correct, norm, scale, clipped, applied = self._net.train(
+            self.arena.core,
+            inputs,
+            targets,
+            index,
+            loss.code,
+            self.seed,
+            self.forward_count,
+            clip,
+            rule,
+            optimizer.moments,
+            optimizer.parameter_norms,
+        )
+        self.forward_count += 1
+        return self.last_loss, correct, optimizer.finish(norm, scale, clipped, applied, lr)
+
+    def predict(self, x: ArrayLike) -> Floats:
+        """Outputs without dropout.
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite.
+
+        Returns:
+            (n, outputs) float32.
+        """
+        inputs = self.rows(x)
+        out = np.empty((len(inputs), self.outputs), np.float32)
+        self._net.predict(self.arena.core, inputs, out)
+        return out
+
+    def loss_and_outputs(self, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[float, int, Floats]:
+        """(mean loss with penalties, samples classified correctly, outputs), without dropout."""
+        inputs, targets = self.batch(x, y, loss)
+        out = np.empty((len(inputs), self.outputs), np.float32)
+        value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.code, out)
+        return value, correct, out
+
+    # ---- checks --------------------------------------------------------------------------------
+
+    def rows(self, x: ArrayLike) -> Floats:
+        """X as C-contiguous float32 (n, features)."""
+        array = real_array("x", x)
+        if array.shape[1:] != self.input_shape or array.ndim == 0:
+            wanted = ", ".join(["n", *map(str, self.input_shape)])
+            raise ValueError(f"x must have shape ({wanted}), got {array.shape}")
+        return array.reshape(len(array), prod(self.input_shape))
+
+    def batch(
+        self, x: ArrayLike, y: ArrayLike, loss: Loss
+    ) -> tuple[Floats, NDArray[np.int64] | Floats]:
+        """X and y as the core takes them; a TypeError or ValueError if they are not fit."""
+        inputs = self.rows(x)
+        if len(inputs) == 0:
+            raise ValueError("the batch is empty")
+        targets = loss.target(y, self.outputs)
+        if len(inputs) != len(targets):
+            raise ValueError(
+                f"x and y must have the same length, got {len(inputs)} and {len(targets)}"
+            )
+        return inputs, targets
+
+    def find_fault(self) -> NonFiniteError:
+        """The first number of the last backward pass that is not finite, as an error to raise."""
+        fault = self._net.fault(self.arena.core)
+        if fault is None:  # gradients written by hand and mended since, or a norm beyond double
+            return NonFiniteError("the gradient's norm is not finite", phase="backward")
+        phase, position, is_bias, row, column = fault
+        if position < 0:
+            return NonFiniteError(f"the loss is {self.last_loss}", phase=phase)
+        layer = self._core_names[position]
+        if phase == "forward":
+            return NonFiniteError(
+                f"forward: output of {layer} is not finite at sample {row}, feature {column}",
+                phase=phase,
+                layer=layer,
+                index=(row, column),
+            )
+        name = f"{layer}.{'bias' if is_bias else 'weight'}"
+        index = (column,) if is_bias else (row, column)
+        values = self.parameters if phase == "parameter" else self.gradients
+        what = name if phase == "parameter" else f"gradient of {name}"
+        return NonFiniteError(
+            f"{phase}: {what}[{', '.join(map(str, index))}] is {values[name][index]}",
+            phase=phase,
+            layer=layer,
+            parameter=name,
+            index=index,
+        )
+
+
+def _named(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers with names: "dense0", "dense1", ... by type where none was given."""
+    layers = tuple(layers)
+    if not layers:
+        raise ValueError("a network needs at least one layer")
+    seen: Counter[str] = Counter()
+    named = []
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{position}] must be a layer such as Dense, got {layer!r}")
+        kind = type(layer).__name__.lower()
+        named.append(
+            layer if layer.name else dataclasses.replace(layer, name=f"{kind}{seen[kind]}")
+        )
+        seen[kind] += 1
+    names = [layer.name for layer in named]
+    if len(set(names)) < len(names):
+        raise ValueError(f"layer names must differ, got {names}")
+    return tuple(named)
+
+
+def _shape(input_shape: SupportsIndex | Sequence[int]) -> tuple[int, ...]:
+    sizes = (input_shape,) if isinstance(input_shape, SupportsIndex) else tuple(input_shape)
+    if not sizes:
+        raise ValueError("input_shape must name at least one size")
+    return tuple(whole("input_shape", size, least=1) for size in sizes)

@@ -1,0 +1,376 @@
+"""Optimizers: SGD, Adam, AdamW and RMSprop with torch's formulas, fused with clipping and masks.
+
+An optimizer owns its moments, buffers of the arena in which removed weights are always 0. The
+arithmetic of a step runs in one C call; here are the settings, the counters and the guard.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.arena import Arena
+from gradprune.checks import fraction, not_negative, positive
+from gradprune.clipping import NO_CLIP, Clipper
+from gradprune.errors import NonFiniteError
+from gradprune.guards import Guard, Raise
+from gradprune.learning_rates import ConstantLR, LearningRate
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
+
+
+class _Kind(IntEnum):
+    """gp_rule_kind of gradprune.h."""
+
+    SGD = 0
+    ADAM = 1
+    RMSPROP = 2
+
+
+class StepInfo(NamedTuple):
+    """What a step did."""
+
+    norm: float  # of the live gradient before clipping
+    scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
+    clipped: bool
+    applied: bool  # False: a number was not finite and nothing was changed
+    lr: float
+
+
+@dataclass(frozen=True)
+class Rule:
+    """gp_rule of gradprune.h without what changes from step to step."""
+
+    kind: int
+    weight_decay: float = 0.0
+    decoupled: bool = False
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.0
+    beta2: float = 0.0
+    eps: float = 0.0
+
+    def at(self, lr: float, step: int) -> tuple[Any, ...]:
+        """The core's tuple for step number ``step``, counted from 1."""
+        return (
+            self.kind,
+            lr,
+            self.weight_decay,
+            self.decoupled,
+            self.momentum,
+            self.dampening,
+            self.nesterov,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            step,
+        )
+
+
+class Trainable(Protocol):
+    """What an optimizer needs of a network."""
+
+    arena: Arena
+    optimizer: Optimizer | None
+    last_loss: float
+
+    def find_fault(self) -> NonFiniteError: ...
+
+
+class Optimizer(ABC):
+    """What all optimizers share.
+
+    Attributes:
+        step_count: steps taken.
+        skipped: steps left out because a number was not finite.
+        lr: the learning rate of the next step.
+        clip, guard, schedule: as given.
+        parameter_norms: float64, the norm of each parameter's gradient at the last step, in the
+            order of ``arena.stored`` (weights first).
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate,
+        rule: Rule,
+        moments: int,
+        clip: Clipper | None,
+        guard: Guard | None,
+    ) -> None:
+        if clip is not None and not isinstance(clip, Clipper):
+            raise TypeError(f"clip must be a clipper such as ClipNorm(1.0) or None, got {clip!r}")
+        if guard is not None and not isinstance(guard, Guard):
+            raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
+        not_negative("weight_decay", rule.weight_decay)
+        self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(not_negative("lr", lr))
+        self.clip = clip
+        self.guard: Guard = guard or Raise()
+        self.rule = rule
+        self.model = model
+        self.step_count = 0
+        self.skipped = 0
+        self._consecutive = 0
+        self.moments = tuple(model.arena.new_moment() for _ in range(moments))
+        self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
+        model.optimizer = self
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make this optimizer again, without clip and guard."""
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step."""
+        return self.schedule(self.step_count)
+
+    def step(self) -> StepInfo:
+        """One step from ``model.gradients``, as they are now, to ``model.parameters``.
+
+        The gradient is clipped on the way and stays as it is in ``model.gradients``. Removed
+        weights, their gradients and moments are exactly 0 afterwards.
+
+        Returns:
+            norm before clipping, scale, clipped, applied and lr.
+
+        Raises:
+            NonFiniteError: the loss or a gradient is not finite and the guard raises; nothing is
+                changed.
+        """
+        lr = self.lr
+        clip, rule = self.core_arguments()
+        if not math.isfinite(self.model.last_loss):
+            return self.finish(math.nan, 1.0, False, False, lr)
+        norm, scale, clipped, applied = self.model.arena.core.step(
+            clip, rule, self.moments, self.parameter_norms
+        )
+        return self.finish(norm, scale, clipped, applied, lr)
+
+    def core_arguments(self) -> tuple[tuple[int, float, float], tuple[Any, ...]]:
+        """(clip, rule) of the next step for the core."""
+        clip = NO_CLIP if self.clip is None else self.clip.code()
+        return clip, self.rule.at(self.lr, self.step_count + 1)
+
+    def finish(
+        self, norm: float, scale: float, clipped: bool, applied: bool, lr: float
+    ) -> StepInfo:
+        """Count a step that the core has taken or refused."""
+        if applied:
+            self.step_count += 1
+            self._consecutive = 0
+            return StepInfo(norm, scale, clipped, True, lr)
+        self.skipped += 1
+        self._consecutive += 1
+        self.guard.handle(self.model.find_fault(), self._consecutive)
+        return StepInfo(norm, 1.0, False, False, lr)
+
+    def state(self) -> dict[str, int]:
+        """Counters for a checkpoint; the moments are saved as tensors."""
+        return {"step_count": self.step_count, "skipped": self.skipped}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Counters from a checkpoint."""
+        self.step_count = state["step_count"]
+        self.skipped = state["skipped"]
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum and Nesterov's look-ahead.
+
+    g += weight_decay * w; m = momentum * m + (1 - dampening) * g (m = g at the first step);
+    w -= lr * (g + momentum * m if nesterov else m). Source: torch.optim.SGD.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule such as ``CosineLR(0.1, steps=1000)``.
+        momentum, dampening: in [0, 1].
+        nesterov: needs momentum and no dampening.
+        weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
+            weight_decay before the step.
+        clip: a clipper or None. Clipping comes before weight decay.
+        guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        clip: Clipper | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        fraction("momentum", momentum)
+        fraction("dampening", dampening)
+        if nesterov and (momentum == 0 or dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+        rule = Rule(
+            int(_Kind.SGD),
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            momentum=momentum,
+            dampening=dampening,
+            nesterov=nesterov,
+        )
+        moments = 1 if momentum else 0
+        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "momentum": self.rule.momentum,
+            "dampening": self.rule.dampening,
+            "nesterov": self.rule.nesterov,
+            "weight_decay": self.rule.weight_decay,
+            "decoupled": self.rule.decoupled,
+        }
+
+
+class Adam(Optimizer):
+    """Adam: steps scaled by running means of the gradient and its square.
+
+    m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
+    w -= lr / (1-beta1^t) * m / (sqrt(v) / sqrt(1-beta2^t) + eps).
+    Source: Kingma and Ba 2015; torch.optim.Adam.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule.
+        betas: (beta1, beta2), each in [0, 1).
+        eps: positive.
+        weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
+        decoupled: AdamW's weight decay.
+        clip: a clipper or None.
+        guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        clip: Clipper | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        beta1, beta2 = betas
+        rule = Rule(
+            int(_Kind.ADAM),
+            weight_decay=weight_decay,
+            decoupled=decoupled,
+            beta1=fraction("betas[0]", beta1, one=False),
+            beta2=fraction("betas[1]", beta2, one=False),
+            eps=positive("eps", eps),
+        )
+        super().__init__(model, lr=lr, rule=rule, moments=2, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "betas": (self.rule.beta1, self.rule.beta2),
+            "eps": self.rule.eps,
+            "weight_decay": self.rule.weight_decay,
+            "decoupled": self.rule.decoupled,
+        }
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w *= 1 - lr * weight_decay, then Adam's step.
+
+    Source: Loshchilov and Hutter 2019; torch.optim.AdamW. Arguments as for ``Adam``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        clip: Clipper | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=True,
+            clip=clip,
+            guard=guard,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        settings = super().settings()
+        del settings["decoupled"]
+        return settings
+
+
+class RMSprop(Optimizer):
+    """RMSprop: steps scaled by a running mean of the squared gradient.
+
+    v = alpha v + (1-alpha) g^2; u = g / (sqrt(v) + eps); with momentum m = momentum m + u and
+    w -= lr m, else w -= lr u. Source: Tieleman and Hinton 2012; torch.optim.RMSprop.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule.
+        alpha: in [0, 1).
+        eps: positive.
+        momentum: in [0, 1].
+        weight_decay: joins the gradient.
+        clip: a clipper or None.
+        guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip: Clipper | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        rule = Rule(
+            int(_Kind.RMSPROP),
+            weight_decay=weight_decay,
+            momentum=fraction("momentum", momentum),
+            beta2=fraction("alpha", alpha, one=False),
+            eps=positive("eps", eps),
+        )
+        moments = 2 if momentum else 1
+        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "alpha": self.rule.beta2,
+            "eps": self.rule.eps,
+            "momentum": self.rule.momentum,
+            "weight_decay": self.rule.weight_decay,
+        }

@@ -1,0 +1,77 @@
+"""NumPy twins of every C kernel: the executable specification and the oracle of the tests.
+
+Plain and readable before fast.  float32 in gives float32 out and float64 in gives float64, so
+gradients can be checked in double.  The layout is the user's: batch first (B, features), weights
+(out, in).  Nothing here imports the rest of gradprune, so it cannot share its mistakes.
+"""
+
+from __future__ import annotations
+
+from .clipping import clip_grad_norm, clip_grad_value, clip_scale, total_norm
+from .layers import (
+    ACTIVATION_NAMES,
+    activation_backward,
+    activation_forward,
+    dense_backward,
+    dense_forward,
+    sigmoid,
+    softmax,
+)
+from .losses import LOSS_NAMES, loss_forward_backward, regularization
+from .network import forward, loss_and_gradients
+from .optimizers import adam_step, rmsprop_step, sgd_step
+from .pruning import (
+    GradientDecomposition,
+    gradient,
+    gradient_decomposition,
+    iterative_sparsity,
+    magnitude,
+    moments_accumulate,
+    polynomial_sparsity,
+    prune_mask,
+    random,
+    removed_count,
+    taylor,
+)
+from .rng import dropout_mask, normal, permutation, philox4x32, uniform, words
+from .select import topk_mask
+
+__all__ = [
+    "ACTIVATION_NAMES",
+    "LOSS_NAMES",
+    "GradientDecomposition",
+    "activation_backward",
+    "activation_forward",
+    "adam_step",
+    "clip_grad_norm",
+    "clip_grad_value",
+    "clip_scale",
+    "dense_backward",
+    "dense_forward",
+    "dropout_mask",
+    "forward",
+    "gradient",
+    "gradient_decomposition",
+    "iterative_sparsity",
+    "loss_and_gradients",
+    "loss_forward_backward",
+    "magnitude",
+    "moments_accumulate",
+    "normal",
+    "permutation",
+    "philox4x32",
+    "polynomial_sparsity",
+    "prune_mask",
+    "random",
+    "regularization",
+    "removed_count",
+    "rmsprop_step",
+    "sgd_step",
+    "sigmoid",
+    "softmax",
+    "taylor",
+    "topk_mask",
+    "total_norm",
+    "uniform",
+    "words",
+]

@@ -1,0 +1,109 @@
+"""Losses (mean) with their gradients, and the l1/l2 penalty of a weight.
+
+Loss values are summed in float64 whatever comes in; gradients keep the dtype of z.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Floats
+from .layers import sigmoid, softmax
+
+Target = NDArray[Any]
+
+
+def _cross_entropy(z: Floats, labels: Target) -> tuple[float, Floats]:
+    if z.ndim != 2 or labels.shape != z.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(
+            f"cross_entropy got logits {z.shape} and labels {labels.shape} of {labels.dtype}, "
+            "expected (B, classes) and (B,) integers"
+        )
+    batch, classes = z.shape
+    if batch and (labels.min() < 0 or labels.max() >= classes):
+        raise ValueError(
+            f"labels run from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
+        )
+    rows = np.arange(batch)
+    wide = z.astype(np.float64)
+    top = wide.max(axis=-1)
+    log_sum = top + np.log(np.exp(wide - top[:, None]).sum(axis=-1))
+    dz = softmax(z)
+    dz[rows, labels] -= 1
+    return float(np.mean(log_sum - wide[rows, labels])), dz / batch
+
+
+def _mse(z: Floats, target: Floats) -> tuple[float, Floats]:
+    difference = z.astype(np.float64) - target
+    return float(np.mean(difference**2)), (2 * difference / z.size).astype(z.dtype)
+
+
+def _bce(z: Floats, target: Floats) -> tuple[float, Floats]:
+    wide = z.astype(np.float64)
+    values = np.maximum(wide, 0) - wide * target + np.log1p(np.exp(-np.abs(wide)))
+    return float(np.mean(values)), ((sigmoid(wide) - target) / z.size).astype(z.dtype)
+
+
+_ELEMENTWISE: dict[str, Callable[[Floats, Floats], tuple[float, Floats]]] = {
+    "mse": _mse,
+    "bce": _bce,
+}
+
+LOSS_NAMES: tuple[str, ...] = ("cross_entropy", *_ELEMENTWISE)
+"""Every loss the oracle knows."""
+
+
+def loss_forward_backward(name: str, z: Floats, target: Target) -> tuple[float, Floats]:
+    """Mean loss and its gradient.
+
+    ``cross_entropy = mean_b(logsumexp(z_b) - z_b[label_b])``; ``mse = mean (z - t)^2``;
+    ``bce = mean(max(z, 0) - z t + log1p(exp(-|z|)))``; the last two over all elements.
+
+    Args:
+        name: cross_entropy, mse or bce.
+        z: (B, outputs): logits for cross_entropy and bce, predictions for mse.
+        target: (B,) integer labels for cross_entropy, else of the shape of z.
+
+    Returns:
+        The loss in float64 and dz of the shape and dtype of z.
+
+    Raises:
+        ValueError: if the name is unknown, shapes disagree or a label is out of range.
+
+    Example:
+        >>> loss, dz = loss_forward_backward("cross_entropy", np.zeros((1, 2)), np.array([1]))
+        >>> round(loss, 4), dz.tolist()
+        (0.6931, [[0.5, -0.5]])
+    """
+    if name == "cross_entropy":
+        return _cross_entropy(z, np.asarray(target))
+    if name not in _ELEMENTWISE:
+        raise ValueError(f"loss is {name!r}, expected one of {', '.join(LOSS_NAMES)}")
+    # a (B,) target beside a (B, 1) output would broadcast to (B, B)
+    if np.shape(target) != z.shape:
+        raise ValueError(f"{name} got a target of shape {np.shape(target)}, expected {z.shape}")
+    return _ELEMENTWISE[name](z, np.asarray(target))
+
+
+def regularization(weight: Floats, *, l1: float = 0.0, l2: float = 0.0) -> tuple[float, Floats]:
+    """``l1 sum|w| + l2 sum w^2`` and its gradient ``l1 sign(w) + 2 l2 w`` (Keras convention).
+
+    Args:
+        weight: any shape.
+        l1: factor of the absolute values.
+        l2: factor of the squares.
+
+    Returns:
+        The penalty in float64 and the gradient of the shape and dtype of weight.
+
+    Example:
+        >>> regularization(np.array([-1.0, 2.0]), l1=0.1, l2=0.5)
+        (2.8, array([-1.1,  2.1]))
+    """
+    wide = weight.astype(np.float64)
+    penalty = l1 * np.abs(wide).sum() + l2 * (wide**2).sum()
+    return float(penalty), l1 * np.sign(weight) + (2 * l2) * weight

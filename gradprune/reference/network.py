@@ -1,0 +1,199 @@
+"""The compiled network's twin: forward, loss and gradients over a list of plain dicts.
+
+A layer is one of::
+
+    {
+        "type": "dense",
+        "weight": name,
+        "bias": name or None,
+        "activation": "relu",
+        "slope": 0.01,
+        "l1": 0.0,
+        "l2": 0.0,
+    }
+    {"type": "activation", "activation": "tanh", "slope": 0.01}
+    {"type": "dropout", "rate": 0.5, "index": 1}
+
+where everything after the type has a default except the weight, the rate and the index (the
+layer's number in the C network, which selects its random stream).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import Floats, Mask
+from .layers import activation_backward, activation_forward, dense_backward, dense_forward
+from .losses import loss_forward_backward, regularization
+from .rng import dropout_mask
+
+Layer = Mapping[str, Any]
+
+_FUSED = {"cross_entropy": "softmax", "bce": "sigmoid"}
+
+
+@dataclass(frozen=True)
+class _Trace:
+    """What one layer leaves for the backward pass; dropout keeps its multipliers in z."""
+
+    x: Floats
+    z: Floats
+    y: Floats
+
+
+def _live(name: str, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]) -> Floats:
+    """The parameter with removed entries read as zero, whatever is stored there."""
+    value = parameters[name]
+    return np.where(masks[name], value, np.zeros_like(value)) if name in masks else value
+
+
+def _trace(
+    layers: Sequence[Layer],
+    parameters: Mapping[str, Floats],
+    x: Floats,
+    *,
+    training: bool,
+    seed: int,
+    step: int,
+    masks: Mapping[str, Mask],
+) -> list[_Trace]:
+    traces: list[_Trace] = []
+    for number, layer in enumerate(layers):
+        kind = layer["type"]
+        if kind == "dropout":
+            multiplier = np.ones_like(x)
+            if training:
+                batch, features = x.shape
+                multiplier = dropout_mask(
+                    batch, features, layer["rate"], seed, step, layer["index"]
+                ).astype(x.dtype)
+            traces.append(_Trace(x, multiplier, x * multiplier))
+        elif kind in ("dense", "activation"):
+            z = x
+            if kind == "dense":
+                bias = layer.get("bias")
+                z = dense_forward(
+                    x,
+                    _live(layer["weight"], parameters, masks),
+                    None if bias is None else _live(bias, parameters, masks),
+                )
+            name = layer.get("activation", "identity")
+            traces.append(_Trace(x, z, activation_forward(name, z, layer.get("slope", 0.01))))
+        else:
+            raise ValueError(
+                f"layer {number} is of type {kind!r}, expected dense, activation or dropout"
+            )
+        x = traces[-1].y
+    return traces
+
+
+def forward(
+    layers: Sequence[Layer],
+    parameters: Mapping[str, Floats],
+    x: Floats,
+    training: bool = False,
+    seed: int = 0,
+    step: int = 0,
+    masks: Mapping[str, Mask] | None = None,
+) -> Floats:
+    """The output of the network, the last activation applied.
+
+    Args:
+        layers: plain dicts, see the module.
+        parameters: name -> array, dense weights (O, I), biases (O,).
+        x: (B, features).
+        training: whether dropout drops.
+        seed: key of the dropout streams.
+        step: training step of the dropout streams.
+        masks: name -> kept entries; removed ones count as zero.
+
+    Returns:
+        y, (B, outputs), or x itself for an empty network.
+
+    Raises:
+        ValueError: if a layer's type or activation is unknown.
+
+    Example:
+        >>> layers = [{"type": "dense", "weight": "w", "activation": "relu"}]
+        >>> forward(layers, {"w": np.array([[1.0], [-1.0]])}, np.array([[2.0]]))
+        array([[2., 0.]])
+    """
+    traces = _trace(
+        layers, parameters, x, training=training, seed=seed, step=step, masks=masks or {}
+    )
+    return traces[-1].y if traces else x
+
+
+def loss_and_gradients(
+    layers: Sequence[Layer],
+    parameters: Mapping[str, Floats],
+    x: Floats,
+    y: NDArray[Any],
+    loss: str,
+    masks: Mapping[str, Mask] | None = None,
+    training: bool = True,
+    seed: int = 0,
+    step: int = 0,
+) -> tuple[float, dict[str, Floats]]:
+    """Mean loss plus l1/l2 penalties, and its gradient for every parameter.
+
+    A softmax (for cross_entropy) or sigmoid (for bce) activation of the last layer is fused: the
+    loss takes its input.  Otherwise the last output is the loss's z.
+
+    Args:
+        layers: plain dicts, see the module.
+        parameters: name -> array, dense weights (O, I), biases (O,).
+        x: (B, features).
+        y: targets as ``loss_forward_backward`` takes them.
+        loss: cross_entropy, mse or bce.
+        masks: name -> kept entries; removed ones count as zero and get a zero gradient.
+        training: whether dropout drops.
+        seed: key of the dropout streams.
+        step: training step of the dropout streams.
+
+    Returns:
+        The loss in float64 and name -> gradient in the order of parameters; one no layer uses
+        has a zero gradient, one used twice the sum.
+
+    Raises:
+        ValueError: if a layer, activation or loss is unknown or the target does not fit.
+
+    Example:
+        >>> layers = [{"type": "dense", "weight": "w", "l2": 0.5}]
+        >>> loss_and_gradients(
+        ...     layers, {"w": np.array([[3.0]])}, np.ones((1, 1)), np.ones((1, 1)), "mse"
+        ... )
+        (8.5, {'w': array([[7.]])})
+    """
+    masks = masks or {}
+    traces = _trace(layers, parameters, x, training=training, seed=seed, step=step, masks=masks)
+    gradients: dict[str, Floats] = {
+        name: np.zeros_like(value) for name, value in parameters.items()
+    }
+    fused = bool(layers) and layers[-1].get("activation") == _FUSED.get(loss, "")
+    output = (traces[-1].z if fused else traces[-1].y) if traces else x
+    total, d = loss_forward_backward(loss, output, y)
+    for number in reversed(range(len(layers))):
+        layer, trace = layers[number], traces[number]
+        if layer["type"] == "dropout":
+            d = d * trace.z
+            continue
+        if not (fused and number == len(layers) - 1):
+            name = layer.get("activation", "identity")
+            d = activation_backward(name, trace.z, trace.y, d, layer.get("slope", 0.01))
+        if layer["type"] == "dense":
+            weight = _live(layer["weight"], parameters, masks)
+            d, dweight, dbias = dense_backward(trace.x, weight, d)
+            penalty, dpenalty = regularization(
+                weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0)
+            )
+            total += penalty
+            gradients[layer["weight"]] += dweight + dpenalty
+            if layer.get("bias") is not None:
+                gradients[layer["bias"]] += dbias
+    return total, {name: _live(name, gradients, masks) for name in gradients}

@@ -1,0 +1,47 @@
+"""What all tests share: reproducible randomness, and certainty about what is being tested."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+import gradprune as gp
+
+ROOT = Path(__file__).resolve().parent.parent
+SEED = int(os.environ.get("GRADPRUNE_TEST_SEED", "0"))
+
+# No deadline: a shared machine may stall. Derandomized: a failure is there for everyone.
+settings.register_profile("gradprune", deadline=None, derandomize=True, max_examples=60)
+settings.register_profile("thorough", deadline=None, max_examples=2000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gradprune"))
+
+
+def pytest_configure() -> None:
+    """Refuse to test the source folder when the installed wheel was meant."""
+    package = Path(gp.__file__).resolve().parent
+    if os.environ.get("GRADPRUNE_TEST_INSTALLED") and package == ROOT / "gradprune":
+        raise pytest.UsageError(
+            f"gradprune was imported from the source folder {package}, not from site-packages; "
+            "run `make test`"
+        )
+
+
+def pytest_report_header() -> list[str]:
+    """Say which gradprune on which kernels, and how to repeat the run."""
+    isa = os.environ.get("GRADPRUNE_ISA", "the best")
+    return [
+        f"gradprune: {gp.__version__} from {Path(gp.__file__).parent}",
+        f"numpy: {np.__version__}, ISA: {isa}, seed: GRADPRUNE_TEST_SEED={SEED}",
+    ]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """A generator that starts afresh in each test."""
+    return np.random.default_rng(SEED)

@@ -1,0 +1,223 @@
+"""The rules of the house that no compiler checks: layers of imports, borders of the C core."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import gradprune as gp
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "gradprune"
+CSRC = ROOT / "csrc"
+
+# From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
+LAYERS = {
+    "ground": {"checks", "errors"},
+    "core": {"_core"},
+    "arena": {"arena"},
+    "defaults": {"initializers"},
+    "parts": {
+        "clipping",
+        "guards",
+        "layers",
+        "learning_rates",
+        "losses",
+        "optimizers",
+        "pruning.criteria",
+        "pruning.schedules",
+        "pruning.scopes",
+    },
+    "network": {"network"},
+    "training": {
+        "batching",
+        "callbacks",
+        "files",
+        "history",
+        "metrics",
+        "pruning.pruner",
+        "summary",
+        "training",
+    },
+    "model": {"model"},
+    "tools": {"cli", "demo", "plotting", "report"},
+}
+# Parts know nothing of each other: each can be read, replaced and tested alone.
+STRANGERS = {"parts"}
+# Outside of the layers: all that these may import. Only the tools import them.
+ORACLE = "reference"
+INDEPENDENT = {
+    "datasets": {"checks", "errors", "idx"},
+    "idx": {"checks", "errors"},
+    ORACLE: {"errors", ORACLE},
+}
+# `import gradprune` needs NumPy alone; the rest is imported where it is used.
+EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
+
+RANK = {module: rank for rank, layer in enumerate(LAYERS.values()) for module in layer}
+LAYER = {module: name for name, layer in LAYERS.items() for module in layer}
+
+
+def name_of(path: Path) -> str:
+    """The module's name below gradprune; of a package, the name with __init__."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def unit_of(module: str) -> str:
+    """What the table calls it: the oracle is one unit."""
+    return ORACLE if module.split(".")[0] == ORACLE else module
+
+
+FILES = {name_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+# The faces of packages only collect names, so they belong to no layer.
+MODULES = [
+    name
+    for name in FILES
+    if name.split(".")[-1] not in {"__init__", "__main__"} and unit_of(name) != ORACLE
+]
+# _core has no source in Python.
+KNOWN = {name.removesuffix(".__init__") for name in FILES} | {"_core"}
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    """Whether it is `if TYPE_CHECKING:`, whose imports never run."""
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(path: Path, *, eager: bool = False) -> Iterator[str]:
+    """Full names of what a file imports; with eager, only what runs when it is imported."""
+    package = ["gradprune", *path.relative_to(PACKAGE).parent.parts]
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                is_module = f"{base}.{alias.name}".removeprefix("gradprune.") in KNOWN
+                yield f"{base}.{alias.name}" if is_module else base
+        elif is_type_checking(node):
+            pending += node.orelse
+        elif not (eager and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            pending += ast.iter_child_nodes(node)
+
+
+def own_imports(module: str) -> set[str]:
+    """Units of gradprune that a module imports; "" is gradprune itself."""
+    names = imports(FILES[module])
+    own = {name for name in names if name.split(".")[0] == "gradprune"}
+    return {unit_of(name.removeprefix("gradprune").removeprefix(".")) for name in own}
+
+
+def test_every_module_has_a_layer() -> None:
+    known = RANK.keys() | INDEPENDENT.keys()
+    assert set(MODULES) - known == set(), "give the new module a place in LAYERS"
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m in RANK or m in INDEPENDENT])
+def test_imports_point_down(module: str) -> None:
+    layer = LAYER.get(module)
+    if module in INDEPENDENT:
+        allowed = INDEPENDENT[module]
+    elif layer == "tools":
+        allowed = RANK.keys() | INDEPENDENT.keys() - {ORACLE} | {"", "pruning"}
+    else:
+        allowed = {other for other in RANK if RANK[other] < RANK[module]}
+        if layer not in STRANGERS:
+            allowed |= LAYERS[LAYER[module]]
+    assert own_imports(module) - allowed == set(), f"{module} ({layer}) reaches too high"
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {module: own_imports(module) - {module} for module in MODULES}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_the_oracle_stands_alone() -> None:
+    for module in FILES:
+        if unit_of(module) == ORACLE:
+            assert own_imports(module) <= INDEPENDENT[ORACLE], module
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_heavy_imports_are_lazy(module: str) -> None:
+    eager = {name.split(".")[0] for name in imports(FILES[module], eager=True)}
+    assert eager - EAGER == set()
+
+
+def test_import_needs_numpy_alone() -> None:
+    heavy = "matplotlib pooch rich safetensors sklearn torch tqdm"
+    code = f"import sys, gradprune; print(*set({heavy.split()}) & set(sys.modules))"
+    # From the folder above the package in use, so that it is found without being installed.
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(gp.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == []
+
+
+def test_no_module_of_leftovers() -> None:
+    names = {name.split(".")[-1] for name in FILES}
+    assert names & {"common", "helpers", "misc", "util", "utils"} == set()
+
+
+C_FILES = [*sorted(CSRC.rglob("*.c")), *sorted(CSRC.rglob("*.h"))]
+
+
+def includes(path: Path) -> list[str]:
+    """Names of the headers that a C file includes."""
+    return re.findall(
+        r'^\s*#\s*include\s*[<"]([^>"]+)', path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("path", C_FILES, ids=lambda path: str(path.relative_to(CSRC)))
+def test_python_stays_in_the_binding(path: Path) -> None:
+    python = {name for name in includes(path) if re.match(r"Python\.h|numpy/|.*binding/", name)}
+    if CSRC / "binding" not in path.parents:
+        assert python == set()
+
+
+# dispatch.c is the place; it asks only to refuse flags that would reach every object.
+@pytest.mark.parametrize(
+    "path",
+    [path for path in C_FILES if path.name != "dispatch.c"],
+    ids=lambda path: str(path.relative_to(CSRC)),
+)
+def test_instruction_sets_are_chosen_in_one_place(path: Path) -> None:
+    """No `#if __AVX2__` in bodies: an object per instruction set, chosen at run time."""
+    text = path.read_text(encoding="utf-8")
+    used = re.findall(r"^\s*#\s*(?:el)?if.*\b__(?:AVX|SSE|FMA|ARM_NEON)\w*", text, re.MULTILINE)
+    assert used == []
+
+
+def test_version_is_one() -> None:
+    header = (CSRC / "gradprune.h").read_text(encoding="utf-8")
+    assert re.findall(r'#define GP_VERSION "(.*)"', header) == [gp.__version__]
+    try:
+        installed = metadata.version("gradprune")
+    except metadata.PackageNotFoundError:
+        pytest.skip("gradprune runs from its sources, there is no metadata")
+    assert installed == gp.__version__
+
+
+def test_pins_agree() -> None:
+    """pre-commit judges with the same versions as `make lint`."""
+    pin = re.compile(r'"([\w-]+)==([\w.]+)"')
+    dev = dict(pin.findall((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    hooks = dict(pin.findall((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")))
+    assert dev
+    assert {name: hooks.get(name) for name in dev} == dev
