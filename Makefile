@@ -112,7 +112,7 @@ format: $(VENV)/.dev ## let ruff and clang-format rewrite the sources
 	$(BIN)/ruff format $(PY_SOURCES)
 	$(BIN)/clang-format -i $(C_SOURCES)
 
-bench: $(VENV)/.test ## measure, e.g. make bench ARGS=--help
+bench: $(VENV)/.test $(VENV)/.torch ## measure side by side with torch, e.g. make bench ARGS=--help
 	cd benchmarks && $(BIN)/python -m run $(ARGS)
 
 clean: ## remove everything that make has made

@@ -37,7 +37,7 @@ extern "C" {
 #define GP_VERSION "0.1.0"
 
 enum {
-    GP_LANES = 64,      /* the most samples in a chunk */
+    GP_LANES = 64,        /* the most samples in a chunk */
     GP_ALIGN_FLOATS = 16, /* lanes and padded rows are multiples of this: 64 bytes, one cache line */
     GP_MAX_THREADS = 256,
     GP_MAX_MOMENTS = 2
@@ -102,11 +102,11 @@ typedef struct gp_segment { /* one named parameter tensor */
 } gp_segment;
 
 typedef struct gp_arena {
-    size_t n, n_prunable; /* prunable parameters come first */
-    float *params, *grads;            /* n */
-    const uint8_t *mask;              /* n_prunable, 1 = kept */
-    size_t removed;                   /* how many of the mask are 0 */
-    float *moments[GP_MAX_MOMENTS];   /* n each, NULL when the rule does not use it */
+    size_t n, n_prunable;           /* prunable parameters come first */
+    float *params, *grads;          /* n */
+    const uint8_t *mask;            /* n_prunable, 1 = kept */
+    size_t removed;                 /* how many of the mask are 0 */
+    float *moments[GP_MAX_MOMENTS]; /* n each, NULL when the rule does not use it */
     size_t n_segments;
     const gp_segment *segments; /* in order of offset, covering 0..n */
 } gp_arena;
@@ -146,19 +146,19 @@ typedef enum gp_rule_kind { GP_SGD, GP_ADAM, GP_RMSPROP, GP_RULES } gp_rule_kind
 typedef struct gp_rule {
     gp_rule_kind kind;
     double lr, weight_decay;
-    int decoupled;                        /* weight decay shrinks the weight instead of joining the gradient */
-    double momentum, dampening;           /* SGD; momentum also RMSprop */
-    int nesterov;                         /* SGD */
-    double beta1, beta2;                  /* Adam; RMSprop's alpha is beta2 */
-    double eps;                           /* Adam, RMSprop */
-    uint64_t step;                        /* 1 for the first step */
+    int decoupled;              /* weight decay shrinks the weight instead of joining the gradient */
+    double momentum, dampening; /* SGD; momentum also RMSprop */
+    int nesterov;               /* SGD */
+    double beta1, beta2;        /* Adam; RMSprop's alpha is beta2 */
+    double eps;                 /* Adam, RMSprop */
+    uint64_t step;              /* 1 for the first step */
 } gp_rule;
 
 typedef struct gp_step_info {
     double norm;  /* of the live gradient before clipping; 2-norm unless the clip names another p */
     double scale; /* the smallest factor applied; 1 when nothing was scaled */
     int clipped;
-    int applied;  /* 0: norm is not finite and nothing was changed */
+    int applied; /* 0: norm is not finite and nothing was changed */
 } gp_step_info;
 
 /* One clipped optimizer step over the arena. group_norms, if not NULL, receives one 2-norm (or p-norm) a segment. */
@@ -173,7 +173,20 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
 
 /* ---- layers and the network (net.c, layers/) ------------------------------------------------------------------------ */
 
-typedef enum gp_layer_type { GP_LAYER_DENSE, GP_LAYER_ACTIVATION, GP_LAYER_SOFTMAX, GP_LAYER_DROPOUT, GP_LAYER_TYPES } gp_layer_type;
+/* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is the code that the
+ * Python side uses, so new ones go last. */
+#define GP_LAYER_LIST(X)                                                                                               \
+    X(DENSE, dense)                                                                                                    \
+    X(ACTIVATION, activation)                                                                                          \
+    X(SOFTMAX, softmax)                                                                                                \
+    X(DROPOUT, dropout)
+
+typedef enum gp_layer_type {
+#define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
+    GP_LAYER_LIST(GP_LAYER_CODE)
+#undef GP_LAYER_CODE
+        GP_LAYER_TYPES
+} gp_layer_type;
 
 typedef enum gp_activation {
     GP_IDENTITY,
@@ -244,10 +257,11 @@ typedef struct gp_fault {
 /* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
                           uint64_t step, size_t threads);
-/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls. */
+/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls. If the loss is not
+ * finite the step is left out: info->applied is 0 and info->norm NaN. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
-                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms,
-                       uint64_t seed, uint64_t step, size_t threads);
+                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
+                       uint64_t step, size_t threads);
 /* out: rows of O floats, without dropout. */
 gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out, size_t threads);
 /* Mean loss over any number of samples, without dropout; out, if not NULL, gets the predictions. */

@@ -30,9 +30,9 @@ struct gp_net {
     float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
     int64_t *labels;
     uint8_t *hits;
-    gp_fault fault;        /* of the last call's input, or GP_PHASE_NONE */
-    double last_loss;      /* of the last backward */
-    size_t last_samples;   /* in the last block, for gp_net_fault */
+    gp_fault fault;      /* of the last call's input, or GP_PHASE_NONE */
+    double last_loss;    /* of the last backward */
+    size_t last_samples; /* in the last block, for gp_net_fault */
     size_t last_first;
 };
 
@@ -97,8 +97,8 @@ static gp_status reserve(gp_net *net, size_t samples)
     if (capacity <= net->capacity) return GP_OK;
 
     /* floats a lane; every piece is a multiple of 16 floats long because the lanes are */
-    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + gp_padded(net->out) +
-                  net->out + 1 + 2 + 1;
+    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + gp_padded(net->out) + net->out +
+                  1 + 2 + 1;
     for (size_t i = 0; i < net->n_layers; i++)
         each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
     if (each > SIZE_MAX / sizeof(float) / capacity) return GP_NO_MEMORY;
@@ -228,7 +228,8 @@ static gp_status load(region *shared, const gp_pass *pass)
     const gp_batch *batch = shared->batch;
     gather(shared, pass, batch->x, net->in, net->rows, GP_BAD_INPUT, GP_PHASE_INPUT);
     if (batch->labels) gather_labels(shared, pass);
-    if (batch->targets) gather(shared, pass, batch->targets, net->out, net->target_rows, GP_BAD_TARGET, GP_PHASE_TARGET);
+    if (batch->targets)
+        gather(shared, pass, batch->targets, net->out, net->target_rows, GP_BAD_TARGET, GP_PHASE_TARGET);
     gp_team_wait(pass->team);
     gp_status status = status_of(shared, pass->team);
     if (status != GP_OK) return status;
@@ -384,7 +385,8 @@ static void run(void *context, const gp_team *team)
         gp_team_wait(team); /* the next block overwrites what this one read */
     }
     if (batch->labels || batch->targets) penalize(shared, team);
-    if (shared->step) gp_step_plan_run(shared->step, team);
+    /* a loss beyond float leaves the step out, as a gradient beyond float does */
+    if (shared->step && isfinite(shared->loss)) gp_step_plan_run(shared->step, team);
 }
 
 /* ---- calls ----------------------------------------------------------------------------------------------------------- */
@@ -432,14 +434,14 @@ static gp_status enter(region *shared, double passes, size_t threads)
 }
 
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
-                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms,
-                       uint64_t seed, uint64_t step, size_t threads)
+                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
+                       uint64_t step, size_t threads)
 {
     gp_step_plan plan;
     gp_status status = gp_step_plan_create(&plan, net->kernels, arena, clip, rule, segment_norms);
     if (status != GP_OK) return status;
-    region shared = {.net = net, .arena = arena, .batch = batch, .backward = 1, .step = &plan, .seed = seed,
-                     .dropout_step = step};
+    region shared = {
+        .net = net, .arena = arena, .batch = batch, .backward = 1, .step = &plan, .seed = seed, .dropout_step = step};
     status = enter(&shared, 3.0, threads);
     if (status == GP_OK) {
         *result = (gp_result){shared.loss, shared.correct};

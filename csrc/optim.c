@@ -39,11 +39,15 @@ static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const 
     return end == arena->n;
 }
 
-gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
-                              const gp_clip *clip, const gp_rule *rule, double *segment_norms)
+gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
+                              const gp_rule *rule, double *segment_norms)
 {
-    *plan = (gp_step_plan){.kernels = kernels, .arena = *arena, .clip = *clip, .rule = *rule,
-                           .segment_norms = segment_norms};
+    *plan = (gp_step_plan){.kernels = kernels,
+                           .arena = *arena,
+                           .clip = *clip,
+                           .rule = *rule,
+                           .segment_norms = segment_norms,
+                           .info = {.norm = NAN, .scale = 1.0}};
     if (!arguments_are_good(arena, clip, rule)) return GP_BAD_ARGUMENT;
     if (plan->clip.kind < GP_CLIP_NORM) plan->clip.norm_type = 2.0;
     for (size_t i = 0; i < arena->n_segments; i++) {
@@ -61,9 +65,8 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
         const gp_segment *segment = &arena->segments[i];
         for (size_t done = 0; done < segment->length; done += GP_NORM_BLOCK) {
             size_t left = segment->length - done;
-            *block++ = (gp_block){.offset = segment->offset + done,
-                                  .length = left < GP_NORM_BLOCK ? left : GP_NORM_BLOCK,
-                                  .segment = i};
+            *block++ = (gp_block){
+                .offset = segment->offset + done, .length = left < GP_NORM_BLOCK ? left : GP_NORM_BLOCK, .segment = i};
         }
     }
     return GP_OK;
@@ -91,8 +94,8 @@ static void measure(gp_step_plan *plan, gp_block *block)
     const uint8_t *mask = mask_of(&plan->arena, block->offset);
     if (mask) plan->kernels->mask(block->length, mask, grads);
     block->norm = gp_norm_measure(plan->kernels, block->length, grads, plan->clip.norm_type);
-    block->exceeds = plan->clip.kind == GP_CLIP_VALUE &&
-                     (double)plan->kernels->max_abs(block->length, grads) > plan->clip.limit;
+    block->exceeds =
+        plan->clip.kind == GP_CLIP_VALUE && (double)plan->kernels->max_abs(block->length, grads) > plan->clip.limit;
 }
 
 /* Joins the block norms in order and sets one factor a segment. */
@@ -124,9 +127,7 @@ static void decide(gp_step_plan *plan)
         case GP_CLIP_NORM_GROUP:
             scale = gp_clip_scale(gp_norm_finish(group_norm[arena->segments[s].group], p), plan->clip.limit);
             break;
-        case GP_CLIP_NORM_SEGMENT:
-            scale = gp_clip_scale(gp_norm_finish(segment_norm[s], p), plan->clip.limit);
-            break;
+        case GP_CLIP_NORM_SEGMENT: scale = gp_clip_scale(gp_norm_finish(segment_norm[s], p), plan->clip.limit); break;
         case GP_CLIP_NONE:
         case GP_CLIP_VALUE:
         case GP_CLIP_KINDS: break;

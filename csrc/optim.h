@@ -27,8 +27,8 @@ typedef struct gp_step_plan {
 } gp_step_plan;
 
 /* Checks the arguments and allocates. */
-gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
-                              const gp_clip *clip, const gp_rule *rule, double *segment_norms);
+gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
+                              const gp_rule *rule, double *segment_norms);
 void gp_step_plan_destroy(gp_step_plan *plan);
 /* Every member of the team calls it after all gradients are written; plan->info is set when the region ends. */
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team);

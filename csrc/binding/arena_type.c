@@ -117,13 +117,10 @@ static PyObject *arena_step(arena_object *self, PyObject *args)
                           &norms_object) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, self, &clip, &rule, &arena, &norms))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = gp_arena_step(self->state->pool, self->state->kernels, &arena, &clip, &rule, &info, norms,
-                           self->state->threads);
-    Py_END_ALLOW_THREADS
-    if (status != GP_OK) return gp_raise_status(status);
-    return Py_BuildValue("(ddNN)", info.norm, info.scale, PyBool_FromLong(info.clipped),
-                         PyBool_FromLong(info.applied));
+    Py_BEGIN_ALLOW_THREADS status = gp_arena_step(self->state->pool, self->state->kernels, &arena, &clip, &rule, &info,
+                                                  norms, self->state->threads);
+    Py_END_ALLOW_THREADS if (status != GP_OK) return gp_raise_status(status);
+    return Py_BuildValue("(ddNN)", info.norm, info.scale, PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
 }
 
 static PyObject *arena_removed(arena_object *self, void *unused)
@@ -139,14 +136,13 @@ static PyMethodDef arena_methods[] = {
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef arena_getset[] = {{"removed", (getter)arena_removed, NULL, "Removed weights.", NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};
-static PyType_Slot arena_slots[] = {
-    {Py_tp_doc, "Arena(params, grads, mask, segments): flat buffers for the C core."},
-    {Py_tp_new, (void *)arena_new},
-    {Py_tp_dealloc, (void *)arena_dealloc},
-    {Py_tp_traverse, (void *)arena_traverse},
-    {Py_tp_methods, arena_methods},
-    {Py_tp_getset, arena_getset},
-    {0, NULL}};
+static PyType_Slot arena_slots[] = {{Py_tp_doc, "Arena(params, grads, mask, segments): flat buffers for the C core."},
+                                    {Py_tp_new, (void *)arena_new},
+                                    {Py_tp_dealloc, (void *)arena_dealloc},
+                                    {Py_tp_traverse, (void *)arena_traverse},
+                                    {Py_tp_methods, arena_methods},
+                                    {Py_tp_getset, arena_getset},
+                                    {0, NULL}};
 PyType_Spec gp_arena_spec = {.name = "gradprune._core.Arena",
                              .basicsize = sizeof(arena_object),
                              .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,

@@ -65,10 +65,8 @@ static PyObject *core_uniform(PyObject *module, PyObject *args)
     unsigned long long seed, stream;
     PyArrayObject *out = parse_random(args, NPY_FLOAT32, &seed, &stream);
     if (!out) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    gp_random_uniform((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
-    Py_END_ALLOW_THREADS
-    return (PyObject *)out;
+    Py_BEGIN_ALLOW_THREADS gp_random_uniform((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS return (PyObject *)out;
 }
 
 static PyObject *core_normal(PyObject *module, PyObject *args)
@@ -77,10 +75,8 @@ static PyObject *core_normal(PyObject *module, PyObject *args)
     unsigned long long seed, stream;
     PyArrayObject *out = parse_random(args, NPY_FLOAT32, &seed, &stream);
     if (!out) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    gp_random_normal((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
-    Py_END_ALLOW_THREADS
-    return (PyObject *)out;
+    Py_BEGIN_ALLOW_THREADS gp_random_normal((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS return (PyObject *)out;
 }
 
 static PyObject *core_permutation(PyObject *module, PyObject *args)
@@ -89,10 +85,8 @@ static PyObject *core_permutation(PyObject *module, PyObject *args)
     unsigned long long seed, stream;
     PyArrayObject *out = parse_random(args, NPY_INT64, &seed, &stream);
     if (!out) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    gp_random_permutation((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
-    Py_END_ALLOW_THREADS
-    return (PyObject *)out;
+    Py_BEGIN_ALLOW_THREADS gp_random_permutation((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS return (PyObject *)out;
 }
 
 static PyObject *core_topk_mask(PyObject *module, PyObject *args)
@@ -109,10 +103,8 @@ static PyObject *core_topk_mask(PyObject *module, PyObject *args)
     npy_intp shape[1] = {PyArray_SIZE(scores)};
     PyArrayObject *keep = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_UINT8);
     if (!keep) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    status = gp_topk_mask((size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep), (size_t)k);
-    Py_END_ALLOW_THREADS
-    if (status == GP_OK) return (PyObject *)keep;
+    Py_BEGIN_ALLOW_THREADS status = gp_topk_mask((size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep), (size_t)k);
+    Py_END_ALLOW_THREADS if (status == GP_OK) return (PyObject *)keep;
     Py_DECREF(keep);
     if (status == GP_BAD_INPUT) return PyErr_Format(PyExc_ValueError, "scores must not be NaN");
     return gp_raise_status(status);
@@ -126,10 +118,9 @@ static PyObject *core_norm(PyObject *module, PyObject *args)
     PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 0, "values");
     if (!values) return NULL;
     if (!(norm_type > 0.0)) return PyErr_Format(PyExc_ValueError, "norm_type must be positive");
-    Py_BEGIN_ALLOW_THREADS
-    norm = gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), norm_type);
-    Py_END_ALLOW_THREADS
-    return PyFloat_FromDouble(norm);
+    Py_BEGIN_ALLOW_THREADS norm =
+        gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), norm_type);
+    Py_END_ALLOW_THREADS return PyFloat_FromDouble(norm);
 }
 
 static PyObject *core_scale(PyObject *module, PyObject *args)
@@ -139,10 +130,9 @@ static PyObject *core_scale(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "Of", &object, &factor)) return NULL;
     PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 1, "values");
     if (!values) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    gp_scale(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), factor);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS gp_scale(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values),
+                                    factor);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 static PyObject *core_clamp(PyObject *module, PyObject *args)
@@ -152,10 +142,9 @@ static PyObject *core_clamp(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "Of", &object, &limit)) return NULL;
     PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 1, "values");
     if (!values) return NULL;
-    Py_BEGIN_ALLOW_THREADS
-    gp_clamp(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), limit);
-    Py_END_ALLOW_THREADS
-    Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS gp_clamp(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values),
+                                    limit);
+    Py_END_ALLOW_THREADS Py_RETURN_NONE;
 }
 
 static PyObject *core_mask(PyObject *module, PyObject *args)
@@ -266,14 +255,9 @@ static void core_free(void *module)
 }
 
 static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, (void *)core_exec}, {0, NULL}};
-static struct PyModuleDef core_module = {PyModuleDef_HEAD_INIT,
-                                         .m_name = "_core",
-                                         .m_doc = "The C core of gradprune.",
-                                         .m_size = sizeof(module_state),
-                                         .m_methods = core_methods,
-                                         .m_slots = core_slots,
-                                         .m_traverse = core_traverse,
-                                         .m_clear = core_clear,
-                                         .m_free = core_free};
+static struct PyModuleDef core_module = {
+    PyModuleDef_HEAD_INIT,          .m_name = "_core",         .m_doc = "The C core of gradprune.",
+    .m_size = sizeof(module_state), .m_methods = core_methods, .m_slots = core_slots,
+    .m_traverse = core_traverse,    .m_clear = core_clear,     .m_free = core_free};
 
 PyMODINIT_FUNC PyInit__core(void) { return PyModuleDef_Init(&core_module); }

@@ -77,8 +77,7 @@ static void net_dealloc(net_object *self)
 static void enter(net_object *self)
 {
     if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
-    Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
     Py_END_ALLOW_THREADS
 }
 static void leave(net_object *self) { PyThread_release_lock(self->lock); }
@@ -162,11 +161,11 @@ static PyObject *net_backward(net_object *self, PyObject *args)
         return NULL;
     const arena_object *arena = (const arena_object *)arena_py;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS
-    status = gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
-    Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                       : raise_fault(self, &arena->arena, &batch, status);
+    Py_BEGIN_ALLOW_THREADS status =
+        gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
+    Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK
+                                                ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                                                : raise_fault(self, &arena->arena, &batch, status);
     leave(self);
     return answer;
 }
@@ -191,11 +190,9 @@ static PyObject *net_train(net_object *self, PyObject *args)
                       &norms))
         return NULL;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS
-    status = gp_net_train(self->net, &arena, &batch, &clip, &rule, &result, &info, norms, seed, step,
-                          self->state->threads);
-    Py_END_ALLOW_THREADS
-    PyObject *answer;
+    Py_BEGIN_ALLOW_THREADS status =
+        gp_net_train(self->net, &arena, &batch, &clip, &rule, &result, &info, norms, seed, step, self->state->threads);
+    Py_END_ALLOW_THREADS PyObject *answer;
     if (status == GP_OK)
         answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
                                PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
@@ -229,11 +226,10 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     if (!outputs) return NULL;
     const arena_object *arena = (const arena_object *)arena_py;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS
-    status = gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs),
-                            self->state->threads);
-    Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &arena->arena, &batch, status);
+    Py_BEGIN_ALLOW_THREADS status =
+        gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs), self->state->threads);
+    Py_END_ALLOW_THREADS PyObject *answer =
+        status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &arena->arena, &batch, status);
     leave(self);
     return answer;
 }
@@ -253,11 +249,11 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     const arena_object *arena = (const arena_object *)arena_py;
     float *predictions = outputs ? PyArray_DATA(outputs) : NULL;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS
-    status = gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
-    Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                       : raise_fault(self, &arena->arena, &batch, status);
+    Py_BEGIN_ALLOW_THREADS status =
+        gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
+    Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK
+                                                ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                                                : raise_fault(self, &arena->arena, &batch, status);
     leave(self);
     return answer;
 }
@@ -272,8 +268,9 @@ static PyObject *net_fault(net_object *self, PyObject *args)
     gp_net_fault(self->net, &((arena_object *)arena_py)->arena, &fault);
     leave(self);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
-    return Py_BuildValue("(snNnn)", phases[fault.phase], fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer,
-                         PyBool_FromLong(fault.bias), (Py_ssize_t)fault.row, (Py_ssize_t)fault.column);
+    return Py_BuildValue("(snNnn)", phases[fault.phase],
+                         fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer, PyBool_FromLong(fault.bias),
+                         (Py_ssize_t)fault.row, (Py_ssize_t)fault.column);
 }
 
 static PyObject *net_nbytes(net_object *self, void *unused)

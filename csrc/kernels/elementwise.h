@@ -68,7 +68,7 @@ static inline __attribute__((always_inline)) vfloat slope_of(gp_activation f, vf
 }
 
 static inline __attribute__((always_inline)) void activate_all(gp_activation f, size_t n, const float *z, float *y,
-                                                                float slope)
+                                                               float slope)
 {
     size_t i = 0;
     for (; i + GP_V <= n; i += GP_V) v_store(y + i, activate(f, v_load(z + i), slope));
@@ -76,11 +76,10 @@ static inline __attribute__((always_inline)) void activate_all(gp_activation f, 
 }
 
 static inline __attribute__((always_inline)) void backward_all(gp_activation f, size_t n, const float *z,
-                                                                const float *y, const float *dy, float *dz, float slope)
+                                                               const float *y, const float *dy, float *dz, float slope)
 {
     size_t i = 0;
-    for (; i + GP_V <= n; i += GP_V)
-        v_store(dz + i, v_load(dy + i) * slope_of(f, v_load(z + i), v_load(y + i), slope));
+    for (; i + GP_V <= n; i += GP_V) v_store(dz + i, v_load(dy + i) * slope_of(f, v_load(z + i), v_load(y + i), slope));
     if (i < n)
         v_store_part(dz + i,
                      v_load_part(dy + i, n - i) *
@@ -102,8 +101,8 @@ static void activation_forward(size_t n, const float *z, float *y, gp_activation
     }
 }
 
-static void activation_backward(size_t n, const float *z, const float *y, const float *dy, float *dz,
-                                gp_activation f, float slope)
+static void activation_backward(size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f,
+                                float slope)
 {
     switch (f) {
     case GP_RELU: backward_all(GP_RELU, n, z, y, dy, dz, slope); break;
@@ -190,8 +189,7 @@ static void mask(size_t n, const uint8_t *kept, float *x)
     vfloat zero = v_splat(0.0f);
     size_t i = 0;
     for (; i + GP_V <= n; i += GP_V) v_store(x + i, v_select(v_kept(kept + i), v_load(x + i), zero));
-    if (i < n)
-        v_store_part(x + i, v_select(v_kept_part(kept + i, n - i), v_load_part(x + i, n - i), zero), n - i);
+    if (i < n) v_store_part(x + i, v_select(v_kept_part(kept + i, n - i), v_load_part(x + i, n - i), zero), n - i);
 }
 
 static inline vfloat penalty_vector(vfloat w, vfloat dw, float l1, float l2)

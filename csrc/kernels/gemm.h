@@ -24,8 +24,8 @@ enum { GP_PANEL = 3, GP_ROWS_4 = 1, GP_ROWS_3 = 4, GP_ROWS_2 = 6, GP_ROWS_1 = 12
 /* R and C are constants at every call, so the loops over them unroll and the accumulators are registers. `last` is
  * how many floats of the last vector belong to c (V when all do). */
 static inline __attribute__((always_inline)) void gemm_tile(const size_t R, const size_t C, size_t k, const float *a,
-                                                             size_t a_row, size_t a_col, const float *b, size_t b_row,
-                                                             float *c, size_t c_row, size_t last, int accumulate)
+                                                            size_t a_row, size_t a_col, const float *b, size_t b_row,
+                                                            float *c, size_t c_row, size_t last, int accumulate)
 {
     vfloat sum[GP_ROWS_1][4];
 #pragma GCC unroll 16
@@ -60,9 +60,9 @@ static inline __attribute__((always_inline)) void gemm_tile(const size_t R, cons
 
 /* All rows of one column panel of C vectors: tiles of R rows, then 4, 2, 1. */
 static inline __attribute__((always_inline)) void gemm_panel(const size_t R, const size_t C, size_t m, size_t k,
-                                                              const float *a, size_t a_row, size_t a_col,
-                                                              const float *b, size_t b_row, float *c, size_t c_row,
-                                                              size_t last, int accumulate)
+                                                             const float *a, size_t a_row, size_t a_col, const float *b,
+                                                             size_t b_row, float *c, size_t c_row, size_t last,
+                                                             int accumulate)
 {
     size_t i = 0;
     for (; i + R <= m; i += R)
@@ -75,8 +75,8 @@ static inline __attribute__((always_inline)) void gemm_panel(const size_t R, con
         gemm_tile(1, C, k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, last, accumulate);
 }
 
-static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b,
-                 size_t b_row, float *c, size_t c_row, int accumulate)
+static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,
+                 float *c, size_t c_row, int accumulate)
 {
     for (size_t j = 0; j < n;) {
         size_t vectors = (n - j + GP_V - 1) / GP_V;
@@ -111,7 +111,8 @@ static void transpose(size_t rows, size_t columns, const float *in, size_t in_ro
             const float *from = in + r * in_row + c;
             float *to = out + c * out_row + r;
             quad x0 = (quad) * (const quad_any *)from, x1 = (quad) * (const quad_any *)(from + in_row);
-            quad x2 = (quad) * (const quad_any *)(from + 2 * in_row), x3 = (quad) * (const quad_any *)(from + 3 * in_row);
+            quad x2 = (quad) * (const quad_any *)(from + 2 * in_row),
+                 x3 = (quad) * (const quad_any *)(from + 3 * in_row);
             quad y0 = GP_SHUFFLE(x0, x1, 0, 4, 1, 5), y1 = GP_SHUFFLE(x0, x1, 2, 6, 3, 7);
             quad y2 = GP_SHUFFLE(x2, x3, 0, 4, 1, 5), y3 = GP_SHUFFLE(x2, x3, 2, 6, 3, 7);
             *(quad_any *)to = (quad_any)GP_SHUFFLE(y0, y2, 0, 1, 4, 5);

@@ -12,10 +12,9 @@
 #define GP_STRING2(a) #a
 #define GP_STRING(a) GP_STRING2(a)
 
-const gp_kernels GP_PASTE(gp_kernels__, GP_SUFFIX) = {
-    .isa = GP_STRING(GP_SUFFIX),
-    .width = GP_V,
+const gp_kernels GP_PASTE(gp_kernels__, GP_SUFFIX) = {.isa = GP_STRING(GP_SUFFIX),
+                                                      .width = GP_V,
 #define GP_KERNEL_ENTRY(type, name, parameters) .name = name,
-    GP_KERNEL_LIST(GP_KERNEL_ENTRY)
+                                                      GP_KERNEL_LIST(GP_KERNEL_ENTRY)
 #undef GP_KERNEL_ENTRY
 };

@@ -50,8 +50,8 @@ static inline vfloat rmsprop_vector(vfloat w, vfloat g, vfloat *v, vfloat *m, co
 
 /* One vector, whole or part: load, zero what is removed, step, store. `s` and `t` are the moments, NULL if unused. */
 static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind, size_t part, const uint8_t *kept,
-                                                               float *w, float *g, float *s, float *t,
-                                                               const gp_update *u)
+                                                              float *w, float *g, float *s, float *t,
+                                                              const gp_update *u)
 {
     const vfloat zero = v_splat(0.0f);
     int whole = part == GP_V;
@@ -89,7 +89,7 @@ static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind,
 }
 
 static inline __attribute__((always_inline)) void step_all(gp_rule_kind kind, size_t n, const uint8_t *kept, float *w,
-                                                            float *g, float *s, float *t, const gp_update *u)
+                                                           float *g, float *s, float *t, const gp_update *u)
 {
     const gp_update fixed = *u; /* a copy: the stores below cannot alias it */
     size_t i = 0;

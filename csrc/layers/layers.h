@@ -1,6 +1,6 @@
 /* layers.h - what a layer type is: a row of gp_layer_table, its functions in a file of its own.
  *
- * To add a layer: a value of gp_layer_type, a file with forward and backward side by side, a row in table.c.
+ * To add a layer: a line in GP_LAYER_LIST (gradprune.h) and layers/<name>.c with forward and backward side by side.
  * Forward and backward are called by every member of the team with the same arguments; they share the work by rank
  * and return after a barrier. Letters: B batch, P lanes, I in, O out.
  */
@@ -44,7 +44,9 @@ typedef struct gp_layer_ops {
 } gp_layer_ops;
 
 extern const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES];
-extern const gp_layer_ops gp_layer_dense, gp_layer_activation, gp_layer_softmax, gp_layer_dropout;
+#define GP_LAYER_DECLARE(CONSTANT, name) extern const gp_layer_ops gp_layer_##name;
+GP_LAYER_LIST(GP_LAYER_DECLARE)
+#undef GP_LAYER_DECLARE
 
 static inline size_t gp_padded(size_t n) { return (n + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS * GP_ALIGN_FLOATS; }
 static inline size_t gp_smaller(size_t a, size_t b) { return a < b ? a : b; }

@@ -14,8 +14,7 @@ static const float *softmax_forward(gp_layer *layer, const gp_pass *pass, const 
     size_t begin, end, size = layer->spec.in * pass->lanes;
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++)
-        pass->kernels->softmax_forward(layer->spec.in, pass->lanes, x + chunk * size,
-                                       layer->work + chunk * size);
+        pass->kernels->softmax_forward(layer->spec.in, pass->lanes, x + chunk * size, layer->work + chunk * size);
     gp_team_wait(pass->team);
     return layer->work;
 }

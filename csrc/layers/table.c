@@ -1,9 +1,8 @@
-/* table.c - the layer types. */
+/* table.c - the layer types by code. */
 #include "layers/layers.h"
 
 const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES] = {
-    [GP_LAYER_DENSE] = &gp_layer_dense,
-    [GP_LAYER_ACTIVATION] = &gp_layer_activation,
-    [GP_LAYER_SOFTMAX] = &gp_layer_softmax,
-    [GP_LAYER_DROPOUT] = &gp_layer_dropout,
+#define GP_LAYER_ROW(CONSTANT, name) [GP_LAYER_##CONSTANT] = &gp_layer_##name,
+    GP_LAYER_LIST(GP_LAYER_ROW)
+#undef GP_LAYER_ROW
 };

@@ -1,0 +1,70 @@
+"""One training step, forward to optimizer, of gradprune and of torch eager.
+
+The same network, weights, batch, loss (cross entropy), clip (norm 1.0) and optimizer (Adam);
+what must agree is the first layer's weight after the first step. The batch lies ready in memory
+for both; data are uniform random numbers, not images, so no input is zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Work = tuple[Callable[[], None], Callable[[], NDArray[np.float64]]]
+
+
+def _data(sizes: list[int], batch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    rng = np.random.default_rng(0)
+    x = rng.random((batch, sizes[0]), dtype=np.float32)
+    return x, rng.integers(0, sizes[-1], batch)
+
+
+def _model(sizes: list[int]):
+    import gradprune as gp
+
+    hidden = [gp.Dense(units, activation="relu") for units in sizes[1:-1]]
+    return gp.Model([*hidden, gp.Dense(sizes[-1])], input_shape=sizes[0], seed=0)
+
+
+def gradprune_step(*, threads: int, sizes: list[int], batch: int) -> Work:
+    """Fused backward, clip and Adam in one call."""
+    import gradprune as gp
+
+    gp.set_num_threads(threads)
+    x, y = _data(sizes, batch)
+    model = _model(sizes)
+    optimizer = gp.Adam(model, lr=1e-3, clip=gp.ClipNorm(1.0))
+
+    def run() -> None:
+        model.train_step(x, y, optimizer=optimizer)
+
+    return run, lambda: model.parameters["dense0.weight"].astype(np.float64)
+
+
+def torch_step(*, threads: int, sizes: list[int], batch: int) -> Work:
+    """Torch eager at its best: zero_grad(set_to_none), foreach clip, foreach Adam."""
+    import torch
+
+    torch.set_num_threads(threads)
+    x, y = (torch.from_numpy(array) for array in _data(sizes, batch))
+    layers: list[torch.nn.Module] = []
+    for inputs, outputs in itertools.pairwise(sizes):
+        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
+    net = torch.nn.Sequential(*layers[:-1])
+    start = list(_model(sizes).parameters.values())
+    with torch.no_grad():
+        for parameter, value in zip(net.parameters(), start, strict=True):
+            parameter.copy_(torch.from_numpy(value.copy()))
+    parameters = list(net.parameters())
+    optimizer = torch.optim.Adam(parameters, lr=1e-3, foreach=True)
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        torch.nn.functional.cross_entropy(net(x), y).backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        optimizer.step()
+
+    return run, lambda: parameters[0].detach().numpy().astype(np.float64)
