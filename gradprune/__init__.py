@@ -6,6 +6,7 @@ file, and clipping sees live weights only. See README.md for a first script, doc
 
 from gradprune import datasets
 from gradprune.batching import batches
+from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
     ClipNorm,
     ClipNormPerLayer,
@@ -16,10 +17,30 @@ from gradprune.clipping import (
 )
 from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
 from gradprune.guards import Raise, Skip
+from gradprune.history import History
 from gradprune.initializers import Glorot, He, Orthogonal
 from gradprune.layers import Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
+from gradprune.pruning import (
+    Cubic,
+    GlobalScope,
+    Gradient,
+    GradientDecomposition,
+    Iterative,
+    LayerReport,
+    LayerScope,
+    Linear,
+    Magnitude,
+    OneShot,
+    Polynomial,
+    Pruner,
+    PruneReport,
+    Random,
+    Taylor,
+)
+from gradprune.selection import topk_mask
 from gradprune.threads import get_num_threads, set_num_threads, show_config
 
 __version__ = "0.1.0"

@@ -69,9 +69,9 @@ def seed_number(value: SupportsIndex) -> int:
 
 
 def real_array(name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> np.ndarray:
-    """A C-contiguous array of ``dtype`` from real numbers of any type; not a copy if it is one."""
+    """An aligned C-contiguous array of ``dtype`` from real numbers; not a copy if it is one."""
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range is reported as infinite
-        return np.ascontiguousarray(array, dtype=dtype)
+        return np.require(np.ascontiguousarray(array, dtype), requirements="A")

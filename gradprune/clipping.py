@@ -11,7 +11,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from itertools import pairwise
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -43,6 +42,7 @@ class _Kind(IntEnum):
 
 
 NO_CLIP = (int(_Kind.NONE), 1.0, 2.0)
+_TINY = 2.0**-60
 
 
 def _norm_type(value: float) -> float:
@@ -151,10 +151,23 @@ def _checked(arrays: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> lis
         if not array.flags.writeable:
             raise ValueError(f"arrays[{i}] is read-only")
     bounds = sorted((*byte_bounds(array), i) for i, array in enumerate(items) if array.size)
-    for (_, high, i), (low, _, j) in pairwise(bounds):
-        if low < high:
-            raise ValueError(f"arrays[{i}] and arrays[{j}] overlap: they would be clipped twice")
+    for position, (_, high, i) in enumerate(bounds):
+        for low, _, j in bounds[position + 1 :]:
+            if low >= high:
+                break
+            if _share_memory(items[i], items[j]):
+                raise ValueError(
+                    f"arrays[{i}] and arrays[{j}] overlap: they would be clipped twice"
+                )
     return items
+
+
+def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
+    """Whether an entry belongs to both; columns of one matrix interleave without that."""
+    try:
+        return np.shares_memory(a, b, max_work=10_000)
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:
@@ -202,19 +215,24 @@ def clip_grad_norm_(
     total = _joint_norm(norms, p)
     if not math.isfinite(total):
         if error_if_nonfinite:
-            bad = next(i for i, norm in enumerate(norms) if not math.isfinite(norm))
-            raise NonFiniteError(
-                f"the gradient norm is {total}: arrays[{bad}] holds NaN or infinity",
-                phase="backward",
-            )
+            bad = [i for i, value in enumerate(values) if not np.isfinite(value).all()]
+            cause = f"arrays[{bad[0]}] holds NaN or infinity" if bad else "beyond double precision"
+            raise NonFiniteError(f"the gradient norm is {total}: {cause}", phase="backward")
         return total
     if total > max_norm:
         factor = max_norm / (total + 1e-6)
         for array, value in zip(items, values, strict=True):
-            _core.scale_(value, factor)
+            _scale(value, factor)
             if value is not array:
                 array[...] = value
     return total
+
+
+def _scale(value: np.ndarray, factor: float) -> None:
+    if factor < _TINY:  # as a float32 it would lose its digits, or be 0
+        _core.scale_(value, _TINY)
+        factor /= _TINY
+    _core.scale_(value, factor)
 
 
 def _joint_norm(norms: list[float], p: float) -> float:
@@ -224,7 +242,10 @@ def _joint_norm(norms: list[float], p: float) -> float:
         return math.nan
     if largest == 0.0 or math.isinf(largest) or math.isinf(p) or len(norms) == 1:
         return largest
-    return float(largest * math.fsum((norm / largest) ** p for norm in norms) ** (1.0 / p))
+    try:
+        return float(largest * math.fsum((norm / largest) ** p for norm in norms) ** (1.0 / p))
+    except OverflowError:  # a small p makes norms that a double cannot hold
+        return math.inf
 
 
 def clip_grad_value_(

@@ -39,7 +39,7 @@ class He(Initializer):
 
     Source: He et al. 2015, "Delving Deep into Rectifiers".
 
-    >>> float(He().sample((200, 800), seed=0, stream=0).std().round(3))
+    >>> round(float(He().sample((200, 800), seed=0, stream=0).std()), 3)
     0.05
     """
 

@@ -174,12 +174,17 @@ class Optimizer(ABC):
 
     def state(self) -> dict[str, int]:
         """Counters for a checkpoint; the moments are saved as tensors."""
-        return {"step_count": self.step_count, "skipped": self.skipped}
+        return {
+            "step_count": self.step_count,
+            "skipped": self.skipped,
+            "consecutive": self._consecutive,
+        }
 
     def load_state(self, state: dict[str, int]) -> None:
         """Counters from a checkpoint."""
         self.step_count = state["step_count"]
         self.skipped = state["skipped"]
+        self._consecutive = state["consecutive"]
 
 
 class SGD(Optimizer):

@@ -23,19 +23,19 @@ CSRC = ROOT / "csrc"
 LAYERS = {
     "ground": {"checks", "errors"},
     "core": {"_core"},
-    "arena": {"arena"},
-    "defaults": {"initializers"},
+    "engine": {"arena", "pruning.statistics", "selection", "threads"},
     "parts": {
         "clipping",
         "guards",
-        "layers",
+        "initializers",
         "learning_rates",
         "losses",
-        "optimizers",
         "pruning.criteria",
         "pruning.schedules",
         "pruning.scopes",
     },
+    # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
+    "descriptions": {"layers", "optimizers"},
     "network": {"network"},
     "training": {
         "batching",
@@ -50,8 +50,8 @@ LAYERS = {
     "model": {"model"},
     "tools": {"cli", "demo", "plotting", "report"},
 }
-# Parts know nothing of each other: each can be read, replaced and tested alone.
-STRANGERS = {"parts"}
+# These know nothing of their neighbours: each can be read, replaced and tested alone.
+STRANGERS = {"parts", "descriptions"}
 # Outside of the layers: all that these may import. Only the tools import them.
 ORACLE = "reference"
 INDEPENDENT = {

@@ -1,0 +1,160 @@
+/* cases_gemm.h - the matrix product and the transpose.
+ *
+ * The product of the largest size is compared with double; every smaller one, and every part of it at any place, must
+ * then have exactly the bits of that one, since each number is one chain of multiply-adds whatever the tile.
+ */
+#ifndef GP_CASES_GEMM_H
+#define GP_CASES_GEMM_H
+
+#include "cases.h"
+
+enum { GEMM_M = 15, GEMM_N = 130, GEMM_K = 70, GEMM_B_ROW = 147 };
+
+typedef struct gemm_input {
+    size_t k, a_row, a_col;
+    const float *a, *b;
+    const float *start; /* (M, N) to add to, or NULL */
+} gemm_input;
+
+static size_t gemm_padded(size_t n) { return (n + 15) / 16 * 16; }
+
+/* In the interval of width (b_row) only what the header allows may be read, so b ends where the reading must. */
+static buffer gemm_b(noise *source, size_t n, size_t k)
+{
+    size_t length = k ? (k - 1) * GEMM_B_ROW + gemm_padded(n) : 0;
+    return input_floats(source, length, 1, 1.0);
+}
+
+static void gemm_against_double(const gemm_input *in, const float *c)
+{
+    double worst = 0.0;
+    for (size_t i = 0; i < GEMM_M; i++) {
+        for (size_t j = 0; j < GEMM_N; j++) {
+            double sum = in->start ? (double)in->start[i * GEMM_N + j] : 0.0, size = fabs(sum);
+            for (size_t q = 0; q < in->k; q++) {
+                double term = (double)in->a[i * in->a_row + q * in->a_col] * (double)in->b[q * GEMM_B_ROW + j];
+                sum += term;
+                size += fabs(term);
+            }
+            double error = fabs((double)c[i * GEMM_N + j] - sum) / ((double)(in->k + 1) * size + DBL_MIN);
+            if (!(error <= worst)) worst = error; /* also a NaN */
+        }
+    }
+    CHECK_NEAR(worst, 0.0, 6e-8); /* 2^-24 an addition, and one for the product if it is not fused */
+}
+
+/* c (m,n) of rows i.. and columns j.., in rows of n + 1, against the same part of `whole` */
+static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const float *whole, size_t i, size_t j,
+                      size_t m, size_t n)
+{
+    const size_t c_row = n + 1;
+    buffer c = output_floats((m - 1) * c_row + n, j % 4);
+    size_t wrong = 0;
+    for (size_t r = 0; in->start && r < m; r++)
+        memcpy(c.f + r * c_row, in->start + (i + r) * GEMM_N + j, n * sizeof(float));
+    kernels->gemm(m, n, in->k, in->a + i * in->a_row, in->a_row, in->a_col, in->b + j, GEMM_B_ROW, c.f, c_row,
+                  in->start != NULL);
+    for (size_t r = 0; r < m; r++) {
+        wrong += memcmp(c.f + r * c_row, whole + (i + r) * GEMM_N + j, n * sizeof(float)) != 0;
+        if (r + 1 < m) wrong += bits_of(c.f[r * c_row + n]) != 0xffffffffu; /* between the rows */
+    }
+    CHECK_INT_EQUAL(wrong, 0);
+    CLOSE(c);
+}
+
+static void gemm_parts(const gp_kernels *kernels, const gemm_input *in, const float *whole, noise *source)
+{
+    const size_t n_step = is_quick() ? 13 : 1, m_step = is_quick() ? 3 : 1;
+    for (size_t m = 1; m <= GEMM_M; m += m_step)
+        for (size_t n = 1; n <= GEMM_N; n += n_step) gemm_part(kernels, in, whole, 0, 0, m, n);
+    for (size_t part = 0; part < (is_quick() ? 5 : 50); part++) {
+        size_t i = noise_below(source, GEMM_M), j = noise_below(source, GEMM_N);
+        gemm_part(kernels, in, whole, i, j, 1 + noise_below(source, GEMM_M - i), 1 + noise_below(source, GEMM_N - j));
+    }
+}
+
+/* b may be read up to its padded end, and up to 16 more than the part asks when it starts anywhere */
+static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int accumulate, int parts, noise *source)
+{
+    buffer a = input_floats(source, k * GEMM_M, 1, 1.0), b = gemm_b(source, GEMM_N + 16, k);
+    buffer start = input_floats(source, GEMM_M * GEMM_N, 0, 1.0), c = output_floats(GEMM_M * GEMM_N, 1);
+    gemm_input in = {.k = k, .a_row = by_column ? 1 : k, .a_col = by_column ? GEMM_M : 1, .a = a.f, .b = b.f};
+    if (accumulate) {
+        in.start = start.f;
+        memcpy(c.data, start.data, c.bytes);
+    }
+    kernels->gemm(GEMM_M, GEMM_N, k, in.a, in.a_row, in.a_col, in.b, GEMM_B_ROW, c.f, GEMM_N, accumulate);
+    gemm_against_double(&in, c.f);
+    if (parts) gemm_parts(kernels, &in, c.f, source);
+    CLOSE(a);
+    CLOSE(b);
+    CLOSE(start);
+    CLOSE(c);
+}
+
+static void gemm_of_nothing(const gp_kernels *kernels)
+{
+    float a[4] = {1, 2, 3, 4}, b[64] = {1}, c[4] = {5, 6, 7, 8}, before[4] = {5, 6, 7, 8}, zero[4] = {0};
+    kernels->gemm(0, 4, 1, a, 1, 1, b, 16, c, 4, 0);
+    kernels->gemm(4, 0, 1, a, 1, 1, b, 16, c, 1, 0);
+    kernels->gemm(1, 4, 0, a, 1, 1, b, 16, c, 4, 1);
+    CHECK_BYTES_EQUAL(sizeof c, c, before);
+    kernels->gemm(1, 4, 0, a, 1, 1, b, 16, c, 4, 0);
+    CHECK_BYTES_EQUAL(sizeof c, c, zero);
+}
+
+/* A NaN reaches its row (from a) or its column (from b), and nothing else. */
+static void gemm_not_finite(const gp_kernels *kernels, noise *source)
+{
+    enum { M = 7, N = 40, K = 5, B_ROW = 48 };
+    float a[M * K], b[K * B_ROW], c[M * N];
+    for (size_t i = 0; i < M; i++) {
+        size_t j = (i * 11) % N, wrong = 0;
+        noise_floats(source, M * K, a, 1.0);
+        noise_floats(source, K * B_ROW, b, 1.0);
+        a[i * K + 2] = not_finite(i % NOT_FINITE);
+        b[3 * B_ROW + j] = NAN;
+        kernels->gemm(M, N, K, a, K, 1, b, B_ROW, c, N, 0);
+        for (size_t at = 0; at < M * N; at++) wrong += isfinite(c[at]) == (at / N == i || at % N == j);
+        CHECK_INT_EQUAL(wrong, 0);
+    }
+}
+
+static void test_gemm(const gp_kernels *kernels)
+{
+    noise source = {2};
+    for (size_t k = 0; k <= GEMM_K; k += is_quick() ? 7 : 1)
+        for (int which = 0; which < 4; which++)
+            gemm_case(kernels, k, which & 1, which >> 1, k < 4 || k == 17 || k == GEMM_K, &source);
+    gemm_of_nothing(kernels);
+    gemm_not_finite(kernels, &source);
+}
+
+static void transpose_case(const gp_kernels *kernels, size_t rows, size_t columns, noise *source)
+{
+    const size_t in_row = columns + 3, out_row = rows + 2;
+    buffer in = input_floats(source, rows ? (rows - 1) * in_row + columns : 0, rows % 4, 1.0);
+    buffer out = output_floats(columns ? (columns - 1) * out_row + rows : 0, columns % 4);
+    size_t wrong = 0;
+    if (rows * columns > 0) in.f[(rows - 1) * in_row] = NAN;
+    kernels->transpose(rows, columns, in.f, in_row, out.f, out_row);
+    for (size_t c = 0; c < columns; c++)
+        for (size_t r = 0; r < out_row && c * out_row + r < out.bytes / sizeof(float); r++) {
+            uint32_t want = r < rows ? bits_of(in.f[r * in_row + c]) : 0xffffffffu;
+            wrong += bits_of(out.f[c * out_row + r]) != want;
+        }
+    CHECK_INT_EQUAL(wrong, 0);
+    CLOSE(in);
+    CLOSE(out);
+}
+
+static void test_transpose(const gp_kernels *kernels)
+{
+    noise source = {3};
+    for (size_t rows = 0; rows < 20; rows++)
+        for (size_t columns = 0; columns < 20; columns++) transpose_case(kernels, rows, columns, &source);
+    transpose_case(kernels, 64, 100, &source);
+    transpose_case(kernels, 101, 33, &source);
+}
+
+#endif

@@ -1,0 +1,274 @@
+/* fixture.h - what the tests need besides CHECK: reproducible numbers, fenced memory, and a model in an arena.
+ *
+ * Numbers come from a generator of the tests' own, so that a bug in rng.c cannot hide one elsewhere. Inputs are
+ * allocated to the byte, so that sanitizers and valgrind see a read past the end; outputs lie between fences of 0xff
+ * bytes (NaN as floats), so that any build sees a write outside.
+ */
+#ifndef GP_FIXTURE_H
+#define GP_FIXTURE_H
+
+#include <float.h>
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "check.h"
+#include "kernels/kernels.h"
+
+/* Fewer and smaller cases: if asked, or under valgrind, which is known by the library it preloads. */
+static inline int is_quick(void)
+{
+    const char *asked = getenv("GP_TEST_QUICK"), *preload = getenv("LD_PRELOAD");
+    return (asked && *asked) || (preload && strstr(preload, "vgpreload"));
+}
+
+/* ---- every instruction set this CPU can run --------------------------------------------------------------------- */
+
+typedef void kernels_test(const gp_kernels *kernels);
+
+static inline void over_instruction_sets(const char *name, kernels_test *test)
+{
+    for (size_t i = 0; gp_isa_name(i); i++) {
+        const gp_kernels *kernels = gp_kernels_get(gp_isa_name(i));
+        long failed = check_failed_count;
+        test(kernels);
+        if (check_failed_count > failed) printf("  in %s on %s\n", name, gp_kernels_isa(kernels));
+    }
+}
+#define OVER_INSTRUCTION_SETS(test) over_instruction_sets(#test, test)
+
+/* ---- numbers: splitmix64 (Steele, Lea, Flood 2014) -------------------------------------------------------------- */
+
+typedef struct noise {
+    uint64_t state;
+} noise;
+
+static inline uint64_t noise_word(noise *source)
+{
+    uint64_t z = source->state += 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return z ^ (z >> 31);
+}
+static inline double noise_unit(noise *source) { return (double)(noise_word(source) >> 11) * 0x1p-53; }
+static inline size_t noise_below(noise *source, size_t bound) { return (size_t)(noise_word(source) % bound); }
+/* Uniform in (-size, size). */
+static inline void noise_floats(noise *source, size_t n, float *out, double size)
+{
+    for (size_t i = 0; i < n; i++) out[i] = (float)((2.0 * noise_unit(source) - 1.0) * size);
+}
+
+static inline float float_of(uint32_t bits)
+{
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+static inline uint32_t bits_of(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    return bits;
+}
+
+/* ---- memory -------------------------------------------------------------------------------------------------------- */
+
+static inline void *allocated(size_t bytes)
+{
+    void *memory = malloc(bytes ? bytes : 1);
+    if (!memory) abort();
+    return memory;
+}
+
+enum { FENCE = 64 };
+
+typedef struct buffer {
+    unsigned char *memory;
+    size_t lead, bytes, tail;
+    void *data;
+    float *f; /* data */
+} buffer;
+
+static inline buffer buffer_new(size_t bytes, size_t lead, size_t tail)
+{
+    buffer made = {.memory = allocated(lead + bytes + tail), .lead = lead, .bytes = bytes, .tail = tail};
+    memset(made.memory, 0xff, lead + bytes + tail);
+    made.data = made.memory + lead;
+    made.f = (float *)made.data;
+    return made;
+}
+/* Exact to the byte; `shift` floats off the allocator's alignment. */
+static inline buffer input_bytes(size_t bytes, size_t shift) { return buffer_new(bytes, shift * sizeof(float), 0); }
+static inline buffer input_floats(noise *source, size_t n, size_t shift, double size)
+{
+    buffer made = input_bytes(n * sizeof(float), shift);
+    noise_floats(source, n, made.f, size);
+    return made;
+}
+static inline buffer output_bytes(size_t bytes, size_t shift)
+{
+    return buffer_new(bytes, FENCE + shift * sizeof(float), FENCE);
+}
+static inline buffer output_floats(size_t n, size_t shift) { return output_bytes(n * sizeof(float), shift); }
+/* An output that holds numbers to begin with. */
+static inline buffer inout_floats(noise *source, size_t n, size_t shift, double size)
+{
+    buffer made = output_floats(n, shift);
+    noise_floats(source, n, made.f, size);
+    return made;
+}
+static inline int fence_holds(const buffer *b)
+{
+    for (size_t i = 0; i < b->lead + b->bytes + b->tail; i++)
+        if ((i < b->lead || i >= b->lead + b->bytes) && b->memory[i] != 0xff) return 0;
+    return 1;
+}
+static inline void buffer_free(buffer *b) { free(b->memory); }
+/* Checks the fence and frees. */
+#define CLOSE(b)                                                                                                       \
+    do {                                                                                                               \
+        CHECK(fence_holds(&(b)));                                                                                      \
+        buffer_free(&(b));                                                                                             \
+    } while (0)
+
+static inline int is_float_nan(float x) { return x != x; }
+
+/* ---- a model: layer specifications and the arena they live in --------------------------------------------------- */
+
+enum { MODEL_LAYERS = 8 };
+
+typedef struct model {
+    size_t n_layers;
+    gp_layer_spec layers[MODEL_LAYERS];
+    gp_segment segments[2 * MODEL_LAYERS];
+    gp_arena arena;
+    uint8_t *mask;
+} model;
+
+static inline gp_layer_spec *model_add(model *m, gp_layer_type type, size_t in, size_t out)
+{
+    gp_layer_spec *spec = &m->layers[m->n_layers++];
+    *spec = (gp_layer_spec){.type = type, .in = in, .out = out, .weight = GP_NONE, .bias = GP_NONE};
+    return spec;
+}
+static inline size_t model_out(const model *m) { return m->layers[m->n_layers - 1].out; }
+static inline gp_layer_spec *model_dense(model *m, size_t in, size_t out)
+{
+    gp_layer_spec *spec = model_add(m, GP_LAYER_DENSE, in, out);
+    spec->bias = 0; /* some: model_finish places it */
+    return spec;
+}
+/* `features` wide; 0: as the layer before */
+static inline void model_activation(model *m, gp_activation f, size_t features)
+{
+    size_t width = features ? features : model_out(m);
+    gp_layer_spec *spec = model_add(m, GP_LAYER_ACTIVATION, width, width);
+    spec->activation = f;
+    spec->slope = 0.01f;
+}
+static inline void model_softmax(model *m) { model_add(m, GP_LAYER_SOFTMAX, model_out(m), model_out(m)); }
+static inline void model_dropout(model *m, float rate, size_t features)
+{
+    size_t width = features ? features : model_out(m);
+    model_add(m, GP_LAYER_DROPOUT, width, width)->rate = rate;
+}
+
+static inline void model_place(model *m, size_t *at, size_t length, size_t group)
+{
+    m->segments[m->arena.n_segments++] = (gp_segment){.offset = *at, .length = length, .group = group};
+    *at += length;
+}
+
+/* Weights in forward order, then biases; a layer is a group. Parameters of a size that keeps signals near 1. */
+static inline void model_finish(model *m, uint64_t seed)
+{
+    gp_arena *arena = &m->arena;
+    noise source = {seed};
+    size_t at = 0, group = 0;
+    for (size_t i = 0; i < m->n_layers; i++) {
+        gp_layer_spec *spec = &m->layers[i];
+        if (spec->type != GP_LAYER_DENSE) continue;
+        spec->weight = at;
+        model_place(m, &at, spec->in * spec->out, group++);
+    }
+    arena->n_prunable = at;
+    group = 0;
+    for (size_t i = 0; i < m->n_layers; i++) {
+        gp_layer_spec *spec = &m->layers[i];
+        if (spec->type != GP_LAYER_DENSE) continue;
+        if (spec->bias != GP_NONE) {
+            spec->bias = at;
+            model_place(m, &at, spec->out, group);
+        }
+        group++;
+    }
+    arena->n = at;
+    arena->params = allocated(at * sizeof(float));
+    arena->grads = allocated(at * sizeof(float));
+    for (size_t i = 0; i < GP_MAX_MOMENTS; i++) {
+        arena->moments[i] = allocated(at * sizeof(float));
+        memset(arena->moments[i], 0, at * sizeof(float));
+    }
+    arena->mask = m->mask = allocated(arena->n_prunable);
+    arena->segments = m->segments;
+    memset(m->mask, 1, arena->n_prunable);
+    memset(arena->grads, 0xff, at * sizeof(float)); /* NaN: whoever reads before writing is found out */
+    noise_floats(&source, at, arena->params, 0.1);
+    for (size_t i = 0; i < m->n_layers; i++)
+        if (m->layers[i].type == GP_LAYER_DENSE)
+            noise_floats(&source, m->layers[i].in * m->layers[i].out, arena->params + m->layers[i].weight,
+                         sqrt(3.0 / (double)m->layers[i].in));
+}
+
+/* Removes about `share` of the weights. */
+static inline void model_prune(model *m, double share, uint64_t seed)
+{
+    noise source = {seed};
+    m->arena.removed = 0;
+    for (size_t i = 0; i < m->arena.n_prunable; i++) {
+        m->mask[i] = noise_unit(&source) >= share;
+        if (m->mask[i]) continue;
+        m->arena.removed++;
+        m->arena.params[i] = 0.0f;
+        for (size_t j = 0; j < GP_MAX_MOMENTS; j++) m->arena.moments[j][i] = 0.0f;
+    }
+}
+
+static inline void model_free(model *m)
+{
+    free(m->arena.params);
+    free(m->arena.grads);
+    free(m->arena.moments[0]);
+    free(m->arena.moments[1]);
+    free(m->mask);
+}
+
+/* Parameters, moments and mask, to see later that nothing changed. */
+typedef struct snapshot {
+    size_t bytes;
+    unsigned char *data;
+} snapshot;
+
+static inline snapshot snapshot_take(const gp_arena *arena)
+{
+    const size_t each = arena->n * sizeof(float);
+    snapshot taken = {.bytes = 3 * each + arena->n_prunable, .data = allocated(3 * each + arena->n_prunable)};
+    memset(taken.data, 0, taken.bytes);
+    memcpy(taken.data, arena->params, each);
+    for (size_t i = 0; i < GP_MAX_MOMENTS; i++)
+        if (arena->moments[i]) memcpy(taken.data + (i + 1) * each, arena->moments[i], each);
+    memcpy(taken.data + 3 * each, arena->mask, arena->n_prunable);
+    return taken;
+}
+static inline int snapshot_equal(const snapshot *taken, const gp_arena *arena)
+{
+    snapshot now = snapshot_take(arena);
+    int equal = now.bytes == taken->bytes && memcmp(now.data, taken->data, now.bytes) == 0;
+    free(now.data);
+    return equal;
+}
+static inline void snapshot_free(snapshot *taken) { free(taken->data); }
+
+#endif

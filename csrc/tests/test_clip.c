@@ -1,0 +1,126 @@
+/* test_clip.c - norms and the factors made of them.
+ *
+ * The reference norm works with logarithms, so that it shares no trick with the core. Vectors mix magnitudes from
+ * 1e-40 to 3e38, are longer than the blocks the core sums by, and hold NaN and infinity at either end.
+ */
+#include "clip.h"
+#include "fixture.h"
+#include "naive.h"
+
+static const double norm_types[] = {0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 37.0, INFINITY};
+enum { NORM_TYPES = sizeof norm_types / sizeof norm_types[0] };
+
+static void norms_agree(const gp_kernels *kernels, size_t n, const float *x)
+{
+    for (size_t t = 0; t < NORM_TYPES; t++) {
+        double want = naive_norm(n, x, norm_types[t]), got = gp_norm(kernels, n, x, norm_types[t]);
+        if (!CHECK_NEAR(got, want, want * 1e-11)) printf("  norm_type %g, n %zu\n", norm_types[t], n);
+    }
+}
+
+static void test_norms(const gp_kernels *kernels)
+{
+    static const double sizes[] = {1.0, 3.4e38, 1e-37, 1e-40, 1e-44};
+    static const size_t lengths[] = {0, 1, 5, 100, GP_NORM_BLOCK, GP_NORM_BLOCK + 1, 2 * GP_NORM_BLOCK + 17};
+    noise source = {1};
+    for (size_t l = 0; l < (is_quick() ? 6 : 7); l++) {
+        for (size_t s = 0; s < 5; s++) {
+            buffer x = input_floats(&source, lengths[l], s % 4, sizes[s]);
+            norms_agree(kernels, lengths[l], x.f);
+            CLOSE(x);
+        }
+    }
+}
+
+/* Every block of another magnitude, rising and falling, with a block of zeros: the joining. */
+static void test_norms_of_mixed_sizes(const gp_kernels *kernels)
+{
+    const size_t blocks = is_quick() ? 3 : 5, n = blocks * GP_NORM_BLOCK + 3;
+    const double sizes[2][6] = {{1e-42, 1e-30, 0.0, 1.0, 3e38, 1e-20}, {3e38, 1e10, 1e10, 0.0, 1e-44, 2e38}};
+    noise source = {2};
+    for (size_t order = 0; order < 2; order++) {
+        buffer x = input_bytes(n * sizeof(float), 0);
+        for (size_t at = 0; at < n; at++)
+            noise_floats(&source, 1, x.f + at, sizes[order][at / GP_NORM_BLOCK]);
+        norms_agree(kernels, n, x.f);
+        CLOSE(x);
+    }
+}
+
+static void test_norms_not_finite(const gp_kernels *kernels)
+{
+    const size_t n = 2 * GP_NORM_BLOCK + 5, places[] = {0, 7, GP_NORM_BLOCK - 1, GP_NORM_BLOCK, 2 * GP_NORM_BLOCK + 4};
+    noise source = {3};
+    buffer x = input_floats(&source, n, 1, 1.0);
+    for (size_t p = 0; p < 5; p++) {
+        float good = x.f[places[p]];
+        for (size_t t = 0; t < NORM_TYPES; t++) {
+            x.f[places[p]] = -INFINITY;
+            CHECK(gp_norm(kernels, n, x.f, norm_types[t]) == INFINITY);
+            x.f[places[p]] = NAN;
+            CHECK(isnan(gp_norm(kernels, n, x.f, norm_types[t])));
+            x.f[places[(p + 1) % 5]] = INFINITY; /* beside an infinity, before or after: still NaN */
+            CHECK(isnan(gp_norm(kernels, n, x.f, norm_types[t])));
+            x.f[places[(p + 1) % 5]] = 0.5f;
+        }
+        x.f[places[p]] = good;
+    }
+    CLOSE(x);
+}
+
+static void test_scale_factor(void)
+{
+    CHECK(gp_clip_scale(0.0, 1.0) == 1.0 && gp_clip_scale(1.0, 1.0) == 1.0);
+    CHECK(gp_clip_scale(nextafter(1.0, 2.0), 1.0) < 1.0);
+    CHECK_NEAR(gp_clip_scale(4.0, 1.0), 1.0 / 4.000001, 1e-15);
+    CHECK_NEAR(gp_clip_scale(1e300, 1.0), 1e-300, 1e-312);
+    CHECK(gp_clip_scale(1e300, 1e-300) >= 0.0);
+    CHECK(gp_clip_scale(5.0, INFINITY) == 1.0);
+    CHECK(gp_clip_scale(INFINITY, 1.0) == 1.0 && gp_clip_scale(NAN, 1.0) == 1.0); /* the caller looks at the norm */
+    noise source = {4};
+    for (int i = 0; i < 1000; i++) {
+        double norm = exp(100.0 * noise_unit(&source) - 50.0), limit = exp(100.0 * noise_unit(&source) - 50.0);
+        double scale = gp_clip_scale(norm, limit);
+        CHECK(scale > 0.0 && scale <= 1.0 && norm * scale <= limit * (1.0 + 1e-15));
+        CHECK((scale == 1.0) == (norm <= limit));
+    }
+}
+
+/* Scaled by its factor, a vector's norm is at the limit, and never above by more than rounding. */
+static void test_clipped_norm(const gp_kernels *kernels)
+{
+    static const double sizes[] = {1.0, 3e38, 1e-3};
+    noise source = {5};
+    for (size_t s = 0; s < 3; s++)
+        for (size_t t = 0; t < NORM_TYPES; t++) {
+            buffer x = inout_floats(&source, 1000, 1, sizes[s]);
+            double norm = gp_norm(kernels, 1000, x.f, norm_types[t]), limit = norm / 3.0;
+            gp_scale(kernels, 1000, x.f, (float)gp_clip_scale(norm, limit));
+            double after = gp_norm(kernels, 1000, x.f, norm_types[t]);
+            CHECK(after <= limit * (1.0 + 2e-7));
+            CHECK(after >= limit * (1.0 - 2e-7) - 1e-6);
+            CLOSE(x);
+        }
+}
+
+static void test_clamp_and_mask(const gp_kernels *kernels)
+{
+    float x[6] = {-2.0f, 0.25f, NAN, INFINITY, -INFINITY, 1.0f};
+    const float expected[6] = {-0.5f, 0.25f, NAN, 0.5f, -0.5f, 0.5f}, masked[6] = {0, 0.25f, 0, 0, -0.5f, 0.5f};
+    const uint8_t mask[6] = {0, 1, 0, 0, 1, 1};
+    gp_clamp(kernels, 6, x, 0.5f);
+    CHECK_FLOATS_NEAR(6, x, expected, 0.0, 0.0);
+    gp_mask_apply(kernels, 6, mask, x);
+    CHECK_BYTES_EQUAL(sizeof x, x, masked);
+}
+
+int main(void)
+{
+    OVER_INSTRUCTION_SETS(test_norms);
+    OVER_INSTRUCTION_SETS(test_norms_of_mixed_sizes);
+    OVER_INSTRUCTION_SETS(test_norms_not_finite);
+    test_scale_factor();
+    OVER_INSTRUCTION_SETS(test_clipped_norm);
+    OVER_INSTRUCTION_SETS(test_clamp_and_mask);
+    return check_summary();
+}

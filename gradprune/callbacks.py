@@ -1,0 +1,283 @@
+"""Hooks into training: stop early, keep the best, write checkpoints and logs.
+
+A callback overrides the hooks it wants. ``on_step_end`` is called only for callbacks that override
+it, so the others cost nothing.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.checks import not_negative, whole
+from gradprune.files import save
+
+if TYPE_CHECKING:
+    from gradprune.model import Model
+    from gradprune.optimizers import StepInfo
+
+__all__ = ["CSVLogger", "Callback", "Checkpoint", "Context", "EarlyStopping"]
+
+
+class Context:
+    """What a callback is told, and how it answers.
+
+    Attributes:
+        model: the model in training.
+        epoch: epochs the model has completed, earlier runs included.
+        epochs: how many this run was asked for.
+        step: steps of this run.
+        logs: the row of the epoch that just ended, see ``History.epochs``; what a callback adds
+            is recorded with it. Empty before the first.
+        loss, info: for ``on_step_end``: mean loss of the step, and what it did.
+        validated: whether there is validation data.
+        stopped: whether ``stop`` was called.
+    """
+
+    def __init__(self, model: Model, *, epochs: int, validated: bool) -> None:
+        self.model = model
+        self.epochs = epochs
+        self.validated = validated
+        self.step = 0
+        self.logs: dict[str, float] = {}
+        self.loss = math.nan
+        self.info: StepInfo | None = None
+        self.stopped = False
+
+    @property
+    def epoch(self) -> int:
+        """Epochs the model has completed."""
+        return self.model.epoch
+
+    def stop(self) -> None:
+        """End training after this epoch; from ``on_step_end`` after this step.
+
+        An epoch that is left early is not counted.
+        """
+        self.stopped = True
+
+
+class Callback:
+    """Hooks called by ``fit``; override what is needed.
+
+    >>> class Stop(Callback):
+    ...     def on_epoch_end(self, context):
+    ...         if context.logs["loss"] < 0.1:
+    ...             context.stop()
+    """
+
+    def on_train_begin(self, context: Context) -> None:
+        """Before the first epoch."""
+
+    def on_epoch_begin(self, context: Context) -> None:
+        """Before an epoch."""
+
+    def on_step_end(self, context: Context) -> None:
+        """After a step and its pruning; called only where overridden."""
+
+    def on_epoch_end(self, context: Context) -> None:
+        """After an epoch and its validation."""
+
+    def on_train_end(self, context: Context) -> None:
+        """After the last epoch; not after an error or Ctrl-C."""
+
+
+class _Monitor:
+    """Compares a number of the logs with the best so far."""
+
+    def __init__(self, name: str, mode: str, min_delta: SupportsFloat = 0.0) -> None:
+        if mode not in {"auto", "min", "max"}:
+            raise ValueError(f'mode must be "auto", "min" or "max", got {mode!r}')
+        if not isinstance(name, str):
+            raise TypeError(f'monitor must be a name such as "val_loss", got {name!r}')
+        self.name = name
+        self.min_delta = not_negative("min_delta", min_delta)
+        self.maximize = mode == "max" or (mode == "auto" and name.endswith("accuracy"))
+        self.best = math.nan
+
+    def start(self, context: Context) -> None:
+        """Forget the best; refuse at once what can only fail after the first epoch."""
+        self.best = math.nan
+        if self.name.startswith("val_") and not context.validated:
+            raise ValueError(f"monitoring {self.name!r} needs validation_data")
+
+    def improved(self, context: Context) -> bool:
+        """Whether it is better than the best by more than min_delta; it is then the best."""
+        if self.name not in context.logs:
+            raise ValueError(f"there is no {self.name!r} to monitor, only {list(context.logs)}")
+        value = context.logs[self.name]
+        gain = value - self.best if self.maximize else self.best - value
+        if math.isnan(value) or gain <= self.min_delta:
+            return False
+        self.best = value  # the first number, too: its gain is NaN
+        return True
+
+
+class EarlyStopping(Callback):
+    """Stop when a number has not improved for ``patience`` epochs.
+
+    With ``restore_best`` the parameters of the best epoch come back at the end, and the masks with
+    them: weights that were pruned after that epoch are alive again, so that the model is exactly
+    the one that was measured. When pruning by schedule the first, dense epochs are often the
+    best; give ``start`` the epoch from which the sparsity is the final one. Moments and counters
+    of the optimizer stay as they are at the end.
+
+    Args:
+        monitor: a name in ``context.logs``.
+        patience: epochs without improvement, at least 1.
+        min_delta: what counts as an improvement is larger than this.
+        mode: "min", "max", or "auto": max for accuracies, else min.
+        restore_best: see above.
+        start: ignore this many epochs of the run.
+
+    Attributes:
+        best: the best number.
+        best_epoch: ``model.epoch`` when it was reached, or None.
+        stopped_epoch: ``model.epoch`` when it stopped training, or None.
+
+    Source: Prechelt 1998, "Early Stopping - But When?".
+
+    >>> EarlyStopping("val_accuracy", patience=3).patience
+    3
+    """
+
+    def __init__(
+        self,
+        monitor: str = "val_loss",
+        *,
+        patience: SupportsIndex = 1,
+        min_delta: SupportsFloat = 0.0,
+        mode: str = "auto",
+        restore_best: bool = True,
+        start: SupportsIndex = 0,
+    ) -> None:
+        self._monitor = _Monitor(monitor, mode, min_delta)
+        self.monitor = monitor
+        self.patience = whole("patience", patience, least=1)
+        self.restore_best = restore_best
+        self.start = whole("start", start)
+        self.best_epoch: int | None = None
+        self.stopped_epoch: int | None = None
+        self._seen = self._waited = 0
+        self._params: NDArray[np.float32] | None = None
+        self._mask: NDArray[np.uint8] | None = None
+
+    @property
+    def best(self) -> float:
+        """The best number so far, NaN before the first."""
+        return self._monitor.best
+
+    def on_train_begin(self, context: Context) -> None:
+        """Start anew."""
+        self._monitor.start(context)
+        self.best_epoch = self.stopped_epoch = None
+        self._seen = self._waited = 0
+        self._params = self._mask = None
+
+    def on_epoch_end(self, context: Context) -> None:
+        """Compare, remember, maybe stop."""
+        self._seen += 1
+        if self._seen <= self.start:
+            return
+        if self._monitor.improved(context):
+            self._waited = 0
+            self.best_epoch = context.epoch
+            if self.restore_best:
+                self._params = context.model.arena.params.copy()
+                self._mask = context.model.arena.mask.copy()
+            return
+        self._waited += 1
+        if self._waited >= self.patience:
+            self.stopped_epoch = context.epoch
+            context.stop()
+
+    def on_train_end(self, context: Context) -> None:
+        """Bring the best back."""
+        if self._params is None or self._mask is None or self.best_epoch == context.epoch:
+            return
+        arena = context.model.arena
+        arena.set_flat_mask(self._mask)  # first, or it would zero what is revived
+        arena.params[:] = self._params
+        self._params = self._mask = None
+
+
+class Checkpoint(Callback):
+    """Save the model after epochs, atomically: the file is always whole.
+
+    Args:
+        path: the file; it is replaced each time.
+        monitor: None saves always, a name in ``context.logs`` only when it is the best so far.
+        every: look only every so many epochs.
+        mode: "min", "max", or "auto": max for accuracies, else min.
+
+    >>> Checkpoint("model.safetensors", every=5).every
+    5
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        monitor: str | None = None,
+        every: SupportsIndex = 1,
+        mode: str = "auto",
+    ) -> None:
+        self.path = Path(path)
+        self.monitor = monitor
+        self.every = whole("every", every, least=1)
+        self._monitor = None if monitor is None else _Monitor(monitor, mode)
+        self._seen = 0
+
+    def on_train_begin(self, context: Context) -> None:
+        """Start anew."""
+        self._seen = 0
+        if self._monitor is not None:
+            self._monitor.start(context)
+
+    def on_epoch_end(self, context: Context) -> None:
+        """Maybe save."""
+        self._seen += 1
+        if self._seen % self.every == 0 and (
+            self._monitor is None or self._monitor.improved(context)
+        ):
+            save(context.model, self.path)
+
+
+class CSVLogger(Callback):
+    """Write the row of each epoch to a CSV file, at once.
+
+    Args:
+        path: the file.
+        append: go on with a file that exists, under its heading, instead of replacing it.
+
+    >>> CSVLogger("log.csv", append=True).append
+    True
+    """
+
+    def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
+        self.path = Path(path)
+        self.append = append
+        self._columns: list[str] = []
+
+    def on_train_begin(self, context: Context) -> None:
+        """Replace the file, or read its heading."""
+        self._columns = []
+        if self.append and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self._columns = next(csv.reader(file), [])
+        else:
+            self.path.write_text("", encoding="utf-8")
+
+    def on_epoch_end(self, context: Context) -> None:
+        """Add a row; numbers are written exactly."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            if not self._columns:
+                self._columns = list(context.logs)
+                csv.writer(file).writerow(self._columns)
+            csv.DictWriter(file, self._columns, extrasaction="ignore").writerow(context.logs)

@@ -1,0 +1,385 @@
+"""Files: a model with everything it needs to go on, in the safetensors format.
+
+Tensors: every parameter under its name, its mask as ``mask.<name>`` (uint8), the optimizer's
+moments as ``optimizer.moment<i>`` and the pruner's statistics as ``pruner.<name>``. All else is
+one JSON text in the metadata, under the key "gradprune": settings of layers, optimizer and pruner
+as {"class": name, field: value, ...}, counters, and a SHA-256 over that text and all tensors.
+
+A file is data. Classes are looked up in a list written here, nothing is ever unpickled or imported
+by name, and nothing is allocated before the sizes are known to fit what the file holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune import _core
+from gradprune.checks import seed_number, whole
+from gradprune.clipping import ClipNorm, ClipNormPerLayer, ClipNormPerParameter, ClipValue
+from gradprune.errors import FileFormatError
+from gradprune.guards import Raise, Skip
+from gradprune.initializers import Glorot, He, Orthogonal
+from gradprune.layers import Activation, Dense, Dropout, Layer
+from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from gradprune.pruning.criteria import (
+    Gradient,
+    GradientDecomposition,
+    Magnitude,
+    Random,
+    Taylor,
+)
+from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
+from gradprune.pruning.scopes import GlobalScope, LayerScope
+
+if TYPE_CHECKING:
+    from gradprune.model import Model
+
+__all__ = ["load", "save", "write_atomically"]
+
+Tensors = dict[str, NDArray[Any]]
+_Model = TypeVar("_Model", bound="Model")
+
+_FORMAT = 1
+_KEY = "gradprune"
+_MOST = 2**63  # counters are below
+_WIDE = 2**20  # features that a file may ask for without holding a weight for each
+
+_OPTIMIZERS: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD, Adam, AdamW, RMSprop)}
+_SETTINGS: dict[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in (
+        Activation,
+        Dense,
+        Dropout,
+        Glorot,
+        He,
+        Orthogonal,
+        ClipNorm,
+        ClipNormPerLayer,
+        ClipNormPerParameter,
+        ClipValue,
+        Raise,
+        Skip,
+        ConstantLR,
+        CosineLR,
+        StepLR,
+        WarmupLR,
+        Gradient,
+        GradientDecomposition,
+        Magnitude,
+        Random,
+        Taylor,
+        Cubic,
+        Iterative,
+        Linear,
+        OneShot,
+        Polynomial,
+        GlobalScope,
+        LayerScope,
+    )
+}
+
+
+# ---- writing -----------------------------------------------------------------------------------
+
+
+def save(model: Model, path: str | os.PathLike[str]) -> None:
+    """Write a model to a file; see ``Model.save``."""
+    tensors = _tensors(model)
+    write_atomically(path, _seal(_describe(model), tensors))
+
+
+def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file such that there is the old one or the new one, never a part of either.
+
+    The bytes go to a temporary name in the same folder, to the disk, and then the name changes.
+    Whatever happens before that leaves the old file alone and no temporary behind.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # of a symbolic link, the file it points to
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = os.fspath(path), None  # the name the caller knows
+        raise
+    with contextlib.suppress(OSError):  # not every file system does this for a folder
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def _tensors(model: Model) -> Tensors:
+    """Every array of a model, by its name in the file."""
+    tensors: Tensors = dict(model.parameters)
+    tensors |= {f"mask.{name}": mask.view(np.uint8) for name, mask in model.masks.items()}
+    if model.optimizer is not None:
+        for i, moment in enumerate(model.optimizer.moments):
+            tensors[f"optimizer.moment{i}"] = moment
+    if model.pruner is not None:
+        tensors |= {f"pruner.{name}": array for name, array in model.pruner.tensors().items()}
+    return tensors
+
+
+def _describe(model: Model) -> dict[str, Any]:
+    """All of a model that is not an array."""
+    optimizer, pruner = model.optimizer, model.pruner
+    if optimizer is not None and _OPTIMIZERS.get(type(optimizer).__name__) is not type(optimizer):
+        raise TypeError(f"cannot save an optimizer of class {type(optimizer).__name__}")
+    return {
+        "format": _FORMAT,
+        "version": _core.version,
+        "model": {
+            "layers": _encode(model.layers),
+            "input_shape": _encode(model.input_shape),
+            "seed": model.seed,
+            "epoch": model.epoch,
+            "forward_count": model.forward_count,
+            "last_loss": _encode(model.last_loss),
+        },
+        "optimizer": None
+        if optimizer is None
+        else {
+            "class": type(optimizer).__name__,
+            "settings": {key: _encode(value) for key, value in optimizer.settings().items()},
+            "clip": _encode(optimizer.clip),
+            "guard": _encode(optimizer.guard),
+            "state": optimizer.state(),
+        },
+        "pruner": None
+        if pruner is None
+        else {
+            "settings": {
+                "criterion": _encode(pruner.criterion),
+                "scope": _encode(pruner.scope),
+                "schedule": _encode(pruner.schedule),
+                "exclude": _encode(pruner.exclude),
+                "seed": pruner.seed,
+            },
+            "state": pruner.state(),
+        },
+    }
+
+
+def _encode(value: Any) -> Any:
+    """A setting for JSON."""
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, np.generic):
+        return _encode(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"class": "float", "value": repr(value)}
+    if isinstance(value, tuple | list):
+        return [_encode(item) for item in value]
+    name = type(value).__name__
+    if _SETTINGS.get(name) is type(value):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return {"class": name, **{key: _encode(item) for key, item in fields.items()}}
+    raise TypeError(f"cannot save {value!r}: a file holds only classes of gradprune itself")
+
+
+def _digest(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
+    """SHA-256 over the description and every tensor's name, type, shape and bytes."""
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
+    for name in sorted(tensors):
+        array = tensors[name]
+        digest.update(json.dumps([name, array.dtype.str, array.shape]).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def _seal(content: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """The bytes of a file."""
+    from safetensors.numpy import save as serialize
+
+    text = json.dumps({**content, "sha256": _digest(content, tensors)}, sort_keys=True)
+    # One key, since safetensors writes several in a random order; this way a model that is saved
+    # twice gives the same bytes.
+    data: bytes = serialize(tensors, metadata={_KEY: text})
+    return data
+
+
+# ---- reading -----------------------------------------------------------------------------------
+
+
+def load(path: str | os.PathLike[str], factory: Callable[..., _Model]) -> _Model:
+    """Read what ``save`` wrote; see ``gradprune.load``.
+
+    Args:
+        path: the file.
+        factory: called with layers, input_shape and seed; makes the model to be filled.
+    """
+    data = Path(path).read_bytes()
+    try:
+        content, tensors = _open(data)
+        return _build(content, tensors, factory, len(data))
+    except FileFormatError as error:
+        raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+    except MemoryError:
+        raise
+    except Exception as error:  # whatever a hostile description makes a constructor say
+        raise FileFormatError(f"{os.fspath(path)}: damaged description: {error!r}") from error
+
+
+def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
+    """Description and tensors of a file whose hash is right."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load as deserialize
+
+    try:
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        text = header.get("__metadata__", {}).get(_KEY)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise FileFormatError("truncated, or not a safetensors file") from error
+    if text is None:
+        raise FileFormatError("a safetensors file, but not one of gradprune's")
+    content = json.loads(text)
+    if content["format"] != _FORMAT:
+        raise FileFormatError(
+            f"format {content['format']!r} is not the one this gradprune {_core.version} reads, "
+            f"{_FORMAT}"
+        )
+    try:
+        tensors: Tensors = deserialize(data)
+    except SafetensorError as error:
+        raise FileFormatError(f"truncated or damaged: {error}") from error
+    stated = content.pop("sha256")
+    if stated != _digest(content, tensors):
+        raise FileFormatError("damaged: the contents do not match their SHA-256")
+    return content, tensors
+
+
+def _build(
+    content: dict[str, Any], tensors: Tensors, factory: Callable[..., _Model], nbytes: int
+) -> _Model:
+    """The model of a description; tensors must be exactly its own."""
+    described = content["model"]
+    layers, input_shape = _decode(described["layers"]), _decode(described["input_shape"])
+    _check_sizes(layers, input_shape, tensors, nbytes)
+    model = factory(layers, input_shape, seed=seed_number(described["seed"]))
+    if content["optimizer"] is not None:
+        _build_optimizer(model, content["optimizer"])
+    if content["pruner"] is not None:
+        _build_pruner(model, content["pruner"], tensors)
+
+    wanted = _tensors(model)
+    if tensors.keys() != wanted.keys():
+        missing, extra = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
+        raise FileFormatError(f"tensors missing: {missing}, unexpected: {extra}")
+    for name, array in wanted.items():
+        _take(tensors, name, array.dtype, array.shape)
+
+    for name in model.masks:
+        if tensors[f"mask.{name}"].max(initial=0) > 1:
+            raise FileFormatError(f"the mask of {name} holds something else than 0 and 1")
+    model.set_masks({name: tensors[f"mask.{name}"] for name in model.masks})
+    for name, view in model.parameters.items():
+        view[...] = tensors[name]
+    if model.optimizer is not None:
+        for i, moment in enumerate(model.optimizer.moments):
+            moment[...] = tensors[f"optimizer.moment{i}"]
+        model.optimizer.load_state(_counters(content["optimizer"]["state"]))
+    model.arena.enforce_masks()
+    model.epoch = _counter("epoch", described["epoch"])
+    model.forward_count = _counter("forward_count", described["forward_count"])
+    model.last_loss = float(_decode(described["last_loss"]))
+    return model
+
+
+def _build_optimizer(model: Model, described: dict[str, Any]) -> None:
+    """An optimizer as described; it makes itself the model's."""
+    name = described["class"]
+    if name not in _OPTIMIZERS:
+        raise FileFormatError(f"unknown optimizer {name!r}")
+    settings = {key: _decode(value) for key, value in described["settings"].items()}
+    clip, guard = _decode(described["clip"]), _decode(described["guard"])
+    _OPTIMIZERS[name](model, **settings, clip=clip, guard=guard)
+
+
+def _build_pruner(model: Model, described: dict[str, Any], tensors: Tensors) -> None:
+    """A pruner as described; it makes itself the model's. It knows which tensors it needs."""
+    settings = {key: _decode(value) for key, value in described["settings"].items()}
+    own = {
+        name.removeprefix("pruner."): array
+        for name, array in tensors.items()
+        if name.startswith("pruner.")
+    }
+    Pruner(model, **settings).load_state(_counters(described["state"]), own)
+
+
+def _check_sizes(
+    layers: tuple[Layer, ...], input_shape: tuple[int, ...], tensors: Tensors, nbytes: int
+) -> None:
+    """Refuse an architecture that is larger than the file before memory is asked for."""
+    width = math.prod(input_shape)
+    if width > max(_WIDE, nbytes):
+        raise FileFormatError(f"{width} input features are more than a file of {nbytes} bytes has")
+    for layer in layers:
+        for parameter in layer.tensors(width):
+            name = f"{layer.name}.{parameter.role}"
+            _take(tensors, name, np.dtype(np.float32), parameter.shape)
+        width = layer.outputs(width)
+
+
+def _take(
+    tensors: Tensors, name: str, dtype: np.dtype[Any], shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """The tensor, which must be of this type and shape."""
+    if name not in tensors:
+        raise FileFormatError(f"tensor {name} is missing")
+    array = tensors[name]
+    if array.dtype != dtype or array.shape != shape:
+        raise FileFormatError(
+            f"tensor {name} must be {dtype} {shape}, got {array.dtype} {array.shape}"
+        )
+    return array
+
+
+def _decode(value: Any) -> Any:
+    """The setting that ``_encode`` wrote."""
+    if isinstance(value, list):
+        return tuple(_decode(item) for item in value)
+    if not isinstance(value, dict):
+        return value
+    fields = dict(value)
+    name = fields.pop("class")
+    if name == "float":
+        return float(fields["value"])
+    if name not in _SETTINGS:
+        raise FileFormatError(f"unknown class {name!r}")
+    return _SETTINGS[name](**{key: _decode(item) for key, item in fields.items()})
+
+
+def _counter(name: str, value: Any) -> int:
+    number = whole(name, value)
+    if number >= _MOST:
+        raise FileFormatError(f"{name} is {number}")
+    return number
+
+
+def _counters(state: dict[str, Any]) -> dict[str, int]:
+    return {name: _counter(name, value) for name, value in state.items()}

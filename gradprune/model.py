@@ -1,0 +1,213 @@
+"""The model: a network that can be trained, measured, saved and summed up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, SupportsIndex
+
+from numpy.typing import ArrayLike
+
+from gradprune import files, training
+from gradprune.callbacks import Callback
+from gradprune.history import History
+from gradprune.layers import Layer
+from gradprune.network import Network
+from gradprune.optimizers import Optimizer
+from gradprune.summary import Summary, summarize
+from gradprune.training import Evaluation
+
+if TYPE_CHECKING:
+    from gradprune.pruning.pruner import Pruner
+
+__all__ = ["Model", "load"]
+
+
+class Model(Network):
+    """A sequence of layers that can be trained, clipped and pruned.
+
+    Args:
+        layers: ``Dense``, ``Activation``, ``Dropout``.
+        input_shape: features of a sample, or its shape; a shape is flattened.
+        seed: of initial weights and dropout, 0 <= seed < 2**64.
+
+    Attributes:
+        layers, parameters, gradients, masks, sparsity: see ``Network``.
+        optimizer: the last optimizer made for this model, or None.
+        pruner: the last pruner made for this model, or None.
+        history: of the last ``fit``, also of one that failed or was interrupted, or None.
+        epoch: epochs trained so far, by every ``fit``; saved with the model.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(8, activation="tanh"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> list(model.parameters)
+    ['dense0.weight', 'dense0.bias', 'dense1.weight', 'dense1.bias']
+    """
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        input_shape: SupportsIndex | Sequence[int],
+        *,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(layers, input_shape, seed=seed)
+        self.pruner: Pruner | None = None
+        self.history: History | None = None
+        self.epoch = 0
+
+    def fit(
+        self,
+        x: ArrayLike,
+        y: ArrayLike,
+        *,
+        optimizer: Optimizer | None = None,
+        loss: str = "cross_entropy",
+        epochs: SupportsIndex = 1,
+        batch_size: SupportsIndex = 32,
+        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        pruner: training.Steps | None = None,
+        callbacks: Sequence[Callback] = (),
+        verbose: int = 1,
+        shuffle: bool = True,
+        seed: int = 0,
+    ) -> History:
+        """Train for some epochs.
+
+        The order of the samples in epoch e is a function of (seed, e) alone, with e counted in
+        ``model.epoch``: two calls for 3 epochs give the same bits as one for 6, also with a saved
+        and loaded model in between.
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite; converted once.
+            y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
+                if there is one output.
+            optimizer: made for this model; None: ``model.optimizer``.
+            loss: "cross_entropy", "mse" or "bce".
+            epochs: passes over the data, at least 1.
+            batch_size: samples a step; the last step of an epoch takes what is left.
+            validation_data: (x, y) to measure after each epoch.
+            pruner: its ``step()`` is called after each step; a loaded model's is
+                ``model.pruner``.
+            callbacks: ``Callback`` objects, called in this order.
+            verbose: 0 silent, 1 a progress bar where there is a terminal or notebook, 2 a line an
+                epoch.
+            shuffle: take the samples in a new order each epoch, else as they are.
+            seed: of that order, 0 <= seed < 2**64.
+
+        Returns:
+            The numbers of each epoch and step, also kept in ``model.history``.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above; nothing is changed.
+            NonFiniteError: a loss or gradient is not finite and the optimizer's guard raises.
+            KeyboardInterrupt: Ctrl-C, after the step in flight. Then and after any other error
+                model, optimizer and pruner are whole, after the last complete step; an epoch left
+                in its middle is not counted, and the next ``fit`` takes it from its start.
+
+        >>> import numpy as np
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(1)], input_shape=1, seed=0)
+        >>> optimizer = gp.SGD(model, lr=0.1)
+        >>> x = np.linspace(-1, 1, 50).reshape(50, 1)
+        >>> history = model.fit(
+        ...     x, 2 * x + 1, optimizer=optimizer, loss="mse", epochs=100, verbose=0
+        ... )
+        >>> model.parameters["dense0.weight"].round(3).tolist()
+        [[2.0]]
+        """
+        return training.fit(
+            self,
+            x,
+            y,
+            optimizer=optimizer,
+            loss=loss,
+            epochs=epochs,
+            batch_size=batch_size,
+            validation_data=validation_data,
+            pruner=pruner,
+            callbacks=callbacks,
+            verbose=verbose,
+            shuffle=shuffle,
+            seed=seed,
+        )
+
+    def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy") -> Evaluation:
+        """Measure on data, without dropout; nothing is changed.
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite.
+            y: targets, as for ``fit``.
+            loss: "cross_entropy", "mse" or "bce".
+
+        Returns:
+            "loss", the mean with the layers' penalties; for cross_entropy also "accuracy", and
+            "precision" and "recall", (outputs,) float64, 0 for a class that was never predicted
+            or has no sample.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2)], input_shape=2, seed=0)
+        >>> model.parameters["dense0.weight"][:] = [[1, 0], [0, 1]]
+        >>> metrics = model.evaluate([[1, 0], [0, 1], [2, 1]], [0, 1, 1])
+        >>> metrics["recall"].tolist()
+        [1.0, 0.5]
+        """
+        return training.evaluate(self, x, y, loss=loss)
+
+    def summary(self) -> Summary:
+        """Layers, parameters, kept weights, multiplications and bytes; ``print`` shows a table.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4)
+        >>> print(model.summary())
+        layer   type         outputs  parameters  kept  MACs  effective  bytes  non-zero  kernel
+        dense0  Dense, relu        3          15    15    12         12     60        48  dense
+        dense1  Dense              2           8     8     6          6     32        24  dense
+        ----------------------------------------------------------------------------------------
+        total                      2          23    23    18         18     92        72
+        sparsity 0.00%
+        """
+        return summarize(self)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything to a safetensors file: a loaded model trains on with the same bits.
+
+        Layers, weights, masks, the optimizer with its moments, clip, guard and schedule, the
+        pruner with its statistics, and all counters are in it; gradients and history are not.
+        The file is replaced as a whole or, on an error, left as it was.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: the file cannot be written.
+            TypeError: something is of a class of your own, which ``load`` could not make again.
+        """
+        files.save(self, path)
+
+
+def load(path: str | os.PathLike[str]) -> Model:
+    """Read what ``Model.save`` wrote.
+
+    The file is checked first: format, SHA-256, architecture, names, shapes and types. Nothing in
+    it is executed. To go on training: ``model.fit(x, y, pruner=model.pruner, ...)``.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A model of the same bits, with ``optimizer`` and ``pruner``.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: it is damaged, truncated or of another kind.
+
+    >>> import gradprune as gp
+    >>> gp.Model([gp.Dense(2)], input_shape=3, seed=7).save("model.safetensors")
+    >>> gp.load("model.safetensors").seed
+    7
+    """
+    return files.load(path, Model)

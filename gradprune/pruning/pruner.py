@@ -1,0 +1,642 @@
+"""The pruner: scores, budget and mask in one transaction.
+
+The complete new mask is computed first and then set in one call, in which weights, gradients and
+moments follow; a call that fails leaves everything as it was. Budgets are exact, and the report
+says what was asked for, what was done, and what was left out and why.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, SupportsFloat, SupportsIndex, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core, checks
+from gradprune.arena import Arena, Tensor
+from gradprune.batching import batches
+from gradprune.errors import NonFiniteError
+from gradprune.pruning.criteria import Criterion, Decomposition, GradientDecomposition
+from gradprune.pruning.schedules import Schedule
+from gradprune.pruning.scopes import LayerCount, Scope, get_scope
+from gradprune.pruning.statistics import Statistics
+from gradprune.selection import topk_mask
+
+__all__ = ["LayerReport", "PruneReport", "Pruner"]
+
+_DRAW_STREAMS = 1 << 62  # apart from the streams of initial weights, dropout and shuffling
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+_T = TypeVar("_T", bound=np.generic)
+
+
+class Prunable(Protocol):
+    """What a pruner needs of a network."""
+
+    arena: Arena
+    pruner: Pruner | None
+    last_loss: float
+    forward_count: int
+
+    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float: ...
+    def find_fault(self) -> NonFiniteError: ...
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One parameter after a pruning event."""
+
+    kept: int
+    total: int
+    removed_now: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of its weights that is removed."""
+        return (self.total - self.kept) / self.total
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What was asked for and what was done. Counts are of the weights the pruner covers.
+
+    Attributes:
+        requested: the sparsity asked for; for ``count``, ``fraction`` and ``threshold`` the one
+            that they amount to.
+        removed, kept, total: weights, those removed earlier included.
+        per_layer: name of a pruned parameter, as in ``model.masks``, to its ``LayerReport``.
+        skipped: name of a parameter that was left alone or not pruned as asked, to the reason.
+        notes: whatever else is worth knowing, such as why achieved is not requested.
+    """
+
+    requested: float
+    removed: int
+    kept: int
+    total: int
+    per_layer: Mapping[str, LayerReport]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def achieved(self) -> float:
+        """The sparsity there is now: removed / total."""
+        return self.removed / self.total
+
+    @property
+    def removed_now(self) -> int:
+        """Weights removed by this event."""
+        return sum(layer.removed_now for layer in self.per_layer.values())
+
+    def __str__(self) -> str:
+        rows = [("parameter", "total", "kept", "sparsity", "removed now")]
+        rows += [
+            (
+                name,
+                f"{layer.total:,}",
+                f"{layer.kept:,}",
+                f"{layer.sparsity:.2%}",
+                f"{layer.removed_now:,}",
+            )
+            for name, layer in self.per_layer.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
+        lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
+        for name, *cells in rows:
+            aligned = [cell.rjust(n) for cell, n in zip(cells, widths[1:], strict=True)]
+            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+class _Layer(NamedTuple):
+    """A covered parameter and its place among the covered weights."""
+
+    tensor: Tensor
+    place: slice
+
+
+class _Choice(NamedTuple):
+    """A new mask of the covered weights and how it came about."""
+
+    keep: Flags
+    requested: float
+    skipped: dict[str, str]
+    notes: tuple[str, ...] = ()
+
+
+_PROTECTED = "one weight protected: the parameter would have been emptied"
+
+
+class Pruner:
+    """Removes weights of a model: now, by ``prune``, or by a schedule, by ``step``.
+
+    A weight once removed never returns. No parameter is emptied: if it would be, its best weight
+    is protected and another one goes in its place.
+
+    Args:
+        model: the network to prune; ``model.pruner`` becomes this pruner.
+        criterion: which weights matter, such as ``Magnitude()`` or ``Taylor()``.
+        scope: "global" (one ranking), "layer" (the same sparsity everywhere), or a scope object.
+        schedule: which sparsity is due when; ``step`` follows it.
+        exclude: names of layers or parameters to leave alone; budgets do not count them.
+        seed: of ``Random``, 0 <= seed < 2**64.
+
+    Attributes:
+        model, criterion, scope, schedule, exclude, seed: as given, scope as an object.
+        step_count: calls of ``step``.
+        events: pruning events so far, by ``prune`` or ``step``.
+        statistics: of the gradients observed by ``step`` since the last event.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above, or nothing is left to prune.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(10, activation="relu"), gp.Dense(5)], input_shape=20, seed=0)
+    >>> pruner = gp.Pruner(model, criterion=gp.Magnitude())
+    >>> print(pruner.prune(0.9))
+    sparsity 90.00% (requested 90.00%), 25 of 250 weights kept
+    parameter      total  kept  sparsity  removed now
+    dense0.weight    200    16    92.00%          184
+    dense1.weight     50     9    82.00%           41
+    """
+
+    def __init__(
+        self,
+        model: Prunable,
+        *,
+        criterion: Criterion,
+        scope: str | Scope = "global",
+        schedule: Schedule | None = None,
+        exclude: str | Sequence[str] = (),
+        seed: SupportsIndex = 0,
+    ) -> None:
+        if not isinstance(criterion, Criterion):
+            raise TypeError(f"criterion must be a criterion such as Magnitude(), got {criterion!r}")
+        if schedule is not None and not isinstance(schedule, Schedule):
+            raise TypeError(
+                f"schedule must be a schedule such as OneShot(0.9) or None, got {schedule!r}"
+            )
+        self.model = model
+        self.criterion = criterion
+        self.scope = get_scope(scope)
+        self.schedule = schedule
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.seed = checks.seed_number(seed)
+        self.step_count = 0
+        self.events = 0
+        self._overdue = False  # an event found no gradient to go by and waits for one
+        self.statistics = Statistics.zeros(model.arena.prunable_size)
+
+        self._layers, self._excluded = _covered_layers(model.arena.tensors, self.exclude)
+        if not self._layers:
+            raise ValueError("nothing to prune: the model has no prunable weights left to cover")
+        self._total = self._layers[-1].place.stop
+        model.pruner = self
+
+    # ---- pruning -------------------------------------------------------------------------------
+
+    def prune(
+        self,
+        sparsity: SupportsFloat | None = None,
+        *,
+        count: SupportsIndex | None = None,
+        fraction: SupportsFloat | None = None,
+        threshold: SupportsFloat | None = None,
+        data: tuple[ArrayLike, ArrayLike] | None = None,
+        loss: str = "cross_entropy",
+        batch_size: int = 128,
+    ) -> PruneReport:
+        """Remove weights now, those with the lowest scores first; ties keep the lower index.
+
+        Give exactly one of the first four. n is the number of covered weights.
+
+        Args:
+            sparsity: target in [0, 1]: round(sparsity * n) weights are removed in all, earlier
+                ones included (Python's round: half to even).
+            count: remove that many more, as torch's integer amounts.
+            fraction: remove round(fraction * kept) more, as torch's float amounts; p twice leaves
+                (1-p)^2.
+            threshold: remove all with a score below; a scope has no say in it.
+            data: (x, y) to score by, for criteria that need gradients (others ignore it): one
+                pass in order, without shuffling, with dropout active as in training. Batches
+                count alike. Gradients, loss and dropout's counter of the model are restored.
+                None: score by what ``step`` has observed since the last event.
+            loss: of the pass over ``data``.
+            batch_size: samples a batch of it.
+
+        Returns:
+            What was done. ``str(report)`` is a table.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above, or the criterion needs gradients
+                and there are none; nothing is changed.
+            NonFiniteError: a score or gradient is not finite; nothing is changed.
+        """
+        amounts = {
+            "sparsity": sparsity,
+            "count": count,
+            "fraction": fraction,
+            "threshold": threshold,
+        }
+        given = [name for name, amount in amounts.items() if amount is not None]
+        if len(given) != 1:
+            raise ValueError(
+                "give exactly one of sparsity, count, fraction and threshold, "
+                f"got {' and '.join(given) or 'none'}"
+            )
+        live = self._live()
+        kept = int(np.count_nonzero(live))
+        removed = self._total - kept
+        if threshold is not None:
+            limit = checks.real("threshold", threshold)
+            statistics = self._statistics(data, loss, batch_size)
+            return self._commit(live, self._below(live, limit, statistics))
+        if sparsity is not None:
+            target = _sparsity(sparsity)
+            goal = round(target * self._total)
+        elif count is not None:
+            more = checks.whole("count", count)
+            if more > kept:
+                raise ValueError(f"count must be at most the {kept} weights kept, got {more}")
+            goal = removed + more
+            target = goal / self._total
+        else:
+            assert fraction is not None
+            goal = removed + round(checks.fraction("fraction", fraction) * kept)
+            target = goal / self._total
+        statistics = self._statistics(data, loss, batch_size)
+        return self._commit(live, self._lowest(live, goal, target, statistics))
+
+    def step(self) -> PruneReport | None:
+        """Call once after each training step: observe the gradient, prune when it is time.
+
+        Gradients are observed only if the criterion needs them, and only while there are events
+        ahead (without a schedule: always); a batch whose loss or gradient is not finite is left
+        out. If no gradient was observed since the last event, the event waits for the next step.
+
+        Returns:
+            The report of a pruning event, None at other steps.
+
+        Raises:
+            NonFiniteError: as ``prune``; nothing is changed, the step is not counted.
+        """
+        step = self.step_count + 1
+        schedule = self.schedule
+        due = self._overdue or (schedule is not None and schedule.is_event(step))
+        ahead = schedule is None or step <= schedule.last_event
+        needs = self.criterion.needs_gradients
+        # A copy, so that an event that fails leaves no trace.
+        statistics = self.statistics.copy() if due and needs else self.statistics
+        if needs and (due or ahead):
+            self._observe(statistics)
+
+        report = None
+        if due and schedule is not None:
+            waits = needs and statistics.count == 0
+            if not waits:
+                live = self._live()
+                target = schedule.sparsity_at(step)
+                goal = round(target * self._total)
+                report = self._commit(live, self._lowest(live, goal, target, statistics))
+            self._overdue = waits
+        self.step_count = step
+        return report
+
+    def decomposition(
+        self,
+        *,
+        data: tuple[ArrayLike, ArrayLike] | None = None,
+        loss: str = "cross_entropy",
+        batch_size: int = 128,
+    ) -> dict[str, Decomposition]:
+        """The parts of the gradient decomposition of every covered parameter, for plots.
+
+        Args:
+            data: (x, y) as for ``prune``, whatever the criterion; None: what ``step`` observed.
+            loss: of the pass over ``data``.
+            batch_size: samples a batch of it.
+
+        Returns:
+            Parameter name to signal, curvature, snr and importance, each of its shape; 0 where
+            the weight is removed.
+
+        Raises:
+            ValueError: no data given and no gradients observed.
+            NonFiniteError: a gradient of the data is not finite.
+        """
+        if data is None and self.statistics.count == 0:
+            raise ValueError(_no_gradients("the decomposition"))
+        statistics = self.statistics if data is None else self._measure(data, loss, batch_size)
+        live = self._live()
+        with np.errstate(over="ignore", invalid="ignore"):
+            parts = GradientDecomposition().decompose(*self._visible(statistics))
+        for part in parts:
+            part[~live] = 0.0
+        return {
+            tensor.name: Decomposition(*(part[place].reshape(tensor.shape) for part in parts))
+            for tensor, place in self._layers
+        }
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def state(self) -> dict[str, int]:
+        """Counters for a checkpoint."""
+        return {
+            "step_count": self.step_count,
+            "events": self.events,
+            "overdue": int(self._overdue),
+            "observed": self.statistics.count,
+        }
+
+    def tensors(self) -> dict[str, Floats]:
+        """Arrays for a checkpoint, (n_prunable,) each; none if the criterion needs no gradients."""
+        if not self.criterion.needs_gradients:
+            return {}
+        statistics = self.statistics.copy()
+        return {"mean": statistics.mean, "mean_square": statistics.mean_square}
+
+    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, Floats]) -> None:
+        """Counters and arrays from a checkpoint; all or, on an error, nothing.
+
+        Args:
+            state: as ``state()`` gave it.
+            tensors: as ``tensors()`` gave them.
+
+        Raises:
+            ValueError: something is missing or of the wrong shape.
+        """
+        names = list(self.state())
+        missing = [name for name in names if name not in state]
+        if missing:
+            raise ValueError(f"the pruner's state lacks {missing}")
+        step_count, events, overdue, observed = (checks.whole(n, state[n]) for n in names)
+        statistics = Statistics.zeros(self.model.arena.prunable_size)
+        statistics.count = observed
+        for name in self.tensors():
+            buffer: Floats = getattr(statistics, name)
+            got = np.shape(tensors[name]) if name in tensors else "none"
+            if got != buffer.shape:
+                raise ValueError(f"the pruner needs {name} of shape {buffer.shape}, got {got}")
+            buffer[...] = tensors[name]
+        self.step_count, self.events, self._overdue = step_count, events, bool(overdue)
+        self.statistics = statistics
+
+    # ---- covered weights -----------------------------------------------------------------------
+
+    def _cover(self, flat: NDArray[_T]) -> NDArray[_T]:
+        """The covered part of a flat buffer of the arena; a view if that is everything."""
+        arena = self.model.arena
+        if self._total == arena.prunable_size:
+            return flat[: self._total]
+        starts = [(arena.offsets[tensor.name], tensor.size) for tensor, _ in self._layers]
+        return np.concatenate([flat[start : start + size] for start, size in starts])
+
+    def _live(self) -> Flags:
+        return self._cover(self.model.arena.mask).astype(np.bool_)
+
+    def _visible(self, statistics: Statistics) -> tuple[Floats, Statistics]:
+        """Weights and statistics as criteria see them."""
+        weights = self._cover(self.model.arena.params).view()
+        weights.flags.writeable = False
+        mean, mean_square = map(self._cover, (statistics.mean, statistics.mean_square))
+        return weights, Statistics(mean, mean_square, statistics.count)
+
+    # ---- gradients -----------------------------------------------------------------------------
+
+    def _observe(self, statistics: Statistics) -> bool:
+        """Add the model's gradient if it and the loss are finite; say whether."""
+        arena = self.model.arena
+        finite = math.isfinite(self.model.last_loss) and math.isfinite(_core.norm(arena.grads, 2.0))
+        if finite:
+            statistics.add(arena.grads[: arena.prunable_size])
+        return finite
+
+    def _measure(self, data: tuple[ArrayLike, ArrayLike], loss: str, batch_size: int) -> Statistics:
+        """Statistics over one pass of the data; the model is left as it was."""
+        x_all, y_all = _pair(data)
+        statistics = Statistics.zeros(self.model.arena.prunable_size)
+        with _restored(self.model):
+            for x, y in batches(x_all, y_all, batch_size=batch_size, shuffle=False):
+                self.model.backward(x, y, loss=loss)
+                if not self._observe(statistics):
+                    raise self.model.find_fault()
+        return statistics
+
+    def _statistics(
+        self, data: tuple[ArrayLike, ArrayLike] | None, loss: str, batch_size: int
+    ) -> Statistics:
+        """What ``prune`` scores by."""
+        if not self.criterion.needs_gradients:
+            return self.statistics
+        if data is not None:
+            return self._measure(data, loss, batch_size)
+        if self.statistics.count == 0:
+            raise ValueError(_no_gradients(type(self.criterion).__name__))
+        return self.statistics
+
+    # ---- choosing ------------------------------------------------------------------------------
+
+    def _ranked(self, live: Flags, statistics: Statistics) -> Floats:
+        """Scores of the covered weights, -inf where removed."""
+
+        def draw(n: int) -> Floats:
+            return _core.uniform(n, self.seed, _DRAW_STREAMS + self.events)
+
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named below
+            scores = self.criterion.scores(*self._visible(statistics), draw)
+            scores = np.asarray(scores, np.float32)
+        if scores.shape != live.shape:
+            raise ValueError(
+                f"{type(self.criterion).__name__}.scores must return shape {live.shape}, "
+                f"got {scores.shape}"
+            )
+        bad = live & ~np.isfinite(scores)
+        if bad.any():
+            raise self._fault(int(bad.argmax()), scores)
+        return np.where(live, scores, np.float32(-np.inf))
+
+    def _fault(self, position: int, scores: Floats) -> NonFiniteError:
+        tensor, place = next(layer for layer in self._layers if position < layer.place.stop)
+        index = tuple(int(i) for i in np.unravel_index(position - place.start, tensor.shape))
+        return NonFiniteError(
+            f"pruning: the {type(self.criterion).__name__} score of "
+            f"{tensor.name}[{', '.join(map(str, index))}] is {scores[position]}",
+            phase="pruning",
+            layer=tensor.name.partition(".")[0],
+            parameter=tensor.name,
+            index=index,
+        )
+
+    def _lowest(self, live: Flags, goal: int, requested: float, statistics: Statistics) -> _Choice:
+        """Remove the lowest scores until ``goal`` weights are gone in all."""
+        counts = [_layer_count(live[place]) for _, place in self._layers]
+        removed = sum(layer.removed for layer in counts)
+        most = sum(layer.most for layer in counts)
+        notes: tuple[str, ...] = ()
+        skipped: dict[str, str] = {}
+        if goal > most:
+            reason = "every parameter keeps at least one weight"
+            notes = (f"{goal - most:,} of {goal:,} removals are impossible: {reason}",)
+            skipped = {
+                tensor.name: _PROTECTED for tensor, place in self._layers if live[place].any()
+            }
+            goal = most
+        elif goal < removed:
+            notes = (f"{removed:,} weights are already removed, more than the {goal:,} due",)
+        if goal <= removed:
+            return _Choice(live, requested, skipped, notes)
+
+        ranked = self._ranked(live, statistics)
+        keep = np.empty_like(live)
+        for layers, number in self.scope.distribute(goal, requested, counts):
+            members = self._layers[layers.start : layers.stop]
+            place = slice(members[0].place.start, members[-1].place.stop)
+            keep[place], protected = _keep(ranked, place, number, members)
+            skipped |= dict.fromkeys(protected, _PROTECTED)
+            if len(members) == 1:  # the scope has already spared a weight
+                share = round(requested * counts[layers.start].size)
+                if share > number == counts[layers.start].most:
+                    skipped[members[0].tensor.name] = _PROTECTED
+        return _Choice(keep, requested, skipped, notes)
+
+    def _below(self, live: Flags, limit: float, statistics: Statistics) -> _Choice:
+        """Remove all live scores below a limit."""
+        ranked = self._ranked(live, statistics)
+        with np.errstate(over="ignore"):
+            keep = ranked >= np.float32(limit)
+        requested = (keep.size - int(np.count_nonzero(keep))) / keep.size
+        skipped = {}
+        for tensor, place in self._layers:
+            if live[place].any() and not keep[place].any():
+                keep[place.start + int(ranked[place].argmax())] = True
+                skipped[tensor.name] = _PROTECTED
+        return _Choice(keep, requested, skipped)
+
+    def _commit(self, live: Flags, choice: _Choice) -> PruneReport:
+        """Set the mask, count the event and report it."""
+        arena = self.model.arena
+        keep = choice.keep
+        per_layer = {}
+        mask = arena.mask.copy()
+        for tensor, place in self._layers:
+            kept = int(np.count_nonzero(keep[place]))
+            removed_now = int(np.count_nonzero(live[place])) - kept
+            per_layer[tensor.name] = LayerReport(kept, tensor.size, removed_now)
+            start = arena.offsets[tensor.name]
+            mask[start : start + tensor.size] = keep[place]
+        kept = int(np.count_nonzero(keep))
+        report = PruneReport(
+            requested=float(choice.requested),
+            removed=self._total - kept,
+            kept=kept,
+            total=self._total,
+            per_layer=per_layer,
+            skipped={**dict.fromkeys(self._excluded, "excluded"), **choice.skipped},
+            notes=choice.notes,
+        )
+        arena.set_flat_mask(mask)
+        self.events += 1
+        self.statistics.reset()
+        return report
+
+
+def _keep(
+    ranked: Floats, place: slice, removed: int, layers: Sequence[_Layer]
+) -> tuple[Flags, list[str]]:
+    """The mask of some layers ranked together, and the names of those saved from emptying."""
+    scores = ranked[place]
+    count = scores.size - removed
+    saved: list[str] = []
+    while True:
+        keep = topk_mask(scores, count)
+        emptied = [
+            (tensor.name, inside)
+            for tensor, inside in _within(layers)
+            if not keep[inside].any() and not np.isneginf(scores[inside]).all()
+        ]
+        if not emptied:
+            return keep, saved
+        # Saving a layer costs the others as many weights, which can empty the next one.
+        for name, inside in emptied:
+            scores[inside.start + int(scores[inside].argmax())] = np.inf
+            saved.append(name)
+
+
+def _within(layers: Sequence[_Layer]) -> Iterator[tuple[Tensor, slice]]:
+    """Layers with their places counted from the first one."""
+    first = layers[0].place.start
+    for tensor, place in layers:
+        yield tensor, slice(place.start - first, place.stop - first)
+
+
+def _layer_count(live: Flags) -> LayerCount:
+    kept = int(np.count_nonzero(live))
+    return LayerCount(live.size, live.size - kept, live.size - min(kept, 1))
+
+
+def _covered_layers(
+    tensors: Sequence[Tensor], exclude: Sequence[str]
+) -> tuple[list[_Layer], list[str]]:
+    """Layers to cover, and names of the prunable parameters left out."""
+    names = {tensor.name for tensor in tensors}
+    known = names | {name.partition(".")[0] for name in names}
+    unknown = [name for name in exclude if name not in known]
+    if unknown:
+        raise ValueError(
+            f"exclude names {unknown}, which are neither layers with parameters nor parameters; "
+            f"known are {sorted(known)}"
+        )
+    layers: list[_Layer] = []
+    excluded = []
+    start = 0
+    for tensor in tensors:
+        if not tensor.prunable:
+            continue
+        if tensor.name in exclude or tensor.name.partition(".")[0] in exclude:
+            excluded.append(tensor.name)
+        else:
+            layers.append(_Layer(tensor, slice(start, start + tensor.size)))
+            start += tensor.size
+    return layers, excluded
+
+
+def _sparsity(value: SupportsFloat) -> float:
+    number = checks.real("sparsity", value)
+    if number > 1 and number.is_integer():
+        raise ValueError(
+            f"sparsity must be in [0, 1], got {number:g}; for {number:g} weights pass "
+            f"count={number:g}, for {number:g} % pass {number / 100:g}"
+        )
+    return checks.fraction("sparsity", number)
+
+
+def _pair(data: object) -> tuple[Any, Any]:
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data must be a pair (x, y), got {type(data).__name__}")
+    return data[0], data[1]
+
+
+def _no_gradients(who: str) -> str:
+    return (
+        f"{who} needs gradients and none have been observed: pass data=(x, y), "
+        "or call pruner.step() after each training step"
+    )
+
+
+@contextmanager
+def _restored(model: Prunable) -> Iterator[None]:
+    """Put gradients, loss and dropout's counter back afterwards, so that training resumes."""
+    gradients = model.arena.grads.copy()
+    last_loss, forward_count = model.last_loss, model.forward_count
+    try:
+        yield
+    finally:
+        np.copyto(model.arena.grads, gradients)
+        model.last_loss, model.forward_count = last_loss, forward_count

@@ -1,0 +1,166 @@
+"""The summary of a network: parameters, multiplications and bytes, dense and effective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+
+from gradprune.layers import Activation, Dense, Dropout, Layer, Parameter
+from gradprune.network import Network
+
+__all__ = ["LayerSummary", "Summary", "summarize"]
+
+_HEADINGS = (
+    "layer",
+    "type",
+    "outputs",
+    "parameters",
+    "kept",
+    "MACs",
+    "effective",
+    "bytes",
+    "non-zero",
+    "kernel",
+)
+
+
+@dataclass(frozen=True)
+class LayerSummary:
+    """A layer, or the total."""
+
+    name: str
+    kind: str
+    outputs: int  # features a sample
+    parameters: int
+    kept: int  # parameters that are not removed
+    macs_dense: int  # multiply-accumulates a sample
+    macs_effective: int  # those of kept weights
+    bytes_dense: int  # float32
+    bytes_nonzero: int  # float32 numbers that are not 0, without their positions
+    kernel: str  # how the engine runs it; "" where there is nothing to choose
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What ``model.summary()`` returns; ``print`` shows a table, and so does a notebook.
+
+    Attributes:
+        layers: one LayerSummary each.
+        total: their sums.
+        sparsity: share of the prunable weights that is removed.
+    """
+
+    layers: tuple[LayerSummary, ...]
+    total: LayerSummary
+    sparsity: float
+
+    def __str__(self) -> str:
+        lines = [_HEADINGS, *map(_cells, (*self.layers, self.total))]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        texts = [
+            "  ".join(
+                # Words to the left, numbers to the right.
+                f"{cell:<{width}}" if i in {0, 1, 9} else f"{cell:>{width}}"
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        ]
+        rule = "-" * max(map(len, texts))
+        return "\n".join([*texts[:-1], rule, texts[-1], f"sparsity {self.sparsity:.2%}"])
+
+    __repr__ = __str__
+
+
+def _cells(row: LayerSummary) -> tuple[str, ...]:
+    numbers = (
+        row.outputs,
+        row.parameters,
+        row.kept,
+        row.macs_dense,
+        row.macs_effective,
+        row.bytes_dense,
+        row.bytes_nonzero,
+    )
+    return (row.name, row.kind, *(f"{number:,}" for number in numbers), row.kernel)
+
+
+def summarize(network: Network) -> Summary:
+    """Count what is in a network.
+
+    A multiply-accumulate (MAC) is counted for each weight of a Dense layer; biases and activations
+    are not counted.
+
+    >>> from gradprune.layers import Dense
+    >>> network = Network([Dense(3, activation="relu"), Dense(2)], input_shape=4)
+    >>> network.set_mask("dense0.weight", [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
+    >>> total = summarize(network).total
+    >>> total.parameters, total.kept, total.macs_dense, total.macs_effective
+    (23, 14, 18, 9)
+    """
+    rows: list[LayerSummary] = []
+    width = prod(network.input_shape)
+    for layer in network.layers:
+        tensors = layer.tensors(width)
+        width = layer.outputs(width)
+        rows.append(_row(network, layer, width, tensors))
+    return Summary(tuple(rows), _total(rows, network.outputs), network.sparsity)
+
+
+def _row(
+    network: Network, layer: Layer, outputs: int, tensors: Sequence[Parameter]
+) -> LayerSummary:
+    parameters = removed = nonzero = macs = removed_macs = 0
+    for tensor in tensors:
+        name = f"{layer.name}.{tensor.role}"
+        values = network.parameters[name]
+        parameters += values.size
+        nonzero += int(np.count_nonzero(values))
+        if tensor.prunable:
+            gone = int(np.count_nonzero(~network.masks[name]))
+            removed += gone
+            if isinstance(layer, Dense):  # each weight is used once a sample
+                macs += values.size
+                removed_macs += gone
+    return LayerSummary(
+        name=str(layer.name),
+        kind=_kind(layer),
+        outputs=outputs,
+        parameters=parameters,
+        kept=parameters - removed,
+        macs_dense=macs,
+        macs_effective=macs - removed_macs,
+        bytes_dense=4 * parameters,
+        bytes_nonzero=4 * nonzero,
+        kernel="dense" if isinstance(layer, Dense) else "",
+    )
+
+
+def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:
+    return LayerSummary(
+        name="total",
+        kind="",
+        outputs=outputs,
+        parameters=sum(row.parameters for row in rows),
+        kept=sum(row.kept for row in rows),
+        macs_dense=sum(row.macs_dense for row in rows),
+        macs_effective=sum(row.macs_effective for row in rows),
+        bytes_dense=sum(row.bytes_dense for row in rows),
+        bytes_nonzero=sum(row.bytes_nonzero for row in rows),
+        kernel="",
+    )
+
+
+def _kind(layer: Layer) -> str:
+    """A word or two about the layer."""
+    name = type(layer).__name__
+    if isinstance(layer, Dense):
+        function = layer.activation_layer().function
+        return name if function == "identity" else f"{name}, {function}"
+    if isinstance(layer, Activation):
+        return layer.function
+    if isinstance(layer, Dropout):
+        return f"{name} {layer.rate:g}"
+    return name

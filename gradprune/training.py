@@ -1,0 +1,381 @@
+"""The training loop, and measuring a model on data.
+
+The state of model, optimizer and pruner changes a whole step at a time: Ctrl-C is held back until
+the step in flight is complete, so that whatever was interrupted can be saved or trained on.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.batching import permutation
+from gradprune.callbacks import Callback, Context
+from gradprune.checks import seed_number, whole
+from gradprune.history import History
+from gradprune.losses import Loss, get_loss
+from gradprune.metrics import precision_recall
+from gradprune.optimizers import Optimizer, StepInfo
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from gradprune.model import Model
+
+__all__ = ["Evaluation", "evaluate", "fit"]
+
+_REFRESH = 0.1  # seconds between two looks of the progress bar
+
+Floats = NDArray[np.float32]
+
+
+class Steps(Protocol):
+    """What ``fit`` needs of a pruner."""
+
+    def step(self) -> object: ...
+
+
+class _Evaluated(TypedDict):
+    loss: float
+
+
+class Evaluation(_Evaluated, total=False):
+    """What ``evaluate`` returns: the mean loss, and for classification the rest."""
+
+    accuracy: float
+    precision: NDArray[np.float64]  # of each class; 0 if nothing was predicted as it
+    recall: NDArray[np.float64]  # of each class; 0 if there is no sample of it
+
+
+class _Data:
+    """Samples and targets as the core takes them, checked as a whole."""
+
+    def __init__(self, model: Model, x: ArrayLike, y: ArrayLike, loss: Loss, suffix: str) -> None:
+        self.inputs, self.targets = model.batch(x, y, loss)
+        # A bad value would otherwise stop the run in the middle of an epoch.
+        _check_finite(f"x{suffix}", self.inputs)
+        if loss.is_classification:
+            bad = np.flatnonzero((self.targets < 0) | (self.targets >= model.outputs))
+            if len(bad):
+                raise ValueError(
+                    f"y{suffix}[{bad[0]}] is {self.targets[bad[0]]}: "
+                    f"labels must be in 0..{model.outputs - 1}, one for each output"
+                )
+        else:
+            _check_finite(f"y{suffix}", self.targets)
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+
+def _check_finite(name: str, array: NDArray[Any]) -> None:
+    rows = 1 + 2**20 // array.shape[1]  # a few MB at a time
+    for start in range(0, len(array), rows):
+        finite = np.isfinite(array[start : start + rows])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"{name}[{start + row}, {column}] is {array[start + row, column]}: "
+                "every value must be finite"
+            )
+
+
+# ---- evaluation --------------------------------------------------------------------------------
+
+
+def evaluate(model: Model, x: ArrayLike, y: ArrayLike, *, loss: str) -> Evaluation:
+    """See ``Model.evaluate``."""
+    chosen = get_loss(loss)
+    value, correct, outputs = model.loss_and_outputs(x, y, chosen)
+    if not chosen.is_classification:
+        return {"loss": value}
+    labels, predicted = chosen.target(y, model.outputs), outputs.argmax(axis=1)
+    precision, recall, _, _ = precision_recall(labels, predicted, model.outputs)
+    return {
+        "loss": value,
+        "accuracy": correct / len(outputs),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+# ---- the loop ----------------------------------------------------------------------------------
+
+
+def fit(
+    model: Model,
+    x: ArrayLike,
+    y: ArrayLike,
+    *,
+    optimizer: Optimizer | None,
+    loss: str,
+    epochs: SupportsIndex,
+    batch_size: SupportsIndex,
+    validation_data: Any,
+    pruner: Steps | None,
+    callbacks: Sequence[Callback],
+    verbose: int,
+    shuffle: bool,
+    seed: int,
+) -> History:
+    """See ``Model.fit``."""
+    chosen = get_loss(loss)
+    optimizer = _checked_optimizer(model, optimizer)
+    if pruner is not None and getattr(pruner, "model", model) is not model:
+        raise ValueError("the pruner was made for another model")
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be Callback objects, got {callback!r}")
+    if verbose not in {0, 1, 2}:
+        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+    epochs, size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
+    seed = seed_number(seed)
+    data = _Data(model, x, y, chosen, "")
+    validation = None
+    if validation_data is not None:
+        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            raise TypeError("validation_data must be a pair (x, y)")
+        x_val, y_val = validation_data
+        validation = _Data(model, x_val, y_val, chosen, " of validation_data")
+
+    history = model.history = History()
+    context = Context(model, epochs=epochs, validated=validation is not None)
+    watchers = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
+    steps = -(-len(data) // size)
+    try:
+        with (
+            _interrupts_between_steps() as check_interrupt,
+            _progress(verbose, epochs * steps, history, chosen) as progress,
+        ):
+            history.add_sparsity(model.sparsity)
+            for callback in callbacks:
+                callback.on_train_begin(context)
+            for _ in range(epochs):
+                check_interrupt()
+                if context.stopped:
+                    break
+                for callback in callbacks:
+                    callback.on_epoch_begin(context)
+                first, began = history.step_count, perf_counter()
+                progress.start(model.epoch + 1, first)
+                order = (
+                    permutation(len(data), seed=seed, epoch=model.epoch)
+                    if shuffle
+                    else np.arange(len(data))
+                )
+                removed = model.arena.removed
+                for start in range(0, len(data), size):
+                    check_interrupt()
+                    index = order[start : start + size]
+                    value, correct, info = model.train_on(
+                        data.inputs, data.targets, index, chosen, optimizer
+                    )
+                    history.add_step(value, correct, len(index), info)
+                    if pruner is not None:
+                        pruner.step()
+                    if model.arena.removed != removed:
+                        removed = model.arena.removed
+                        history.add_sparsity(model.sparsity)
+                    progress.step()
+                    if watchers and _is_stopped_by(watchers, context, value, info):
+                        break
+                if history.step_count - first < steps:
+                    break  # stopped on the way: not an epoch
+                model.epoch += 1
+                context.step = history.step_count
+                context.logs = {
+                    "epoch": model.epoch,
+                    **_totals(history, first, chosen),
+                    "sparsity": model.sparsity,
+                    "seconds": perf_counter() - began,
+                }
+                if validation is not None:
+                    context.logs |= _validate(model, validation, chosen)
+                history.add_epoch(context.logs)
+                progress.finish_epoch(context.logs)
+                for callback in callbacks:
+                    callback.on_epoch_end(context)
+            check_interrupt()
+            for callback in callbacks:
+                callback.on_train_end(context)
+    except KeyboardInterrupt:
+        history.interrupted = True
+        raise
+    return history
+
+
+def _checked_optimizer(model: Model, optimizer: Optimizer | None) -> Optimizer:
+    """The one given or, for None, the model's last."""
+    optimizer = model.optimizer if optimizer is None else optimizer
+    if optimizer is None:
+        raise ValueError("the model has no optimizer yet: pass optimizer=Adam(model), for example")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an optimizer such as Adam(model), got {optimizer!r}")
+    if optimizer.model is not model:
+        raise ValueError("the optimizer was made for another model")
+    return optimizer
+
+
+def _is_stopped_by(
+    watchers: Sequence[Callback], context: Context, loss: float, info: StepInfo
+) -> bool:
+    """Whether one of the callbacks asks for the end after this step."""
+    was_stopped = context.stopped
+    context.step += 1
+    context.loss, context.info = loss, info
+    for callback in watchers:
+        callback.on_step_end(context)
+    return context.stopped and not was_stopped
+
+
+def _totals(history: History, first: int, loss: Loss) -> dict[str, float]:
+    """Of the steps from number ``first`` on."""
+    totals = history.totals(first)
+    if not loss.is_classification:
+        del totals["accuracy"]
+    return totals
+
+
+def _validate(model: Model, data: _Data, loss: Loss) -> dict[str, float]:
+    samples = data.inputs.reshape(-1, *model.input_shape)
+    value, correct, _ = model.loss_and_outputs(samples, data.targets, loss)
+    if not loss.is_classification:
+        return {"val_loss": value}
+    return {"val_loss": value, "val_accuracy": correct / len(data)}
+
+
+@contextmanager
+def _interrupts_between_steps() -> Iterator[Callable[[], None]]:
+    """Hold Ctrl-C back until the function that is handed out is called; it raises then.
+
+    A second Ctrl-C is not held back. Does nothing where Python's own handler is not in place,
+    nor outside of the main thread, which is the only one that gets signals.
+    """
+    is_pending = False
+
+    def note(signum: int, frame: FrameType | None) -> None:
+        nonlocal is_pending
+        if is_pending:
+            signal.default_int_handler(signum, frame)
+        is_pending = True
+
+    def check() -> None:
+        nonlocal is_pending
+        if is_pending:
+            is_pending = False
+            raise KeyboardInterrupt
+
+    if (
+        threading.current_thread() is not threading.main_thread()
+        or signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    ):
+        yield check
+        return
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield check
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    check()  # one that came too late for the caller is not lost
+
+
+# ---- progress ----------------------------------------------------------------------------------
+
+
+class _Progress:
+    """Shows nothing; the base of what does."""
+
+    def start(self, epoch: int, first: int) -> None:
+        """An epoch begins; its steps count from ``first``."""
+
+    def step(self) -> None:
+        """A step is done."""
+
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """An epoch is done."""
+
+
+class _Lines(_Progress):
+    """A line for each epoch."""
+
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """See _Progress."""
+        line = f"epoch {row['epoch']}: {_text(row)}, {row['seconds']:.2f} s"
+        print(line, flush=True)  # noqa: T201 - what verbose=2 asks for
+
+
+class _Bar(_Progress):
+    """A bar over all steps, looked at ten times a second at most."""
+
+    def __init__(self, bar: Any, history: History, loss: Loss) -> None:
+        self.bar = bar
+        self.history = history
+        self.loss = loss
+        self.first = 0
+        self.shown = 0
+        self.next = 0.0
+
+    def start(self, epoch: int, first: int) -> None:
+        """See _Progress."""
+        self.first = first
+        self.bar.set_description_str(f"epoch {epoch}", refresh=False)
+
+    def step(self) -> None:
+        """See _Progress."""
+        now = perf_counter()
+        if now >= self.next:
+            self.next = now + _REFRESH
+            self._show(_totals(self.history, self.first, self.loss))
+
+    def finish_epoch(self, row: dict[str, float]) -> None:
+        """See _Progress."""
+        self._show(row)
+
+    def _show(self, row: dict[str, float]) -> None:
+        self.bar.set_postfix_str(_text(row), refresh=False)
+        self.bar.update(self.history.step_count - self.shown)
+        self.shown = self.history.step_count
+
+
+_NAMES = {
+    "loss": "loss",
+    "accuracy": "acc",
+    "val_loss": "val_loss",
+    "val_accuracy": "val_acc",
+    "norm_mean": "norm",
+    "sparsity": "sparsity",
+}
+
+
+def _text(row: dict[str, float]) -> str:
+    return ", ".join(f"{short} {row[name]:.4g}" for name, short in _NAMES.items() if name in row)
+
+
+@contextmanager
+def _progress(verbose: int, steps: int, history: History, loss: Loss) -> Iterator[_Progress]:
+    if verbose == 2:
+        yield _Lines()
+    elif verbose == 1 and (_is_notebook() or sys.stderr.isatty()):
+        from tqdm.auto import tqdm
+
+        # It refreshes at each update: _Bar does the waiting.
+        with tqdm(total=steps, unit="step", dynamic_ncols=True, mininterval=0, miniters=0) as bar:
+            yield _Bar(bar, history, loss)
+    else:
+        yield _Progress()
+
+
+def _is_notebook() -> bool:
+    """Whether output goes to a notebook, without importing IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")

@@ -1,0 +1,309 @@
+"""The one list of cases: networks, optimizers, clippers, initializers, learning rates.
+
+Tests and benchmarks go over these lists, so whatever is added here is tested everywhere. A case is
+a function of its seed alone: it gives the same network and the same batch in every process.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import gradprune as gp
+from gradprune.clipping import Clipper
+from gradprune.initializers import Initializer
+from gradprune.layers import Layer
+from gradprune.learning_rates import LearningRate
+from gradprune.network import Network
+from gradprune.optimizers import Optimizer, Trainable
+
+Batch = tuple[NDArray[np.float32], NDArray[Any]]
+
+BATCH_SIZES = (1, 7, 32, 64, 65, 100)
+LOSSES = ("cross_entropy", "mse", "bce")
+ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
+
+
+# ---- networks
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network with a loss and a batch."""
+
+    name: str
+    layers: tuple[Layer, ...]
+    features: int
+    batch_size: int
+    loss: str
+    seed: int = 0
+
+    def network(self) -> Network:
+        """A new network, its biases away from 0 so that they matter."""
+        network = Network(self.layers, self.features, seed=self.seed)
+        rng = np.random.default_rng([self.seed, 1])
+        for name, values in network.parameters.items():
+            if name.endswith("bias"):
+                values[...] = 0.2 * rng.standard_normal(values.shape)
+        return network
+
+    def batch(self, number: int = 0) -> Batch:
+        """Inputs and targets; each number gives other ones."""
+        outputs = self.features
+        for layer in self.layers:
+            outputs = layer.outputs(outputs)
+        return random_batch(
+            self.loss, self.batch_size, self.features, outputs, seed=(self.seed, 2, number)
+        )
+
+    def masks(self, share: float, number: int = 0) -> dict[str, NDArray[np.bool_]]:
+        """Random masks that remove about this share of each weight."""
+        rng = np.random.default_rng([self.seed, 3, number])
+        return {
+            name: rng.random(mask.shape) >= share for name, mask in self.network().masks.items()
+        }
+
+
+def random_batch(
+    loss: str, size: int, features: int, outputs: int, *, seed: tuple[int, ...] = (0,)
+) -> Batch:
+    """Normal inputs, and targets that fit the loss."""
+    rng = np.random.default_rng(list(seed))
+    x = rng.standard_normal((size, features), np.float32)
+    if loss == "cross_entropy":
+        return x, rng.integers(0, outputs, size)
+    if loss == "bce":
+        return x, rng.integers(0, 2, (size, outputs)).astype(np.float32)
+    return x, rng.standard_normal((size, outputs), np.float32)
+
+
+def random_case(number: int) -> Case:
+    """Widths, depth, activations, bias, penalties and dropout drawn from the seed."""
+    rng = np.random.default_rng([7, number])
+    batch_size = BATCH_SIZES[number % len(BATCH_SIZES)]
+    loss = LOSSES[number // 2 % len(LOSSES)]
+    features = int(rng.choice([1, 3, 7, 16, 33, 64, 100]))
+    depth = 1 + number % 4
+    layers: list[Layer] = []
+    for position in range(depth):
+        is_last = position == depth - 1
+        units = int(rng.choice([2, 3, 5, 10] if is_last else [2, 4, 8, 13, 16, 17, 31, 65, 130]))
+        function = ACTIVATIONS[(number + 3 * position) % len(ACTIVATIONS)]
+        slope = float(rng.choice([0.01, 0.2]))
+        as_layer = bool(rng.random() < 0.3)
+        layers.append(
+            gp.Dense(
+                units,
+                activation="identity" if as_layer else gp.Activation(function, slope=slope),
+                bias=bool(rng.random() < 0.7),
+                initializer=INITIALIZERS[int(rng.integers(len(INITIALIZERS)))],
+                l1=float(rng.choice([0.0, 1e-3])),
+                l2=float(rng.choice([0.0, 1e-2])),
+            )
+        )
+        if as_layer:
+            layers.append(gp.Activation(function, slope=slope))
+        if not is_last and rng.random() < 0.2:
+            layers.append(gp.Dropout(float(rng.choice([0.1, 0.5]))))
+    return Case(f"random{number}", tuple(layers), features, batch_size, loss, seed=number)
+
+
+INITIALIZERS: tuple[Initializer, ...] = (
+    gp.He(),
+    gp.He(0.5),
+    gp.Glorot(),
+    gp.Glorot(2.0),
+    gp.Orthogonal(),
+    gp.Orthogonal(1.5),
+)
+
+RANDOM_CASES = tuple(random_case(number) for number in range(20))
+
+# What chance does not reach: the smallest network, batches of several blocks (1024 samples), a last
+# activation fused into its loss, wide layers, no Dense at all.
+EDGE_CASES = (
+    Case("smallest", (gp.Dense(1),), 1, 1, "mse"),
+    Case("blocks", (gp.Dense(17, activation="tanh"), gp.Dense(3)), 5, 2500, "cross_entropy", 1),
+    Case("block_and_one", (gp.Dense(3, activation="gelu"), gp.Dense(2)), 2, 1025, "bce", 2),
+    Case("softmax", (gp.Dense(11, activation="softmax"),), 9, 65, "cross_entropy", 3),
+    Case("sigmoid", (gp.Dense(11, activation="sigmoid"),), 9, 65, "bce", 4),
+    Case("wide", (gp.Dense(257, activation="relu"), gp.Dense(10)), 300, 100, "cross_entropy", 5),
+    Case("no_dense", (gp.Activation("tanh"), gp.Dropout(0.3)), 6, 33, "mse", 6),
+)
+
+CASES = RANDOM_CASES + EDGE_CASES
+
+# Smooth and small: fifty steps of it stay comparable, and take a moment.
+TRAINED = Case(
+    "trained",
+    (gp.Dense(9, activation="tanh"), gp.Dense(7, activation="gelu"), gp.Dense(4)),
+    6,
+    32,
+    "cross_entropy",
+    7,
+)
+
+# Enough work that a call is shared between threads.
+LARGE = Case(
+    "large",
+    (
+        gp.Dense(256, activation="relu"),
+        gp.Dropout(0.2),
+        gp.Dense(128, activation="tanh", l2=1e-4),
+        gp.Dense(10),
+    ),
+    64,
+    100,
+    "cross_entropy",
+    8,
+)
+
+
+# ---- clippers: limits low enough that TRAINED is clipped, most of them not in every step
+
+CLIPPERS: dict[str, Clipper | None] = {
+    "none": None,
+    "value": gp.ClipValue(0.02),
+    "norm2": gp.ClipNorm(0.3),
+    "norm1": gp.ClipNorm(2.5, norm_type=1.0),
+    "norm_inf": gp.ClipNorm(0.08, norm_type=math.inf),
+    "norm0.5": gp.ClipNorm(150.0, norm_type=0.5),
+    "norm1.5": gp.ClipNorm(0.7, norm_type=1.5),
+    "norm4": gp.ClipNorm(0.12, norm_type=4.0),
+    "parameter2": gp.ClipNormPerParameter(0.15),
+    "parameter1": gp.ClipNormPerParameter(0.4, norm_type=1.0),
+    "parameter_inf": gp.ClipNormPerParameter(0.05, norm_type=math.inf),
+    "layer2": gp.ClipNormPerLayer(0.15),
+    "layer1.5": gp.ClipNormPerLayer(0.3, norm_type=1.5),
+    "layer_inf": gp.ClipNormPerLayer(0.05, norm_type=math.inf),
+}
+
+
+# ---- optimizers
+
+
+@dataclass(frozen=True)
+class OptimizerCase:
+    """An optimizer with settings; torch and the oracle take the same names."""
+
+    name: str
+    kind: str  # of gradprune; torch has the same
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    in_torch: bool = True
+
+    def make(self, model: Trainable, **extra: Any) -> Optimizer:
+        """The optimizer; extra are clip, guard or another lr."""
+        make: Callable[..., Optimizer] = getattr(gp, self.kind)
+        return make(model, **{**self.settings, **extra})
+
+
+OPTIMIZERS = (
+    OptimizerCase("sgd", "SGD", {"lr": 0.1}),
+    OptimizerCase("momentum", "SGD", {"lr": 0.1, "momentum": 0.9}),
+    OptimizerCase("dampening", "SGD", {"lr": 0.1, "momentum": 0.8, "dampening": 0.3}),
+    OptimizerCase("nesterov", "SGD", {"lr": 0.1, "momentum": 0.9, "nesterov": True}),
+    OptimizerCase("decay", "SGD", {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01}),
+    OptimizerCase(
+        "decoupled",
+        "SGD",
+        {"lr": 0.1, "momentum": 0.9, "weight_decay": 0.01, "decoupled": True},
+        in_torch=False,
+    ),
+    OptimizerCase("adam", "Adam", {"lr": 0.01}),
+    OptimizerCase("adam_decay", "Adam", {"lr": 0.01, "betas": (0.8, 0.9), "weight_decay": 0.1}),
+    OptimizerCase("adamw", "AdamW", {"lr": 0.01, "weight_decay": 0.1}),
+    OptimizerCase("rmsprop", "RMSprop", {"lr": 0.003}),
+    OptimizerCase(
+        "rmsprop_momentum",
+        "RMSprop",
+        {"lr": 0.001, "alpha": 0.9, "momentum": 0.9, "weight_decay": 0.01},
+    ),
+)
+
+
+# ---- learning rates
+
+
+@dataclass(frozen=True)
+class ScheduleCase:
+    """A schedule, and the same made of torch's: (torch.optim.lr_scheduler, optimizer) -> it."""
+
+    name: str
+    schedule: LearningRate
+    steps: int  # as long as both mean the same
+    in_torch: Callable[[Any, Any], Any]
+
+
+SCHEDULES = (
+    ScheduleCase("constant", gp.ConstantLR(0.3), 40, lambda t, o: t.LambdaLR(o, lambda _: 1.0)),
+    ScheduleCase("step", gp.StepLR(0.3, every=7, factor=0.5), 40, lambda t, o: t.StepLR(o, 7, 0.5)),
+    ScheduleCase(
+        "cosine",
+        gp.CosineLR(0.3, steps=30, final=0.01),
+        31,  # torch goes up again
+        lambda t, o: t.CosineAnnealingLR(o, 30, eta_min=0.01),
+    ),
+    ScheduleCase(
+        "warmup",
+        gp.WarmupLR(gp.ConstantLR(0.3), steps=9),
+        40,
+        lambda t, o: t.LinearLR(o, start_factor=0.1, end_factor=1.0, total_iters=9),
+    ),
+    ScheduleCase(
+        "warmup_cosine",
+        gp.WarmupLR(gp.CosineLR(0.3, steps=20), steps=4),
+        25,
+        lambda t, o: t.SequentialLR(
+            o,
+            [t.LinearLR(o, start_factor=0.2, total_iters=4), t.CosineAnnealingLR(o, 20)],
+            milestones=[4],
+        ),
+    ),
+)
+
+
+# ---- what a process measures, for comparison with others
+
+STEPS = 50
+# Every optimizer once, every kind of clipper at least once: enough to reach each kernel.
+RECORDED = tuple(
+    (optimizer, list(CLIPPERS)[number % len(CLIPPERS)])
+    for number, optimizer in enumerate(OPTIMIZERS)
+)
+
+
+def train(optimizer: OptimizerCase, clip: Clipper | None) -> tuple[Network, int]:
+    """TRAINED after STEPS steps, and how many were clipped."""
+    network = TRAINED.network()
+    made = optimizer.make(network, clip=clip)
+    clipped = 0
+    for step in range(STEPS):
+        _, info = network.train_step(*TRAINED.batch(step % 5), optimizer=made, loss=TRAINED.loss)
+        clipped += info.clipped
+    return network, clipped
+
+
+def measure() -> Iterator[tuple[str, NDArray[Any]]]:
+    """Loss, outputs and gradients of every case and the weights of trained networks, by key."""
+    for case in CASES:
+        network = case.network()
+        x, y = case.batch()
+        yield f"{case.name}/outputs", network.predict(x)
+        yield f"{case.name}/loss", np.float64(network.backward(x, y, loss=case.loss))
+        for name, gradient in network.gradients.items():
+            yield f"{case.name}/{name}", gradient.copy()
+    for optimizer, clipper in RECORDED:
+        network, _ = train(optimizer, CLIPPERS[clipper])
+        for name, values in network.parameters.items():
+            yield f"{optimizer.name}+{clipper}/{name}", values.copy()
+
+
+def record(path: str | Path) -> None:
+    """``measure`` into an npz file: what a process with another GRADPRUNE_ISA is asked to do."""
+    np.savez(path, **dict(measure()))  # type: ignore[arg-type]

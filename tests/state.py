@@ -1,0 +1,33 @@
+"""What a refused call must leave as it was."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gradprune.network import Network
+from gradprune.optimizers import Optimizer
+
+
+def snapshot(network: Network, optimizer: Optimizer | None = None) -> dict[str, Any]:
+    """Parameters, masks, moments and counters, to compare byte by byte."""
+    state: dict[str, Any] = {
+        "params": network.arena.params.tobytes(),
+        "mask": network.arena.mask.tobytes(),
+        "removed": network.arena.removed,
+    }
+    if optimizer is not None:
+        state["moments"] = [moment.tobytes() for moment in optimizer.moments]
+        state["step_count"] = optimizer.step_count
+        state["lr"] = optimizer.lr
+    return state
+
+
+def everything(network: Network, optimizer: Optimizer | None = None) -> dict[str, Any]:
+    """``snapshot`` with the gradients and the counters of passes and skipped steps."""
+    state = snapshot(network, optimizer)
+    state["grads"] = network.arena.grads.tobytes()
+    state["forward_count"] = network.forward_count
+    state["last_loss"] = network.last_loss
+    if optimizer is not None:
+        state["skipped"] = optimizer.skipped
+    return state

@@ -1,0 +1,727 @@
+"""The network: arrays in and out, views, masks, batches, dropout, threads, refusals."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from cases import CASES, LARGE, TRAINED, Case, random_batch
+from numpy.typing import NDArray
+from state import everything
+from twins import doubles, reference_layers, relative_error
+
+import gradprune as gp
+from gradprune import _core, reference
+from gradprune.arena import Arena, Tensor
+from gradprune.losses import LOSSES, get_loss
+from gradprune.network import Network
+
+X, Y = TRAINED.batch()
+
+
+@pytest.fixture
+def network() -> Network:
+    return TRAINED.network()
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    """Sets the number of threads until the test ends."""
+    before = gp.get_num_threads()
+    yield gp.set_num_threads
+    gp.set_num_threads(before)
+
+
+# ---- parameters
+
+
+def test_names_shapes_and_layout(network: Network) -> None:
+    assert {name: values.shape for name, values in network.parameters.items()} == {
+        "dense0.weight": (9, 6),
+        "dense0.bias": (9,),
+        "dense1.weight": (7, 9),
+        "dense1.bias": (7,),
+        "dense2.weight": (4, 7),
+        "dense2.bias": (4,),
+    }
+    assert list(network.parameters) == list(network.gradients)
+    assert list(network.masks) == ["dense0.weight", "dense1.weight", "dense2.weight"]
+    for name, values in (*network.parameters.items(), *network.gradients.items()):
+        assert values.dtype == np.float32, name
+        assert values.flags.c_contiguous, name
+        assert values.flags.writeable, name
+        assert not values.flags.owndata, name
+    for name, mask in network.masks.items():
+        assert mask.dtype == np.bool_
+        assert mask.shape == network.parameters[name].shape
+        assert mask.all()
+
+
+def test_prunable_parameters_come_first(network: Network) -> None:
+    arena = network.arena
+    assert arena.prunable_size == 54 + 63 + 28
+    assert arena.size == arena.prunable_size + 20
+    flat = np.concatenate(
+        [
+            network.parameters[f"dense{i}.{role}"].ravel()
+            for role in ("weight", "bias")
+            for i in range(3)
+        ]
+    )
+    np.testing.assert_array_equal(arena.params, flat)
+    assert arena.offsets["dense1.weight"] == 54
+    assert arena.offsets["dense0.bias"] == 145
+
+
+def test_the_maps_cannot_be_rebound(network: Network) -> None:
+    for mapping in (network.parameters, network.gradients, network.masks):
+        with pytest.raises(TypeError):
+            mapping["dense0.weight"] = np.zeros((9, 6))  # type: ignore[index]
+
+
+def test_what_is_written_counts_at_the_next_call(network: Network) -> None:
+    for _ in range(3):
+        for name, values in network.parameters.items():
+            values[...] = np.random.default_rng(len(name)).standard_normal(values.shape)
+            values *= 0.5
+            expected = reference.forward(
+                reference_layers(network.layers), doubles(network), X.astype(np.float64)
+            )
+            assert relative_error(network.predict(X), expected) < 1e-5
+
+
+def test_what_is_written_into_removed_weights_is_ignored_and_zeroed(network: Network) -> None:
+    network.set_masks(TRAINED.masks(0.5))
+    clean = network.predict(X)
+    loss = network.backward(X, Y)
+    gradients = network.arena.grads.tobytes()
+    removed = {name: ~mask for name, mask in network.masks.items()}
+    for junk in (5.0, math.nan, math.inf):
+        for call in (
+            lambda: np.testing.assert_array_equal(network.predict(X), clean),
+            lambda: network.backward(X, Y) == pytest.approx(loss, rel=0),
+            lambda: network.loss_and_outputs(X, Y, get_loss("cross_entropy"))[0] == loss,
+        ):
+            for name, gone in removed.items():
+                network.parameters[name][gone] = junk
+            assert call() in (None, True)
+            for name, gone in removed.items():
+                assert not network.parameters[name][gone].any()
+    assert network.arena.grads.tobytes() == gradients
+
+
+def test_junk_in_removed_weights_does_not_reach_a_step(network: Network) -> None:
+    twin = TRAINED.network()
+    optimizers = [gp.Adam(n, lr=0.01, clip=gp.ClipNorm(0.1)) for n in (network, twin)]
+    for n in (network, twin):
+        n.set_masks(TRAINED.masks(0.5))
+        n.backward(X, Y)
+    for name, mask in network.masks.items():
+        network.parameters[name][~mask] = math.nan
+        network.gradients[name][~mask] = math.inf
+    assert optimizers[0].step() == optimizers[1].step()
+    assert everything(network, optimizers[0]) == everything(twin, optimizers[1])
+
+
+# ---- masks
+
+
+def test_masks_zero_weights_gradients_and_moments_at_once(network: Network) -> None:
+    optimizer = gp.Adam(network)
+    network.train_step(X, Y, optimizer=optimizer)
+    mask = np.arange(54).reshape(9, 6) % 3 > 0
+    before = network.parameters["dense0.weight"].copy()
+    network.set_mask("dense0.weight", mask)
+    np.testing.assert_array_equal(network.parameters["dense0.weight"], np.where(mask, before, 0))
+    for buffer in (network.arena.grads, *optimizer.moments):
+        values = network.arena.views(buffer)["dense0.weight"]
+        assert not values[~mask].any()
+        assert values[mask].all()
+    np.testing.assert_array_equal(network.masks["dense0.weight"], mask)
+    assert network.arena.removed == 18
+    assert network.sparsity == 18 / 145
+
+
+@pytest.mark.parametrize(
+    "mask", [np.eye(4, 7), np.eye(4, 7, dtype=bool), np.eye(4, 7, dtype=np.uint8).tolist()]
+)
+def test_masks_of_any_type(network: Network, mask: Any) -> None:
+    network.set_masks({"dense2.weight": mask})
+    np.testing.assert_array_equal(network.masks["dense2.weight"], np.eye(4, 7, dtype=bool))
+    np.testing.assert_array_equal(
+        network.parameters["dense2.weight"],
+        TRAINED.network().parameters["dense2.weight"] * np.eye(4, 7),
+    )
+
+
+def test_masks_are_read_only_views(network: Network) -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        network.masks["dense0.weight"][0, 0] = False
+    with pytest.raises(ValueError, match="read-only"):
+        network.arena.mask[0] = 0
+    mask = network.masks["dense0.weight"]
+    network.set_mask("dense0.weight", np.zeros((9, 6)))
+    assert not mask.any()
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "message"),
+    [
+        ({"dense9.weight": np.ones(1)}, KeyError, r"dense9.weight.*is not prunable; prunable are"),
+        ({"dense0.bias": np.ones(9)}, KeyError, "dense0.bias.*is not prunable"),
+        (
+            {"dense1.weight": np.ones((9, 7))},
+            ValueError,
+            r"mask of dense1.weight must have shape \(7, 9\), got \(9, 7\)",
+        ),
+        ({"dense1.weight": 1}, ValueError, r"must have shape \(7, 9\), got \(\)"),
+        ({"dense1.weight": np.full((7, 9), 2)}, ValueError, "dense1.weight must hold only 0 and 1"),
+        ({"dense1.weight": np.full((7, 9), 0.5)}, ValueError, "must hold only 0 and 1"),
+        ({"dense1.weight": np.full((7, 9), math.nan)}, ValueError, "must hold only 0 and 1"),
+    ],
+)
+def test_set_masks_is_all_or_nothing(
+    network: Network, bad: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    optimizer = gp.Adam(network)
+    network.set_masks(TRAINED.masks(0.3))
+    network.train_step(X, Y, optimizer=optimizer)
+    before = everything(network, optimizer)
+    with pytest.raises(error, match=message):
+        network.set_masks({"dense0.weight": np.zeros((9, 6)), **bad})
+    assert everything(network, optimizer) == before
+
+
+def test_nothing_kept_is_the_bias_alone(network: Network) -> None:
+    network.set_masks({name: np.zeros_like(mask) for name, mask in network.masks.items()})
+    assert network.sparsity == 1.0
+    np.testing.assert_allclose(
+        network.predict(X), np.tile(network.parameters["dense2.bias"], (len(X), 1))
+    )
+    network.train_step(X, Y, optimizer=gp.SGD(network, lr=0.1, momentum=0.9))
+    assert not network.arena.params[: network.arena.prunable_size].any()
+    assert network.gradients["dense2.bias"].any()
+
+
+def test_arena_refuses_equal_names() -> None:
+    tensor = Tensor("a", (2,), True, 0)
+    with pytest.raises(ValueError, match="parameter names must differ"):
+        Arena([tensor, tensor])
+
+
+# ---- inputs
+
+
+@pytest.mark.parametrize(
+    ("shape", "given"),
+    [
+        (6, (5, 6)),
+        (np.int64(6), (5, 6)),
+        ((6,), (5, 6)),
+        ((2, 3), (5, 2, 3)),
+        ([1, 2, 3], (5, 1, 2, 3)),
+    ],
+)
+def test_input_shapes(shape: Any, given: tuple[int, ...]) -> None:
+    network = Network(TRAINED.layers, shape, seed=7)
+    x = X[:5].reshape(given)
+    twin = Network(TRAINED.layers, 6, seed=7)
+    np.testing.assert_array_equal(network.predict(x), twin.predict(X[:5]))
+    assert network.backward(x, Y[:5]) == twin.backward(X[:5], Y[:5])
+    if len(given) > 2:
+        with pytest.raises(ValueError, match=r"x must have shape \(n, .*\), got \(5, 6\)"):
+            network.predict(X[:5])
+
+
+@pytest.mark.parametrize(
+    ("shape", "error"),
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        ((), ValueError),
+        ((3, 0), ValueError),
+        (2.5, TypeError),
+        ((2.5,), TypeError),
+        ("ab", TypeError),
+        (None, TypeError),
+    ],
+)
+def test_refused_input_shapes(shape: Any, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        Network([gp.Dense(3)], shape)
+
+
+WHOLE = np.random.default_rng(0).integers(0, 2, (33, 6))
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.astype(np.float64),
+        lambda x: x.astype(np.float16),
+        lambda x: x.astype(np.int64),
+        lambda x: x.astype(np.uint8),
+        lambda x: x.astype(np.bool_),
+        lambda x: x.astype(">f4"),
+        lambda x: x.tolist(),
+        lambda x: tuple(map(tuple, x.tolist())),
+        lambda x: np.asfortranarray(x, np.float32),
+        lambda x: np.repeat(x.astype(np.float32), 2, axis=0)[::2],
+        lambda x: x.astype(np.float32)[:, ::-1][:, ::-1],
+    ],
+)
+def test_inputs_of_any_type(network: Network, convert: Callable[[NDArray[Any]], Any]) -> None:
+    x, twin = convert(WHOLE), TRAINED.network()
+    labels = np.arange(33) % 4
+    expected = twin.predict(WHOLE.astype(np.float32))
+    np.testing.assert_array_equal(network.predict(x), expected)
+    assert network.backward(x, labels) == twin.backward(WHOLE.astype(np.float32), labels)
+    assert network.arena.grads.tobytes() == twin.arena.grads.tobytes()
+
+
+def test_unaligned_inputs(network: Network) -> None:
+    raw = np.zeros(X.nbytes + 1, np.uint8)
+    x = raw[1:].view(np.float32).reshape(X.shape)
+    x[...] = X
+    assert not x.flags.aligned
+    np.testing.assert_array_equal(network.predict(x), network.predict(X))
+
+
+def test_inputs_are_left_as_they_are(network: Network) -> None:
+    x, y = X.copy(), Y.copy()
+    x.flags.writeable = y.flags.writeable = False
+    network.train_step(x, y, optimizer=gp.SGD(network, lr=0.1))
+    network.predict(x)
+    np.testing.assert_array_equal(x, X)
+    np.testing.assert_array_equal(y, Y)
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64, np.int64, list])
+def test_labels_of_any_integer_type(network: Network, dtype: Any) -> None:
+    labels = Y.tolist() if dtype is list else Y.astype(dtype)
+    assert network.backward(X, labels) == TRAINED.network().backward(X, Y)
+
+
+@pytest.mark.parametrize("loss", ["mse", "bce"])
+def test_one_output_takes_a_flat_target(loss: str) -> None:
+    network = Network([gp.Dense(1)], 6, seed=1)
+    y = Y % 2
+    flat = network.backward(X, y, loss=loss)
+    assert network.backward(X, y[:, np.newaxis], loss=loss) == flat
+
+
+NAN_AT_3_2 = X.copy()
+NAN_AT_3_2[3, 2] = math.nan
+INF_AT_0_5 = X.astype(np.float64)
+INF_AT_0_5[0, 5] = -1e300  # finite, but not as a float32
+LATE = np.zeros((3000, 6))
+LATE[2999, 1] = math.inf
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (X[:, :5], ValueError, r"x must have shape \(n, 6\), got \(32, 5\)"),
+        (X[0], ValueError, r"x must have shape \(n, 6\), got \(6,\)"),
+        (X[np.newaxis], ValueError, r"x must have shape \(n, 6\), got \(1, 32, 6\)"),
+        (3.0, ValueError, r"x must have shape \(n, 6\)"),
+        (X.astype(complex), TypeError, "x must hold real numbers, got dtype complex128"),
+        (X.astype(str), TypeError, "x must hold real numbers, got dtype <U"),
+        (X.astype(object), TypeError, "x must hold real numbers, got dtype object"),
+        (None, TypeError, "x must hold real numbers"),
+        (NAN_AT_3_2, ValueError, r"x\[3, 2\] is nan: every value must be finite"),
+        (INF_AT_0_5, ValueError, r"x\[0, 5\] is -inf: every value must be finite"),
+        (LATE, ValueError, r"x\[2999, 1\] is inf"),
+    ],
+)
+def test_refused_inputs(network: Network, x: Any, error: type[Exception], message: str) -> None:
+    optimizer = gp.Adam(network)
+    network.train_step(X, Y, optimizer=optimizer)
+    before = everything(network, optimizer)
+    y = np.zeros(len(x), int) if isinstance(x, np.ndarray) else Y
+    with pytest.raises(error, match=message):
+        network.predict(x)
+    with pytest.raises(error, match=message):
+        network.backward(x, y)
+    with pytest.raises(error, match=message):
+        network.train_step(x, y, optimizer=optimizer)
+    with pytest.raises(error, match=message):
+        network.loss_and_outputs(x, y, get_loss("cross_entropy"))
+    assert everything(network, optimizer) == before
+
+
+VALUES = np.zeros((32, 4))
+BAD_VALUES = np.where(np.arange(128).reshape(32, 4) == 9, math.nan, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("loss", "y", "error", "message"),
+    [
+        ("cross_entropy", Y[:31], ValueError, "x and y must have the same length, got 32 and 31"),
+        (
+            "cross_entropy",
+            Y.astype(float),
+            TypeError,
+            "cross_entropy takes integer labels.*float64",
+        ),
+        ("cross_entropy", np.eye(4)[Y], TypeError, r"one-hot targets pass y.argmax\(axis=1\)"),
+        (
+            "cross_entropy",
+            np.eye(4, dtype=int)[Y],
+            ValueError,
+            r"shape \(n,\), got shape \(32, 4\)",
+        ),
+        (
+            "cross_entropy",
+            np.where(np.arange(32) == 5, 4, Y),
+            ValueError,
+            r"y\[5\] is 4: .* in 0..3",
+        ),
+        (
+            "cross_entropy",
+            np.where(np.arange(32) == 7, -1, Y),
+            ValueError,
+            r"y\[7\] is -1: .* 0..3",
+        ),
+        ("cross_entropy", np.full(32, 2**64 - 1, np.uint64), ValueError, "labels must be in 0..3"),
+        ("mse", VALUES[:, :3], ValueError, r"targets must have shape \(n, 4\), got \(32, 3\)"),
+        ("mse", Y, ValueError, r"targets must have shape \(n, 4\), got \(32,\)"),
+        ("bce", BAD_VALUES, ValueError, r"y\[2, 1\] is nan: every value must be finite"),
+        ("mse", VALUES + 1e39, ValueError, r"y\[0, 0\] is inf"),
+        ("bce", VALUES.astype(str), TypeError, "y must hold real numbers"),
+        ("hinge", Y, ValueError, "unknown loss 'hinge'; known are"),
+    ],
+)
+def test_refused_targets(
+    network: Network, loss: str, y: Any, error: type[Exception], message: str
+) -> None:
+    optimizer = gp.Adam(network)
+    network.train_step(X, Y, optimizer=optimizer)
+    before = everything(network, optimizer)
+    with pytest.raises(error, match=message):
+        network.backward(X, y, loss=loss)
+    with pytest.raises(error, match=message):
+        network.train_step(X, y, optimizer=optimizer, loss=loss)
+    assert everything(network, optimizer) == before
+
+
+def test_a_late_bad_label_changes_nothing() -> None:
+    """In the third block, when the gradients of two are done."""
+    network = TRAINED.network()
+    x, y = random_batch("cross_entropy", 2500, 6, 4)
+    network.backward(x, y)
+    before = everything(network)
+    y[2400] = 4
+    with pytest.raises(ValueError, match=r"y\[2400\] is 4"):
+        network.backward(x, y)
+    assert everything(network) == before
+
+
+def test_empty_batches(network: Network) -> None:
+    assert network.predict(X[:0]).shape == (0, 4)
+    with pytest.raises(ValueError, match="the batch is empty"):
+        network.backward(X[:0], Y[:0])
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: Network([], 3), ValueError, "a network needs at least one layer"),
+        (lambda: Network([gp.Dense(3), "relu"], 3), TypeError, r"layers\[1\] must be a layer"),
+        (lambda: Network([gp.Dense], 3), TypeError, r"layers\[0\] must be a layer"),
+        (lambda: Network([gp.Dense(3)], 3, seed=-1), ValueError, "seed must be at least 0, got -1"),
+        (lambda: Network([gp.Dense(3)], 3, seed=2**64), ValueError, r"seed must be below 2\*\*64"),
+        (lambda: Network([gp.Dense(3)], 3, seed=1.0), TypeError, "seed must be an integer"),
+    ],
+)
+def test_refused_networks(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
+
+
+# ---- predictions and losses
+
+
+@pytest.mark.parametrize("case", CASES[::4], ids=lambda case: case.name)
+def test_loss_and_outputs_are_those_of_predict(case: Case) -> None:
+    network = case.network()
+    x, y = case.batch()
+    loss, correct, outputs = network.loss_and_outputs(x, y, get_loss(case.loss))
+    np.testing.assert_array_equal(outputs, network.predict(x))
+    if case.loss == "cross_entropy":
+        assert correct == int((outputs.argmax(axis=1) == y).sum())
+    if not any(isinstance(layer, gp.Dropout) for layer in case.layers):
+        assert loss == pytest.approx(network.backward(x, y, loss=case.loss), rel=1e-6)
+    assert network.forward_count <= 1
+
+
+def test_ties_go_to_the_first_class() -> None:
+    network = Network([gp.Dense(3, bias=False)], 2)
+    network.arena.params[...] = 0.0
+    _, correct, _ = network.loss_and_outputs(X[:4, :2], [0, 1, 2, 0], get_loss("cross_entropy"))
+    assert correct == 2
+
+
+@pytest.mark.parametrize(("function", "loss"), [("softmax", "cross_entropy"), ("sigmoid", "bce")])
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_fused_last_activation_equals_none(function: str, loss: str, apart: bool) -> None:
+    """Same loss, same gradients, other outputs."""
+    head = [gp.Dense(4), gp.Activation(function)] if apart else [gp.Dense(4, activation=function)]
+    plain = Network([gp.Dense(9, activation="tanh"), gp.Dense(4)], 6, seed=3)
+    fused = Network([gp.Dense(9, activation="tanh"), *head], 6, seed=3)
+    fused.arena.params[...] = plain.arena.params
+    y = random_batch(loss, 32, 6, 4)[1]
+    assert fused.backward(X, y, loss=loss) == plain.backward(X, y, loss=loss)
+    assert fused.arena.grads.tobytes() == plain.arena.grads.tobytes()
+    z = plain.predict(X).astype(np.float64)
+    expected = reference.activation_forward(function, z)
+    np.testing.assert_allclose(fused.predict(X), expected, rtol=1e-5)
+    assert fused.loss_and_outputs(X, y, get_loss(loss))[0] == pytest.approx(
+        fused.last_loss, rel=1e-6
+    )
+
+
+@pytest.mark.parametrize(("function", "loss"), [("softmax", "cross_entropy"), ("sigmoid", "bce")])
+def test_a_lone_activation_is_fused_too(function: str, loss: str) -> None:
+    network = Network([gp.Activation(function)], 6)
+    y = random_batch(loss, 32, 6, 6)[1]
+    expected, _ = reference.loss_forward_backward(loss, X.astype(np.float64), y)
+    assert network.backward(X, y, loss=loss) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["cross_entropy", "mse", "bce"])
+def test_networks_without_parameters(loss: str) -> None:
+    for layers in ([gp.Activation("identity")], [gp.Activation("tanh"), gp.Dropout(0.0)]):
+        network = Network(layers, 6)
+        y = random_batch(loss, 32, 6, 6)[1]
+        z = np.tanh(X.astype(np.float64)) if len(layers) == 2 else X.astype(np.float64)
+        expected, _ = reference.loss_forward_backward(loss, z, y)
+        assert network.backward(X, y, loss=loss) == pytest.approx(expected, rel=1e-6)
+        np.testing.assert_allclose(network.predict(X), z, rtol=1e-6)
+        assert (network.sparsity, dict(network.parameters), dict(network.masks)) == (0.0, {}, {})
+        value, info = network.train_step(X, y, optimizer=gp.Adam(network), loss=loss)
+        assert value == pytest.approx(expected, rel=1e-6)
+        assert info == gp.StepInfo(0.0, 1.0, False, True, 1e-3)
+        network.set_masks({})
+
+
+@pytest.mark.parametrize("split", [1, 7, 16, 64, 1000])
+def test_predictions_do_not_depend_on_their_company(split: int) -> None:
+    network = LARGE.network()
+    x = random_batch("mse", 2100, 64, 10)[0]
+    whole = network.predict(x)
+    rows = 150 if split == 1 else len(x)
+    parts = [network.predict(x[i : i + split]) for i in range(0, rows, split)]
+    np.testing.assert_array_equal(np.concatenate(parts), whole[:rows])
+
+
+def test_large_logits_are_finite() -> None:
+    network = Network([gp.Activation("identity")], 3)
+    x = np.array([[1e30, -1e30, 0.0]], np.float32)
+    assert network.backward(x, [0]) == 0.0
+    assert network.backward(x, [1]) == pytest.approx(2e30, rel=1e-6)
+    assert network.backward(x, [[1, 0, 0]], loss="bce") == pytest.approx(math.log(2) / 3, rel=1e-6)
+
+
+# ---- training
+
+
+def test_train_on_takes_rows_by_index(network: Network) -> None:
+    twin = TRAINED.network()
+    rows = np.array([5, 0, 5, 31, 7], np.int64)
+    loss = LOSSES["cross_entropy"]
+    optimizers = [gp.Adam(n) for n in (network, twin)]
+    inputs, targets = network.batch(X, Y, loss)
+    value, correct, info = network.train_on(inputs, targets, rows, loss, optimizers[0])
+    assert (value, info) == twin.train_step(X[rows], Y[rows], optimizer=optimizers[1])
+    assert everything(network, optimizers[0]) == everything(twin, optimizers[1])
+    assert correct == int((TRAINED.network().predict(X[rows]).argmax(axis=1) == Y[rows]).sum())
+    for bad in (-1, 32):
+        with pytest.raises(IndexError, match=rf"index\[1\] is {bad}, x has 32 rows"):
+            network.train_on(inputs, targets, np.array([0, bad]), loss, optimizers[0])
+
+
+def test_counters(network: Network) -> None:
+    assert (network.forward_count, network.last_loss, network.optimizer) == (0, 0.0, None)
+    loss = network.backward(X, Y)
+    assert (network.forward_count, network.last_loss) == (1, loss)
+    optimizer = gp.SGD(network, lr=0.1)
+    assert network.train_step(X, Y, optimizer=optimizer)[0] == network.last_loss
+    assert network.forward_count == 2
+    network.predict(X)
+    assert network.forward_count == 2
+
+
+def test_training_learns(network: Network) -> None:
+    x, _ = random_batch("cross_entropy", 256, 6, 4)
+    y = x[:, :4].argmax(axis=1)
+    optimizer = gp.Adam(network, lr=0.02)
+    losses = [network.train_step(x, y, optimizer=optimizer)[0] for _ in range(150)]
+    assert losses[-1] < 0.2 * losses[0]
+    assert (network.predict(x).argmax(axis=1) == y).mean() > 0.95
+
+
+def test_penalties_count_live_weights_once_a_batch() -> None:
+    network = Network([gp.Dense(3, bias=False, l1=0.5, l2=0.25)], 2, seed=0)
+    network.parameters["dense0.weight"][...] = [[1, -2], [3, 0], [5, 6]]
+    network.set_mask("dense0.weight", [[1, 1], [1, 1], [0, 0]])
+    x = np.zeros((2000, 2))
+    loss = network.backward(x, np.zeros((2000, 3)), loss="mse")
+    assert loss == pytest.approx(0.5 * 6 + 0.25 * 14)
+    np.testing.assert_allclose(
+        network.gradients["dense0.weight"], [[1.0, -1.5], [2.0, 0.0], [0.0, 0.0]]
+    )
+    assert network.loss_and_outputs(x, np.zeros((2000, 3)), get_loss("mse"))[0] == loss
+
+
+# ---- dropout
+
+
+def dropped(network: Network, x: NDArray[np.float32]) -> NDArray[np.float64]:
+    """What a training pass of a network that is one Dropout lets through, from its loss."""
+    probe = Network(
+        [*network.layers, gp.Dense(x.shape[1], bias=False)], x.shape[1], seed=network.seed
+    )
+    probe.forward_count = network.forward_count
+    probe.arena.params[...] = np.eye(x.shape[1], dtype=np.float32).ravel()
+    kept = []
+    for sample in range(len(x)):  # d mse / d W = 2 z x^T / size, all other samples being 0
+        alone = np.zeros_like(x)
+        alone[sample] = x[sample]
+        probe.forward_count = network.forward_count
+        probe.backward(alone, np.zeros_like(x), loss="mse")
+        kept.append(
+            np.sqrt(
+                np.diag(
+                    probe.gradients["dense1.weight"].astype(np.float64)
+                    if "dense1.weight" in probe.gradients
+                    else probe.gradients["dense0.weight"].astype(np.float64)
+                )
+                * x.size
+                / 2
+            )
+        )
+    return np.array(kept)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.25, 0.9])
+@pytest.mark.parametrize("step", [0, 3])
+def test_dropout_is_the_oracle_s(rate: float, step: int) -> None:
+    network = Network([gp.Dropout(rate)], 5, seed=11)
+    network.forward_count = step
+    expected = reference.dropout_mask(70, 5, rate, 11, step, 0)
+    np.testing.assert_allclose(dropped(network, np.ones((70, 5), np.float32)), expected, rtol=1e-5)
+
+
+def test_dropout_keeps_its_share_and_the_mean() -> None:
+    """The loss of y = dropout(1) against 0 is the mean of the squared multipliers."""
+    network = Network([gp.Dropout(0.3)], 100, seed=5)
+    x, zeros = np.ones((1000, 100)), np.zeros((1000, 100))
+    shares = [0.49 * network.backward(x, zeros, loss="mse") for _ in range(4)]
+    assert 0.7 * np.mean(shares) == pytest.approx(0.49, rel=0.01)
+    assert len(set(shares)) == 4
+    means = 0.7 * (1 + np.mean([network.backward(x, zeros, loss="mse") for _ in range(4)]))
+    assert means == pytest.approx(0.7 + 1, rel=0.01)
+
+
+def test_dropout_rests_outside_of_training() -> None:
+    network = Network([gp.Dropout(0.9)], 6)
+    np.testing.assert_array_equal(network.predict(X), X)
+    assert network.loss_and_outputs(X, X, get_loss("mse"))[0] == 0.0
+
+
+def test_dropout_depends_on_seed_step_and_layer_alone() -> None:
+    def losses(seed: int, start: int = 0) -> list[float]:
+        network = Network([gp.Dropout(0.5), gp.Activation("tanh"), gp.Dropout(0.5)], 6, seed=seed)
+        network.forward_count = start
+        return [network.backward(X, X, loss="mse") for _ in range(3)]
+
+    assert losses(1) == losses(1)
+    assert losses(1)[1:] == losses(1, start=1)[:2]
+    assert losses(1) != losses(2)
+
+
+# ---- threads
+
+
+@pytest.mark.parametrize("number", [0, -1, 257])
+def test_refused_numbers_of_threads(number: int) -> None:
+    before = gp.get_num_threads()
+    with pytest.raises(ValueError, match=rf"threads must be in 1..256, got {number}"):
+        gp.set_num_threads(number)
+    with pytest.raises(TypeError):
+        gp.set_num_threads(1.5)  # type: ignore[arg-type]
+    assert gp.get_num_threads() == before
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_python_threads_share_a_model(threads: Callable[[int], None], number: int) -> None:
+    """Four at once on one network, each with batches of its own."""
+    threads(number)
+    network = LARGE.network()
+    batches = [random_batch("mse", 40 + 90 * i, 64, 10, seed=(i,))[0] for i in range(4)]
+    expected = [network.predict(x).tobytes() for x in batches]
+    wrong: list[str] = []
+    gate = threading.Barrier(4)
+
+    def work(i: int) -> None:
+        gate.wait()
+        for turn in range(15):
+            if network.predict(batches[i]).tobytes() != expected[i]:
+                wrong.append(f"thread {i}, turn {turn}")
+
+    workers = [threading.Thread(target=work, args=(i,), daemon=True) for i in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+        assert not worker.is_alive(), "a thread hangs"
+    assert wrong == []
+
+
+def test_python_threads_train_networks_of_their_own(threads: Callable[[int], None]) -> None:
+    threads(2)
+
+    def trained(steps: int = 6) -> bytes:
+        network = LARGE.network()
+        optimizer = gp.Adam(network, clip=gp.ClipNorm(1.0))
+        for step in range(steps):
+            network.train_step(*LARGE.batch(step % 2), optimizer=optimizer)
+        return network.arena.params.tobytes()
+
+    expected, results = trained(), []
+    workers = [
+        threading.Thread(target=lambda: results.append(trained()), daemon=True) for _ in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert results == [expected] * 3
+
+
+def test_workspace_grows_with_the_batch_up_to_a_block() -> None:
+    network = TRAINED.network()
+    sizes = []
+    for n in (1, 64, 1024, 5000):
+        network.predict(np.zeros((n, 6)))
+        sizes.append(network._net.nbytes)
+    assert sizes[0] < sizes[1] < sizes[2] == sizes[3]
+
+
+def test_the_core_s_generators_are_the_oracle_s() -> None:
+    for n in (0, 1, 5, 64, 1001):
+        for seed, stream in ((0, 0), (2**64 - 1, 7), (3, 2**63)):
+            np.testing.assert_array_equal(
+                _core.uniform(n, seed, stream), reference.uniform(n, seed, stream)
+            )
+            np.testing.assert_allclose(
+                _core.normal(n, seed, stream), reference.normal(n, seed, stream), rtol=1e-6
+            )
+            np.testing.assert_array_equal(
+                _core.permutation(n, seed, stream), reference.permutation(n, seed, stream)
+            )
