@@ -1,9 +1,12 @@
-"""What a refused call must leave as it was."""
+"""What a refused call must leave as it was, and what a test must put back."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import gradprune as gp
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 
@@ -31,3 +34,14 @@ def everything(network: Network, optimizer: Optimizer | None = None) -> dict[str
     if optimizer is not None:
         state["skipped"] = optimizer.skipped
     return state
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """So many threads a call, until the end of the block."""
+    before = gp.get_num_threads()
+    gp.set_num_threads(number)
+    try:
+        yield
+    finally:
+        gp.set_num_threads(before)

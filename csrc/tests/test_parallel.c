@@ -1,0 +1,392 @@
+/* test_parallel.c - the thread pool: every member runs, meets the others at barriers, and nothing hangs.
+ *
+ * Members write to places of their own and the main thread checks them afterwards; a thread sanitizer sees the rest.
+ * A hang is a failure that no check reports, so cases are many and short: teams of any size in any order, regions that
+ * follow at once or after the workers fell asleep, a region entered from within one or from two threads at a time, a
+ * fork between regions and during one, pools destroyed in every state.
+ */
+#define _GNU_SOURCE
+#include "parallel.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "fixture.h"
+
+/* The thread sanitizer refuses threads after a fork. */
+#if defined(__SANITIZE_THREAD__)
+#define GP_NO_FORK 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define GP_NO_FORK 1
+#endif
+#endif
+
+static gp_pool *pool_new(void)
+{
+    gp_pool *pool = NULL;
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    if (!pool) abort();
+    return pool;
+}
+
+static void doze(long milliseconds)
+{
+    struct timespec span = {0, milliseconds * 1000000};
+    nanosleep(&span, NULL);
+}
+
+/* ---- one region ------------------------------------------------------------------------------------------------------ */
+
+enum { MEMBERS = 16, ITEMS = 103 };
+
+typedef struct census {
+    size_t size[MEMBERS]; /* by rank: the size the member was told, 0 if it did not come */
+    size_t visits[ITEMS];
+    size_t total;
+} census;
+
+static void count_members(void *context, const gp_team *team)
+{
+    census *c = context;
+    size_t begin, end;
+    c->size[team->rank] += team->size;
+    gp_team_share(team, ITEMS, &begin, &end);
+    for (size_t i = begin; i < end; i++) c->visits[i]++;
+    gp_team_wait(team);
+    if (team->rank == team->size - 1) /* reads what all have written */
+        for (size_t i = 0; i < ITEMS; i++) c->total += c->visits[i];
+}
+
+static int census_is_right(const census *c, size_t members)
+{
+    int right = c->total == ITEMS;
+    for (size_t i = 0; i < MEMBERS; i++) right &= c->size[i] == (i < members ? members : 0);
+    for (size_t i = 0; i < ITEMS; i++) right &= c->visits[i] == 1;
+    return right;
+}
+
+static int region_is_right(gp_pool *pool, size_t threads)
+{
+    census c = {0};
+    gp_pool_run(pool, threads, count_members, &c);
+    return census_is_right(&c, threads ? threads : 1);
+}
+
+static void test_team_sizes(void)
+{
+    static const size_t sizes[] = {2, 1, 0, 3, 2, 7, 2, 16, 1, 5, 16, 2, 3};
+    gp_pool *pool = pool_new();
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) CHECK(region_is_right(pool, sizes[i]));
+    gp_pool_destroy(pool);
+}
+
+/* One region after the other, the team growing and shrinking: a worker not asked must not come, nor be forgotten. */
+static void test_many_regions(void)
+{
+    gp_pool *pool = pool_new();
+    noise source = {1};
+    size_t wrong = 0;
+    for (int i = 0; i < (is_quick() ? 100 : 5000); i++) wrong += !region_is_right(pool, 1 + noise_below(&source, 4));
+    CHECK_INT_EQUAL(wrong, 0);
+    gp_pool_destroy(pool);
+}
+
+/* After a nap the workers sleep; before one they spin. */
+static void test_sleeping_workers(void)
+{
+    gp_pool *pool = pool_new();
+    for (int i = 0; i < 10; i++) {
+        CHECK(region_is_right(pool, 2 + (size_t)i % 3));
+        doze(i % 2 ? 5 : 0);
+    }
+    gp_pool_destroy(pool);
+}
+
+static void count_only(void *context, const gp_team *team)
+{
+    size_t *sizes = context;
+    sizes[team->rank] = team->size;
+}
+
+/* More threads than there may be. */
+static void test_too_many_threads(void)
+{
+    static size_t sizes[GP_MAX_THREADS];
+    gp_pool *pool = pool_new();
+    size_t members = 0;
+    gp_pool_run(pool, is_quick() ? 40 : 100000, count_only, sizes);
+    while (members < GP_MAX_THREADS && sizes[members] == sizes[0]) members++;
+    CHECK_INT_EQUAL(members, sizes[0]); /* as many as the system gave, at most GP_MAX_THREADS */
+    CHECK(members >= 1);
+    gp_pool_destroy(pool);
+}
+
+static void test_shares(void)
+{
+    for (size_t size = 1; size <= 9; size++)
+        for (size_t items = 0; items < 30; items++) {
+            size_t next = 0, begin = 0, end = 0;
+            for (size_t rank = 0; rank < size; rank++) {
+                gp_team team = {rank, size, NULL};
+                gp_team_share(&team, items, &begin, &end);
+                CHECK(begin == next && end >= begin && end - begin <= items / size + 1);
+                next = end;
+            }
+            CHECK_INT_EQUAL(next, items);
+        }
+}
+
+/* ---- barriers -------------------------------------------------------------------------------------------------------- */
+
+typedef struct relay {
+    size_t rounds, wrong[MEMBERS];
+    size_t slot[MEMBERS]; /* plain memory: the barrier alone orders it */
+} relay;
+
+/* Each round every member writes its slot, and after the barrier reads all of them. */
+static void run_relay(void *context, const gp_team *team)
+{
+    relay *r = context;
+    for (size_t round = 1; round <= r->rounds; round++) {
+        r->slot[team->rank] = round;
+        gp_team_wait(team);
+        for (size_t i = 0; i < team->size; i++) r->wrong[team->rank] += r->slot[i] != round;
+        gp_team_wait(team);
+    }
+}
+
+static void test_barriers(void)
+{
+    static const size_t sizes[] = {1, 2, 3, 7};
+    gp_pool *pool = pool_new();
+    for (size_t s = 0; s < 4; s++) {
+        relay r = {.rounds = (is_quick() ? 200u : 20000u) / (sizes[s] > 2 ? 10 : 1)};
+        gp_pool_run(pool, sizes[s], run_relay, &r);
+        for (size_t i = 0; i < MEMBERS; i++) {
+            CHECK_INT_EQUAL(r.wrong[i], 0);
+            CHECK_INT_EQUAL(r.slot[i], i < sizes[s] ? r.rounds : 0);
+        }
+    }
+    gp_pool_destroy(pool);
+}
+
+/* ---- a region inside a region, and two at once ----------------------------------------------------------------------- */
+
+typedef struct nest {
+    gp_pool *pool;
+    int right[MEMBERS];
+} nest;
+
+static void run_nested(void *context, const gp_team *team)
+{
+    nest *n = context;
+    census c = {0};
+    gp_pool_run(n->pool, 3, count_members, &c); /* the pool is taken: alone */
+    n->right[team->rank] = census_is_right(&c, 1);
+    gp_team_wait(team);
+}
+
+static void test_nested(void)
+{
+    nest n = {.pool = pool_new()};
+    gp_pool_run(n.pool, 3, run_nested, &n);
+    for (size_t i = 0; i < 3; i++) CHECK(n.right[i]);
+    CHECK(region_is_right(n.pool, 3));
+    gp_pool_destroy(n.pool);
+}
+
+typedef struct caller {
+    gp_pool *pool;
+    size_t regions, wrong;
+} caller;
+
+/* With a team or alone, each call must do all of its work. */
+static void *call_often(void *argument)
+{
+    caller *self = argument;
+    for (size_t i = 0; i < self->regions; i++) {
+        census c = {0};
+        gp_pool_run(self->pool, 3, count_members, &c);
+        self->wrong += !census_is_right(&c, 3) && !census_is_right(&c, 1);
+    }
+    return NULL;
+}
+
+static void test_concurrent(void)
+{
+    enum { CALLERS = 3 };
+    gp_pool *pool = pool_new();
+    caller callers[CALLERS];
+    pthread_t threads[CALLERS];
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i] = (caller){.pool = pool, .regions = is_quick() ? 50 : 2000};
+        CHECK_INT_EQUAL(pthread_create(&threads[i], NULL, call_often, &callers[i]), 0);
+    }
+    for (size_t i = 0; i < CALLERS; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK_INT_EQUAL(callers[i].wrong, 0);
+    }
+    gp_pool_destroy(pool);
+}
+
+/* ---- fork ------------------------------------------------------------------------------------------------------------ */
+
+#if !defined(GP_NO_FORK)
+/* Runs regions in a child; 1 if it did and ended well. Hanging is ended by the alarm. */
+static int child_is_right(gp_pool *pool, int destroy)
+{
+    int status = -1;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        int right = 1;
+        for (size_t threads = 1; threads <= 4; threads++) right &= region_is_right(pool, threads);
+        if (destroy) gp_pool_destroy(pool);
+        _exit(right ? 0 : 1);
+    }
+    return child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+static void test_fork(void)
+{
+    gp_pool *pool = pool_new();
+    CHECK(child_is_right(pool, 1)); /* never used */
+    CHECK(region_is_right(pool, 3));
+    CHECK(child_is_right(pool, 1)); /* workers may still spin */
+    doze(20);
+    CHECK(child_is_right(pool, 1)); /* asleep */
+    CHECK(region_is_right(pool, 3));
+    CHECK(child_is_right(pool, 0));
+    CHECK(region_is_right(pool, 4));
+    gp_pool_destroy(pool);
+}
+
+/* A child that never used its parent's pool destroys it. */
+static void test_fork_and_destroy(void)
+{
+    gp_pool *pool = pool_new();
+    int status = -1;
+    CHECK(region_is_right(pool, 3));
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        gp_pool_destroy(pool);
+        _exit(0);
+    }
+    CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    CHECK(region_is_right(pool, 3));
+    gp_pool_destroy(pool);
+}
+
+typedef struct fork_inside {
+    gp_pool *pool;
+    int right;
+} fork_inside;
+
+static void run_and_fork(void *context, const gp_team *team)
+{
+    fork_inside *f = context;
+    gp_team_wait(team);
+    if (team->rank == 0) f->right = child_is_right(f->pool, 0);
+    gp_team_wait(team);
+}
+
+/* The pool is locked at the moment of the fork: the child's copy of the lock must not matter. */
+static void test_fork_inside(void)
+{
+    fork_inside f = {.pool = pool_new()};
+    gp_pool_run(f.pool, 3, run_and_fork, &f);
+    CHECK(f.right);
+    CHECK(region_is_right(f.pool, 3));
+    gp_pool_destroy(f.pool);
+}
+
+/* In a child, two threads may be the first to use the pool. */
+static void test_fork_and_race(void)
+{
+    gp_pool *pool = pool_new();
+    CHECK(region_is_right(pool, 3));
+    for (int i = 0; i < (is_quick() ? 2 : 50); i++) {
+        int status = -1;
+        fflush(stdout);
+        pid_t child = fork();
+        if (child == 0) {
+            alarm(60);
+            caller callers[2] = {{pool, 20, 0}, {pool, 20, 0}};
+            pthread_t other;
+            if (pthread_create(&other, NULL, call_often, &callers[0])) _exit(2);
+            call_often(&callers[1]);
+            pthread_join(other, NULL);
+            gp_pool_destroy(pool);
+            _exit(callers[0].wrong || callers[1].wrong);
+        }
+        CHECK(waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0);
+    }
+    gp_pool_destroy(pool);
+}
+#else
+static void test_fork(void) {}
+static void test_fork_and_destroy(void) {}
+static void test_fork_inside(void) {}
+static void test_fork_and_race(void) {}
+#endif
+
+/* ---- the end --------------------------------------------------------------------------------------------------------- */
+
+static void test_destroy(void)
+{
+    gp_pool_destroy(NULL);
+    gp_pool_destroy(pool_new()); /* never used */
+    for (int i = 0; i < (is_quick() ? 5 : 100); i++) {
+        gp_pool *pool = pool_new();
+        CHECK(region_is_right(pool, 1 + (size_t)i % 4)); /* spinning, or not even begun */
+        if (i % 10 == 9) doze(5);                        /* asleep */
+        gp_pool_destroy(pool);
+    }
+}
+
+/* Signals are the caller's: a worker blocks them. */
+static void read_signals(void *context, const gp_team *team)
+{
+    int *blocked = context;
+    sigset_t mask;
+    pthread_sigmask(SIG_BLOCK, NULL, &mask);
+    blocked[team->rank] = sigismember(&mask, SIGINT);
+}
+
+static void test_signals(void)
+{
+    int blocked[3] = {-1, -1, -1};
+    gp_pool *pool = pool_new();
+    gp_pool_run(pool, 3, read_signals, blocked);
+    CHECK(blocked[0] == 0 && blocked[1] == 1 && blocked[2] == 1);
+    gp_pool_destroy(pool);
+}
+
+static void test_cpu_count(void) { CHECK(gp_cpu_count() >= 1 && gp_cpu_count() <= GP_MAX_THREADS); }
+
+int main(void)
+{
+    test_shares();
+    test_team_sizes();
+    test_many_regions();
+    test_sleeping_workers();
+    test_too_many_threads();
+    test_barriers();
+    test_nested();
+    test_concurrent();
+    test_fork();
+    test_fork_and_destroy();
+    test_fork_inside();
+    test_fork_and_race();
+    test_destroy();
+    test_signals();
+    test_cpu_count();
+    return check_summary();
+}

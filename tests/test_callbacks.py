@@ -1,0 +1,289 @@
+"""Callbacks: when they are called, and what the ready-made ones do."""
+
+from __future__ import annotations
+
+import csv
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradprune as gp
+from gradprune.callbacks import Context
+
+X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+Y = (X[:, 0] > 0).astype(np.int64)
+
+
+def model_of() -> gp.Model:
+    model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
+    gp.Adam(model)
+    return model
+
+
+class Diary(gp.Callback):
+    """Writes down what is called."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def on_train_begin(self, context: Any) -> None:
+        self.lines.append(f"train of {context.epochs}")
+
+    def on_epoch_begin(self, context: Any) -> None:
+        self.lines.append(f"epoch after {context.epoch}")
+
+    def on_step_end(self, context: Any) -> None:
+        assert context.info.applied
+        assert context.loss == context.model.last_loss
+        self.lines.append(f"step {context.step}")
+
+    def on_epoch_end(self, context: Any) -> None:
+        assert context.logs is context.model.history.epochs[-1]
+        self.lines.append(f"end of {context.epoch}, step {context.step}")
+
+    def on_train_end(self, context: Any) -> None:
+        self.lines.append("end")
+
+
+def test_hooks_and_their_order() -> None:
+    diary = Diary()
+    model_of().fit(X, Y, epochs=2, batch_size=20, callbacks=[diary], verbose=0)
+    assert diary.lines == [
+        "train of 2",
+        *("epoch after 0", "step 1", "step 2", "end of 1, step 2"),
+        *("epoch after 1", "step 3", "step 4", "end of 2, step 4"),
+        "end",
+    ]
+
+
+def test_on_step_end_is_called_only_where_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: gp.Callback, context: Any) -> None:
+        pytest.fail("called for nothing")
+
+    monkeypatch.setattr(gp.Callback, "on_step_end", refuse)
+    model_of().fit(X, Y, callbacks=[gp.Callback()], verbose=0)
+
+
+def test_numbers_of_callbacks_are_recorded() -> None:
+    class Add(gp.Callback):
+        def on_epoch_end(self, context: Any) -> None:
+            context.logs["mine"] = 42.0
+
+    history = model_of().fit(X, Y, epochs=2, callbacks=[Add()], verbose=0)
+    assert history["mine"] == [42.0, 42.0]
+
+
+@pytest.mark.parametrize(
+    ("hook", "epochs", "steps"),
+    [
+        ("on_train_begin", 0, 0),
+        ("on_epoch_begin", 1, 4),
+        ("on_step_end", 0, 1),
+        ("on_epoch_end", 1, 4),
+    ],
+)
+def test_stop(hook: str, epochs: int, steps: int) -> None:
+    stopper = type("Stopper", (gp.Callback,), {hook: lambda self, context: context.stop()})()
+    diary = Diary()
+    model = model_of()
+    history = model.fit(X, Y, epochs=3, batch_size=10, callbacks=[stopper, diary], verbose=0)
+    assert (len(history), model.epoch, history.step_count) == (epochs, epochs, steps)
+    assert diary.lines[-1] == "end"
+
+
+def test_stop_at_the_last_step_completes_the_epoch() -> None:
+    class Stopper(gp.Callback):
+        def on_step_end(self, context: Any) -> None:
+            if context.step == 4:
+                context.stop()
+
+    model = model_of()
+    history = model.fit(X, Y, epochs=3, batch_size=10, callbacks=[Stopper()], verbose=0)
+    assert (len(history), model.epoch) == (1, 1)
+
+
+# ---- EarlyStopping -----------------------------------------------------------------------------
+
+
+def play(stopping: gp.EarlyStopping, values: list[float]) -> tuple[gp.Model, Context]:
+    """Feed numbers as val_loss and val_accuracy; after epoch e all weights are e."""
+    model = model_of()
+    context = Context(model, epochs=len(values), validated=True)
+    stopping.on_train_begin(context)
+    for value in values:
+        model.epoch += 1
+        model.arena.params[:] = model.epoch
+        context.logs = {"val_loss": value, "val_accuracy": value}
+        stopping.on_epoch_end(context)
+        if context.stopped:
+            break
+    stopping.on_train_end(context)
+    return model, context
+
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("settings", "values", "stopped", "best", "restored"),
+    [
+        ({"patience": 2}, [3, 2, 2, 2.5, 1], 4, 2, 2),
+        ({"patience": 2}, [3, 2, 2.5, 1], None, 1, 4),
+        ({"patience": 1}, [1, 2, 0], 2, 1, 1),
+        ({"patience": 3}, [1, 2, 3], None, 1, 1),  # also when it ran to its end
+        ({"patience": 1, "min_delta": 0.5}, [3, 2, 1.5, 0], 3, 2, 2),
+        ({"patience": 2, "mode": "max"}, [1, 3, 2, 2, 9], 4, 3, 2),
+        ({"patience": 1, "monitor": "val_accuracy"}, [0.5, 0.6, 0.6], 3, 0.6, 2),
+        ({"patience": 1, "monitor": "val_accuracy", "mode": "min"}, [1, 0.5, 0.6], 3, 0.5, 2),
+        ({"patience": 2}, [NAN, 3, NAN, NAN, 1], 4, 3, 2),
+        ({"patience": 2}, [NAN, NAN, 1], 2, NAN, 2),  # never a best: as it is
+        ({"patience": 1, "restore_best": False}, [1, 2, 0], 2, 1, 2),
+        ({"patience": 1, "start": 2}, [1, 5, 3, 4, 0], 4, 3, 3),
+    ],
+)
+def test_early_stopping(
+    settings: dict[str, Any], values: list[float], stopped: int | None, best: float, restored: int
+) -> None:
+    stopping = gp.EarlyStopping(**settings)
+    model, context = play(stopping, values)
+    assert stopping.stopped_epoch == stopped
+    assert context.stopped == (stopped is not None)
+    assert stopping.best == pytest.approx(best, nan_ok=True)
+    assert set(model.arena.params.tolist()) == {restored}
+
+
+def test_early_stopping_revives_the_masks_of_the_best() -> None:
+    model = model_of()
+    pruner = gp.Pruner(model, criterion=gp.Magnitude())
+    context = Context(model, epochs=2, validated=True)
+    stopping = gp.EarlyStopping(patience=1)
+    stopping.on_train_begin(context)
+    pruner.prune(0.25)
+    params, mask = model.arena.params.copy(), model.arena.mask.copy()
+    for value in (1.0, 2.0):
+        model.epoch += 1
+        context.logs = {"val_loss": value}
+        stopping.on_epoch_end(context)
+        pruner.prune(0.75)
+    stopping.on_train_end(context)
+    assert model.sparsity == 0.25
+    np.testing.assert_array_equal(model.arena.mask, mask)
+    np.testing.assert_array_equal(model.arena.params, params)
+    # The engine knows of the masks: a step keeps exactly these weights.
+    assert model.optimizer is not None
+    model.train_step(X, Y, optimizer=model.optimizer)
+    assert not model.arena.params[: mask.size][mask == 0].any()
+    assert model.arena.params[: mask.size][mask == 1].all()
+
+
+def test_early_stopping_in_fit() -> None:
+    model = model_of()
+    stopping = gp.EarlyStopping("val_loss", patience=2)
+    noise = np.random.default_rng(3).integers(0, 2, 40)  # nothing to learn for these
+    optimizer = gp.Adam(model, lr=0.05)
+    history = model.fit(
+        X,
+        Y,
+        optimizer=optimizer,
+        epochs=60,
+        validation_data=(X, noise),
+        callbacks=[stopping],
+        verbose=0,
+    )
+    assert len(history) == stopping.stopped_epoch == stopping.best_epoch + 2
+    assert stopping.best == min(history["val_loss"])
+    assert model.evaluate(X, noise)["loss"] == stopping.best
+
+
+def test_early_stopping_starts_anew() -> None:
+    stopping = gp.EarlyStopping(patience=1)
+    play(stopping, [0.1, 0.2])
+    play(stopping, [5.0, 4.0])
+    assert (stopping.best, stopping.best_epoch, stopping.stopped_epoch) == (4.0, 2, None)
+
+
+def test_monitoring_what_is_not_there() -> None:
+    model = model_of()
+    for callback in (gp.EarlyStopping(), gp.Checkpoint("never", monitor="val_loss")):
+        with pytest.raises(ValueError, match="'val_loss' needs validation_data"):
+            model.fit(X, Y, callbacks=[callback], verbose=0)
+    assert model.epoch == 0
+    with pytest.raises(ValueError, match=r"no 'lost' to monitor, only \['epoch', 'steps', 'loss'"):
+        model.fit(X, Y, callbacks=[gp.EarlyStopping("lost")], verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"mode": "best"}, ValueError),
+        ({"patience": 0}, ValueError),
+        ({"patience": 1.5}, TypeError),
+        ({"min_delta": -1}, ValueError),
+        ({"start": -1}, ValueError),
+        ({"monitor": 3}, TypeError),
+    ],
+)
+def test_bad_settings(settings: dict[str, Any], error: type[Exception]) -> None:
+    with pytest.raises(error):
+        gp.EarlyStopping(**settings)
+
+
+# ---- Checkpoint and CSVLogger ------------------------------------------------------------------
+
+
+def test_checkpoint_every_so_often(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    seen: list[int | None] = []
+
+    class Look(gp.Callback):
+        def on_epoch_end(self, context: Any) -> None:
+            seen.append(gp.load(path).epoch if path.exists() else None)
+
+    model = model_of()
+    model.fit(X, Y, epochs=5, callbacks=[gp.Checkpoint(path, every=2), Look()], verbose=0)
+    assert seen == [None, 2, 2, 4, 4]
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_checkpoint_of_the_best(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    model = model_of()
+    checkpoint = gp.Checkpoint(path, monitor="val_loss")
+    noise = np.random.default_rng(3).integers(0, 2, 40)
+    optimizer = gp.Adam(model, lr=0.05)
+    history = model.fit(
+        X,
+        Y,
+        optimizer=optimizer,
+        epochs=30,
+        validation_data=(X, noise),
+        callbacks=[checkpoint],
+        verbose=0,
+    )
+    best = int(np.argmin(history["val_loss"]))
+    assert best < 29
+    loaded = gp.load(path)
+    assert loaded.epoch == best + 1
+    assert loaded.evaluate(X, noise)["loss"] == history["val_loss"][best]
+
+
+def test_csv(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    path.write_text("old")
+    model = model_of()
+    first = model.fit(X, Y, epochs=2, callbacks=[gp.CSVLogger(path)], verbose=0)
+    second = model.fit(X, Y, epochs=1, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    expected = [*first.epochs, *second.epochs]
+    assert [{name: float(text) for name, text in row.items()} for row in rows] == expected
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+
+
+def test_csv_appends_to_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    model_of().fit(X, Y, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
+    assert len(path.read_text().splitlines()) == 2

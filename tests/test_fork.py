@@ -1,0 +1,248 @@
+"""Processes: fork after threads, what the environment chooses, and life without extras.
+
+Each test runs a script in a process of its own, which is ended if it hangs.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gradprune as gp
+from gradprune import _core
+
+PLACES = [str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)]
+
+
+def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """The script's outcome; it fails the test after a minute."""
+    inherited = {
+        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "GRADPRUNE_ISA")
+    }
+    return subprocess.run(
+        [sys.executable, "-c", script],
+        env={**inherited, "PYTHONPATH": os.pathsep.join(PLACES), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def output(script: str, **environment: str) -> str:
+    result = run(script, **environment)
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+# ---- fork
+
+TRAIN = """
+import multiprocessing, os, sys, threading, time, warnings
+warnings.simplefilter("ignore")  # Python 3.12 warns of what is tested here
+import numpy as np
+import gradprune as gp
+from cases import LARGE
+
+def train(steps=4):
+    network = LARGE.network()
+    optimizer = gp.Adam(network, clip=gp.ClipNorm(1.0))
+    for step in range(steps):
+        network.train_step(*LARGE.batch(step % 2), optimizer=optimizer)
+    return network.arena.params.tobytes()
+
+gp.set_num_threads(2)
+expected = train()
+"""
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+@needs_fork
+def test_children_of_a_pool_train() -> None:
+    """As joblib and multiprocessing do: threads ran before, and run in the children."""
+    script = """
+with multiprocessing.get_context("fork").Pool(2) as pool:
+    results = pool.map(train, [4] * 6)
+assert results == [expected] * 6
+assert train() == expected  # the parent's threads are as before
+print("done")
+"""
+    assert output(TRAIN + script) == "done"
+
+
+@needs_fork
+def test_fork_after_fork() -> None:
+    script = """
+def descend(generations):
+    good = train() == expected
+    if generations:
+        child = os.fork()
+        if child == 0:
+            os._exit(descend(generations - 1))
+        _, status = os.waitpid(child, 0)
+        good = good and status == 0 and train() == expected
+    return 0 if good else 1
+
+print(descend(3))
+"""
+    assert output(TRAIN + script) == "0"
+
+
+@needs_fork
+def test_fork_while_another_thread_trains() -> None:
+    """A child that is made in the middle of somebody else's region gets workers of its own."""
+    script = """
+stop = threading.Event()
+def background():
+    while not stop.is_set():
+        train(1)
+worker = threading.Thread(target=background)
+worker.start()
+statuses = []
+for _ in range(8):
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if train() == expected else 1)
+    statuses.append(os.waitpid(child, 0)[1])
+stop.set()
+worker.join()
+print(statuses)
+"""
+    assert output(TRAIN + script) == str([0] * 8)
+
+
+@needs_fork
+def test_a_model_made_before_the_fork_works_after() -> None:
+    script = """
+network = LARGE.network()
+x = LARGE.batch()[0]
+answer = network.predict(x).tobytes()
+child = os.fork()
+if child == 0:
+    good = network.predict(x).tobytes() == answer
+    network.train_step(*LARGE.batch(), optimizer=gp.SGD(network, lr=0.1))
+    os._exit(0 if good and network.predict(x).tobytes() != answer else 1)
+print(os.waitpid(child, 0)[1], network.predict(x).tobytes() == answer)
+"""
+    assert output(TRAIN + script) == "0 True"
+
+
+def test_spawned_processes_train(tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(
+        TRAIN
+        + """
+if __name__ == "__main__":
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.map(train, [4]) == [expected]
+    print("done")
+""",
+        encoding="utf-8",
+    )
+    result = subprocess.run(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(PLACES)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
+
+
+def test_the_end_of_a_process_with_threads_is_quiet() -> None:
+    result = run(TRAIN + "sys.exit(3)")
+    assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
+
+
+# ---- the environment
+
+CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+THREADS = "import gradprune as gp; print(gp.get_num_threads())"
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("1", 1),
+        ("2", min(2, CPUS)),
+        ("1,4", 1),
+        ("9999", CPUS),
+        ("0", CPUS),
+        ("many", CPUS),
+        ("", CPUS),
+    ],
+)
+def test_omp_num_threads(value: str, expected: int) -> None:
+    assert output(THREADS, OMP_NUM_THREADS=value) == str(min(expected, 256))
+
+
+def test_all_cpus_without_it() -> None:
+    assert output(THREADS) == str(min(CPUS, 256))
+
+
+@pytest.mark.parametrize("isa", _core.isas())
+def test_every_instruction_set_can_be_chosen(isa: str) -> None:
+    assert output("from gradprune import _core; print(_core.isa())", GRADPRUNE_ISA=isa) == isa
+
+
+def test_the_best_is_chosen_without_a_wish() -> None:
+    script = "from gradprune import _core; print(_core.isa())"
+    assert output(script) == output(script, GRADPRUNE_ISA="") == _core.isas()[-1]
+
+
+@pytest.mark.parametrize("isa", ["sse9", "AVX2", "neon" if "neon" not in _core.isas() else "avx2"])
+def test_an_unknown_instruction_set_is_an_import_error(isa: str) -> None:
+    result = run("import gradprune", GRADPRUNE_ISA=isa)
+    assert result.returncode == 1
+    assert (
+        f"ImportError: GRADPRUNE_ISA is '{isa}'; this CPU can run {_core.isas()}" in result.stderr
+    )
+
+
+def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
+    gp.show_config()
+    assert capsys.readouterr().out.splitlines() == [
+        f"gradprune {gp.__version__}",
+        f"  instruction set: {_core.isa()} (available: {', '.join(_core.isas())})",
+        f"  threads: {gp.get_num_threads()}",
+    ]
+
+
+# ---- without extras
+
+BLOCK = """
+import sys
+
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"tqdm", "rich", "safetensors", "pooch", "matplotlib"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Blocker())
+"""
+
+
+def test_training_needs_numpy_alone() -> None:
+    script = """
+import gradprune as gp
+from cases import TRAINED
+network = TRAINED.network()
+optimizer = gp.Adam(network, clip=gp.ClipNorm(1.0))
+losses = [network.train_step(*TRAINED.batch(), optimizer=optimizer)[0] for _ in range(5)]
+assert losses[-1] < losses[0]
+gp.show_config()
+for name in ("tqdm", "matplotlib"):
+    try:
+        __import__(name)
+    except ModuleNotFoundError:
+        continue
+    raise AssertionError(f"{name} was not blocked")
+print("done")
+"""
+    assert output(BLOCK + script).endswith("done")
