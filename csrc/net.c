@@ -252,6 +252,8 @@ static const float *forward(region *shared, const gp_pass *pass, size_t n_layers
         }
         x = y;
     }
+    if (pass->team->rank == 0) /* gp_net_fault must not find what an earlier call left in layers that did not run */
+        for (size_t i = n_layers; i < net->n_layers; i++) net->layers[i].output = NULL;
     gp_team_wait(pass->team);
     return x;
 }
@@ -522,18 +524,15 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
     *fault = net->fault;
     if (fault->phase != GP_PHASE_NONE) return;
     for (size_t i = 0; i < net->n_layers; i++) {
-        fault->layer = i;
-        fault->phase = GP_PHASE_PARAMETER;
+        *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
         if (bad_parameter(&net->layers[i], arena->params, fault)) return;
-        fault->phase = GP_PHASE_FORWARD;
+        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
         if (net->last_samples > 0 && bad_output(net, &net->layers[i], fault)) return;
     }
-    fault->layer = GP_NONE;
-    fault->phase = GP_PHASE_LOSS;
+    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE};
     if (!isfinite(net->last_loss)) return;
     for (size_t i = net->n_layers; i-- > 0;) {
-        fault->layer = i;
-        fault->phase = GP_PHASE_BACKWARD;
+        *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i};
         if (bad_parameter(&net->layers[i], arena->grads, fault)) return;
     }
     *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};

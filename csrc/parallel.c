@@ -40,7 +40,7 @@ struct gp_pool {
     pthread_cond_t wake;
     size_t sleeping; /* guarded by sleep */
     size_t started;  /* workers running, guarded by entry */
-    pid_t owner;     /* threads do not survive fork: a child sees another pid and starts anew */
+    atomic_int owner; /* pid; threads do not survive fork: a child sees another's and starts anew, -pid meanwhile */
     worker workers[GP_MAX_THREADS];
 };
 
@@ -119,11 +119,20 @@ static gp_status pool_reset(gp_pool *pool)
     atomic_init(&pool->region, 0);
     atomic_init(&pool->finished, 0);
     pool->sleeping = pool->started = 0;
-    pool->owner = getpid();
     if (pthread_mutex_init(&pool->entry, NULL) || pthread_mutex_init(&pool->sleep, NULL) ||
         pthread_cond_init(&pool->wake, NULL))
         return GP_NO_MEMORY;
+    atomic_store_explicit(&pool->owner, (int)getpid(), memory_order_release); /* last: the rest is ready */
     return GP_OK;
+}
+
+/* Is the pool this process's? In a child the first thread to ask makes it so; others have to do without until then. */
+static int pool_is_ours(gp_pool *pool)
+{
+    int self = (int)getpid(), owner = atomic_load_explicit(&pool->owner, memory_order_acquire);
+    if (owner == self) return 1;
+    if (owner == -self || !atomic_compare_exchange_strong(&pool->owner, &owner, -self)) return 0;
+    return pool_reset(pool) == GP_OK;
 }
 
 gp_status gp_pool_create(gp_pool **pool)
@@ -140,7 +149,7 @@ gp_status gp_pool_create(gp_pool **pool)
 void gp_pool_destroy(gp_pool *pool)
 {
     if (!pool) return;
-    if (pool->owner == getpid()) {
+    if (atomic_load_explicit(&pool->owner, memory_order_acquire) == (int)getpid()) {
         publish(pool, 0);
         for (size_t i = 0; i < pool->started; i++) pthread_join(pool->workers[i].thread, NULL);
     }
@@ -171,8 +180,7 @@ void gp_pool_run(gp_pool *pool, size_t threads, gp_task *task, void *context)
         task(context, &team);
         return;
     }
-    if (pool->owner != getpid()) pool_reset(pool);
-    if (pthread_mutex_trylock(&pool->entry)) {
+    if (!pool_is_ours(pool) || pthread_mutex_trylock(&pool->entry)) {
         task(context, &team);
         return;
     }

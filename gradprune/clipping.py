@@ -155,19 +155,11 @@ def _checked(arrays: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> lis
         for low, _, j in bounds[position + 1 :]:
             if low >= high:
                 break
-            if _share_memory(items[i], items[j]):
+            if np.shares_memory(items[i], items[j]):  # columns of a matrix interleave and do not
                 raise ValueError(
                     f"arrays[{i}] and arrays[{j}] overlap: they would be clipped twice"
                 )
     return items
-
-
-def _share_memory(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether an entry belongs to both; columns of one matrix interleave without that."""
-    try:
-        return np.shares_memory(a, b, max_work=10_000)
-    except np.exceptions.TooHardError:
-        return True
 
 
 def _contiguous(array: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """What happened in a run of training: one row an epoch, a few numbers a step.
 
-Steps are appended to plain typed arrays, which costs well under a microsecond each; everything
+Steps are appended to plain typed arrays, which costs a microsecond or two each; everything
 else is derived from them when somebody asks.
 """
 
@@ -18,13 +18,13 @@ from gradprune.optimizers import StepInfo
 
 __all__ = ["History"]
 
-_TYPES = {
+_TYPES = {  # in the order of add_step, StepInfo's in the middle
     "loss": "d",
     "norm": "d",
     "scale": "d",
-    "lr": "d",
     "clipped": "B",
     "applied": "B",
+    "lr": "d",
     "samples": "q",
     "correct": "q",
 }
@@ -61,29 +61,14 @@ class History:
         self.interrupted = False
         self.sparsity_changes: list[tuple[int, float]] = []
         self._steps: dict[str, array[Any]] = {n: array(code) for n, code in _TYPES.items()}
-        # One lookup less for each number of each step.
-        self._add_loss = self._steps["loss"].append
-        self._add_norm = self._steps["norm"].append
-        self._add_scale = self._steps["scale"].append
-        self._add_lr = self._steps["lr"].append
-        self._add_clipped = self._steps["clipped"].append
-        self._add_applied = self._steps["applied"].append
-        self._add_samples = self._steps["samples"].append
-        self._add_correct = self._steps["correct"].append
 
     # ---- writing -------------------------------------------------------------------------------
 
     def add_step(self, loss: float, correct: int, samples: int, info: StepInfo) -> None:
         """Record a step: mean loss, samples classified correctly, samples, what it did."""
-        norm, scale, clipped, applied, lr = info
-        self._add_loss(loss)
-        self._add_norm(norm)
-        self._add_scale(scale)
-        self._add_lr(lr)
-        self._add_clipped(clipped)
-        self._add_applied(applied)
-        self._add_samples(samples)
-        self._add_correct(correct)
+        numbers = (loss, *info, samples, correct)
+        for column, number in zip(self._steps.values(), numbers, strict=True):
+            column.append(number)
 
     def add_sparsity(self, sparsity: float) -> None:
         """Record that the sparsity is this from here on."""

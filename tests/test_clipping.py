@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CLIPPERS
 from numpy.typing import NDArray
 
 import gradprune as gp
+from cases import CLIPPERS
 from gradprune import reference
 from gradprune.clipping import Clipper
 from gradprune.network import Network

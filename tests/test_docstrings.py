@@ -6,6 +6,7 @@ import doctest
 import importlib
 import inspect
 import pkgutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,32 @@ def test_every_module_has_a_docstring(name: str) -> None:
     assert importlib.import_module(name).__doc__
 
 
-def test_every_public_name_has_a_docstring() -> None:
-    public = [name for name in gp.__all__ if callable(getattr(gp, name))]
-    assert public
-    assert [name for name in public if not inspect.getdoc(getattr(gp, name))] == []
+def test_all_is_what_dir_shows() -> None:
+    modules = {name for name in vars(gp) if inspect.ismodule(getattr(gp, name))}
+    shown = {name for name in vars(gp) if not name.startswith("_")} - modules
+    assert shown <= set(gp.__all__)
+    assert all(hasattr(gp, name) for name in gp.__all__)
+    assert len(set(gp.__all__)) == len(gp.__all__)
+
+
+def own_docstring(value: object) -> str | None:
+    """The docstring, unless a dataclass or a base class made it up."""
+    text = vars(value).get("__doc__") if inspect.isclass(value) else inspect.getdoc(value)
+    return (
+        None if text and inspect.isclass(value) and text.startswith(f"{value.__name__}(") else text
+    )
+
+
+def members(owner: type) -> Iterator[tuple[str, object]]:
+    """Public methods and properties that a class defines itself."""
+    for name, value in vars(owner).items():
+        if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
+            yield f"{owner.__name__}.{name}", getattr(owner, name)
+
+
+@pytest.mark.parametrize("name", [name for name in gp.__all__ if callable(getattr(gp, name))])
+def test_public_names_and_their_members_have_docstrings(name: str) -> None:
+    value = getattr(gp, name)
+    assert own_docstring(value), name
+    if inspect.isclass(value):
+        assert [member for member, what in members(value) if not inspect.getdoc(what)] == []

@@ -401,7 +401,7 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("pruner.settings.criterion", None, "criterion"),
     ("pruner.settings.scope", "everywhere", "scope"),
     ("pruner.settings.exclude", ["dense9"], "dense9"),
-    ("pruner.state.observed", 0, "unexpected"),
+    ("pruner.settings.criterion", {"class": "Magnitude"}, "unexpected"),
     ("pruner.state.events", "3", "events"),
     ("pruner", None, "unexpected"),
 ]
@@ -477,7 +477,7 @@ def original(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, g
     return path, model, path.read_bytes()
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_damaged_bytes(original: tuple[Path, gp.Model, bytes], data: st.DataObject) -> None:
     path, model, whole = original
@@ -526,13 +526,12 @@ def paths(tree: Any, prefix: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from paths(value, (*prefix, key))
 
 
-@settings(max_examples=400)
+@settings(max_examples=250)
 @given(data=st.data())
 def test_forged_descriptions(original: tuple[Path, gp.Model, bytes], data: st.DataObject) -> None:
     """Whatever a sealed file says: a model that works, or FileFormatError."""
     path, model, _ = original
     content, tensors = parts(model)
-    content = copy.deepcopy(content)
     for _ in range(data.draw(st.integers(1, 2))):
         way = data.draw(st.sampled_from(list(paths(content))))
         node: Any = content
@@ -541,7 +540,7 @@ def test_forged_descriptions(original: tuple[Path, gp.Model, bytes], data: st.Da
         if data.draw(st.booleans()) and isinstance(node, dict):
             del node[way[-1]]
         else:
-            node[way[-1]] = data.draw(VALUES)
+            node[way[-1]] = copy.deepcopy(data.draw(VALUES))  # the next change may be inside
     path.write_bytes(files._seal(content, tensors))
     try:
         loaded = gp.load(path)

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import LARGE, OPTIMIZERS, TRAINED, OptimizerCase
-from state import snapshot, threads
 
 import gradprune as gp
+from cases import LARGE, OPTIMIZERS, TRAINED, OptimizerCase
 from gradprune.guards import Guard
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer, StepInfo
+from state import snapshot, threads
 
 X, Y = TRAINED.batch()
 BAD = (math.nan, math.inf, -math.inf)

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import INITIALIZERS
 
 import gradprune as gp
+from cases import INITIALIZERS
 from gradprune import reference
 from gradprune.initializers import Initializer
 from gradprune.network import Network

@@ -1,4 +1,4 @@
-"""Layers as descriptions: settings, names, shapes, refusals; what they compute is in test_network."""
+"""Layers as descriptions: settings, names, shapes, and what they refuse."""
 
 from __future__ import annotations
 

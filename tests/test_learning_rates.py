@@ -7,9 +7,9 @@ from dataclasses import FrozenInstanceError
 from typing import Any
 
 import pytest
-from cases import SCHEDULES, ScheduleCase
 
 import gradprune as gp
+from cases import SCHEDULES, ScheduleCase
 from gradprune.learning_rates import LearningRate
 
 

@@ -9,16 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CASES, LARGE, TRAINED, Case, random_batch
 from numpy.typing import NDArray
-from state import everything, threads
-from twins import doubles, reference_layers, relative_error
 
 import gradprune as gp
+from cases import CASES, LARGE, TRAINED, Case, random_batch
 from gradprune import _core, reference
 from gradprune.arena import Arena, Tensor
 from gradprune.losses import LOSSES, get_loss
 from gradprune.network import Network
+from state import everything, threads
+from twins import doubles, reference_layers, relative_error
 
 X, Y = TRAINED.batch()
 
@@ -79,7 +79,7 @@ def test_what_is_written_counts_at_the_next_call(network: Network) -> None:
     for _ in range(3):
         for name, values in network.parameters.items():
             values[...] = np.random.default_rng(len(name)).standard_normal(values.shape)
-            values *= 0.5
+            np.multiply(values, 0.5, out=values)
             expected = reference.forward(
                 reference_layers(network.layers), doubles(network), X.astype(np.float64)
             )

@@ -1,4 +1,4 @@
-"""Optimizers: steps worked by hand, settings, counters; the trajectories are in test_parity_torch."""
+"""Optimizers: steps by hand, settings, counters. Trajectories are in test_parity_torch."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from cases import CLIPPERS, OPTIMIZERS, TRAINED, OptimizerCase
 from numpy.typing import NDArray
-from state import snapshot
 
 import gradprune as gp
+from cases import CLIPPERS, OPTIMIZERS, TRAINED, OptimizerCase
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
+from state import snapshot
 
 by_optimizer = pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
 
@@ -259,7 +259,7 @@ def test_parameter_norms_are_in_the_order_of_the_arena() -> None:
         for t in network.arena.stored
     ]
     np.testing.assert_allclose(optimizer.parameter_norms, expected, rtol=1e-6)
-    assert [t.name for t in network.arena.stored][0] == "dense0.weight"
+    assert network.arena.stored[0].name == "dense0.weight"
 
 
 def test_the_schedule_counts_steps() -> None:

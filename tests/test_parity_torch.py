@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
+import gradprune as gp
+from cases import ACTIVATIONS as NAMES
 from cases import (
     BATCH_SIZES,
     CASES,
@@ -29,8 +33,7 @@ from cases import (
     measure,
     train,
 )
-from cases import ACTIVATIONS as NAMES
-from numpy.typing import NDArray
+from gradprune import _core, reference
 from twins import (
     clipped,
     doubles,
@@ -41,9 +44,6 @@ from twins import (
     torch_parameters,
     torch_steps,
 )
-
-import gradprune as gp
-from gradprune import _core, reference
 
 Measured = Mapping[str, NDArray[Any]]
 

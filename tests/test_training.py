@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable
 from io import StringIO
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -244,6 +247,16 @@ def test_history_reads_like_keras_and_prints() -> None:
         history["val_loss"]
 
 
+def test_histories_can_be_copied() -> None:
+    history = History()
+    history.add_step(1.5, 3, 4, StepInfo(2.0, 0.5, True, False, 0.1))
+    for other in (copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
+        other.add_step(2.5, 3, 4, StepInfo(2.0, 0.5, True, True, 0.1))
+        assert other.steps["loss"].tolist() == [1.5, 2.5]
+        assert other.steps["applied"].tolist() == [False, True]
+    assert history.step_count == 1
+
+
 # ---- how it ends -------------------------------------------------------------------------------
 
 
@@ -457,3 +470,15 @@ def test_silent_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of()
     model.fit(X, Y, optimizer=gp.Adam(model), verbose=0)
     assert terminal.getvalue() == ""
+
+
+def test_a_bar_in_a_notebook(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import tqdm.auto  # noqa: F401 - it looks for IPython, too, when it is first imported
+
+    shell = SimpleNamespace(kernel="a kernel")
+    monkeypatch.setitem(sys.modules, "IPython", SimpleNamespace(get_ipython=lambda: shell))
+    model = model_of()
+    model.fit(X, Y, optimizer=gp.Adam(model))
+    assert "3/3" in capsys.readouterr().err

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from cases import STEPS, TRAINED, Case, OptimizerCase
 from numpy.typing import NDArray
 
 import gradprune as gp
+from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
 from gradprune.clipping import Clipper
 from gradprune.layers import Layer

@@ -16,7 +16,7 @@ static gp_pool *pool;
 
 enum { SEGMENTS = 8, PRUNABLE_SEGMENTS = 4 };
 /* weights, then biases; groups pair them up; segment 1 is empty */
-static const size_t lengths[SEGMENTS] = {3 * GP_NORM_BLOCK + 77, 0, 15, 2 * GP_NORM_BLOCK, 100, 1, 0, GP_NORM_BLOCK + 1};
+static const size_t lengths[SEGMENTS] = {2 * GP_NORM_BLOCK + 77, 0, 15, GP_NORM_BLOCK, 100, 1, 0, GP_NORM_BLOCK + 1};
 static const size_t groups[SEGMENTS] = {0, 1, 2, 3, 0, 1, 2, 3};
 
 typedef struct parts {
@@ -205,7 +205,8 @@ static void test_steps(const gp_kernels *kernels)
         for (size_t clip = 0; clip < CLIPS; clip++) {
             if (is_quick() && (rule + clip) % 4) continue;
             long failed = check_failed_count;
-            for (int pruned = 0; pruned < 2; pruned++) steps_agree(kernels, &rules[rule], &clips[clip], pruned);
+            steps_agree(kernels, &rules[rule], &clips[clip], 1);
+            if (clip < 2) steps_agree(kernels, &rules[rule], &clips[clip], 0);
             if (check_failed_count > failed) printf("  rule %zu, clip %zu\n", rule, clip);
         }
 }

@@ -90,7 +90,7 @@ static void test_many_regions(void)
     gp_pool *pool = pool_new();
     noise source = {1};
     size_t wrong = 0;
-    for (int i = 0; i < (is_quick() ? 100 : 5000); i++) wrong += !region_is_right(pool, 1 + noise_below(&source, 4));
+    for (int i = 0; i < (is_quick() ? 100 : 1000); i++) wrong += !region_is_right(pool, 1 + noise_below(&source, 4));
     CHECK_INT_EQUAL(wrong, 0);
     gp_pool_destroy(pool);
 }
@@ -164,7 +164,7 @@ static void test_barriers(void)
     static const size_t sizes[] = {1, 2, 3, 7};
     gp_pool *pool = pool_new();
     for (size_t s = 0; s < 4; s++) {
-        relay r = {.rounds = (is_quick() ? 200u : 20000u) / (sizes[s] > 2 ? 10 : 1)};
+        relay r = {.rounds = (is_quick() ? 200u : 10000u) / (sizes[s] > 2 ? 10 : 1)};
         gp_pool_run(pool, sizes[s], run_relay, &r);
         for (size_t i = 0; i < MEMBERS; i++) {
             CHECK_INT_EQUAL(r.wrong[i], 0);
@@ -223,7 +223,7 @@ static void test_concurrent(void)
     caller callers[CALLERS];
     pthread_t threads[CALLERS];
     for (size_t i = 0; i < CALLERS; i++) {
-        callers[i] = (caller){.pool = pool, .regions = is_quick() ? 50 : 2000};
+        callers[i] = (caller){.pool = pool, .regions = is_quick() ? 50 : 1000};
         CHECK_INT_EQUAL(pthread_create(&threads[i], NULL, call_often, &callers[i]), 0);
     }
     for (size_t i = 0; i < CALLERS; i++) {
@@ -312,7 +312,7 @@ static void test_fork_and_race(void)
 {
     gp_pool *pool = pool_new();
     CHECK(region_is_right(pool, 3));
-    for (int i = 0; i < (is_quick() ? 2 : 50); i++) {
+    for (int i = 0; i < (is_quick() ? 2 : 20); i++) {
         int status = -1;
         fflush(stdout);
         pid_t child = fork();
