@@ -49,7 +49,7 @@ typedef enum gp_status {
     GP_OK = 0,
     GP_NO_MEMORY,    /* an allocation failed */
     GP_BAD_ARGUMENT, /* the caller broke the contract of this header */
-    GP_BAD_INPUT,    /* x holds NaN or infinity; gp_net_fault says where */
+    GP_BAD_INPUT,    /* x holds NaN or infinity; gp_net_input_fault says where */
     GP_BAD_TARGET,   /* a float target holds NaN or infinity */
     GP_BAD_LABEL     /* a label is outside [0, classes) */
 } gp_status;
@@ -267,9 +267,12 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
 /* Mean loss over any number of samples, without dropout; out, if not NULL, gets the predictions. */
 gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
                           size_t threads);
-/* The first non-finite number of the last backward or train call in the order of computation: a layer's parameters,
- * its output, the loss, then gradients from the last layer back. phase is GP_PHASE_NONE if all is finite. */
+/* The first non-finite number in the order of computation: a layer's parameters, its output in the last backward or
+ * train call (unless the workspace has been used by another call since), the loss, then gradients from the last layer
+ * back. phase is GP_PHASE_NONE if all is finite. */
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);
+/* Where the input or target was bad, after GP_BAD_INPUT, GP_BAD_TARGET or GP_BAD_LABEL: the row of x or y. */
+void gp_net_input_fault(const gp_net *net, gp_fault *fault);
 /* Bytes of workspace held. */
 size_t gp_net_bytes(const gp_net *net);
 

@@ -30,10 +30,10 @@ struct gp_net {
     float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
     int64_t *labels;
     uint8_t *hits;
-    gp_fault fault;      /* of the last call's input, or GP_PHASE_NONE */
-    double last_loss;    /* of the last backward */
-    size_t last_samples; /* in the last block, for gp_net_fault */
-    size_t last_first;
+    gp_fault input_fault; /* of the last call's input, or GP_PHASE_NONE */
+    double last_loss;     /* of the last backward */
+    /* what the workspace still shows of the last backward: samples of its last block, 0 when overwritten */
+    size_t last_samples, last_first, last_live;
 };
 
 /* ---- making a network ------------------------------------------------------------------------------------------- */
@@ -408,7 +408,7 @@ static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
     const gp_layer_spec *last = &net->layers[net->n_layers - 1].spec;
     int fused = (batch->loss == GP_CROSS_ENTROPY && last->type == GP_LAYER_SOFTMAX) ||
                 (batch->loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
-    return net->n_layers - (fused && net->n_layers > 1 ? 1 : 0);
+    return net->n_layers - (fused ? 1 : 0);
 }
 
 static gp_status enter(region *shared, double passes, size_t threads)
@@ -422,16 +422,20 @@ static gp_status enter(region *shared, double passes, size_t threads)
     gp_status status = reserve(net, batch->size);
     if (status != GP_OK) return status;
     shared->n_live = layers_before_loss(net, batch);
+    net->last_samples = 0;
+    net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
     gp_pool_run(net->pool, threads_for(net, batch->size, passes, threads), run, shared);
-    net->fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
     for (size_t i = 0; i < GP_MAX_THREADS; i++) {
         if (shared->status[i] == GP_OK) continue;
-        net->fault = shared->fault[i];
+        net->input_fault = shared->fault[i];
         return shared->status[i];
     }
-    if (shared->backward) net->last_loss = shared->loss;
-    net->last_first = (batch->size - 1) / GP_BLOCK * GP_BLOCK;
-    net->last_samples = batch->size - net->last_first;
+    if (shared->backward) {
+        net->last_loss = shared->loss;
+        net->last_first = (batch->size - 1) / GP_BLOCK * GP_BLOCK;
+        net->last_samples = batch->size - net->last_first;
+        net->last_live = shared->n_live;
+    }
     return GP_OK;
 }
 
@@ -508,7 +512,7 @@ static int bad_output(const gp_net *net, const gp_layer *layer, gp_fault *fault)
 {
     size_t lanes, chunks, O = layer->spec.out;
     cut(net->last_samples, &lanes, &chunks);
-    for (size_t s = 0; layer->output && s < net->last_samples; s++) {
+    for (size_t s = 0; s < net->last_samples; s++) {
         const float *at = layer->output + s / lanes * O * lanes + s % lanes;
         size_t row;
         if (first_bad(at, O, 1, lanes, &fault->column, &row)) {
@@ -519,15 +523,15 @@ static int bad_output(const gp_net *net, const gp_layer *layer, gp_fault *fault)
     return 0;
 }
 
+void gp_net_input_fault(const gp_net *net, gp_fault *fault) { *fault = net->input_fault; }
+
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
 {
-    *fault = net->fault;
-    if (fault->phase != GP_PHASE_NONE) return;
     for (size_t i = 0; i < net->n_layers; i++) {
         *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
         if (bad_parameter(&net->layers[i], arena->params, fault)) return;
-        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
-        if (net->last_samples > 0 && bad_output(net, &net->layers[i], fault)) return;
+        fault->phase = GP_PHASE_FORWARD;
+        if (net->last_samples > 0 && i < net->last_live && bad_output(net, &net->layers[i], fault)) return;
     }
     *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE};
     if (!isfinite(net->last_loss)) return;

@@ -4,7 +4,7 @@ One C engine over flat buffers: a removed weight stays removed, through every op
 file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
 """
 
-from gradprune import datasets
+from gradprune import datasets, plotting
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
@@ -97,6 +97,7 @@ __all__ = [
     "datasets",
     "get_num_threads",
     "load",
+    "plotting",
     "set_num_threads",
     "show_config",
     "topk_mask",

@@ -8,8 +8,8 @@ samples, which are taken from the training set; the test set is looked at once, 
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -52,6 +52,7 @@ __all__ = [
     "Outcome",
     "Recipe",
     "Stage",
+    "check_writable",
     "load_data",
     "multilayer_perceptron",
     "recipe_for",
@@ -95,7 +96,7 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(dense=30, pruning=40, fine_tuning=30, batch_size=32, lr=0.1, pruning_lr=0.1),
+    "digits": Recipe(dense=30, pruning=40, fine_tuning=30, batch_size=32, lr=0.1, pruning_lr=0.3),
     "mnist": Recipe(dense=15, pruning=20, fine_tuning=15, batch_size=128, lr=0.1, pruning_lr=0.2),
 }
 RECIPES["fashion-mnist"] = RECIPES["mnist"]
@@ -206,7 +207,7 @@ class Stage:
     total: int
     macs: int  # multiply-accumulates a sample, of the weights kept
     nbytes: int  # of parameters that are not 0, float32, without their positions
-    seconds: float  # that it took to get here from the stage before
+    seconds: float  # of training or pruning since the dense network, or for it
 
 
 @dataclass(frozen=True)
@@ -214,8 +215,8 @@ class Outcome:
     """What a run has made.
 
     Attributes:
-        stages: dense, pruned in one shot, pruned by schedule and fine-tuned. The second is a side
-            branch: what pruning alone would have done.
+        stages: dense; pruned in one shot, a side branch that shows what pruning alone would do;
+            pruned by schedule and fine-tuned.
         precision, recall: of each class, of the last stage.
         histories: of dense training, and of pruning with fine-tuning.
         model: pruned and fine-tuned.
@@ -261,7 +262,10 @@ def run(
         OSError: the folder cannot be written, which is tried first.
         RuntimeError: the model read back predicts something else.
     """
-    folder = _writable_folder(out)
+    folder = Path(out).expanduser()
+    if not folder.exists():
+        folder.mkdir(parents=True)
+    check_writable(folder)
     criterion = criterion or GradientDecomposition()
     fraction("sparsity", sparsity, one=False)
     sizes = "-".join(map(str, (data.features, *hidden, data.classes)))
@@ -308,14 +312,14 @@ def run(
     copy.arena.params[:] = model.arena.params
     start = perf_counter()
     Pruner(copy, criterion=criterion, seed=seed).prune(sparsity, data=data.train)
-    one_shot = _measure("pruned in one shot", copy, data, perf_counter() - start)
+    one_shot = _measure("pruned one-shot", copy, data, perf_counter() - start)
 
     say(f"3. pruning by schedule, {recipe.pruning} epochs; fine-tuning, {recipe.fine_tuning}")
     schedule = Cubic(sparsity, start=0, stop=recipe.pruning * steps, every=steps)
     pruner = Pruner(model, criterion=criterion, schedule=schedule, seed=seed)
     start = perf_counter()
     history = train(model, recipe.pruning + recipe.fine_tuning, recipe.pruning_lr, pruner)
-    fine_tuned = _measure("pruned and fine-tuned", model, data, perf_counter() - start)
+    fine_tuned = _measure("fine-tuned", model, data, perf_counter() - start)
 
     say("4. saving, reading back, comparing")
     model_file = folder / "m.safetensors"
@@ -350,13 +354,20 @@ def run(
     )
 
 
-def _writable_folder(path: str | os.PathLike[str]) -> Path:
-    """The folder, made if missing; OSError now rather than after the training."""
-    folder = Path(path).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile(dir=folder):
-        pass
-    return folder
+def check_writable(folder: Path) -> None:
+    """Raise the OSError that writing a file into the folder would, but now.
+
+    >>> check_writable(Path("."))
+    """
+    code = 0
+    if not folder.exists():
+        code = errno.ENOENT
+    elif not folder.is_dir():
+        code = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code), str(folder))  # of the class that fits the code
 
 
 def _measure(name: str, model: Model, data: Data, seconds: float) -> Stage:
@@ -394,9 +405,10 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print()
     console.print(tables.make_table("On the test set", columns, rows))
     console.print(
-        "MACs: multiply-accumulates a sample of the weights kept. size: parameters that are not 0,"
+        "MACs: multiply-accumulates a sample, of the weights kept. size: of the parameters\n"
+        "that are not 0, float32. One-shot: a copy of the dense network, pruned all at once.\n"
+        "Fine-tuned: the dense network, pruned step by step in training, then trained on."
     )
-    console.print("as float32. seconds: to get there from the row above; in one shot: on a copy.")
     console.print()
     console.print(tables.class_table(outcome.precision, outcome.recall))
     size = tables.number_of_bytes(outcome.model_file.stat().st_size)

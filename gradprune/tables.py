@@ -70,6 +70,7 @@ def make_table(
         title_justify="left",
         box=box.SIMPLE_HEAD,
         pad_edge=False,
+        collapse_padding=True,  # for terminals of width 80
         header_style="bold cyan",
     )
     for i, name in enumerate(columns):
@@ -80,13 +81,13 @@ def make_table(
     return table
 
 
-def percent(share: float, digits: int = 2) -> str:
-    """A share as text.
+def percent(share: float) -> str:
+    """A share as text; a hundred per cent only if it is all.
 
-    >>> percent(0.05)
-    '5.00 %'
+    >>> percent(0.05), percent(1.0), percent(0.99999)
+    ('5.00 %', '100 %', '99.99 %')
     """
-    return f"{100 * share:.{digits}f} %"
+    return "100 %" if share == 1 else f"{min(100 * share, 99.99):.2f} %"
 
 
 def number_of_bytes(number: int) -> str:
@@ -116,22 +117,11 @@ def summary_table(summary: Summary, title: str = "Layers") -> Table:
             f"{row.parameters:,}",
             f"{row.kept:,}",
             percent(row.kept / row.parameters) if row.parameters else "",
-            f"{row.macs_dense:,}",
             f"{row.macs_effective:,}",
             number_of_bytes(row.bytes_nonzero),
         ]
 
-    columns = (
-        "layer",
-        "type",
-        "outputs",
-        "parameters",
-        "kept",
-        "",
-        "MACs",
-        "effective",
-        "non-zero",
-    )
+    columns = ("layer", "type", "outputs", "parameters", "kept", "", "MACs kept", "non-zero")
     table = make_table(title, columns, map(cells, (*summary.layers, summary.total)), total=True)
     table.columns[1].justify = "left"
     return table

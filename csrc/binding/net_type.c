@@ -132,11 +132,11 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
 }
 
 /* The exception for a call that failed, with the place. Called before the lock is released. */
-static PyObject *raise_fault(net_object *self, const gp_arena *arena, const gp_batch *batch, gp_status status)
+static PyObject *raise_fault(net_object *self, const gp_batch *batch, gp_status status)
 {
     gp_fault fault;
     if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL) return gp_raise_status(status);
-    gp_net_fault(self->net, arena, &fault);
+    gp_net_input_fault(self->net, &fault);
     if (status == GP_BAD_LABEL)
         return PyErr_Format(PyExc_ValueError, "y[%zu] is %lld: labels must be in 0..%zu, one for each output",
                             fault.row, (long long)batch->labels[fault.row], self->out - 1);
@@ -165,7 +165,7 @@ static PyObject *net_backward(net_object *self, PyObject *args)
         gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
     Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK
                                                 ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                                : raise_fault(self, &arena->arena, &batch, status);
+                                                : raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }
@@ -196,7 +196,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     if (status == GP_OK)
         answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
                                PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
-    else answer = raise_fault(self, &arena, &batch, status);
+    else answer = raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }
@@ -228,8 +228,7 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     enter(self);
     Py_BEGIN_ALLOW_THREADS status =
         gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs), self->state->threads);
-    Py_END_ALLOW_THREADS PyObject *answer =
-        status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &arena->arena, &batch, status);
+    Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }
@@ -253,7 +252,7 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
         gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
     Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK
                                                 ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                                : raise_fault(self, &arena->arena, &batch, status);
+                                                : raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }

@@ -462,7 +462,8 @@ static void test_xor(const gp_kernels *kernels)
 static void fault_is(const scene *s, gp_phase phase, size_t layer, int bias, size_t row, size_t column)
 {
     gp_fault fault = {0};
-    gp_net_fault(s->net, &s->m.arena, &fault);
+    if (phase == GP_PHASE_INPUT || phase == GP_PHASE_TARGET) gp_net_input_fault(s->net, &fault);
+    else gp_net_fault(s->net, &s->m.arena, &fault);
     CHECK_INT_EQUAL(fault.phase, phase);
     CHECK_INT_EQUAL(fault.layer, layer);
     CHECK_INT_EQUAL(fault.bias, bias);

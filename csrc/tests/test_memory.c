@@ -1,0 +1,287 @@
+/* test_memory.c - memory that runs out, and threads that cannot be had.
+ *
+ * The linker replaces the allocator by the functions below (--wrap, see the Makefile), which fail from the k-th call
+ * on. Each call of the core that allocates is made with k = 0, 1, 2 ... until it succeeds; as long as it does not, it
+ * must say GP_NO_MEMORY, leave parameters and moments alone, and give back what it had got. pthread_create can be made
+ * to fail, too: then there are fewer threads and the same results.
+ */
+#include "fixture.h"
+#include "parallel.h"
+
+#include <pthread.h>
+
+#if defined(__linux__)
+
+enum { NEVER = -1 };
+static long until_failure = NEVER; /* calls that still succeed */
+static long live;                  /* blocks allocated and not freed */
+static long threads_to_give = NEVER;
+
+static int fails(void)
+{
+    if (until_failure == NEVER) return 0;
+    if (until_failure == 0) return 1;
+    until_failure--;
+    return 0;
+}
+static void *counted(void *memory)
+{
+    live += memory != NULL;
+    return memory;
+}
+
+void *__real_malloc(size_t size);
+void *__real_calloc(size_t count, size_t size);
+void *__real_aligned_alloc(size_t alignment, size_t size);
+void __real_free(void *memory);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+void *__wrap_malloc(size_t size);
+void *__wrap_calloc(size_t count, size_t size);
+void *__wrap_aligned_alloc(size_t alignment, size_t size);
+void __wrap_free(void *memory);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+
+void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(__real_malloc(size)); }
+void *__wrap_calloc(size_t count, size_t size) { return fails() ? NULL : counted(__real_calloc(count, size)); }
+void *__wrap_aligned_alloc(size_t alignment, size_t size)
+{
+    return fails() ? NULL : counted(__real_aligned_alloc(alignment, size));
+}
+void __wrap_free(void *memory)
+{
+    live -= memory != NULL;
+    __real_free(memory);
+}
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+{
+    if (threads_to_give == 0) return 11; /* EAGAIN */
+    if (threads_to_give > 0) threads_to_give--;
+    return __real_pthread_create(thread, attributes, run, argument);
+}
+
+/* ---- what is tried ---------------------------------------------------------------------------------------------------- */
+
+enum { SAMPLES = 100 };
+
+typedef struct stage {
+    const gp_kernels *kernels;
+    gp_pool *pool;
+    model m;
+    gp_net *net;
+    float *x, *out;
+    int64_t *labels;
+    gp_result result;
+    gp_step_info info;
+} stage;
+
+typedef gp_status attempt(stage *s, size_t samples);
+
+static const gp_rule rule = {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .step = 1};
+static const gp_clip clip = {GP_CLIP_NORM, 1.0, 2.0};
+
+static gp_batch batch_of(const stage *s, size_t samples)
+{
+    return (gp_batch){.size = samples, .x = s->x, .loss = GP_CROSS_ENTROPY, .labels = s->labels};
+}
+
+static gp_status try_backward(stage *s, size_t samples)
+{
+    gp_batch batch = batch_of(s, samples);
+    return gp_net_backward(s->net, &s->m.arena, &batch, &s->result, 1, 1, 2);
+}
+static gp_status try_train(stage *s, size_t samples)
+{
+    gp_batch batch = batch_of(s, samples);
+    return gp_net_train(s->net, &s->m.arena, &batch, &clip, &rule, &s->result, &s->info, NULL, 1, 1, 2);
+}
+static gp_status try_predict(stage *s, size_t samples)
+{
+    return gp_net_predict(s->net, &s->m.arena, samples, s->x, s->out, 2);
+}
+static gp_status try_evaluate(stage *s, size_t samples)
+{
+    gp_batch batch = batch_of(s, samples);
+    return gp_net_evaluate(s->net, &s->m.arena, &batch, s->out, &s->result, 2);
+}
+static gp_status try_step(stage *s, size_t samples)
+{
+    for (size_t i = 0; i < s->m.arena.n; i++) s->m.arena.grads[i] = (float)samples * 0.01f;
+    return gp_arena_step(s->pool, s->kernels, &s->m.arena, &clip, &rule, &s->info, NULL, 2);
+}
+
+/* ---- the stage -------------------------------------------------------------------------------------------------------- */
+
+static void stage_open(stage *s, const gp_kernels *kernels)
+{
+    noise source = {1};
+    *s = (stage){.kernels = kernels};
+    model_dense(&s->m, 30, 40);
+    model_activation(&s->m, GP_RELU, 0);
+    model_dropout(&s->m, 0.5f, 0);
+    model_dense(&s->m, 40, 7);
+    model_finish(&s->m, 2);
+    s->x = allocated(SAMPLES * 30 * sizeof *s->x);
+    s->out = allocated(SAMPLES * 7 * sizeof *s->out);
+    s->labels = allocated(SAMPLES * sizeof *s->labels);
+    noise_floats(&source, SAMPLES * 30, s->x, 1.0);
+    for (size_t i = 0; i < SAMPLES; i++) s->labels[i] = (int64_t)noise_below(&source, 7);
+    CHECK_INT_EQUAL(gp_pool_create(&s->pool), GP_OK);
+    CHECK_INT_EQUAL(gp_net_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->net), GP_OK);
+}
+
+static void stage_close(stage *s)
+{
+    gp_net_destroy(s->net);
+    gp_pool_destroy(s->pool);
+    model_free(&s->m);
+    free(s->x);
+    free(s->out);
+    free(s->labels);
+}
+
+/* Fails at the first, second ... allocation until it works; returns how often it failed, -1 if it never worked. */
+static long fail_until_it_works(stage *s, attempt *run, size_t samples)
+{
+    for (long k = 0; k < 100; k++) {
+        snapshot whole = snapshot_take(&s->m.arena);
+        const long before = live;
+        const size_t bytes = gp_net_bytes(s->net);
+        s->result.loss = s->info.norm = -1.0;
+        until_failure = k;
+        gp_status status = run(s, samples);
+        until_failure = NEVER;
+        if (status == GP_OK) return snapshot_free(&whole), k;
+        CHECK_INT_EQUAL(status, GP_NO_MEMORY);
+        CHECK_INT_EQUAL(live, before);
+        CHECK(snapshot_equal(&whole, &s->m.arena));
+        CHECK(s->result.loss == -1.0 && s->info.norm == -1.0);
+        CHECK(gp_net_bytes(s->net) == bytes);
+        snapshot_free(&whole);
+    }
+    return -1;
+}
+
+static void test_calls(const gp_kernels *kernels)
+{
+    attempt *const attempts[] = {try_backward, try_train, try_predict, try_evaluate, try_step};
+    const long start = live;
+    for (size_t i = 0; i < 5; i++) {
+        stage s;
+        stage_open(&s, kernels);
+        CHECK(fail_until_it_works(&s, attempts[i], SAMPLES) >= 1);
+        until_failure = 0; /* the workspace is there: only a step still allocates */
+        CHECK_INT_EQUAL(attempts[i](&s, SAMPLES), i == 1 || i == 4 ? GP_NO_MEMORY : GP_OK);
+        until_failure = NEVER;
+        stage_close(&s);
+        CHECK_INT_EQUAL(live, start);
+    }
+}
+
+/* When a larger workspace cannot be had the old one still works, and to the same bits. */
+static void test_growth(const gp_kernels *kernels)
+{
+    stage s;
+    float expected[7];
+    stage_open(&s, kernels);
+    CHECK_INT_EQUAL(try_predict(&s, 1), GP_OK);
+    memcpy(expected, s.out, sizeof expected);
+    for (size_t round = 0; round < 2; round++) {
+        until_failure = 0;
+        CHECK_INT_EQUAL(try_predict(&s, SAMPLES), GP_NO_MEMORY);
+        memset(s.out, 0, sizeof expected);
+        CHECK_INT_EQUAL(try_predict(&s, 1), GP_OK);
+        CHECK_BYTES_EQUAL(sizeof expected, s.out, expected);
+        until_failure = NEVER;
+    }
+    CHECK(fail_until_it_works(&s, try_train, SAMPLES) >= 1);
+    stage_close(&s);
+}
+
+/* ---- making and unmaking ---------------------------------------------------------------------------------------------- */
+
+static void test_create(void)
+{
+    stage s;
+    long pool_failures = 0, net_failures = 0;
+    stage_open(&s, gp_kernels_get(NULL));
+    const long start = live;
+    for (gp_status status = GP_NO_MEMORY; status != GP_OK && pool_failures < 100;) {
+        gp_pool *pool = s.pool;
+        until_failure = pool_failures;
+        status = gp_pool_create(&pool);
+        until_failure = NEVER;
+        if (status != GP_OK) CHECK(++pool_failures && status == GP_NO_MEMORY && pool == NULL && live == start);
+        gp_pool_destroy(pool);
+    }
+    for (gp_status status = GP_NO_MEMORY; status != GP_OK && net_failures < 100;) {
+        gp_net *net = s.net;
+        until_failure = net_failures;
+        status = gp_net_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &net);
+        until_failure = NEVER;
+        if (status != GP_OK) CHECK(++net_failures && status == GP_NO_MEMORY && net == NULL && live == start);
+        gp_net_destroy(net);
+    }
+    CHECK(pool_failures >= 1 && pool_failures < 100);
+    CHECK(net_failures >= 1 && net_failures < 100);
+    CHECK_INT_EQUAL(live, start);
+    stage_close(&s);
+}
+
+/* More than there are addresses for: refused before anything is asked of the allocator. */
+static void test_too_large(void)
+{
+    stage s;
+    gp_net *net = NULL;
+    gp_layer_spec layer = {.type = GP_LAYER_ACTIVATION, .in = SIZE_MAX / 64, .out = SIZE_MAX / 64};
+    stage_open(&s, gp_kernels_get(NULL));
+    CHECK_INT_EQUAL(gp_net_create(s.kernels, s.pool, 1, &layer, &net), GP_OK);
+    CHECK_INT_EQUAL(gp_net_predict(net, &s.m.arena, 1, s.x, s.out, 1), GP_NO_MEMORY);
+    gp_net_destroy(net);
+    stage_close(&s);
+}
+
+/* ---- threads ---------------------------------------------------------------------------------------------------------- */
+
+static void team_size(void *context, const gp_team *team)
+{
+    size_t *size = context;
+    gp_team_wait(team);
+    if (team->rank == 0) *size = team->size;
+}
+
+static void test_few_threads(void)
+{
+    for (long given = 0; given < 4; given++) {
+        gp_pool *pool = NULL;
+        size_t size = 0;
+        CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+        threads_to_give = given;
+        gp_pool_run(pool, 4, team_size, &size);
+        CHECK_INT_EQUAL(size, given + 1);
+        threads_to_give = NEVER;
+        gp_pool_run(pool, 3, team_size, &size); /* now there are more */
+        CHECK_INT_EQUAL(size, 3);
+        gp_pool_destroy(pool);
+    }
+}
+
+int main(void)
+{
+    OVER_INSTRUCTION_SETS(test_calls);
+    OVER_INSTRUCTION_SETS(test_growth);
+    test_create();
+    test_too_large();
+    test_few_threads();
+    CHECK_INT_EQUAL(live, 0);
+    return check_summary();
+}
+
+#else
+
+int main(void)
+{
+    CHECK(1); /* this linker has no --wrap */
+    return check_summary();
+}
+
+#endif

@@ -1,0 +1,8 @@
+"""``python -m gradprune`` is the command ``gradprune``."""
+
+import sys
+
+from gradprune.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

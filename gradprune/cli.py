@@ -1,0 +1,502 @@
+"""The command ``gradprune``: demo, train, prune, inspect.
+
+Exit codes: 0 done; 1 it failed; 2 the command was not understood; 130 interrupted by Ctrl-C.
+Errors are one line on standard error; ``--debug`` shows where they come from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import errno
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from gradprune import _core, demo, tables
+from gradprune.clipping import ClipNorm
+from gradprune.demo import CRITERIA, DATASETS, Data
+from gradprune.learning_rates import CosineLR
+from gradprune.model import Model, load
+from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.scopes import SCOPES
+from gradprune.threads import set_num_threads
+
+__all__ = ["main"]
+
+_OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": lambda model, **settings: SGD(model, momentum=0.9, nesterov=True, **settings),
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+_RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        argv: the arguments after the name of the program; None: those of the process.
+
+    Returns:
+        The exit code. ``--help`` and ``--version`` leave by SystemExit, as argparse does.
+
+    >>> main(["inspect", "missing.safetensors"])
+    1
+    """
+    debug = "--debug" in (sys.argv[1:] if argv is None else argv)
+    try:
+        options = _parser().parse_args(argv)
+        if options.threads is not None:
+            set_num_threads(options.threads)
+        options.run(options)
+        sys.stdout.flush()
+    except _UsageError as error:
+        _complain(error)
+        return 2
+    except KeyboardInterrupt:
+        print("gradprune: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `gradprune inspect m | head`: whoever reads has had enough
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        _complain(error)
+        return 1
+    return 0
+
+
+def _complain(error: Exception) -> None:
+    text = str(error)
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        text = f"{error.filename}: {error.strerror}"
+    elif isinstance(error, MemoryError):
+        text = "out of memory"
+    line = " ".join(text.split()) or type(error).__name__
+    print(f"gradprune: error: {line}", file=sys.stderr)
+
+
+# ---- the options ---------------------------------------------------------------------------------
+
+
+class _UsageError(Exception):
+    """The command line was not understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message} (see {self.prog} --help)")
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Examples keep their lines, defaults are shown where there are any."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.default is None or action.default is False:
+            return action.help
+        return super()._get_help_string(action)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="gradprune",
+        description="Train, clip and prune neural networks on the CPU.",
+        epilog="examples:\n"
+        "  gradprune demo\n"
+        "  gradprune train --dataset mnist --epochs 10 --out dense.safetensors\n"
+        "  gradprune prune dense.safetensors --dataset mnist --sparsity 0.9 --fine-tune 5\n"
+        "  gradprune inspect dense-pruned.safetensors\n\n"
+        "exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted",
+        formatter_class=_Help,
+    )
+    parser.add_argument("--version", action="version", version=f"gradprune {_core.version}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_demo, _add_train, _add_prune, _add_inspect):
+        add(commands)
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
+    """A command with the options that all of them have."""
+    run = {"demo": _demo, "train": _train, "prune": _prune, "inspect": _inspect}[name]
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text.replace("%", "%%"),
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=epilog,
+        formatter_class=_Help,
+    )
+    parser.set_defaults(run=run, threads=None)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "demo",
+        "train a network, remove 95 % of its weights, compare accuracy and size",
+        "examples:\n"
+        "  gradprune demo\n"
+        "  gradprune demo --dataset mnist --sparsity 0.98 --criterion magnitude\n"
+        "  gradprune demo --model 128 --epochs 30 --out /tmp/demo",
+    )
+    _add_data(parser)
+    _add_model(parser)
+    parser.add_argument(
+        "--sparsity", type=_sparsity, default=0.95, help="share of the weights to remove"
+    )
+    _add_criterion(parser)
+    parser.add_argument(
+        "--epochs",
+        type=_whole(3),
+        metavar="N",
+        help="passes over the data in all (default: as tuned for the data set)",
+    )
+    parser.add_argument("--out", default="gradprune-demo", metavar="DIR", help="folder of results")
+    _add_seed(parser)
+    _add_threads(parser)
+
+
+def _add_train(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "train",
+        "train a network and save it",
+        "examples:\n"
+        "  gradprune train --epochs 20 --out digits.safetensors\n"
+        "  gradprune train --dataset mnist --optimizer adam --lr 0.002 --clip 1 --epochs 10",
+    )
+    _add_data(parser)
+    _add_model(parser)
+    parser.add_argument(
+        "--optimizer",
+        choices=tuple(_OPTIMIZERS),
+        default="sgd",
+        help="sgd has Nesterov momentum 0.9",
+    )
+    parser.add_argument(
+        "--lr",
+        type=_positive,
+        help="learning rate at the start, from where it falls along a cosine "
+        "(default: 0.1 for sgd, else 0.001)",
+    )
+    parser.add_argument("--epochs", type=_whole(1), default=10, metavar="N", help="passes")
+    _add_batch_and_clip(parser)
+    parser.add_argument(
+        "--out", default="model.safetensors", metavar="FILE", help="is replaced if it exists"
+    )
+    _add_seed(parser)
+    _add_threads(parser)
+
+
+def _add_prune(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "prune",
+        "remove weights of a saved network, maybe fine-tune it, and save it",
+        "examples:\n"
+        "  gradprune prune digits.safetensors --sparsity 0.9\n"
+        "  gradprune prune m.safetensors --dataset mnist --criterion taylor --fine-tune 5",
+    )
+    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    _add_data(parser)
+    parser.add_argument(
+        "--sparsity",
+        type=_sparsity,
+        default=0.9,
+        help="share of the weights that is removed afterwards, earlier ones included",
+    )
+    _add_criterion(parser)
+    parser.add_argument(
+        "--scope",
+        choices=tuple(SCOPES),
+        default="global",
+        help="one ranking of all weights, or the same sparsity in every layer",
+    )
+    parser.add_argument(
+        "--fine-tune", type=_whole(0), default=0, metavar="N", help="epochs of training after it"
+    )
+    parser.add_argument(
+        "--lr",
+        type=_positive,
+        default=0.05,
+        help="learning rate of fine-tuning, by SGD with Nesterov momentum, falling along a cosine",
+    )
+    _add_batch_and_clip(parser)
+    parser.add_argument(
+        "--out", metavar="FILE", help="is replaced if it exists (default: MODEL-pruned.safetensors)"
+    )
+    _add_seed(parser)
+    _add_threads(parser)
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "inspect",
+        "show what a saved network holds",
+        "example:\n  gradprune inspect gradprune-demo/m.safetensors",
+    )
+    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)}, or a folder of four IDX files named as MNIST's",
+    )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        type=_sizes,
+        default="300-100",
+        metavar="SIZES",
+        help="units of the hidden layers; input and output sizes follow from the data",
+    )
+
+
+def _add_criterion(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--criterion",
+        choices=tuple(CRITERIA),
+        default="gradient-decomposition",
+        metavar="NAME",
+        help=f"which weights matter: {', '.join(CRITERIA)}",
+    )
+
+
+def _add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-size", type=_whole(1), default=64, metavar="N", help="samples a step"
+    )
+    parser.add_argument(
+        "--clip",
+        type=_not_negative,
+        default=1.0,
+        metavar="NORM",
+        help="largest norm of the gradient; 0: no clipping",
+    )
+
+
+def _add_seed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--seed", type=_whole(0), default=0, help="of weights, order of samples, random choices"
+    )
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--threads", type=_whole(1), metavar="N", help="at most so many threads (default: the CPUs)"
+    )
+
+
+# Types of arguments: argparse puts the message behind the name of the option.
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        return number
+
+    return convert
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _positive(text: str) -> float:
+    number = _number(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    return number
+
+
+def _not_negative(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return number
+
+
+def _sparsity(text: str) -> float:
+    number = _number(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return number
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split("-"))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes such as 300-100")
+    return sizes
+
+
+# ---- the commands --------------------------------------------------------------------------------
+
+
+def _demo(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    data = demo.load_data(options.dataset)
+    recipe = demo.recipe_for(options.dataset, len(data.train[1]))
+    if options.epochs is not None:
+        recipe = recipe.with_epochs(options.epochs)
+    outcome = demo.run(
+        data,
+        recipe=recipe,
+        hidden=options.model,
+        sparsity=options.sparsity,
+        criterion=CRITERIA[options.criterion],
+        seed=options.seed,
+        out=options.out,
+        console=console,
+        verbose=1,
+    )
+    demo.show(outcome, console)
+
+
+def _train(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    out = _writable_file(options.out)
+    data = demo.load_data(options.dataset)
+    layers = demo.multilayer_perceptron(options.model, data.classes)
+    model = Model(layers, data.features, seed=options.seed)
+    lr = _RATES[options.optimizer] if options.lr is None else options.lr
+    _fit(model, data, options, _OPTIMIZERS[options.optimizer], lr, options.epochs)
+    model.save(out)
+    console.print(tables.summary_table(model.summary()))
+    _print_result(console, model, data, out)
+
+
+def _prune(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    source = Path(options.model_file)
+    model = load(source)
+    out = _writable_file(options.out or source.with_name(f"{source.stem}-pruned.safetensors"))
+    data = demo.load_data(options.dataset)
+    if (data.features,) != model.input_shape or data.classes > model.outputs:
+        raise ValueError(
+            f"{source} takes inputs of shape {model.input_shape} and knows {model.outputs} "
+            f"classes, but {data.name} has {data.features} features and {data.classes} classes"
+        )
+    before = model.evaluate(*data.test)["accuracy"]
+    pruner = Pruner(
+        model, criterion=CRITERIA[options.criterion], scope=options.scope, seed=options.seed
+    )
+    report = pruner.prune(options.sparsity, data=data.train)
+    console.print(tables.report_table(report))
+    for name, reason in report.skipped.items():
+        console.print(f"skipped {name}: {reason}")
+    for note in report.notes:
+        console.print(f"note: {note}")
+    pruned = model.evaluate(*data.test)["accuracy"]
+    console.print(f"test accuracy {tables.percent(before)} before, {tables.percent(pruned)} after")
+    if options.fine_tune:
+        _fit(model, data, options, _OPTIMIZERS["sgd"], options.lr, options.fine_tune)
+    model.save(out)
+    _print_result(console, model, data, out)
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    path = Path(options.model_file)
+    model = load(path)
+    console.print(f"{path}: {tables.number_of_bytes(path.stat().st_size)}", soft_wrap=True)
+    console.print(tables.summary_table(model.summary()))
+    total = model.summary().total
+    console.print(
+        f"MACs       {total.macs_effective:,} a sample of the weights kept, "
+        f"{total.macs_dense:,} of all; non-zero: float32, without positions"
+    )
+    console.print(f"input      {' x '.join(map(str, model.input_shape))}, seed {model.seed}")
+    console.print(
+        f"sparsity   {tables.percent(model.sparsity)}: {model.arena.removed:,} of "
+        f"{model.arena.prunable_size:,} weights removed"
+    )
+    console.print(f"trained    {model.epoch:,} epochs, {model.forward_count:,} batches")
+    console.print(f"optimizer  {_describe_optimizer(model.optimizer)}", soft_wrap=True)
+    console.print(f"pruner     {_describe_pruner(model.pruner)}", soft_wrap=True)
+
+
+def _describe_optimizer(optimizer: Optimizer | None) -> str:
+    if optimizer is None:
+        return "none"
+    settings = {**optimizer.settings(), "clip": optimizer.clip}
+    text = ", ".join(f"{name}={value}" for name, value in settings.items())
+    return f"{type(optimizer).__name__}({text}), {optimizer.step_count:,} steps"
+
+
+def _describe_pruner(pruner: Pruner | None) -> str:
+    if pruner is None:
+        return "none"
+    text = f"{pruner.criterion}, {pruner.scope}, schedule {pruner.schedule}"
+    if pruner.exclude:
+        text += f", without {', '.join(pruner.exclude)}"
+    return f"{text}; events: {pruner.events:,}, steps: {pruner.step_count:,}"
+
+
+def _fit(
+    model: Model,
+    data: Data,
+    options: argparse.Namespace,
+    make: Callable[..., Optimizer],
+    lr: float,
+    epochs: int,
+) -> None:
+    steps = -(-len(data.train[1]) // options.batch_size)
+    optimizer = make(
+        model,
+        lr=CosineLR(lr, steps=epochs * steps),
+        clip=ClipNorm(options.clip) if options.clip else None,
+    )
+    model.fit(
+        *data.train,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=options.batch_size,
+        validation_data=data.validation,
+        verbose=1 if sys.stderr.isatty() else 2,
+        seed=options.seed,
+    )
+
+
+def _writable_file(path: str | os.PathLike[str]) -> Path:
+    """The path; OSError now, rather than after the training, if no file can be made there."""
+    file = Path(path).expanduser()
+    if file.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
+    demo.check_writable(file.parent)
+    return file
+
+
+def _print_result(console: Any, model: Model, data: Data, out: Path) -> None:
+    accuracy = model.evaluate(*data.test)["accuracy"]
+    size = tables.number_of_bytes(out.stat().st_size)
+    console.print(
+        f"test accuracy {tables.percent(accuracy)} on {len(data.test[1]):,} samples of {data.name}"
+    )
+    console.print(f"saved {out} ({size})", soft_wrap=True)
