@@ -13,8 +13,9 @@
 #include "optim.h"
 
 enum { GP_BLOCK = 1024 };
-/* Fewer multiply-adds than this are done by one thread: two would spend longer meeting than working. */
-#define GP_WORK_WORTH_SHARING 2000000.0
+enum { GP_HABITS = 48 };
+/* Fewer multiply-adds than this are done by one thread, without trying two. */
+#define GP_WORK_WORTH_SHARING 200000.0
 
 struct gp_net {
     const gp_kernels *kernels;
@@ -30,6 +31,7 @@ struct gp_net {
     float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
     int64_t *labels;
     uint8_t *hits;
+    gp_habit habits[GP_HABITS];
     gp_fault input_fault; /* of the last call's input, or GP_PHASE_NONE */
     double last_loss;     /* of the last backward */
     /* what the workspace still shows of the last backward: samples of its last block, 0 when overwritten */
@@ -128,9 +130,12 @@ static gp_status reserve(gp_net *net, size_t samples)
     return GP_OK;
 }
 
-static size_t threads_for(const gp_net *net, size_t samples, double passes, size_t threads)
+/* The habit of calls with about so much work: one for each power of two. */
+static gp_habit *habit_of(gp_net *net, size_t samples, double passes)
 {
-    return net->macs * (double)samples * passes < GP_WORK_WORTH_SHARING ? 1 : threads;
+    int size = 0;
+    frexp(net->macs * (double)samples * passes, &size);
+    return &net->habits[size < 0 ? 0 : (size < GP_HABITS ? size : GP_HABITS - 1)];
 }
 
 /* ---- one region ---------------------------------------------------------------------------------------------------- */
@@ -424,7 +429,12 @@ static gp_status enter(region *shared, double passes, size_t threads)
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
     net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
-    gp_pool_run(net->pool, threads_for(net, batch->size, passes, threads), run, shared);
+    gp_habit *habit = habit_of(net, batch->size, passes);
+    if (net->macs * (double)batch->size * passes < GP_WORK_WORTH_SHARING) threads = 1;
+    size_t used = gp_habit_choose(habit, threads);
+    double began = gp_seconds();
+    gp_pool_run(net->pool, used, run, shared);
+    if (threads > 1) gp_habit_learn(habit, used, gp_seconds() - began);
     for (size_t i = 0; i < GP_MAX_THREADS; i++) {
         if (shared->status[i] == GP_OK) continue;
         net->input_fault = shared->fault[i];
@@ -530,7 +540,7 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
     for (size_t i = 0; i < net->n_layers; i++) {
         *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
         if (bad_parameter(&net->layers[i], arena->params, fault)) return;
-        fault->phase = GP_PHASE_FORWARD;
+        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
         if (net->last_samples > 0 && i < net->last_live && bad_output(net, &net->layers[i], fault)) return;
     }
     *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE};

@@ -430,7 +430,7 @@ def _inspect(options: argparse.Namespace) -> None:
     total = model.summary().total
     console.print(
         f"MACs       {total.macs_effective:,} a sample of the weights kept, "
-        f"{total.macs_dense:,} of all; non-zero: float32, without positions"
+        f"{total.macs_dense:,} of all"
     )
     console.print(f"input      {' x '.join(map(str, model.input_shape))}, seed {model.seed}")
     console.print(

@@ -337,8 +337,9 @@ def run(
             before,
             model,
             max_norm=recipe.max_norm,
-            title=f"{sizes} on {data.name}: {dense.accuracy:.2%} accuracy with all weights, "
-            f"{fine_tuned.accuracy:.2%} with {fine_tuned.kept / fine_tuned.total:.1%} of them",
+            title=f"{sizes} on {data.name}: accuracy {tables.percent(dense.accuracy)} with all "
+            f"weights, {tables.percent(fine_tuned.accuracy)} with "
+            f"{tables.percent(fine_tuned.kept / fine_tuned.total)} of them",
         )
         figure.savefig(plot_file)
     except ImportError:
@@ -405,9 +406,9 @@ def show(outcome: Outcome, console: Console) -> None:
     console.print()
     console.print(tables.make_table("On the test set", columns, rows))
     console.print(
-        "MACs: multiply-accumulates a sample, of the weights kept. size: of the parameters\n"
-        "that are not 0, float32. One-shot: a copy of the dense network, pruned all at once.\n"
-        "Fine-tuned: the dense network, pruned step by step in training, then trained on."
+        "MACs: multiply-accumulates a sample, of the weights kept. Size: of the parameters that "
+        "are not 0, float32, without positions. One-shot: a copy of the dense network, pruned all "
+        "at once. Fine-tuned: the dense network, pruned step by step in training, then trained on."
     )
     console.print()
     console.print(tables.class_table(outcome.precision, outcome.recall))

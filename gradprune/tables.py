@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 PLAIN_WIDTH = 100
-MOST_CLASSES = 12  # columns that fit
+MOST_CLASSES = 10  # columns that fit into a width of 80
 
 
 def make_console(file: TextIO | None = None) -> Console:

@@ -125,11 +125,19 @@ INITIALIZERS: tuple[Initializer, ...] = (
 
 RANDOM_CASES = tuple(random_case(number) for number in range(20))
 
-# What chance does not reach: the smallest network, batches of several blocks (1024 samples), a last
-# activation fused into its loss, wide layers, no Dense at all.
+# What chance does not reach: the smallest network, batches of several blocks (1024 samples), also
+# with dropout, a last activation fused into its loss, wide layers, no Dense at all.
 EDGE_CASES = (
     Case("smallest", (gp.Dense(1),), 1, 1, "mse"),
     Case("blocks", (gp.Dense(17, activation="tanh"), gp.Dense(3)), 5, 2500, "cross_entropy", 1),
+    Case(
+        "dropped_blocks",
+        (gp.Dense(6, activation="tanh"), gp.Dropout(0.4), gp.Dense(3)),
+        5,
+        2100,
+        "cross_entropy",
+        9,
+    ),
     Case("block_and_one", (gp.Dense(3, activation="gelu"), gp.Dense(2)), 2, 1025, "bce", 2),
     Case("softmax", (gp.Dense(11, activation="softmax"),), 9, 65, "cross_entropy", 3),
     Case("sigmoid", (gp.Dense(11, activation="sigmoid"),), 9, 65, "bce", 4),

@@ -438,7 +438,7 @@ def test_worst_classes_are_shown() -> None:
     precision[17] = 0.25
     out = io.StringIO()
     tables.make_console(out).print(tables.class_table(precision, np.ones(30)))
-    assert "The worst 12 of 30 classes" in out.getvalue()
+    assert "The worst 10 of 30 classes" in out.getvalue()
     assert re.search(r"\b17\b", out.getvalue())
     assert re.search(r"\b25\.0\b", out.getvalue())
 

@@ -130,6 +130,18 @@ def test_nan_is_not_lost_beside_infinity(order: int) -> None:
     assert math.isnan(gp.clip_grad_norm_(arrays, 1.0, math.inf))
 
 
+@by_norm_type
+@pytest.mark.parametrize("place", [0, 5000, 99_999])
+def test_long_arrays(p: float, place: int, rng: np.random.Generator) -> None:
+    """Norms are joined from blocks of a few thousand entries."""
+    array = rng.standard_normal(100_000, np.float32)
+    assert gp.clip_grad_norm_([array], 1e12, p) == pytest.approx(norm_of(array, p=p), rel=1e-6)
+    for bad in (math.inf, math.nan):
+        array[place] = bad
+        norm = gp.clip_grad_norm_([array], 1.0, p)
+        assert math.isnan(norm) if math.isnan(bad) else norm == math.inf
+
+
 def test_a_norm_beyond_double_changes_nothing() -> None:
     """With p = 0.01 the norm of 3000 ones is 3000^100."""
     arrays = [np.ones(1000, np.float32) for _ in range(3)]

@@ -161,6 +161,22 @@ def test_a_fault_is_never_lost(
     assert [array.tobytes() for array in arrays] == before
 
 
+@pytest.mark.parametrize("clipper", CLIPPERS)
+@given(optimizers, st.sampled_from([math.nan, math.inf, -math.inf]), st.data())
+def test_a_fault_stops_every_step(
+    clipper: str, case: OptimizerCase, bad: float, data: st.DataObject
+) -> None:
+    network = TRAINED.network()
+    optimizer = case.make(network, clip=CLIPPERS[clipper], guard=gp.Skip())
+    network.arena.grads[...] = data.draw(st.sampled_from([0.0, 1e-3, 5.0, 3e38]))
+    network.arena.grads[data.draw(st.integers(0, network.arena.size - 1))] = bad
+    before = snapshot(network, optimizer)
+    info = optimizer.step()
+    assert (info.applied, info.clipped, info.scale) == (False, False, 1.0)
+    assert math.isnan(info.norm) if math.isnan(bad) else info.norm == math.inf
+    assert snapshot(network, optimizer) == before
+
+
 @given(seeds, optimizers, clippers, st.floats(1e-3, 1e3))
 def test_a_step_clips_as_the_functions_do(
     seed: int, case: OptimizerCase, clip: Any, scale: float

@@ -459,16 +459,29 @@ static void test_xor(const gp_kernels *kernels)
 
 /* ---- bad data ------------------------------------------------------------------------------------------------------------ */
 
+static void fault_equals(const gp_fault *fault, gp_phase phase, size_t layer, int bias, size_t row, size_t column)
+{
+    CHECK_INT_EQUAL(fault->phase, phase);
+    CHECK_INT_EQUAL(fault->layer, layer);
+    CHECK_INT_EQUAL(fault->bias, bias);
+    CHECK_INT_EQUAL(fault->row, row);
+    CHECK_INT_EQUAL(fault->column, column);
+}
+
+static void input_fault_is(const scene *s, gp_phase phase, size_t row, size_t column)
+{
+    gp_fault fault;
+    gp_net_input_fault(s->net, &fault);
+    fault_equals(&fault, phase, GP_NONE, 0, row, column);
+}
+
+/* Of the numbers inside; the input was good. */
 static void fault_is(const scene *s, gp_phase phase, size_t layer, int bias, size_t row, size_t column)
 {
-    gp_fault fault = {0};
-    if (phase == GP_PHASE_INPUT || phase == GP_PHASE_TARGET) gp_net_input_fault(s->net, &fault);
-    else gp_net_fault(s->net, &s->m.arena, &fault);
-    CHECK_INT_EQUAL(fault.phase, phase);
-    CHECK_INT_EQUAL(fault.layer, layer);
-    CHECK_INT_EQUAL(fault.bias, bias);
-    CHECK_INT_EQUAL(fault.row, row);
-    CHECK_INT_EQUAL(fault.column, column);
+    gp_fault fault;
+    input_fault_is(s, GP_PHASE_NONE, 0, 0);
+    gp_net_fault(s->net, &s->m.arena, &fault);
+    fault_equals(&fault, phase, layer, bias, row, column);
 }
 
 static void no_fault(const scene *s) { fault_is(s, GP_PHASE_NONE, GP_NONE, 0, 0, 0); }
@@ -482,11 +495,11 @@ static void refuses(scene *s, gp_status status, gp_phase phase, size_t row, size
     snapshot whole = snapshot_take(&s->m.arena);
     CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, threads),
                     status);
-    fault_is(s, phase, GP_NONE, 0, row, column);
+    input_fault_is(s, phase, row, column);
     CHECK_INT_EQUAL(scene_backward(s, &result, threads), status);
-    fault_is(s, phase, GP_NONE, 0, row, column);
+    input_fault_is(s, phase, row, column);
     CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &s->batch, out, &result, threads), status);
-    fault_is(s, phase, GP_NONE, 0, row, column);
+    input_fault_is(s, phase, row, column);
     CHECK(result.loss == -1.0 && info.norm == -1.0);
     CHECK(snapshot_equal(&whole, &s->m.arena));
     snapshot_free(&whole);
@@ -510,7 +523,7 @@ static void bad_input(const gp_kernels *kernels, size_t samples, size_t row, siz
         s->x[row * s->in + column] = bad[i];
         refuses(s, GP_BAD_INPUT, GP_PHASE_INPUT, row, column, threads);
         CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + row * s->in, out, threads), GP_BAD_INPUT);
-        fault_is(s, GP_PHASE_INPUT, GP_NONE, 0, 0, column);
+        input_fault_is(s, GP_PHASE_INPUT, 0, column);
         s->x[row * s->in + column] = good;
     }
     CHECK_BYTES_EQUAL(s->m.arena.n * sizeof *grads, s->m.arena.grads, grads);
