@@ -152,6 +152,7 @@ typedef struct region {
     uint64_t seed, dropout_step;
     double loss;
     size_t correct;
+    size_t last_first; /* the first sample of the last block that ran */
     /* one slot a member: no two write the same */
     gp_status status[GP_MAX_THREADS];
     gp_fault fault[GP_MAX_THREADS];
@@ -379,6 +380,7 @@ static void run(void *context, const gp_team *team)
     for (size_t first = 0; first < size; first += GP_BLOCK) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
+        if (team->rank == 0) shared->last_first = first;
         const float *z = forward(shared, &pass, shared->n_live);
         if (batch->labels || batch->targets) {
             loss_of(shared, &pass, z, shared->backward ? net->gradient[0] : NULL);
@@ -390,6 +392,8 @@ static void run(void *context, const gp_team *team)
             store(shared, &pass, z);
         }
         gp_team_wait(team); /* the next block overwrites what this one read */
+        /* a training batch that cannot be used ends here, with the culprit still in the workspace */
+        if (shared->backward && !isfinite(shared->loss)) break;
     }
     if (batch->labels || batch->targets) penalize(shared, team);
     /* a loss beyond float leaves the step out, as a gradient beyond float does */
@@ -442,8 +446,8 @@ static gp_status enter(region *shared, double passes, size_t threads)
     }
     if (shared->backward) {
         net->last_loss = shared->loss;
-        net->last_first = (batch->size - 1) / GP_BLOCK * GP_BLOCK;
-        net->last_samples = batch->size - net->last_first;
+        net->last_first = shared->last_first;
+        net->last_samples = gp_smaller(GP_BLOCK, batch->size - net->last_first);
         net->last_live = shared->n_live;
     }
     return GP_OK;

@@ -133,7 +133,7 @@ static void decide(gp_step_plan *plan)
         case GP_CLIP_KINDS: break;
         }
         if (scale < plan->info.scale) plan->info.scale = scale;
-        plan->scales[s] = (float)scale;
+        plan->scales[s] = scale;
     }
     plan->info.clipped = exceeds || plan->info.scale < 1.0;
 }
@@ -143,6 +143,7 @@ static gp_update fold(const gp_clip *clip, const gp_rule *rule)
     double t = (double)rule->step, lr = rule->lr;
     gp_update u = {
         .scale = 1.0f,
+        .scale_again = 1.0f,
         .limit = clip->kind == GP_CLIP_VALUE ? (float)clip->limit : INFINITY,
         .l2 = rule->decoupled ? 0.0f : (float)rule->weight_decay,
         .shrink = rule->decoupled ? (float)(1.0 - lr * rule->weight_decay) : 1.0f,
@@ -200,7 +201,10 @@ void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
     if (!plan->info.applied) return;
     gp_update u = fold(&plan->clip, &plan->rule);
     for (size_t i = begin; i < end; i++) {
-        u.scale = plan->scales[plan->blocks[i].segment];
+        double scale = plan->scales[plan->blocks[i].segment];
+        /* below 2^-126 a float loses digits, so a very small factor is applied in two steps */
+        u.scale = (float)(scale < 0x1p-60 ? scale * 0x1p60 : scale);
+        u.scale_again = scale < 0x1p-60 ? 0x1p-60f : 1.0f;
         update(plan, &plan->blocks[i], &u);
     }
 }

@@ -21,7 +21,7 @@ typedef struct gp_step_plan {
     size_t n_blocks;
     gp_block *blocks;
     gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
-    float *scales;          /* one a segment */
+    double *scales;         /* one a segment */
     double *segment_norms;  /* the caller's, or NULL */
     gp_step_info info;
 } gp_step_plan;

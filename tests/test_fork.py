@@ -246,3 +246,37 @@ for name in ("tqdm", "matplotlib"):
 print("done")
 """
     assert output(BLOCK + script).endswith("done")
+
+
+@needs_fork
+def test_fork_while_a_thread_is_inside_the_network() -> None:
+    """The child inherits the network's lock as it was: held by a thread that is not there."""
+    script = """
+import os, signal, sys, threading, time, warnings
+warnings.simplefilter("ignore")
+import numpy as np
+import gradprune as gp
+
+model = gp.Model([gp.Dense(500), gp.Dense(500)], 500)
+x = np.ones((1000, 500), np.float32)
+done = threading.Event()
+
+def predict():
+    while not done.is_set():
+        model.predict(x)
+
+thread = threading.Thread(target=predict)
+thread.start()
+time.sleep(0.2)
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    model.predict(x[:4])
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+done.set()
+thread.join()
+assert status == 0, status
+print("done")
+"""
+    assert output(script) == "done"

@@ -304,3 +304,23 @@ def test_the_error_is_an_arithmetic_error() -> None:
     error = gp.NonFiniteError("text", phase="loss")
     assert isinstance(error, ArithmeticError)
     assert (error.phase, error.layer, error.parameter, error.index) == ("loss", None, None, None)
+
+
+def test_the_place_is_known_in_a_batch_of_several_blocks() -> None:
+    """The core takes 1,024 samples at a time; the fault is in the second of three such blocks."""
+    network = Network([gp.Dense(3, name="first"), gp.Dense(2)], 2)
+    network.parameters["first.weight"][...] = 3e38
+    x = np.zeros((3000, 2))
+    x[1500] = 100.0
+    network.backward(x, np.zeros((3000, 2)), loss="mse")
+    fault = network.find_fault()
+    assert (fault.phase, fault.layer, fault.index) == ("forward", "first", (1500, 0))
+
+
+def test_a_tiny_clip_factor_keeps_its_digits() -> None:
+    network = Network([gp.Dense(3)], 2)
+    network.arena.params[...] = 0.0
+    network.arena.grads[...] = 3e38
+    info = gp.SGD(network, lr=1.0, clip=gp.ClipNorm(1e-8)).step()
+    assert info.scale < 1e-46
+    assert np.linalg.norm(network.arena.params.astype(float)) == pytest.approx(1e-8, rel=1e-6)

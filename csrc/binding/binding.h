@@ -37,6 +37,7 @@ typedef struct net_object {
     PyObject_HEAD gp_net *net;
     size_t in, out;
     PyThread_type_lock lock; /* the workspace serves one call at a time */
+    long owner;              /* process that made the lock: a fork may copy it held by a thread that is not there */
     module_state *state;
     PyObject *module;
 } net_object;

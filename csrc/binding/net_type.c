@@ -1,6 +1,8 @@
 /* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
 #include "binding/binding.h"
 
+#include <unistd.h>
+
 static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
     int type, activation;
@@ -41,6 +43,7 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     self->module = Py_NewRef(PyType_GetModule(type));
     self->state = PyModule_GetState(self->module);
     self->lock = PyThread_allocate_lock();
+    self->owner = (long)getpid();
     gp_status status = GP_NO_MEMORY;
     if (self->lock) status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->net);
     if (status != GP_OK) {
@@ -76,6 +79,12 @@ static void net_dealloc(net_object *self)
 /* Another Python thread may be inside this network with the GIL released: wait without holding the GIL. */
 static void enter(net_object *self)
 {
+    long process = (long)getpid();
+    if (process != self->owner) {
+        PyThread_type_lock fresh = PyThread_allocate_lock();
+        if (fresh) self->lock = fresh; /* the old one may be held for ever and cannot be freed */
+        self->owner = process;
+    }
     if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
     Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
     Py_END_ALLOW_THREADS

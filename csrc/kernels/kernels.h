@@ -12,7 +12,8 @@
 
 /* One optimizer step's numbers, already folded to floats. */
 typedef struct gp_update {
-    float scale;        /* gradient factor from clipping by norm */
+    float scale,
+        scale_again;    /* gradient factors from clipping by norm; the second is 1 unless one float cannot hold it */
     float limit;        /* clip by value; INFINITY when off */
     float lr;           /* the step: lr, for Adam lr / (1 - beta1^t) */
     float l2;           /* coupled weight decay: g += l2 * w */

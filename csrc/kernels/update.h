@@ -16,7 +16,7 @@ static inline vfloat v_sqrt(vfloat x)
 /* The gradient the rule sees, and the weight after decoupled decay. */
 static inline vfloat clipped(vfloat g, vfloat w, const gp_update *u)
 {
-    return clamp_vector(g * u->scale, v_splat(u->limit)) + u->l2 * w;
+    return clamp_vector(g * u->scale * u->scale_again, v_splat(u->limit)) + u->l2 * w;
 }
 
 static inline vfloat sgd_vector(vfloat w, vfloat g, vfloat *m, const gp_update *u)

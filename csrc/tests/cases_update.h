@@ -26,7 +26,7 @@ static update_state update_naive(const update_case *c, update_state s, double g)
 {
     const gp_update *u = &c->u;
     double limit = (double)u->limit, move = 0.0;
-    g = fmin(fmax(g * (double)u->scale, -limit), limit) + (double)u->l2 * s.w;
+    g = fmin(fmax(g * (double)u->scale * (double)u->scale_again, -limit), limit) + (double)u->l2 * s.w;
     switch (c->kind) {
     case GP_SGD:
         if (c->moment) s.m = (double)u->beta1 * s.m + (double)u->gain1 * g;
@@ -136,7 +136,7 @@ static void update_not_finite(const gp_kernels *kernels, const update_case *c, n
 
 static gp_update update_numbers(int clip, int decay, int nesterov)
 {
-    return (gp_update){.scale = clip == 1 ? 0.3f : 1.0f,
+    return (gp_update){.scale = clip == 1 ? 0.3f : 1.0f, .scale_again = clip == 1 ? 0.5f : 1.0f,
                        .limit = clip == 2 ? 0.5f : INFINITY,
                        .lr = 0.1f,
                        .l2 = decay == 1 ? 0.2f : 0.0f,

@@ -626,15 +626,20 @@ static void test_overflow_forward(const gp_kernels *kernels)
     scene_free(s);
 }
 
-/* All outputs finite, but their squared errors are not. */
+/* All outputs finite, but their squared errors are not: the step is left out. */
 static void test_overflow_loss(const gp_kernels *kernels)
 {
     scene *s = scene_new(kernels, build_line, 3, GP_MSE, 52);
+    gp_step_info info = {.applied = 1};
     gp_result result;
     s->m.arena.params[0] = 1e30f;
-    CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
-    CHECK(result.loss == INFINITY);
+    snapshot whole = snapshot_take(&s->m.arena);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1),
+                    GP_OK);
+    CHECK(result.loss == INFINITY && !info.applied && isnan(info.norm) && info.scale == 1.0 && !info.clipped);
+    CHECK(snapshot_equal(&whole, &s->m.arena));
     fault_is(s, GP_PHASE_LOSS, GP_NONE, 0, 0, 0);
+    snapshot_free(&whole);
     scene_free(s);
 }
 
@@ -674,6 +679,26 @@ static void test_fault_after_fusing(const gp_kernels *kernels)
     CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
     no_fault(s);
     scene_free(s);
+}
+
+/* Once another call has used the workspace, or failed in it, the outputs are not looked at any more. */
+static void test_fault_after_other_calls(const gp_kernels *kernels)
+{
+    for (int which = 0; which < 2; which++) {
+        scene *s = scene_new(kernels, build_line, 300, GP_MSE, 55);
+        float out[300];
+        gp_result result;
+        s->batch.size = 2;
+        s->m.arena.params[0] = s->x[1] = 1e30f;
+        CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
+        fault_is(s, GP_PHASE_FORWARD, 0, 0, 1, 0);
+        s->x[1] = which ? NAN : 1.0f;
+        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 300, s->x, out, 1), which ? GP_BAD_INPUT : GP_OK);
+        gp_fault fault;
+        gp_net_fault(s->net, &s->m.arena, &fault);
+        fault_equals(&fault, GP_PHASE_LOSS, GP_NONE, 0, 0, 0);
+        scene_free(s);
+    }
 }
 
 /* ---- bad arguments ----------------------------------------------------------------------------------------------------------- */
@@ -803,6 +828,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_overflow_loss);
     OVER_INSTRUCTION_SETS(test_overflow_backward);
     OVER_INSTRUCTION_SETS(test_fault_after_fusing);
+    OVER_INSTRUCTION_SETS(test_fault_after_other_calls);
     test_bad_layers();
     test_bad_arguments();
     gp_pool_destroy(pool);

@@ -233,6 +233,51 @@ static void test_concurrent(void)
     gp_pool_destroy(pool);
 }
 
+/* ---- habits ---------------------------------------------------------------------------------------------------------- */
+
+typedef struct world { /* what a call takes */
+    double alone, together;
+} world;
+
+/* How many of n calls are made by a team. */
+static size_t calls_together(gp_habit *habit, const world *w, size_t n)
+{
+    size_t together = 0;
+    for (size_t i = 0; i < n; i++) {
+        size_t used = gp_habit_choose(habit, 2);
+        if (!CHECK(used == 1 || used == 2)) break;
+        together += used == 2;
+        gp_habit_learn(habit, used, used == 2 ? w->together : w->alone);
+    }
+    return together;
+}
+
+/* The faster way is the usual one, from the start and after the world has changed; the other is tried now and then. */
+static void test_habits(void)
+{
+    const world good = {2e-5, 1.2e-5}, bad = {2e-5, 9e-3};
+    for (int first = 0; first < 2; first++) {
+        gp_habit habit = {0};
+        size_t together = calls_together(&habit, first ? &good : &bad, 5000);
+        CHECK(first ? together > 4900 && together < 5000 : together > 0 && together < 100);
+        calls_together(&habit, first ? &bad : &good, 20000); /* takes a while to find out */
+        together = calls_together(&habit, first ? &bad : &good, 5000);
+        CHECK(first ? together < 100 : together > 4900);
+    }
+}
+
+static void test_habits_of_one(void)
+{
+    gp_habit habit = {0};
+    for (int i = 0; i < 300; i++) {
+        CHECK_INT_EQUAL(gp_habit_choose(&habit, (size_t)i % 2), 1);
+        gp_habit_learn(&habit, 1, 1e-5);
+    }
+    double before = gp_seconds();
+    doze(2);
+    CHECK(gp_seconds() - before >= 0.0019);
+}
+
 /* ---- fork ------------------------------------------------------------------------------------------------------------ */
 
 #if !defined(GP_NO_FORK)
@@ -381,6 +426,8 @@ int main(void)
     test_barriers();
     test_nested();
     test_concurrent();
+    test_habits();
+    test_habits_of_one();
     test_fork();
     test_fork_and_destroy();
     test_fork_inside();
