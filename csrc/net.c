@@ -292,12 +292,13 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
         }
     }
     gp_team_wait(pass->team);
-    if (pass->team->rank > 0) return;
-    double sum = 0.0;
-    for (size_t s = 0; s < pass->samples; s++) sum += (double)net->losses[s];
-    shared->loss += sum / ((double)batch->size * elements);
-    if (batch->loss == GP_CROSS_ENTROPY)
-        for (size_t s = 0; s < pass->samples; s++) shared->correct += net->hits[s];
+    if (pass->team->rank == 0) {
+        double sum = 0.0;
+        for (size_t s = 0; s < pass->samples; s++) sum += (double)net->losses[s];
+        shared->loss += sum / ((double)batch->size * elements);
+        for (size_t s = 0; batch->labels && s < pass->samples; s++) shared->correct += net->hits[s];
+    }
+    gp_team_wait(pass->team);
 }
 
 static void backward(region *shared, const gp_pass *pass, float *dz, float *other)
@@ -391,9 +392,11 @@ static void run(void *context, const gp_team *team)
                 z = gp_layer_table[net->layers[i].spec.type]->forward(&net->layers[i], &pass, z);
             store(shared, &pass, z);
         }
+        /* a training batch that cannot be used ends here, with the culprit still in the workspace; asked before the
+         * barrier, since after it the first member may add penalties */
+        int useless = shared->backward && !isfinite(shared->loss);
         gp_team_wait(team); /* the next block overwrites what this one read */
-        /* a training batch that cannot be used ends here, with the culprit still in the workspace */
-        if (shared->backward && !isfinite(shared->loss)) break;
+        if (useless) break;
     }
     if (batch->labels || batch->targets) penalize(shared, team);
     /* a loss beyond float leaves the step out, as a gradient beyond float does */

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.pruning.pruner import PruneReport
+from gradprune.pruning.report import PruneReport
 from gradprune.summary import LayerSummary, Summary
 
 if TYPE_CHECKING:

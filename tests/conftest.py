@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
 
@@ -45,3 +46,9 @@ def pytest_report_header() -> list[str]:
 def rng() -> np.random.Generator:
     """A generator that starts afresh in each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture(scope="session")
+def torch() -> Any:
+    """The peer, where it is installed; tests that need it are skipped elsewhere."""
+    return pytest.importorskip("torch")

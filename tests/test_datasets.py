@@ -7,8 +7,6 @@ import gzip
 import hashlib
 import http.server
 import os
-import pickle
-import struct
 import sys
 import threading
 import warnings
@@ -17,55 +15,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hypothesis
-import hypothesis.strategies as st
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gradprune import datasets, idx
-from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune import datasets
+from gradprune.errors import DatasetNotFoundError, FileFormatError
+from idx_files import NAMES, OTHER, TINY, idx_bytes, write_set
 
-NAMES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
-CODES = {"u1": 0x08, "i1": 0x09, "i2": 0x0B, "i4": 0x0C, "f4": 0x0D, "f8": 0x0E}
 GRADPRUNE_DATA = os.environ.get("GRADPRUNE_DATA")
-
-
-def idx_bytes(array: NDArray[Any]) -> bytes:
-    code = CODES[array.dtype.str[1:]]
-    header = bytes([0, 0, code, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape)
-    return header + array.astype(array.dtype.newbyteorder(">")).tobytes()
-
-
-def tiny_set(seed: int) -> dict[str, bytes]:
-    """Six training and four test images of 3 by 2, as the content of the four files."""
-    rng = np.random.default_rng(seed)
-    arrays = [
-        rng.integers(0, 256, (6, 3, 2), dtype=np.uint8),
-        np.array([0, 1, 2, 0, 1, 2], dtype=np.uint8),
-        rng.integers(0, 256, (4, 3, 2), dtype=np.uint8),
-        np.array([2, 1, 0, 2], dtype=np.uint8),
-    ]
-    return {name: idx_bytes(array) for name, array in zip(NAMES, arrays, strict=True)}
-
-
-TINY = tiny_set(1)
-OTHER = tiny_set(2)
-
-
-def write_set(folder: Path, contents: dict[str, bytes], *, compress: bool = True) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in contents.items():
-        if compress:
-            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
-        else:
-            (folder / name).write_bytes(content)
-    return folder
 
 
 def hashes(contents: dict[str, bytes]) -> tuple[str, str, str, str]:
@@ -98,156 +56,7 @@ def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / "cache" / "gradprune"
 
 
-# --- IDX --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("compress", [False, True])
-@pytest.mark.parametrize("kind", sorted(CODES))
-@pytest.mark.parametrize("shape", [(5,), (2, 3), (2, 3, 4), (1, 1, 1, 7), (0, 3)])
-def test_load_idx_gives_the_array(
-    tmp_path: Path, shape: tuple[int, ...], kind: str, compress: bool
-) -> None:
-    rng = np.random.default_rng(0)
-    array = rng.integers(0, 100, shape).astype(kind)
-    content = idx_bytes(array)
-    file = tmp_path / "array"
-    file.write_bytes(gzip.compress(content) if compress else content)
-    loaded = datasets.load_idx(file)
-    np.testing.assert_array_equal(loaded, array)
-    assert loaded.dtype == array.dtype
-    assert loaded.dtype.isnative
-    assert loaded.flags.writeable
-
-
-BAD_FILES = {
-    "empty": (b"", "truncated"),
-    "short magic": (b"\0\0\x08", "truncated"),
-    "magic": (b"\0\x01\x08\x01\0\0\0\x01a", "not an IDX file"),
-    "text": (b"label,pixel", "not an IDX file"),
-    "type": (b"\0\0\x0a\x01\0\0\0\x01a", "type code 0x0a"),
-    "no dimensions": (b"\0\0\x08\0a", "0 dimensions"),
-    "too many dimensions": (b"\0\0\x08\xff" + b"\0\0\0\x01" * 255 + b"a", "255 dimensions"),
-    "short header": (b"\0\0\x08\x02\0\0\0\x01", "truncated"),
-    "short body": (b"\0\0\x08\x01\0\0\0\x05abc", "truncated: 11 bytes of content"),
-    "short element": (b"\0\0\x0c\x01\0\0\0\x01abc", "truncated"),
-    "long body": (b"\0\0\x08\x01\0\0\0\x01abc", "more bytes than the 9"),
-    "huge": (b"\0\0\x0e\x03" + b"\xff" * 12 + b"abc", "more than max_bytes"),
-    "huge and empty": (b"\0\0\x08\x04" + b"\0" * 4 + b"\xff" * 12, "more than max_bytes"),
-    "promise without content": (b"\0\0\x08\x01\x7f\xff\xff\xffabc", "truncated"),
-}
-
-
-@pytest.mark.parametrize("compress", [False, True])
-@pytest.mark.parametrize("case", sorted(BAD_FILES))
-def test_load_idx_refuses(tmp_path: Path, case: str, compress: bool) -> None:
-    content, message = BAD_FILES[case]
-    file = tmp_path / "bad-file"
-    file.write_bytes(gzip.compress(content) if compress else content)
-    with pytest.raises(FileFormatError, match=message) as caught:
-        datasets.load_idx(file)
-    assert "bad-file" in str(caught.value)
-
-
-def test_load_idx_refuses_a_damaged_gzip(tmp_path: Path) -> None:
-    good = gzip.compress(TINY[NAMES[0]])
-    wrong_checksum = good[:-8] + bytes(4) + good[-4:]
-    for content in (good[:-1], good[:5], wrong_checksum, good + b"rest", b"\x1f\x8b"):
-        file = tmp_path / "bad"
-        file.write_bytes(content)
-        with pytest.raises(FileFormatError, match="damaged or truncated gzip"):
-            datasets.load_idx(file)
-
-
-def test_load_idx_reads_one_byte_past_the_promise_and_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bomb = idx_bytes(np.zeros(100, np.uint8)) + bytes(50_000_000)
-    file = tmp_path / "bomb.gz"
-    file.write_bytes(gzip.compress(bomb, compresslevel=1))
-    asked = 0
-    read = gzip.GzipFile.read
-
-    def counted(self: gzip.GzipFile, size: int | None = -1) -> bytes:
-        nonlocal asked
-        assert size is not None
-        assert size >= 0
-        asked += size
-        return read(self, size)
-
-    monkeypatch.setattr(gzip.GzipFile, "read", counted)
-    with pytest.raises(FileFormatError, match="more bytes than the 108"):
-        datasets.load_idx(file)
-    assert asked == 109
-
-
-def test_load_idx_limit(tmp_path: Path) -> None:
-    file = tmp_path / "array"
-    file.write_bytes(idx_bytes(np.zeros((10, 10), np.float64)))
-    assert datasets.load_idx(file, max_bytes=800).shape == (10, 10)
-    with pytest.raises(FileFormatError, match=r"shape \(10, 10\), 800 bytes"):
-        datasets.load_idx(file, max_bytes=799)
-
-
-def test_load_idx_lets_system_errors_through(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        datasets.load_idx(tmp_path / "absent")
-    with pytest.raises(OSError, match=r"directory|denied"):
-        datasets.load_idx(tmp_path)
-
-
-def check_hostile(folder: Path, content: bytes) -> None:
-    """An array with the promised number of elements, or FileFormatError; nothing else."""
-    file = folder / "fuzzed"
-    file.write_bytes(content)
-    try:
-        array = idx.load_idx(file, max_bytes=2**20)
-    except FileFormatError:
-        return
-    assert array.dtype.str[1:] in CODES
-    assert array.nbytes <= 2**20
-
-
-SEEDS = [
-    idx_bytes(np.arange(24, dtype=np.uint8).reshape(2, 3, 4)),
-    idx_bytes(np.arange(6, dtype=np.float64)),
-]
-
-
-@hypothesis.settings(
-    max_examples=300,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(data=st.data())
-def test_load_idx_survives_mutation(tmp_path: Path, data: st.DataObject) -> None:
-    content = bytearray(data.draw(st.sampled_from(SEEDS + [gzip.compress(s) for s in SEEDS])))
-    for _ in range(data.draw(st.integers(0, 4))):
-        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
-    content = content[: data.draw(st.integers(0, len(content)))]
-    content += data.draw(st.binary(max_size=3))
-    if data.draw(st.booleans()):
-        content = bytearray(gzip.compress(bytes(content)))
-    check_hostile(tmp_path, bytes(content))
-
-
-@hypothesis.settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],
-)
-@hypothesis.given(
-    code=st.sampled_from([*CODES.values(), 0, 0x0A]),
-    shape=st.lists(st.sampled_from([0, 1, 2, 3, 2**16, 2**31, 2**32 - 1]), max_size=40),
-    body=st.binary(max_size=64),
-)
-def test_load_idx_survives_any_header(
-    tmp_path: Path, code: int, shape: list[int], body: bytes
-) -> None:
-    header = bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape)
-    check_hostile(tmp_path, header + body)
-
-
-# --- the places a known set is looked for -----------------------------------------------------
+# ---- the places a known set is looked for --------------------------------------------------------
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -382,7 +191,14 @@ def test_cache_folder_without_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert datasets._cache_folder().is_absolute()
 
 
-# --- downloading, from a server on this machine -----------------------------------------------
+def test_no_warnings_for_a_plain_load(tmp_path: Path) -> None:
+    write_set(tmp_path, TINY)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_tiny(datasets.mnist(tmp_path))
+
+
+# ---- downloading, from a server on this machine --------------------------------------------------
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -515,7 +331,7 @@ def test_without_pooch(monkeypatch: pytest.MonkeyPatch, nowhere: Path) -> None:
     assert not nowhere.parent.exists()
 
 
-# --- any folder of four files -----------------------------------------------------------------
+# ---- any folder of four files --------------------------------------------------------------------
 
 
 def folder_of(tmp_path: Path, *arrays: NDArray[Any]) -> Path:
@@ -574,77 +390,7 @@ def test_from_folder_without_the_files(tmp_path: Path) -> None:
         datasets.from_folder(tmp_path)
 
 
-# --- digits -----------------------------------------------------------------------------------
-
-
-def test_digits_are_whole_and_unchanged() -> None:
-    (x_train, y_train), (x_test, y_test) = datasets.digits()
-    assert x_train.shape == (1437, 64)
-    assert x_test.shape == (360, 64)
-    assert x_train.dtype == x_test.dtype == np.float32
-    assert y_train.dtype == y_test.dtype == np.int64
-    x, y = np.concatenate([x_train, x_test]), np.concatenate([y_train, y_test])
-    assert np.unique(x * 16).tolist() == list(range(17))
-    assert np.bincount(y).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
-    # A fingerprint that the split does not change: the sum of all levels, and class by class.
-    assert int((x * 16).sum()) == 561718
-    assert len(np.unique(np.column_stack([x, y]), axis=0)) == 1797
-
-
-def test_digits_split_is_the_same_everywhere() -> None:
-    (_, y_train), (x_test, y_test) = datasets.digits()
-    digest = hashlib.sha256((x_test * 16).astype(np.uint8).tobytes()).hexdigest()
-    assert digest == "11c59c33afae2682530d8eed5ed25c5a5cdd698bcab5becbd5b54570a44e87d6"
-    assert y_test[:12].tolist() == [0, 2, 9, 1, 0, 1, 8, 7, 2, 3, 6, 9]
-    (_, again), (x_again, _) = datasets.digits(seed=0)
-    np.testing.assert_array_equal(x_again, x_test)
-    np.testing.assert_array_equal(again, y_train)
-    _, (x_other, _) = datasets.digits(seed=1)
-    assert not np.array_equal(x_other, x_test)
-
-
-@pytest.mark.parametrize("test_size", [1, 10, 123, 360, 900, 1796])
-def test_digits_split_is_stratified(test_size: int) -> None:
-    (_, y_train), (_, y_test) = datasets.digits(test_size=test_size, seed=5)
-    assert len(y_test) == test_size
-    assert len(y_train) == 1797 - test_size
-    counts = np.bincount(y_test, minlength=10)
-    exact = np.bincount(np.concatenate([y_train, y_test])) * test_size / 1797
-    assert np.abs(counts - exact).max() < 1
-
-
-def test_digits_as_images() -> None:
-    (x_train, _), (x_test, _) = datasets.digits(flatten=False)
-    (flat, _), _ = datasets.digits()
-    assert x_train.shape == (1437, 8, 8)
-    assert x_test.shape == (360, 8, 8)
-    np.testing.assert_array_equal(x_train.reshape(1437, 64), flat)
-
-
-def test_digits_equal_scikit_learn() -> None:
-    sklearn = pytest.importorskip("sklearn.datasets")
-    x, y = sklearn.load_digits(return_X_y=True)
-    (x_train, y_train), (x_test, y_test) = datasets.digits()
-    ours = np.concatenate([np.column_stack([x_train * 16, y_train])])
-    ours = np.concatenate([ours, np.column_stack([x_test * 16, y_test])])
-    theirs = np.column_stack([x, y])
-    np.testing.assert_array_equal(ours[np.lexsort(ours.T)], theirs[np.lexsort(theirs.T)])
-
-
-@pytest.mark.parametrize("test_size", [0, -1, 1797])
-def test_digits_refuses_a_size(test_size: int) -> None:
-    with pytest.raises(ValueError, match="test_size must be at least 1 and below 1797"):
-        datasets.digits(test_size=test_size)
-
-
-def test_digits_refuses_other_arguments() -> None:
-    with pytest.raises(TypeError, match=r"test_size must be an integer, got 0\.2"):
-        datasets.digits(test_size=0.2)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="seed must be"):
-        datasets.digits(seed=-1)
-
-
-# --- real data, where it is -------------------------------------------------------------------
+# ---- real data, where it is ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -668,28 +414,3 @@ def test_real_data(
     assert x_train.mean(dtype=np.float64) == pytest.approx(mean, abs=1e-5)
     assert y_train[:5].tolist() == first
     assert sorted(set(y_test.tolist())) == list(range(10))
-
-
-# --- errors -----------------------------------------------------------------------------------
-
-
-def test_errors_keep_their_builtin_bases_and_survive_pickling() -> None:
-    error = NonFiniteError("NaN there", phase="backward", layer="dense0", index=(1, 2))
-    again = pickle.loads(pickle.dumps(error))
-    assert str(again) == "NaN there"
-    assert (again.phase, again.layer, again.parameter, again.index) == (
-        "backward",
-        "dense0",
-        None,
-        (1, 2),
-    )
-    assert issubclass(NonFiniteError, ArithmeticError)
-    assert issubclass(FileFormatError, ValueError)
-    assert issubclass(DatasetNotFoundError, FileNotFoundError)
-
-
-def test_no_warnings_for_a_plain_load(tmp_path: Path) -> None:
-    write_set(tmp_path, TINY)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert_tiny(datasets.mnist(tmp_path))

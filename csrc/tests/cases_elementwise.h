@@ -181,8 +181,7 @@ static void activation_slope_limits(const gp_kernels *kernels)
         float y[4], dz[4];
         kernels->activation_forward(4, z, y, f, slope_case);
         kernels->activation_backward(4, z, y, dy, dz, f, slope_case);
-        for (size_t i = 0; i < 4; i++)
-            CHECK_NEAR(dz[i], naive_derivative(f, (double)z[i], (double)slope_case), 1e-9);
+        for (size_t i = 0; i < 4; i++) CHECK_NEAR(dz[i], naive_derivative(f, (double)z[i], (double)slope_case), 1e-9);
     }
 }
 

@@ -44,8 +44,8 @@ static void gemm_against_double(const gemm_input *in, const float *c)
 }
 
 /* c (m,n) of rows i.. and columns j.., in rows of n + 1, against the same part of `whole` */
-static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const float *whole, size_t i, size_t j,
-                      size_t m, size_t n)
+static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const float *whole, size_t i, size_t j, size_t m,
+                      size_t n)
 {
     const size_t c_row = n + 1;
     buffer c = output_floats((m - 1) * c_row + n, j % 4);

@@ -136,7 +136,8 @@ static void update_not_finite(const gp_kernels *kernels, const update_case *c, n
 
 static gp_update update_numbers(int clip, int decay, int nesterov)
 {
-    return (gp_update){.scale = clip == 1 ? 0.3f : 1.0f, .scale_again = clip == 1 ? 0.5f : 1.0f,
+    return (gp_update){.scale = clip == 1 ? 0.3f : 1.0f,
+                       .scale_again = clip == 1 ? 0.5f : 1.0f,
                        .limit = clip == 2 ? 0.5f : INFINITY,
                        .lr = 0.1f,
                        .l2 = decay == 1 ? 0.2f : 0.0f,

@@ -215,9 +215,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, const na
                 dx[i] += naive_weight(net, at) * dy[o];
             }
             break;
-        case GP_LAYER_ACTIVATION:
-            dx[o] = dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope);
-            break;
+        case GP_LAYER_ACTIVATION: dx[o] = dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope); break;
         case GP_LAYER_SOFTMAX: dx[o] = y[o] * (dy[o] - dot); break;
         case GP_LAYER_DROPOUT: dx[o] = dy[o] * s->r[l][o]; break;
         case GP_LAYER_TYPES: break;

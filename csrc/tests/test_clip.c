@@ -40,8 +40,7 @@ static void test_norms_of_mixed_sizes(const gp_kernels *kernels)
     noise source = {2};
     for (size_t order = 0; order < 2; order++) {
         buffer x = input_bytes(n * sizeof(float), 0);
-        for (size_t at = 0; at < n; at++)
-            noise_floats(&source, 1, x.f + at, sizes[order][at / GP_NORM_BLOCK]);
+        for (size_t at = 0; at < n; at++) noise_floats(&source, 1, x.f + at, sizes[order][at / GP_NORM_BLOCK]);
         norms_agree(kernels, n, x.f);
         CLOSE(x);
     }

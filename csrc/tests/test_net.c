@@ -357,8 +357,14 @@ static void build_large(model *m) /* 34 thousand multiply-adds: 20 samples are w
     model_softmax(m);
 }
 
-static const gp_rule rule = {.kind = GP_ADAM, .lr = 0.01, .weight_decay = 0.01, .decoupled = 1, .beta1 = 0.9,
-                             .beta2 = 0.99, .eps = 1e-8, .step = 1};
+static const gp_rule rule = {.kind = GP_ADAM,
+                             .lr = 0.01,
+                             .weight_decay = 0.01,
+                             .decoupled = 1,
+                             .beta1 = 0.9,
+                             .beta2 = 0.99,
+                             .eps = 1e-8,
+                             .step = 1};
 static const gp_clip clip = {GP_CLIP_NORM_GROUP, 1e-4, 2.0};
 
 typedef struct outcome {
@@ -376,7 +382,8 @@ static scene *train(const gp_kernels *kernels, gp_loss loss, size_t samples, siz
     model_prune(&s->m, 0.3, 31);
     for (now.step = 1; now.step <= 3; now.step++) {
         if (apart) {
-            CHECK_INT_EQUAL(gp_net_backward(s->net, &s->m.arena, &s->batch, &o->result, SEED, now.step, threads), GP_OK);
+            CHECK_INT_EQUAL(gp_net_backward(s->net, &s->m.arena, &s->batch, &o->result, SEED, now.step, threads),
+                            GP_OK);
             CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &s->m.arena, &clip, &now, &o->info, o->norms, threads), GP_OK);
         } else {
             CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &now, &o->result, &o->info, o->norms,
@@ -593,7 +600,8 @@ static void bad_parameter(const gp_kernels *kernels, size_t layer, int bias, flo
     no_fault(s);
     *at = value;
     snapshot whole = snapshot_take(&s->m.arena);
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2), GP_OK);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+                    GP_OK);
     if (!info.applied || isnan(value)) CHECK(snapshot_equal(&whole, &s->m.arena));
     if (isnan(value)) CHECK(!info.applied && isnan(result.loss));
     fault_is(s, GP_PHASE_PARAMETER, layer, bias, row, column);
@@ -626,6 +634,27 @@ static void test_overflow_forward(const gp_kernels *kernels)
     scene_free(s);
 }
 
+/* The batch ends with the block that spoils it, so that the culprit can still be found there. */
+static void test_overflow_in_a_block(const gp_kernels *kernels)
+{
+    for (size_t threads = 1; threads <= 3; threads++) {
+        scene *s = scene_new(kernels, build_classifier, 2100, GP_CROSS_ENTROPY, 56);
+        const size_t row = threads == 1 ? 7 : threads == 2 ? 1023 : 1024;
+        gp_step_info info = {.applied = 1};
+        gp_result result;
+        for (size_t i = 0; i < s->in; i++) s->m.arena.params[s->m.layers[0].weight + i] = i == 2 ? 1e10f : 0.0f;
+        for (size_t i = 0; i < 2100; i++) s->x[i * s->in + 2] = i == row ? 1e30f : 1e-12f;
+        snapshot whole = snapshot_take(&s->m.arena);
+        CHECK_INT_EQUAL(
+            gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, threads), GP_OK);
+        CHECK(!isfinite(result.loss) && !info.applied);
+        CHECK(snapshot_equal(&whole, &s->m.arena));
+        fault_is(s, GP_PHASE_FORWARD, 0, 0, row, 0);
+        snapshot_free(&whole);
+        scene_free(s);
+    }
+}
+
 /* All outputs finite, but their squared errors are not: the step is left out. */
 static void test_overflow_loss(const gp_kernels *kernels)
 {
@@ -652,7 +681,8 @@ static void test_overflow_backward(const gp_kernels *kernels)
     s->m.arena.params[0] = 1e-20f;
     s->x[0] = 1e30f;
     s->targets[0] = 1e15f;
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1), GP_OK);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1),
+                    GP_OK);
     CHECK(isfinite(result.loss) && !info.applied);
     fault_is(s, GP_PHASE_BACKWARD, 0, 0, 0, 0);
     scene_free(s);
@@ -798,9 +828,8 @@ static void test_bad_arguments(void)
     no_step.step = 0;
     bad_specifications(s);
     bad_batches(s);
-    CHECK_INT_EQUAL(
-        gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &no_step, &result, &info, NULL, SEED, 1, 1),
-        GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &no_step, &result, &info, NULL, SEED, 1, 1),
+                    GP_BAD_ARGUMENT);
     CHECK(snapshot_equal(&whole, &s->m.arena));
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 0, NULL, NULL, 1), GP_OK);
     snapshot_free(&whole);
@@ -825,6 +854,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_bad_row_by_index);
     OVER_INSTRUCTION_SETS(test_bad_parameter);
     OVER_INSTRUCTION_SETS(test_overflow_forward);
+    OVER_INSTRUCTION_SETS(test_overflow_in_a_block);
     OVER_INSTRUCTION_SETS(test_overflow_loss);
     OVER_INSTRUCTION_SETS(test_overflow_backward);
     OVER_INSTRUCTION_SETS(test_fault_after_fusing);

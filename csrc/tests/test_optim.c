@@ -108,7 +108,8 @@ static double live_norm(const parts *p, double norm_type, size_t s, int (*member
     size_t n = 0;
     for (size_t other = 0; other < SEGMENTS; other++)
         for (size_t i = 0; member(s, other) && i < lengths[other]; i++)
-            if (!is_removed(p, p->segments[other].offset + i)) live[n++] = p->arena.grads[p->segments[other].offset + i];
+            if (!is_removed(p, p->segments[other].offset + i))
+                live[n++] = p->arena.grads[p->segments[other].offset + i];
     double norm = naive_norm(n, live, norm_type);
     free(live);
     return norm;
@@ -156,8 +157,8 @@ static void reference_compare(const reference *r, const parts *p)
         const double got[3] = {(double)a->params[i], (double)a->moments[0][i], (double)a->moments[1][i]};
         const double want[3] = {r->states[i].w, r->states[i].m[0], r->states[i].m[1]};
         if (is_removed(p, i))
-            remains += bits_of(a->params[i]) || bits_of(a->grads[i]) || bits_of(a->moments[0][i]) ||
-                       bits_of(a->moments[1][i]);
+            remains +=
+                bits_of(a->params[i]) || bits_of(a->grads[i]) || bits_of(a->moments[0][i]) || bits_of(a->moments[1][i]);
         for (size_t j = 0; j < 3; j++) {
             double error = fabs(got[j] - want[j]) / (1.0 + fabs(want[j]));
             if (!(error <= worst[j])) worst[j] = error;
@@ -319,6 +320,29 @@ static void test_huge(const gp_kernels *kernels)
     }
 }
 
+/* A factor too small for a float still has all its digits: 1e15 is clipped to 1e-30, and a step of 1e30 shows it. */
+static void test_tiny_factor(const gp_kernels *kernels)
+{
+    static const double limits[] = {1e-30, 1e-25, 1e-10};
+    for (size_t i = 0; i < 3; i++) {
+        const gp_clip tiny = {GP_CLIP_NORM, limits[i], 2.0};
+        const gp_rule huge = {.kind = GP_SGD, .lr = 1.0 / limits[i], .step = 1};
+        parts *p = parts_new(1, 12);
+        reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
+        noise source = {13};
+        gp_step_info info;
+        for (size_t j = 0; j < p->arena.n; j++) r.states[j].w = p->arena.params[j] = 0.0f;
+        noise_floats(&source, p->arena.n, p->arena.grads, 1e15);
+        reference_step(&r, p, &tiny, &huge);
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &tiny, &huge, &info, NULL, 2), GP_OK);
+        info_compare(&info, &r.info);
+        for (size_t j = 0; j < p->arena.n; j += 11)
+            CHECK_NEAR(p->arena.params[j], r.states[j].w, fabs(r.states[j].w) * 1e-5);
+        free(r.states);
+        parts_free(p);
+    }
+}
+
 /* Within the limit, clipping leaves every bit as it would be without. */
 static void test_scale_one(const gp_kernels *kernels)
 {
@@ -382,10 +406,10 @@ static void refused_segments(const gp_arena *arena, const gp_clip *clip, const g
     changed.segments = segments;
     for (size_t i = 0; i < 4; i++) {
         memcpy(segments, arena->segments, sizeof segments);
-        if (i == 0) segments[3].offset++;                              /* a gap */
-        if (i == 1) segments[SEGMENTS - 1].length--;                   /* too short */
-        if (i == 2) segments[SEGMENTS - 1].length++;                   /* too long */
-        if (i == 3) segments[2].group = SEGMENTS;                      /* no such group */
+        if (i == 0) segments[3].offset++;            /* a gap */
+        if (i == 1) segments[SEGMENTS - 1].length--; /* too short */
+        if (i == 2) segments[SEGMENTS - 1].length++; /* too long */
+        if (i == 3) segments[2].group = SEGMENTS;    /* no such group */
         refused("segments", &changed, clip, rule);
     }
     changed = *arena;
@@ -457,6 +481,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_not_finite);
     OVER_INSTRUCTION_SETS(test_not_finite_but_removed);
     OVER_INSTRUCTION_SETS(test_huge);
+    OVER_INSTRUCTION_SETS(test_tiny_factor);
     OVER_INSTRUCTION_SETS(test_scale_one);
     test_refused();
     test_little();

@@ -9,7 +9,8 @@ from gradprune.pruning.criteria import (
     Random,
     Taylor,
 )
-from gradprune.pruning.pruner import LayerReport, Pruner, PruneReport
+from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial, Schedule
 from gradprune.pruning.scopes import GlobalScope, LayerCount, LayerScope, Scope, Share
 from gradprune.pruning.statistics import Statistics

@@ -10,23 +10,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, Protocol, SupportsFloat, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core, checks
-from gradprune.arena import Arena, Tensor
+from gradprune.arena import Arena
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
+from gradprune.pruning.budget import Choice, remove_below, remove_lowest
+from gradprune.pruning.coverage import covered_layers
 from gradprune.pruning.criteria import Criterion, Decomposition, GradientDecomposition
+from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Schedule
-from gradprune.pruning.scopes import LayerCount, Scope, get_scope
+from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.pruning.statistics import Statistics
-from gradprune.selection import topk_mask
 
-__all__ = ["LayerReport", "PruneReport", "Pruner"]
+__all__ = ["Pruner"]
 
 _DRAW_STREAMS = 1 << 62  # apart from the streams of initial weights, dropout and shuffling
 
@@ -45,93 +46,6 @@ class Prunable(Protocol):
 
     def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float: ...
     def find_fault(self) -> NonFiniteError: ...
-
-
-@dataclass(frozen=True)
-class LayerReport:
-    """One parameter after a pruning event."""
-
-    kept: int
-    total: int
-    removed_now: int
-
-    @property
-    def sparsity(self) -> float:
-        """Share of its weights that is removed."""
-        return (self.total - self.kept) / self.total
-
-
-@dataclass(frozen=True)
-class PruneReport:
-    """What was asked for and what was done. Counts are of the weights the pruner covers.
-
-    Attributes:
-        requested: the sparsity asked for; for ``count``, ``fraction`` and ``threshold`` the one
-            that they amount to.
-        removed, kept, total: weights, those removed earlier included.
-        per_layer: name of a pruned parameter, as in ``model.masks``, to its ``LayerReport``.
-        skipped: name of a parameter that was left alone or not pruned as asked, to the reason.
-        notes: whatever else is worth knowing, such as why achieved is not requested.
-    """
-
-    requested: float
-    removed: int
-    kept: int
-    total: int
-    per_layer: Mapping[str, LayerReport]
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    notes: tuple[str, ...] = ()
-
-    @property
-    def achieved(self) -> float:
-        """The sparsity there is now: removed / total."""
-        return self.removed / self.total
-
-    @property
-    def removed_now(self) -> int:
-        """Weights removed by this event."""
-        return sum(layer.removed_now for layer in self.per_layer.values())
-
-    def __str__(self) -> str:
-        rows = [("parameter", "total", "kept", "sparsity", "removed now")]
-        rows += [
-            (
-                name,
-                f"{layer.total:,}",
-                f"{layer.kept:,}",
-                f"{layer.sparsity:.2%}",
-                f"{layer.removed_now:,}",
-            )
-            for name, layer in self.per_layer.items()
-        ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
-        lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
-        for name, *cells in rows:
-            aligned = [cell.rjust(n) for cell, n in zip(cells, widths[1:], strict=True)]
-            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
-        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
-
-
-class _Layer(NamedTuple):
-    """A covered parameter and its place among the covered weights."""
-
-    tensor: Tensor
-    place: slice
-
-
-class _Choice(NamedTuple):
-    """A new mask of the covered weights and how it came about."""
-
-    keep: Flags
-    requested: float
-    skipped: dict[str, str]
-    notes: tuple[str, ...] = ()
-
-
-_PROTECTED = "one weight protected: the parameter would have been emptied"
 
 
 class Pruner:
@@ -194,7 +108,7 @@ class Pruner:
         self._overdue = False  # an event found no gradient to go by and waits for one
         self.statistics = Statistics.zeros(model.arena.prunable_size)
 
-        self._layers, self._excluded = _covered_layers(model.arena.tensors, self.exclude)
+        self._layers, self._excluded = covered_layers(model.arena.tensors, self.exclude)
         if not self._layers:
             raise ValueError("nothing to prune: the model has no prunable weights left to cover")
         self._total = self._layers[-1].place.stop
@@ -257,7 +171,9 @@ class Pruner:
         if threshold is not None:
             limit = checks.real("threshold", threshold)
             statistics = self._statistics(data, loss, batch_size)
-            return self._commit(live, self._below(live, limit, statistics))
+            return self._commit(
+                live, remove_below(self._layers, live, limit, self._ranked(live, statistics))
+            )
         if sparsity is not None:
             target = _sparsity(sparsity)
             goal = round(target * self._total)
@@ -474,52 +390,17 @@ class Pruner:
             index=index,
         )
 
-    def _lowest(self, live: Flags, goal: int, requested: float, statistics: Statistics) -> _Choice:
-        """Remove the lowest scores until ``goal`` weights are gone in all."""
-        counts = [_layer_count(live[place]) for _, place in self._layers]
-        removed = sum(layer.removed for layer in counts)
-        most = sum(layer.most for layer in counts)
-        notes: tuple[str, ...] = ()
-        skipped: dict[str, str] = {}
-        if goal > most:
-            reason = "every parameter keeps at least one weight"
-            notes = (f"{goal - most:,} of {goal:,} removals are impossible: {reason}",)
-            skipped = {
-                tensor.name: _PROTECTED for tensor, place in self._layers if live[place].any()
-            }
-            goal = most
-        elif goal < removed:
-            notes = (f"{removed:,} weights are already removed, more than the {goal:,} due",)
-        if goal <= removed:
-            return _Choice(live, requested, skipped, notes)
+    def _lowest(self, live: Flags, goal: int, requested: float, statistics: Statistics) -> Choice:
+        return remove_lowest(
+            self._layers,
+            live,
+            goal,
+            requested,
+            scope=self.scope,
+            rank=lambda: self._ranked(live, statistics),
+        )
 
-        ranked = self._ranked(live, statistics)
-        keep = np.empty_like(live)
-        for layers, number in self.scope.distribute(goal, requested, counts):
-            members = self._layers[layers.start : layers.stop]
-            place = slice(members[0].place.start, members[-1].place.stop)
-            keep[place], protected = _keep(ranked, place, number, members)
-            skipped |= dict.fromkeys(protected, _PROTECTED)
-            if len(members) == 1:  # the scope has already spared a weight
-                share = round(requested * counts[layers.start].size)
-                if share > number == counts[layers.start].most:
-                    skipped[members[0].tensor.name] = _PROTECTED
-        return _Choice(keep, requested, skipped, notes)
-
-    def _below(self, live: Flags, limit: float, statistics: Statistics) -> _Choice:
-        """Remove all live scores below a limit."""
-        ranked = self._ranked(live, statistics)
-        with np.errstate(over="ignore"):
-            keep = ranked >= np.float32(limit)
-        requested = (keep.size - int(np.count_nonzero(keep))) / keep.size
-        skipped = {}
-        for tensor, place in self._layers:
-            if live[place].any() and not keep[place].any():
-                keep[place.start + int(ranked[place].argmax())] = True
-                skipped[tensor.name] = _PROTECTED
-        return _Choice(keep, requested, skipped)
-
-    def _commit(self, live: Flags, choice: _Choice) -> PruneReport:
+    def _commit(self, live: Flags, choice: Choice) -> PruneReport:
         """Set the mask, count the event and report it."""
         arena = self.model.arena
         keep = choice.keep
@@ -545,66 +426,6 @@ class Pruner:
         self.events += 1
         self.statistics.reset()
         return report
-
-
-def _keep(
-    ranked: Floats, place: slice, removed: int, layers: Sequence[_Layer]
-) -> tuple[Flags, list[str]]:
-    """The mask of some layers ranked together, and the names of those saved from emptying."""
-    scores = ranked[place]
-    count = scores.size - removed
-    saved: list[str] = []
-    while True:
-        keep = topk_mask(scores, count)
-        emptied = [
-            (tensor.name, inside)
-            for tensor, inside in _within(layers)
-            if not keep[inside].any() and not np.isneginf(scores[inside]).all()
-        ]
-        if not emptied:
-            return keep, saved
-        # Saving a layer costs the others as many weights, which can empty the next one.
-        for name, inside in emptied:
-            scores[inside.start + int(scores[inside].argmax())] = np.inf
-            saved.append(name)
-
-
-def _within(layers: Sequence[_Layer]) -> Iterator[tuple[Tensor, slice]]:
-    """Layers with their places counted from the first one."""
-    first = layers[0].place.start
-    for tensor, place in layers:
-        yield tensor, slice(place.start - first, place.stop - first)
-
-
-def _layer_count(live: Flags) -> LayerCount:
-    kept = int(np.count_nonzero(live))
-    return LayerCount(live.size, live.size - kept, live.size - min(kept, 1))
-
-
-def _covered_layers(
-    tensors: Sequence[Tensor], exclude: Sequence[str]
-) -> tuple[list[_Layer], list[str]]:
-    """Layers to cover, and names of the prunable parameters left out."""
-    names = {tensor.name for tensor in tensors}
-    known = names | {name.partition(".")[0] for name in names}
-    unknown = [name for name in exclude if name not in known]
-    if unknown:
-        raise ValueError(
-            f"exclude names {unknown}, which are neither layers with parameters nor parameters; "
-            f"known are {sorted(known)}"
-        )
-    layers: list[_Layer] = []
-    excluded = []
-    start = 0
-    for tensor in tensors:
-        if not tensor.prunable:
-            continue
-        if tensor.name in exclude or tensor.name.partition(".")[0] in exclude:
-            excluded.append(tensor.name)
-        else:
-            layers.append(_Layer(tensor, slice(start, start + tensor.size)))
-            start += tensor.size
-    return layers, excluded
 
 
 def _sparsity(value: SupportsFloat) -> float:

@@ -1,0 +1,113 @@
+"""What all plots look like, and the figures they are drawn in. Only here is matplotlib loaded."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+__all__ = [
+    "BLUE",
+    "GREEN",
+    "GREY",
+    "LIGHT",
+    "ORANGE",
+    "PURPLE",
+    "drawing",
+    "legend_above",
+    "new_figure",
+    "percent",
+    "root_of",
+    "styled",
+]
+
+# Okabe and Ito 2008: told apart with every kind of colour vision, and in grey.
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+GREY, LIGHT = "#666666", "#DDDDDD"
+
+_SETTINGS = {
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.labelsize": 9.5,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlesize": 10.5,
+    "axes.titleweight": "bold",
+    "figure.dpi": 130,
+    "font.size": 9.5,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.7,
+    "legend.fontsize": 8.5,
+    "legend.frameon": False,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+}
+
+
+def _matplotlib() -> Any:
+    try:
+        return importlib.import_module("matplotlib")
+    except ImportError as error:
+        raise ImportError('plots need matplotlib: pip install "gradprune[plot]"') from error
+
+
+@contextmanager
+def styled(own: bool) -> Iterator[None]:
+    """Our style while drawing a figure of our own; figures of others keep theirs."""
+    matplotlib = _matplotlib()
+    with matplotlib.rc_context(_SETTINGS if own else {}):
+        yield
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """A figure that pyplot does not know of, so nobody has to close it."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    if "ipykernel" in sys.modules:  # makes notebooks show figures that are the value of a cell
+        importlib.import_module("matplotlib_inline.backend_inline")
+    layout = ConstrainedLayoutEngine(h_pad=0.07, w_pad=0.07)  # inches
+    return Figure(figsize=(width, height), layout=layout)
+
+
+@contextmanager
+def drawing(ax: Axes | None, height: float = 3.4) -> Iterator[Axes]:
+    """Axes of others as they are, or those of a new figure, in our style."""
+    with styled(ax is None):
+        yield new_figure(7.0, height).add_subplot() if ax is None else ax
+
+
+def root_of(figure: Figure | SubFigure) -> Figure:
+    """The figure that a part belongs to."""
+    root = figure.get_figure(root=True)
+    assert root is not None
+    return root
+
+
+def legend_above(axes: Axes, *, dots: bool = False) -> None:
+    """A legend in one row above the axes, where there is no data."""
+    handles, labels = axes.get_legend_handles_labels()
+    if handles:
+        axes.legend(
+            handles,
+            labels,
+            loc="lower right",
+            bbox_to_anchor=(1.0, 1.0),
+            ncols=len(handles),
+            borderaxespad=0.1,
+            handlelength=1.6,
+            columnspacing=1.2,
+            markerscale=2.5 if dots else 1.0,
+        )
+
+
+def percent(value: float) -> str:
+    """Three digits: 5.00 %, 42.7 %, 100 %."""
+    return f"{value:.3g} %" if value >= 99.95 else f"{value:#.3g} %"

@@ -1,0 +1,75 @@
+"""Histories laid end to end on one axis of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.history import History
+
+__all__ = ["Histories", "Timeline", "timeline"]
+
+Histories: TypeAlias = History | Sequence[History]
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """One or more histories end to end, on an axis of epochs."""
+
+    epochs: list[dict[str, float]]
+    ends: NDArray[np.float64]  # of each row of epochs
+    steps: dict[str, NDArray[Any]]
+    step_ends: NDArray[np.float64]
+    phases: list[float]  # where each history but the first starts
+    sparsity: list[tuple[float, float]]  # (from here on, sparsity)
+
+    @property
+    def end(self) -> float:
+        """Where it all ends."""
+        return float(max(self.ends.max(initial=0), self.step_ends.max(initial=0)))
+
+    def column(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """(positions, values) of the epochs that have it."""
+        has = [name in row for row in self.epochs]
+        values = [row[name] for row in self.epochs if name in row]
+        return self.ends[np.array(has, np.bool_)], np.array(values, np.float64)
+
+
+def timeline(history: Histories) -> Timeline:
+    """All histories in order; ValueError if nothing was trained."""
+    histories = [history] if isinstance(history, History) else list(history)
+    if not any(h.step_count or len(h) for h in histories):
+        raise ValueError("the history is empty: nothing was trained")
+    rows: list[dict[str, float]] = []
+    ends: list[float] = []
+    step_ends: list[NDArray[np.float64]] = []
+    phases: list[float] = []
+    sparsity: list[tuple[float, float]] = []
+    start = 0.0
+    for number, h in enumerate(histories):
+        if number:
+            phases.append(start)
+        position = np.zeros(h.step_count)
+        done, at = 0, start
+        lengths = [int(row.get("steps", 0)) for row in h.epochs]
+        for row, length in zip(h.epochs, lengths, strict=True):
+            position[done : done + length] = at + np.arange(1, length + 1) / max(length, 1)
+            done, at = done + length, at + 1
+            rows.append(row)
+            ends.append(at)
+        left = h.step_count - done  # of an epoch that was interrupted
+        if left:
+            whole = max([*lengths, left])
+            position[done:] = at + np.arange(1, left + 1) / whole
+            at = float(position[-1])
+        for count, value in h.sparsity_changes:
+            sparsity.append((float(position[count - 1]) if count else start, value))
+        step_ends.append(position)
+        start = at
+    columns = [h.steps for h in histories]
+    steps = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
+    return Timeline(rows, np.array(ends), steps, np.concatenate(step_ends), phases, sparsity)

@@ -1,0 +1,43 @@
+"""Which parameters a pruner covers, and where each lies among the covered weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gradprune.arena import Tensor
+
+__all__ = ["Layer", "covered_layers"]
+
+
+class Layer(NamedTuple):
+    """A covered parameter and its place among the covered weights."""
+
+    tensor: Tensor
+    place: slice
+
+
+def covered_layers(
+    tensors: Sequence[Tensor], exclude: Sequence[str]
+) -> tuple[list[Layer], list[str]]:
+    """Layers to cover, and names of the prunable parameters left out."""
+    names = {tensor.name for tensor in tensors}
+    known = names | {name.partition(".")[0] for name in names}
+    unknown = [name for name in exclude if name not in known]
+    if unknown:
+        raise ValueError(
+            f"exclude names {unknown}, which are neither layers with parameters nor parameters; "
+            f"known are {sorted(known)}"
+        )
+    layers: list[Layer] = []
+    excluded = []
+    start = 0
+    for tensor in tensors:
+        if not tensor.prunable:
+            continue
+        if tensor.name in exclude or tensor.name.partition(".")[0] in exclude:
+            excluded.append(tensor.name)
+        else:
+            layers.append(Layer(tensor, slice(start, start + tensor.size)))
+            start += tensor.size
+    return layers, excluded

@@ -1,0 +1,76 @@
+"""What a pruning event did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+__all__ = ["LayerReport", "PruneReport"]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One parameter after a pruning event."""
+
+    kept: int
+    total: int
+    removed_now: int
+
+    @property
+    def sparsity(self) -> float:
+        """Share of its weights that is removed."""
+        return (self.total - self.kept) / self.total
+
+
+@dataclass(frozen=True)
+class PruneReport:
+    """What was asked for and what was done. Counts are of the weights the pruner covers.
+
+    Attributes:
+        requested: the sparsity asked for; for ``count``, ``fraction`` and ``threshold`` the one
+            that they amount to.
+        removed, kept, total: weights, those removed earlier included.
+        per_layer: name of a pruned parameter, as in ``model.masks``, to its ``LayerReport``.
+        skipped: name of a parameter that was left alone or not pruned as asked, to the reason.
+        notes: whatever else is worth knowing, such as why achieved is not requested.
+    """
+
+    requested: float
+    removed: int
+    kept: int
+    total: int
+    per_layer: Mapping[str, LayerReport]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def achieved(self) -> float:
+        """The sparsity there is now: removed / total."""
+        return self.removed / self.total
+
+    @property
+    def removed_now(self) -> int:
+        """Weights removed by this event."""
+        return sum(layer.removed_now for layer in self.per_layer.values())
+
+    def __str__(self) -> str:
+        rows = [("parameter", "total", "kept", "sparsity", "removed now")]
+        rows += [
+            (
+                name,
+                f"{layer.total:,}",
+                f"{layer.kept:,}",
+                f"{layer.sparsity:.2%}",
+                f"{layer.removed_now:,}",
+            )
+            for name, layer in self.per_layer.items()
+        ]
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
+        lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
+        for name, *cells in rows:
+            aligned = [cell.rjust(n) for cell, n in zip(cells, widths[1:], strict=True)]
+            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)

@@ -1,0 +1,53 @@
+"""What the oracle is checked with: random numbers, differences, torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def generator(seed: int = 0) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def slope_along(
+    f: Callable[[NDArray[np.float64]], float],
+    x: NDArray[np.float64],
+    direction: NDArray[np.float64],
+) -> float:
+    """Central difference of f at x along a direction."""
+    h = 1e-6
+    return (f(x + h * direction) - f(x - h * direction)) / (2 * h)
+
+
+def torch_activation(torch: Any, name: str, z: Any, slope: float) -> Any:
+    functional = torch.nn.functional
+    return {
+        "identity": lambda: z * 1,
+        "relu": lambda: functional.relu(z),
+        "leaky_relu": lambda: functional.leaky_relu(z, slope),
+        "tanh": lambda: torch.tanh(z),
+        "sigmoid": lambda: torch.sigmoid(z),
+        "gelu": lambda: functional.gelu(z),
+        "softmax": lambda: torch.softmax(z, -1),
+    }[name]()
+
+
+def example_target(loss: str, shape: tuple[int, int], seed: int = 0) -> NDArray[Any]:
+    rng = generator(seed)
+    if loss == "cross_entropy":
+        return rng.integers(0, shape[1], shape[0])
+    return rng.random(shape) if loss == "bce" else rng.standard_normal(shape)
+
+
+def torch_loss(torch: Any, loss: str, z: Any, target: NDArray[Any]) -> Any:
+    functional = torch.nn.functional
+    f = {
+        "cross_entropy": functional.cross_entropy,
+        "mse": functional.mse_loss,
+        "bce": functional.binary_cross_entropy_with_logits,
+    }[loss]
+    return f(z, torch.tensor(target))

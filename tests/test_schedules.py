@@ -1,0 +1,118 @@
+"""Schedules: which sparsity is due when."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import gradprune as gp
+from gradprune.pruning import Schedule
+from gradprune.reference import pruning as oracle
+
+
+def test_polynomial_by_hand() -> None:
+    schedule = gp.Polynomial(0.8, start=100, stop=110, power=3, initial=0.2)
+    values = {100: 0.2, 102: 0.4928, 105: 0.725, 110: 0.8}
+    for step, value in values.items():
+        assert schedule.sparsity_at(step) == pytest.approx(value, abs=1e-12)
+    assert schedule.sparsity_at(0) == pytest.approx(0.2)
+    assert schedule.sparsity_at(1000) == 0.8
+    # jaxpruner counts a step earlier: its step 9 is our 10.
+    assert gp.Cubic(0.5, start=0, stop=20).sparsity_at(10) == pytest.approx(0.4375)
+
+
+def test_linear_and_cubic_are_polynomials() -> None:
+    settings: dict[str, Any] = {"start": 3, "stop": 17, "every": 4, "initial": 0.1}
+    for short, power in ((gp.Linear(0.9, **settings), 1), (gp.Cubic(0.9, **settings), 3)):
+        long = gp.Polynomial(0.9, power=power, **settings)
+        for step in range(20):
+            assert short.sparsity_at(step) == long.sparsity_at(step)
+            assert short.is_event(step) == long.is_event(step)
+            assert short.sparsity_at(step) == pytest.approx(
+                oracle.polynomial_sparsity(
+                    step, sparsity=0.9, start=3, stop=17, power=power, initial=0.1
+                ),
+                abs=1e-12,
+            )
+
+
+def events(schedule: Schedule, steps: int) -> list[int]:
+    return [step for step in range(1, steps) if schedule.is_event(step)]
+
+
+def test_events() -> None:
+    assert events(gp.OneShot(0.5), 9) == [1]
+    assert events(gp.OneShot(0.5, at=1), 9) == [1]
+    assert events(gp.OneShot(0.5, at=5), 9) == [5]
+    assert events(gp.Cubic(0.5, start=2, stop=9, every=3), 20) == [2, 5, 8, 9]
+    assert events(gp.Linear(0.5, start=0, stop=4, every=2), 20) == [2, 4]
+    assert events(gp.Linear(0.5, start=3, stop=4, every=100), 20) == [3, 4]
+    assert events(gp.Iterative(0.5, rounds=3, every=2, start=1), 20) == [3, 5, 7]
+    assert events(gp.Cubic(0.95, start=500, stop=4000, every=100), 9000)[-1] == 4000
+    assert len(events(gp.Cubic(0.95, start=500, stop=4000, every=100), 9000)) == 36
+
+
+def test_iterative_rounds_are_geometric() -> None:
+    schedule = gp.Iterative(0.9, rounds=4, every=5)
+    for round_ in range(5):
+        expected = oracle.iterative_sparsity(round_, sparsity=0.9, rounds=4)
+        assert schedule.sparsity_at(5 * round_) == pytest.approx(expected, abs=1e-12)
+        assert schedule.sparsity_at(5 * round_ + 4) == pytest.approx(expected, abs=1e-12)
+    assert schedule.sparsity_at(20) == schedule.sparsity_at(999) == 0.9
+
+
+schedules = st.one_of(
+    st.builds(gp.OneShot, st.floats(0, 1), at=st.integers(0, 30)),
+    st.builds(
+        lambda a, b, start, length, every, power: gp.Polynomial(
+            max(a, b), start=start, stop=start + length, every=every, power=power, initial=min(a, b)
+        ),
+        st.floats(0, 1),
+        st.floats(0, 1),
+        st.integers(0, 9),
+        st.integers(1, 20),
+        st.integers(1, 30),
+        st.floats(0.1, 5),
+    ),
+    st.builds(
+        gp.Iterative,
+        st.floats(0, 1),
+        rounds=st.integers(1, 5),
+        every=st.integers(1, 5),
+        start=st.integers(0, 5),
+    ),
+)
+
+
+@given(schedule=schedules)
+def test_schedules_never_fall_and_arrive(schedule: Any) -> None:
+    values = [schedule.sparsity_at(step) for step in range(60)]
+    assert all(0 <= value <= 1 for value in values)
+    assert all(b >= a - 1e-12 for a, b in itertools.pairwise(values))
+    at = events(schedule, 60)
+    assert at[-1] == schedule.last_event
+    assert schedule.sparsity_at(at[-1]) == schedule.sparsity  # to the last bit
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: gp.OneShot(1.5), ValueError, "sparsity must be in"),
+        (lambda: gp.OneShot(True), TypeError, "sparsity must be a number"),
+        (lambda: gp.OneShot(0.5, at=-1), ValueError, "at must be at least 0"),
+        (lambda: gp.Cubic(0.5, start=5, stop=5), ValueError, "stop must be above start.*OneShot"),
+        (lambda: gp.Cubic(0.5, start=0, stop=5, every=0), ValueError, "every must be at least 1"),
+        (lambda: gp.Linear(0.5, start=0.5, stop=5), TypeError, "start must be an integer"),
+        (lambda: gp.Linear(0.5, start=0, stop=5, initial=0.6), ValueError, "do not return"),
+        (lambda: gp.Polynomial(0.5, start=0, stop=5, power=0), ValueError, "power must be pos"),
+        (lambda: gp.Iterative(0.5, rounds=0, every=1), ValueError, "rounds must be at least 1"),
+        (lambda: gp.Iterative(float("nan"), rounds=1, every=1), ValueError, "must be finite"),
+    ],
+)
+def test_schedule_settings(make: Any, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        make()
