@@ -23,23 +23,17 @@ from gradprune.layers import Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
-from gradprune.pruning import (
-    Cubic,
-    GlobalScope,
+from gradprune.pruning.criteria import (
     Gradient,
     GradientDecomposition,
-    Iterative,
-    LayerReport,
-    LayerScope,
-    Linear,
     Magnitude,
-    OneShot,
-    Polynomial,
-    Pruner,
-    PruneReport,
     Random,
     Taylor,
 )
+from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.report import LayerReport, PruneReport
+from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
+from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
 from gradprune.threads import get_num_threads, set_num_threads, show_config
 

@@ -9,8 +9,10 @@ samples, which are taken from the training set; the test set is looked at once, 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -30,14 +32,8 @@ from gradprune.layers import Dense, Layer
 from gradprune.learning_rates import CosineLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD
-from gradprune.pruning.criteria import (
-    Criterion,
-    Gradient,
-    GradientDecomposition,
-    Magnitude,
-    Random,
-    Taylor,
-)
+from gradprune.pruning import criteria
+from gradprune.pruning.criteria import Criterion, GradientDecomposition
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 
@@ -102,13 +98,17 @@ RECIPES = {
 RECIPES["fashion-mnist"] = RECIPES["mnist"]
 
 DATASETS = ("digits", "mnist", "fashion-mnist")
-CRITERIA: dict[str, Criterion] = {
-    "random": Random(),
-    "magnitude": Magnitude(),
-    "gradient": Gradient(),
-    "taylor": Taylor(),
-    "gradient-decomposition": GradientDecomposition(),
-}
+
+
+def _criteria() -> Iterator[tuple[str, Criterion]]:
+    """Every criterion under its name in words, such as gradient-decomposition."""
+    for name in criteria.__all__:
+        cls = getattr(criteria, name)
+        if issubclass(cls, Criterion) and not inspect.isabstract(cls):
+            yield re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(), cls()
+
+
+CRITERIA = dict(_criteria())
 
 
 def recipe_for(dataset: str, samples: int) -> Recipe:

@@ -14,36 +14,34 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
+import inspect
 import json
 import math
 import os
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core
-from gradprune.checks import seed_number, whole
-from gradprune.clipping import ClipNorm, ClipNormPerLayer, ClipNormPerParameter, ClipValue
-from gradprune.errors import FileFormatError
-from gradprune.guards import Raise, Skip
-from gradprune.initializers import Glorot, He, Orthogonal
-from gradprune.layers import Activation, Dense, Dropout, Layer
-from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
-from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from gradprune.pruning.criteria import (
-    Gradient,
-    GradientDecomposition,
-    Magnitude,
-    Random,
-    Taylor,
+from gradprune import (
+    _core,
+    clipping,
+    guards,
+    initializers,
+    layers,
+    learning_rates,
+    optimizers,
 )
+from gradprune.checks import seed_number, whole
+from gradprune.errors import FileFormatError
+from gradprune.layers import Layer
+from gradprune.optimizers import Optimizer
+from gradprune.pruning import criteria, schedules, scopes
 from gradprune.pruning.pruner import Pruner
-from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
-from gradprune.pruning.scopes import GlobalScope, LayerScope
 
 if TYPE_CHECKING:
     from gradprune.model import Model
@@ -58,39 +56,24 @@ _KEY = "gradprune"
 _MOST = 2**63  # counters are below
 _WIDE = 2**20  # features that a file may ask for without holding a weight for each
 
-_OPTIMIZERS: dict[str, type[Optimizer]] = {cls.__name__: cls for cls in (SGD, Adam, AdamW, RMSprop)}
-_SETTINGS: dict[str, type[Any]] = {
-    cls.__name__: cls
-    for cls in (
-        Activation,
-        Dense,
-        Dropout,
-        Glorot,
-        He,
-        Orthogonal,
-        ClipNorm,
-        ClipNormPerLayer,
-        ClipNormPerParameter,
-        ClipValue,
-        Raise,
-        Skip,
-        ConstantLR,
-        CosineLR,
-        StepLR,
-        WarmupLR,
-        Gradient,
-        GradientDecomposition,
-        Magnitude,
-        Random,
-        Taylor,
-        Cubic,
-        Iterative,
-        Linear,
-        OneShot,
-        Polynomial,
-        GlobalScope,
-        LayerScope,
-    )
+
+def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
+    """The concrete classes that these modules make public, by name."""
+    members = [getattr(module, name) for module in modules for name in module.__all__]
+    classes = [cls for cls in members if inspect.isclass(cls) and not inspect.isabstract(cls)]
+    return {cls.__name__: cls for cls in classes}
+
+
+# What a file may ask for by name, and nothing else: our own optimizers and frozen settings.
+_OPTIMIZERS: dict[str, type[Optimizer]] = {
+    name: cls for name, cls in _public_classes(optimizers).items() if issubclass(cls, Optimizer)
+}
+_SETTINGS = {
+    name: cls
+    for name, cls in _public_classes(
+        clipping, criteria, guards, initializers, layers, learning_rates, schedules, scopes
+    ).items()
+    if dataclasses.is_dataclass(cls)
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,8 +12,14 @@ import numpy as np
 import gradprune as gp
 from gradprune.arena import Arena, Tensor
 from gradprune.network import Network
+from gradprune.pruning import criteria
 
-CRITERIA = [gp.Random(), gp.Magnitude(), gp.Gradient(), gp.Taylor(), gp.GradientDecomposition()]
+# Every criterion there is, so that a new one gets the common tests by being there.
+CRITERIA = [
+    cls()
+    for cls in (getattr(criteria, name) for name in criteria.__all__)
+    if issubclass(cls, criteria.Criterion) and not inspect.isabstract(cls)
+]
 SCOPES = ["global", "layer"]
 GRADIENT_BASED = [criterion for criterion in CRITERIA if criterion.needs_gradients]
 

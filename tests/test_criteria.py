@@ -12,7 +12,8 @@ import pytest
 
 import gradprune as gp
 from gradprune import _core
-from gradprune.pruning import Criterion, Statistics
+from gradprune.pruning.criteria import Criterion
+from gradprune.pruning.statistics import Statistics
 from gradprune.reference import pruning as oracle
 from pruning_models import CRITERIA, batch, live, name_of, network, stub, weights_of
 

@@ -11,7 +11,7 @@ import pytest
 
 import gradprune as gp
 from gradprune.network import Network
-from gradprune.pruning import Criterion
+from gradprune.pruning.criteria import Criterion
 from pruning_models import CRITERIA, batch, live, name_of, network, stub, weights_of
 
 

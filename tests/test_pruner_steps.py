@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.pruning import Criterion
+from gradprune.pruning.criteria import Criterion
 from pruning_models import CRITERIA, batch, live, name_of, network, same, snapshot
 
 

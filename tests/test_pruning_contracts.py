@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradprune as gp
-from gradprune.pruning import Criterion
+from gradprune.pruning.criteria import Criterion
 from gradprune.reference import pruning as oracle
 from pruning_models import CRITERIA, SCOPES, batch, live, name_of, network, stub
 

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.pruning import Criterion, Statistics
+from gradprune.pruning.criteria import Criterion
+from gradprune.pruning.statistics import Statistics
 from gradprune.reference import pruning as oracle
 from pruning_models import (
     GRADIENT_BASED,

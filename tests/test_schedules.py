@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradprune as gp
-from gradprune.pruning import Schedule
+from gradprune.pruning.schedules import Schedule
 from gradprune.reference import pruning as oracle
 
 

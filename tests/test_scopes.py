@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradprune as gp
-from gradprune.pruning import LayerCount, Scope, Share
+from gradprune.pruning.scopes import LayerCount, Scope, Share
 from pruning_models import live, network, stub
 
 SIZES = st.lists(st.integers(1, 60), min_size=1, max_size=6)
