@@ -16,6 +16,10 @@
  * Letters: B batch, P lanes of a chunk, I features in, O features out, n length, m x n x k a matrix product.
  * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs, scalars.
  *
+ * Sparse execution
+ *   A dense layer of which the mask keeps few weights runs forward, dx and dW on lists of the live ones, derived from
+ *   the mask when it changes (gp_arena.version). Values are read from the parameters in every call.
+ *
  * Threads and bits
  *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread in a fixed order
  *   and reductions use fixed blocks, so the bits do not depend on the number of threads.
@@ -105,6 +109,7 @@ typedef struct gp_arena {
     size_t n, n_prunable;           /* prunable parameters come first */
     float *params, *grads;          /* n */
     const uint8_t *mask;            /* n_prunable, 1 = kept */
+    uint64_t version;               /* changes whenever the mask does; 0: unknown, derive everything anew */
     size_t removed;                 /* how many of the mask are 0 */
     float *moments[GP_MAX_MOMENTS]; /* n each, NULL when the rule does not use it */
     size_t n_segments;
@@ -273,6 +278,8 @@ gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *ba
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);
 /* Where the input or target was bad, after GP_BAD_INPUT, GP_BAD_TARGET or GP_BAD_LABEL: the row of x or y. */
 void gp_net_input_fault(const gp_net *net, gp_fault *fault);
+/* Whether this layer runs on its live weights alone, as few as the mask leaves. */
+int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer);
 /* Bytes of workspace held. */
 size_t gp_net_bytes(const gp_net *net);
 

@@ -16,15 +16,19 @@ enum { GP_BLOCK = 1024 };
 enum { GP_HABITS = 48 };
 /* Fewer multiply-adds than this are done by one thread, without trying two. */
 #define GP_WORK_WORTH_SHARING 200000.0
+/* Layers with at most this share of their weights alive run on lists. */
+#define GP_LIST_BELOW 0.3
 
 struct gp_net {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t n_layers, in, out;
     gp_layer *layers;
-    double macs; /* multiply-adds of one sample's forward pass */
+    double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
     size_t widest, widest_padded;
-    size_t capacity; /* lanes the workspace holds */
+    size_t capacity;            /* lanes the workspace holds */
+    const uint8_t *listed_mask; /* what the lists of live weights were made from */
+    uint64_t listed_version;
     size_t bytes;
     float *memory;
     /* pieces of memory, each for `capacity` lanes */
@@ -64,7 +68,6 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     for (size_t i = 0; i < n_layers; i++) {
         made->layers[i].spec = layers[i];
         made->layers[i].index = i;
-        if (layers[i].type == GP_LAYER_DENSE) made->macs += (double)layers[i].in * (double)layers[i].out;
         if (layers[i].in > made->widest) made->widest = layers[i].in;
         if (layers[i].out > made->widest) made->widest = layers[i].out;
     }
@@ -76,6 +79,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
 void gp_net_destroy(gp_net *net)
 {
     if (!net) return;
+    for (size_t i = 0; i < net->n_layers; i++) gp_lists_destroy(net->layers[i].live);
     free(net->memory);
     free(net->layers);
     free(net);
@@ -127,6 +131,46 @@ static gp_status reserve(gp_net *net, size_t samples)
     for (size_t i = 0; i < net->n_layers; i++)
         net->layers[i].work = TAKE(gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec));
 #undef TAKE
+    return GP_OK;
+}
+
+static int is_worth_listing(const gp_layer_spec *spec, const gp_arena *arena)
+{
+    if (spec->type != GP_LAYER_DENSE || arena->removed == 0) return 0;
+    const uint8_t *mask = arena->mask + spec->weight;
+    size_t size = spec->in * spec->out, kept = 0;
+    for (size_t k = 0; k < size; k++) kept += mask[k] != 0;
+    return (double)kept <= GP_LIST_BELOW * (double)size && size < UINT32_MAX;
+}
+
+/* Lists of live weights for the layers that have few, made anew if the mask has changed. On failure there are none, and
+ * every layer runs on all its weights. */
+static gp_status relist(gp_net *net, const gp_arena *arena)
+{
+    if (arena->version != 0 && arena->version == net->listed_version && arena->mask == net->listed_mask) return GP_OK;
+    gp_status status = GP_OK;
+    net->listed_version = 0;
+    for (size_t i = 0; i < net->n_layers; i++) {
+        gp_layer *layer = &net->layers[i];
+        const gp_layer_spec *spec = &layer->spec;
+        gp_lists_destroy(layer->live);
+        layer->live = NULL;
+        if (status == GP_OK && is_worth_listing(spec, arena))
+            status = gp_lists_create(spec->out, spec->in, arena->mask + spec->weight, &layer->live);
+    }
+    for (size_t i = 0; i < net->n_layers && status != GP_OK; i++) {
+        gp_lists_destroy(net->layers[i].live);
+        net->layers[i].live = NULL;
+    }
+    if (status != GP_OK) return status;
+    net->listed_version = arena->version;
+    net->listed_mask = arena->mask;
+    net->macs = 0.0;
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer *layer = &net->layers[i];
+        if (layer->spec.type != GP_LAYER_DENSE) continue;
+        net->macs += layer->live ? (double)layer->live->count : (double)layer->spec.in * (double)layer->spec.out;
+    }
     return GP_OK;
 }
 
@@ -377,7 +421,12 @@ static void run(void *context, const gp_team *team)
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
     }
-    gp_arena_enforce(net->kernels, shared->arena, team);
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer *layer = &net->layers[i];
+        const gp_layer_spec *spec = &layer->spec;
+        if (spec->type != GP_LAYER_DENSE || (layer->live && spec->l1 == 0.0f && spec->l2 == 0.0f)) continue;
+        gp_arena_enforce(net->kernels, shared->arena, team, spec->weight, spec->in * spec->out);
+    }
     for (size_t first = 0; first < size; first += GP_BLOCK) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
@@ -432,6 +481,7 @@ static gp_status enter(region *shared, double passes, size_t threads)
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
     gp_status status = reserve(net, batch->size);
+    if (status == GP_OK) status = relist(net, shared->arena);
     if (status != GP_OK) return status;
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
@@ -498,6 +548,11 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
     region shared = {.net = net, .arena = arena, .batch = &batch, .out = out};
     if (n == 0) return GP_OK;
     return enter(&shared, 1.0, threads);
+}
+
+int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer)
+{
+    return layer < net->n_layers && arena_fits(net, arena) && is_worth_listing(&net->layers[layer].spec, arena);
 }
 
 /* ---- finding the first non-finite number ------------------------------------------------------------------------------ */

@@ -223,14 +223,12 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
     return GP_OK;
 }
 
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team)
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, size_t offset, size_t n)
 {
     if (arena->removed == 0) return;
     size_t begin, end;
-    gp_team_share(team, blocks_of(arena->n_prunable), &begin, &end);
-    begin *= GP_NORM_BLOCK;
-    end = end * GP_NORM_BLOCK < arena->n_prunable ? end * GP_NORM_BLOCK : arena->n_prunable;
-    if (begin < end) kernels->mask(end - begin, arena->mask + begin, arena->params + begin);
+    gp_team_share(team, n, &begin, &end);
+    kernels->mask(end - begin, arena->mask + offset + begin, arena->params + offset + begin);
 }
 
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values)

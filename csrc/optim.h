@@ -33,7 +33,8 @@ void gp_step_plan_destroy(gp_step_plan *plan);
 /* Every member of the team calls it after all gradients are written; plan->info is set when the region ends. */
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team);
 
-/* Every member zeroes its share of the removed parameters: the mask is the truth, whatever was written since. */
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team);
+/* Every member zeroes its share of the removed parameters among n from offset on: the mask is the truth, whatever was
+ * written since. */
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, size_t offset, size_t n);
 
 #endif

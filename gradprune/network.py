@@ -221,6 +221,13 @@ class Network:
         value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.code, out)
         return value, correct, out
 
+    def is_sparse(self, layer: str) -> bool:
+        """Whether a layer runs on its live weights alone, because its mask keeps few enough."""
+        return any(
+            name == layer and self._net.is_sparse(self.arena.core, position)
+            for position, name in enumerate(self._core_names)
+        )
+
     # ---- checks --------------------------------------------------------------------------------
 
     def rows(self, x: ArrayLike) -> Floats:

@@ -134,8 +134,14 @@ def _row(
         macs_effective=macs - removed_macs,
         bytes_dense=4 * parameters,
         bytes_nonzero=4 * nonzero,
-        kernel="dense" if isinstance(layer, Dense) else "",
+        kernel=_kernel(network, layer),
     )
+
+
+def _kernel(network: Network, layer: Layer) -> str:
+    if not isinstance(layer, Dense):
+        return ""
+    return "sparse" if network.is_sparse(str(layer.name)) else "dense"
 
 
 def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:

@@ -38,6 +38,7 @@ static void count_removed(arena_object *self)
     size_t kept = 0;
     for (size_t i = 0; i < self->arena.n_prunable; i++) kept += mask[i] != 0;
     self->arena.removed = self->arena.n_prunable - kept;
+    self->arena.version++;
 }
 
 static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keywords)

@@ -281,6 +281,15 @@ static PyObject *net_fault(net_object *self, PyObject *args)
                          (Py_ssize_t)fault.row, (Py_ssize_t)fault.column);
 }
 
+static PyObject *net_is_sparse(net_object *self, PyObject *args)
+{
+    PyObject *arena_py;
+    Py_ssize_t layer;
+    if (!PyArg_ParseTuple(args, "O!n", self->state->arena_type, &arena_py, &layer)) return NULL;
+    const gp_arena *arena = &((arena_object *)arena_py)->arena;
+    return PyBool_FromLong(layer >= 0 && gp_net_is_sparse(self->net, arena, (size_t)layer));
+}
+
 static PyObject *net_nbytes(net_object *self, void *unused)
 {
     (void)unused;
@@ -295,6 +304,8 @@ static PyMethodDef net_methods[] = {
      " -> (loss, correct, norm, scale, clipped, applied)"},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS, "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
+    {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
+     "is_sparse(arena, layer): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,
      "fault(arena) -> None or (phase, layer, bias, row, column) of the first non-finite number."},
     {NULL, NULL, 0, NULL}};

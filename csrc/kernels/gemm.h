@@ -97,35 +97,26 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, siz
 /* out[column][row] = in[row][column]: 4 x 4 blocks in registers, scalars at the edges. */
 static void transpose(size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row)
 {
-    typedef float quad __attribute__((vector_size(16)));
-    typedef float quad_any __attribute__((vector_size(16), aligned(4), may_alias));
-#if defined(__clang__)
-#define GP_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
-#else
-    typedef int32_t quad_int __attribute__((vector_size(16)));
-#define GP_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, (quad_int){i, j, k, l})
-#endif
     size_t whole_rows = rows - rows % 4, whole_columns = columns - columns % 4;
     for (size_t r = 0; r < whole_rows; r += 4) {
         for (size_t c = 0; c < whole_columns; c += 4) {
             const float *from = in + r * in_row + c;
             float *to = out + c * out_row + r;
-            quad x0 = (quad) * (const quad_any *)from, x1 = (quad) * (const quad_any *)(from + in_row);
-            quad x2 = (quad) * (const quad_any *)(from + 2 * in_row),
-                 x3 = (quad) * (const quad_any *)(from + 3 * in_row);
-            quad y0 = GP_SHUFFLE(x0, x1, 0, 4, 1, 5), y1 = GP_SHUFFLE(x0, x1, 2, 6, 3, 7);
-            quad y2 = GP_SHUFFLE(x2, x3, 0, 4, 1, 5), y3 = GP_SHUFFLE(x2, x3, 2, 6, 3, 7);
-            *(quad_any *)to = (quad_any)GP_SHUFFLE(y0, y2, 0, 1, 4, 5);
-            *(quad_any *)(to + out_row) = (quad_any)GP_SHUFFLE(y0, y2, 2, 3, 6, 7);
-            *(quad_any *)(to + 2 * out_row) = (quad_any)GP_SHUFFLE(y1, y3, 0, 1, 4, 5);
-            *(quad_any *)(to + 3 * out_row) = (quad_any)GP_SHUFFLE(y1, y3, 2, 3, 6, 7);
+            vquad x0 = (vquad) * (const vquad_any *)from, x1 = (vquad) * (const vquad_any *)(from + in_row);
+            vquad x2 = (vquad) * (const vquad_any *)(from + 2 * in_row),
+                  x3 = (vquad) * (const vquad_any *)(from + 3 * in_row);
+            vquad y0 = GP_SHUFFLE(x0, x1, 0, 4, 1, 5), y1 = GP_SHUFFLE(x0, x1, 2, 6, 3, 7);
+            vquad y2 = GP_SHUFFLE(x2, x3, 0, 4, 1, 5), y3 = GP_SHUFFLE(x2, x3, 2, 6, 3, 7);
+            *(vquad_any *)to = (vquad_any)GP_SHUFFLE(y0, y2, 0, 1, 4, 5);
+            *(vquad_any *)(to + out_row) = (vquad_any)GP_SHUFFLE(y0, y2, 2, 3, 6, 7);
+            *(vquad_any *)(to + 2 * out_row) = (vquad_any)GP_SHUFFLE(y1, y3, 0, 1, 4, 5);
+            *(vquad_any *)(to + 3 * out_row) = (vquad_any)GP_SHUFFLE(y1, y3, 2, 3, 6, 7);
         }
         for (size_t c = whole_columns; c < columns; c++)
             for (size_t i = 0; i < 4; i++) out[c * out_row + r + i] = in[(r + i) * in_row + c];
     }
     for (size_t r = whole_rows; r < rows; r++)
         for (size_t c = 0; c < columns; c++) out[c * out_row + r] = in[r * in_row + c];
-#undef GP_SHUFFLE
 }
 
 #endif

@@ -34,6 +34,16 @@ typedef int64_t vlong __attribute__((vector_size(8 * GP_H)));
 typedef float vhalf __attribute__((vector_size(4 * GP_H)));
 typedef float vhalf_any __attribute__((vector_size(4 * GP_H), aligned(4), may_alias));
 
+/* Four floats, for what turns rows into columns. */
+typedef float vquad __attribute__((vector_size(16)));
+typedef float vquad_any __attribute__((vector_size(16), aligned(4), may_alias));
+#if defined(__clang__)
+#define GP_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#else
+typedef int32_t vquad_int __attribute__((vector_size(16)));
+#define GP_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, (vquad_int){i, j, k, l})
+#endif
+
 static inline vfloat v_splat(float x) { return x - (vfloat){0}; }
 static inline vfloat v_load(const float *p) { return (vfloat) * (const vfloat_any *)p; }
 static inline void v_store(float *p, vfloat x) { *(vfloat_any *)p = (vfloat_any)x; }

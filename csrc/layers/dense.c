@@ -25,6 +25,7 @@ static size_t dense_workspace(const gp_layer_spec *spec) { return spec->out; }
 
 static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
+    if (layer->live) return gp_dense_live_forward(layer, pass, x);
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     const float *W = pass->arena->params + layer->spec.weight;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
@@ -55,14 +56,27 @@ static void transpose_input(const gp_layer *layer, const gp_pass *pass, float *r
     gp_team_wait(pass->team);
 }
 
+void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, size_t begin, size_t end)
+{
+    if (layer->spec.bias == GP_NONE) return;
+    float *db = pass->arena->grads + layer->spec.bias;
+    const size_t P = pass->lanes;
+    for (size_t o = begin; o < end; o++) {
+        double sum = pass->first > 0 ? (double)db[o] : 0.0;
+        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+            sum += pass->kernels->sum(P, dy + (chunk * layer->spec.out + o) * P);
+        db[o] = (float)sum;
+    }
+}
+
 static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
+    if (layer->live) return gp_dense_live_backward(layer, pass, dy, dx);
     const gp_kernels *kernels = pass->kernels;
     const gp_arena *arena = pass->arena;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
     const float *W = arena->params + layer->spec.weight, *rows = pass->rows;
     float *dW = arena->grads + layer->spec.weight;
-    float *db = layer->spec.bias == GP_NONE ? NULL : arena->grads + layer->spec.bias;
     size_t begin, end;
     if (layer->index > 0) {
         transpose_input(layer, pass, pass->scratch, stride);
@@ -77,11 +91,7 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
                           pass->first + done > 0);
         }
         if (arena->removed) kernels->mask(n * I, arena->mask + layer->spec.weight + o * I, dW + o * I);
-        for (size_t r = o; db && r < o + n; r++) {
-            double sum = pass->first > 0 ? (double)db[r] : 0.0;
-            for (size_t chunk = 0; chunk < pass->chunks; chunk++) sum += kernels->sum(P, dy + (chunk * O + r) * P);
-            db[r] = (float)sum;
-        }
+        gp_dense_bias_gradient(layer, pass, dy, o, o + n);
     }
     if (dx) {
         size_t blocks = row_blocks(I);

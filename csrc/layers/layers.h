@@ -9,6 +9,7 @@
 
 #include "kernels/kernels.h"
 #include "parallel.h"
+#include "sparse.h"
 
 /* One block of samples on its way through the network. */
 typedef struct gp_pass {
@@ -29,7 +30,14 @@ typedef struct gp_layer {
     float *work;        /* the floats it asked for, for every lane */
     const float *input; /* of the last forward */
     const float *output;
+    gp_lists *live; /* the live weights when they are few enough to be worth a list, else NULL */
 } gp_layer;
+
+/* Dense with a list of its live weights (dense_live.c). */
+const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x);
+float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx);
+/* db += sum over the block's lanes of dy, for rows begin..end */
+void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, size_t begin, size_t end);
 
 typedef struct gp_layer_ops {
     const char *name;

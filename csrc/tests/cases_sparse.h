@@ -1,0 +1,131 @@
+/* cases_sparse.h - products over lists of live weights, against sums in double.
+ *
+ * A row's bits must not depend on the rows beside it, and a lane's not on how many lanes there are: threads share rows
+ * and batches fill lanes.
+ */
+#ifndef GP_CASES_SPARSE_H
+#define GP_CASES_SPARSE_H
+
+#include "cases.h"
+
+enum { SPARSE_ROWS = 9, SPARSE_COLUMNS = 37 };
+
+typedef struct sparse_input {
+    size_t count;
+    uint32_t start[SPARSE_ROWS + 1], index[SPARSE_ROWS * SPARSE_COLUMNS];
+    float values[SPARSE_ROWS * SPARSE_COLUMNS];
+} sparse_input;
+
+/* Row r has r + more entries or as many as there are columns: empty rows, short rows, a full one. */
+static void sparse_fill(sparse_input *in, size_t more, noise *source)
+{
+    in->count = 0;
+    for (size_t r = 0; r < SPARSE_ROWS; r++) {
+        size_t left = r + 1 == SPARSE_ROWS ? SPARSE_COLUMNS : (r + more < SPARSE_COLUMNS ? r + more : SPARSE_COLUMNS);
+        in->start[r] = (uint32_t)in->count;
+        for (size_t c = 0; c < SPARSE_COLUMNS; c++) {
+            if (noise_below(source, SPARSE_COLUMNS - c) >= left) continue;
+            left--;
+            in->index[in->count++] = (uint32_t)c;
+        }
+    }
+    in->start[SPARSE_ROWS] = (uint32_t)in->count;
+    noise_floats(source, in->count, in->values, 1.0);
+}
+
+static double sparse_error(const sparse_input *in, size_t r, size_t p, size_t lanes, const float *b, double from,
+                           float got)
+{
+    double sum = from, size = fabs(from);
+    for (size_t k = in->start[r]; k < in->start[r + 1]; k++) {
+        double term = (double)in->values[k] * (double)b[in->index[k] * lanes + p];
+        sum += term;
+        size += fabs(term);
+    }
+    return fabs((double)got - sum) / ((double)(in->start[r + 1] - in->start[r] + 1) * size + DBL_MIN);
+}
+
+static void sparse_product_case(const gp_kernels *kernels, const sparse_input *in, size_t lanes, int accumulate,
+                                noise *source)
+{
+    buffer b = input_floats(source, SPARSE_COLUMNS * lanes, 1, 1.0);
+    buffer c = inout_floats(source, SPARSE_ROWS * lanes, 1, 1.0), part = output_floats(SPARSE_ROWS * lanes, 2);
+    float *before = allocated(c.bytes);
+    double worst = 0.0;
+    memcpy(before, c.f, c.bytes);
+    kernels->sparse_product(SPARSE_ROWS, lanes, in->start, in->index, in->values, b.f, c.f, accumulate);
+    for (size_t r = 0; r < SPARSE_ROWS; r++)
+        for (size_t p = 0; p < lanes; p++) {
+            double from = accumulate ? (double)before[r * lanes + p] : 0.0;
+            double error = sparse_error(in, r, p, lanes, b.f, from, c.f[r * lanes + p]);
+            if (!(error <= worst)) worst = error;
+        }
+    CHECK_NEAR(worst, 0.0, 6e-8);
+    for (size_t first = 0; first < SPARSE_ROWS; first += 2) { /* some of the rows */
+        size_t rows = SPARSE_ROWS - first;
+        memcpy(part.f, before + first * lanes, rows * lanes * sizeof(float));
+        kernels->sparse_product(rows, lanes, in->start + first, in->index, in->values, b.f, part.f, accumulate);
+        CHECK_BYTES_EQUAL(rows * lanes * sizeof(float), part.f, c.f + first * lanes);
+    }
+    if (lanes == 64) { /* the first 16 lanes alone */
+        float narrow[SPARSE_COLUMNS * 16], out[SPARSE_ROWS * 16];
+        for (size_t r = 0; r < SPARSE_COLUMNS; r++) memcpy(narrow + r * 16, b.f + r * 64, 16 * sizeof(float));
+        for (size_t r = 0; r < SPARSE_ROWS; r++) memcpy(out + r * 16, before + r * 64, 16 * sizeof(float));
+        kernels->sparse_product(SPARSE_ROWS, 16, in->start, in->index, in->values, narrow, out, accumulate);
+        for (size_t r = 0; r < SPARSE_ROWS; r++) CHECK_BYTES_EQUAL(16 * sizeof(float), out + r * 16, c.f + r * 64);
+    }
+    free(before);
+    CLOSE(b);
+    CLOSE(c);
+    CLOSE(part);
+}
+
+static void test_sparse_product(const gp_kernels *kernels)
+{
+    noise source = {11};
+    for (size_t more = 0; more < 12; more += 3) {
+        sparse_input in;
+        sparse_fill(&in, more, &source);
+        for (size_t lanes = 16; lanes <= 64; lanes += 16)
+            for (int accumulate = 0; accumulate < 2; accumulate++)
+                sparse_product_case(kernels, &in, lanes, accumulate, &source);
+    }
+}
+
+static void sparse_dot_case(const gp_kernels *kernels, size_t count, size_t chunks, size_t lanes, noise *source)
+{
+    const size_t dy_chunk = 3 * lanes, x_chunk = SPARSE_COLUMNS * lanes;
+    buffer dy = input_floats(source, (chunks - 1) * dy_chunk + lanes, 1, 1.0);
+    buffer x = input_floats(source, chunks * x_chunk, 2, 1.0), out = output_floats(count, 3), one = output_floats(1, 0);
+    buffer list = input_bytes(count * sizeof(uint32_t), 0);
+    uint32_t *index = list.data;
+    for (size_t k = 0; k < count; k++) index[k] = (uint32_t)(k * 5 % SPARSE_COLUMNS);
+    kernels->sparse_dot(count, chunks, lanes, index, dy.f, dy_chunk, x.f, x_chunk, out.f);
+    for (size_t k = 0; k < count; k++) {
+        double sum = 0.0, size = 0.0;
+        for (size_t chunk = 0; chunk < chunks; chunk++)
+            for (size_t p = 0; p < lanes; p++) {
+                double term = (double)dy.f[chunk * dy_chunk + p] * (double)x.f[chunk * x_chunk + index[k] * lanes + p];
+                sum += term;
+                size += fabs(term);
+            }
+        CHECK_NEAR(((double)out.f[k] - sum) / size, 0.0, 6e-8 * (double)(chunks * lanes));
+        kernels->sparse_dot(1, chunks, lanes, index + k, dy.f, dy_chunk, x.f, x_chunk, one.f);
+        CHECK(bits_of(one.f[0]) == bits_of(out.f[k]));
+    }
+    CLOSE(dy);
+    CLOSE(x);
+    CLOSE(out);
+    CLOSE(one);
+    CLOSE(list);
+}
+
+static void test_sparse_dot(const gp_kernels *kernels)
+{
+    noise source = {12};
+    for (size_t count = 0; count <= 11; count++)
+        for (size_t chunks = 1; chunks <= 3; chunks++)
+            for (size_t lanes = 16; lanes <= 64; lanes += 16) sparse_dot_case(kernels, count, chunks, lanes, &source);
+}
+
+#endif
