@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import platform
@@ -41,8 +42,10 @@ def best(timings: list[Timing], name: str) -> Timing:
     return min((t for t in timings if t.name == name), key=lambda t: t.median)
 
 
-def training_step(*, batches: list[int], turns: int) -> list[dict[str, object]]:
-    """The dense training step of 784-300-100-10 against torch eager, both at 1 and 2 threads."""
+def training_step(
+    *, batches: list[int], sparsities: list[float], turns: int
+) -> list[dict[str, object]]:
+    """The training step of 784-300-100-10 against torch eager, both at 1 and 2 threads."""
     counts = sorted({1, _core.get_num_threads()})
     contestants = [Contestant("gradprune", gradprune_step, n) for n in counts]
     if importlib.util.find_spec("torch"):
@@ -50,20 +53,22 @@ def training_step(*, batches: list[int], turns: int) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     title = "-".join(map(str, SIZES))
     print(f"training step, {title}: forward, backward, clip by norm, Adam; microseconds")
-    print(f"{'batch':>6}  {'contestant':<12}{'threads':>8}{'median':>10}{'fastest':>10}")
-    for batch in batches:
-        case: dict[str, object] = {"sizes": SIZES, "batch": batch}
+    head = f"{'sparsity':>9}{'batch':>6}"
+    print(f"{head}  {'contestant':<12}{'threads':>8}{'median':>10}{'fastest':>10}")
+    for sparsity, batch in itertools.product(sparsities, batches):
+        case: dict[str, object] = {"sizes": SIZES, "batch": batch, "sparsity": sparsity}
         timings = compare(contestants, case, turns=turns, tolerance=1e-3)
+        head = f"{sparsity:>9.0%}{batch:>6}"
         for timing in timings:
             print(
-                f"{batch:>6}  {timing.name:<12}{timing.threads:>8}"
+                f"{head}  {timing.name:<12}{timing.threads:>8}"
                 f"{timing.median:>10.1f}{timing.low:>10.1f}"
             )
-            rows.append({"batch": batch, **asdict(timing)})
+            rows.append({"sparsity": sparsity, "batch": batch, **asdict(timing)})
         if any(t.name == "torch" for t in timings):
             ours, peer = best(timings, "gradprune"), best(timings, "torch")
             print(
-                f"{batch:>6}  torch / gradprune, each at its best: {peer.median / ours.median:.2f}"
+                f"{head}  torch / gradprune, each at its best: {peer.median / ours.median:.2f}"
                 f" (gradprune {ours.threads}, torch {peer.threads} threads)"
             )
     return rows
@@ -73,12 +78,15 @@ def main() -> None:
     """Run and print; save the rows with what they were measured on."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 512])
+    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.0, 0.9, 0.95])
     parser.add_argument("--turns", type=int, default=9, help="turns each contestant takes")
     parser.add_argument("--out", type=Path, help="write machine and rows as JSON")
     arguments = parser.parse_args()
     machine = describe_machine()
     print(", ".join(f"{key}: {value}" for key, value in machine.items()))
-    rows = training_step(batches=arguments.batches, turns=arguments.turns)
+    rows = training_step(
+        batches=arguments.batches, sparsities=arguments.sparsities, turns=arguments.turns
+    )
     if arguments.out:
         report = {"machine": machine, "training_step": rows}
         arguments.out.write_text(json.dumps(report, indent=1) + "\n")
