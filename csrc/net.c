@@ -202,12 +202,16 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
-/* The first failure in the order of samples, the same for every member. */
-static gp_status status_of(const region *shared, const gp_team *team)
+/* The member with the first failure, GP_NONE if all is well: x before labels and targets, then in the order of samples,
+ * so that what is reported does not depend on the size of the team. */
+static size_t first_failure(const region *shared, size_t members)
 {
-    for (size_t i = 0; i < team->size; i++)
-        if (shared->status[i] != GP_OK) return shared->status[i];
-    return GP_OK;
+    size_t found = GP_NONE;
+    for (size_t i = members; i-- > 0;) {
+        int later = found != GP_NONE && shared->status[found] == GP_BAD_INPUT && shared->status[i] != GP_BAD_INPUT;
+        if (shared->status[i] != GP_OK && !later) found = i;
+    }
+    return found;
 }
 
 static void fail(region *shared, const gp_team *team, gp_status status, gp_phase phase, size_t row, size_t column)
@@ -281,8 +285,8 @@ static gp_status load(region *shared, const gp_pass *pass)
     if (batch->targets)
         gather(shared, pass, batch->targets, net->out, net->target_rows, GP_BAD_TARGET, GP_PHASE_TARGET);
     gp_team_wait(pass->team);
-    gp_status status = status_of(shared, pass->team);
-    if (status != GP_OK) return status;
+    size_t failed = first_failure(shared, pass->team->size);
+    if (failed != GP_NONE) return shared->status[failed];
     to_lanes(pass, net->rows, net->in, net->input);
     if (batch->targets) to_lanes(pass, net->target_rows, net->out, net->targets);
     gp_team_wait(pass->team);
@@ -477,7 +481,8 @@ static gp_status enter(region *shared, double passes, size_t threads)
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
     int has_target = batch->loss == GP_CROSS_ENTROPY ? batch->labels != NULL : batch->targets != NULL;
-    if (batch->size == 0 || batch->loss >= GP_LOSSES || (shared->backward && !has_target) ||
+    int wants_target = shared->backward || batch->labels || batch->targets;
+    if (batch->size == 0 || batch->loss >= GP_LOSSES || (wants_target && !has_target) ||
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
     gp_status status = reserve(net, batch->size);
@@ -492,10 +497,10 @@ static gp_status enter(region *shared, double passes, size_t threads)
     double began = gp_seconds();
     gp_pool_run(net->pool, used, run, shared);
     if (threads > 1) gp_habit_learn(habit, used, gp_seconds() - began);
-    for (size_t i = 0; i < GP_MAX_THREADS; i++) {
-        if (shared->status[i] == GP_OK) continue;
-        net->input_fault = shared->fault[i];
-        return shared->status[i];
+    size_t failed = first_failure(shared, GP_MAX_THREADS);
+    if (failed != GP_NONE) {
+        net->input_fault = shared->fault[failed];
+        return shared->status[failed];
     }
     if (shared->backward) {
         net->last_loss = shared->loss;

@@ -211,6 +211,17 @@ static void dropout_case(const gp_kernels *kernels, size_t n, size_t shift, uint
     CLOSE(expected);
 }
 
+/* A number equal to the rate is kept. */
+static void dropout_at_the_rate(const gp_kernels *kernels)
+{
+    float u[64], out[64];
+    gp_random_uniform(64, u, 9, 8);
+    for (size_t i = 0; i < 64; i++) {
+        kernels->dropout_multipliers(64, out, 9, 8, 0, u[i]);
+        for (size_t j = 0; j < 64; j++) CHECK((out[j] > 0.0f) == (u[j] >= u[i]));
+    }
+}
+
 static void test_dropout_multipliers(const gp_kernels *kernels)
 {
     const uint64_t firsts[] = {0, 1, 2, 3, 4, 63, 64, 65, 1000003, (uint64_t)1 << 34, ((uint64_t)1 << 34) - 7};
@@ -220,6 +231,7 @@ static void test_dropout_multipliers(const gp_kernels *kernels)
             dropout_case(kernels, sizes[s], s % 4, firsts[f], f % 2 ? 0.5f : 0.1f);
     dropout_case(kernels, 1000, 0, 5, 0.0f);
     dropout_case(kernels, 1000, 0, 5, 0.999f);
+    dropout_at_the_rate(kernels);
 }
 
 /* ---- scale, clamp, mask, penalty ------------------------------------------------------------------------------------- */

@@ -48,7 +48,7 @@ static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const flo
                       size_t n)
 {
     const size_t c_row = n + 1;
-    buffer c = output_floats((m - 1) * c_row + n, j % 4);
+    buffer c = output_floats((m - 1) * c_row + n, (m + n) % 4);
     size_t wrong = 0;
     for (size_t r = 0; in->start && r < m; r++)
         memcpy(c.f + r * c_row, in->start + (i + r) * GEMM_N + j, n * sizeof(float));

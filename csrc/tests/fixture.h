@@ -107,9 +107,10 @@ static inline buffer input_floats(noise *source, size_t n, size_t shift, double 
     noise_floats(source, n, made.f, size);
     return made;
 }
+/* With an odd shift there is no fence behind: the sanitizers and valgrind then see a read there, too. */
 static inline buffer output_bytes(size_t bytes, size_t shift)
 {
-    return buffer_new(bytes, FENCE + shift * sizeof(float), FENCE);
+    return buffer_new(bytes, FENCE + shift * sizeof(float), shift % 2 ? 0 : FENCE);
 }
 static inline buffer output_floats(size_t n, size_t shift) { return output_bytes(n * sizeof(float), shift); }
 /* An output that holds numbers to begin with. */

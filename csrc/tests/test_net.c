@@ -585,6 +585,23 @@ static void test_bad_row_by_index(const gp_kernels *kernels)
     scene_free(s);
 }
 
+/* Of several faults the same one is reported by any team: x before labels, then the first sample. */
+static void test_first_of_many(const gp_kernels *kernels)
+{
+    for (size_t threads = 1; threads <= 4; threads++) {
+        scene *s = scene_new(kernels, build_wide, 200, GP_CROSS_ENTROPY, 45);
+        s->labels[3] = -1;
+        s->labels[150] = 10;
+        refuses(s, GP_BAD_LABEL, GP_PHASE_TARGET, 3, 0, threads);
+        s->x[190 * s->in + 5] = NAN;
+        refuses(s, GP_BAD_INPUT, GP_PHASE_INPUT, 190, 5, threads);
+        s->x[70 * s->in + 7] = NAN;
+        s->x[70 * s->in + 6] = INFINITY;
+        refuses(s, GP_BAD_INPUT, GP_PHASE_INPUT, 70, 6, threads);
+        scene_free(s);
+    }
+}
+
 /* ---- numbers that go bad inside ------------------------------------------------------------------------------------------ */
 
 /* Layers of build_wide: 0 dense, 1 gelu, 2 dense, 3 tanh, 4 dense. */
@@ -828,6 +845,9 @@ static void test_bad_arguments(void)
     no_step.step = 0;
     bad_specifications(s);
     bad_batches(s);
+    gp_batch other = s->batch; /* targets, but not what this loss wants */
+    other.loss = GP_CROSS_ENTROPY;
+    CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &other, NULL, &result, 1), GP_BAD_ARGUMENT);
     CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &no_step, &result, &info, NULL, SEED, 1, 1),
                     GP_BAD_ARGUMENT);
     CHECK(snapshot_equal(&whole, &s->m.arena));
@@ -852,6 +872,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_bad_label);
     OVER_INSTRUCTION_SETS(test_bad_target);
     OVER_INSTRUCTION_SETS(test_bad_row_by_index);
+    OVER_INSTRUCTION_SETS(test_first_of_many);
     OVER_INSTRUCTION_SETS(test_bad_parameter);
     OVER_INSTRUCTION_SETS(test_overflow_forward);
     OVER_INSTRUCTION_SETS(test_overflow_in_a_block);
