@@ -9,38 +9,14 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "layers/layers.h"
+#include "net.h"
 #include "optim.h"
 
 enum { GP_BLOCK = 1024 };
-enum { GP_HABITS = 48 };
 /* Fewer multiply-adds than this are done by one thread, without trying two. */
 #define GP_WORK_WORTH_SHARING 200000.0
 /* Layers with at most this share of their weights alive run on lists. */
 #define GP_LIST_BELOW 0.3
-
-struct gp_net {
-    const gp_kernels *kernels;
-    gp_pool *pool;
-    size_t n_layers, in, out;
-    gp_layer *layers;
-    double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
-    size_t widest, widest_padded;
-    size_t capacity;            /* lanes the workspace holds */
-    const uint8_t *listed_mask; /* what the lists of live weights were made from */
-    uint64_t listed_version;
-    size_t bytes;
-    float *memory;
-    /* pieces of memory, each for `capacity` lanes */
-    float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
-    int64_t *labels;
-    uint8_t *hits;
-    gp_habit habits[GP_HABITS];
-    gp_fault input_fault; /* of the last call's input, or GP_PHASE_NONE */
-    double last_loss;     /* of the last backward */
-    /* what the workspace still shows of the last backward: samples of its last block, 0 when overwritten */
-    size_t last_samples, last_first, last_live;
-};
 
 /* ---- making a network ------------------------------------------------------------------------------------------- */
 
@@ -87,18 +63,11 @@ void gp_net_destroy(gp_net *net)
 
 size_t gp_net_bytes(const gp_net *net) { return net->bytes; }
 
-/* Lanes of a chunk and number of chunks for a block of samples: as even as the cache line allows. */
-static void cut(size_t samples, size_t *lanes, size_t *chunks)
-{
-    *chunks = (samples + GP_LANES - 1) / GP_LANES;
-    *lanes = gp_padded((samples + *chunks - 1) / *chunks);
-}
-
 /* Workspace for a block of so many samples. On failure the old one stays. */
 static gp_status reserve(gp_net *net, size_t samples)
 {
     size_t lanes, chunks;
-    cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
+    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
     size_t capacity = lanes * chunks;
     if (capacity <= net->capacity) return GP_OK;
 
@@ -112,6 +81,7 @@ static gp_status reserve(gp_net *net, size_t samples)
     if (!memory) return GP_NO_MEMORY;
     memset(memory, 0, each * capacity * sizeof(float));
     free(net->memory);
+    net->last_samples = 0; /* its outputs went with it */
     net->memory = memory;
     net->bytes = each * capacity * sizeof(float);
     net->capacity = capacity;
@@ -409,7 +379,7 @@ static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
         .rows = shared->net->rows,
         .scratch = shared->net->scratch,
     };
-    cut(pass.samples, &pass.lanes, &pass.chunks);
+    gp_net_cut(pass.samples, &pass.lanes, &pass.chunks);
     return pass;
 }
 
@@ -558,63 +528,4 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
 int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer)
 {
     return layer < net->n_layers && arena_fits(net, arena) && is_worth_listing(&net->layers[layer].spec, arena);
-}
-
-/* ---- finding the first non-finite number ------------------------------------------------------------------------------ */
-
-/* 1 and its place if a (rows, columns) array holds one. */
-static int first_bad(const float *values, size_t rows, size_t columns, size_t row_stride, size_t *row, size_t *column)
-{
-    for (size_t r = 0; r < rows; r++)
-        for (size_t c = 0; c < columns; c++)
-            if (!isfinite(values[r * row_stride + c])) {
-                *row = r;
-                *column = c;
-                return 1;
-            }
-    return 0;
-}
-
-static int bad_parameter(const gp_layer *layer, const float *flat, gp_fault *fault)
-{
-    const gp_layer_spec *spec = &layer->spec;
-    if (spec->type != GP_LAYER_DENSE) return 0;
-    fault->bias = 0;
-    if (first_bad(flat + spec->weight, spec->out, spec->in, spec->in, &fault->row, &fault->column)) return 1;
-    fault->bias = 1;
-    return spec->bias != GP_NONE && first_bad(flat + spec->bias, 1, spec->out, spec->out, &fault->row, &fault->column);
-}
-
-static int bad_output(const gp_net *net, const gp_layer *layer, gp_fault *fault)
-{
-    size_t lanes, chunks, O = layer->spec.out;
-    cut(net->last_samples, &lanes, &chunks);
-    for (size_t s = 0; s < net->last_samples; s++) {
-        const float *at = layer->output + s / lanes * O * lanes + s % lanes;
-        size_t row;
-        if (first_bad(at, O, 1, lanes, &fault->column, &row)) {
-            fault->row = net->last_first + s;
-            return 1;
-        }
-    }
-    return 0;
-}
-
-void gp_net_input_fault(const gp_net *net, gp_fault *fault) { *fault = net->input_fault; }
-
-void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
-{
-    for (size_t i = 0; i < net->n_layers; i++) {
-        *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
-        if (bad_parameter(&net->layers[i], arena->params, fault)) return;
-        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
-        if (net->last_samples > 0 && i < net->last_live && bad_output(net, &net->layers[i], fault)) return;
-    }
-    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE};
-    if (!isfinite(net->last_loss)) return;
-    for (size_t i = net->n_layers; i-- > 0;) {
-        *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i};
-        if (bad_parameter(&net->layers[i], arena->grads, fault)) return;
-    }
-    *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
 }

@@ -91,8 +91,9 @@ class _ByNorm(Clipper):
         """See Clipper."""
         return int(self._kind()), float(self.max_norm), float(self.norm_type)
 
+    @abstractmethod
     def _kind(self) -> _Kind:
-        raise NotImplementedError
+        """Which norm."""
 
 
 @dataclass(frozen=True)

@@ -261,7 +261,7 @@ static void test_against_naive(const gp_kernels *kernels)
                 if (is_quick() && (b + loss + i) % 6) continue;
                 long failed = check_failed_count;
                 scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
-                if (i % 2) model_prune(&s->m, 0.6, i);
+                if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i); /* 0.85: on lists */
                 backward_agrees(s, 1 + i % 3);
                 outputs_agree(s, 1 + i % 3);
                 if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
@@ -287,11 +287,12 @@ static void test_changing_batches(const gp_kernels *kernels)
 }
 
 /* A sample's output has the same bits in any company. */
-static void test_company(const gp_kernels *kernels)
+static void keeps_company(const gp_kernels *kernels, double sparsity)
 {
     enum { SAMPLES = 150 };
     scene *s = scene_new(kernels, build_wide, SAMPLES, GP_CROSS_ENTROPY, 21);
     float all[SAMPLES * 10], one[10], some[70 * 10];
+    if (sparsity > 0.0) model_prune(&s->m, sparsity, 21);
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
     for (size_t i = 0; i < SAMPLES; i += is_quick() ? 29 : 1) {
         CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1), GP_OK);
@@ -300,6 +301,12 @@ static void test_company(const gp_kernels *kernels)
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 70, s->x + 41 * s->in, some, 1), GP_OK);
     CHECK_BYTES_EQUAL(sizeof some, some, all + 41 * 10);
     scene_free(s);
+}
+
+static void test_company(const gp_kernels *kernels)
+{
+    keeps_company(kernels, 0.0);
+    keeps_company(kernels, 0.9);
 }
 
 /* A batch by index is the batch of those rows. */
@@ -318,15 +325,52 @@ static void test_index(const gp_kernels *kernels)
     }
 }
 
+/* Fewer and fewer weights, down to none, and all of them again: from all weights to lists of the live ones and back. */
+static void test_sparsity(const gp_kernels *kernels)
+{
+    static const double shares[] = {0.0, 0.5, 0.75, 0.95, 0.999, 1.0, 0.9, 0.2};
+    scene *s = scene_new(kernels, build_everything, 130, GP_MSE, 26);
+    for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++) {
+        gp_arena *arena = &s->m.arena;
+        noise source = {i};
+        noise_floats(&source, arena->n, arena->params, 0.5);
+        model_prune(&s->m, shares[i], i);
+        arena->version = i + 1;
+        backward_agrees(s, 2);
+        outputs_agree(s, 2);
+        for (size_t l = 0; l < s->m.n_layers; l++)
+            if (s->m.layers[l].type != GP_LAYER_DENSE || shares[i] < 0.5) CHECK(!gp_net_is_sparse(s->net, arena, l));
+            else if (shares[i] > 0.89) CHECK(gp_net_is_sparse(s->net, arena, l));
+        CHECK(!gp_net_is_sparse(s->net, arena, s->m.n_layers));
+        noise_floats(&source, arena->n, arena->params, 0.5); /* new values, same lists */
+        backward_agrees(s, 2);
+    }
+    scene_free(s);
+}
+
+/* Version 0: the mask may have changed without a word. */
+static void test_unknown_version(const gp_kernels *kernels)
+{
+    scene *s = scene_new(kernels, build_everything, 20, GP_MSE, 27);
+    for (size_t i = 0; i < 4; i++) {
+        noise source = {i};
+        noise_floats(&source, s->m.arena.n, s->m.arena.params, 0.5);
+        model_prune(&s->m, 0.9, i);
+        backward_agrees(s, 1);
+    }
+    scene_free(s);
+}
+
 /* What somebody wrote into removed weights does not count, and is gone afterwards. */
 static void test_mask_is_the_truth(const gp_kernels *kernels)
 {
-    for (int call = 0; call < 3; call++) {
+    for (int trial = 0; trial < 6; trial++) {
+        int call = trial % 3;
         scene *s = scene_new(kernels, build_wide, 40, GP_CROSS_ENTROPY, 24);
         gp_arena *arena = &s->m.arena;
         float out[40 * 10], expected[40 * 10];
         gp_result result;
-        model_prune(&s->m, 0.5, 25);
+        model_prune(&s->m, trial < 3 ? 0.5 : 0.9, 25);
         CHECK_INT_EQUAL(gp_net_predict(s->net, arena, 40, s->x, expected, 1), GP_OK);
         for (size_t i = 0; i < arena->n_prunable; i++)
             if (!s->m.mask[i]) arena->params[i] = i % 2 ? NAN : 5.0f;
@@ -373,13 +417,20 @@ typedef struct outcome {
     double norms[2 * MODEL_LAYERS];
 } outcome;
 
+typedef struct course {
+    gp_loss loss;
+    size_t samples;
+    double sparsity;
+} course;
+
 /* Three steps. With `apart`, each is a backward and a step. */
-static scene *train(const gp_kernels *kernels, gp_loss loss, size_t samples, size_t threads, int apart, outcome *o)
+static scene *train(const gp_kernels *kernels, const course *c, size_t threads, int apart, outcome *o)
 {
-    scene *s = scene_new(kernels, build_large, samples, loss, 30);
+    scene *s = scene_new(kernels, build_large, c->samples, c->loss, 30);
     gp_rule now = rule;
     memset(o, 0, sizeof *o);
-    model_prune(&s->m, 0.3, 31);
+    model_prune(&s->m, c->sparsity, 31);
+    s->m.arena.version = 1;
     for (now.step = 1; now.step <= 3; now.step++) {
         if (apart) {
             CHECK_INT_EQUAL(gp_net_backward(s->net, &s->m.arena, &s->batch, &o->result, SEED, now.step, threads),
@@ -396,14 +447,14 @@ static scene *train(const gp_kernels *kernels, gp_loss loss, size_t samples, siz
     return s;
 }
 
-static void same_bits(const gp_kernels *kernels, gp_loss loss, size_t samples)
+static void same_bits(const gp_kernels *kernels, const course *c)
 {
     outcome one, other;
-    scene *expected = train(kernels, loss, samples, 1, 0, &one);
+    scene *expected = train(kernels, c, 1, 0, &one);
     snapshot whole = snapshot_take(&expected->m.arena);
     for (size_t threads = 1; threads <= 3; threads++)
         for (int apart = 0; apart < 2; apart++) {
-            scene *s = train(kernels, loss, samples, threads, apart, &other);
+            scene *s = train(kernels, c, threads, apart, &other);
             CHECK(snapshot_equal(&whole, &s->m.arena));
             CHECK_BYTES_EQUAL(s->m.arena.n * sizeof(float), s->m.arena.grads, expected->m.arena.grads);
             CHECK(other.result.loss == one.result.loss && other.result.correct == one.result.correct);
@@ -417,8 +468,12 @@ static void same_bits(const gp_kernels *kernels, gp_loss loss, size_t samples)
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const size_t samples[] = {30, 65, 130, 1100};
-    for (size_t i = 0; i < (is_quick() ? 2 : 4); i++) same_bits(kernels, (gp_loss)(i % GP_LOSSES), samples[i]);
+    static const course courses[] = {{GP_CROSS_ENTROPY, 30, 0.3},
+                                     {GP_MSE, 300, 0.9},
+                                     {GP_BCE, 130, 0.3},
+                                     {GP_CROSS_ENTROPY, 1100, 0.85},
+                                     {GP_MSE, 65, 0.2}};
+    for (size_t i = 0; i < (is_quick() ? 2 : 5); i++) same_bits(kernels, &courses[i]);
 }
 
 /* Outputs, too; and naive.h agrees with the shared work. */
@@ -864,6 +919,8 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_changing_batches);
     OVER_INSTRUCTION_SETS(test_company);
     OVER_INSTRUCTION_SETS(test_index);
+    OVER_INSTRUCTION_SETS(test_sparsity);
+    OVER_INSTRUCTION_SETS(test_unknown_version);
     OVER_INSTRUCTION_SETS(test_mask_is_the_truth);
     OVER_INSTRUCTION_SETS(test_same_bits);
     OVER_INSTRUCTION_SETS(test_shared_work);

@@ -1,0 +1,39 @@
+/* net.h - the network's own state, shared by net.c, which runs it, and fault.c, which looks for what went wrong. */
+#ifndef GP_NET_H
+#define GP_NET_H
+
+#include "layers/layers.h"
+
+enum { GP_HABITS = 48 };
+
+struct gp_net {
+    const gp_kernels *kernels;
+    gp_pool *pool;
+    size_t n_layers, in, out;
+    gp_layer *layers;
+    double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
+    size_t widest, widest_padded;
+    size_t capacity;            /* lanes the workspace holds */
+    const uint8_t *listed_mask; /* what the lists of live weights were made from */
+    uint64_t listed_version;
+    size_t bytes;
+    float *memory;
+    /* pieces of memory, each for `capacity` lanes */
+    float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
+    int64_t *labels;
+    uint8_t *hits;
+    gp_habit habits[GP_HABITS];
+    gp_fault input_fault; /* of the last call's input, or GP_PHASE_NONE */
+    double last_loss;     /* of the last backward */
+    /* what the workspace still shows of the last backward: samples of its last block, 0 when overwritten */
+    size_t last_samples, last_first, last_live;
+};
+
+/* Lanes of a chunk and number of chunks for a block of samples: as even as the cache line allows. */
+static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
+{
+    *chunks = (samples + GP_LANES - 1) / GP_LANES;
+    *lanes = gp_padded((samples + *chunks - 1) / *chunks);
+}
+
+#endif
