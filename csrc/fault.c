@@ -17,12 +17,25 @@ static int first_bad(const float *values, size_t rows, size_t columns, size_t ro
     return 0;
 }
 
-static int bad_parameter(const gp_layer *layer, const float *flat, gp_fault *fault)
+/* What is removed does not exist, whatever was written there. */
+static int bad_weight(const gp_layer_spec *spec, const gp_arena *arena, const float *flat, gp_fault *fault)
+{
+    for (size_t k = 0; k < spec->in * spec->out; k++) {
+        if (isfinite(flat[spec->weight + k]) || (arena->removed > 0 && !arena->mask[spec->weight + k])) continue;
+        fault->row = k / spec->in;
+        fault->column = k % spec->in;
+        return 1;
+    }
+    return 0;
+}
+
+/* In the parameters or the gradients, whichever `flat` is. */
+static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat, gp_fault *fault)
 {
     const gp_layer_spec *spec = &layer->spec;
     if (spec->type != GP_LAYER_DENSE) return 0;
     fault->bias = 0;
-    if (first_bad(flat + spec->weight, spec->out, spec->in, spec->in, &fault->row, &fault->column)) return 1;
+    if (bad_weight(spec, arena, flat, fault)) return 1;
     fault->bias = 1;
     return spec->bias != GP_NONE && first_bad(flat + spec->bias, 1, spec->out, spec->out, &fault->row, &fault->column);
 }
@@ -48,7 +61,7 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
 {
     for (size_t i = 0; i < net->n_layers; i++) {
         *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
-        if (bad_parameter(&net->layers[i], arena->params, fault)) return;
+        if (bad_parameter(&net->layers[i], arena, arena->params, fault)) return;
         *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
         if (net->last_samples > 0 && i < net->last_live && bad_output(net, &net->layers[i], fault)) return;
     }
@@ -56,7 +69,7 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
     if (!isfinite(net->last_loss)) return;
     for (size_t i = net->n_layers; i-- > 0;) {
         *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i};
-        if (bad_parameter(&net->layers[i], arena->grads, fault)) return;
+        if (bad_parameter(&net->layers[i], arena, arena->grads, fault)) return;
     }
     *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
 }
