@@ -94,8 +94,8 @@ static void measure(gp_step_plan *plan, gp_block *block)
     const uint8_t *mask = mask_of(&plan->arena, block->offset);
     if (mask) plan->kernels->mask(block->length, mask, grads);
     block->norm = gp_norm_measure(plan->kernels, block->length, grads, plan->clip.norm_type);
-    block->exceeds =
-        plan->clip.kind == GP_CLIP_VALUE && (double)plan->kernels->max_abs(block->length, grads) > plan->clip.limit;
+    block->exceeds = plan->clip.kind == GP_CLIP_VALUE &&
+                     (double)plan->kernels->max_abs(block->length, grads) > (double)(float)plan->clip.limit;
 }
 
 /* Joins the block norms in order and sets one factor a segment. */

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,11 @@ SEED = int(os.environ.get("GRADPRUNE_TEST_SEED", "0"))
 settings.register_profile("gradprune", deadline=None, derandomize=True, max_examples=60)
 settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gradprune"))
+
+
+# A job in the background of a shell starts with Ctrl-C ignored, and Python leaves it so; the tests of
+# Ctrl-C want it as a user has it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_configure() -> None:

@@ -118,9 +118,11 @@ static PyObject *arena_step(arena_object *self, PyObject *args)
                           &norms_object) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, self, &clip, &rule, &arena, &norms))
         return NULL;
-    Py_BEGIN_ALLOW_THREADS status = gp_arena_step(self->state->pool, self->state->kernels, &arena, &clip, &rule, &info,
-                                                  norms, self->state->threads);
-    Py_END_ALLOW_THREADS if (status != GP_OK) return gp_raise_status(status);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_arena_step(self->state->pool, self->state->kernels, &arena, &clip, &rule, &info, norms,
+                           self->state->threads);
+    Py_END_ALLOW_THREADS
+    if (status != GP_OK) return gp_raise_status(status);
     return Py_BuildValue("(ddNN)", info.norm, info.scale, PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
 }
 

@@ -26,7 +26,8 @@ typedef struct module_state {
 } module_state;
 
 typedef struct arena_object {
-    PyObject_HEAD PyArrayObject *params, *grads, *mask;
+    PyObject_HEAD
+    PyArrayObject *params, *grads, *mask;
     gp_segment *segments;
     gp_arena arena; /* moments are set for one step only */
     module_state *state;
@@ -34,7 +35,8 @@ typedef struct arena_object {
 } arena_object;
 
 typedef struct net_object {
-    PyObject_HEAD gp_net *net;
+    PyObject_HEAD
+    gp_net *net;
     size_t in, out;
     PyThread_type_lock lock; /* the workspace serves one call at a time */
     long owner;              /* process that made the lock: a fork may copy it held by a thread that is not there */

@@ -65,8 +65,10 @@ static PyObject *core_uniform(PyObject *module, PyObject *args)
     unsigned long long seed, stream;
     PyArrayObject *out = parse_random(args, NPY_FLOAT32, &seed, &stream);
     if (!out) return NULL;
-    Py_BEGIN_ALLOW_THREADS gp_random_uniform((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
-    Py_END_ALLOW_THREADS return (PyObject *)out;
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_uniform((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
 }
 
 static PyObject *core_normal(PyObject *module, PyObject *args)
@@ -75,8 +77,10 @@ static PyObject *core_normal(PyObject *module, PyObject *args)
     unsigned long long seed, stream;
     PyArrayObject *out = parse_random(args, NPY_FLOAT32, &seed, &stream);
     if (!out) return NULL;
-    Py_BEGIN_ALLOW_THREADS gp_random_normal((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
-    Py_END_ALLOW_THREADS return (PyObject *)out;
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_normal((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
 }
 
 static PyObject *core_permutation(PyObject *module, PyObject *args)
@@ -85,8 +89,10 @@ static PyObject *core_permutation(PyObject *module, PyObject *args)
     unsigned long long seed, stream;
     PyArrayObject *out = parse_random(args, NPY_INT64, &seed, &stream);
     if (!out) return NULL;
-    Py_BEGIN_ALLOW_THREADS gp_random_permutation((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
-    Py_END_ALLOW_THREADS return (PyObject *)out;
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_permutation((size_t)PyArray_SIZE(out), PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
 }
 
 static PyObject *core_topk_mask(PyObject *module, PyObject *args)
@@ -103,8 +109,10 @@ static PyObject *core_topk_mask(PyObject *module, PyObject *args)
     npy_intp shape[1] = {PyArray_SIZE(scores)};
     PyArrayObject *keep = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_UINT8);
     if (!keep) return NULL;
-    Py_BEGIN_ALLOW_THREADS status = gp_topk_mask((size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep), (size_t)k);
-    Py_END_ALLOW_THREADS if (status == GP_OK) return (PyObject *)keep;
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_topk_mask((size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep), (size_t)k);
+    Py_END_ALLOW_THREADS
+    if (status == GP_OK) return (PyObject *)keep;
     Py_DECREF(keep);
     if (status == GP_BAD_INPUT) return PyErr_Format(PyExc_ValueError, "scores must not be NaN");
     return gp_raise_status(status);
@@ -118,9 +126,10 @@ static PyObject *core_norm(PyObject *module, PyObject *args)
     PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 0, "values");
     if (!values) return NULL;
     if (!(norm_type > 0.0)) return PyErr_Format(PyExc_ValueError, "norm_type must be positive");
-    Py_BEGIN_ALLOW_THREADS norm =
-        gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), norm_type);
-    Py_END_ALLOW_THREADS return PyFloat_FromDouble(norm);
+    Py_BEGIN_ALLOW_THREADS
+    norm = gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), norm_type);
+    Py_END_ALLOW_THREADS
+    return PyFloat_FromDouble(norm);
 }
 
 static PyObject *core_scale(PyObject *module, PyObject *args)
@@ -130,9 +139,10 @@ static PyObject *core_scale(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "Of", &object, &factor)) return NULL;
     PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 1, "values");
     if (!values) return NULL;
-    Py_BEGIN_ALLOW_THREADS gp_scale(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values),
-                                    factor);
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    gp_scale(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), factor);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_clamp(PyObject *module, PyObject *args)
@@ -142,9 +152,10 @@ static PyObject *core_clamp(PyObject *module, PyObject *args)
     if (!PyArg_ParseTuple(args, "Of", &object, &limit)) return NULL;
     PyArrayObject *values = gp_array(object, NPY_FLOAT32, ANY, 1, "values");
     if (!values) return NULL;
-    Py_BEGIN_ALLOW_THREADS gp_clamp(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values),
-                                    limit);
-    Py_END_ALLOW_THREADS Py_RETURN_NONE;
+    Py_BEGIN_ALLOW_THREADS
+    gp_clamp(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), limit);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
 }
 
 static PyObject *core_mask(PyObject *module, PyObject *args)

@@ -86,7 +86,8 @@ static void enter(net_object *self)
         self->owner = process;
     }
     if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
-    Py_BEGIN_ALLOW_THREADS PyThread_acquire_lock(self->lock, WAIT_LOCK);
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(self->lock, WAIT_LOCK);
     Py_END_ALLOW_THREADS
 }
 static void leave(net_object *self) { PyThread_release_lock(self->lock); }
@@ -170,11 +171,11 @@ static PyObject *net_backward(net_object *self, PyObject *args)
         return NULL;
     const arena_object *arena = (const arena_object *)arena_py;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS status =
-        gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
-    Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK
-                                                ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                                : raise_fault(self, &batch, status);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                                       : raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }
@@ -199,9 +200,11 @@ static PyObject *net_train(net_object *self, PyObject *args)
                       &norms))
         return NULL;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS status =
+    Py_BEGIN_ALLOW_THREADS
+    status =
         gp_net_train(self->net, &arena, &batch, &clip, &rule, &result, &info, norms, seed, step, self->state->threads);
-    Py_END_ALLOW_THREADS PyObject *answer;
+    Py_END_ALLOW_THREADS
+    PyObject *answer;
     if (status == GP_OK)
         answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
                                PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
@@ -235,9 +238,10 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     if (!outputs) return NULL;
     const arena_object *arena = (const arena_object *)arena_py;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS status =
-        gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs), self->state->threads);
-    Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &batch, status);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs), self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }
@@ -257,11 +261,11 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     const arena_object *arena = (const arena_object *)arena_py;
     float *predictions = outputs ? PyArray_DATA(outputs) : NULL;
     enter(self);
-    Py_BEGIN_ALLOW_THREADS status =
-        gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
-    Py_END_ALLOW_THREADS PyObject *answer = status == GP_OK
-                                                ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                                : raise_fault(self, &batch, status);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
+    Py_END_ALLOW_THREADS
+    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                                       : raise_fault(self, &batch, status);
     leave(self);
     return answer;
 }

@@ -28,7 +28,7 @@ typedef struct gp_update {
 /* X(return type, name, parameters) */
 #define GP_KERNEL_LIST(X)                                                                                                    \
     /* c[m][n] = sum_k a(m,k) b[k][n], or += ; a(m,k) = a[m*a_row + k*a_col].                                          \
-     * Rows of b must be readable up to n rounded up to 16. Every c is one chain of fused multiply-adds over k. */     \
+     * Rows of b must be readable up to n rounded up to 16. Every c is one chain of multiply-adds over k.   */     \
     X(void, gemm,                                                                                                            \
       (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,               \
        float *c, size_t c_row, int accumulate))                                                                              \
