@@ -24,8 +24,8 @@ settings.register_profile("thorough", deadline=None, max_examples=2000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gradprune"))
 
 
-# A job in the background of a shell starts with Ctrl-C ignored, and Python leaves it so; the tests of
-# Ctrl-C want it as a user has it.
+# A job in the background of a shell starts with Ctrl-C ignored, and Python leaves it so; the tests
+# of Ctrl-C want it as a user has it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
