@@ -1,5 +1,5 @@
-/* sparse.c - lists of live weights. Building them is two passes over the mask and one over the entries, less than a
- * dense training step of the layer; they are rebuilt when the mask changes and never patched. */
+/* sparse.c - lists of live weights. Building them is two passes over the mask and one over the entries; they are rebuilt
+ * when the mask changes and never patched. */
 #include "sparse.h"
 
 #include <stdlib.h>
