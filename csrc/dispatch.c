@@ -1,11 +1,16 @@
-/* dispatch.c - which kernel tables exist here and which this CPU can run.
+/* dispatch.c - what depends on the CPU: which kernel tables exist here, which it can run, and how it treats denormals.
  *
  * A table is usable when the CPU has the instructions *and* the operating system saves the wider registers on a
  * context switch; __builtin_cpu_supports checks both (CPUID and XGETBV). The build says which tables were compiled.
  */
 #include <string.h>
 
+#include "denormals.h"
 #include "kernels/kernels.h"
+
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
 
 #if defined(__AVX__)
 #error "csrc must not be compiled with global AVX flags: shared code would then fault on older CPUs"
@@ -57,6 +62,33 @@ const char *gp_isa_name(size_t i)
 }
 
 const char *gp_kernels_isa(const gp_kernels *kernels) { return kernels->isa; }
+
+uint64_t gp_denormals_flush(void)
+{
+#if defined(__SSE2__)
+    unsigned before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040u); /* results are flushed, operands count as 0 */
+    return before;
+#elif defined(__aarch64__)
+    uint64_t before;
+    __asm__ __volatile__("mrs %0, fpcr" : "=r"(before));
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(before | UINT64_C(1) << 24));
+    return before;
+#else
+    return 0;
+#endif
+}
+
+void gp_denormals_restore(uint64_t before)
+{
+#if defined(__SSE2__)
+    _mm_setcsr((unsigned)before);
+#elif defined(__aarch64__)
+    __asm__ __volatile__("msr fpcr, %0" : : "r"(before));
+#else
+    (void)before;
+#endif
+}
 
 const char *gp_status_text(gp_status status)
 {

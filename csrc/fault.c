@@ -59,6 +59,7 @@ void gp_net_input_fault(const gp_net *net, gp_fault *fault) { *fault = net->inpu
 
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
 {
+    gp_live_publish(arena);
     for (size_t i = 0; i < net->n_layers; i++) {
         *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
         if (bad_parameter(&net->layers[i], arena, arena->params, fault)) return;

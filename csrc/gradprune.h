@@ -17,8 +17,9 @@
  * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs, scalars.
  *
  * Sparse execution
- *   A dense layer of which the mask keeps few weights runs forward, dx and dW on lists of the live ones, derived from
- *   the mask when it changes (gp_arena.version). Values are read from the parameters in every call.
+ *   A weight matrix of which the mask keeps few entries gets lists of the live ones (gp_live), made when the mask
+ *   changes. Forward, dx, dW, norms and the optimizer then touch live weights only, and moments are kept packed, live
+ *   entries side by side. Parameters and gradients stay whole: values are read from the parameters in every call.
  *
  * Threads and bits
  *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread in a fixed order
@@ -102,22 +103,37 @@ gp_status gp_topk_mask(size_t n, const float *scores, uint8_t *keep, size_t k);
 
 typedef struct gp_segment { /* one named parameter tensor */
     size_t offset, length;
-    size_t group; /* parameters of one layer share a group; groups count up from 0 */
+    size_t group;   /* parameters of one layer share a group; groups count up from 0 */
+    size_t columns; /* prunable: entries a row, a divisor of length; 0: never listed */
 } gp_segment;
+
+typedef struct gp_live gp_live; /* the live weights of an arena as lists (sparse.c) */
 
 typedef struct gp_arena {
     size_t n, n_prunable;           /* prunable parameters come first */
     float *params, *grads;          /* n */
     const uint8_t *mask;            /* n_prunable, 1 = kept */
-    uint64_t version;               /* changes whenever the mask does; 0: unknown, derive everything anew */
     size_t removed;                 /* how many of the mask are 0 */
-    float *moments[GP_MAX_MOMENTS]; /* n each, NULL when the rule does not use it */
+    gp_live *live;                  /* lists made from this mask, or NULL: everything is run and kept whole */
+    float *moments[GP_MAX_MOMENTS]; /* n each, packed by `live`; NULL when the rule does not use it */
     size_t n_segments;
     const gp_segment *segments; /* in order of offset, covering 0..n */
 } gp_arena;
 
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
+
+/* Lists of the live entries of every prunable segment of which the mask keeps at most the share `most`; *live is NULL
+ * if that is none. They hold room for one call's numbers, so calls on one arena must not overlap. */
+gp_status gp_live_create(const gp_arena *arena, double most, gp_live **live);
+void gp_live_destroy(gp_live *live);
+/* gp_net_train leaves the gradients of listed segments beside the arena; this brings arena->grads up to date, removed
+ * entries 0. Whoever reads or writes arena->grads after gp_net_train calls it first. */
+void gp_live_publish(const gp_arena *arena);
+/* A moment of arena->n floats between its two forms, in place. Packed, a listed segment has its live entries in order
+ * and then zeros; whole, every entry at its place and 0 where it is removed. */
+void gp_live_pack(const gp_live *live, float *moment);
+void gp_live_unpack(const gp_live *live, float *moment);
 
 /* ---- clipping (clip.c) --------------------------------------------------------------------------------------------- */
 
@@ -262,8 +278,8 @@ typedef struct gp_fault {
 /* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
                           uint64_t step, size_t threads);
-/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls. If the loss is not
- * finite the step is left out: info->applied is 0 and info->norm NaN. */
+/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls (arena->grads only
+ * after gp_live_publish). If the loss is not finite the step is left out: info->applied is 0 and info->norm NaN. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
                        const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
                        uint64_t step, size_t threads);

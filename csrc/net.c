@@ -9,14 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "denormals.h"
 #include "net.h"
 #include "optim.h"
 
 enum { GP_BLOCK = 1024 };
 /* Fewer multiply-adds than this are done by one thread, without trying two. */
 #define GP_WORK_WORTH_SHARING 200000.0
-/* Layers with at most this share of their weights alive run on lists. */
-#define GP_LIST_BELOW 0.3
 
 /* ---- making a network ------------------------------------------------------------------------------------------- */
 
@@ -55,7 +54,6 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
 void gp_net_destroy(gp_net *net)
 {
     if (!net) return;
-    for (size_t i = 0; i < net->n_layers; i++) gp_lists_destroy(net->layers[i].live);
     free(net->memory);
     free(net->layers);
     free(net);
@@ -104,44 +102,16 @@ static gp_status reserve(gp_net *net, size_t samples)
     return GP_OK;
 }
 
-static int is_worth_listing(const gp_layer_spec *spec, const gp_arena *arena)
+/* Finds the lists of this call's layers, and how much work a sample is. */
+static void look_up(gp_net *net, const gp_arena *arena)
 {
-    if (spec->type != GP_LAYER_DENSE || arena->removed == 0) return 0;
-    const uint8_t *mask = arena->mask + spec->weight;
-    size_t size = spec->in * spec->out, kept = 0;
-    for (size_t k = 0; k < size; k++) kept += mask[k] != 0;
-    return (double)kept <= GP_LIST_BELOW * (double)size && size < UINT32_MAX;
-}
-
-/* Lists of live weights for the layers that have few, made anew if the mask has changed. On failure there are none, and
- * every layer runs on all its weights. */
-static gp_status relist(gp_net *net, const gp_arena *arena)
-{
-    if (arena->version != 0 && arena->version == net->listed_version && arena->mask == net->listed_mask) return GP_OK;
-    gp_status status = GP_OK;
-    net->listed_version = 0;
-    for (size_t i = 0; i < net->n_layers; i++) {
-        gp_layer *layer = &net->layers[i];
-        const gp_layer_spec *spec = &layer->spec;
-        gp_lists_destroy(layer->live);
-        layer->live = NULL;
-        if (status == GP_OK && is_worth_listing(spec, arena))
-            status = gp_lists_create(spec->out, spec->in, arena->mask + spec->weight, &layer->live);
-    }
-    for (size_t i = 0; i < net->n_layers && status != GP_OK; i++) {
-        gp_lists_destroy(net->layers[i].live);
-        net->layers[i].live = NULL;
-    }
-    if (status != GP_OK) return status;
-    net->listed_version = arena->version;
-    net->listed_mask = arena->mask;
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
-        const gp_layer *layer = &net->layers[i];
+        gp_layer *layer = &net->layers[i];
         if (layer->spec.type != GP_LAYER_DENSE) continue;
+        layer->live = gp_live_at(arena, layer->spec.weight);
         net->macs += layer->live ? (double)layer->live->count : (double)layer->spec.in * (double)layer->spec.out;
     }
-    return GP_OK;
 }
 
 /* The habit of calls with about so much work: one for each power of two. */
@@ -339,18 +309,34 @@ static void penalize(region *shared, const gp_team *team)
     const gp_net *net = shared->net;
     const gp_kernels *kernels = net->kernels;
     for (size_t i = 0; i < net->n_layers; i++) {
-        const gp_layer_spec *spec = &net->layers[i].spec;
+        const gp_layer *layer = &net->layers[i];
+        const gp_layer_spec *spec = &layer->spec;
         if (spec->type != GP_LAYER_DENSE || (spec->l1 == 0.0f && spec->l2 == 0.0f)) continue;
-        const float *w = shared->arena->params + spec->weight;
-        size_t n = spec->in * spec->out, begin, end;
+        const float *w = layer->live ? layer->live->value : shared->arena->params + spec->weight;
+        float *dw = layer->live ? layer->live->gradient : shared->arena->grads + spec->weight;
+        size_t n = layer->live ? layer->live->count : spec->in * spec->out, begin, end;
         if (shared->backward) {
             gp_team_share(team, n, &begin, &end);
-            kernels->penalty(end - begin, w + begin, shared->arena->grads + spec->weight + begin, spec->l1, spec->l2);
+            kernels->penalty(end - begin, w + begin, dw + begin, spec->l1, spec->l2);
         }
         if (team->rank == 0)
             shared->loss += (double)spec->l1 * kernels->sum_abs(n, w) + (double)spec->l2 * kernels->sum_squares(n, w);
     }
     gp_team_wait(team);
+}
+
+/* Gradients of listed layers: into the whole buffer, or a note that they are not there yet. */
+static void publish(const region *shared, const gp_team *team)
+{
+    for (size_t i = 0; i < shared->net->n_layers; i++) {
+        const gp_layer *layer = &shared->net->layers[i];
+        if (!layer->live) continue;
+        if (team->rank == 0) layer->live->unpublished = shared->step != NULL;
+        if (shared->step) continue;
+        size_t begin, end;
+        gp_lists_share(team, layer->live->rows, layer->live->row_start, &begin, &end);
+        gp_lists_expand(layer->live, begin, end, layer->live->gradient, shared->arena->grads + layer->spec.weight);
+    }
 }
 
 /* out[s][o] from y[chunk][o][P] */
@@ -383,9 +369,8 @@ static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
     return pass;
 }
 
-static void run(void *context, const gp_team *team)
+static void run_blocks(region *shared, const gp_team *team)
 {
-    region *shared = context;
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
     const size_t size = batch->size;
@@ -396,11 +381,10 @@ static void run(void *context, const gp_team *team)
         if (load(shared, &pass) != GP_OK) return;
     }
     for (size_t i = 0; i < net->n_layers; i++) {
-        const gp_layer *layer = &net->layers[i];
-        const gp_layer_spec *spec = &layer->spec;
-        if (spec->type != GP_LAYER_DENSE || (layer->live && spec->l1 == 0.0f && spec->l2 == 0.0f)) continue;
-        gp_arena_enforce(net->kernels, shared->arena, team, spec->weight, spec->in * spec->out);
-    }
+        const gp_layer_spec *spec = &net->layers[i].spec;
+        if (spec->type != GP_LAYER_DENSE) continue;
+        gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params, spec->weight, spec->in * spec->out);
+    } /* load() meets before anybody reads them */
     for (size_t first = 0; first < size; first += GP_BLOCK) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
@@ -422,8 +406,16 @@ static void run(void *context, const gp_team *team)
         if (useless) break;
     }
     if (batch->labels || batch->targets) penalize(shared, team);
+    if (shared->backward) publish(shared, team);
     /* a loss beyond float leaves the step out, as a gradient beyond float does */
     if (shared->step && isfinite(shared->loss)) gp_step_plan_run(shared->step, team);
+}
+
+static void run(void *context, const gp_team *team)
+{
+    uint64_t mode = gp_denormals_flush();
+    run_blocks(context, team);
+    gp_denormals_restore(mode);
 }
 
 /* ---- calls ----------------------------------------------------------------------------------------------------------- */
@@ -446,6 +438,13 @@ static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
     return net->n_layers - (fused ? 1 : 0);
 }
 
+static uint8_t is_listed_layer(const gp_net *net, size_t offset)
+{
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (net->layers[i].live && net->layers[i].spec.weight == offset) return 1;
+    return 0;
+}
+
 static gp_status enter(region *shared, double passes, size_t threads)
 {
     gp_net *net = shared->net;
@@ -456,8 +455,10 @@ static gp_status enter(region *shared, double passes, size_t threads)
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
     gp_status status = reserve(net, batch->size);
-    if (status == GP_OK) status = relist(net, shared->arena);
     if (status != GP_OK) return status;
+    look_up(net, shared->arena);
+    for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
+        shared->step->gathered[i] = is_listed_layer(net, shared->arena->segments[i].offset);
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
     net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
@@ -527,5 +528,6 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
 
 int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer)
 {
-    return layer < net->n_layers && arena_fits(net, arena) && is_worth_listing(&net->layers[layer].spec, arena);
+    return layer < net->n_layers && net->layers[layer].spec.type == GP_LAYER_DENSE &&
+           gp_live_at(arena, net->layers[layer].spec.weight) != NULL;
 }

@@ -13,9 +13,7 @@ struct gp_net {
     gp_layer *layers;
     double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
     size_t widest, widest_padded;
-    size_t capacity;            /* lanes the workspace holds */
-    const uint8_t *listed_mask; /* what the lists of live weights were made from */
-    uint64_t listed_version;
+    size_t capacity; /* lanes the workspace holds */
     size_t bytes;
     float *memory;
     /* pieces of memory, each for `capacity` lanes */

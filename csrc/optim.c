@@ -2,13 +2,25 @@
  *
  * Two passes: measure (mask the gradient, norms by block) and update (clip, weight decay, moments, weight, mask in one
  * kernel). Between them one thread joins the block norms in order and turns them into one factor a group.
+ *
+ * Of a listed segment both passes see the live entries only: values and gradients are gathered from the whole buffers
+ * unless the network has done so, moments are packed, and the new values are scattered back.
  */
 #include "optim.h"
 
 #include <math.h>
 #include <stdlib.h>
 
+#include "denormals.h"
+
 static size_t blocks_of(size_t length) { return (length + GP_NORM_BLOCK - 1) / GP_NORM_BLOCK; }
+
+/* Of a segment, those that a step has to do with. */
+static size_t entries_of(const gp_arena *arena, size_t segment)
+{
+    const gp_lists *lists = gp_live_segment(arena->live, segment);
+    return lists ? lists->count : arena->segments[segment].length;
+}
 
 static int moments_needed(const gp_rule *rule)
 {
@@ -50,23 +62,22 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
                            .info = {.norm = NAN, .scale = 1.0}};
     if (!arguments_are_good(arena, clip, rule)) return GP_BAD_ARGUMENT;
     if (plan->clip.kind < GP_CLIP_NORM) plan->clip.norm_type = 2.0;
-    for (size_t i = 0; i < arena->n_segments; i++) {
-        plan->n_blocks += blocks_of(arena->segments[i].length);
-    }
+    for (size_t i = 0; i < arena->n_segments; i++) plan->n_blocks += blocks_of(entries_of(arena, i));
     plan->blocks = malloc((plan->n_blocks + 1) * sizeof *plan->blocks);
     plan->norms = malloc((2 * arena->n_segments + 1) * sizeof *plan->norms);
     plan->scales = malloc((arena->n_segments + 1) * sizeof *plan->scales);
-    if (!plan->blocks || !plan->norms || !plan->scales) {
+    plan->gathered = calloc(arena->n_segments + 1, sizeof *plan->gathered);
+    if (!plan->blocks || !plan->norms || !plan->scales || !plan->gathered) {
         gp_step_plan_destroy(plan);
         return GP_NO_MEMORY;
     }
     gp_block *block = plan->blocks;
     for (size_t i = 0; i < arena->n_segments; i++) {
-        const gp_segment *segment = &arena->segments[i];
-        for (size_t done = 0; done < segment->length; done += GP_NORM_BLOCK) {
-            size_t left = segment->length - done;
-            *block++ = (gp_block){
-                .offset = segment->offset + done, .length = left < GP_NORM_BLOCK ? left : GP_NORM_BLOCK, .segment = i};
+        size_t entries = entries_of(arena, i);
+        for (size_t first = 0; first < entries; first += GP_NORM_BLOCK) {
+            size_t left = entries - first, length = left < GP_NORM_BLOCK ? left : GP_NORM_BLOCK;
+            *block++ = (gp_block){.segment = i, .first = first, .length = length, .before = plan->n_entries};
+            plan->n_entries += length;
         }
     }
     return GP_OK;
@@ -77,22 +88,38 @@ void gp_step_plan_destroy(gp_step_plan *plan)
     free(plan->blocks);
     free(plan->norms);
     free(plan->scales);
+    free(plan->gathered);
     plan->blocks = NULL;
     plan->norms = NULL;
     plan->scales = NULL;
+    plan->gathered = NULL;
 }
 
-/* The mask of a block, or NULL where nothing can be removed. */
+/* The mask of a whole block, or NULL where nothing can be removed. */
 static const uint8_t *mask_of(const gp_arena *arena, size_t offset)
 {
     return arena->removed > 0 && offset < arena->n_prunable ? arena->mask + offset : NULL;
 }
 
+/* The gradient of a block, masked. */
+static const float *gradient_of(const gp_step_plan *plan, const gp_block *block)
+{
+    const gp_arena *arena = &plan->arena;
+    const size_t start = arena->segments[block->segment].offset;
+    const gp_lists *lists = gp_live_segment(arena->live, block->segment);
+    float *live = lists ? lists->gradient + block->first : arena->grads + start + block->first;
+    if (!lists) {
+        const uint8_t *mask = mask_of(arena, start + block->first);
+        if (mask) plan->kernels->mask(block->length, mask, live);
+    } else if (!plan->gathered[block->segment]) {
+        plan->kernels->gather(block->length, lists->flat + block->first, arena->grads + start, live);
+    }
+    return live;
+}
+
 static void measure(gp_step_plan *plan, gp_block *block)
 {
-    float *grads = plan->arena.grads + block->offset;
-    const uint8_t *mask = mask_of(&plan->arena, block->offset);
-    if (mask) plan->kernels->mask(block->length, mask, grads);
+    const float *grads = gradient_of(plan, block);
     block->norm = gp_norm_measure(plan->kernels, block->length, grads, plan->clip.norm_type);
     block->exceeds = plan->clip.kind == GP_CLIP_VALUE &&
                      (double)plan->kernels->max_abs(block->length, grads) > (double)(float)plan->clip.limit;
@@ -177,23 +204,45 @@ static gp_update fold(const gp_clip *clip, const gp_rule *rule)
 static void update(const gp_step_plan *plan, const gp_block *block, const gp_update *u)
 {
     const gp_arena *arena = &plan->arena;
-    size_t at = block->offset, n = block->length;
-    const uint8_t *mask = mask_of(arena, at);
-    float *w = arena->params + at, *g = arena->grads + at;
+    size_t start = arena->segments[block->segment].offset, at = start + block->first, n = block->length;
+    const gp_lists *lists = gp_live_segment(arena->live, block->segment);
+    const uint8_t *mask = lists ? NULL : mask_of(arena, at);
+    float *w = lists ? lists->value + block->first : arena->params + at;
+    float *g = lists ? lists->gradient + block->first : arena->grads + at;
     float *first = arena->moments[0] ? arena->moments[0] + at : NULL;
     float *second = arena->moments[1] ? arena->moments[1] + at : NULL;
+    if (lists && !plan->gathered[block->segment])
+        plan->kernels->gather(n, lists->flat + block->first, arena->params + start, w);
     switch (plan->rule.kind) {
     case GP_SGD: plan->kernels->sgd(n, mask, w, g, plan->rule.momentum != 0.0 ? first : NULL, u); break;
     case GP_ADAM: plan->kernels->adam(n, mask, w, g, first, second, u); break;
     case GP_RMSPROP: plan->kernels->rmsprop(n, mask, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u); break;
     case GP_RULES: break;
     }
+    if (lists) plan->kernels->scatter(n, lists->flat + block->first, w, arena->params + start);
+}
+
+/* This member's blocks: contiguous, with about an equal number of entries. */
+static void share_blocks(const gp_step_plan *plan, const gp_team *team, size_t *begin, size_t *end)
+{
+    size_t bounds[2];
+    for (size_t i = 0; i < 2; i++) {
+        size_t target = plan->n_entries / team->size * (team->rank + i), low = 0, high = plan->n_blocks;
+        while (low < high) {
+            size_t middle = (low + high) / 2;
+            if (plan->blocks[middle].before + plan->blocks[middle].length / 2 < target) low = middle + 1;
+            else high = middle;
+        }
+        bounds[i] = low;
+    }
+    *begin = bounds[0];
+    *end = team->rank + 1 == team->size ? plan->n_blocks : bounds[1];
 }
 
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
 {
     size_t begin, end;
-    gp_team_share(team, plan->n_blocks, &begin, &end);
+    share_blocks(plan, team, &begin, &end);
     for (size_t i = begin; i < end; i++) measure(plan, &plan->blocks[i]);
     gp_team_wait(team);
     if (team->rank == 0) decide(plan);
@@ -209,7 +258,27 @@ void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
     }
 }
 
-static void step_task(void *plan, const gp_team *team) { gp_step_plan_run(plan, team); }
+/* Zeros in what the mask removes of the listed segments, whatever was written there; blocks see to the others. */
+static void enforce(const gp_step_plan *plan, const gp_team *team)
+{
+    const gp_arena *arena = &plan->arena;
+    for (size_t i = 0; i < arena->n_segments; i++) {
+        if (!gp_live_segment(arena->live, i)) continue;
+        gp_arena_enforce(plan->kernels, arena, team, arena->params, arena->segments[i].offset,
+                         arena->segments[i].length);
+        gp_arena_enforce(plan->kernels, arena, team, arena->grads, arena->segments[i].offset,
+                         arena->segments[i].length);
+    }
+}
+
+static void step_task(void *plan, const gp_team *team)
+{
+    uint64_t mode = gp_denormals_flush();
+    enforce(plan, team);
+    gp_team_wait(team);
+    gp_step_plan_run(plan, team);
+    gp_denormals_restore(mode);
+}
 
 gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
                         const gp_rule *rule, gp_step_info *info, double *segment_norms, size_t threads)
@@ -217,18 +286,23 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
     gp_step_plan plan;
     gp_status status = gp_step_plan_create(&plan, kernels, arena, clip, rule, segment_norms);
     if (status != GP_OK) return status;
+    gp_live_publish(arena);
     gp_pool_run(pool, threads < plan.n_blocks ? threads : 1, step_task, &plan);
     *info = plan.info;
     gp_step_plan_destroy(&plan);
     return GP_OK;
 }
 
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, size_t offset, size_t n)
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, float *flat, size_t offset,
+                      size_t n)
 {
-    if (arena->removed == 0) return;
     size_t begin, end;
     gp_team_share(team, n, &begin, &end);
-    kernels->mask(end - begin, arena->mask + offset + begin, arena->params + offset + begin);
+    if (arena->removed == 0) return;
+    const uint8_t *mask = arena->mask + offset + begin;
+    float *values = flat + offset + begin;
+    /* reading is cheaper than writing, and there is hardly ever anything to write */
+    if (!kernels->is_masked(end - begin, mask, values)) kernels->mask(end - begin, mask, values);
 }
 
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values)

@@ -5,10 +5,12 @@
 #include "clip.h"
 #include "kernels/kernels.h"
 #include "parallel.h"
+#include "sparse.h"
 
-/* A piece of one segment: the unit of sharing and of summation. */
+/* A piece of one segment, of its live entries alone if it is listed: the unit of sharing and of summation. */
 typedef struct gp_block {
-    size_t offset, length, segment;
+    size_t segment, first, length; /* first: counted from the segment's start */
+    size_t before;                 /* entries in the blocks before */
     gp_partial_norm norm;
     int exceeds; /* an entry is beyond the value limit */
 } gp_block;
@@ -18,11 +20,12 @@ typedef struct gp_step_plan {
     gp_arena arena;
     gp_clip clip;
     gp_rule rule;
-    size_t n_blocks;
+    size_t n_blocks, n_entries;
     gp_block *blocks;
     gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
     double *scales;         /* one a segment */
     double *segment_norms;  /* the caller's, or NULL */
+    uint8_t *gathered;      /* one a segment: its lists hold this call's values and gradients already */
     gp_step_info info;
 } gp_step_plan;
 
@@ -33,8 +36,9 @@ void gp_step_plan_destroy(gp_step_plan *plan);
 /* Every member of the team calls it after all gradients are written; plan->info is set when the region ends. */
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team);
 
-/* Every member zeroes its share of the removed parameters among n from offset on: the mask is the truth, whatever was
- * written since. */
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, size_t offset, size_t n);
+/* Every member zeroes its share of the removed entries among n of a flat buffer from offset on: the mask is the truth,
+ * whatever was written since. */
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, float *flat, size_t offset,
+                      size_t n);
 
 #endif

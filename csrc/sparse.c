@@ -1,40 +1,53 @@
-/* sparse.c - lists of live weights. Building them is two passes over the mask and one over the entries; they are rebuilt
- * when the mask changes and never patched. */
+/* sparse.c - lists of live weights. They are made when the mask changes, in one pass over it and a few over the
+ * entries, and never patched. What the optimizer keeps of a listed segment is packed: its live entries side by side.
+ */
 #include "sparse.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+static size_t count_kept(size_t n, const uint8_t *mask)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < n; i++) kept += mask[i] != 0;
+    return kept;
+}
 
 gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_lists **lists)
 {
     *lists = NULL;
-    if (rows >= UINT32_MAX || columns >= UINT32_MAX || rows > UINT32_MAX / columns) return GP_BAD_ARGUMENT;
-    size_t count = 0;
-    for (size_t i = 0; i < rows * columns; i++) count += mask[i] != 0;
+    if (rows >= INT32_MAX || columns >= INT32_MAX || (columns && rows > INT32_MAX / columns)) return GP_BAD_ARGUMENT;
+    const size_t count = count_kept(rows * columns, mask);
 
-    /* one piece of memory: header, then floats, then integers, all of four bytes */
-    size_t words = rows + 1 + columns + 1 + 5 * count;
+    /* one piece of memory: header, then floats, then integers, all of four bytes; one more for the loop below, which
+     * writes before it knows whether the entry counts */
+    size_t words = rows + 1 + columns + 1 + 7 * count + 1;
     gp_lists *made = malloc(sizeof *made + words * sizeof(uint32_t));
     if (!made) return GP_NO_MEMORY;
     *made = (gp_lists){.rows = rows, .columns = columns, .count = count};
-    made->by_row = (float *)(void *)(made + 1);
-    made->by_column = made->by_row + count;
+    made->value = (float *)(void *)(made + 1);
+    made->gradient = made->value + count;
+    made->by_column = made->gradient + count;
     made->row_start = (uint32_t *)(void *)(made->by_column + count);
-    made->column = made->row_start + rows + 1;
-    made->column_start = made->column + count;
+    made->column_start = made->row_start + rows + 1;
     made->row = made->column_start + columns + 1;
     made->place = made->row + count;
+    made->flat = made->place + count;
+    made->column = made->flat + count;
 
-    for (size_t c = 0; c <= columns; c++) made->column_start[c] = 0;
     uint32_t next = 0;
     for (size_t r = 0; r < rows; r++) {
         made->row_start[r] = next;
         for (size_t c = 0; c < columns; c++) {
-            if (!mask[r * columns + c]) continue;
-            made->column[next++] = (uint32_t)c;
-            made->column_start[c + 1]++;
+            made->column[next] = (uint32_t)c;
+            next += mask[r * columns + c] != 0;
         }
+        for (uint32_t k = made->row_start[r]; k < next; k++) made->flat[k] = (uint32_t)(r * columns) + made->column[k];
     }
     made->row_start[rows] = next;
+
+    for (size_t c = 0; c <= columns; c++) made->column_start[c] = 0;
+    for (uint32_t k = 0; k < next; k++) made->column_start[made->column[k] + 1]++;
     for (size_t c = 0; c < columns; c++) made->column_start[c + 1] += made->column_start[c];
     /* a counting sort: column_start[c] walks through column c, then everything moves back by one column */
     for (size_t r = 0; r < rows; r++)
@@ -68,4 +81,112 @@ void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, siz
     size_t count = start[rows];
     *begin = team->rank == 0 ? 0 : row_at(rows, start, count * team->rank / team->size);
     *end = team->rank + 1 == team->size ? rows : row_at(rows, start, count * (team->rank + 1) / team->size);
+}
+
+void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers, float *full)
+{
+    const size_t columns = lists->columns;
+    for (size_t r = begin; r < end; r++) {
+        memset(full + r * columns, 0, columns * sizeof *full);
+        for (size_t k = lists->row_start[r]; k < lists->row_start[r + 1]; k++) full[lists->flat[k]] = numbers[k];
+    }
+}
+
+/* ---- of an arena ---------------------------------------------------------------------------------------------------- */
+
+struct gp_live {
+    size_t n_segments;
+    size_t *offsets;
+    gp_lists **lists; /* NULL where a segment is kept whole */
+};
+
+gp_status gp_live_create(const gp_arena *arena, double most, gp_live **live)
+{
+    *live = NULL;
+    gp_status status = GP_NO_MEMORY;
+    size_t listed = 0;
+    gp_live *made = calloc(1, sizeof *made);
+    if (!made) return GP_NO_MEMORY;
+    made->n_segments = arena->n_segments;
+    made->lists = calloc(arena->n_segments + 1, sizeof *made->lists);
+    made->offsets = calloc(arena->n_segments + 1, sizeof *made->offsets);
+    if (!made->lists || !made->offsets) goto failed;
+    for (size_t i = 0; i < arena->n_segments; i++) {
+        const gp_segment *segment = &arena->segments[i];
+        made->offsets[i] = segment->offset;
+        if (segment->offset >= arena->n_prunable || segment->columns == 0) continue;
+        const uint8_t *mask = arena->mask + segment->offset;
+        size_t kept = count_kept(segment->length, mask);
+        if (kept == segment->length || (double)kept > most * (double)segment->length) continue;
+        status = gp_lists_create(segment->length / segment->columns, segment->columns, mask, &made->lists[i]);
+        if (status == GP_NO_MEMORY) goto failed;
+        listed += status == GP_OK; /* too large to be listed: it stays whole */
+    }
+    if (listed == 0) gp_live_destroy(made);
+    else *live = made;
+    return GP_OK;
+failed:
+    gp_live_destroy(made);
+    return status;
+}
+
+void gp_live_destroy(gp_live *live)
+{
+    if (!live) return;
+    for (size_t i = 0; live->lists && i < live->n_segments; i++) gp_lists_destroy(live->lists[i]);
+    free(live->lists);
+    free(live->offsets);
+    free(live);
+}
+
+gp_lists *gp_live_segment(const gp_live *live, size_t segment)
+{
+    return live && segment < live->n_segments ? live->lists[segment] : NULL;
+}
+
+gp_lists *gp_live_at(const gp_arena *arena, size_t offset)
+{
+    for (size_t i = 0; arena->live && i < arena->live->n_segments; i++)
+        if (arena->live->offsets[i] == offset && arena->live->lists[i]) return arena->live->lists[i];
+    return NULL;
+}
+
+void gp_live_publish(const gp_arena *arena)
+{
+    for (size_t s = 0; arena->live && s < arena->live->n_segments; s++) {
+        gp_lists *lists = arena->live->lists[s];
+        if (!lists || !lists->unpublished) continue;
+        gp_lists_expand(lists, 0, lists->rows, lists->gradient, arena->grads + arena->live->offsets[s]);
+        lists->unpublished = 0;
+    }
+}
+
+/* An entry's place by row is never after its place in the matrix, so one pass upwards packs and one downwards unpacks. */
+void gp_live_pack(const gp_live *live, float *moment)
+{
+    for (size_t s = 0; live && s < live->n_segments; s++) {
+        const gp_lists *lists = live->lists[s];
+        if (!lists) continue;
+        float *numbers = moment + live->offsets[s];
+        for (size_t k = 0; k < lists->count; k++) numbers[k] = numbers[lists->flat[k]];
+        memset(numbers + lists->count, 0, (lists->rows * lists->columns - lists->count) * sizeof *numbers);
+    }
+}
+
+void gp_live_unpack(const gp_live *live, float *moment)
+{
+    for (size_t s = 0; live && s < live->n_segments; s++) {
+        const gp_lists *lists = live->lists[s];
+        if (!lists) continue;
+        float *numbers = moment + live->offsets[s];
+        size_t stop = lists->rows * lists->columns;
+        for (size_t k = lists->count; k-- > 0;) {
+            size_t at = lists->flat[k];
+            float number = numbers[k];
+            for (size_t i = at + 1; i < stop; i++) numbers[i] = 0.0f;
+            numbers[at] = number;
+            stop = at;
+        }
+        for (size_t i = 0; i < stop; i++) numbers[i] = 0.0f;
+    }
 }

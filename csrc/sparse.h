@@ -1,25 +1,38 @@
-/* sparse.h - which weights of a layer live, as lists derived from its mask. */
+/* sparse.h - which weights of a layer live, as lists derived from its mask, and room for their numbers in one call. */
 #ifndef GP_SPARSE_H
 #define GP_SPARSE_H
 
+#include "kernels/kernels.h"
 #include "parallel.h"
 
-/* The live entries of a (rows, columns) matrix, once by row and once by column. */
+/* The live entries of a (rows, columns) matrix, once by row and once by column; k counts them by row. */
 typedef struct gp_lists {
     size_t rows, columns, count;
-    uint32_t *row_start;       /* rows + 1 */
-    uint32_t *column;          /* of each entry, by row, ascending */
-    uint32_t *column_start;    /* columns + 1 */
-    uint32_t *row;             /* of each entry, by column, ascending */
-    uint32_t *place;           /* where the entry stands in the order by row */
-    float *by_row, *by_column; /* room for one value an entry */
+    uint32_t *row_start;    /* rows + 1 */
+    uint32_t *column;       /* of entry k */
+    uint32_t *flat;         /* row * columns + column of entry k */
+    uint32_t *column_start; /* columns + 1 */
+    uint32_t *row;          /* by column, ascending */
+    uint32_t *place;        /* by column: which k it is */
+    /* room for one number an entry, filled anew in every call */
+    float *value, *gradient; /* by row */
+    float *by_column;        /* the values by column */
+    int unpublished;         /* the gradients are not in the arena's whole buffer yet */
 } gp_lists;
 
-/* Lists of the mask's ones. GP_BAD_ARGUMENT if they cannot be counted in 32 bits. */
+/* Lists of the mask's ones. GP_BAD_ARGUMENT if they cannot be counted in 31 bits. */
 gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_lists **lists);
 void gp_lists_destroy(gp_lists *lists);
 
 /* This member's rows (or columns): contiguous, with about an equal number of entries. */
 void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin, size_t *end);
+
+/* full = 0 but full[place of entry k] = numbers[k], for the rows begin..end. */
+void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers, float *full);
+
+/* The lists of an arena's segment, NULL if it has none. */
+gp_lists *gp_live_segment(const gp_live *live, size_t segment);
+/* The same for the segment that starts at this offset. */
+gp_lists *gp_live_at(const gp_arena *arena, size_t offset);
 
 #endif

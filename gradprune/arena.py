@@ -47,9 +47,9 @@ class Arena:
         tensors: the parameters in forward order; names must differ.
 
     Attributes:
-        params, grads: (n,) float32, prunable entries first.
+        params: (n,) float32, prunable entries first.
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
-        parameters, gradients: name to float32 view, in forward order.
+        parameters: name to float32 view, in forward order.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
     """
@@ -69,12 +69,12 @@ class Arena:
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 
         self.params: Floats = np.zeros(self.size, np.float32)
-        self.grads: Floats = np.zeros(self.size, np.float32)
+        self._grads: Floats = np.zeros(self.size, np.float32)
         self._mask = np.ones(self.prunable_size, np.uint8)
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
         self.parameters = self.views(self.params)
-        self.gradients = self.views(self.grads)
+        self._gradients = self.views(self._grads)
         self.masks = MappingProxyType(
             {
                 tensor.name: self._view(self.mask.view(np.bool_), tensor)
@@ -85,10 +85,22 @@ class Arena:
         self._moments: list[weakref.ref[Floats]] = []
         self.core = _core.Arena(
             self.params,
-            self.grads,
+            self._grads,
             self._mask,
-            [(self.offsets[t.name], t.size, t.group) for t in stored],
+            [(self.offsets[t.name], t.size, t.group, _columns(t)) for t in stored],
         )
+
+    @property
+    def grads(self) -> Floats:
+        """(n,) float32 gradients, brought up to date: fused steps leave some beside the buffer."""
+        self.core.publish()
+        return self._grads
+
+    @property
+    def gradients(self) -> Mapping[str, Floats]:
+        """Named views of ``grads``, brought up to date."""
+        self.core.publish()
+        return self._gradients
 
     def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
         offset = self.offsets[tensor.name]
@@ -99,10 +111,27 @@ class Arena:
         return MappingProxyType({tensor.name: self._view(flat, tensor) for tensor in self.tensors})
 
     def new_moment(self) -> Floats:
-        """A zeroed buffer whose removed entries are kept at 0 as long as somebody holds it."""
+        """A zeroed moment, in the form the core keeps it; it follows the masks while it is held.
+
+        Of parameters with few live weights the core keeps the moments of these side by side:
+        ``read_moment`` and ``write_moment`` translate.
+        """
         moment = np.zeros(self.size, np.float32)
         self._moments.append(weakref.ref(moment))
         return moment
+
+    def read_moment(self, moment: Floats) -> Floats:
+        """A copy of a moment with every entry at its parameter's place, 0 where removed."""
+        whole = moment.copy()
+        self.core.unpack(whole)
+        return whole
+
+    def write_moment(self, moment: Floats, values: Floats) -> None:
+        """Replace a moment by values at their parameters' places; removed ones become 0."""
+        whole = values.astype(np.float32)
+        _core.mask_(self._mask, whole)
+        self.core.pack(whole)
+        np.copyto(moment, whole)
 
     @property
     def removed(self) -> int:
@@ -145,13 +174,16 @@ class Arena:
 
     def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
         """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
-        np.copyto(self._mask, mask)
-        self.core.refresh()
-        self.enforce_masks()
+        alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
+        self.core.set_mask(mask, tuple(moment for _, moment in alive))
+        self._moments = [ref for ref, _ in alive]
 
     def enforce_masks(self) -> None:
-        """Zero weights, gradients and moments wherever the mask is 0."""
-        self._moments = [ref for ref in self._moments if ref() is not None]
-        for buffer in (self.params, self.grads, *(ref() for ref in self._moments)):
-            if buffer is not None:
-                _core.mask_(self._mask, buffer)
+        """Zero weights and gradients wherever the mask is 0."""
+        for buffer in (self.params, self.grads):
+            _core.mask_(self._mask, buffer)
+
+
+def _columns(tensor: Tensor) -> int:
+    """Entries a row of a prunable tensor seen as a matrix, outputs by inputs; else 0."""
+    return prod(tensor.shape[1:]) if tensor.prunable else 0

@@ -284,8 +284,8 @@ def _build(
     for name, view in model.parameters.items():
         view[...] = tensors[name]
     if model.optimizer is not None:
-        for i, moment in enumerate(model.optimizer.moments):
-            moment[...] = tensors[f"optimizer.moment{i}"]
+        count = len(model.optimizer.core_moments)
+        model.optimizer.load_moments([tensors[f"optimizer.moment{i}"] for i in range(count)])
         model.optimizer.load_state(_counters(content["optimizer"]["state"]))
     model.arena.enforce_masks()
     model.epoch = _counter("epoch", described["epoch"])

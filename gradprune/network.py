@@ -39,7 +39,6 @@ class Network:
         layers: the layers, each with a name.
         parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
             ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
-        gradients: the same names; filled by ``backward``.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         last_loss: of the last backward pass.
@@ -74,7 +73,6 @@ class Network:
         self.outputs = inputs
         self.arena = Arena(tensors)
         self.parameters = self.arena.parameters
-        self.gradients = self.arena.gradients
         self.masks = self.arena.masks
 
         core: list[tuple[str, CoreLayer]] = []
@@ -105,6 +103,15 @@ class Network:
                 stream += 1
             width = layer.outputs(width)
         self.arena.enforce_masks()
+
+    @property
+    def gradients(self) -> Mapping[str, Floats]:
+        """Name to float32 view, in forward order; filled by ``backward``, 0 where removed.
+
+        ``train_step`` and ``fit`` do not write the gradients of sparse layers there until they are
+        asked for here: after them, ask again rather than read an array taken before.
+        """
+        return self.arena.gradients
 
     @property
     def sparsity(self) -> float:
@@ -194,7 +201,7 @@ class Network:
             self.forward_count,
             clip,
             rule,
-            optimizer.moments,
+            optimizer.core_moments,
             optimizer.parameter_norms,
         )
         self.forward_count += 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -119,13 +120,23 @@ class Optimizer(ABC):
         self.step_count = 0
         self.skipped = 0
         self._consecutive = 0
-        self.moments = tuple(model.arena.new_moment() for _ in range(moments))
+        self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
         self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
         model.optimizer = self
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The keyword arguments that make this optimizer again, without clip and guard."""
+
+    @property
+    def moments(self) -> tuple[NDArray[np.float32], ...]:
+        """Copies of the moments, (n,) each, in the layout of ``arena.params``; 0 where removed."""
+        return tuple(map(self.model.arena.read_moment, self.core_moments))
+
+    def load_moments(self, moments: Sequence[NDArray[np.float32]]) -> None:
+        """Replace the moments by arrays as ``moments`` gives them."""
+        for own, values in zip(self.core_moments, moments, strict=True):
+            self.model.arena.write_moment(own, values)
 
     @property
     def lr(self) -> float:
@@ -150,7 +161,7 @@ class Optimizer(ABC):
         if not math.isfinite(self.model.last_loss):
             return self.finish(math.nan, 1.0, False, False, lr)
         norm, scale, clipped, applied = self.model.arena.core.step(
-            clip, rule, self.moments, self.parameter_norms
+            clip, rule, self.core_moments, self.parameter_norms
         )
         return self.finish(norm, scale, clipped, applied, lr)
 

@@ -4,7 +4,7 @@
 static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segment **out, size_t *count)
 {
     if (!PyList_Check(list)) {
-        PyErr_SetString(PyExc_TypeError, "segments must be a list of (offset, length, group)");
+        PyErr_SetString(PyExc_TypeError, "segments must be a list of (offset, length, group, columns)");
         return -1;
     }
     *count = (size_t)PyList_GET_SIZE(list);
@@ -15,14 +15,19 @@ static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segmen
     }
     size_t end = 0;
     for (size_t i = 0; i < *count; i++) {
-        Py_ssize_t offset, length, group;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, (Py_ssize_t)i), "nnn", &offset, &length, &group)) return -1;
+        Py_ssize_t offset, length, group, columns;
+        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, (Py_ssize_t)i), "nnnn", &offset, &length, &group, &columns))
+            return -1;
         if (offset < 0 || length < 0 || group < 0 || (size_t)offset != end || (size_t)length > n - end ||
             (size_t)group >= *count || ((size_t)offset < n_prunable && end + (size_t)length > n_prunable)) {
             PyErr_Format(PyExc_ValueError, "segment %zu does not follow the one before or leaves the buffer", i);
             return -1;
         }
-        (*out)[i] = (gp_segment){(size_t)offset, (size_t)length, (size_t)group};
+        if (columns < 0 || (columns > 0 && length % columns != 0)) {
+            PyErr_Format(PyExc_ValueError, "segment %zu cannot have rows of %zd entries", i, columns);
+            return -1;
+        }
+        (*out)[i] = (gp_segment){(size_t)offset, (size_t)length, (size_t)group, (size_t)columns};
         end += (size_t)length;
     }
     if (end != n) {
@@ -32,13 +37,14 @@ static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segmen
     return 0;
 }
 
-static void count_removed(arena_object *self)
+/* Segments with at most this share of their weights kept get lists of them. */
+#define GP_LIST_BELOW 0.3
+
+static size_t count_removed(size_t n, const uint8_t *mask)
 {
-    const uint8_t *mask = PyArray_DATA(self->mask);
     size_t kept = 0;
-    for (size_t i = 0; i < self->arena.n_prunable; i++) kept += mask[i] != 0;
-    self->arena.removed = self->arena.n_prunable - kept;
-    self->arena.version++;
+    for (size_t i = 0; i < n; i++) kept += mask[i] != 0;
+    return n - kept;
 }
 
 static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -71,7 +77,13 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
         return NULL;
     }
     self->arena.segments = self->segments;
-    count_removed(self);
+    self->arena.removed = count_removed(self->arena.n_prunable, self->arena.mask);
+    gp_status status = gp_live_create(&self->arena, GP_LIST_BELOW, &self->arena.live);
+    if (status != GP_OK || gp_lock_create(&self->lock)) {
+        if (status != GP_OK) gp_raise_status(status);
+        Py_DECREF(self);
+        return NULL;
+    }
     return (PyObject *)self;
 }
 
@@ -92,17 +104,109 @@ static void arena_dealloc(arena_object *self)
     Py_CLEAR(self->params);
     Py_CLEAR(self->grads);
     Py_CLEAR(self->mask);
+    gp_live_destroy(self->arena.live);
+    gp_lock_destroy(&self->lock);
     PyMem_Free(self->segments);
     Py_CLEAR(self->module);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
 
-static PyObject *arena_refresh(arena_object *self, PyObject *unused)
+/* The buffers of a tuple of moments; 0 or -1. */
+static int parse_moments(const arena_object *self, PyObject *tuple, float ***out, size_t *count)
+{
+    if (!PyTuple_Check(tuple)) {
+        PyErr_SetString(PyExc_TypeError, "moments must be a tuple of arrays");
+        return -1;
+    }
+    *count = (size_t)PyTuple_GET_SIZE(tuple);
+    *out = PyMem_Calloc(*count + 1, sizeof **out);
+    if (!*out) {
+        PyErr_NoMemory();
+        return -1;
+    }
+    for (size_t i = 0; i < *count; i++) {
+        PyArrayObject *moment = gp_array(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i), NPY_FLOAT32, 1, 1, "a moment");
+        if (moment && (size_t)PyArray_SIZE(moment) != self->arena.n)
+            PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");
+        if (PyErr_Occurred()) {
+            PyMem_Free(*out);
+            return -1;
+        }
+        (*out)[i] = PyArray_DATA(moment);
+    }
+    return 0;
+}
+
+/* All or nothing: the only thing that can fail, the new lists, comes first. */
+static PyObject *arena_set_mask(arena_object *self, PyObject *args)
+{
+    PyObject *object, *tuple;
+    float **moments;
+    size_t n_moments;
+    if (!PyArg_ParseTuple(args, "OO", &object, &tuple)) return NULL;
+    PyArrayObject *mask = gp_array(object, NPY_UINT8, 1, 0, "mask");
+    if (!mask) return NULL;
+    if ((size_t)PyArray_SIZE(mask) != self->arena.n_prunable) {
+        PyErr_SetString(PyExc_ValueError, "the mask must be as long as the prunable parameters");
+        return NULL;
+    }
+    if (parse_moments(self, tuple, &moments, &n_moments)) return NULL;
+    const gp_kernels *kernels = self->state->kernels;
+    gp_lock_enter(&self->lock);
+    gp_arena *arena = &self->arena, next = self->arena;
+    gp_status status;
+    Py_BEGIN_ALLOW_THREADS
+    next.mask = PyArray_DATA(mask);
+    status = gp_live_create(&next, GP_LIST_BELOW, &next.live);
+    if (status == GP_OK) {
+        gp_live_publish(arena);
+        memcpy(PyArray_DATA(self->mask), next.mask, arena->n_prunable);
+        gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->params);
+        gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->grads);
+        for (size_t i = 0; i < n_moments; i++) {
+            gp_live_unpack(arena->live, moments[i]);
+            gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
+            gp_live_pack(next.live, moments[i]);
+        }
+        gp_live_destroy(arena->live);
+        arena->live = next.live;
+        arena->removed = count_removed(arena->n_prunable, arena->mask);
+    }
+    Py_END_ALLOW_THREADS
+    gp_lock_leave(&self->lock);
+    PyMem_Free(moments);
+    if (status != GP_OK) return gp_raise_status(status);
+    Py_RETURN_NONE;
+}
+
+static PyObject *arena_publish(arena_object *self, PyObject *unused)
 {
     (void)unused;
-    count_removed(self);
-    return PyLong_FromSize_t(self->arena.removed);
+    gp_lock_enter(&self->lock);
+    gp_live_publish(&self->arena);
+    gp_lock_leave(&self->lock);
+    Py_RETURN_NONE;
+}
+
+static PyObject *change_form(arena_object *self, PyObject *object, void change(const gp_live *, float *))
+{
+    PyArrayObject *moment = gp_array(object, NPY_FLOAT32, 1, 1, "a moment");
+    if (!moment) return NULL;
+    if ((size_t)PyArray_SIZE(moment) != self->arena.n) {
+        PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");
+        return NULL;
+    }
+    gp_lock_enter(&self->lock);
+    change(self->arena.live, PyArray_DATA(moment));
+    gp_lock_leave(&self->lock);
+    Py_RETURN_NONE;
+}
+
+static PyObject *arena_pack(arena_object *self, PyObject *moment) { return change_form(self, moment, gp_live_pack); }
+static PyObject *arena_unpack(arena_object *self, PyObject *moment)
+{
+    return change_form(self, moment, gp_live_unpack);
 }
 
 static PyObject *arena_step(arena_object *self, PyObject *args)
@@ -118,10 +222,14 @@ static PyObject *arena_step(arena_object *self, PyObject *args)
                           &norms_object) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, self, &clip, &rule, &arena, &norms))
         return NULL;
+    gp_lock_enter(&self->lock);
+    arena.live = self->arena.live; /* now that nobody changes the mask */
+    arena.removed = self->arena.removed;
     Py_BEGIN_ALLOW_THREADS
     status = gp_arena_step(self->state->pool, self->state->kernels, &arena, &clip, &rule, &info, norms,
                            self->state->threads);
     Py_END_ALLOW_THREADS
+    gp_lock_leave(&self->lock);
     if (status != GP_OK) return gp_raise_status(status);
     return Py_BuildValue("(ddNN)", info.norm, info.scale, PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
 }
@@ -133,7 +241,11 @@ static PyObject *arena_removed(arena_object *self, void *unused)
 }
 
 static PyMethodDef arena_methods[] = {
-    {"refresh", (PyCFunction)arena_refresh, METH_NOARGS, "Count the removed entries of the mask anew; return them."},
+    {"set_mask", (PyCFunction)arena_set_mask, METH_VARARGS,
+     "set_mask(mask, moments): replace the mask; zero what it removes, in the moments too."},
+    {"publish", (PyCFunction)arena_publish, METH_NOARGS, "Bring grads up to date after Net.train."},
+    {"pack", (PyCFunction)arena_pack, METH_O, "pack(moment): from whole to the form that steps use, in place."},
+    {"unpack", (PyCFunction)arena_unpack, METH_O, "unpack(moment): the inverse of pack."},
     {"step", (PyCFunction)arena_step, METH_VARARGS,
      "step(clip, rule, moments, norms) -> (norm, scale, clipped, applied)"},
     {NULL, NULL, 0, NULL}};

@@ -25,11 +25,18 @@ typedef struct module_state {
     PyTypeObject *arena_type, *net_type;
 } module_state;
 
+/* For an object that serves one call at a time. Calls run with the GIL released, so it cannot stand in. */
+typedef struct gp_lock {
+    PyThread_type_lock lock;
+    long owner; /* process that made the lock: a fork may copy it held by a thread that is not there */
+} gp_lock;
+
 typedef struct arena_object {
     PyObject_HEAD
     PyArrayObject *params, *grads, *mask;
     gp_segment *segments;
     gp_arena arena; /* moments are set for one step only */
+    gp_lock lock;   /* the lists have room for the numbers of one call */
     module_state *state;
     PyObject *module;
 } arena_object;
@@ -38,8 +45,7 @@ typedef struct net_object {
     PyObject_HEAD
     gp_net *net;
     size_t in, out;
-    PyThread_type_lock lock; /* the workspace serves one call at a time */
-    long owner;              /* process that made the lock: a fork may copy it held by a thread that is not there */
+    gp_lock lock; /* the workspace serves one call at a time; taken before the arena's */
     module_state *state;
     PyObject *module;
 } net_object;
@@ -55,6 +61,13 @@ PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable,
 int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name, PyArrayObject **array);
 /* Sets the exception for a status and returns NULL. */
 PyObject *gp_raise_status(gp_status status);
+
+/* 0, or -1 with MemoryError. */
+int gp_lock_create(gp_lock *lock);
+void gp_lock_destroy(gp_lock *lock);
+/* Waits without holding the GIL. */
+void gp_lock_enter(gp_lock *lock);
+void gp_lock_leave(gp_lock *lock);
 
 /* Parses (kind, limit, norm_type) and (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1,
  * beta2, eps, step), and a tuple of moments into the arena. Returns 0 or -1. */

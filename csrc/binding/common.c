@@ -1,6 +1,8 @@
 /* common.c - checks and errors shared by the binding. */
 #include "binding/binding.h"
 
+#include <unistd.h>
+
 static const char *type_name(int type)
 {
     switch (type) {
@@ -54,6 +56,35 @@ PyObject *gp_raise_status(gp_status status)
     PyErr_SetString(PyExc_ValueError, gp_status_text(status));
     return NULL;
 }
+
+int gp_lock_create(gp_lock *lock)
+{
+    *lock = (gp_lock){PyThread_allocate_lock(), (long)getpid()};
+    if (lock->lock) return 0;
+    PyErr_NoMemory();
+    return -1;
+}
+
+void gp_lock_destroy(gp_lock *lock)
+{
+    if (lock->lock) PyThread_free_lock(lock->lock);
+}
+
+void gp_lock_enter(gp_lock *lock)
+{
+    long process = (long)getpid();
+    if (process != lock->owner) {
+        PyThread_type_lock fresh = PyThread_allocate_lock();
+        if (fresh) lock->lock = fresh; /* the old one may be held for ever and cannot be freed */
+        lock->owner = process;
+    }
+    if (PyThread_acquire_lock(lock->lock, NOWAIT_LOCK)) return;
+    Py_BEGIN_ALLOW_THREADS
+    PyThread_acquire_lock(lock->lock, WAIT_LOCK);
+    Py_END_ALLOW_THREADS
+}
+
+void gp_lock_leave(gp_lock *lock) { PyThread_release_lock(lock->lock); }
 
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
                   gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out)

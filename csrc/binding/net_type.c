@@ -1,8 +1,6 @@
 /* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
 #include "binding/binding.h"
 
-#include <unistd.h>
-
 static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
     int type, activation;
@@ -42,10 +40,11 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (!self) goto done;
     self->module = Py_NewRef(PyType_GetModule(type));
     self->state = PyModule_GetState(self->module);
-    self->lock = PyThread_allocate_lock();
-    self->owner = (long)getpid();
-    gp_status status = GP_NO_MEMORY;
-    if (self->lock) status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->net);
+    if (gp_lock_create(&self->lock)) {
+        Py_CLEAR(self);
+        goto done;
+    }
+    gp_status status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->net);
     if (status != GP_OK) {
         gp_raise_status(status);
         Py_CLEAR(self);
@@ -70,27 +69,23 @@ static void net_dealloc(net_object *self)
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
     gp_net_destroy(self->net);
-    if (self->lock) PyThread_free_lock(self->lock);
+    gp_lock_destroy(&self->lock);
     Py_CLEAR(self->module);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
 }
 
-/* Another Python thread may be inside this network with the GIL released: wait without holding the GIL. */
-static void enter(net_object *self)
+/* Another Python thread may be inside this network or its arena with the GIL released. */
+static void enter(net_object *self, arena_object *arena)
 {
-    long process = (long)getpid();
-    if (process != self->owner) {
-        PyThread_type_lock fresh = PyThread_allocate_lock();
-        if (fresh) self->lock = fresh; /* the old one may be held for ever and cannot be freed */
-        self->owner = process;
-    }
-    if (PyThread_acquire_lock(self->lock, NOWAIT_LOCK)) return;
-    Py_BEGIN_ALLOW_THREADS
-    PyThread_acquire_lock(self->lock, WAIT_LOCK);
-    Py_END_ALLOW_THREADS
+    gp_lock_enter(&self->lock);
+    gp_lock_enter(&arena->lock);
 }
-static void leave(net_object *self) { PyThread_release_lock(self->lock); }
+static void leave(net_object *self, arena_object *arena)
+{
+    gp_lock_leave(&arena->lock);
+    gp_lock_leave(&self->lock);
+}
 
 static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index, int loss, gp_batch *batch)
 {
@@ -169,14 +164,14 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OOOiKK", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed, &step) ||
         parse_batch(self, x, y, index, loss, &batch))
         return NULL;
-    const arena_object *arena = (const arena_object *)arena_py;
-    enter(self);
+    arena_object *arena = (arena_object *)arena_py;
+    enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
     Py_END_ALLOW_THREADS
     PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
                                        : raise_fault(self, &batch, status);
-    leave(self);
+    leave(self, arena);
     return answer;
 }
 
@@ -188,7 +183,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     gp_batch batch;
     gp_clip clip;
     gp_rule rule;
-    gp_arena arena;
+    gp_arena with_moments;
     double *norms;
     gp_result result;
     gp_step_info info;
@@ -196,20 +191,23 @@ static PyObject *net_train(net_object *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OOOiKKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed,
                           &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
         parse_batch(self, x, y, index, loss, &batch) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, &clip, &rule, &arena,
-                      &norms))
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, &clip, &rule,
+                      &with_moments, &norms))
         return NULL;
-    enter(self);
+    arena_object *arena = (arena_object *)arena_py;
+    enter(self, arena);
+    with_moments.live = arena->arena.live; /* now that nobody changes the mask */
+    with_moments.removed = arena->arena.removed;
     Py_BEGIN_ALLOW_THREADS
-    status =
-        gp_net_train(self->net, &arena, &batch, &clip, &rule, &result, &info, norms, seed, step, self->state->threads);
+    status = gp_net_train(self->net, &with_moments, &batch, &clip, &rule, &result, &info, norms, seed, step,
+                          self->state->threads);
     Py_END_ALLOW_THREADS
     PyObject *answer;
     if (status == GP_OK)
         answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
                                PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
     else answer = raise_fault(self, &batch, status);
-    leave(self);
+    leave(self, arena);
     return answer;
 }
 
@@ -236,13 +234,13 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     gp_batch batch = {.size = (size_t)PyArray_DIM(inputs, 0), .x = PyArray_DATA(inputs)};
     PyArrayObject *outputs = parse_output(self, out, batch.size);
     if (!outputs) return NULL;
-    const arena_object *arena = (const arena_object *)arena_py;
-    enter(self);
+    arena_object *arena = (arena_object *)arena_py;
+    enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs), self->state->threads);
     Py_END_ALLOW_THREADS
     PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &batch, status);
-    leave(self);
+    leave(self, arena);
     return answer;
 }
 
@@ -258,15 +256,15 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
         return NULL;
     PyArrayObject *outputs = NULL;
     if (out != Py_None && !(outputs = parse_output(self, out, batch.size))) return NULL;
-    const arena_object *arena = (const arena_object *)arena_py;
+    arena_object *arena = (arena_object *)arena_py;
     float *predictions = outputs ? PyArray_DATA(outputs) : NULL;
-    enter(self);
+    enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
     Py_END_ALLOW_THREADS
     PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
                                        : raise_fault(self, &batch, status);
-    leave(self);
+    leave(self, arena);
     return answer;
 }
 
@@ -276,9 +274,10 @@ static PyObject *net_fault(net_object *self, PyObject *args)
     PyObject *arena_py;
     gp_fault fault;
     if (!PyArg_ParseTuple(args, "O!", self->state->arena_type, &arena_py)) return NULL;
-    enter(self);
-    gp_net_fault(self->net, &((arena_object *)arena_py)->arena, &fault);
-    leave(self);
+    arena_object *arena = (arena_object *)arena_py;
+    enter(self, arena);
+    gp_net_fault(self->net, &arena->arena, &fault);
+    leave(self, arena);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
     return Py_BuildValue("(snNnn)", phases[fault.phase],
                          fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer, PyBool_FromLong(fault.bias),
@@ -290,8 +289,11 @@ static PyObject *net_is_sparse(net_object *self, PyObject *args)
     PyObject *arena_py;
     Py_ssize_t layer;
     if (!PyArg_ParseTuple(args, "O!n", self->state->arena_type, &arena_py, &layer)) return NULL;
-    const gp_arena *arena = &((arena_object *)arena_py)->arena;
-    return PyBool_FromLong(layer >= 0 && gp_net_is_sparse(self->net, arena, (size_t)layer));
+    arena_object *arena = (arena_object *)arena_py;
+    enter(self, arena);
+    int is_sparse = layer >= 0 && gp_net_is_sparse(self->net, &arena->arena, (size_t)layer);
+    leave(self, arena);
+    return PyBool_FromLong(is_sparse);
 }
 
 static PyObject *net_nbytes(net_object *self, void *unused)

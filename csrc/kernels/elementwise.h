@@ -184,6 +184,17 @@ static void clamp(size_t n, float *x, float limit)
     if (i < n) v_store_part(x + i, clamp_vector(v_load_part(x + i, n - i), v_splat(limit)), n - i);
 }
 
+static int is_masked(size_t n, const uint8_t *kept, const float *x)
+{
+    vint bad = {0};
+    size_t i = 0;
+    for (; i + GP_V <= n; i += GP_V) bad |= (vint)v_load(x + i) & ~v_kept(kept + i);
+    if (i < n) bad |= (vint)v_load_part(x + i, n - i) & ~v_kept_part(kept + i, n - i);
+    int32_t any = 0;
+    for (size_t j = 0; j < GP_V; j++) any |= bad[j];
+    return (any & INT32_MAX) == 0; /* but for the sign */
+}
+
 static void mask(size_t n, const uint8_t *kept, float *x)
 {
     vfloat zero = v_splat(0.0f);

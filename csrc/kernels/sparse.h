@@ -99,9 +99,9 @@ static inline vfloat sum_of_four(vfloat a, vfloat b, vfloat c, vfloat d)
     return all;
 }
 
-/* out[k] = sum over chunks and lanes of dy[chunk][p] x[chunk][index[k]][p] */
+/* out[k] = sum over chunks and lanes of dy[chunk][p] x[chunk][index[k]][p], or += */
 static void sparse_dot(size_t count, size_t chunks, size_t lanes, const uint32_t *index, const float *dy,
-                       size_t dy_chunk, const float *x, size_t x_chunk, float *out)
+                       size_t dy_chunk, const float *x, size_t x_chunk, float *out, int accumulate)
 {
     for (size_t k = 0; k < count; k += 4) {
         const float *row[4];
@@ -113,8 +113,18 @@ static void sparse_dot(size_t count, size_t chunks, size_t lanes, const uint32_t
                 for (size_t u = 0; u < 4; u++) sum[u] += d * v_load(row[u] + chunk * x_chunk + p);
             }
         vfloat four = sum_of_four(sum[0], sum[1], sum[2], sum[3]);
-        for (size_t u = 0; u < 4 && k + u < count; u++) out[k + u] = four[u];
+        for (size_t u = 0; u < 4 && k + u < count; u++) out[k + u] = accumulate ? out[k + u] + four[u] : four[u];
     }
+}
+
+static void gather(size_t n, const uint32_t *index, const float *in, float *out)
+{
+    for (size_t k = 0; k < n; k++) out[k] = in[(int32_t)index[k]]; /* signed: the compiler has gathers for it */
+}
+
+static void scatter(size_t n, const uint32_t *index, const float *in, float *out)
+{
+    for (size_t k = 0; k < n; k++) out[(int32_t)index[k]] = in[k];
 }
 
 #endif

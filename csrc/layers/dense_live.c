@@ -6,8 +6,6 @@
  * The values are gathered from the user's row-major W in every call, so what was written into it counts. Nothing here
  * needs the batch outermost.
  */
-#include <string.h>
-
 #include "layers/layers.h"
 
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x)
@@ -18,32 +16,16 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
     size_t begin, end;
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);
-    for (size_t o = begin; o < end; o++)
-        for (uint32_t k = live->row_start[o]; k < live->row_start[o + 1]; k++)
-            live->by_row[k] = W[o * I + live->column[k]];
+    const size_t first = live->row_start[begin], count = live->row_start[end] - first;
+    pass->kernels->gather(count, live->flat + first, W, live->value + first);
     for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
         float *y = layer->work + (chunk * O + begin) * P;
         for (size_t o = begin; b && o < end; o++) pass->kernels->fill(P, y + (o - begin) * P, b[o]);
-        pass->kernels->sparse_product(end - begin, P, live->row_start + begin, live->column, live->by_row,
+        pass->kernels->sparse_product(end - begin, P, live->row_start + begin, live->column, live->value,
                                       x + chunk * I * P, y, b != NULL);
     }
     gp_team_wait(pass->team);
     return layer->work;
-}
-
-/* dW of rows begin..end; by_row is free for it once every member has its copy by column. */
-static void weight_gradient(gp_layer *layer, const gp_pass *pass, const float *dy, size_t begin, size_t end)
-{
-    gp_lists *live = layer->live;
-    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
-    float *dW = pass->arena->grads + layer->spec.weight;
-    if (pass->first == 0 && begin < end) memset(dW + begin * I, 0, (end - begin) * I * sizeof *dW);
-    for (size_t o = begin; o < end; o++) {
-        size_t first = live->row_start[o], count = live->row_start[o + 1] - first;
-        pass->kernels->sparse_dot(count, pass->chunks, P, live->column + first, dy + o * P, O * P, layer->input, I * P,
-                                  live->by_row + first);
-        for (size_t k = first; k < first + count; k++) dW[o * I + live->column[k]] += live->by_row[k];
-    }
 }
 
 float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
@@ -53,15 +35,18 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
     size_t begin, end;
     if (dx) {
         gp_lists_share(pass->team, I, live->column_start, &begin, &end);
-        for (size_t k = live->column_start[begin]; k < live->column_start[end]; k++)
-            live->by_column[k] = live->by_row[live->place[k]];
+        const size_t first = live->column_start[begin], count = live->column_start[end] - first;
+        pass->kernels->gather(count, live->place + first, live->value, live->by_column + first);
         for (size_t chunk = 0; chunk < pass->chunks; chunk++)
             pass->kernels->sparse_product(end - begin, P, live->column_start + begin, live->row, live->by_column,
                                           dy + chunk * O * P, dx + (chunk * I + begin) * P, 0);
-        gp_team_wait(pass->team);
     }
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);
-    weight_gradient(layer, pass, dy, begin, end);
+    for (size_t o = begin; o < end; o++) {
+        size_t first = live->row_start[o];
+        pass->kernels->sparse_dot(live->row_start[o + 1] - first, pass->chunks, P, live->column + first, dy + o * P,
+                                  O * P, layer->input, I * P, live->gradient + first, pass->first > 0);
+    }
     gp_dense_bias_gradient(layer, pass, dy, begin, end);
     gp_team_wait(pass->team);
     return dx;

@@ -30,7 +30,7 @@ typedef struct gp_layer {
     float *work;        /* the floats it asked for, for every lane */
     const float *input; /* of the last forward */
     const float *output;
-    gp_lists *live; /* the live weights when they are few enough to be worth a list, else NULL */
+    gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
 } gp_layer;
 
 /* Dense with a list of its live weights (dense_live.c). */

@@ -281,6 +281,27 @@ static void mask_case(const gp_kernels *kernels, size_t n, size_t shift, noise *
     CLOSE(expected);
     CLOSE(mask);
 }
+/* One number out of place is found, wherever it is; a zero of either sign is none. */
+static void is_masked_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
+{
+    static const float wrong[] = {1.0f, -1e-45f, INFINITY, NAN};
+    buffer x = inout_floats(source, n, shift, 1.0), mask = input_bytes(n, 0);
+    uint8_t *keep = mask.data;
+    for (size_t i = 0; i < n; i++) {
+        keep[i] = noise_below(source, 3) == 0 ? 7 : 0;
+        if (!keep[i]) x.f[i] = i % 2 ? -0.0f : 0.0f;
+    }
+    CHECK(kernels->is_masked(n, keep, x.f));
+    for (size_t i = 0; i < n; i++) {
+        float own = x.f[i];
+        x.f[i] = wrong[i % 4];
+        CHECK_INT_EQUAL(kernels->is_masked(n, keep, x.f) != 0, keep[i] != 0);
+        x.f[i] = own;
+    }
+    CLOSE(x);
+    CLOSE(mask);
+}
+static void test_is_masked(const gp_kernels *kernels) { over_sizes(kernels, is_masked_case); }
 static void test_mask(const gp_kernels *kernels) { over_sizes(kernels, mask_case); }
 
 static void penalty_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)

@@ -92,17 +92,21 @@ static void test_sparse_product(const gp_kernels *kernels)
     }
 }
 
-static void sparse_dot_case(const gp_kernels *kernels, size_t count, size_t chunks, size_t lanes, noise *source)
+static void sparse_dot_case(const gp_kernels *kernels, size_t count, size_t chunks, size_t lanes, int accumulate,
+                            noise *source)
 {
     const size_t dy_chunk = 3 * lanes, x_chunk = SPARSE_COLUMNS * lanes;
     buffer dy = input_floats(source, (chunks - 1) * dy_chunk + lanes, 1, 1.0);
-    buffer x = input_floats(source, chunks * x_chunk, 2, 1.0), out = output_floats(count, 3), one = output_floats(1, 0);
+    buffer x = input_floats(source, chunks * x_chunk, 2, 1.0), out = inout_floats(source, count, 3, 1.0);
+    buffer before = output_floats(count, 0), one = output_floats(1, 0);
+    memcpy(before.f, out.f, count * sizeof(float));
     buffer list = input_bytes(count * sizeof(uint32_t), 0);
     uint32_t *index = list.data;
     for (size_t k = 0; k < count; k++) index[k] = (uint32_t)(k * 5 % SPARSE_COLUMNS);
-    kernels->sparse_dot(count, chunks, lanes, index, dy.f, dy_chunk, x.f, x_chunk, out.f);
+    kernels->sparse_dot(count, chunks, lanes, index, dy.f, dy_chunk, x.f, x_chunk, out.f, accumulate);
     for (size_t k = 0; k < count; k++) {
-        double sum = 0.0, size = 0.0;
+        double sum = accumulate ? (double)before.f[k] : 0.0, size = fabs(sum);
+        one.f[0] = before.f[k];
         for (size_t chunk = 0; chunk < chunks; chunk++)
             for (size_t p = 0; p < lanes; p++) {
                 double term = (double)dy.f[chunk * dy_chunk + p] * (double)x.f[chunk * x_chunk + index[k] * lanes + p];
@@ -110,12 +114,13 @@ static void sparse_dot_case(const gp_kernels *kernels, size_t count, size_t chun
                 size += fabs(term);
             }
         CHECK_NEAR(((double)out.f[k] - sum) / size, 0.0, 6e-8 * (double)(chunks * lanes));
-        kernels->sparse_dot(1, chunks, lanes, index + k, dy.f, dy_chunk, x.f, x_chunk, one.f);
+        kernels->sparse_dot(1, chunks, lanes, index + k, dy.f, dy_chunk, x.f, x_chunk, one.f, accumulate);
         CHECK(bits_of(one.f[0]) == bits_of(out.f[k]));
     }
     CLOSE(dy);
     CLOSE(x);
     CLOSE(out);
+    CLOSE(before);
     CLOSE(one);
     CLOSE(list);
 }
@@ -125,7 +130,34 @@ static void test_sparse_dot(const gp_kernels *kernels)
     noise source = {12};
     for (size_t count = 0; count <= 11; count++)
         for (size_t chunks = 1; chunks <= 3; chunks++)
-            for (size_t lanes = 16; lanes <= 64; lanes += 16) sparse_dot_case(kernels, count, chunks, lanes, &source);
+            for (size_t lanes = 16; lanes <= 64; lanes += 16)
+                for (int accumulate = 0; accumulate < 2; accumulate++)
+                    sparse_dot_case(kernels, count, chunks, lanes, accumulate, &source);
 }
+
+/* Any order of the places; nothing else is touched. */
+static void places_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
+{
+    const size_t wide = 3 * n + 5;
+    buffer whole = input_floats(source, wide, shift, 1.0), few = output_floats(n, shift), list = input_bytes(n * 4, 0);
+    buffer target = output_floats(wide, shift), expected = output_floats(wide, 0);
+    uint32_t *index = list.data;
+    for (size_t k = 0; k < n; k++) index[k] = (uint32_t)(3 * (n - 1 - k) + noise_below(source, 3));
+    kernels->gather(n, index, whole.f, few.f);
+    memcpy(expected.f, target.f, wide * sizeof(float));
+    kernels->scatter(n, index, few.f, target.f);
+    for (size_t k = 0; k < n; k++) {
+        CHECK(bits_of(few.f[k]) == bits_of(whole.f[index[k]]));
+        expected.f[index[k]] = whole.f[index[k]];
+    }
+    CHECK_BYTES_EQUAL(wide * sizeof(float), target.f, expected.f);
+    CLOSE(whole);
+    CLOSE(few);
+    CLOSE(list);
+    CLOSE(target);
+    CLOSE(expected);
+}
+static void test_gather(const gp_kernels *kernels) { over_sizes(kernels, places_case); }
+static void test_scatter(const gp_kernels *kernels) { over_sizes(kernels, places_case); }
 
 #endif

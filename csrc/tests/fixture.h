@@ -176,9 +176,10 @@ static inline void model_dropout(model *m, float rate, size_t features)
     model_add(m, GP_LAYER_DROPOUT, width, width)->rate = rate;
 }
 
-static inline void model_place(model *m, size_t *at, size_t length, size_t group)
+static inline void model_place(model *m, size_t *at, size_t length, size_t group, size_t columns)
 {
-    m->segments[m->arena.n_segments++] = (gp_segment){.offset = *at, .length = length, .group = group};
+    m->segments[m->arena.n_segments++] =
+        (gp_segment){.offset = *at, .length = length, .group = group, .columns = columns};
     *at += length;
 }
 
@@ -192,7 +193,7 @@ static inline void model_finish(model *m, uint64_t seed)
         gp_layer_spec *spec = &m->layers[i];
         if (spec->type != GP_LAYER_DENSE) continue;
         spec->weight = at;
-        model_place(m, &at, spec->in * spec->out, group++);
+        model_place(m, &at, spec->in * spec->out, group++, spec->in);
     }
     arena->n_prunable = at;
     group = 0;
@@ -201,7 +202,7 @@ static inline void model_finish(model *m, uint64_t seed)
         if (spec->type != GP_LAYER_DENSE) continue;
         if (spec->bias != GP_NONE) {
             spec->bias = at;
-            model_place(m, &at, spec->out, group);
+            model_place(m, &at, spec->out, group, 0);
         }
         group++;
     }
@@ -223,22 +224,32 @@ static inline void model_finish(model *m, uint64_t seed)
                          sqrt(3.0 / (double)m->layers[i].in));
 }
 
-/* Removes about `share` of the weights. */
+/* Matrices with at most this share of their weights kept get lists. */
+#define MODEL_LISTED 0.3
+
+/* Removes about `share` of the weights, from a mask made anew. */
 static inline void model_prune(model *m, double share, uint64_t seed)
 {
     noise source = {seed};
-    m->arena.removed = 0;
-    for (size_t i = 0; i < m->arena.n_prunable; i++) {
+    gp_arena *arena = &m->arena;
+    for (size_t j = 0; j < GP_MAX_MOMENTS; j++) gp_live_unpack(arena->live, arena->moments[j]);
+    gp_live_publish(arena);
+    gp_live_destroy(arena->live);
+    arena->removed = 0;
+    for (size_t i = 0; i < arena->n_prunable; i++) {
         m->mask[i] = noise_unit(&source) >= share;
         if (m->mask[i]) continue;
-        m->arena.removed++;
-        m->arena.params[i] = 0.0f;
-        for (size_t j = 0; j < GP_MAX_MOMENTS; j++) m->arena.moments[j][i] = 0.0f;
+        arena->removed++;
+        arena->params[i] = 0.0f;
+        for (size_t j = 0; j < GP_MAX_MOMENTS; j++) arena->moments[j][i] = 0.0f;
     }
+    CHECK_INT_EQUAL(gp_live_create(arena, MODEL_LISTED, &arena->live), GP_OK);
+    for (size_t j = 0; j < GP_MAX_MOMENTS; j++) gp_live_pack(arena->live, arena->moments[j]);
 }
 
 static inline void model_free(model *m)
 {
+    gp_live_destroy(m->arena.live);
     free(m->arena.params);
     free(m->arena.grads);
     free(m->arena.moments[0]);

@@ -1,4 +1,5 @@
 /* test_dispatch.c - the tables of kernels, by number and by name, and the text of every status. */
+#include "denormals.h"
 #include "fixture.h"
 
 static void test_tables(void)
@@ -34,10 +35,23 @@ static void test_status_text(void)
     }
 }
 
+/* While they are flushed a denormal counts as 0, on this thread only, and afterwards as itself again. */
+static void test_denormals(void)
+{
+    volatile float tiny = 1e-39f, one = 1.0f;
+    CHECK(tiny * one > 0.0f);
+    uint64_t before = gp_denormals_flush();
+    float flushed = tiny * one, large = 1e-30f * one;
+    gp_denormals_restore(before);
+    CHECK(flushed == 0.0f && large > 0.0f);
+    CHECK(tiny * one > 0.0f);
+}
+
 int main(void)
 {
     test_tables();
     OVER_INSTRUCTION_SETS(test_no_kernel_is_missing);
     test_status_text();
+    test_denormals();
     return check_summary();
 }

@@ -18,6 +18,10 @@ enum { SEGMENTS = 8, PRUNABLE_SEGMENTS = 4 };
 /* weights, then biases; groups pair them up; segment 1 is empty */
 static const size_t lengths[SEGMENTS] = {2 * GP_NORM_BLOCK + 77, 0, 15, GP_NORM_BLOCK, 100, 1, 0, GP_NORM_BLOCK + 1};
 static const size_t groups[SEGMENTS] = {0, 1, 2, 3, 0, 1, 2, 3};
+static const size_t columns[SEGMENTS] = {1, 0, 5, 64, 0, 0, 0, 0};
+
+/* PRUNED: a tenth is removed; LISTED: nine tenths, and there are lists of the rest */
+typedef enum pruning { WHOLE, PRUNED, LISTED } pruning;
 
 typedef struct parts {
     gp_arena arena;
@@ -25,13 +29,13 @@ typedef struct parts {
     uint8_t *mask;
 } parts;
 
-static parts *parts_new(int pruned, uint64_t seed)
+static parts *parts_new(pruning how, uint64_t seed)
 {
     parts *p = allocated(sizeof *p);
     noise source = {seed};
     memset(p, 0, sizeof *p);
     for (size_t i = 0; i < SEGMENTS; i++) {
-        p->segments[i] = (gp_segment){p->arena.n, lengths[i], groups[i]};
+        p->segments[i] = (gp_segment){p->arena.n, lengths[i], groups[i], columns[i]};
         p->arena.n += lengths[i];
         if (i < PRUNABLE_SEGMENTS) p->arena.n_prunable = p->arena.n;
     }
@@ -46,16 +50,18 @@ static parts *parts_new(int pruned, uint64_t seed)
     p->arena.n_segments = SEGMENTS;
     p->arena.segments = p->segments;
     for (size_t i = 0; i < p->arena.n_prunable; i++) {
-        p->mask[i] = !pruned || noise_below(&source, 10) > 0;
+        p->mask[i] = how == WHOLE || (noise_below(&source, 10) > 0) == (how == PRUNED);
         if (p->mask[i]) continue;
         p->arena.removed++;
         p->arena.params[i] = 0.0f;
     }
+    if (how == LISTED) CHECK_INT_EQUAL(gp_live_create(&p->arena, 0.3, &p->arena.live), GP_OK);
     return p;
 }
 
 static void parts_free(parts *p)
 {
+    gp_live_destroy(p->arena.live);
     free(p->arena.params);
     free(p->arena.grads);
     free(p->arena.moments[0]);
@@ -153,12 +159,18 @@ static void reference_compare(const reference *r, const parts *p)
     const gp_arena *a = &p->arena;
     double worst[3] = {0};
     size_t remains = 0;
+    float *moments[2];
+    for (size_t i = 0; i < 2; i++) {
+        moments[i] = allocated(a->n * sizeof(float));
+        memcpy(moments[i], a->moments[i], a->n * sizeof(float));
+        gp_live_unpack(a->live, moments[i]);
+    }
     for (size_t i = 0; i < a->n; i++) {
-        const double got[3] = {(double)a->params[i], (double)a->moments[0][i], (double)a->moments[1][i]};
+        const double got[3] = {(double)a->params[i], (double)moments[0][i], (double)moments[1][i]};
         const double want[3] = {r->states[i].w, r->states[i].m[0], r->states[i].m[1]};
         if (is_removed(p, i))
             remains +=
-                bits_of(a->params[i]) || bits_of(a->grads[i]) || bits_of(a->moments[0][i]) || bits_of(a->moments[1][i]);
+                bits_of(a->params[i]) || bits_of(a->grads[i]) || bits_of(moments[0][i]) || bits_of(moments[1][i]);
         for (size_t j = 0; j < 3; j++) {
             double error = fabs(got[j] - want[j]) / (1.0 + fabs(want[j]));
             if (!(error <= worst[j])) worst[j] = error;
@@ -166,6 +178,8 @@ static void reference_compare(const reference *r, const parts *p)
     }
     CHECK_INT_EQUAL(remains, 0);
     for (size_t j = 0; j < 3; j++) CHECK_NEAR(worst[j], 0.0, 2e-6);
+    free(moments[0]);
+    free(moments[1]);
 }
 
 static void info_compare(const gp_step_info *got, const gp_step_info *want)
@@ -178,9 +192,9 @@ static void info_compare(const gp_step_info *got, const gp_step_info *want)
 
 /* ---- steps against the reference ------------------------------------------------------------------------------------- */
 
-static void steps_agree(const gp_kernels *kernels, const gp_rule *rule, const gp_clip *clip, int pruned)
+static void steps_agree(const gp_kernels *kernels, const gp_rule *rule, const gp_clip *clip, pruning how)
 {
-    parts *p = parts_new(pruned, 1);
+    parts *p = parts_new(how, 1);
     reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
     noise source = {2};
     for (size_t i = 0; i < p->arena.n; i++) r.states[i].w = (double)p->arena.params[i];
@@ -206,8 +220,9 @@ static void test_steps(const gp_kernels *kernels)
         for (size_t clip = 0; clip < CLIPS; clip++) {
             if (is_quick() && (rule + clip) % 4) continue;
             long failed = check_failed_count;
-            steps_agree(kernels, &rules[rule], &clips[clip], 1);
-            if (clip < 2) steps_agree(kernels, &rules[rule], &clips[clip], 0);
+            steps_agree(kernels, &rules[rule], &clips[clip], PRUNED);
+            steps_agree(kernels, &rules[rule], &clips[clip], LISTED);
+            if (clip < 2) steps_agree(kernels, &rules[rule], &clips[clip], WHOLE);
             if (check_failed_count > failed) printf("  rule %zu, clip %zu\n", rule, clip);
         }
 }
@@ -215,10 +230,10 @@ static void test_steps(const gp_kernels *kernels)
 /* ---- threads ----------------------------------------------------------------------------------------------------------- */
 
 /* Three steps with so many threads; returns the arena. */
-static parts *steps_with(const gp_kernels *kernels, size_t threads, const gp_rule *rule, const gp_clip *clip,
-                         gp_step_info *info, double *norms)
+static parts *steps_with(const gp_kernels *kernels, pruning how, size_t threads, const gp_rule *rule,
+                         const gp_clip *clip, gp_step_info *info, double *norms)
 {
-    parts *p = parts_new(1, 3);
+    parts *p = parts_new(how, 3);
     noise source = {4};
     for (uint64_t step = 1; step <= 3; step++) {
         gp_rule now = *rule;
@@ -229,15 +244,15 @@ static parts *steps_with(const gp_kernels *kernels, size_t threads, const gp_rul
     return p;
 }
 
-static void same_bits(const gp_kernels *kernels, const gp_rule *rule, const gp_clip *clip)
+static void same_bits(const gp_kernels *kernels, pruning how, const gp_rule *rule, const gp_clip *clip)
 {
     static const size_t threads[] = {0, 2, 3, 7, 1000};
     double one_norms[SEGMENTS], norms[SEGMENTS];
     gp_step_info one_info, info;
-    parts *one = steps_with(kernels, 1, rule, clip, &one_info, one_norms);
+    parts *one = steps_with(kernels, how, 1, rule, clip, &one_info, one_norms);
     snapshot expected = snapshot_take(&one->arena);
     for (size_t t = 0; t < 5; t++) {
-        parts *many = steps_with(kernels, threads[t], rule, clip, &info, norms);
+        parts *many = steps_with(kernels, how, threads[t], rule, clip, &info, norms);
         CHECK(snapshot_equal(&expected, &many->arena));
         CHECK_BYTES_EQUAL(many->arena.n * sizeof(float), many->arena.grads, one->arena.grads);
         CHECK_BYTES_EQUAL(sizeof norms, norms, one_norms);
@@ -250,15 +265,17 @@ static void same_bits(const gp_kernels *kernels, const gp_rule *rule, const gp_c
 
 static void test_threads(const gp_kernels *kernels)
 {
-    for (size_t clip = 0; clip < CLIPS; clip++) same_bits(kernels, &rules[clip % RULES], &clips[clip]);
-    same_bits(kernels, &rules[8], &clips[2]);
+    for (size_t clip = 0; clip < CLIPS; clip++)
+        same_bits(kernels, clip % 2 ? LISTED : PRUNED, &rules[clip % RULES], &clips[clip]);
+    same_bits(kernels, PRUNED, &rules[8], &clips[2]);
+    same_bits(kernels, LISTED, &rules[8], &clips[2]);
 }
 
 /* ---- what is not finite changes nothing ---------------------------------------------------------------------------------- */
 
 static void test_not_finite(const gp_kernels *kernels)
 {
-    parts *p = parts_new(1, 5);
+    parts *p = parts_new(PRUNED, 5);
     const size_t places[] = {p->arena.n - 1, p->arena.n_prunable, 4000, GP_NORM_BLOCK + 1};
     noise source = {6};
     p->mask[4000] = p->mask[GP_NORM_BLOCK + 1] = 1; /* alive, whatever it was */
@@ -282,7 +299,7 @@ static void test_not_finite(const gp_kernels *kernels)
 static void test_not_finite_but_removed(const gp_kernels *kernels)
 {
     for (size_t clip = 0; clip < CLIPS; clip++) {
-        parts *p = parts_new(1, 7);
+        parts *p = parts_new(clip % 2 ? LISTED : PRUNED, 7);
         noise source = {8};
         gp_rule rule = rules[4];
         gp_step_info info = {0};
@@ -306,7 +323,7 @@ static void test_not_finite_but_removed(const gp_kernels *kernels)
 static void test_huge(const gp_kernels *kernels)
 {
     for (size_t clip = 0; clip < CLIPS; clip++) {
-        parts *p = parts_new(1, 9);
+        parts *p = parts_new(PRUNED, 9);
         gp_rule rule = rules[0];
         gp_step_info info = {0};
         size_t bad = 0;
@@ -327,7 +344,7 @@ static void test_tiny_factor(const gp_kernels *kernels)
     for (size_t i = 0; i < 3; i++) {
         const gp_clip tiny = {GP_CLIP_NORM, limits[i], 2.0};
         const gp_rule huge = {.kind = GP_SGD, .lr = 1.0 / limits[i], .step = 1};
-        parts *p = parts_new(1, 12);
+        parts *p = parts_new(PRUNED, 12);
         reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
         noise source = {13};
         gp_step_info info;
@@ -350,8 +367,8 @@ static void test_scale_one(const gp_kernels *kernels)
         gp_clip wide = clips[clip];
         gp_step_info info, plain_info;
         wide.limit = 1e30;
-        parts *plain = steps_with(kernels, 1, &rules[6], &clips[0], &plain_info, NULL);
-        parts *clipped = steps_with(kernels, 1, &rules[6], &wide, &info, NULL);
+        parts *plain = steps_with(kernels, PRUNED, 1, &rules[6], &clips[0], &plain_info, NULL);
+        parts *clipped = steps_with(kernels, PRUNED, 1, &rules[6], &wide, &info, NULL);
         snapshot expected = snapshot_take(&plain->arena);
         CHECK(snapshot_equal(&expected, &clipped->arena));
         CHECK(info.scale == 1.0 && !info.clipped && info.applied);
@@ -421,7 +438,7 @@ static void refused_segments(const gp_arena *arena, const gp_clip *clip, const g
 
 static void test_refused(void)
 {
-    parts *p = parts_new(1, 10);
+    parts *p = parts_new(PRUNED, 10);
     gp_rule rule = rules[4];
     snapshot whole = snapshot_take(&p->arena);
     rule.step = 1;
@@ -438,7 +455,7 @@ static void test_little(void)
 {
     float w[3] = {1.0f, 2.0f, 3.0f}, g[3] = {1.0f, -1.0f, 0.5f};
     const float expected[3] = {0.5f, 2.5f, 2.75f};
-    const gp_segment segment = {0, 3, 0};
+    const gp_segment segment = {0, 3, 0, 0};
     const gp_arena arena = {.n = 3, .params = w, .grads = g, .n_segments = 1, .segments = &segment}, empty = {0};
     const gp_rule rule = {.kind = GP_SGD, .lr = 0.5, .step = 1};
     gp_step_info info = {0};

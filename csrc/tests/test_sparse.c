@@ -1,4 +1,5 @@
-/* test_sparse.c - the lists of live weights: every one is there, in order, both ways; shares cover all rows once. */
+/* test_sparse.c - the lists of live weights: every one is there, in order, both ways; shares cover all rows once. Of an
+ * arena: which segments are listed, and what is packed comes back. */
 #include "sparse.h"
 
 #include "fixture.h"
@@ -14,7 +15,10 @@ static void lists_case(size_t rows, size_t columns, size_t one_in, noise *source
     for (size_t r = 0; r < rows; r++) {
         CHECK_INT_EQUAL(lists->row_start[r], next);
         for (size_t c = 0; c < columns; c++)
-            if (kept[r * columns + c]) CHECK_INT_EQUAL(lists->column[next++], c);
+            if (kept[r * columns + c]) {
+                CHECK_INT_EQUAL(lists->flat[next], r * columns + c);
+                CHECK_INT_EQUAL(lists->column[next++], c);
+            }
     }
     CHECK_INT_EQUAL(lists->row_start[rows], next);
     CHECK_INT_EQUAL(lists->count, next);
@@ -46,6 +50,69 @@ static void lists_case(size_t rows, size_t columns, size_t one_in, noise *source
     CLOSE(mask);
 }
 
+static void expand_case(size_t rows, size_t columns, noise *source)
+{
+    uint8_t *mask = allocated(rows * columns);
+    gp_lists *lists;
+    for (size_t i = 0; i < rows * columns; i++) mask[i] = noise_below(source, 3) == 0;
+    CHECK_INT_EQUAL(gp_lists_create(rows, columns, mask, &lists), GP_OK);
+    buffer numbers = input_floats(source, lists->count, 0, 1.0), full = output_floats(rows * columns, 1);
+    gp_lists_expand(lists, 0, rows / 2, numbers.f, full.f);
+    gp_lists_expand(lists, rows / 2, rows, numbers.f, full.f);
+    for (size_t i = 0, k = 0; i < rows * columns; i++)
+        CHECK(bits_of(full.f[i]) == (mask[i] ? bits_of(numbers.f[k++]) : 0));
+    gp_lists_destroy(lists);
+    CLOSE(numbers);
+    CLOSE(full);
+    free(mask);
+}
+
+/* Two matrices with few weights, one with many, none, a bias: the first two are listed. */
+static void test_live(void)
+{
+    enum { N = 60 + 40 + 20 + 4 + 5, PRUNABLE = N - 5 };
+    static const gp_segment segments[] = {
+        {0, 60, 0, 10}, {60, 40, 1, 40}, {100, 20, 2, 5}, {120, 4, 3, 0}, {124, 5, 0, 0}};
+    noise source = {14};
+    uint8_t mask[PRUNABLE];
+    float grads[N], moment[N], whole[N];
+    gp_arena arena = {
+        .n = N, .n_prunable = PRUNABLE, .grads = grads, .mask = mask, .n_segments = 5, .segments = segments};
+    for (size_t i = 0; i < PRUNABLE; i++) mask[i] = i < 60 ? i % 7 == 2 : i < 100 ? i == 77 : i < 120 ? i % 2 == 1 : 0;
+    for (size_t i = 0; i < PRUNABLE; i++) arena.removed += !mask[i];
+    CHECK_INT_EQUAL(gp_live_create(&arena, 0.0, &arena.live), GP_OK);
+    CHECK(arena.live == NULL);
+    CHECK_INT_EQUAL(gp_live_create(&arena, 0.3, &arena.live), GP_OK);
+    for (size_t i = 0; i < 6; i++) CHECK((gp_live_segment(arena.live, i) != NULL) == (i < 2));
+    CHECK(gp_live_at(&arena, 60) == gp_live_segment(arena.live, 1) && gp_live_at(&arena, 61) == NULL);
+
+    noise_floats(&source, N, whole, 1.0);
+    for (size_t i = 0; i < 100; i++) whole[i] = mask[i] ? whole[i] : 0.0f;
+    memcpy(moment, whole, sizeof whole);
+    gp_live_pack(arena.live, moment);
+    size_t count = gp_live_segment(arena.live, 0)->count;
+    for (size_t i = 0; i < 60; i++) CHECK(bits_of(moment[i]) == (i < count ? bits_of(whole[2 + 7 * i]) : 0));
+    CHECK(moment[60] == whole[77]);
+    gp_live_unpack(arena.live, moment);
+    CHECK_BYTES_EQUAL(sizeof whole, moment, whole);
+    gp_live_pack(NULL, moment);
+    gp_live_unpack(NULL, moment);
+    CHECK_BYTES_EQUAL(sizeof whole, moment, whole);
+
+    /* only what is not there yet is written */
+    gp_lists *second = gp_live_segment(arena.live, 1);
+    for (size_t i = 0; i < N; i++) grads[i] = 3.0f;
+    second->gradient[0] = 5.0f;
+    second->unpublished = 1;
+    for (size_t round = 0; round < 2; round++) {
+        gp_live_publish(&arena);
+        for (size_t i = 0; i < N; i++) CHECK(grads[i] == (i == 77 ? 5.0f : i >= 60 && i < 100 ? 0.0f : 3.0f));
+        second->gradient[0] = 6.0f;
+    }
+    gp_live_destroy(arena.live);
+    gp_live_destroy(NULL);
+}
+
 static void too_many(void)
 {
     gp_lists *lists;
@@ -61,6 +128,9 @@ int main(void)
     for (size_t rows = 1; rows < 20; rows += 3)
         for (size_t columns = 1; columns < 40; columns += 6)
             for (size_t one_in = 0; one_in < 8; one_in += 1 + one_in) lists_case(rows, columns, one_in, &source);
+    for (size_t rows = 1; rows < 9; rows += 2)
+        for (size_t columns = 1; columns < 40; columns += 13) expand_case(rows, columns, &source);
+    test_live();
     too_many();
     return check_summary();
 }
