@@ -38,9 +38,15 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
     uint32_t next = 0;
     for (size_t r = 0; r < rows; r++) {
         made->row_start[r] = next;
-        for (size_t c = 0; c < columns; c++) {
-            made->column[next] = (uint32_t)c;
-            next += mask[r * columns + c] != 0;
+        const uint8_t *kept = mask + r * columns;
+        for (size_t c = 0; c < columns; c += 8) {
+            size_t n = columns - c < 8 ? columns - c : 8;
+            uint64_t eight = 1;
+            if (n == 8) memcpy(&eight, kept + c, 8);
+            for (size_t j = 0; eight && j < n; j++) { /* most eights are empty; in the others there are no branches */
+                made->column[next] = (uint32_t)(c + j);
+                next += kept[c + j] != 0;
+            }
         }
         for (uint32_t k = made->row_start[r]; k < next; k++) made->flat[k] = (uint32_t)(r * columns) + made->column[k];
     }

@@ -36,11 +36,10 @@ typedef struct gp_update {
     X(void, sparse_product,                                                                                              \
       (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,     \
        float *c, int accumulate))                                                                                        \
-    /* out[k] = sum over chunks and lanes of dy[chunk][p] x[chunk][index[k]][p], or +=; dy_chunk, x_chunk: floats      \
-     * between chunks */ \
+    /* out[k] = sum over lanes of dy[r][p] x[index[k]][p] for k in start[r]..start[r+1], or += */                        \
     X(void, sparse_dot,                                                                                                  \
-      (size_t count, size_t chunks, size_t lanes, const uint32_t *index, const float *dy, size_t dy_chunk,               \
-       const float *x, size_t x_chunk, float *out, int accumulate))                                                      \
+      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x,         \
+       float *out, int accumulate))                                                                                      \
     /* out[k] = in[index[k]]; indices below 2^31 */                                                                      \
     X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out))                                      \
     /* out[index[k]] = in[k]; indices below 2^31 and different */                                                        \

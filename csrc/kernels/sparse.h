@@ -86,34 +86,74 @@ static void sparse_product(size_t rows, size_t lanes, const uint32_t *start, con
 #endif
 #define GP_FOLD(a, b, w) (GP_PICK(a, b, GP_LANES_AT(w, 0)) + GP_PICK(a, b, GP_LANES_AT(w, (w) / 2)))
 
-/* Lanes 0..3 are the sums of four vectors. */
-static inline vfloat sum_of_four(vfloat a, vfloat b, vfloat c, vfloat d)
+/* Entries whose sums over lanes are formed together: many share the cost of the folds, few waste little at a row's end. */
+enum { GP_GROUP = GP_V < 8 ? GP_V : 8 };
+
+/* Lane u is the sum of vector u, for GP_GROUP vectors. */
+static inline __attribute__((always_inline)) vfloat sums_of(vfloat *v)
 {
-    vfloat ab = GP_FOLD(a, b, GP_V), cd = GP_FOLD(c, d, GP_V), all = GP_FOLD(ab, cd, GP_V / 2);
-#if GP_V == 16
-    all = GP_FOLD(all, all, 4);
-#endif
+#pragma GCC unroll 4
+    for (size_t u = 0; u < GP_GROUP / 2; u++) v[u] = GP_FOLD(v[2 * u], v[2 * u + 1], GP_V);
+#pragma GCC unroll 2
+    for (size_t u = 0; u < GP_GROUP / 4; u++) v[u] = GP_FOLD(v[2 * u], v[2 * u + 1], GP_V / 2);
 #if GP_V >= 8
-    all = GP_FOLD(all, all, 2);
+    v[0] = GP_FOLD(v[0], v[1], GP_V / 4);
 #endif
-    return all;
+#if GP_V == 16
+    v[0] = GP_FOLD(v[0], v[0], 2);
+#endif
+    return v[0];
 }
 
-/* out[k] = sum over chunks and lanes of dy[chunk][p] x[chunk][index[k]][p], or += */
-static void sparse_dot(size_t count, size_t chunks, size_t lanes, const uint32_t *index, const float *dy,
-                       size_t dy_chunk, const float *x, size_t x_chunk, float *out, int accumulate)
+/* Lane u is the sum over lanes of dy[p] x[index[u]][p]; `lanes` is a constant at every call. */
+static inline __attribute__((always_inline)) vfloat dot_group(const size_t lanes, const uint32_t *index,
+                                                              const float *dy, const float *x)
 {
-    for (size_t k = 0; k < count; k += 4) {
-        const float *row[4];
-        for (size_t u = 0; u < 4; u++) row[u] = x + index[k + u < count ? k + u : count - 1] * lanes;
-        vfloat sum[4] = {{0}};
-        for (size_t chunk = 0; chunk < chunks; chunk++)
-            for (size_t p = 0; p < lanes; p += GP_V) {
-                vfloat d = v_load(dy + chunk * dy_chunk + p);
-                for (size_t u = 0; u < 4; u++) sum[u] += d * v_load(row[u] + chunk * x_chunk + p);
+    vfloat sum[GP_GROUP];
+    const float *row[GP_GROUP];
+#pragma GCC unroll 8
+    for (size_t u = 0; u < GP_GROUP; u++) row[u] = x + index[u] * lanes;
+#pragma GCC unroll 8
+    for (size_t u = 0; u < GP_GROUP; u++) sum[u] = v_load(dy) * v_load(row[u]);
+#pragma GCC unroll 4
+    for (size_t p = GP_V; p < lanes; p += GP_V) {
+        vfloat d = v_load(dy + p);
+#pragma GCC unroll 8
+        for (size_t u = 0; u < GP_GROUP; u++) sum[u] += d * v_load(row[u] + p);
+    }
+    return sums_of(sum);
+}
+
+static inline __attribute__((always_inline)) void dot_rows(const size_t lanes, size_t rows, const uint32_t *start,
+                                                           const uint32_t *index, const float *dy, const float *x,
+                                                           float *out, int accumulate)
+{
+    for (size_t r = 0; r < rows; r++, dy += lanes) {
+        for (size_t k = start[r]; k < start[r + 1]; k += GP_GROUP) {
+            size_t n = start[r + 1] - k;
+            if (n >= GP_GROUP) {
+                vfloat sums = dot_group(lanes, index + k, dy, x);
+                if (accumulate) sums += v_load_part(out + k, GP_GROUP);
+                v_store_part(out + k, sums, GP_GROUP);
+            } else {
+                uint32_t rest[GP_GROUP];
+                for (size_t u = 0; u < GP_GROUP; u++) rest[u] = index[u < n ? k + u : k];
+                vfloat sums = dot_group(lanes, rest, dy, x);
+                if (accumulate) sums += v_load_part(out + k, n);
+                v_store_part(out + k, sums, n);
             }
-        vfloat four = sum_of_four(sum[0], sum[1], sum[2], sum[3]);
-        for (size_t u = 0; u < 4 && k + u < count; u++) out[k + u] = accumulate ? out[k + u] + four[u] : four[u];
+        }
+    }
+}
+
+static void sparse_dot(size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy,
+                       const float *x, float *out, int accumulate)
+{
+    switch (lanes) {
+    case 16: dot_rows(16, rows, start, index, dy, x, out, accumulate); break;
+    case 32: dot_rows(32, rows, start, index, dy, x, out, accumulate); break;
+    case 48: dot_rows(48, rows, start, index, dy, x, out, accumulate); break;
+    default: dot_rows(64, rows, start, index, dy, x, out, accumulate); break;
     }
 }
 

@@ -42,11 +42,9 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
                                           dy + chunk * O * P, dx + (chunk * I + begin) * P, 0);
     }
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);
-    for (size_t o = begin; o < end; o++) {
-        size_t first = live->row_start[o];
-        pass->kernels->sparse_dot(live->row_start[o + 1] - first, pass->chunks, P, live->column + first, dy + o * P,
-                                  O * P, layer->input, I * P, live->gradient + first, pass->first > 0);
-    }
+    for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+        pass->kernels->sparse_dot(end - begin, P, live->row_start + begin, live->column, dy + (chunk * O + begin) * P,
+                                  layer->input + chunk * I * P, live->gradient, pass->first + chunk > 0);
     gp_dense_bias_gradient(layer, pass, dy, begin, end);
     gp_team_wait(pass->team);
     return dx;
