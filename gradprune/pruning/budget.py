@@ -171,8 +171,9 @@ def _keep_highest(scores: Floats, sizes: NDArray[Any], more: int) -> Flags:
 
     Equal scores go from the last to the first. What has no size goes in any case.
     """
-    if sizes.max() <= 1:  # single weights: exact, without sorting
-        return topk_mask(scores, int(np.count_nonzero(sizes)) - more)
+    alive, size = int(np.count_nonzero(sizes)), max(int(sizes.max()), 1)
+    if int(sizes.sum()) == alive * size:  # all alike, as single weights are: no need to sort
+        return topk_mask(scores, alive - more // size)
     order = scores.size - 1 - np.argsort(scores[::-1], kind="stable")
     fitting = int(np.searchsorted(np.cumsum(sizes[order]), more, side="right"))
     keep = np.ones(scores.shape, np.bool_)
