@@ -30,6 +30,7 @@ from gradprune.pruning.criteria import (
     Random,
     Taylor,
 )
+from gradprune.pruning.granularity import Block, Element
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
@@ -44,6 +45,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Block",
     "CSVLogger",
     "Callback",
     "Checkpoint",
@@ -58,6 +60,7 @@ __all__ = [
     "Dense",
     "Dropout",
     "EarlyStopping",
+    "Element",
     "FileFormatError",
     "GlobalScope",
     "Glorot",

@@ -21,6 +21,7 @@ from gradprune.demo import CRITERIA, DATASETS, Data
 from gradprune.learning_rates import CosineLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from gradprune.pruning.granularity import Block, Element, Granularity
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.scopes import SCOPES
 from gradprune.threads import set_num_threads
@@ -204,7 +205,8 @@ def _add_prune(commands: Any) -> None:
         "remove weights of a saved network, maybe fine-tune it, and save it",
         "examples:\n"
         "  gradprune prune digits.safetensors --sparsity 0.9\n"
-        "  gradprune prune m.safetensors --dataset mnist --criterion taylor --fine-tune 5",
+        "  gradprune prune m.safetensors --dataset mnist --criterion taylor --fine-tune 5\n"
+        "  gradprune prune digits.safetensors --granularity 4x1",
     )
     parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
     _add_data(parser)
@@ -220,6 +222,13 @@ def _add_prune(commands: Any) -> None:
         choices=tuple(SCOPES),
         default="global",
         help="one ranking of all weights, or the same sparsity in every layer",
+    )
+    parser.add_argument(
+        "--granularity",
+        type=_granularity,
+        default="1x1",
+        metavar="ROWSxCOLUMNS",
+        help="remove blocks of so many outputs x inputs instead of single weights",
     )
     parser.add_argument(
         "--fine-tune", type=_whole(0), default=0, metavar="N", help="epochs of training after it"
@@ -356,6 +365,14 @@ def _sizes(text: str) -> tuple[int, ...]:
     return sizes
 
 
+def _granularity(text: str) -> Granularity:
+    sizes = text.split("x")
+    if len(sizes) != 2 or not all(size.isdecimal() and int(size) for size in sizes):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a block such as 4x1")
+    rows, columns = map(int, sizes)
+    return Element() if rows == columns == 1 else Block(rows, columns)
+
+
 # ---- the commands --------------------------------------------------------------------------------
 
 
@@ -405,7 +422,11 @@ def _prune(options: argparse.Namespace) -> None:
         )
     before = model.evaluate(*data.test)["accuracy"]
     pruner = Pruner(
-        model, criterion=CRITERIA[options.criterion], scope=options.scope, seed=options.seed
+        model,
+        criterion=CRITERIA[options.criterion],
+        scope=options.scope,
+        granularity=options.granularity,
+        seed=options.seed,
     )
     report = pruner.prune(options.sparsity, data=data.train)
     console.print(tables.report_table(report))
@@ -453,7 +474,7 @@ def _describe_optimizer(optimizer: Optimizer | None) -> str:
 def _describe_pruner(pruner: Pruner | None) -> str:
     if pruner is None:
         return "none"
-    text = f"{pruner.criterion}, {pruner.scope}, schedule {pruner.schedule}"
+    text = f"{pruner.criterion}, {pruner.scope}, {pruner.granularity}, schedule {pruner.schedule}"
     if pruner.exclude:
         text += f", without {', '.join(pruner.exclude)}"
     return f"{text}; events: {pruner.events:,}, steps: {pruner.step_count:,}"

@@ -40,7 +40,7 @@ from gradprune.checks import seed_number, whole
 from gradprune.errors import FileFormatError
 from gradprune.layers import Layer
 from gradprune.optimizers import Optimizer
-from gradprune.pruning import criteria, schedules, scopes
+from gradprune.pruning import criteria, granularity, schedules, scopes
 from gradprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -71,7 +71,15 @@ _OPTIMIZERS: dict[str, type[Optimizer]] = {
 _SETTINGS = {
     name: cls
     for name, cls in _public_classes(
-        clipping, criteria, guards, initializers, layers, learning_rates, schedules, scopes
+        clipping,
+        criteria,
+        granularity,
+        guards,
+        initializers,
+        layers,
+        learning_rates,
+        schedules,
+        scopes,
     ).items()
     if dataclasses.is_dataclass(cls)
 }
@@ -160,6 +168,7 @@ def _describe(model: Model) -> dict[str, Any]:
             "settings": {
                 "criterion": _encode(pruner.criterion),
                 "scope": _encode(pruner.scope),
+                "granularity": _encode(pruner.granularity),
                 "schedule": _encode(pruner.schedule),
                 "exclude": _encode(pruner.exclude),
                 "seed": pruner.seed,

@@ -31,6 +31,7 @@ LAYERS = {
         "learning_rates",
         "losses",
         "pruning.criteria",
+        "pruning.granularity",
         "pruning.schedules",
         "pruning.scopes",
     },

@@ -77,7 +77,7 @@ def assert_same(a: gp.Model, b: gp.Model) -> None:
             assert u.tobytes() == v.tobytes()
     assert (a.pruner is None) == (b.pruner is None)
     if a.pruner is not None and b.pruner is not None:
-        for name in ("criterion", "scope", "schedule", "exclude", "seed"):
+        for name in ("criterion", "scope", "granularity", "schedule", "exclude", "seed"):
             assert getattr(a.pruner, name) == getattr(b.pruner, name)
         assert a.pruner.state() == b.pruner.state()
         assert a.pruner.tensors().keys() == b.pruner.tensors().keys()
@@ -136,6 +136,12 @@ PRUNERS = [
         schedule=gp.Polynomial(0.9, start=2, stop=14, power=2.0, every=5, initial=0.1),
     ),
     lambda model: gp.Pruner(model, criterion=gp.Taylor()),
+    lambda model: gp.Pruner(
+        model,
+        criterion=gp.Taylor(),
+        granularity=gp.Block(4, 2),
+        schedule=gp.Cubic(0.9, start=2, stop=30, every=3),
+    ),
 ]
 
 
@@ -400,6 +406,8 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("optimizer", None, "unexpected"),
     ("pruner.settings.criterion", None, "criterion"),
     ("pruner.settings.scope", "everywhere", "scope"),
+    ("pruner.settings.granularity", "4x1", "granularity"),
+    ("pruner.settings.granularity", {"class": "Block", "rows": 0, "columns": 1}, "rows"),
     ("pruner.settings.exclude", ["dense9"], "dense9"),
     ("pruner.settings.criterion", {"class": "Magnitude"}, "unexpected"),
     ("pruner.state.events", "3", "events"),

@@ -39,6 +39,17 @@ def test_nothing_is_protected_that_needs_no_protection() -> None:
     assert report.skipped == {}
 
 
+def test_of_equals_the_one_that_would_have_gone_is_protected() -> None:
+    for weights, kept, protected in (
+        (([1, 1], [1, 1]), [[1, 1], [1, 0]], []),
+        (([1, 1], [1]), [[1, 0], [1]], ["w1"]),
+    ):
+        model = stub(*weights)
+        report = gp.Pruner(model, criterion=gp.Magnitude()).prune(count=1)
+        assert weights_of(model) == kept
+        assert list(report.skipped) == protected
+
+
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("amount", [{"sparsity": 1.0}, {"fraction": 1}, {"count": 9}])
 def test_asked_to_remove_everything(scope: str, amount: dict[str, Any]) -> None:

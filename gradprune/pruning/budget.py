@@ -1,24 +1,23 @@
-"""Choosing the mask: exact budgets, and no parameter emptied.
+"""Choosing the mask: budgets met as closely as whole blocks allow, and no parameter emptied.
 
-Pure functions of scores and counts; the model is not touched.
+Pure functions of scores and counts; the model is not touched. Weights are ranked in the blocks of
+a granularity; by default a block is a single weight, and budgets are exact.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Tensor
 from gradprune.pruning.coverage import Layer
+from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.scopes import LayerCount, Scope
 from gradprune.selection import topk_mask
 
 __all__ = ["Choice", "remove_below", "remove_lowest"]
-
-_PROTECTED = "one weight protected: the parameter would have been emptied"
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -40,90 +39,154 @@ def remove_lowest(
     requested: float,
     *,
     scope: Scope,
+    granularity: Granularity,
     rank: Callable[[], Floats],
 ) -> Choice:
-    """Remove the lowest scores until ``goal`` weights are gone in all.
+    """Remove the lowest blocks, in order, as long as no more than ``goal`` weights are gone in all.
 
     Args:
         layers: the covered parameters, n weights in all.
         live: (n,) what is not removed yet.
-        goal: weights removed in all afterwards; fewer if a layer would be emptied.
+        goal: weights removed in all afterwards; fewer if a layer would be emptied, or if the next
+            block of a ranking is larger than what is left.
         requested: the sparsity asked for.
         scope: distributes the goal over the layers.
-        rank: gives (n,) scores of one's own to overwrite, -inf where removed; called only if there
-            is something to remove.
+        granularity: what is removed together.
+        rank: gives (n,) scores, -inf where removed; called only if there is something to remove.
     """
-    counts = [_layer_count(live[place]) for _, place in layers]
+    blocks = _Blocks(granularity, layers, live)
+    counts = [_layer_count(tensor.size, blocks.sizes[place]) for tensor, place in blocks.layers]
     removed = sum(layer.removed for layer in counts)
     most = sum(layer.most for layer in counts)
-    notes: tuple[str, ...] = ()
+    keep = live
     skipped: dict[str, str] = {}
     if goal > most:
-        reason = "every parameter keeps at least one weight"
-        notes = (f"{goal - most:,} of {goal:,} removals are impossible: {reason}",)
-        skipped = {tensor.name: _PROTECTED for tensor, place in layers if live[place].any()}
-        goal = most
-    elif goal < removed:
-        notes = (f"{removed:,} weights are already removed, more than the {goal:,} due",)
-    if goal <= removed:
-        return Choice(live, requested, skipped, notes)
+        skipped = {tensor.name: blocks.protected for tensor, place in layers if live[place].any()}
+    if min(goal, most) > removed:
+        ranked = blocks.pool(rank())
+        chosen = np.empty(ranked.shape, np.bool_)
+        for together, number in scope.distribute(min(goal, most), requested, counts):
+            members = blocks.layers[together.start : together.stop]
+            more = number - sum(counts[i].removed for i in together)
+            place = slice(members[0].place.start, members[-1].place.stop)
+            chosen[place], saved = _keep(ranked[place], blocks.sizes[place], more, members)
+            skipped |= dict.fromkeys(saved, blocks.protected)
+            if len(members) == 1:  # the scope has already spared a block
+                share = round(requested * counts[together.start].size)
+                if share > number == counts[together.start].most:
+                    skipped[members[0].tensor.name] = blocks.protected
+        keep = blocks.spread(chosen)
 
-    ranked = rank()
-    keep = np.empty_like(live)
-    for together, number in scope.distribute(goal, requested, counts):
-        members = layers[together.start : together.stop]
-        place = slice(members[0].place.start, members[-1].place.stop)
-        keep[place], protected = _keep(ranked, place, number, members)
-        skipped |= dict.fromkeys(protected, _PROTECTED)
-        if len(members) == 1:  # the scope has already spared a weight
-            share = round(requested * counts[together.start].size)
-            if share > number == counts[together.start].most:
-                skipped[members[0].tensor.name] = _PROTECTED
+    gone = keep.size - int(np.count_nonzero(keep))
+    notes: tuple[str, ...] = ()
+    if gone > goal:
+        notes = (f"{gone:,} weights are already removed, more than the {goal:,} due",)
+    elif gone < goal:
+        unit = granularity.unit
+        floor = f"every parameter keeps at least one {unit}"
+        reason = floor if goal > most else f"a {unit} is removed as a whole"
+        notes = (f"{goal - gone:,} of {goal:,} removals are impossible: {reason}",)
     return Choice(keep, requested, skipped, notes)
 
 
-def remove_below(layers: Sequence[Layer], live: Flags, limit: float, ranked: Floats) -> Choice:
-    """Remove all live scores below a limit; ``ranked`` is -inf where removed."""
+def remove_below(
+    layers: Sequence[Layer], live: Flags, limit: float, ranked: Floats, granularity: Granularity
+) -> Choice:
+    """Remove all live blocks that score below a limit; ``ranked`` is -inf where removed."""
+    blocks = _Blocks(granularity, layers, live)
+    scores = blocks.pool(ranked)
     with np.errstate(over="ignore"):
-        keep = ranked >= np.float32(limit)
-    requested = (keep.size - int(np.count_nonzero(keep))) / keep.size
+        chosen = scores >= np.float32(limit)
+    requested = (live.size - int(blocks.sizes[chosen].sum())) / live.size
     skipped = {}
-    for tensor, place in layers:
-        if live[place].any() and not keep[place].any():
-            keep[place.start + int(ranked[place].argmax())] = True
-            skipped[tensor.name] = _PROTECTED
-    return Choice(keep, requested, skipped)
+    for tensor, place in blocks.layers:
+        if blocks.sizes[place].any() and not chosen[place].any():
+            chosen[_best(scores, place)] = True
+            skipped[tensor.name] = blocks.protected
+    return Choice(blocks.spread(chosen), requested, skipped)
+
+
+class _Blocks:
+    """The covered weights, seen as the blocks of a granularity.
+
+    Attributes:
+        layers: the covered parameters, each with its place among all blocks.
+        sizes: (blocks,) live weights.
+        protected: why a parameter was not pruned as asked.
+    """
+
+    def __init__(self, granularity: Granularity, layers: Sequence[Layer], live: Flags) -> None:
+        self._granularity, self._weights, self._live = granularity, layers, live
+        sizes = [granularity.count(live[place], tensor.shape) for tensor, place in layers]
+        self.sizes: NDArray[Any] = np.concatenate(sizes)
+        self.layers = []
+        start = 0
+        for (tensor, _), part in zip(layers, sizes, strict=True):
+            self.layers.append(Layer(tensor, slice(start, start + part.size)))
+            start += part.size
+        self.protected = f"one {granularity.unit} protected: the parameter would have been emptied"
+
+    def pool(self, scores: Floats) -> Floats:
+        """Scores of blocks from those of weights."""
+        parts = [
+            self._granularity.pool(scores[place], self._live[place], tensor.shape)
+            for tensor, place in self._weights
+        ]
+        return np.concatenate(parts)
+
+    def spread(self, keep: Flags) -> Flags:
+        """The mask of weights from that of blocks; what was removed stays so."""
+        parts = [
+            self._granularity.spread(keep[place], tensor.shape) for tensor, place in self.layers
+        ]
+        return np.concatenate(parts) & self._live
 
 
 def _keep(
-    ranked: Floats, place: slice, removed: int, layers: Sequence[Layer]
+    scores: Floats, sizes: NDArray[Any], more: int, layers: Sequence[Layer]
 ) -> tuple[Flags, list[str]]:
-    """The mask of some layers ranked together, and the names of those saved from emptying."""
-    scores = ranked[place]
-    count = scores.size - removed
-    saved: list[str] = []
-    while True:
-        keep = topk_mask(scores, count)
-        emptied = [
-            (tensor.name, inside)
-            for tensor, inside in _within(layers)
-            if not keep[inside].any() and not np.isneginf(scores[inside]).all()
-        ]
-        if not emptied:
-            return keep, saved
-        # Saving a layer costs the others as many weights, which can empty the next one.
-        for name, inside in emptied:
-            scores[inside.start + int(scores[inside].argmax())] = np.inf
-            saved.append(name)
+    """The mask of some layers ranked together, and the names of those saved from emptying.
 
-
-def _within(layers: Sequence[Layer]) -> Iterator[tuple[Tensor, slice]]:
-    """Layers with their places counted from the first one."""
+    The best block of each layer is no candidate; the others go as long as ``more`` weights allow.
+    """
     first = layers[0].place.start
+    candidates = scores.copy()
+    best = {}
     for tensor, place in layers:
-        yield tensor, slice(place.start - first, place.stop - first)
+        inside = slice(place.start - first, place.stop - first)
+        if sizes[inside].any():
+            best[tensor.name] = _best(scores, inside)
+    candidates[list(best.values())] = np.inf
+    keep = _keep_highest(candidates, sizes, more)
+
+    # Saved is what ranks below the last one that went; of equals the lower index goes last.
+    gone = np.where(keep, np.float32(-np.inf), scores)
+    last = int(gone.argmax())
+    saved = [name for name, i in best.items() if (scores[i], -i) < (gone[last], -last)]
+    return keep, saved
 
 
-def _layer_count(live: Flags) -> LayerCount:
-    kept = int(np.count_nonzero(live))
-    return LayerCount(live.size, live.size - kept, live.size - min(kept, 1))
+def _keep_highest(scores: Floats, sizes: NDArray[Any], more: int) -> Flags:
+    """All but the lowest scores whose sizes sum up to at most ``more``; inf is kept.
+
+    Equal scores go from the last to the first. What has no size goes in any case.
+    """
+    alive, size = int(np.count_nonzero(sizes)), max(int(sizes.max()), 1)
+    if int(sizes.sum()) == alive * size:  # all alike, as single weights are: no need to sort
+        return topk_mask(scores, alive - more // size)
+    order = scores.size - 1 - np.argsort(scores[::-1], kind="stable")
+    fitting = int(np.searchsorted(np.cumsum(sizes[order]), more, side="right"))
+    keep = np.ones(scores.shape, np.bool_)
+    keep[order[: min(fitting, int(np.count_nonzero(scores < np.inf)))]] = False
+    return keep
+
+
+def _best(scores: Floats, place: slice) -> int:
+    start: int = place.start
+    return start + int(scores[place].argmax())
+
+
+def _layer_count(size: int, blocks: NDArray[Any]) -> LayerCount:
+    kept = int(np.sum(blocks))
+    least = int(np.min(blocks, where=blocks > 0, initial=kept))
+    return LayerCount(size, size - kept, size - least)

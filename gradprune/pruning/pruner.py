@@ -1,8 +1,9 @@
 """The pruner: scores, budget and mask in one transaction.
 
 The complete new mask is computed first and then set in one call, in which weights, gradients and
-moments follow; a call that fails leaves everything as it was. Budgets are exact, and the report
-says what was asked for, what was done, and what was left out and why.
+moments follow; a call that fails leaves everything as it was. Budgets are exact, or as close from
+below as whole blocks allow, and the report says what was asked for, what was done, and what was
+left out and why.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from gradprune.errors import NonFiniteError
 from gradprune.pruning.budget import Choice, remove_below, remove_lowest
 from gradprune.pruning.coverage import covered_layers
 from gradprune.pruning.criteria import Criterion, Decomposition, GradientDecomposition
+from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Schedule
 from gradprune.pruning.scopes import Scope, get_scope
@@ -29,6 +31,7 @@ from gradprune.pruning.statistics import Statistics
 
 __all__ = ["Pruner"]
 
+_ELEMENT = Element()
 _DRAW_STREAMS = 1 << 62  # apart from the streams of initial weights, dropout and shuffling
 
 Floats = NDArray[np.float32]
@@ -52,18 +55,19 @@ class Pruner:
     """Removes weights of a model: now, by ``prune``, or by a schedule, by ``step``.
 
     A weight once removed never returns. No parameter is emptied: if it would be, its best weight
-    is protected and another one goes in its place.
+    (or block) is protected and another one goes in its place.
 
     Args:
         model: the network to prune; ``model.pruner`` becomes this pruner.
         criterion: which weights matter, such as ``Magnitude()`` or ``Taylor()``.
         scope: "global" (one ranking), "layer" (the same sparsity everywhere), or a scope object.
         schedule: which sparsity is due when; ``step`` follows it.
+        granularity: what is removed together: single weights, ``Element()``, or ``Block(4, 1)``.
         exclude: names of layers or parameters to leave alone; budgets do not count them.
         seed: of ``Random``, 0 <= seed < 2**64.
 
     Attributes:
-        model, criterion, scope, schedule, exclude, seed: as given, scope as an object.
+        model, criterion, scope, granularity, schedule, exclude, seed: as given, scope as an object.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.
         statistics: of the gradients observed by ``step`` since the last event.
@@ -88,6 +92,7 @@ class Pruner:
         criterion: Criterion,
         scope: str | Scope = "global",
         schedule: Schedule | None = None,
+        granularity: Granularity = _ELEMENT,
         exclude: str | Sequence[str] = (),
         seed: SupportsIndex = 0,
     ) -> None:
@@ -97,10 +102,15 @@ class Pruner:
             raise TypeError(
                 f"schedule must be a schedule such as OneShot(0.9) or None, got {schedule!r}"
             )
+        if not isinstance(granularity, Granularity):
+            raise TypeError(
+                f"granularity must be a granularity such as Block(4, 1), got {granularity!r}"
+            )
         self.model = model
         self.criterion = criterion
         self.scope = get_scope(scope)
         self.schedule = schedule
+        self.granularity = granularity
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.seed = checks.seed_number(seed)
         self.step_count = 0
@@ -129,7 +139,10 @@ class Pruner:
     ) -> PruneReport:
         """Remove weights now, those with the lowest scores first; ties keep the lower index.
 
-        Give exactly one of the first four. n is the number of covered weights.
+        Give exactly one of the first four. n is the number of covered weights. Blocks of several
+        weights are ranked like weights and removed as wholes, in order and as long as no more
+        weights go than asked for: each ranking of the scope falls short by less than a block, and
+        the report says by how much in all.
 
         Args:
             sparsity: target in [0, 1]: round(sparsity * n) weights are removed in all, earlier
@@ -171,8 +184,9 @@ class Pruner:
         if threshold is not None:
             limit = checks.real("threshold", threshold)
             statistics = self._statistics(data, loss, batch_size)
+            ranked = self._ranked(live, statistics)
             return self._commit(
-                live, remove_below(self._layers, live, limit, self._ranked(live, statistics))
+                live, remove_below(self._layers, live, limit, ranked, self.granularity)
             )
         if sparsity is not None:
             target = _sparsity(sparsity)
@@ -397,6 +411,7 @@ class Pruner:
             goal,
             requested,
             scope=self.scope,
+            granularity=self.granularity,
             rank=lambda: self._ranked(live, statistics),
         )
 

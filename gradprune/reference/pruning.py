@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -256,3 +257,87 @@ def prune_mask(scores: Floats, mask: Mask, removed: int) -> NDArray[np.bool_]:
     count = min(mask.size - removed, live.size)
     kept[live] = topk_mask(np.ravel(scores)[live], count)
     return kept.reshape(np.shape(mask))
+
+
+def _blocks(shape: tuple[int, ...], rows: int, columns: int) -> Iterator[tuple[slice, slice]]:
+    """Places of the blocks of a matrix in C order; the last ones may be smaller."""
+    for top in range(0, shape[0], rows):
+        for left in range(0, shape[1], columns):
+            yield slice(top, top + rows), slice(left, left + columns)
+
+
+def block_scores(scores: Floats, mask: Mask, rows: int, columns: int) -> Floats:
+    """``sum(s_i, i live) / #live`` of every block of ``rows x columns``, -inf where nothing lives.
+
+    Args:
+        scores: of the weights, (out, in).
+        mask: kept entries, of the shape of scores.
+        rows: consecutive outputs of a block.
+        columns: consecutive inputs of a block.
+
+    Returns:
+        (blocks,), block rows first; the mean is taken in double precision.
+
+    Example:
+        >>> matrix = np.array([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        >>> block_scores(matrix, np.ones((3, 2), dtype=bool), 2, 1)
+        array([2., 3., 5., 6.])
+
+    Source: average pooling of tfmot's ``prune_low_magnitude``, over live weights.
+    """
+    means = []
+    for place in _blocks(scores.shape, rows, columns):
+        live = [
+            float(s) for s, kept in zip(scores[place].flat, mask[place].flat, strict=True) if kept
+        ]
+        means.append(sum(live) / len(live) if live else -np.inf)
+    return np.array(means, dtype=scores.dtype)
+
+
+def prune_blocks(
+    scores: Sequence[Floats], masks: Sequence[Mask], removed: int, rows: int, columns: int
+) -> list[NDArray[np.bool_]]:
+    """Masks of matrices ranked together, with at most ``removed`` entries gone in all.
+
+    Block by block, the lowest ``block_scores`` first and of equals the last one first: the last
+    live block of a matrix is passed over; the first other one that is more than what is left to
+    remove ends it.
+
+    Args:
+        scores: of the weights of each matrix, (out, in).
+        masks: kept entries of each.
+        removed: how many entries may be gone in all afterwards.
+        rows: consecutive outputs of a block.
+        columns: consecutive inputs of a block.
+
+    Returns:
+        The new masks.
+
+    Example:
+        >>> scores = np.array([[1.0, 3.0], [1.0, 0.0], [2.0, 9.0]])
+        >>> prune_blocks([scores], [np.ones((3, 2), dtype=bool)], 3, 2, 1)[0].astype(int)
+        array([[0, 1],
+               [0, 1],
+               [1, 1]])
+    """
+    kept = [np.array(mask, dtype=np.bool_) for mask in masks]
+    ranking = []
+    for m, (matrix, mask) in enumerate(zip(scores, kept, strict=True)):
+        means = block_scores(matrix, mask, rows, columns)
+        places = _blocks(matrix.shape, rows, columns)
+        ranking += [
+            (float(mean), -m, -i, place)
+            for i, (mean, place) in enumerate(zip(means, places, strict=True))
+            if mask[place].any()
+        ]
+    budget = removed - sum(mask.size - int(mask.sum()) for mask in kept)
+    for _, minus_m, _, place in sorted(ranking, key=lambda entry: entry[:3]):
+        mask = kept[-minus_m]
+        size = int(mask[place].sum())
+        if size == mask.sum():
+            continue
+        if size > budget:
+            break
+        mask[place] = False
+        budget -= size
+    return kept
