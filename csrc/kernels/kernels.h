@@ -89,6 +89,14 @@ typedef struct gp_update {
     X(void, sgd, (size_t n, const uint8_t *mask, float *w, float *g, float *m, const gp_update *u))                          \
     X(void, adam, (size_t n, const uint8_t *mask, float *w, float *g, float *m, float *v, const gp_update *u))               \
     X(void, rmsprop, (size_t n, const uint8_t *mask, float *w, float *g, float *v, float *m, const gp_update *u))            \
+    /* Where x lies around low <= high. above: a bit a number, x > high, 16 a word; n_above: how many. near: in order,    \
+     * what is neither that nor below low, so NaN, too; position: its indices; both need room for 16 more than are found,  \
+     * whose number is returned. n < 2^31 */  \
+    X(size_t, bracket,                                                                                                       \
+      (size_t n, const float *x, float low, float high, uint16_t *above, size_t *n_above, float *near,                       \
+       uint32_t *position))                                                                                                  \
+    /* a byte, 0 or 1, a bit; bits as `bracket` writes them */                                                               \
+    X(void, expand, (size_t n, const uint16_t *bits, uint8_t *out))                                                          \
     /* mean += (g - mean) * weight; mean_square += (g^2 - mean_square) * weight */                                           \
     X(void, statistics, (size_t n, const float *g, float *mean, float *mean_square, float weight))
 
