@@ -42,12 +42,13 @@ enum {
 /* How scores lie around the bracket. */
 typedef struct counts {
     size_t above, near, at_high, at_low, nans;
+    size_t listed, listed_high; /* near ones that can be looked up, and how many of them are at_high */
 } counts;
 
 typedef struct block {
     counts counts;
-    const float *near;        /* in order */
-    const uint32_t *position; /* of these in the block */
+    const float *near;        /* [listed], in order */
+    const uint32_t *position; /* of these in the block, unless there are MANY */
     size_t ties;              /* scores that equal the threshold */
 } block;
 
@@ -145,6 +146,27 @@ static void guess(const selection *s, const gp_team *team, size_t k, float *low,
 
 static size_t block_size(const selection *s, size_t b) { return b + 1 < s->blocks ? BLOCK : s->n - b * BLOCK; }
 
+/* Counts what `bracket` has collected of a block. Where the bracket's borders fill it, what equals them is not listed. */
+static void count_near(counts *found, float *near, float low, float high)
+{
+    uint32_t at_high = 0, at_low = 0, nans = 0;
+    for (size_t i = 0; i < found->near; i++) {
+        at_high += near[i] == high;
+        at_low += near[i] == low;
+        nans += near[i] != near[i];
+    }
+    found->at_high = found->listed_high = at_high;
+    found->at_low = at_low;
+    found->nans = nans;
+    found->listed = found->near;
+    if (found->near <= MANY) return;
+    found->listed = found->listed_high = 0;
+    for (size_t i = 0; i < found->near; i++) {
+        near[found->listed] = near[i];
+        found->listed += near[i] > low && near[i] < high;
+    }
+}
+
 /* Notes how this member's blocks begin..end lie around the bracket, and counts all. */
 static counts note(const selection *s, const gp_team *team, size_t begin, size_t end, float low, float high)
 {
@@ -154,13 +176,9 @@ static counts note(const selection *s, const gp_team *team, size_t begin, size_t
         float *near = s->near + used;
         found.near = s->kernels->bracket(block_size(s, b), s->scores + b * BLOCK, low, high, s->above + b * BLOCK / 16,
                                          &found.above, near, s->position + used);
-        for (size_t i = 0; i < found.near; i++) {
-            found.at_high += near[i] == high;
-            found.at_low += near[i] == low;
-            found.nans += near[i] != near[i];
-        }
+        count_near(&found, near, low, high);
         s->block[b] = (block){.counts = found, .near = near, .position = s->position + used};
-        used += found.near;
+        used += found.listed;
     }
     gp_team_wait(team);
     counts all = {0};
@@ -171,6 +189,7 @@ static counts note(const selection *s, const gp_team *team, size_t begin, size_t
         all.at_high += one->at_high;
         all.at_low += one->at_low;
         all.nans += one->nans;
+        all.listed_high += one->listed_high;
     }
     return all;
 }
@@ -225,16 +244,20 @@ static void select_task(void *context, const gp_team *team)
         threshold = low;
         place -= all.near - all.at_low;
     } else {
-        size_t near = 0;
-        for (size_t b = begin; b < end; b++) near += s->block[b].counts.near;
+        size_t listed = 0;
+        for (size_t b = begin; b < end; b++) listed += s->block[b].counts.listed;
+        place -= all.at_high - all.listed_high;
         threshold =
-            find_largest(s, team, near, near ? s->block[begin].near : NULL, order_of(low), order_of(high), &place);
+            find_largest(s, team, listed, listed ? s->block[begin].near : NULL, order_of(low), order_of(high), &place);
     }
     if (s->k == 0) place = 0;
 
     for (size_t b = begin; b < end; b++) {
         block *own = &s->block[b];
-        for (size_t i = 0; i < own->counts.near; i++) own->ties += own->near[i] == threshold;
+        if (threshold == high) own->ties = own->counts.at_high;
+        else if (threshold == low) own->ties = own->counts.at_low;
+        else
+            for (size_t i = 0; i < own->counts.listed; i++) own->ties += own->near[i] == threshold;
     }
     gp_team_wait(team);
     size_t before = 0; /* ties in the blocks before */
@@ -251,7 +274,7 @@ gp_status gp_topk_mask(gp_pool *pool, const gp_kernels *kernels, size_t n, const
     if (threads > n / ALONE + 1) threads = n / ALONE + 1;
     if (threads > GP_MAX_THREADS) threads = GP_MAX_THREADS;
     s.blocks = (n - 1) / BLOCK + 1;
-    if (n > SMALL) s.sampled = (size_t)(0.4 * pow((double)n, 2.0 / 3.0)); /* a larger one costs more than it spares */
+    if (n > SMALL) s.sampled = (size_t)pow((double)n, 2.0 / 3.0); /* a larger one costs more than it spares */
     s.block = malloc(s.blocks * sizeof *s.block);
     s.sample = malloc((s.sampled + 1) * sizeof *s.sample);
     s.above = malloc(s.blocks * BLOCK / 8);

@@ -124,7 +124,7 @@ static void test_large(void)
 /* As select.c takes its sample: a test that goes stale still checks, but no longer meets a bracket that misses. */
 static void test_sampled_scores_differ(void)
 {
-    const size_t n = 40000, m = (size_t)(0.4 * pow((double)n, 2.0 / 3.0));
+    const size_t n = 40000, m = (size_t)pow((double)n, 2.0 / 3.0);
     noise source = {3};
     float *scores = allocated(n * sizeof *scores);
     for (int sign = -1; sign <= 1; sign += 2) {
