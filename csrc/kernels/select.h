@@ -78,7 +78,7 @@ static void expand(size_t n, const uint16_t *bits, uint8_t *out)
         _mm_storeu_si128((__m128i *)(void *)(out + i), _mm_maskz_set1_epi8(bits[i / 16], 1));
 #else
         for (unsigned half = 0; half < 2; half++) {
-            uint64_t spread = (bits[i / 16] >> 8 * half & 0xffu) * 0x0101010101010101u & 0x8040201008040201u;
+            uint64_t spread = ((uint64_t)bits[i / 16] >> 8 * half & 0xffu) * 0x0101010101010101u & 0x8040201008040201u;
             spread = (spread + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
             memcpy(out + i + 8 * half, &spread, sizeof spread);
         }
