@@ -95,9 +95,10 @@ void gp_random_permutation(size_t n, int64_t *out, uint64_t seed, uint64_t strea
 
 /* ---- selection (select.c) ------------------------------------------------------------------------------------------ */
 
-/* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n), no allocation.
- * Scores must not be NaN (GP_BAD_INPUT, nothing written); k <= n. -0.0 equals 0.0. */
-gp_status gp_topk_mask(size_t n, const float *scores, uint8_t *keep, size_t k);
+/* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n).
+ * Scores must not be NaN (GP_BAD_INPUT); k <= n. -0.0 equals 0.0. Unless GP_OK nothing is written. */
+gp_status gp_topk_mask(gp_pool *pool, const gp_kernels *kernels, size_t n, const float *scores, uint8_t *keep, size_t k,
+                       size_t threads);
 
 /* ---- the arena ------------------------------------------------------------------------------------------------------ */
 

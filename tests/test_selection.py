@@ -48,6 +48,46 @@ def test_large(n: int, rng: np.random.Generator) -> None:
         np.testing.assert_array_equal(gp.topk_mask(scores, k), oracle(scores, k))
 
 
+ROWS = {
+    "equal": lambda n, rng: np.full(n, 0.5),
+    "two values": lambda n, rng: np.arange(n) % 64 == 5,
+    "rising": lambda n, rng: np.arange(n),
+    "falling": lambda n, rng: -(np.arange(n) // 3),
+    "periodic": lambda n, rng: np.arange(n) % 64,
+    "rounded": lambda n, rng: rng.standard_normal(n).round(1),
+    "any bits": lambda n, rng: np.nan_to_num(rng.integers(0, 2**32, n, np.uint32).view(np.float32)),
+}
+
+
+@pytest.mark.parametrize("row", ROWS)
+@pytest.mark.parametrize("n", [8191, 8193, 100_001])
+def test_hard_to_sample_on_any_number_of_threads(
+    row: str, n: int, rng: np.random.Generator
+) -> None:
+    scores = ROWS[row](n, rng).astype(np.float32)
+    threads = gp.get_num_threads()
+    try:
+        for k in (1, n // 20, n // 2, n - 1):
+            expected = oracle(scores, k)
+            for number in (1, 2, 8):
+                gp.set_num_threads(number)
+                np.testing.assert_array_equal(gp.topk_mask(scores, k), expected)
+    finally:
+        gp.set_num_threads(threads)
+
+
+# Large enough to be sampled: a few values, everywhere or in runs.
+@given(
+    values=st.lists(elements, min_size=1, max_size=6),
+    share=st.floats(0, 1),
+    run=st.sampled_from([1, 7, 64, 5000]),
+)
+def test_few_values_in_runs(values: list[float], share: float, run: int) -> None:
+    scores = np.resize(np.repeat(np.array(values, np.float32), run), 20_000)
+    k = round(share * scores.size)
+    np.testing.assert_array_equal(gp.topk_mask(scores, k), oracle(scores, k))
+
+
 def test_order_of_special_values() -> None:
     scores = np.array([-INF, -1.0, -0.0, 0.0, 1e-45, 1.0, INF], np.float32)
     kept = [np.flatnonzero(gp.topk_mask(scores, k)).tolist() for k in range(8)]

@@ -97,7 +97,7 @@ static PyObject *core_permutation(PyObject *module, PyObject *args)
 
 static PyObject *core_topk_mask(PyObject *module, PyObject *args)
 {
-    (void)module;
+    module_state *state = state_of(module);
     PyObject *object;
     Py_ssize_t k;
     gp_status status;
@@ -110,7 +110,8 @@ static PyObject *core_topk_mask(PyObject *module, PyObject *args)
     PyArrayObject *keep = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_UINT8);
     if (!keep) return NULL;
     Py_BEGIN_ALLOW_THREADS
-    status = gp_topk_mask((size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep), (size_t)k);
+    status = gp_topk_mask(state->pool, state->kernels, (size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep),
+                          (size_t)k, state->threads);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) return (PyObject *)keep;
     Py_DECREF(keep);

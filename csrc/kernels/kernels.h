@@ -26,76 +26,84 @@ typedef struct gp_update {
 } gp_update;
 
 /* X(return type, name, parameters) */
-#define GP_KERNEL_LIST(X)                                                                                                \
+#define GP_KERNEL_LIST(X)                                                                                                   \
     /* c[m][n] = sum_k a(m,k) b[k][n], or += ; a(m,k) = a[m*a_row + k*a_col].                                          \
-     * Rows of b must be readable up to n rounded up to 16. Every c is one chain of multiply-adds over k.   */ \
-    X(void, gemm,                                                                                                        \
-      (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,           \
-       float *c, size_t c_row, int accumulate))                                                                          \
-    /* c[r][P] = sum over k in start[r]..start[r+1] of values[k] b[index[k]][P], or += */                                \
-    X(void, sparse_product,                                                                                              \
-      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,     \
-       float *c, int accumulate))                                                                                        \
-    /* out[k] = sum over lanes of dy[r][p] x[index[k]][p] for k in start[r]..start[r+1], or += */                        \
-    X(void, sparse_dot,                                                                                                  \
-      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x,         \
-       float *out, int accumulate))                                                                                      \
-    /* out[k] = in[index[k]]; indices below 2^31 */                                                                      \
-    X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out))                                      \
-    /* out[index[k]] = in[k]; indices below 2^31 and different */                                                        \
-    X(void, scatter, (size_t n, const uint32_t *index, const float *in, float *out))                                     \
-    /* out[column][row] = in[row][column] */                                                                             \
-    X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))        \
-    /* out = in; returns 1 if all are finite */                                                                          \
-    X(int, copy_finite, (size_t n, const float *in, float *out))                                                         \
-    X(void, fill, (size_t n, float *out, float value))                                                                   \
-    /* out = a * b elementwise; out may be a */                                                                          \
-    X(void, multiply, (size_t n, const float *a, const float *b, float *out))                                            \
-    /* y = f(z); y may be z */                                                                                           \
-    X(void, activation_forward, (size_t n, const float *z, float *y, gp_activation f, float slope))                      \
-    /* dz = dy * f'(z), given y = f(z) and, for gelu only, z; dz may be dy */                                            \
-    X(void, activation_backward,                                                                                         \
-      (size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f, float slope))              \
-    /* out[i] = 0 or 1/(1-rate) by uniform element first+i of the stream */                                              \
-    X(void, dropout_multipliers, (size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate))     \
-    /* y[o][P] = softmax over o, lane by lane; y may be z */                                                             \
-    X(void, softmax_forward, (size_t o, size_t lanes, const float *z, float *y))                                         \
-    /* dz = y * (dy - sum_o y dy), lane by lane; dz may be dy */                                                         \
-    X(void, softmax_backward, (size_t o, size_t lanes, const float *y, const float *dy, float *dz))                      \
+     * Rows of b must be readable up to n rounded up to 16. Every c is one chain of multiply-adds over k.   */    \
+    X(void, gemm,                                                                                                           \
+      (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,              \
+       float *c, size_t c_row, int accumulate))                                                                             \
+    /* c[r][P] = sum over k in start[r]..start[r+1] of values[k] b[index[k]][P], or += */                                   \
+    X(void, sparse_product,                                                                                                 \
+      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,        \
+       float *c, int accumulate))                                                                                           \
+    /* out[k] = sum over lanes of dy[r][p] x[index[k]][p] for k in start[r]..start[r+1], or += */                           \
+    X(void, sparse_dot,                                                                                                     \
+      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x,            \
+       float *out, int accumulate))                                                                                         \
+    /* out[k] = in[index[k]]; indices below 2^31 */                                                                         \
+    X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out))                                         \
+    /* out[index[k]] = in[k]; indices below 2^31 and different */                                                           \
+    X(void, scatter, (size_t n, const uint32_t *index, const float *in, float *out))                                        \
+    /* out[column][row] = in[row][column] */                                                                                \
+    X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))           \
+    /* out = in; returns 1 if all are finite */                                                                             \
+    X(int, copy_finite, (size_t n, const float *in, float *out))                                                            \
+    X(void, fill, (size_t n, float *out, float value))                                                                      \
+    /* out = a * b elementwise; out may be a */                                                                             \
+    X(void, multiply, (size_t n, const float *a, const float *b, float *out))                                               \
+    /* y = f(z); y may be z */                                                                                              \
+    X(void, activation_forward, (size_t n, const float *z, float *y, gp_activation f, float slope))                         \
+    /* dz = dy * f'(z), given y = f(z) and, for gelu only, z; dz may be dy */                                               \
+    X(void, activation_backward,                                                                                            \
+      (size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f, float slope))                 \
+    /* out[i] = 0 or 1/(1-rate) by uniform element first+i of the stream */                                                 \
+    X(void, dropout_multipliers, (size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate))        \
+    /* y[o][P] = softmax over o, lane by lane; y may be z */                                                                \
+    X(void, softmax_forward, (size_t o, size_t lanes, const float *z, float *y))                                            \
+    /* dz = y * (dy - sum_o y dy), lane by lane; dz may be dy */                                                            \
+    X(void, softmax_backward, (size_t o, size_t lanes, const float *y, const float *dy, float *dz))                         \
     /* For the first `valid` lanes: loss[p] = logsumexp(z) - z[label], dz = (softmax(z) - onehot) * factor, and        \
-     * hit[p] = z[label] is the first largest. Other lanes: dz = 0. dz may be NULL. */ \
-    X(void, cross_entropy,                                                                                               \
-      (size_t o, size_t lanes, size_t valid, const float *z, const int64_t *label, float *dz, float *loss,               \
-       uint8_t *hit, float factor))                                                                                      \
-    /* loss[p] = sum_o (z-t)^2, dz = 2 (z-t) * factor; lanes from valid on: dz = 0. dz may be NULL. */                   \
-    X(void, mean_squared_error,                                                                                          \
-      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor))      \
-    /* loss[p] = sum_o max(z,0) - z t + log(1 + exp(-|z|)), dz = (sigmoid(z) - t) * factor. dz may be NULL. */           \
-    X(void, binary_cross_entropy,                                                                                        \
-      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor))      \
-    /* sum of x, in double */                                                                                            \
-    X(double, sum, (size_t n, const float *x))                                                                           \
-    X(double, sum_abs, (size_t n, const float *x))                                                                       \
-    /* sum of x^2 in double: finite exactly when every x is */                                                           \
-    X(double, sum_squares, (size_t n, const float *x))                                                                   \
-    /* sum of (|x|/unit)^p in double, unit > 0 */                                                                        \
-    X(double, sum_powers, (size_t n, const float *x, double p, double unit))                                             \
-    /* largest |x|, NaN if any x is NaN, 0 if n is 0 */                                                                  \
-    X(float, max_abs, (size_t n, const float *x))                                                                        \
-    X(void, scale, (size_t n, float *x, float factor))                                                                   \
-    X(void, clamp, (size_t n, float *x, float limit))                                                                    \
-    /* 1 if x is 0 (also -0) wherever mask is 0 */                                                                       \
-    X(int, is_masked, (size_t n, const uint8_t *mask, const float *x))                                                   \
-    /* x = 0 where mask is 0 (also a NaN) */                                                                             \
-    X(void, mask, (size_t n, const uint8_t *mask, float *x))                                                             \
-    /* dw += l1 * sign(w) + 2 * l2 * w */                                                                                \
-    X(void, penalty, (size_t n, const float *w, float *dw, float l1, float l2))                                          \
+     * hit[p] = z[label] is the first largest. Other lanes: dz = 0. dz may be NULL. */    \
+    X(void, cross_entropy,                                                                                                  \
+      (size_t o, size_t lanes, size_t valid, const float *z, const int64_t *label, float *dz, float *loss,                  \
+       uint8_t *hit, float factor))                                                                                         \
+    /* loss[p] = sum_o (z-t)^2, dz = 2 (z-t) * factor; lanes from valid on: dz = 0. dz may be NULL. */                      \
+    X(void, mean_squared_error,                                                                                             \
+      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor))         \
+    /* loss[p] = sum_o max(z,0) - z t + log(1 + exp(-|z|)), dz = (sigmoid(z) - t) * factor. dz may be NULL. */              \
+    X(void, binary_cross_entropy,                                                                                           \
+      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor))         \
+    /* sum of x, in double */                                                                                               \
+    X(double, sum, (size_t n, const float *x))                                                                              \
+    X(double, sum_abs, (size_t n, const float *x))                                                                          \
+    /* sum of x^2 in double: finite exactly when every x is */                                                              \
+    X(double, sum_squares, (size_t n, const float *x))                                                                      \
+    /* sum of (|x|/unit)^p in double, unit > 0 */                                                                           \
+    X(double, sum_powers, (size_t n, const float *x, double p, double unit))                                                \
+    /* largest |x|, NaN if any x is NaN, 0 if n is 0 */                                                                     \
+    X(float, max_abs, (size_t n, const float *x))                                                                           \
+    X(void, scale, (size_t n, float *x, float factor))                                                                      \
+    X(void, clamp, (size_t n, float *x, float limit))                                                                       \
+    /* 1 if x is 0 (also -0) wherever mask is 0 */                                                                          \
+    X(int, is_masked, (size_t n, const uint8_t *mask, const float *x))                                                      \
+    /* x = 0 where mask is 0 (also a NaN) */                                                                                \
+    X(void, mask, (size_t n, const uint8_t *mask, float *x))                                                                \
+    /* dw += l1 * sign(w) + 2 * l2 * w */                                                                                   \
+    X(void, penalty, (size_t n, const float *w, float *dw, float l1, float l2))                                             \
     /* One step on n entries; mask may be NULL (all kept), else removed entries of all buffers become 0.               \
-     * g is read, and written only where removed. */ \
-    X(void, sgd, (size_t n, const uint8_t *mask, float *w, float *g, float *m, const gp_update *u))                      \
-    X(void, adam, (size_t n, const uint8_t *mask, float *w, float *g, float *m, float *v, const gp_update *u))           \
-    X(void, rmsprop, (size_t n, const uint8_t *mask, float *w, float *g, float *v, float *m, const gp_update *u))        \
-    /* mean += (g - mean) * weight; mean_square += (g^2 - mean_square) * weight */                                       \
+     * g is read, and written only where removed. */    \
+    X(void, sgd, (size_t n, const uint8_t *mask, float *w, float *g, float *m, const gp_update *u))                         \
+    X(void, adam, (size_t n, const uint8_t *mask, float *w, float *g, float *m, float *v, const gp_update *u))              \
+    X(void, rmsprop, (size_t n, const uint8_t *mask, float *w, float *g, float *v, float *m, const gp_update *u))           \
+    /* Where x lies around low <= high. above: a bit a number, x > high, 16 a word; n_above: how many. near: in order,    \
+     * what is neither that nor below low, so NaN, too; position: its indices; both need room for 16 more than are found,  \
+     * whose number is returned. n < 2^31 */ \
+    X(size_t, bracket,                                                                                                      \
+      (size_t n, const float *x, float low, float high, uint16_t *above, size_t *n_above, float *near,                      \
+       uint32_t *position))                                                                                                 \
+    /* a byte, 0 or 1, a bit; bits as `bracket` writes them */                                                              \
+    X(void, expand, (size_t n, const uint16_t *bits, uint8_t *out))                                                         \
+    /* mean += (g - mean) * weight; mean_square += (g^2 - mean_square) * weight */                                          \
     X(void, statistics, (size_t n, const float *g, float *mean, float *mean_square, float weight))
 
 struct gp_kernels {

@@ -10,6 +10,7 @@
 #include "cases_gemm.h"
 #include "cases_loss.h"
 #include "cases_norms.h"
+#include "cases_select.h"
 #include "cases_sparse.h"
 #include "cases_update.h"
 

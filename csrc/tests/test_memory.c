@@ -231,6 +231,36 @@ static void test_growth(const gp_kernels *kernels)
     stage_close(&s);
 }
 
+/* Nothing is written, nothing is kept. */
+static void test_selection(void)
+{
+    enum { N = 20000 };
+    const long start = live;
+    gp_pool *pool = NULL;
+    noise source = {5};
+    float *scores = allocated(N * sizeof *scores);
+    uint8_t keep[N] = {0};
+    size_t kept = 0;
+    long failures = 0;
+    noise_floats(&source, N, scores, 1.0);
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    for (gp_status status = GP_NO_MEMORY; status != GP_OK && failures < 100;) {
+        const long before = live;
+        until_failure = failures;
+        status = gp_topk_mask(pool, gp_kernels_get(NULL), N, scores, keep, N / 2, 2);
+        until_failure = NEVER;
+        CHECK_INT_EQUAL(live, before);
+        if (status == GP_OK) break;
+        CHECK(++failures && status == GP_NO_MEMORY && memchr(keep, 1, N) == NULL);
+    }
+    for (size_t i = 0; i < N; i++) kept += keep[i];
+    CHECK(failures >= 1 && failures < 100);
+    CHECK_INT_EQUAL(kept, N / 2);
+    gp_pool_destroy(pool);
+    free(scores);
+    CHECK_INT_EQUAL(live, start);
+}
+
 /* ---- making and unmaking ---------------------------------------------------------------------------------------------- */
 
 static void test_create(void)
@@ -304,6 +334,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_calls);
     test_lists();
     OVER_INSTRUCTION_SETS(test_growth);
+    test_selection();
     test_create();
     test_too_large();
     test_few_threads();
