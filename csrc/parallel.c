@@ -21,7 +21,7 @@
 #include <unistd.h>
 
 /* Short, so that who waits for a thread that was put to sleep soon lets others run. Chosen by trial on a busy machine. */
-enum { SPINS_IN_BARRIER = 400, SPINS_WHEN_IDLE = 4000, TEAM_BITS = 16 };
+enum { SPINS_IN_BARRIER = 2000, SPINS_WHEN_IDLE = 4000, TEAM_BITS = 16 };
 #define TEAM_MASK ((1u << TEAM_BITS) - 1u)
 
 /* Members count themselves in, and a barrier is passed when all have come: one cache line a barrier, no reset. */
@@ -244,39 +244,47 @@ size_t gp_cpu_count(void)
     return (size_t)online < GP_MAX_THREADS ? (size_t)online : GP_MAX_THREADS;
 }
 
-/* The first calls take turns; then the faster way is used and the other one is tried now and then, for two calls, each
- * time after twice as long unless it has become the faster. */
-enum { FIRST_CALLS = 6, FIRST_GAP = 128, LAST_GAP = 1 << 16 };
+/* The first calls take turns; then the faster way is used, and the other one tried now and then for two calls: the first
+ * may have to wake the workers. */
+enum { FIRST_CALLS = 6, LEAST_GAP = 128, MOST_GAP = 1 << 16, LOSS_SHARE = 16, OUTLIER = 4 };
+static const double RECENT = 0.1;
 
-size_t gp_habit_choose(gp_habit *habit, size_t threads)
+size_t gp_habit_choose(const gp_habit *habit, size_t threads)
 {
-    if (threads <= 1) return 1;
     unsigned call = habit->calls;
-    if (call < FIRST_CALLS) return call % 2 == 0 ? threads : 1;
-    int together = habit->seconds[1] <= habit->seconds[0];
-    if (call == habit->next || call == habit->next + 1) together = !together;
-    return together ? threads : 1;
+    int together = habit->together;
+    if (call < FIRST_CALLS) together = call % 2 == 0;
+    else if (call == habit->trial || call == habit->trial + 1) together = !together;
+    return together && threads > 1 ? threads : 1;
+}
+
+/* The way that lost so much time is tried again when that is one part in LOSS_SHARE of what has passed. */
+static unsigned gap_after(double lost, double seconds)
+{
+    double gap = LOSS_SHARE * lost / seconds;
+    return gap < LEAST_GAP ? LEAST_GAP : gap < MOST_GAP ? (unsigned)gap : MOST_GAP;
 }
 
 void gp_habit_learn(gp_habit *habit, size_t used, double seconds)
 {
     unsigned call = habit->calls++;
-    int way = used > 1;
-    double *known = &habit->seconds[way];
+    double *known = &habit->seconds[used > 1], other = habit->seconds[used <= 1];
     if (call < FIRST_CALLS) {
         if (call < 2 || seconds < *known) *known = seconds;
-        habit->gap = FIRST_GAP;
-        habit->next = FIRST_CALLS + FIRST_GAP;
-    } else if (call == habit->next) {
-        *known = seconds; /* forget how it was when it was last tried */
-    } else if (call == habit->next + 1) {
+        habit->trial = FIRST_CALLS + LEAST_GAP;
+    } else if (call == habit->trial) {
+        *known = habit->cost = seconds; /* forget how it was when it was last tried */
+        return;
+    } else if (call == habit->trial + 1) {
+        habit->trial = call + gap_after(habit->cost + seconds - 2 * other, other);
         if (seconds < *known) *known = seconds;
-        if (*known < habit->seconds[!way]) habit->gap = FIRST_GAP;
-        else if (habit->gap < LAST_GAP) habit->gap *= 2;
-        habit->next = call + habit->gap;
     } else {
-        *known += 0.1 * (seconds - *known);
+        /* what holds one thread up for long would have held a team up as well */
+        if (used == 1 && seconds > OUTLIER * *known) seconds = OUTLIER * *known;
+        *known += RECENT * (seconds - *known);
+        if (*known > other) habit->trial = call + gap_after((*known - other) / RECENT, other);
     }
+    habit->together = habit->seconds[1] <= habit->seconds[0];
 }
 
 double gp_seconds(void)
