@@ -281,16 +281,16 @@ static void test_habits(void)
         {{3e-5, 2.4e-4, 8e-3, {150, 150}}, 0},  /* one thread is held up as well */
         {{3e-5, 1.8e-5, 1e-4, {20, 20}}, 1},
     };
-    enum { CALLS = 400000 };
+    const size_t calls = is_quick() ? 200000 : 400000;
     for (size_t i = 0; i < sizeof worlds / sizeof worlds[0]; i++) {
         gp_habit habit = {0};
         const world *w = &worlds[i].w;
         size_t together;
-        double mean = live(&habit, w, CALLS, &together) / CALLS, ways[2] = {w->alone, w->together};
+        double mean = live(&habit, w, calls, &together) / (double)calls, ways[2] = {w->alone, w->together};
         for (size_t k = 0; k < 2; k++)
             if (w->calls[k]) ways[k] += w->held_up / (double)w->calls[k];
-        CHECK(together > 0 && together < CALLS);
-        CHECK(worlds[i].together ? together > CALLS * 0.95 : together < CALLS * 0.05);
+        CHECK(together > 0 && together < calls);
+        CHECK(worlds[i].together ? together > calls / 20 * 19 : together < calls / 20);
         CHECK(mean < 1.08 * ways[worlds[i].together]);
     }
 }
