@@ -20,7 +20,8 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Short, so that who waits for a thread that was put to sleep soon lets others run. Chosen by trial on a busy machine. */
+/* Short, so that who waits for a thread that was put to sleep soon lets others run; shorter gives the CPU away too often.
+ * Chosen by trial on a busy machine. */
 enum { SPINS_IN_BARRIER = 2000, SPINS_WHEN_IDLE = 4000, TEAM_BITS = 16 };
 #define TEAM_MASK ((1u << TEAM_BITS) - 1u)
 
