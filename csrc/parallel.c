@@ -4,6 +4,9 @@
  * for a moment. A region is published as one atomic word, (generation << 16) | team size, so that a worker that was
  * not asked can never mistake a later region for an earlier one. Barriers yield when they wait long, which keeps two
  * processes on the same cores from starving each other.
+ *
+ * No thread is pinned. When others keep every CPU busy, the system leaves two threads of a team on one CPU for seconds,
+ * so a worker that finds itself on the caller's CPU moves to another one, and may be moved anywhere from there.
  */
 #define _GNU_SOURCE
 #include "parallel.h"
@@ -13,16 +16,18 @@
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
 
-/* Short, so that who waits for a thread that was put to sleep soon lets others run. Chosen by trial on a busy machine. */
-enum { SPINS_IN_BARRIER = 400, SPINS_WHEN_IDLE = 4000, TEAM_BITS = 16 };
+/* Short, so that who waits for a thread that was put to sleep soon lets others run; shorter gives the CPU away too often.
+ * Chosen by trial on a busy machine. */
+enum { SPINS_IN_BARRIER = 2000, SPINS_WHEN_IDLE = 4000, TEAM_BITS = 16 };
 #define TEAM_MASK ((1u << TEAM_BITS) - 1u)
 
+/* Members count themselves in, and a barrier is passed when all have come: one cache line a barrier, no reset. */
 struct gp_barrier {
-    _Alignas(64) atomic_size_t arrived;
-    _Alignas(64) atomic_uint phase;
+    _Alignas(64) atomic_size_t arrived; /* in this region, at all of its barriers */
 };
 
 typedef struct worker {
@@ -34,15 +39,16 @@ typedef struct worker {
 struct gp_pool {
     gp_barrier barrier;
     _Alignas(64) atomic_uint_fast64_t region; /* (generation << TEAM_BITS) | team size; team size 0: stop */
-    _Alignas(64) atomic_size_t finished;
-    gp_task *task;
+    gp_task *task;                            /* in the line of the region: workers fetch all of it at once */
     void *context;
-    pthread_mutex_t entry; /* held by the thread inside a region */
+    int cpu;                            /* the caller's as the region began, -1: of no interest */
+    _Alignas(64) pthread_mutex_t entry; /* held by the thread inside a region */
     pthread_mutex_t sleep;
     pthread_cond_t wake;
     size_t sleeping;  /* guarded by sleep */
     size_t started;   /* workers running, guarded by entry */
     atomic_int owner; /* pid; threads do not survive fork: a child sees another's and starts anew, -pid meanwhile */
+    int steps_aside;  /* do workers leave the caller's CPU? */
     worker workers[GP_MAX_THREADS];
 };
 
@@ -59,13 +65,9 @@ void gp_team_wait(const gp_team *team)
 {
     if (team->size == 1) return;
     gp_barrier *barrier = team->barrier;
-    unsigned phase = atomic_load_explicit(&barrier->phase, memory_order_acquire);
-    if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) + 1 == team->size) {
-        atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->phase, phase + 1, memory_order_release);
-        return;
-    }
-    for (int spins = 0; atomic_load_explicit(&barrier->phase, memory_order_acquire) == phase; spins++) {
+    size_t before = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel);
+    size_t all = (before / team->size + 1) * team->size;
+    for (int spins = 0; atomic_load_explicit(&barrier->arrived, memory_order_acquire) < all; spins++) {
         if (spins < SPINS_IN_BARRIER) relax();
         else sched_yield();
     }
@@ -98,6 +100,30 @@ static void publish(gp_pool *pool, size_t team_size)
     pthread_mutex_unlock(&pool->sleep);
 }
 
+static int current_cpu(void)
+{
+#if defined(__linux__)
+    return sched_getcpu();
+#else
+    return -1;
+#endif
+}
+
+/* Moves this thread away from that CPU, if there is one for each member; where it may run stays as it was. */
+static void step_aside(int cpu, size_t team_size)
+{
+#if defined(__linux__)
+    cpu_set_t own, other;
+    if (cpu < 0 || cpu != sched_getcpu()) return;
+    if (sched_getaffinity(0, sizeof own, &own) || (size_t)CPU_COUNT(&own) < team_size) return;
+    other = own;
+    CPU_CLR((size_t)cpu, &other);
+    if (sched_setaffinity(0, sizeof other, &other) == 0) sched_setaffinity(0, sizeof own, &own);
+#else
+    (void)cpu, (void)team_size;
+#endif
+}
+
 static void *work(void *argument)
 {
     worker *self = argument;
@@ -109,17 +135,17 @@ static void *work(void *argument)
         if (team_size == 0) return NULL;
         if (self->rank >= team_size) continue;
         gp_team team = {self->rank, team_size, &pool->barrier};
+        step_aside(pool->cpu, team_size);
         pool->task(pool->context, &team);
-        atomic_fetch_add_explicit(&pool->finished, 1, memory_order_release);
+        /* the caller waits for it in gp_pool_run */
+        atomic_fetch_add_explicit(&pool->barrier.arrived, 1, memory_order_release);
     }
 }
 
 static gp_status pool_reset(gp_pool *pool)
 {
     atomic_init(&pool->barrier.arrived, 0);
-    atomic_init(&pool->barrier.phase, 0);
     atomic_init(&pool->region, 0);
-    atomic_init(&pool->finished, 0);
     pool->sleeping = pool->started = 0;
     if (pthread_mutex_init(&pool->entry, NULL) || pthread_mutex_init(&pool->sleep, NULL) ||
         pthread_cond_init(&pool->wake, NULL))
@@ -142,6 +168,8 @@ gp_status gp_pool_create(gp_pool **pool)
     *pool = NULL;
     gp_pool *made = aligned_alloc(64, (sizeof(gp_pool) + 63) / 64 * 64);
     if (!made) return GP_NO_MEMORY;
+    const char *pin = getenv("GRADPRUNE_PIN");
+    made->steps_aside = !pin || strcmp(pin, "0") != 0;
     gp_status status = pool_reset(made);
     if (status != GP_OK) free(made);
     else *pool = made;
@@ -194,13 +222,11 @@ void gp_pool_run(gp_pool *pool, size_t threads, gp_task *task, void *context)
     } else {
         pool->task = task;
         pool->context = context;
-        atomic_store_explicit(&pool->finished, 0, memory_order_relaxed);
+        pool->cpu = pool->steps_aside ? current_cpu() : -1;
+        atomic_store_explicit(&pool->barrier.arrived, 0, memory_order_relaxed);
         publish(pool, team.size);
         task(context, &team);
-        for (int spins = 0; atomic_load_explicit(&pool->finished, memory_order_acquire) + 1 < team.size; spins++) {
-            if (spins < SPINS_IN_BARRIER) relax();
-            else sched_yield();
-        }
+        gp_team_wait(&team); /* each worker has counted itself in as it ended */
     }
     pthread_mutex_unlock(&pool->entry);
 }
@@ -219,39 +245,47 @@ size_t gp_cpu_count(void)
     return (size_t)online < GP_MAX_THREADS ? (size_t)online : GP_MAX_THREADS;
 }
 
-/* The first calls take turns; then the faster way is used and the other one is tried now and then, for two calls, each
- * time after twice as long unless it has become the faster. */
-enum { FIRST_CALLS = 6, FIRST_GAP = 128, LAST_GAP = 1 << 16 };
+/* The first calls take turns; then the faster way is used, and the other one tried now and then for two calls: the first
+ * may have to wake the workers. */
+enum { FIRST_CALLS = 6, LEAST_GAP = 128, MOST_GAP = 1 << 16, LOSS_SHARE = 16, OUTLIER = 4 };
+static const double RECENT = 0.1;
 
-size_t gp_habit_choose(gp_habit *habit, size_t threads)
+size_t gp_habit_choose(const gp_habit *habit, size_t threads)
 {
-    if (threads <= 1) return 1;
     unsigned call = habit->calls;
-    if (call < FIRST_CALLS) return call % 2 == 0 ? threads : 1;
-    int together = habit->seconds[1] <= habit->seconds[0];
-    if (call == habit->next || call == habit->next + 1) together = !together;
-    return together ? threads : 1;
+    int together = habit->together;
+    if (call < FIRST_CALLS) together = call % 2 == 0;
+    else if (call == habit->trial || call == habit->trial + 1) together = !together;
+    return together && threads > 1 ? threads : 1;
+}
+
+/* The way that lost so much time is tried again when that is one part in LOSS_SHARE of what has passed. */
+static unsigned gap_after(double lost, double seconds)
+{
+    double gap = LOSS_SHARE * lost / seconds;
+    return gap < LEAST_GAP ? LEAST_GAP : gap < MOST_GAP ? (unsigned)gap : MOST_GAP;
 }
 
 void gp_habit_learn(gp_habit *habit, size_t used, double seconds)
 {
     unsigned call = habit->calls++;
-    int way = used > 1;
-    double *known = &habit->seconds[way];
+    double *known = &habit->seconds[used > 1], other = habit->seconds[used <= 1];
     if (call < FIRST_CALLS) {
         if (call < 2 || seconds < *known) *known = seconds;
-        habit->gap = FIRST_GAP;
-        habit->next = FIRST_CALLS + FIRST_GAP;
-    } else if (call == habit->next) {
-        *known = seconds; /* forget how it was when it was last tried */
-    } else if (call == habit->next + 1) {
+        habit->trial = FIRST_CALLS + LEAST_GAP;
+    } else if (call == habit->trial) {
+        *known = habit->cost = seconds; /* forget how it was when it was last tried */
+        return;
+    } else if (call == habit->trial + 1) {
+        habit->trial = call + gap_after(habit->cost + seconds - 2 * other, other);
         if (seconds < *known) *known = seconds;
-        if (*known < habit->seconds[!way]) habit->gap = FIRST_GAP;
-        else if (habit->gap < LAST_GAP) habit->gap *= 2;
-        habit->next = call + habit->gap;
     } else {
-        *known += 0.1 * (seconds - *known);
+        /* what holds one thread up for long would have held a team up as well */
+        if (used == 1 && seconds > OUTLIER * *known) seconds = OUTLIER * *known;
+        *known += RECENT * (seconds - *known);
+        if (*known > other) habit->trial = call + gap_after((*known - other) / RECENT, other);
     }
+    habit->together = habit->seconds[1] <= habit->seconds[0];
 }
 
 double gp_seconds(void)

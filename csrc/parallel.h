@@ -33,13 +33,14 @@ static inline void gp_team_share(const gp_team *team, size_t items, size_t *begi
 /* Whether a team pays, learned from the calls themselves: small steps lose more by meeting than they win by sharing, and
  * on a busy machine a team waits for whoever was put to sleep. One for each kind and size of call; start from zeros. */
 typedef struct gp_habit {
-    double seconds[2]; /* recent time of a call: alone, together */
-    unsigned calls;
-    unsigned next, gap; /* the call at which the slower way is tried again, and how long ago the last trial was */
+    double seconds[2];     /* recent time of a call: alone, together */
+    double cost;           /* of the present trial so far */
+    unsigned calls, trial; /* calls learned from; the one at which the slower way is tried again */
+    int together;
 } gp_habit;
 
 /* How many threads the next call should use, 1 or `threads`. Results never depend on it. */
-size_t gp_habit_choose(gp_habit *habit, size_t threads);
+size_t gp_habit_choose(const gp_habit *habit, size_t threads);
 /* What a call with so many threads took. */
 void gp_habit_learn(gp_habit *habit, size_t used, double seconds);
 /* A monotonic clock. */

@@ -31,7 +31,8 @@ def show_config() -> None:
     """Print version, instruction sets (the one in use and those available) and threads.
 
     ``GRADPRUNE_ISA`` chooses the instruction set before the import, ``OMP_NUM_THREADS`` the
-    threads.
+    threads. A worker that meets the caller on one CPU moves to another CPU of the process;
+    ``GRADPRUNE_PIN=0`` before the import leaves that to the system.
     """
     print(f"gradprune {_core.version}")  # noqa: T201 - what it is for, as numpy.show_config
     print(f"  instruction set: {_core.isa()} (available: {', '.join(_core.isas())})")  # noqa: T201

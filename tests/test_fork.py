@@ -21,7 +21,9 @@ PLACES = [str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)]
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The script's outcome; it fails the test after a minute."""
     inherited = {
-        k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "GRADPRUNE_ISA")
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("OMP_NUM_THREADS", "GRADPRUNE_ISA", "GRADPRUNE_PIN")
     }
     return subprocess.run(
         [sys.executable, "-c", script],
@@ -155,6 +157,42 @@ if __name__ == "__main__":
     assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
 
 
+@pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
+def test_joblib(backend: str) -> None:
+    """A grid search: processes with threads of their own, or threads that share the pool."""
+    pytest.importorskip("joblib")
+    script = f"""
+import joblib
+results = joblib.Parallel(2, backend={backend!r})(joblib.delayed(train)(4) for _ in range(4))
+assert results == [expected] * 4
+assert train() == expected
+print("done")
+"""
+    assert output(TRAIN + script) == "done"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
+@pytest.mark.parametrize("call", ["train(1_000_000)", "model.fit(x, y, epochs=10**6, verbose=0)"])
+def test_ctrl_c_ends_training_with_threads(call: str) -> None:
+    """The key is pressed in another process; each thread that runs C code blocks signals."""
+    script = f"""
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+model = gp.Model([gp.Dense(200), gp.Dense(10)], 200)
+gp.SGD(model, lr=0.01)
+x, y = np.ones((512, 200), np.float32), np.zeros(512, np.int64)
+press = multiprocessing.get_context("spawn").Process(target=os.kill, args=(os.getpid(), 2))
+press.start()
+try:
+    {call}
+except KeyboardInterrupt:
+    print("interrupted")
+press.join()
+print(train() == expected)
+"""
+    assert output(TRAIN + script).split() == ["interrupted", "True"]
+
+
 def test_the_end_of_a_process_with_threads_is_quiet() -> None:
     result = run(TRAIN + "sys.exit(3)")
     assert (result.returncode, result.stdout, result.stderr) == (3, "", "")
@@ -174,6 +212,8 @@ THREADS = "import gradprune as gp; print(gp.get_num_threads())"
         ("1,4", 1),
         ("9999", CPUS),
         ("0", CPUS),
+        ("-3", CPUS),
+        ("99999999999999999999", CPUS),
         ("many", CPUS),
         ("", CPUS),
     ],
@@ -184,6 +224,49 @@ def test_omp_num_threads(value: str, expected: int) -> None:
 
 def test_all_cpus_without_it() -> None:
     assert output(THREADS) == str(min(CPUS, 256))
+
+
+needs_affinity = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="no affinity on this system"
+)
+
+AFFINITIES = """
+from pathlib import Path
+def allowed():
+    tasks = Path("/proc/self/task").glob("*")
+    return {frozenset(os.sched_getaffinity(int(task.name))) for task in tasks}
+"""
+
+
+@needs_affinity
+def test_threads_stay_where_the_process_may_run() -> None:
+    """As under taskset: one CPU means one thread, and more by request share it."""
+    script = """
+import os
+cpu = min(os.sched_getaffinity(0))
+everywhere = os.sched_getaffinity(0)
+os.sched_setaffinity(0, {cpu})
+import gradprune as gp
+assert gp.get_num_threads() == 1
+"""
+    check = """
+assert allowed() == {frozenset({cpu})}, allowed()
+os.sched_setaffinity(0, everywhere)
+print(train() == expected)
+"""
+    assert output(script + TRAIN + AFFINITIES + check) == "True"
+
+
+@needs_affinity
+@pytest.mark.parametrize("pin", ["", "0", "1"])
+def test_training_changes_no_affinity(pin: str) -> None:
+    script = """
+before = os.sched_getaffinity(0)
+train(200)
+assert allowed() == {frozenset(before)}, allowed()
+print(train() == expected)
+"""
+    assert output(TRAIN + AFFINITIES + script, GRADPRUNE_PIN=pin) == "True"
 
 
 @pytest.mark.parametrize("isa", _core.isas())

@@ -9,6 +9,7 @@
 #include "parallel.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -245,31 +246,65 @@ static void test_concurrent(void)
 
 typedef struct world { /* what a call takes */
     double alone, together;
+    double held_up;  /* now and then a call takes so much longer, */
+    size_t calls[2]; /* every so many calls: alone, together; 0: never */
 } world;
 
-/* How many of n calls are made by a team. */
-static size_t calls_together(gp_habit *habit, const world *w, size_t n)
+/* What n calls take; `used_together`: how many of them are made by a team. */
+static double live(gp_habit *habit, const world *w, size_t n, size_t *used_together)
 {
-    size_t together = 0;
-    for (size_t i = 0; i < n; i++) {
+    double all = 0;
+    *used_together = 0;
+    for (size_t i = 1; i <= n; i++) {
         size_t used = gp_habit_choose(habit, 2);
-        if (!CHECK(used == 1 || used == 2)) break;
-        together += used == 2;
-        gp_habit_learn(habit, used, used == 2 ? w->together : w->alone);
+        if (used != 1 && used != 2) abort();
+        double seconds = used == 2 ? w->together : w->alone;
+        if (w->calls[used - 1] && i % w->calls[used - 1] == 0) seconds += w->held_up;
+        *used_together += used == 2;
+        all += seconds;
+        gp_habit_learn(habit, used, seconds);
     }
-    return together;
+    return all;
 }
 
-/* The faster way is the usual one, from the start and after the world has changed; the other is tried now and then. */
+/* Whatever the world, the way of the least time is the usual one, and finding out costs little. */
 static void test_habits(void)
 {
-    const world good = {2e-5, 1.2e-5}, bad = {2e-5, 9e-3};
+    static const struct {
+        world w;
+        int together;
+    } worlds[] = {
+        {{2e-5, 1.2e-5, 0, {0, 0}}, 1},         {{2e-5, 2.4e-5, 0, {0, 0}}, 0},
+        {{2e-5, 9e-3, 0, {0, 0}}, 0},           /* a team waits for who was put to sleep, every time */
+        {{3e-5, 1.8e-5, 8e-3, {0, 50}}, 0},     /* or often enough, */
+        {{3e-5, 1.8e-5, 8e-3, {0, 100000}}, 1}, /* or hardly ever */
+        {{3e-5, 2.4e-4, 8e-3, {150, 150}}, 0},  /* one thread is held up as well */
+        {{3e-5, 1.8e-5, 1e-4, {20, 20}}, 1},
+    };
+    const size_t calls = is_quick() ? 200000 : 400000;
+    for (size_t i = 0; i < sizeof worlds / sizeof worlds[0]; i++) {
+        gp_habit habit = {0};
+        const world *w = &worlds[i].w;
+        size_t together;
+        double mean = live(&habit, w, calls, &together) / (double)calls, ways[2] = {w->alone, w->together};
+        for (size_t k = 0; k < 2; k++)
+            if (w->calls[k]) ways[k] += w->held_up / (double)w->calls[k];
+        CHECK(together > 0 && together < calls);
+        CHECK(worlds[i].together ? together > calls / 20 * 19 : together < calls / 20);
+        CHECK(mean < 1.08 * ways[worlds[i].together]);
+    }
+}
+
+/* The world changes: it is found out within a second. */
+static void test_habits_change(void)
+{
+    const world good = {2e-5, 1.2e-5, 0, {0, 0}}, bad = {2e-5, 9e-3, 0, {0, 0}};
     for (int first = 0; first < 2; first++) {
         gp_habit habit = {0};
-        size_t together = calls_together(&habit, first ? &good : &bad, 5000);
-        CHECK(first ? together > 4900 && together < 5000 : together > 0 && together < 100);
-        calls_together(&habit, first ? &bad : &good, 20000); /* takes a while to find out */
-        together = calls_together(&habit, first ? &bad : &good, 5000);
+        size_t together;
+        live(&habit, first ? &good : &bad, 200000, &together);
+        live(&habit, first ? &bad : &good, 50000, &together); /* 50000 calls alone are a second */
+        live(&habit, first ? &bad : &good, 5000, &together);
         CHECK(first ? together < 100 : together > 4900);
     }
 }
@@ -425,10 +460,71 @@ static void test_signals(void)
     gp_pool_destroy(pool);
 }
 
+/* ---- where the threads are ------------------------------------------------------------------------------------------- */
+
+#if defined(__linux__)
+typedef struct place {
+    int cpu[2], meet; /* meet: in this region the worker goes to the caller's CPU, and is free to leave it */
+    cpu_set_t allowed[2];
+} place;
+
+static void look_around(void *context, const gp_team *team)
+{
+    place *p = context;
+    p->cpu[team->rank] = sched_getcpu();
+    pthread_getaffinity_np(pthread_self(), sizeof(cpu_set_t), &p->allowed[team->rank]);
+    gp_team_wait(team);
+    if (team->rank == 1 && p->meet) {
+        cpu_set_t one;
+        CPU_ZERO(&one);
+        CPU_SET((size_t)p->cpu[0], &one);
+        pthread_setaffinity_np(pthread_self(), sizeof one, &one);
+        pthread_setaffinity_np(pthread_self(), sizeof one, &p->allowed[1]);
+    }
+}
+
+/* A worker leaves the caller's CPU, and nobody's affinity changes. On one CPU they get along. */
+static void test_places(void)
+{
+    enum { TIMES = 20 };
+    int apart = 0, unchanged = 1;
+    cpu_set_t all, one;
+    if (!CHECK(pthread_getaffinity_np(pthread_self(), sizeof all, &all) == 0)) return;
+    gp_pool *pool = pool_new();
+    for (int i = 0; i < TIMES; i++) {
+        place p = {.meet = 1};
+        gp_pool_run(pool, 2, look_around, &p);
+        p.meet = 0;
+        gp_pool_run(pool, 2, look_around, &p);
+        apart += p.cpu[0] != p.cpu[1];
+        unchanged &= CPU_EQUAL(&all, &p.allowed[0]) && CPU_EQUAL(&all, &p.allowed[1]);
+    }
+    CHECK(unchanged);
+    if (CPU_COUNT(&all) > 1) CHECK(apart > TIMES / 2); /* the system may move them together again */
+    gp_pool_destroy(pool);
+
+    CPU_ZERO(&one);
+    for (size_t i = 0; i < CPU_SETSIZE && CPU_COUNT(&one) == 0; i++)
+        if (CPU_ISSET(i, &all)) CPU_SET(i, &one);
+    pool = pool_new();
+    CHECK_INT_EQUAL(pthread_setaffinity_np(pthread_self(), sizeof one, &one), 0);
+    for (int i = 0; i < TIMES; i++) {
+        place p = {.meet = i % 2};
+        gp_pool_run(pool, 2, look_around, &p);
+        CHECK(p.cpu[0] == p.cpu[1] && CPU_EQUAL(&one, &p.allowed[1]));
+    }
+    CHECK_INT_EQUAL(pthread_setaffinity_np(pthread_self(), sizeof all, &all), 0);
+    gp_pool_destroy(pool);
+}
+#else
+static void test_places(void) {}
+#endif
+
 static void test_cpu_count(void) { CHECK(gp_cpu_count() >= 1 && gp_cpu_count() <= GP_MAX_THREADS); }
 
 int main(void)
 {
+    unsetenv("GRADPRUNE_PIN"); /* for test_places */
     test_shares();
     test_team_sizes();
     test_many_regions();
@@ -438,12 +534,14 @@ int main(void)
     test_nested();
     test_concurrent();
     test_habits();
+    test_habits_change();
     test_habits_of_one();
     test_fork();
     test_fork_inside();
     test_fork_and_race();
     test_destroy();
     test_signals();
+    test_places();
     test_cpu_count();
     return check_summary();
 }
