@@ -17,8 +17,8 @@
  * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs, scalars.
  *
  * Sparse execution
- *   A weight matrix of which the mask keeps few entries gets lists of the live ones (gp_live), made when the mask
- *   changes. Forward, dx, dW, norms and the optimizer then touch live weights only, and moments are kept packed, live
+ *   A weight matrix of which the mask keeps few entries, few enough by a table of costs measured on the CPU
+ *   (gp_costs), gets lists of the live ones (gp_live), made when the mask changes. Forward, dx, dW, norms and the optimizer then touch live weights only, and moments are kept packed, live
  *   entries side by side. Parameters and gradients stay whole: values are read from the parameters in every call.
  *
  * Threads and bits
@@ -124,9 +124,20 @@ typedef struct gp_arena {
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
 
-/* Lists of the live entries of every prunable segment of which the mask keeps at most the share `most`; *live is NULL
+/* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16, 32, 48 and 64. */
+enum { GP_COSTS = GP_LANES / GP_ALIGN_FLOATS };
+typedef struct gp_costs {
+    double most[GP_COSTS]; /* in [0, 1] */
+} gp_costs;
+gp_costs gp_costs_default(void);
+int gp_costs_are_valid(const gp_costs *costs);
+/* Measures on this CPU, in about 30 ms. Two measurements differ, and so do the bits of a network whose share kept lies
+ * between them: keep the result. */
+gp_status gp_costs_measure(const gp_kernels *kernels, gp_pool *pool, gp_costs *costs);
+
+/* Lists of the live entries of every prunable segment for which they are faster at some number of lanes; *live is NULL
  * if that is none. They hold room for one call's numbers, so calls on one arena must not overlap. */
-gp_status gp_live_create(const gp_arena *arena, double most, gp_live **live);
+gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live **live);
 void gp_live_destroy(gp_live *live);
 /* gp_net_train leaves the gradients of listed segments beside the arena; this brings arena->grads up to date, removed
  * entries 0. Whoever reads or writes arena->grads after gp_net_train calls it first. */
@@ -295,8 +306,8 @@ gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *ba
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);
 /* Where the input or target was bad, after GP_BAD_INPUT, GP_BAD_TARGET or GP_BAD_LABEL: the row of x or y. */
 void gp_net_input_fault(const gp_net *net, gp_fault *fault);
-/* Whether this layer runs on its live weights alone, as few as the mask leaves. */
-int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer);
+/* Whether this layer runs on lists of its live weights in a call on so many samples. */
+int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, size_t samples);
 /* Bytes of workspace held. */
 size_t gp_net_bytes(const gp_net *net);
 

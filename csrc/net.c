@@ -102,14 +102,23 @@ static gp_status reserve(gp_net *net, size_t samples)
     return GP_OK;
 }
 
-/* Finds the lists of this call's layers, and how much work a sample is. */
-static void look_up(gp_net *net, const gp_arena *arena)
+/* The lists that a layer runs on in chunks of so many lanes, NULL if it runs on all its weights. */
+static gp_lists *lists_of(const gp_layer_spec *spec, const gp_arena *arena, size_t lanes)
 {
+    gp_lists *lists = spec->type == GP_LAYER_DENSE ? gp_live_at(arena, spec->weight) : NULL;
+    return lists && gp_live_pays(arena->live, lists, lanes) ? lists : NULL;
+}
+
+/* Chooses how this call's layers run, and counts how much work a sample is. */
+static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
+{
+    size_t lanes, chunks;
+    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
         if (layer->spec.type != GP_LAYER_DENSE) continue;
-        layer->live = gp_live_at(arena, layer->spec.weight);
+        layer->live = lists_of(&layer->spec, arena, lanes);
         net->macs += layer->live ? (double)layer->live->count : (double)layer->spec.in * (double)layer->spec.out;
     }
 }
@@ -330,11 +339,12 @@ static void publish(const region *shared, const gp_team *team)
 {
     for (size_t i = 0; i < shared->net->n_layers; i++) {
         const gp_layer *layer = &shared->net->layers[i];
-        if (!layer->live) continue;
-        if (team->rank == 0) layer->live->unpublished = shared->step != NULL;
-        if (shared->step) continue;
+        if (layer->spec.type != GP_LAYER_DENSE) continue;
+        gp_lists *lists = gp_live_at(shared->arena, layer->spec.weight);
+        if (lists && team->rank == 0) lists->unpublished = layer->live && shared->step;
+        if (!layer->live || shared->step) continue;
         size_t begin, end;
-        gp_lists_share(team, layer->live->rows, layer->live->row_start, &begin, &end);
+        gp_lists_share(team, lists->rows, lists->row_start, &begin, &end);
         gp_lists_expand(layer->live, begin, end, layer->live->gradient, shared->arena->grads + layer->spec.weight);
     }
 }
@@ -456,7 +466,7 @@ static gp_status enter(region *shared, double passes, size_t threads)
         return GP_BAD_ARGUMENT;
     gp_status status = reserve(net, batch->size);
     if (status != GP_OK) return status;
-    look_up(net, shared->arena);
+    look_up(net, shared->arena, batch->size);
     for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
         shared->step->gathered[i] = is_listed_layer(net, shared->arena->segments[i].offset);
     shared->n_live = layers_before_loss(net, batch);
@@ -526,8 +536,10 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
     return enter(&shared, 1.0, threads);
 }
 
-int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer)
+int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, size_t samples)
 {
-    return layer < net->n_layers && net->layers[layer].spec.type == GP_LAYER_DENSE &&
-           gp_live_at(arena, net->layers[layer].spec.weight) != NULL;
+    size_t lanes, chunks;
+    if (layer >= net->n_layers || samples == 0) return 0;
+    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
+    return lists_of(&net->layers[layer].spec, arena, lanes) != NULL;
 }

@@ -13,6 +13,17 @@ static size_t count_kept(size_t n, const uint8_t *mask)
     return kept;
 }
 
+static int are_alike(const gp_lists *lists, size_t row)
+{
+    const uint32_t *start = lists->row_start + row;
+    const size_t count = start[1] - start[0];
+    for (size_t r = 1; r < 4; r++)
+        if (start[r + 1] - start[r] != count ||
+            memcmp(lists->column + start[r], lists->column + start[0], count * sizeof(uint32_t)) != 0)
+            return 0;
+    return count > 0;
+}
+
 gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_lists **lists)
 {
     *lists = NULL;
@@ -21,7 +32,7 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
 
     /* one piece of memory: header, then floats, then integers, all of four bytes; one more for the loop below, which
      * writes before it knows whether the entry counts */
-    size_t words = rows + 1 + columns + 1 + 7 * count + 1;
+    size_t words = rows + 1 + columns + 1 + 7 * count + 1 + rows / 4 + 1;
     gp_lists *made = malloc(sizeof *made + words * sizeof(uint32_t));
     if (!made) return GP_NO_MEMORY;
     *made = (gp_lists){.rows = rows, .columns = columns, .count = count};
@@ -34,6 +45,7 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
     made->place = made->row + count;
     made->flat = made->place + count;
     made->column = made->flat + count;
+    made->alike = (uint8_t *)(void *)(made->column + count + 1);
 
     uint32_t next = 0;
     for (size_t r = 0; r < rows; r++) {
@@ -64,6 +76,7 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
         }
     for (size_t c = columns; c > 0; c--) made->column_start[c] = made->column_start[c - 1];
     made->column_start[0] = 0;
+    for (size_t four = 0; four < rows / 4; four++) made->alike[four] = (uint8_t)are_alike(made, 4 * four);
     *lists = made;
     return GP_OK;
 }
@@ -79,7 +92,7 @@ static size_t row_at(size_t rows, const uint32_t *start, size_t entry)
         if (start[middle] < entry) low = middle + 1;
         else high = middle;
     }
-    return low;
+    return low / 4 * 4; /* so that a four of rows is run in one way, whatever the size of the team */
 }
 
 void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin, size_t *end)
@@ -101,18 +114,24 @@ void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const floa
 /* ---- of an arena ---------------------------------------------------------------------------------------------------- */
 
 struct gp_live {
+    gp_costs costs;
     size_t n_segments;
     size_t *offsets;
     gp_lists **lists; /* NULL where a segment is kept whole */
 };
 
-gp_status gp_live_create(const gp_arena *arena, double most, gp_live **live)
+gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live **live)
 {
     *live = NULL;
+    if (!gp_costs_are_valid(costs)) return GP_BAD_ARGUMENT;
+    double most = 0.0;
+    for (size_t i = 0; i < GP_COSTS; i++)
+        if (costs->most[i] > most) most = costs->most[i];
     gp_status status = GP_NO_MEMORY;
     size_t listed = 0;
     gp_live *made = calloc(1, sizeof *made);
     if (!made) return GP_NO_MEMORY;
+    made->costs = *costs;
     made->n_segments = arena->n_segments;
     made->lists = calloc(arena->n_segments + 1, sizeof *made->lists);
     made->offsets = calloc(arena->n_segments + 1, sizeof *made->offsets);
@@ -155,6 +174,12 @@ gp_lists *gp_live_at(const gp_arena *arena, size_t offset)
     for (size_t i = 0; arena->live && i < arena->live->n_segments; i++)
         if (arena->live->offsets[i] == offset && arena->live->lists[i]) return arena->live->lists[i];
     return NULL;
+}
+
+int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes)
+{
+    double most = live->costs.most[(lanes + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS - 1];
+    return (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
 }
 
 void gp_live_publish(const gp_arena *arena)

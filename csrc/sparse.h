@@ -14,6 +14,7 @@ typedef struct gp_lists {
     uint32_t *column_start; /* columns + 1 */
     uint32_t *row;          /* by column, ascending */
     uint32_t *place;        /* by column: which k it is */
+    uint8_t *alike;         /* one a four of rows: they live in the same columns, so one kernel runs them together */
     /* room for one number an entry, filled anew in every call */
     float *value, *gradient; /* by row */
     float *by_column;        /* the values by column */
@@ -24,7 +25,7 @@ typedef struct gp_lists {
 gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_lists **lists);
 void gp_lists_destroy(gp_lists *lists);
 
-/* This member's rows (or columns): contiguous, with about an equal number of entries. */
+/* This member's rows (or columns): whole fours of them, contiguous, with about an equal number of entries. */
 void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin, size_t *end);
 
 /* full = 0 but full[place of entry k] = numbers[k], for the rows begin..end. */
@@ -34,5 +35,7 @@ void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const floa
 gp_lists *gp_live_segment(const gp_live *live, size_t segment);
 /* The same for the segment that starts at this offset. */
 gp_lists *gp_live_at(const gp_arena *arena, size_t offset);
+/* Whether they are faster than all weights in chunks of so many lanes. */
+int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes);
 
 #endif

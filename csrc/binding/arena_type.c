@@ -37,9 +37,6 @@ static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segmen
     return 0;
 }
 
-/* Segments with at most this share of their weights kept get lists of them. */
-#define GP_LIST_BELOW 0.3
-
 static size_t count_removed(size_t n, const uint8_t *mask)
 {
     size_t kept = 0;
@@ -78,7 +75,7 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     }
     self->arena.segments = self->segments;
     self->arena.removed = count_removed(self->arena.n_prunable, self->arena.mask);
-    gp_status status = gp_live_create(&self->arena, GP_LIST_BELOW, &self->arena.live);
+    gp_status status = gp_live_create(&self->arena, &self->state->costs, &self->arena.live);
     if (status != GP_OK || gp_lock_create(&self->lock)) {
         if (status != GP_OK) gp_raise_status(status);
         Py_DECREF(self);
@@ -158,7 +155,7 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     gp_status status;
     Py_BEGIN_ALLOW_THREADS
     next.mask = PyArray_DATA(mask);
-    status = gp_live_create(&next, GP_LIST_BELOW, &next.live);
+    status = gp_live_create(&next, &self->state->costs, &next.live);
     if (status == GP_OK) {
         gp_live_publish(arena);
         memcpy(PyArray_DATA(self->mask), next.mask, arena->n_prunable);

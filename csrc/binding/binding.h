@@ -22,6 +22,7 @@ typedef struct module_state {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t threads;
+    gp_costs costs; /* of the masks set from now on */
     PyTypeObject *arena_type, *net_type;
 } module_state;
 

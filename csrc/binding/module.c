@@ -46,6 +46,47 @@ static PyObject *core_set_num_threads(PyObject *module, PyObject *number)
     Py_RETURN_NONE;
 }
 
+static PyObject *costs_tuple(const gp_costs *costs)
+{
+    PyObject *tuple = PyTuple_New(GP_COSTS);
+    for (Py_ssize_t i = 0; tuple && i < GP_COSTS; i++) {
+        PyObject *number = PyFloat_FromDouble(costs->most[i]);
+        if (!number) Py_CLEAR(tuple);
+        else PyTuple_SET_ITEM(tuple, i, number);
+    }
+    return tuple;
+}
+
+static PyObject *core_get_costs(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    return costs_tuple(&state_of(module)->costs);
+}
+
+static PyObject *core_set_costs(PyObject *module, PyObject *args)
+{
+    gp_costs costs;
+    if (!PyArg_ParseTuple(args, "dddd", &costs.most[0], &costs.most[1], &costs.most[2], &costs.most[3])) return NULL;
+    if (!gp_costs_are_valid(&costs)) {
+        PyErr_SetString(PyExc_ValueError, "costs must be four shares in [0, 1]");
+        return NULL;
+    }
+    state_of(module)->costs = costs;
+    Py_RETURN_NONE;
+}
+
+static PyObject *core_measure_costs(PyObject *module, PyObject *unused)
+{
+    (void)unused;
+    module_state *state = state_of(module);
+    gp_costs costs;
+    gp_status status;
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_costs_measure(state->kernels, state->pool, &costs);
+    Py_END_ALLOW_THREADS
+    return status == GP_OK ? costs_tuple(&costs) : gp_raise_status(status);
+}
+
 /* (n, seed, stream) of the generators */
 static PyArrayObject *parse_random(PyObject *args, int type, unsigned long long *seed, unsigned long long *stream)
 {
@@ -193,6 +234,10 @@ static PyMethodDef core_methods[] = {
     {"isas", core_isas, METH_NOARGS, "The instruction sets this CPU can run, plainest first."},
     {"get_num_threads", core_get_num_threads, METH_NOARGS, "The most threads a call uses."},
     {"set_num_threads", core_set_num_threads, METH_O, "Set the most threads a call uses."},
+    {"get_costs", core_get_costs, METH_NOARGS,
+     "The share of weights kept up to which lists of them are used, at 16, 32, 48 and 64 lanes."},
+    {"set_costs", core_set_costs, METH_VARARGS, "set_costs(s16, s32, s48, s64), for masks set from now on."},
+    {"measure_costs", core_measure_costs, METH_NOARGS, "Measure on this CPU; the answer is not set."},
     {"uniform", core_uniform, METH_VARARGS, "uniform(n, seed, stream) -> float32 in [0, 1)"},
     {"normal", core_normal, METH_VARARGS, "normal(n, seed, stream) -> float32"},
     {"permutation", core_permutation, METH_VARARGS, "permutation(n, seed, stream) -> int64"},
@@ -229,6 +274,7 @@ static int core_exec(PyObject *module)
     module_state *state = state_of(module);
     if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state)) return -1;
     state->threads = default_threads();
+    state->costs = gp_costs_default();
     gp_status status = gp_pool_create(&state->pool);
     if (status != GP_OK) {
         gp_raise_status(status);

@@ -287,11 +287,12 @@ static PyObject *net_fault(net_object *self, PyObject *args)
 static PyObject *net_is_sparse(net_object *self, PyObject *args)
 {
     PyObject *arena_py;
-    Py_ssize_t layer;
-    if (!PyArg_ParseTuple(args, "O!n", self->state->arena_type, &arena_py, &layer)) return NULL;
+    Py_ssize_t layer, samples;
+    if (!PyArg_ParseTuple(args, "O!nn", self->state->arena_type, &arena_py, &layer, &samples)) return NULL;
     arena_object *arena = (arena_object *)arena_py;
     enter(self, arena);
-    int is_sparse = layer >= 0 && gp_net_is_sparse(self->net, &arena->arena, (size_t)layer);
+    int is_sparse =
+        layer >= 0 && samples > 0 && gp_net_is_sparse(self->net, &arena->arena, (size_t)layer, (size_t)samples);
     leave(self, arena);
     return PyBool_FromLong(is_sparse);
 }
@@ -311,7 +312,7 @@ static PyMethodDef net_methods[] = {
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS, "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
-     "is_sparse(arena, layer): whether a layer runs on its live weights alone."},
+     "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,
      "fault(arena) -> None or (phase, layer, bias, row, column) of the first non-finite number."},
     {NULL, NULL, 0, NULL}};

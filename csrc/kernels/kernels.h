@@ -36,6 +36,10 @@ typedef struct gp_update {
     X(void, sparse_product,                                                                                                 \
       (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,        \
        float *c, int accumulate))                                                                                           \
+    /* The same for rows in fours that share their indices: rows 4i to 4i+3 have as many entries, in the same places */     \
+    X(void, sparse_product_fours,                                                                                           \
+      (size_t fours, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,       \
+       float *c, int accumulate))                                                                                           \
     /* out[k] = sum over lanes of dy[r][p] x[index[k]][p] for k in start[r]..start[r+1], or += */                           \
     X(void, sparse_dot,                                                                                                     \
       (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x,            \

@@ -69,6 +69,56 @@ static void sparse_product(size_t rows, size_t lanes, const uint32_t *start, con
 #undef GP_SPARSE_ROWS
 }
 
+/* c[4 rows][C vectors] (+)= sum_k values[row][k] b[index[k]]: a vector of b is loaded once for four rows. */
+static inline __attribute__((always_inline)) void sparse_four(const size_t C, size_t count, const uint32_t *index,
+                                                              const float *const values[4], const float *b,
+                                                              size_t lanes, float *c, int accumulate)
+{
+    vfloat sum[4][4];
+#pragma GCC unroll 4
+    for (size_t u = 0; u < 4; u++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < C; j++) sum[u][j] = accumulate ? v_load(c + u * lanes + j * GP_V) : v_splat(0.0f);
+    for (size_t k = 0; k < count; k++) {
+        const float *row = b + index[k] * lanes;
+#pragma GCC unroll 4
+        for (size_t j = 0; j < C; j++) {
+            vfloat x = v_load(row + j * GP_V);
+#pragma GCC unroll 4
+            for (size_t u = 0; u < 4; u++) sum[u][j] += v_splat(values[u][k]) * x;
+        }
+    }
+#pragma GCC unroll 4
+    for (size_t u = 0; u < 4; u++)
+#pragma GCC unroll 4
+        for (size_t j = 0; j < C; j++) v_store(c + u * lanes + j * GP_V, sum[u][j]);
+}
+
+static void sparse_product_fours(size_t fours, size_t lanes, const uint32_t *start, const uint32_t *index,
+                                 const float *values, const float *b, float *c, int accumulate)
+{
+    /* sums of four rows take four times the registers of one */
+    enum { MOST = GP_V == 16 || GP_CHAINS == 4 ? 4 : 2 };
+#define GP_SPARSE_FOURS(C)                                                                                             \
+    for (size_t r = 0; r < 4 * fours; r += 4) {                                                                        \
+        const float *const rows[4] = {values + start[r], values + start[r + 1], values + start[r + 2],                 \
+                                      values + start[r + 3]};                                                          \
+        sparse_four(C, start[r + 1] - start[r], index + start[r], rows, b + p, lanes, c + r * lanes + p, accumulate);  \
+    }                                                                                                                  \
+    p += C * GP_V
+    for (size_t p = 0; p < lanes;) {
+        size_t left = (lanes - p) / GP_V;
+        if (left >= MOST) {
+            GP_SPARSE_FOURS(MOST);
+        } else if (left >= 2) {
+            GP_SPARSE_FOURS(2);
+        } else {
+            GP_SPARSE_FOURS(1);
+        }
+    }
+#undef GP_SPARSE_FOURS
+}
+
 /* Vectors a and b hold items of w partial sums each; the result holds the items of a, then of b, of w/2 each. */
 #define GP_AT(i, w, half) ((i) / ((w) / 2) * (w) + (i) % ((w) / 2) + (half))
 #define GP_AT4(i, w, half) GP_AT(i, w, half), GP_AT(i + 1, w, half), GP_AT(i + 2, w, half), GP_AT(i + 3, w, half)

@@ -8,6 +8,25 @@
  */
 #include "layers/layers.h"
 
+/* y (+)= W x for rows begin..end: fours that share their columns, and the rows between them. */
+static void product(const gp_layer *layer, const gp_pass *pass, size_t begin, size_t end, const float *x, float *y)
+{
+    const gp_lists *live = layer->live;
+    const int add = layer->spec.bias != GP_NONE;
+    const size_t P = pass->lanes, fours = live->rows / 4;
+    for (size_t o = begin, next; o < end; o = next) {
+        int alike = o / 4 < fours && live->alike[o / 4];
+        for (next = o + 4; next < end && (next / 4 < fours && live->alike[next / 4]) == alike;) next += 4;
+        next = gp_smaller(next, end);
+        if (alike)
+            pass->kernels->sparse_product_fours((next - o) / 4, P, live->row_start + o, live->column, live->value, x,
+                                                y + o * P, add);
+        else
+            pass->kernels->sparse_product(next - o, P, live->row_start + o, live->column, live->value, x, y + o * P,
+                                          add);
+    }
+}
+
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     gp_lists *live = layer->live;
@@ -19,10 +38,9 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
     const size_t first = live->row_start[begin], count = live->row_start[end] - first;
     pass->kernels->gather(count, live->flat + first, W, live->value + first);
     for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
-        float *y = layer->work + (chunk * O + begin) * P;
-        for (size_t o = begin; b && o < end; o++) pass->kernels->fill(P, y + (o - begin) * P, b[o]);
-        pass->kernels->sparse_product(end - begin, P, live->row_start + begin, live->column, live->value,
-                                      x + chunk * I * P, y, b != NULL);
+        float *y = layer->work + chunk * O * P;
+        for (size_t o = begin; b && o < end; o++) pass->kernels->fill(P, y + o * P, b[o]);
+        product(layer, pass, begin, end, x + chunk * I * P, y);
     }
     gp_team_wait(pass->team);
     return layer->work;

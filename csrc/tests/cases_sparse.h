@@ -92,6 +92,54 @@ static void test_sparse_product(const gp_kernels *kernels)
     }
 }
 
+/* Rows in fours with the same indices: the same sums as row by row, and a four's bits depend on nothing beside it. */
+static void sparse_fours_case(const gp_kernels *kernels, size_t count, size_t lanes, int accumulate, noise *source)
+{
+    enum { FOURS = 3, ROWS = 4 * FOURS };
+    sparse_input in = {.count = 0};
+    uint32_t start[ROWS + 1] = {0}, index[ROWS * SPARSE_COLUMNS];
+    buffer values = input_floats(source, ROWS * count, 1, 1.0),
+           b = input_floats(source, SPARSE_COLUMNS * lanes, 2, 1.0);
+    buffer c = inout_floats(source, ROWS * lanes, 3, 1.0), part = output_floats(ROWS * lanes, 0);
+    float *before = allocated(c.bytes);
+    memcpy(before, c.f, c.bytes);
+    memcpy(part.f, c.f, c.bytes);
+    for (size_t r = 0; r < ROWS; r++) {
+        for (size_t k = 0; k < count; k++) index[start[r] + k] = (uint32_t)((k * 3 + r / 4) % SPARSE_COLUMNS);
+        start[r + 1] = (uint32_t)(start[r] + count);
+    }
+    memcpy(in.start, start, sizeof in.start); /* for sparse_error, which looks at nine rows */
+    memcpy(in.index, index, 9 * count * sizeof *index);
+    memcpy(in.values, values.f, 9 * count * sizeof(float));
+    kernels->sparse_product_fours(FOURS, lanes, start, index, values.f, b.f, c.f, accumulate);
+    double worst = 0.0;
+    for (size_t r = 0; r < 9; r++)
+        for (size_t p = 0; p < lanes; p++) {
+            double from = accumulate ? (double)before[r * lanes + p] : 0.0;
+            double error = sparse_error(&in, r, p, lanes, b.f, from, c.f[r * lanes + p]);
+            if (!(error <= worst)) worst = error;
+        }
+    CHECK_NEAR(worst, 0.0, 6e-8);
+    for (size_t four = 0; four < FOURS; four++)
+        kernels->sparse_product_fours(1, lanes, start + 4 * four, index, values.f, b.f, part.f + 4 * four * lanes,
+                                      accumulate);
+    CHECK_BYTES_EQUAL(c.bytes, part.f, c.f);
+    free(before);
+    CLOSE(values);
+    CLOSE(b);
+    CLOSE(c);
+    CLOSE(part);
+}
+
+static void test_sparse_product_fours(const gp_kernels *kernels)
+{
+    noise source = {15};
+    for (size_t count = 0; count <= 9; count++)
+        for (size_t lanes = 16; lanes <= 64; lanes += 16)
+            for (int accumulate = 0; accumulate < 2; accumulate++)
+                sparse_fours_case(kernels, count, lanes, accumulate, &source);
+}
+
 static void sparse_dot_case(const gp_kernels *kernels, const sparse_input *in, size_t lanes, int accumulate,
                             noise *source)
 {

@@ -225,7 +225,7 @@ static inline void model_finish(model *m, uint64_t seed)
 }
 
 /* Matrices with at most this share of their weights kept get lists. */
-#define MODEL_LISTED 0.3
+static const gp_costs model_costs = {{0.3, 0.3, 0.3, 0.3}};
 
 /* Removes about `share` of the weights, from a mask made anew. */
 static inline void model_prune(model *m, double share, uint64_t seed)
@@ -243,7 +243,7 @@ static inline void model_prune(model *m, double share, uint64_t seed)
         arena->params[i] = 0.0f;
         for (size_t j = 0; j < GP_MAX_MOMENTS; j++) arena->moments[j][i] = 0.0f;
     }
-    CHECK_INT_EQUAL(gp_live_create(arena, MODEL_LISTED, &arena->live), GP_OK);
+    CHECK_INT_EQUAL(gp_live_create(arena, &model_costs, &arena->live), GP_OK);
     for (size_t j = 0; j < GP_MAX_MOMENTS; j++) gp_live_pack(arena->live, arena->moments[j]);
 }
 

@@ -198,7 +198,7 @@ static void test_lists(void)
     long failures = 0;
     for (; failures < 20; failures++) {
         until_failure = failures;
-        gp_status status = gp_live_create(&s.m.arena, 0.5, &made);
+        gp_status status = gp_live_create(&s.m.arena, &model_costs, &made);
         until_failure = NEVER;
         if (status == GP_OK) break;
         CHECK_INT_EQUAL(status, GP_NO_MEMORY);

@@ -347,9 +347,10 @@ static void test_sparsity(const gp_kernels *kernels)
         backward_agrees(s, 2);
         outputs_agree(s, 2);
         for (size_t l = 0; l < s->m.n_layers; l++)
-            if (s->m.layers[l].type != GP_LAYER_DENSE || shares[i] < 0.5) CHECK(!gp_net_is_sparse(s->net, arena, l));
-            else if (shares[i] > 0.89) CHECK(gp_net_is_sparse(s->net, arena, l));
-        CHECK(!gp_net_is_sparse(s->net, arena, s->m.n_layers));
+            if (s->m.layers[l].type != GP_LAYER_DENSE || shares[i] < 0.5)
+                CHECK(!gp_net_is_sparse(s->net, arena, l, 130));
+            else if (shares[i] > 0.89) CHECK(gp_net_is_sparse(s->net, arena, l, 130));
+        CHECK(!gp_net_is_sparse(s->net, arena, s->m.n_layers, 130));
         noise_floats(&source, arena->n, arena->params, 0.5); /* new values, same lists */
         backward_agrees(s, 2);
     }

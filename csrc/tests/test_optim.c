@@ -55,7 +55,7 @@ static parts *parts_new(pruning how, uint64_t seed)
         p->arena.removed++;
         p->arena.params[i] = 0.0f;
     }
-    if (how == LISTED) CHECK_INT_EQUAL(gp_live_create(&p->arena, 0.3, &p->arena.live), GP_OK);
+    if (how == LISTED) CHECK_INT_EQUAL(gp_live_create(&p->arena, &model_costs, &p->arena.live), GP_OK);
     return p;
 }
 

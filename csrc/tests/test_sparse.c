@@ -41,6 +41,7 @@ static void lists_case(size_t rows, size_t columns, size_t one_in, noise *source
             size_t begin, end;
             gp_lists_share(&team, rows, lists->row_start, &begin, &end);
             CHECK_INT_EQUAL(begin, covered);
+            CHECK(begin % 4 == 0 || begin == rows);
             CHECK(end >= begin);
             covered = end;
         }
@@ -48,6 +49,23 @@ static void lists_case(size_t rows, size_t columns, size_t one_in, noise *source
     }
     gp_lists_destroy(lists);
     CLOSE(mask);
+}
+
+/* Fours of rows that live in the same columns are known; one entry more or elsewhere, or none at all, and they are not. */
+static void test_alike(void)
+{
+    enum { ROWS = 22, COLUMNS = 9 };
+    uint8_t mask[ROWS * COLUMNS] = {0};
+    gp_lists *lists;
+    for (size_t r = 0; r < ROWS; r++)
+        for (size_t c = 0; c < COLUMNS; c++) mask[r * COLUMNS + c] = (c + r / 4) % 3 == 0;
+    mask[6 * COLUMNS + 3] ^= 1;                                 /* in the second four */
+    memset(mask + 8 * COLUMNS, 0, 4 * COLUMNS);                 /* the third */
+    for (size_t c = 0; c < 2; c++) mask[13 * COLUMNS + c] ^= 1; /* the fourth: as many or not, elsewhere */
+    CHECK_INT_EQUAL(gp_lists_create(ROWS, COLUMNS, mask, &lists), GP_OK);
+    static const uint8_t expected[ROWS / 4] = {1, 0, 0, 0, 1};
+    CHECK_BYTES_EQUAL(sizeof expected, lists->alike, expected);
+    gp_lists_destroy(lists);
 }
 
 static void expand_case(size_t rows, size_t columns, noise *source)
@@ -80,11 +98,18 @@ static void test_live(void)
         .n = N, .n_prunable = PRUNABLE, .grads = grads, .mask = mask, .n_segments = 5, .segments = segments};
     for (size_t i = 0; i < PRUNABLE; i++) mask[i] = i < 60 ? i % 7 == 2 : i < 100 ? i == 77 : i < 120 ? i % 2 == 1 : 0;
     for (size_t i = 0; i < PRUNABLE; i++) arena.removed += !mask[i];
-    CHECK_INT_EQUAL(gp_live_create(&arena, 0.0, &arena.live), GP_OK);
+    const gp_costs never = {{0.0}}, some = {{0.0, 0.3, 0.02, 0.1}}, wrong = {{0.5, 1.5, 0.5, 0.5}};
+    CHECK_INT_EQUAL(gp_live_create(&arena, &wrong, &arena.live), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_live_create(&arena, &never, &arena.live), GP_OK);
     CHECK(arena.live == NULL);
-    CHECK_INT_EQUAL(gp_live_create(&arena, 0.3, &arena.live), GP_OK);
+    CHECK_INT_EQUAL(gp_live_create(&arena, &some, &arena.live), GP_OK);
     for (size_t i = 0; i < 6; i++) CHECK((gp_live_segment(arena.live, i) != NULL) == (i < 2));
     CHECK(gp_live_at(&arena, 60) == gp_live_segment(arena.live, 1) && gp_live_at(&arena, 61) == NULL);
+
+    const gp_lists *few = gp_live_segment(arena.live, 1), *more = gp_live_segment(arena.live, 0); /* 1 of 40, 9 of 60 */
+    CHECK(!gp_live_pays(arena.live, few, 16) && gp_live_pays(arena.live, few, 32));
+    CHECK(!gp_live_pays(arena.live, few, 48) && gp_live_pays(arena.live, few, 64));
+    CHECK(gp_live_pays(arena.live, more, 32) && !gp_live_pays(arena.live, more, 64));
 
     noise_floats(&source, N, whole, 1.0);
     for (size_t i = 0; i < 100; i++) whole[i] = mask[i] ? whole[i] : 0.0f;
@@ -130,6 +155,7 @@ int main(void)
             for (size_t one_in = 0; one_in < 8; one_in += 1 + one_in) lists_case(rows, columns, one_in, &source);
     for (size_t rows = 1; rows < 9; rows += 2)
         for (size_t columns = 1; columns < 40; columns += 13) expand_case(rows, columns, &source);
+    test_alike();
     test_live();
     too_many();
     return check_summary();

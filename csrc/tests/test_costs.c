@@ -1,0 +1,32 @@
+/* test_costs.c - the table that says when lists win: its limits, and that a measurement gives one. */
+#include "fixture.h"
+
+static void test_limits(void)
+{
+    const gp_costs preset = gp_costs_default(), bounds = {{0.0, 1.0, 0.5, 1.0}};
+    CHECK(gp_costs_are_valid(&preset) && gp_costs_are_valid(&bounds));
+    static const double wrong[] = {-0.1, 1.1, NAN, INFINITY};
+    for (size_t i = 0; i < 4; i++)
+        for (size_t at = 0; at < GP_COSTS; at++) {
+            gp_costs costs = preset;
+            costs.most[at] = wrong[i];
+            CHECK(!gp_costs_are_valid(&costs));
+        }
+}
+
+static void test_measure(const gp_kernels *kernels)
+{
+    gp_pool *pool;
+    gp_costs costs = {{-1.0, -1.0, -1.0, -1.0}};
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    CHECK_INT_EQUAL(gp_costs_measure(kernels, pool, &costs), GP_OK);
+    CHECK(gp_costs_are_valid(&costs));
+    gp_pool_destroy(pool);
+}
+
+int main(void)
+{
+    test_limits();
+    OVER_INSTRUCTION_SETS(test_measure);
+    return check_summary();
+}
