@@ -84,6 +84,7 @@ class Network:
             core += [(str(layer.name), low) for low in layer.lower(width, offsets)]
         if not core:  # nothing but identities: the core wants a layer
             core = [(str(self.layers[0].name), CoreLayer(1, self.outputs, self.outputs))]
+        self.core_layers = core
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self.initialize()

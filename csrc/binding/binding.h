@@ -22,7 +22,7 @@ typedef struct module_state {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t threads;
-    PyTypeObject *arena_type, *net_type;
+    PyTypeObject *arena_type, *net_type, *frozen_type;
 } module_state;
 
 typedef struct arena_object {
@@ -44,7 +44,7 @@ typedef struct net_object {
     PyObject *module;
 } net_object;
 
-extern PyType_Spec gp_arena_spec, gp_net_spec;
+extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec;
 
 enum { ANY = -1 };
 
@@ -56,6 +56,8 @@ int gp_array_or_none(PyObject *object, int type, int dimension, int writable, co
 /* Sets the exception for a status and returns NULL. */
 PyObject *gp_raise_status(gp_status status);
 
+/* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns 0 or -1. */
+int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
 /* Parses (kind, limit, norm_type) and (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1,
  * beta2, eps, step), and a tuple of moments into the arena. Returns 0 or -1. */
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,

@@ -5,6 +5,7 @@
 #include "kernels/gemm.h"
 #include "kernels/loss.h"
 #include "kernels/norms.h"
+#include "kernels/rows.h"
 #include "kernels/sparse.h"
 #include "kernels/update.h"
 

@@ -62,6 +62,21 @@ static inline void v_store_part(float *p, vfloat x, size_t n)
     for (size_t i = 0; i < n; i++) p[i] = t[i];
 }
 
+/* base[index[0]], base[index[1]], ...; indices below 2^31. The vector extensions have no gather: with the two intrinsics
+ * a product over lists takes half the time of one with scalar loads. */
+static inline vfloat v_gather(const float *base, const uint32_t *index)
+{
+#if defined(GP_ISA_AVX512)
+    return (vfloat)_mm512_i32gather_ps(_mm512_loadu_si512(index), base, 4);
+#elif defined(GP_ISA_AVX2)
+    return (vfloat)_mm256_i32gather_ps(base, _mm256_loadu_si256((const __m256i *)(const void *)index), 4);
+#else
+    vfloat x;
+    for (size_t i = 0; i < GP_V; i++) x[i] = base[index[i]];
+    return x;
+#endif
+}
+
 /* condition is all ones or all zeros a lane, as comparisons give it */
 static inline vfloat v_select(vint condition, vfloat yes, vfloat no)
 {
