@@ -18,11 +18,12 @@
 
 enum {
     STACK_FLOATS = 4096, /* workspace up to this size is on the stack */
-    FEATURES = 64,       /* transposed at a time: 64 lanes of them are 16 kB */
     HABITS = 32
 };
 /* Calls estimated to take less are not shared: meeting costs about a microsecond, waking a thread tens. */
 #define WORTH_SHARING_NS 8000.0
+/* One feature of 16 samples from rows to lanes. */
+#define TO_LANES_NS 2.0
 
 struct gp_frozen {
     const gp_kernels *kernels;
@@ -30,7 +31,7 @@ struct gp_frozen {
     size_t in, out, n_layers, bytes;
     size_t few;      /* up to so many samples pass as rows */
     size_t width[2]; /* the widest of the activations that alternate between two buffers */
-    double lane_ns;  /* estimated time of 16 samples in lanes */
+    double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
     gp_packed layers[];
@@ -90,6 +91,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         return status;
     }
     double row_ns = 0.0;
+    made->lane_ns = TO_LANES_NS * (double)made->in;
     for (size_t i = 0, at = 0; i < made->n_layers; i++) {
         const gp_packed *packed = &made->layers[i];
         if (!ops_of(packed)->in_place) at = !at;
@@ -98,7 +100,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         made->lane_ns += packed->lane_ns;
         row_ns += packed->row_ns;
     }
-    made->few = GP_ALIGN_FLOATS - 1;
+    made->few = GP_ALIGN_FLOATS; /* with more, two chunks of lanes could do */
     while (made->few > 1 && (double)made->few * row_ns > made->lane_ns) made->few--;
     *frozen = made;
     return GP_OK;
@@ -182,15 +184,6 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
-/* [feature][P] from rows; lanes without a sample are zero. */
-static void to_lanes(const gp_frozen *frozen, size_t samples, size_t P, const float *x, float *lanes)
-{
-    const size_t I = frozen->in;
-    for (size_t f = 0; f < I; f += FEATURES)
-        frozen->kernels->transpose(samples, gp_smaller(FEATURES, I - f), x + f, I, lanes + f * P, P);
-    for (size_t f = 0; samples < P && f < I; f++) memset(lanes + f * P + samples, 0, (P - samples) * sizeof *lanes);
-}
-
 /* A member's chunks follow each other, so the first member that finds a fault has the first one. */
 static void run_lanes(void *context, const gp_team *team)
 {
@@ -205,12 +198,11 @@ static void run_lanes(void *context, const gp_team *team)
         const size_t first = item * P, samples = gp_smaller(P, shared->n - first);
         const gp_chunk chunk = {.kernels = frozen->kernels, .samples = samples, .lanes = P};
         const float *x = shared->x + first * I;
-        if (!frozen->kernels->all_finite(samples * I, x)) {
+        if (!frozen->kernels->to_lanes(samples, I, x, P, buffer[0])) {
             find_fault(frozen, first, x, &shared->fault[team->rank]);
             return;
         }
         size_t at = 0;
-        to_lanes(frozen, samples, P, x, buffer[0]);
         for (size_t i = 0; i < frozen->n_layers; i++) {
             const gp_packed *packed = &frozen->layers[i];
             const float *from = buffer[at];

@@ -3,6 +3,7 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "kernels/lanes.h"
 #include "kernels/loss.h"
 #include "kernels/norms.h"
 #include "kernels/rows.h"

@@ -52,8 +52,10 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
        const float *bias, const float *x, float *y))                                                                         \
     /* y = softmax(z) of one sample; y may be z */                                                                           \
     X(void, softmax_row, (size_t n, const float *z, float *y))                                                               \
-    /* 1 if all are finite */                                                                                                \
-    X(int, all_finite, (size_t n, const float *x))                                                                           \
+    /* out[r][P] = values[r] */                                                                                              \
+    X(void, broadcast, (size_t rows, size_t lanes, const float *values, float *out))                                         \
+    /* out[feature][lane] = x[lane][feature], 0 for lanes without a sample; returns 1 if all are finite */                   \
+    X(int, to_lanes, (size_t samples, size_t features, const float *x, size_t lanes, float *out))                            \
     /* out[column][row] = in[row][column] */                                                                                 \
     X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))            \
     /* out = in; returns 1 if all are finite */                                                                              \

@@ -52,19 +52,23 @@ static inline __attribute__((always_inline)) void dense_rows_tile(const size_t G
         }
 }
 
+/* Eight rows of w at a time serve all samples before the next are read. */
 static void dense_rows(size_t samples, size_t rows, size_t k, const float *w, size_t w_row, const float *bias,
                        const float *x, size_t x_row, float *y, size_t y_row)
 {
-    size_t s = 0;
 #define GP_DENSE_ROWS(G, S)                                                                                            \
     for (; s + S <= samples; s += S)                                                                                   \
-        for (size_t r = 0; r < rows; r += 4 * G)                                                                       \
-    dense_rows_tile(G, S, rows - r, k, w + r * w_row, w_row, bias + r, x + s * x_row, x_row, y + s * y_row + r, y_row)
+        for (size_t o = r; o < rows && o < r + 8; o += 4 * G)                                                          \
+    dense_rows_tile(G, S, rows - o, k, w + o * w_row, w_row, bias + o, x + s * x_row, x_row, y + s * y_row + o, y_row)
+    for (size_t r = 0; r < rows; r += 8) {
+        size_t s = 0;
 #if GP_V == 16 || defined(GP_ISA_NEON)
-    GP_DENSE_ROWS(1, 4);
+        GP_DENSE_ROWS(1, 4);
+        GP_DENSE_ROWS(1, 3);
 #endif
-    GP_DENSE_ROWS(1, 2);
-    GP_DENSE_ROWS(2, 1);
+        GP_DENSE_ROWS(1, 2);
+        GP_DENSE_ROWS(2, 1);
+    }
 #undef GP_DENSE_ROWS
 }
 
@@ -113,21 +117,6 @@ static void softmax_row(size_t n, const float *z, float *y)
         for (size_t l = 0; l < valid; l++) total += y[i + l] = t[l];
     }
     for (size_t i = 0; i < n; i++) y[i] *= 1.0f / total;
-}
-
-/* 1 if all are finite: 0 * inf and 0 * NaN are NaN, and a sum keeps it. */
-static int all_finite(size_t n, const float *x)
-{
-    vfloat sum[4] = {v_splat(0.0f), v_splat(0.0f), v_splat(0.0f), v_splat(0.0f)};
-    size_t i = 0;
-    for (; i + 4 * GP_V <= n; i += 4 * GP_V)
-#pragma GCC unroll 4
-        for (size_t u = 0; u < 4; u++) sum[u] += v_load(x + i + u * GP_V) * 0.0f;
-    for (; i < n; i += GP_V) sum[0] += (n - i < GP_V ? v_load_part(x + i, n - i) : v_load(x + i)) * 0.0f;
-    vint finite = (sum[0] + sum[1] + sum[2] + sum[3]) == 0.0f;
-    int all = 1;
-    for (size_t l = 0; l < GP_V; l++) all &= finite[l] != 0;
-    return all;
 }
 
 #endif

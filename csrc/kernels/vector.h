@@ -77,6 +77,43 @@ static inline vfloat v_gather(const float *base, const uint32_t *index)
 #endif
 }
 
+/* Quads of floats at row[0] + at, row[4] + at, ...: GCC 12 builds such a vector float by float unless told how. */
+static inline vfloat v_load_quads(const float *const *row, size_t at)
+{
+#if defined(GP_ISA_AVX512)
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(row[0] + at));
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(row[4] + at), 1);
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(row[8] + at), 2);
+    return (vfloat)_mm512_insertf32x4(x, _mm_loadu_ps(row[12] + at), 3);
+#elif defined(GP_ISA_AVX2)
+    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[0] + at)), _mm_loadu_ps(row[4] + at),
+                                        1);
+#else
+    return v_load(row[0] + at);
+#endif
+}
+
+/* From the quads of two vectors, quad by quad: a0 b0 a1 b1, a2 b2 a3 b3, a0 a1 b0 b1, a2 a3 b2 b3. */
+#define GP_QUAD(q, i, j) (4 * (q) + (i)), (4 * (q) + (j) + GP_V)
+#define GP_QUAD_UNPACK(q, i) GP_QUAD(q, i, i), GP_QUAD(q, (i) + 1, (i) + 1)
+#define GP_QUAD_PAIRS(q, i) (4 * (q) + (i)), (4 * (q) + (i) + 1), (4 * (q) + (i) + GP_V), (4 * (q) + (i) + 1 + GP_V)
+#if GP_V == 16
+#define GP_QUADS(of, i) of(0, i), of(1, i), of(2, i), of(3, i)
+#elif GP_V == 8
+#define GP_QUADS(of, i) of(0, i), of(1, i)
+#else
+#define GP_QUADS(of, i) of(0, i)
+#endif
+#if defined(__clang__)
+#define GP_QUADS_OF(a, b, of, i) __builtin_shufflevector(a, b, GP_QUADS(of, i))
+#else
+#define GP_QUADS_OF(a, b, of, i) __builtin_shuffle(a, b, (vint){GP_QUADS(of, i)})
+#endif
+#define GP_UNPACK_LOW(a, b) GP_QUADS_OF(a, b, GP_QUAD_UNPACK, 0)
+#define GP_UNPACK_HIGH(a, b) GP_QUADS_OF(a, b, GP_QUAD_UNPACK, 2)
+#define GP_PAIRS_LOW(a, b) GP_QUADS_OF(a, b, GP_QUAD_PAIRS, 0)
+#define GP_PAIRS_HIGH(a, b) GP_QUADS_OF(a, b, GP_QUAD_PAIRS, 2)
+
 /* condition is all ones or all zeros a lane, as comparisons give it */
 static inline vfloat v_select(vint condition, vfloat yes, vfloat no)
 {

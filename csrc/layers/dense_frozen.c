@@ -33,13 +33,16 @@ typedef struct dense_packed {
  * more than a dense weight, and less than it removes once few are left. The only place that decides. */
 static void choose(gp_packed *packed)
 {
-    static const double row_dense = 0.05, row_list = 0.33, lane_dense = 0.25, lane_list = 0.6;
+    static const double row_dense = 0.04, row_list = 0.31;    /* one sample */
+    static const double rows_dense = 0.02;                    /* each of several: W is read once for all */
+    static const double lane_dense = 0.25, lane_list = 0.6;   /* 16 of 64 lanes */
+    static const double lanes_dense = 0.37, lanes_list = 0.9; /* 16 lanes alone */
     const double weights = (double)packed->spec.in * (double)packed->spec.out, kept = (double)packed->kept;
     const int fits = weights < (double)(UINT32_MAX / (2 * GP_SLICE)) && packed->spec.in < INT32_MAX;
     packed->row_list = fits && kept * row_list < weights * row_dense;
     packed->lane_list = fits && kept * lane_list < weights * lane_dense;
-    packed->row_ns = packed->row_list ? kept * row_list : weights * row_dense;
-    packed->lane_ns = packed->lane_list ? kept * lane_list : weights * lane_dense;
+    packed->row_ns = packed->row_list ? kept * row_list : weights * rows_dense;
+    packed->lane_ns = packed->lane_list ? kept * lanes_list : weights * lanes_dense;
 }
 
 /* ---- packing ----------------------------------------------------------------------------------------------------- */
@@ -207,7 +210,7 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
     for (size_t block = 0; block < blocks; block++)
         for (size_t o = 0; o < O; o += ROWS) {
             size_t rows = gp_smaller(ROWS, O - o);
-            for (size_t r = 0; block == 0 && r < rows; r++) kernels->fill(P, y + (o + r) * P, dense->bias[o + r]);
+            if (block == 0) kernels->broadcast(rows, P, dense->bias + o, y + o * P);
             if (packed->lane_list)
                 kernels->sparse_product(rows, P, dense->block_start + block * (O + 1) + o, dense->column, dense->value,
                                         x, y + o * P, 1);

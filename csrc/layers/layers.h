@@ -49,7 +49,7 @@ typedef struct gp_packed {
     void *memory;            /* the type's own, to be freed; or NULL */
     size_t bytes, kept;      /* of memory; weights that are not removed */
     int row_list, lane_list; /* whether it runs on its live weights alone: few samples, many samples */
-    double row_ns, lane_ns;  /* estimated time of a sample among few; of 16 among many */
+    double row_ns, lane_ns;  /* estimated time of a sample among few; of 16 together */
 } gp_packed;
 
 /* Some samples on their way through a frozen network. Few: [sample][gp_padded(features)], what pads is finite.
