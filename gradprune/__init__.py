@@ -16,6 +16,7 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Raise, Skip
 from gradprune.history import History
 from gradprune.initializers import Glorot, He, Orthogonal
@@ -36,6 +37,7 @@ from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polyn
 from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
 from gradprune.threads import get_num_threads, set_num_threads, show_config
+from gradprune.verification import VerificationError, VerificationReport, verify
 
 __version__ = "0.1.0"
 
@@ -59,6 +61,8 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "FileFormatError",
+    "FrozenLayer",
+    "FrozenModel",
     "GlobalScope",
     "Glorot",
     "Gradient",
@@ -84,6 +88,8 @@ __all__ = [
     "StepInfo",
     "StepLR",
     "Taylor",
+    "VerificationError",
+    "VerificationReport",
     "WarmupLR",
     "batches",
     "clip_grad_norm_",
@@ -95,4 +101,5 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "topk_mask",
+    "verify",
 ]

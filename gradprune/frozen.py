@@ -17,7 +17,7 @@ from gradprune.summary import summarize
 if TYPE_CHECKING:
     from gradprune.network import Network
 
-__all__ = ["FrozenLayer", "FrozenModel", "freeze"]
+__all__ = ["FrozenLayer", "FrozenModel"]
 
 _HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few samples", "many samples")
 
@@ -137,11 +137,6 @@ class FrozenModel:
         )
 
     __repr__ = __str__
-
-
-def freeze(network: Network) -> FrozenModel:
-    """The network as it is now; see ``FrozenModel``."""
-    return FrozenModel(network)
 
 
 def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:

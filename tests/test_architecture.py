@@ -33,6 +33,7 @@ LAYERS = {
         "pruning.criteria",
         "pruning.schedules",
         "pruning.scopes",
+        "verification",
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
     "descriptions": {"layers", "optimizers"},
@@ -41,6 +42,7 @@ LAYERS = {
         "batching",
         "callbacks",
         "files",
+        "frozen",
         "history",
         "metrics",
         "pruning.budget",
