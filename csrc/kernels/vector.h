@@ -77,19 +77,19 @@ static inline vfloat v_gather(const float *base, const uint32_t *index)
 #endif
 }
 
-/* Quads of floats at row[0] + at, row[4] + at, ...: GCC 12 builds such a vector float by float unless told how. */
-static inline vfloat v_load_quads(const float *const *row, size_t at)
+/* Quads of floats at p, p + stride, ...: GCC 12 builds such a vector float by float unless told how. */
+static inline vfloat v_load_quads(const float *p, size_t stride)
 {
 #if defined(GP_ISA_AVX512)
-    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(row[0] + at));
-    x = _mm512_insertf32x4(x, _mm_loadu_ps(row[4] + at), 1);
-    x = _mm512_insertf32x4(x, _mm_loadu_ps(row[8] + at), 2);
-    return (vfloat)_mm512_insertf32x4(x, _mm_loadu_ps(row[12] + at), 3);
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(p));
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(p + stride), 1);
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 2 * stride), 2);
+    return (vfloat)_mm512_insertf32x4(x, _mm_loadu_ps(p + 3 * stride), 3);
 #elif defined(GP_ISA_AVX2)
-    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(row[0] + at)), _mm_loadu_ps(row[4] + at),
-                                        1);
+    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
 #else
-    return v_load(row[0] + at);
+    (void)stride;
+    return v_load(p);
 #endif
 }
 
