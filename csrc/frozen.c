@@ -5,7 +5,8 @@
  * barriers, and a chunk stays in its core's cache. Where the border lies follows from what the layers say they cost.
  *
  * What a call computes depends on nothing that changes. The habits, which only choose the number of threads, belong to
- * one call at a time; a call that finds another one inside runs alone.
+ * one call at a time; a call that finds another one inside runs alone, and so do all calls of a child that was forked
+ * meanwhile.
  */
 #include "gradprune.h"
 

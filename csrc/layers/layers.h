@@ -1,6 +1,7 @@
 /* layers.h - what a layer type is: a row of gp_layer_table, its functions in a file of its own.
  *
- * To add a layer: a line in GP_LAYER_LIST (gradprune.h) and layers/<name>.c with forward and backward side by side.
+ * To add a layer: a line in GP_LAYER_LIST (gradprune.h) and layers/<name>.c with forward and backward side by side, and
+ * with what it does in a frozen network.
  * Forward and backward are called by every member of the team with the same arguments; they share the work by rank
  * and return after a barrier. Letters: B batch, P lanes, I in, O out.
  */
