@@ -44,6 +44,7 @@ class Network:
         optimizer: the last optimizer made for this network.
         last_loss: of the last backward pass.
         forward_count: training passes so far; addresses dropout's masks.
+        core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
 
     def __init__(

@@ -14,7 +14,7 @@
 
 /* Rows that are computed, activated and stored while they are in the L1 cache: a multiple of every tile of gemm. */
 enum { ROWS = 24 };
-/* Columns of a block: with 32 lanes 32 kB. A row shorter than ENTRIES a block loses more by coming back than it wins. */
+/* About the columns of a block: with 32 lanes 32 kB. A row shorter than ENTRIES a block loses more by coming back than it wins. */
 enum { COLUMNS = 256, ENTRIES = 8 };
 
 typedef struct dense_packed {
@@ -143,7 +143,7 @@ static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
     if (packed->row_list) plan.slices = rows / GP_SLICE;
     for (size_t g = 0; g < plan.slices; g++) sliced += (size_t)order[g * GP_SLICE].length * GP_SLICE;
     if (packed->lane_list) {
-        plan.blocks = gp_smaller((I + COLUMNS - 1) / COLUMNS, packed->kept / (O * ENTRIES));
+        plan.blocks = gp_smaller((I + COLUMNS / 2) / COLUMNS, packed->kept / (O * ENTRIES));
         if (plan.blocks == 0) plan.blocks = 1;
         blocked = packed->kept;
     }
