@@ -311,6 +311,31 @@ int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, siz
 /* Bytes of workspace held. */
 size_t gp_net_bytes(const gp_net *net);
 
+/* ---- frozen networks (frozen.c) -------------------------------------------------------------------------------------- */
+
+/* A copy of a network for inference: weights packed as they run fastest, nothing that training needs. What it computes
+ * never changes, and any number of threads may be in it at once. */
+typedef struct gp_frozen gp_frozen;
+
+/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not chain, or a layer does
+ * not fit the arena or cannot be frozen. */
+gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
+                           const gp_arena *arena, gp_frozen **frozen);
+void gp_frozen_destroy(gp_frozen *frozen);
+/* x: n rows of I floats; out: n rows of O floats. GP_BAD_INPUT: fault says where x is not finite (else untouched), out
+ * holds anything. */
+gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, size_t threads);
+/* Bytes held. */
+size_t gp_frozen_bytes(const gp_frozen *frozen);
+
+typedef struct gp_frozen_layer {
+    size_t kept, bytes;
+    int row_list, lane_list; /* whether few (many) samples run on a list of its live weights */
+} gp_frozen_layer;
+
+/* What became of a layer: zeros if it has no weights. */
+gp_frozen_layer gp_frozen_describe(const gp_frozen *frozen, size_t layer);
+
 #ifdef __cplusplus
 }
 #endif

@@ -15,7 +15,9 @@ from gradprune.clipping import (
     clip_grad_norm_,
     clip_grad_value_,
 )
+from gradprune.costs import Costs, get_costs, measure_costs, set_costs
 from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Raise, Skip
 from gradprune.history import History
 from gradprune.initializers import Glorot, He, Orthogonal
@@ -37,6 +39,7 @@ from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polyn
 from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
 from gradprune.threads import get_num_threads, set_num_threads, show_config
+from gradprune.verification import VerificationError, VerificationReport, verify
 
 __version__ = "0.1.0"
 
@@ -55,6 +58,7 @@ __all__ = [
     "ClipValue",
     "ConstantLR",
     "CosineLR",
+    "Costs",
     "Cubic",
     "DatasetNotFoundError",
     "Dense",
@@ -62,6 +66,8 @@ __all__ = [
     "EarlyStopping",
     "Element",
     "FileFormatError",
+    "FrozenLayer",
+    "FrozenModel",
     "GlobalScope",
     "Glorot",
     "Gradient",
@@ -87,15 +93,21 @@ __all__ = [
     "StepInfo",
     "StepLR",
     "Taylor",
+    "VerificationError",
+    "VerificationReport",
     "WarmupLR",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
     "datasets",
+    "get_costs",
     "get_num_threads",
     "load",
+    "measure_costs",
     "plotting",
+    "set_costs",
     "set_num_threads",
     "show_config",
     "topk_mask",
+    "verify",
 ]

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
+from gradprune.costs import ensure_costs
 
 __all__ = ["Arena", "Tensor"]
 
@@ -174,6 +175,7 @@ class Arena:
 
     def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
         """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
+        ensure_costs()
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
         self.core.set_mask(mask, tuple(moment for _, moment in alive))
         self._moments = [ref for ref, _ in alive]

@@ -14,7 +14,6 @@ import contextlib
 import hashlib
 import importlib
 import os
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -26,6 +25,7 @@ from typing import IO, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.cache import cache_folder
 from gradprune.errors import DatasetNotFoundError, FileFormatError
 from gradprune.idx import load_idx, parse_idx, read_idx
 
@@ -284,7 +284,7 @@ def _look(
     looked: list[str] = []
     if not os.environ.get("GRADPRUNE_DATA"):
         looked.append("$GRADPRUNE_DATA: not set")
-    cache = _cache_folder() / source.folder
+    cache = cache_folder() / source.folder
     for place in _places(source, path, cache):
         try:
             files = _find_files(place.folder)
@@ -328,22 +328,6 @@ def _named_folders(source: _Source, value: str | os.PathLike[str]) -> list[Path]
     # The subfolders first: their names say which data set they hold.
     folder = Path(os.path.expanduser(value))
     return [*(folder / name for name in source.subfolders), folder]
-
-
-def _cache_folder() -> Path:
-    """The folder for gradprune in the user's cache, as pooch.os_cache names it."""
-    named = os.environ.get("XDG_CACHE_HOME", "")
-    if os.path.isabs(named):  # the XDG specification says to ignore a relative one
-        return Path(named) / "gradprune"
-    home = Path(os.path.expanduser("~"))
-    if not home.is_absolute():  # no home: an account of a container or a service
-        home = Path(tempfile.gettempdir())
-    if sys.platform == "darwin":
-        return home / "Library" / "Caches" / "gradprune"
-    if sys.platform == "win32":
-        local = os.environ.get("LOCALAPPDATA") or home / "AppData" / "Local"
-        return Path(local) / "gradprune" / "gradprune" / "Cache"
-    return home / ".cache" / "gradprune"
 
 
 def _find_files(folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 
 from gradprune import files, training
 from gradprune.callbacks import Callback
+from gradprune.frozen import FrozenModel
 from gradprune.history import History
 from gradprune.layers import Layer
 from gradprune.network import Network
@@ -171,6 +172,19 @@ class Model(Network):
         sparsity 0.00%
         """
         return summarize(self)
+
+    def freeze(self) -> FrozenModel:
+        """The model as it is now, immutable and for inference alone; see ``FrozenModel``.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(1)], input_shape=2, seed=0)
+        >>> model.parameters["dense0.weight"][:] = [[1, 2]]
+        >>> fast = model.freeze()
+        >>> model.parameters["dense0.weight"][:] = 0
+        >>> fast.predict([[1, 1]]).tolist()
+        [[3.0]]
+        """
+        return FrozenModel(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a safetensors file: a loaded model trains on with the same bits.

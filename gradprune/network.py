@@ -43,6 +43,7 @@ class Network:
         optimizer: the last optimizer made for this network.
         last_loss: of the last backward pass.
         forward_count: training passes so far; addresses dropout's masks.
+        core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
 
     def __init__(
@@ -82,6 +83,7 @@ class Network:
             core += [(str(layer.name), low) for low in layer.lower(width, offsets)]
         if not core:  # nothing but identities: the core wants a layer
             core = [(str(self.layers[0].name), CoreLayer(1, self.outputs, self.outputs))]
+        self.core_layers = core
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self.initialize()
@@ -228,11 +230,14 @@ class Network:
         value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.code, out)
         return value, correct, out
 
-    def is_sparse(self, layer: str) -> bool:
-        """Whether a layer runs on its live weights alone, because its mask keeps few enough."""
+    def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:
+        """Whether a layer runs on lists of its live weights, because they are few enough.
+
+        See ``gp.get_costs`` for what is few enough.
+        """
         return any(
-            name == layer and self._net.is_sparse(self.arena.core, position)
-            for position, name in enumerate(self._core_names)
+            name == layer and self._net.is_sparse(self.arena.core, position, batch_size)
+            for position, (name, _) in enumerate(self.core_layers)
         )
 
     # ---- checks --------------------------------------------------------------------------------

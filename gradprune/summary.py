@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from gradprune.costs import Costs, get_costs
 from gradprune.layers import Activation, Dense, Dropout, Layer, Parameter
 from gradprune.network import Network
 
@@ -51,11 +52,14 @@ class Summary:
         layers: one LayerSummary each.
         total: their sums.
         sparsity: share of the prunable weights that is removed.
+        costs: up to which share kept the kernel of a layer is sparse; "kernel" is for batches of 64
+            and more.
     """
 
     layers: tuple[LayerSummary, ...]
     total: LayerSummary
     sparsity: float
+    costs: Costs
 
     def __str__(self) -> str:
         lines = [_HEADINGS, *map(_cells, (*self.layers, self.total))]
@@ -69,7 +73,14 @@ class Summary:
             for line in lines
         ]
         rule = "-" * max(map(len, texts))
-        return "\n".join([*texts[:-1], rule, texts[-1], f"sparsity {self.sparsity:.2%}"])
+        lines_below = [f"sparsity {self.sparsity:.2%}"]
+        if self.sparsity:
+            shares = " / ".join(f"{share:.0%}" for share in self.costs.most)
+            lines_below.append(
+                f"sparse kernels up to {shares} kept at 16 / 32 / 48 / 64 samples"
+                f" ({self.costs.source})"
+            )
+        return "\n".join([*texts[:-1], rule, texts[-1], *lines_below])
 
     __repr__ = __str__
 
@@ -106,7 +117,7 @@ def summarize(network: Network) -> Summary:
         tensors = layer.tensors(width)
         width = layer.outputs(width)
         rows.append(_row(network, layer, width, tensors))
-    return Summary(tuple(rows), _total(rows, network.outputs), network.sparsity)
+    return Summary(tuple(rows), _total(rows, network.outputs), network.sparsity, get_costs())
 
 
 def _row(

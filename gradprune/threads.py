@@ -6,6 +6,7 @@ import operator
 from typing import SupportsIndex
 
 from gradprune import _core
+from gradprune.costs import get_costs
 
 __all__ = ["get_num_threads", "set_num_threads", "show_config"]
 
@@ -28,7 +29,7 @@ def set_num_threads(number: SupportsIndex) -> None:
 
 
 def show_config() -> None:
-    """Print version, instruction sets (the one in use and those available) and threads.
+    """Print version, instruction sets (the one in use and those available), threads and costs.
 
     ``GRADPRUNE_ISA`` chooses the instruction set before the import, ``OMP_NUM_THREADS`` the
     threads. A worker that meets the caller on one CPU moves to another CPU of the process;
@@ -37,3 +38,6 @@ def show_config() -> None:
     print(f"gradprune {_core.version}")  # noqa: T201 - what it is for, as numpy.show_config
     print(f"  instruction set: {_core.isa()} (available: {', '.join(_core.isas())})")  # noqa: T201
     print(f"  threads: {_core.get_num_threads()}")  # noqa: T201
+    costs = get_costs()
+    shares = ", ".join(f"{share:.0%}" for share in costs.most)
+    print(f"  sparse up to {shares} kept at 16, 32, 48, 64 samples ({costs.source})")  # noqa: T201

@@ -9,6 +9,9 @@ from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
 
+# The built-in table, whatever this CPU measures: which layers are sparse, and so the bits, stay.
+os.environ["GRADPRUNE_COSTS"] = "default"
+
 import numpy as np
 import pytest
 from hypothesis import settings

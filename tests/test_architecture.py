@@ -21,8 +21,9 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"checks", "errors"},
+    "ground": {"cache", "checks", "errors"},
     "core": {"_core"},
+    "costs": {"costs"},
     "engine": {"arena", "pruning.statistics", "selection", "threads"},
     "parts": {
         "clipping",
@@ -34,6 +35,7 @@ LAYERS = {
         "pruning.granularity",
         "pruning.schedules",
         "pruning.scopes",
+        "verification",
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
     "descriptions": {"layers", "optimizers"},
@@ -42,6 +44,7 @@ LAYERS = {
         "batching",
         "callbacks",
         "files",
+        "frozen",
         "history",
         "metrics",
         "pruning.budget",
@@ -68,7 +71,7 @@ STRANGERS = {"parts", "descriptions"}
 # Outside of the layers: all that these may import. Only the tools import them.
 ORACLE = "reference"
 INDEPENDENT = {
-    "datasets": {"checks", "errors", "idx"},
+    "datasets": {"cache", "checks", "errors", "idx"},
     "idx": {"checks", "errors"},
     ORACLE: {"errors", ORACLE},
 }

@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gradprune import datasets
+from gradprune import cache, datasets
 from gradprune.errors import DatasetNotFoundError, FileFormatError
 from idx_files import NAMES, OTHER, TINY, idx_bytes, write_set
 
@@ -184,11 +184,11 @@ def test_cache_folder_without_xdg(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", "relative")
     monkeypatch.setattr(sys, "platform", "linux")
-    assert datasets._cache_folder() == tmp_path / ".cache" / "gradprune"
+    assert cache.cache_folder() == tmp_path / ".cache" / "gradprune"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert datasets._cache_folder() == tmp_path / "Library" / "Caches" / "gradprune"
+    assert cache.cache_folder() == tmp_path / "Library" / "Caches" / "gradprune"
     monkeypatch.setattr(os.path, "expanduser", lambda path: path)
-    assert datasets._cache_folder().is_absolute()
+    assert cache.cache_folder().is_absolute()
 
 
 def test_no_warnings_for_a_plain_load(tmp_path: Path) -> None:

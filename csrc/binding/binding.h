@@ -23,7 +23,7 @@ typedef struct module_state {
     gp_pool *pool;
     size_t threads;
     gp_costs costs; /* of the masks set from now on */
-    PyTypeObject *arena_type, *net_type;
+    PyTypeObject *arena_type, *net_type, *frozen_type;
 } module_state;
 
 /* For an object that serves one call at a time. Calls run with the GIL released, so it cannot stand in. */
@@ -51,7 +51,7 @@ typedef struct net_object {
     PyObject *module;
 } net_object;
 
-extern PyType_Spec gp_arena_spec, gp_net_spec;
+extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec;
 
 enum { ANY = -1 };
 
@@ -70,6 +70,8 @@ void gp_lock_destroy(gp_lock *lock);
 void gp_lock_enter(gp_lock *lock);
 void gp_lock_leave(gp_lock *lock);
 
+/* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns 0 or -1. */
+int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
 /* Parses (kind, limit, norm_type) and (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1,
  * beta2, eps, step), and a tuple of moments into the arena. Returns 0 or -1. */
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,

@@ -282,8 +282,10 @@ static int core_exec(PyObject *module)
     }
     state->arena_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_arena_spec, NULL);
     state->net_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_net_spec, NULL);
-    if (!state->arena_type || !state->net_type || PyModule_AddType(module, state->arena_type) ||
-        PyModule_AddType(module, state->net_type) || PyModule_AddStringConstant(module, "version", GP_VERSION))
+    state->frozen_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_frozen_spec, NULL);
+    if (!state->arena_type || !state->net_type || !state->frozen_type || PyModule_AddType(module, state->arena_type) ||
+        PyModule_AddType(module, state->net_type) || PyModule_AddType(module, state->frozen_type) ||
+        PyModule_AddStringConstant(module, "version", GP_VERSION))
         return -1;
     return 0;
 }
@@ -293,6 +295,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     module_state *state = state_of(module);
     Py_VISIT(state->arena_type);
     Py_VISIT(state->net_type);
+    Py_VISIT(state->frozen_type);
     return 0;
 }
 
@@ -301,6 +304,7 @@ static int core_clear(PyObject *module)
     module_state *state = state_of(module);
     Py_CLEAR(state->arena_type);
     Py_CLEAR(state->net_type);
+    Py_CLEAR(state->frozen_type);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
 #include "binding/binding.h"
 
-static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
+int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
     int type, activation;
     Py_ssize_t in, out, weight, bias;
@@ -35,7 +35,7 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     if (!specs) return PyErr_NoMemory();
     net_object *self = NULL;
     for (size_t i = 0; i < n; i++)
-        if (parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
+        if (gp_parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
     self = (net_object *)type->tp_alloc(type, 0);
     if (!self) goto done;
     self->module = Py_NewRef(PyType_GetModule(type));

@@ -3,8 +3,10 @@
 
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "kernels/lanes.h"
 #include "kernels/loss.h"
 #include "kernels/norms.h"
+#include "kernels/rows.h"
 #include "kernels/select.h"
 #include "kernels/sparse.h"
 #include "kernels/update.h"

@@ -25,6 +25,8 @@ typedef struct gp_update {
     int nesterov;
 } gp_update;
 
+enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the instruction set */
+
 /* X(return type, name, parameters) */
 #define GP_KERNEL_LIST(X)                                                                                                   \
     /* c[m][n] = sum_k a(m,k) b[k][n], or += ; a(m,k) = a[m*a_row + k*a_col].                                          \
@@ -48,6 +50,20 @@ typedef struct gp_update {
     X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out))                                         \
     /* out[index[k]] = in[k]; indices below 2^31 and different */                                                           \
     X(void, scatter, (size_t n, const uint32_t *index, const float *in, float *out))                                        \
+    /* y[s][r] = bias[r] + sum over q in 0..k of w[r][q] x[s][q]; k is a multiple of 16 */                                  \
+    X(void, dense_rows,                                                                                                     \
+      (size_t samples, size_t rows, size_t k, const float *w, size_t w_row, const float *bias, const float *x,              \
+       size_t x_row, float *y, size_t y_row))                                                                               \
+    /* y[row[l]] = bias[l] + sum over j in start[l/16]..start[l/16+1] of values[16j+l%16] x[index[16j+l%16]] */             \
+    X(void, sliced_rows,                                                                                                    \
+      (size_t slices, const uint32_t *start, const uint32_t *index, const float *values, const uint32_t *row,               \
+       const float *bias, const float *x, float *y))                                                                        \
+    /* y = softmax(z) of one sample; y may be z */                                                                          \
+    X(void, softmax_row, (size_t n, const float *z, float *y))                                                              \
+    /* out[r][P] = values[r] */                                                                                             \
+    X(void, broadcast, (size_t rows, size_t lanes, const float *values, float *out))                                        \
+    /* out[feature][lane] = x[lane][feature], 0 for lanes without a sample; returns 1 if all are finite */                  \
+    X(int, to_lanes, (size_t samples, size_t features, const float *x, size_t lanes, float *out))                           \
     /* out[column][row] = in[row][column] */                                                                                \
     X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))           \
     /* out = in; returns 1 if all are finite */                                                                             \

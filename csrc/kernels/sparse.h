@@ -6,6 +6,7 @@
 #ifndef GP_SPARSE_KERNELS_H
 #define GP_SPARSE_KERNELS_H
 
+#include "kernels/fold.h"
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
@@ -117,42 +118,6 @@ static void sparse_product_fours(size_t fours, size_t lanes, const uint32_t *sta
         }
     }
 #undef GP_SPARSE_FOURS
-}
-
-/* Vectors a and b hold items of w partial sums each; the result holds the items of a, then of b, of w/2 each. */
-#define GP_AT(i, w, half) ((i) / ((w) / 2) * (w) + (i) % ((w) / 2) + (half))
-#define GP_AT4(i, w, half) GP_AT(i, w, half), GP_AT(i + 1, w, half), GP_AT(i + 2, w, half), GP_AT(i + 3, w, half)
-#if GP_V == 16
-#define GP_LANES_AT(w, half) GP_AT4(0, w, half), GP_AT4(4, w, half), GP_AT4(8, w, half), GP_AT4(12, w, half)
-#elif GP_V == 8
-#define GP_LANES_AT(w, half) GP_AT4(0, w, half), GP_AT4(4, w, half)
-#else
-#define GP_LANES_AT(w, half) GP_AT4(0, w, half)
-#endif
-#if defined(__clang__)
-#define GP_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define GP_PICK(a, b, ...) __builtin_shuffle(a, b, (vint){__VA_ARGS__})
-#endif
-#define GP_FOLD(a, b, w) (GP_PICK(a, b, GP_LANES_AT(w, 0)) + GP_PICK(a, b, GP_LANES_AT(w, (w) / 2)))
-
-/* Entries whose sums over lanes are formed together: many share the cost of the folds, few waste little at a row's end. */
-enum { GP_GROUP = GP_V < 8 ? GP_V : 8 };
-
-/* Lane u is the sum of vector u, for GP_GROUP vectors. */
-static inline __attribute__((always_inline)) vfloat sums_of(vfloat *v)
-{
-#pragma GCC unroll 4
-    for (size_t u = 0; u < GP_GROUP / 2; u++) v[u] = GP_FOLD(v[2 * u], v[2 * u + 1], GP_V);
-#pragma GCC unroll 2
-    for (size_t u = 0; u < GP_GROUP / 4; u++) v[u] = GP_FOLD(v[2 * u], v[2 * u + 1], GP_V / 2);
-#if GP_V >= 8
-    v[0] = GP_FOLD(v[0], v[1], GP_V / 4);
-#endif
-#if GP_V == 16
-    v[0] = GP_FOLD(v[0], v[0], 2);
-#endif
-    return v[0];
 }
 
 /* Lane u is the sum over lanes of dy[p] x[index[u]][p]; `lanes` is a constant at every call. */

@@ -32,5 +32,14 @@ static float *activation_backward(gp_layer *layer, const gp_pass *pass, float *d
     return dy;
 }
 
-const gp_layer_ops gp_layer_activation = {"activation", activation_is_valid, activation_workspace, activation_forward,
-                                          activation_backward};
+static void activation_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+{
+    const gp_layer_spec *spec = &packed->spec;
+    size_t n = chunk->lanes ? spec->in * chunk->lanes : chunk->samples * gp_padded(spec->in);
+    chunk->kernels->activation_forward(n, x, y, spec->activation, spec->slope);
+}
+
+static const gp_frozen_ops frozen = {.in_place = 1, .infer = activation_infer};
+
+const gp_layer_ops gp_layer_activation = {"activation",       activation_is_valid, activation_workspace,
+                                          activation_forward, activation_backward, &frozen};

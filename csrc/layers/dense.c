@@ -106,4 +106,5 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
     return dx;
 }
 
-const gp_layer_ops gp_layer_dense = {"dense", dense_is_valid, dense_workspace, dense_forward, dense_backward};
+const gp_layer_ops gp_layer_dense = {"dense",       dense_is_valid, dense_workspace,
+                                     dense_forward, dense_backward, &gp_dense_frozen};

@@ -48,5 +48,7 @@ static float *dropout_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     return dy;
 }
 
-const gp_layer_ops gp_layer_dropout = {"dropout", dropout_is_valid, dropout_workspace, dropout_forward,
-                                       dropout_backward};
+static const gp_frozen_ops frozen = {.in_place = 1};
+
+const gp_layer_ops gp_layer_dropout = {"dropout",       dropout_is_valid, dropout_workspace,
+                                       dropout_forward, dropout_backward, &frozen};

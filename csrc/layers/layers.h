@@ -1,6 +1,7 @@
 /* layers.h - what a layer type is: a row of gp_layer_table, its functions in a file of its own.
  *
- * To add a layer: a line in GP_LAYER_LIST (gradprune.h) and layers/<name>.c with forward and backward side by side.
+ * To add a layer: a line in GP_LAYER_LIST (gradprune.h) and layers/<name>.c with forward and backward side by side, and
+ * with what it does in a frozen network.
  * Forward and backward are called by every member of the team with the same arguments; they share the work by rank
  * and return after a barrier. Letters: B batch, P lanes, I in, O out.
  */
@@ -39,6 +40,38 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
 /* db += sum over the block's lanes of dy, for rows begin..end */
 void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, size_t begin, size_t end);
 
+/* A layer of a frozen network (frozen.c): packed once, then read by any number of threads at once. */
+typedef struct gp_packed {
+    gp_layer_spec spec;
+    size_t index;       /* in the network it was made from */
+    gp_activation then; /* what follows, computed with the layer; GP_IDENTITY if nothing does */
+    float slope;
+    /* filled by pack: */
+    void *memory;            /* the type's own, to be freed; or NULL */
+    size_t bytes, kept;      /* of memory; weights that are not removed */
+    int row_list, lane_list; /* whether it runs on its live weights alone: few samples, many samples */
+    double row_ns, lane_ns;  /* estimated time of a sample among few; of 16 together */
+} gp_packed;
+
+/* Some samples on their way through a frozen network. Few: [sample][gp_padded(features)], what pads is finite.
+ * Many: [feature][P]. */
+typedef struct gp_chunk {
+    const gp_kernels *kernels;
+    size_t samples;
+    size_t lanes; /* P; 0: few samples */
+} gp_chunk;
+
+typedef struct gp_frozen_ops {
+    int in_place;         /* y is x */
+    int takes_activation; /* computes packed->then itself */
+    /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep */
+    gp_status (*pack)(gp_packed *packed, const gp_arena *arena);
+    /* one thread, nothing but y is written; NULL: the layer does nothing at inference */
+    void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
+} gp_frozen_ops;
+
+extern const gp_frozen_ops gp_dense_frozen; /* dense_frozen.c */
+
 typedef struct gp_layer_ops {
     const char *name;
     int (*is_valid)(const gp_layer_spec *spec, size_t n_params, size_t n_prunable);
@@ -49,6 +82,7 @@ typedef struct gp_layer_ops {
     /* dy [chunk][O][P] -> dx [chunk][I][P], in the buffer dx or in place; returns it. Parameter gradients are
      * overwritten by the first block of a batch and added to by later ones. dx is NULL when nobody needs it. */
     float *(*backward)(gp_layer *layer, const gp_pass *pass, float *dy, float *dx);
+    const gp_frozen_ops *frozen; /* NULL: cannot be frozen */
 } gp_layer_ops;
 
 extern const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES];

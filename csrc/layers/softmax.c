@@ -31,5 +31,15 @@ static float *softmax_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     return dy;
 }
 
-const gp_layer_ops gp_layer_softmax = {"softmax", softmax_is_valid, softmax_workspace, softmax_forward,
-                                       softmax_backward};
+static void softmax_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+{
+    const size_t O = packed->spec.in, stride = gp_padded(O);
+    if (chunk->lanes) chunk->kernels->softmax_forward(O, chunk->lanes, x, y);
+    else
+        for (size_t s = 0; s < chunk->samples; s++) chunk->kernels->softmax_row(O, x + s * stride, y + s * stride);
+}
+
+static const gp_frozen_ops frozen = {.in_place = 1, .infer = softmax_infer};
+
+const gp_layer_ops gp_layer_softmax = {"softmax",       softmax_is_valid, softmax_workspace,
+                                       softmax_forward, softmax_backward, &frozen};

@@ -8,8 +8,10 @@
  */
 #include "cases_elementwise.h"
 #include "cases_gemm.h"
+#include "cases_lanes.h"
 #include "cases_loss.h"
 #include "cases_norms.h"
+#include "cases_rows.h"
 #include "cases_select.h"
 #include "cases_sparse.h"
 #include "cases_update.h"

@@ -291,6 +291,35 @@ static void test_create(void)
     stage_close(&s);
 }
 
+static void test_frozen(void)
+{
+    for (int pruned = 0; pruned < 2; pruned++) {
+        stage s;
+        gp_frozen *frozen = NULL;
+        gp_fault fault = {.phase = GP_PHASE_NONE};
+        long failures = 0;
+        stage_open(&s, gp_kernels_get(NULL), pruned);
+        const long start = live;
+        for (gp_status status = GP_NO_MEMORY; status != GP_OK && failures < 100;) {
+            until_failure = failures;
+            status = gp_frozen_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, &frozen);
+            until_failure = NEVER;
+            if (status != GP_OK) CHECK(++failures && status == GP_NO_MEMORY && frozen == NULL && live == start);
+        }
+        CHECK_INT_EQUAL(failures, 5); /* itself; and an order and the weights of two layers */
+        const long made = live;
+        until_failure = 0;
+        CHECK_INT_EQUAL(gp_frozen_predict(frozen, SAMPLES, s.x, s.out, &fault, 2), GP_NO_MEMORY);
+        CHECK_INT_EQUAL(gp_frozen_predict(frozen, 1, s.x, s.out, &fault, 2), GP_OK); /* on the stack */
+        until_failure = NEVER;
+        CHECK_INT_EQUAL(gp_frozen_predict(frozen, SAMPLES, s.x, s.out, &fault, 2), GP_OK);
+        CHECK_INT_EQUAL(live, made);
+        gp_frozen_destroy(frozen);
+        CHECK_INT_EQUAL(live, start);
+        stage_close(&s);
+    }
+}
+
 /* More than there are addresses for: refused before anything is asked of the allocator. */
 static void test_too_large(void)
 {
@@ -336,6 +365,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_growth);
     test_selection();
     test_create();
+    test_frozen();
     test_too_large();
     test_few_threads();
     CHECK_INT_EQUAL(live, 0);

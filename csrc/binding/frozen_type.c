@@ -1,0 +1,124 @@
+/* frozen_type.c - _core.Frozen: a frozen network. A call is meant to cost next to nothing, and any number of Python
+ * threads may be in one at once. */
+#include "binding/binding.h"
+
+typedef struct frozen_object {
+    PyObject_HEAD
+    gp_frozen *frozen;
+    size_t in, out;
+    module_state *state;
+    PyObject *module;
+} frozen_object;
+
+static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
+{
+    static char *names[] = {"layers", "arena", NULL};
+    PyObject *list, *arena, *module = PyType_GetModule(type);
+    module_state *state = PyModule_GetState(module);
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!", names, &PyList_Type, &list, state->arena_type, &arena))
+        return NULL;
+    size_t n = (size_t)PyList_GET_SIZE(list);
+    gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
+    if (!specs) return PyErr_NoMemory();
+    frozen_object *self = NULL;
+    for (size_t i = 0; i < n; i++)
+        if (gp_parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
+    self = (frozen_object *)type->tp_alloc(type, 0);
+    if (!self) goto done;
+    self->module = Py_NewRef(module);
+    self->state = state;
+    gp_status status =
+        gp_frozen_create(state->kernels, state->pool, n, specs, &((arena_object *)arena)->arena, &self->frozen);
+    if (status != GP_OK) {
+        gp_raise_status(status);
+        Py_CLEAR(self);
+        goto done;
+    }
+    self->in = specs[0].in;
+    self->out = specs[n - 1].out;
+done:
+    PyMem_Free(specs);
+    return (PyObject *)self;
+}
+
+static int frozen_traverse(frozen_object *self, visitproc visit, void *arg)
+{
+    Py_VISIT(Py_TYPE(self));
+    Py_VISIT(self->module);
+    return 0;
+}
+
+static void frozen_dealloc(frozen_object *self)
+{
+    PyTypeObject *type = Py_TYPE(self);
+    PyObject_GC_UnTrack(self);
+    gp_frozen_destroy(self->frozen);
+    Py_CLEAR(self->module);
+    type->tp_free((PyObject *)self);
+    Py_DECREF(type);
+}
+
+static int is_plain(const frozen_object *self, PyObject *object)
+{
+    if (!PyArray_CheckExact(object)) return 0;
+    PyArrayObject *array = (PyArrayObject *)object;
+    return PyArray_TYPE(array) == NPY_FLOAT32 && PyArray_NDIM(array) == 2 && PyArray_ISCARRAY_RO(array) &&
+           (size_t)PyArray_DIM(array, 1) == self->in;
+}
+
+static PyObject *frozen_predict(frozen_object *self, PyObject *object)
+{
+    gp_fault fault = {.phase = GP_PHASE_NONE};
+    gp_status status;
+    if (!is_plain(self, object)) Py_RETURN_NONE;
+    PyArrayObject *inputs = (PyArrayObject *)object;
+    npy_intp shape[2] = {PyArray_DIM(inputs, 0), (npy_intp)self->out};
+    PyArrayObject *outputs = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_FLOAT32);
+    if (!outputs) return NULL;
+    const float *x = PyArray_DATA(inputs);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_frozen_predict(self->frozen, (size_t)shape[0], x, PyArray_DATA(outputs), &fault, self->state->threads);
+    Py_END_ALLOW_THREADS
+    if (status == GP_OK) return (PyObject *)outputs;
+    Py_DECREF(outputs);
+    if (status != GP_BAD_INPUT) return gp_raise_status(status);
+    float value = x[fault.row * self->in + fault.column];
+    return PyErr_Format(PyExc_ValueError, "x[%zu, %zu] is %s: every value must be finite", fault.row, fault.column,
+                        value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
+}
+
+static PyObject *frozen_describe(frozen_object *self, PyObject *number)
+{
+    Py_ssize_t layer = PyNumber_AsSsize_t(number, PyExc_OverflowError);
+    if (layer == -1 && PyErr_Occurred()) return NULL;
+    gp_frozen_layer found = gp_frozen_describe(self->frozen, layer < 0 ? GP_NONE : (size_t)layer);
+    return Py_BuildValue("(nnNN)", (Py_ssize_t)found.kept, (Py_ssize_t)found.bytes, PyBool_FromLong(found.row_list),
+                         PyBool_FromLong(found.lane_list));
+}
+
+static PyObject *frozen_nbytes(frozen_object *self, void *unused)
+{
+    (void)unused;
+    return PyLong_FromSize_t(gp_frozen_bytes(self->frozen));
+}
+
+static PyMethodDef frozen_methods[] = {
+    {"predict", (PyCFunction)frozen_predict, METH_O,
+     "predict(x) -> float32 (n, outputs); None if x is not a C-contiguous float32 array (n, features)"},
+    {"describe", (PyCFunction)frozen_describe, METH_O,
+     "describe(layer) -> (kept, bytes, few samples on a list, many samples on a list)"},
+    {NULL, NULL, 0, NULL}};
+static PyGetSetDef frozen_getset[] = {{"nbytes", (getter)frozen_nbytes, NULL, "Bytes held.", NULL},
+                                      {NULL, NULL, NULL, NULL, NULL}};
+static PyType_Slot frozen_slots[] = {
+    {Py_tp_doc, "Frozen(layers, arena): an immutable copy of a network for inference."},
+    {Py_tp_new, (void *)frozen_new},
+    {Py_tp_dealloc, (void *)frozen_dealloc},
+    {Py_tp_traverse, (void *)frozen_traverse},
+    {Py_tp_methods, frozen_methods},
+    {Py_tp_getset, frozen_getset},
+    {0, NULL}};
+PyType_Spec gp_frozen_spec = {.name = "gradprune._core.Frozen",
+                              .basicsize = sizeof(frozen_object),
+                              .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+                              .slots = frozen_slots};

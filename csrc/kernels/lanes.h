@@ -1,0 +1,61 @@
+/* lanes.h - samples from the user's rows into lanes, checked on the way: the door to everything that is batch innermost.
+ */
+#ifndef GP_LANES_KERNELS_H
+#define GP_LANES_KERNELS_H
+
+#include "kernels/kernels.h"
+#include "kernels/vector.h"
+
+/* Four features of V samples: a register of quads, of every fourth sample each, needs no more than the two steps of a
+ * 4 x 4 transpose within its quads to hold one feature of all samples in order. Columns are stored as whole vectors, so
+ * that with 16 lanes a cache line is written once. Missing samples are zeros. */
+static int to_lanes(size_t samples, size_t features, const float *x, size_t lanes, float *out)
+{
+    enum { FEATURES = 64 };
+    vfloat poison = v_splat(0.0f); /* 0 * inf and 0 * NaN are NaN, and a sum keeps it */
+    int finite = 1;
+    for (size_t f = 0; f < features; f += FEATURES) {
+        const size_t n = features - f < FEATURES ? features - f : FEATURES, whole = n - n % 4;
+        for (size_t p = 0; p < lanes; p += GP_V) {
+            const float *from = p < samples ? x + p * features + f : NULL;
+            float *to = out + f * lanes + p, part[GP_V * FEATURES];
+            size_t row = features;
+            if (p + GP_V > samples) { /* what is there, and zeros */
+                for (size_t l = 0; l < GP_V; l++)
+                    for (size_t c = 0; c < n; c++) part[l * FEATURES + c] = p + l < samples ? from[l * row + c] : 0.0f;
+                from = part;
+                row = FEATURES;
+            }
+            for (size_t c = 0; c < whole; c += 4) {
+                vfloat quads[4];
+#pragma GCC unroll 4
+                for (size_t u = 0; u < 4; u++) quads[u] = v_load_quads(from + u * row + c, 4 * row);
+#pragma GCC unroll 4
+                for (size_t u = 0; u < 4; u++) poison += quads[u] * 0.0f;
+                vfloat low = GP_UNPACK_LOW(quads[0], quads[1]), high = GP_UNPACK_HIGH(quads[0], quads[1]);
+                vfloat low2 = GP_UNPACK_LOW(quads[2], quads[3]), high2 = GP_UNPACK_HIGH(quads[2], quads[3]);
+                v_store(to + c * lanes, GP_PAIRS_LOW(low, low2));
+                v_store(to + (c + 1) * lanes, GP_PAIRS_HIGH(low, low2));
+                v_store(to + (c + 2) * lanes, GP_PAIRS_LOW(high, high2));
+                v_store(to + (c + 3) * lanes, GP_PAIRS_HIGH(high, high2));
+            }
+            for (size_t c = whole; c < n; c++)
+                for (size_t l = 0; l < GP_V; l++) {
+                    to[c * lanes + l] = from[l * row + c];
+                    finite &= from[l * row + c] * 0.0f == 0.0f;
+                }
+        }
+    }
+    vint sound = poison == 0.0f;
+    for (size_t l = 0; l < GP_V; l++) finite &= sound[l] != 0;
+    return finite;
+}
+
+/* A row of P lanes each */
+static void broadcast(size_t rows, size_t lanes, const float *values, float *out)
+{
+    for (size_t r = 0; r < rows; r++)
+        for (size_t p = 0; p < lanes; p += GP_V) v_store(out + r * lanes + p, v_splat(values[r]));
+}
+
+#endif

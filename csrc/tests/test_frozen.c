@@ -1,0 +1,203 @@
+/* test_frozen.c - a frozen network predicts what the network does, on every path and by many threads at once. */
+#include "fixture.h"
+
+#include <pthread.h>
+
+enum { IN = 37, OUT = 7, MOST = 200 };
+
+typedef struct stage {
+    gp_pool *pool;
+    model m;
+    gp_net *net;
+    gp_frozen *frozen;
+    float *x, *want, *out;
+} stage;
+
+/* A net with every kind of layer; activations first, doubled, and after softmax. */
+static void stage_open(stage *s, const gp_kernels *kernels, double removed, uint64_t seed)
+{
+    noise source = {seed};
+    *s = (stage){0};
+    model_activation(&s->m, GP_TANH, IN);
+    model_dense(&s->m, IN, 300);
+    model_dropout(&s->m, 0.5f, 0);
+    model_activation(&s->m, GP_RELU, 0);
+    model_activation(&s->m, GP_GELU, 0);
+    model_dense(&s->m, 300, 50)->bias = GP_NONE;
+    model_softmax(&s->m);
+    model_dense(&s->m, 50, OUT);
+    model_finish(&s->m, seed);
+    model_prune(&s->m, removed, seed + 1);
+    s->x = allocated(MOST * IN * sizeof(float));
+    s->want = allocated(MOST * OUT * sizeof(float));
+    s->out = allocated(MOST * OUT * sizeof(float));
+    noise_floats(&source, MOST * IN, s->x, 2.0);
+    CHECK_INT_EQUAL(gp_pool_create(&s->pool), GP_OK);
+    CHECK_INT_EQUAL(gp_net_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->net), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->m.arena, &s->frozen), GP_OK);
+    CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, MOST, s->x, s->want, 1), GP_OK);
+}
+
+static void stage_close(stage *s)
+{
+    gp_frozen_destroy(s->frozen);
+    gp_net_destroy(s->net);
+    gp_pool_destroy(s->pool);
+    model_free(&s->m);
+    free(s->x);
+    free(s->want);
+    free(s->out);
+}
+
+static void test_predict(const gp_kernels *kernels)
+{
+    const double removed[] = {0.0, 0.5, 0.8, 0.95, 0.99, 1.1};
+    const size_t sizes[] = {1, 2, 3, 5, 8, 15, 16, 17, 31, 33, 64, 65, 129, MOST};
+    for (size_t i = 0; i < sizeof removed / sizeof *removed; i++) {
+        stage s;
+        stage_open(&s, kernels, removed[i], 40 + i);
+        memset(s.m.arena.params, 0xff, s.m.arena.n * sizeof(float)); /* it has a copy of its own */
+        for (size_t j = 0; j < sizeof sizes / sizeof *sizes; j++)
+            for (size_t threads = 1; threads <= 3; threads++) {
+                gp_fault fault = {.phase = GP_PHASE_NONE};
+                memset(s.out, 0xff, MOST * OUT * sizeof(float));
+                CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, sizes[j], s.x, s.out, &fault, threads), GP_OK);
+                CHECK_FLOATS_NEAR(sizes[j] * OUT, s.out, s.want, 2e-6, 2e-6);
+                for (size_t k = sizes[j] * OUT; k < MOST * OUT; k++)
+                    if (bits_of(s.out[k]) != 0xffffffffu) CHECK(k == 0); /* written past the end */
+            }
+        gp_frozen_layer layer = gp_frozen_describe(s.frozen, 1), none = gp_frozen_describe(s.frozen, 0);
+        CHECK(layer.row_list == (removed[i] > 0.9) && layer.lane_list == (removed[i] > 0.7));
+        CHECK(none.kept == 0 && none.bytes == 0 && gp_frozen_bytes(s.frozen) > layer.bytes);
+        stage_close(&s);
+    }
+}
+
+/* The same bits whatever the threads, and in lanes whatever the chunk. */
+static void test_bits(const gp_kernels *kernels)
+{
+    stage s;
+    gp_fault fault;
+    stage_open(&s, kernels, 0.9, 60);
+    for (size_t n = 1; n <= MOST; n += 1 + n / 3) {
+        CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, s.x, s.want, &fault, 1), GP_OK);
+        for (size_t call = 0; call < 20; call++) {
+            CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, s.x, s.out, &fault, 1 + call % 4), GP_OK);
+            CHECK_BYTES_EQUAL(n * OUT * sizeof(float), s.out, s.want);
+        }
+    }
+    stage_close(&s);
+}
+
+/* The first fault in the order of samples is told, by a team of any size. */
+static void test_faults(const gp_kernels *kernels)
+{
+    const size_t sizes[] = {1, 2, 16, 17, 65, MOST};
+    stage s;
+    stage_open(&s, kernels, 0.9, 70);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (size_t at = 0; at < sizes[i] * IN; at += 1 + at) {
+            size_t last = sizes[i] * IN - 1;
+            float first = s.x[at], other = s.x[last];
+            s.x[at] = i % 2 ? NAN : -INFINITY;
+            s.x[last] = INFINITY;
+            for (size_t threads = 1; threads <= 3; threads++) {
+                gp_fault fault = {.phase = GP_PHASE_NONE};
+                CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, sizes[i], s.x, s.out, &fault, threads), GP_BAD_INPUT);
+                CHECK(fault.phase == GP_PHASE_INPUT && fault.row == at / IN && fault.column == at % IN);
+            }
+            s.x[last] = other;
+            s.x[at] = first;
+        }
+    CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, 0, NULL, NULL, NULL, 2), GP_OK);
+    stage_close(&s);
+}
+
+static void test_bad_arguments(const gp_kernels *kernels)
+{
+    stage s;
+    gp_frozen *made;
+    stage_open(&s, kernels, 0.0, 80);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 0, s.m.layers, &s.m.arena, &made), GP_BAD_ARGUMENT);
+    gp_layer_spec layers[2] = {s.m.layers[1], s.m.layers[1]}; /* do not chain */
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 2, layers, &s.m.arena, &made), GP_BAD_ARGUMENT);
+    layers[0].weight = s.m.arena.n_prunable; /* past the end */
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, layers, &s.m.arena, &made), GP_BAD_ARGUMENT);
+    CHECK(made == NULL);
+    gp_frozen_destroy(made);
+    stage_close(&s);
+}
+
+/* A network that does nothing. */
+static void test_identity(const gp_kernels *kernels)
+{
+    stage s = {0};
+    gp_fault fault;
+    float x[20 * 5], out[20 * 5];
+    noise source = {90};
+    noise_floats(&source, 100, x, 1.0);
+    model_dropout(&s.m, 0.5f, 5);
+    model_finish(&s.m, 1);
+    CHECK_INT_EQUAL(gp_pool_create(&s.pool), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, s.m.layers, &s.m.arena, &s.frozen), GP_OK);
+    for (size_t n = 1; n <= 20; n++) {
+        CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, x, out, &fault, 1), GP_OK);
+        CHECK_BYTES_EQUAL(n * 5 * sizeof(float), out, x);
+    }
+    gp_frozen_destroy(s.frozen);
+    gp_pool_destroy(s.pool);
+    model_free(&s.m);
+}
+
+/* ---- many callers ---------------------------------------------------------------------------------------------------- */
+
+enum { CALLERS = 6, ROUNDS = 30 };
+
+typedef struct caller {
+    stage *s;
+    size_t first, wrong;
+} caller;
+
+static void *call(void *context)
+{
+    caller *self = context;
+    float out[MOST * OUT];
+    for (size_t round = 0; round < ROUNDS; round++) {
+        size_t n = 1 + (self->first * 7 + round * 31) % (MOST - self->first);
+        gp_fault fault;
+        self->wrong += gp_frozen_predict(self->s->frozen, n, self->s->x + self->first * IN, out, &fault, 2) != GP_OK;
+        for (size_t i = 0; i < n * OUT; i++) {
+            float want = self->s->want[self->first * OUT + i];
+            self->wrong += !(fabsf(out[i] - want) <= 2e-6f + 2e-6f * fabsf(want));
+        }
+    }
+    return NULL;
+}
+
+static void test_callers(const gp_kernels *kernels)
+{
+    stage s;
+    pthread_t threads[CALLERS];
+    caller callers[CALLERS];
+    stage_open(&s, kernels, 0.9, 100);
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i] = (caller){&s, i * 3, 0};
+        if (pthread_create(&threads[i], NULL, call, &callers[i])) abort();
+    }
+    for (size_t i = 0; i < CALLERS; i++) {
+        pthread_join(threads[i], NULL);
+        CHECK_INT_EQUAL(callers[i].wrong, 0);
+    }
+    stage_close(&s);
+}
+
+int main(void)
+{
+    OVER_INSTRUCTION_SETS(test_predict);
+    OVER_INSTRUCTION_SETS(test_bits);
+    OVER_INSTRUCTION_SETS(test_faults);
+    OVER_INSTRUCTION_SETS(test_bad_arguments);
+    OVER_INSTRUCTION_SETS(test_identity);
+    OVER_INSTRUCTION_SETS(test_callers);
+    return check_summary();
+}

@@ -1,0 +1,165 @@
+"""Frozen models: an immutable copy of a network for inference, each layer packed for speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, NoReturn, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+from gradprune.checks import real_array
+from gradprune.layers import CoreLayer, CoreType
+from gradprune.summary import summarize
+
+if TYPE_CHECKING:
+    from gradprune.network import Network
+
+__all__ = ["FrozenLayer", "FrozenModel"]
+
+_HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few samples", "many samples")
+
+
+@dataclass(frozen=True)
+class FrozenLayer:
+    """A layer of a frozen model."""
+
+    name: str
+    kind: str
+    outputs: int  # features a sample
+    weights: int
+    kept: int  # weights that are not removed
+    nbytes: int
+    few: str  # kernel for few samples, "dense" or "sparse"; "" where there are no weights
+    many: str  # kernel for many samples
+
+
+class FrozenModel:
+    """An immutable copy of a network for inference; made by ``model.freeze()``.
+
+    Weights are packed as each layer runs fastest, once for calls with a few samples and once for
+    many; activations are computed with the layer before them; dropout is gone. Training,
+    pruning or writing into the model it was made from changes nothing here. Any number of threads
+    may call ``predict`` at once.
+
+    Attributes:
+        layers: one FrozenLayer each.
+        input_shape: shape of a sample.
+        outputs: features of a prediction.
+        nbytes: bytes of the packed weights and what goes with them.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
+    >>> print(model.freeze())
+    layer   type         outputs  weights  kept  bytes  few samples  many samples
+    dense0  Dense, relu        3       12    12    448  dense        dense
+    dense1  Dense              2        6     6    384  dense        dense
+    """
+
+    __slots__ = ("_core", "input_shape", "layers", "nbytes", "outputs")
+
+    layers: tuple[FrozenLayer, ...]
+    input_shape: tuple[int, ...]
+    outputs: int
+    nbytes: int
+    _core: _core.Frozen
+
+    def __init__(self, network: Network) -> None:
+        core = network.core_layers
+        frozen = _core.Frozen([layer for _, layer in core], network.arena.core)
+        for name, value in (
+            ("_core", frozen),
+            ("input_shape", network.input_shape),
+            ("layers", _layers(network, frozen)),
+            ("nbytes", frozen.nbytes),
+            ("outputs", network.outputs),
+        ):
+            object.__setattr__(self, name, value)
+
+    def predict(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Outputs for samples, without dropout; fastest for C-contiguous float32 (n, features).
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite; n may be 0.
+
+        Returns:
+            (n, outputs) float32, as the network's to rounding.
+
+        Raises:
+            TypeError, ValueError: x is not as above.
+
+        >>> import numpy as np
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2, activation="softmax")], input_shape=3, seed=0)
+        >>> x = np.ones((5, 3), np.float32)
+        >>> bool(np.allclose(model.freeze().predict(x), model.predict(x)))
+        True
+        """
+        out = self._core.predict(x)
+        if out is None:  # not yet an array as the core takes it
+            out = self._core.predict(self._rows(x))
+            assert out is not None
+        return out
+
+    def _rows(self, x: ArrayLike) -> NDArray[np.float32]:
+        array = real_array("x", x)
+        if array.shape[1:] != self.input_shape or array.ndim == 0:
+            wanted = ", ".join(["n", *map(str, self.input_shape)])
+            raise ValueError(f"x must have shape ({wanted}), got {array.shape}")
+        return array.reshape(len(array), prod(self.input_shape))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a frozen model cannot be changed, not its {name!r} either")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a frozen model cannot be changed, not its {name!r} either")
+
+    def __copy__(self) -> Self:
+        return self  # nothing can change
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a frozen model cannot be pickled; save the model and freeze it again")
+
+    def __str__(self) -> str:
+        lines = [_HEADINGS, *map(_cells, self.layers)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(
+                f"{cell:>{width}}" if 2 <= i <= 5 else f"{cell:<{width}}"  # numbers to the right
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            ).rstrip()
+            for line in lines
+        )
+
+    __repr__ = __str__
+
+
+def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
+    """What became of each layer."""
+    cores: dict[str, tuple[int, CoreLayer]] = {}
+    for position, (name, core) in enumerate(network.core_layers):
+        if core.type == CoreType.DENSE:
+            cores[name] = (position, core)
+    layers = []
+    for row in summarize(network).layers:
+        weights = kept = nbytes = 0
+        few = many = ""
+        if row.name in cores:
+            position, core = cores[row.name]
+            weights = core.inputs * core.outputs
+            kept, nbytes, few_listed, many_listed = frozen.describe(position)
+            few, many = ("sparse" if listed else "dense" for listed in (few_listed, many_listed))
+        layers.append(
+            FrozenLayer(row.name, row.kind, row.outputs, weights, kept, nbytes, few, many)
+        )
+    return tuple(layers)
+
+
+def _cells(row: FrozenLayer) -> tuple[str, ...]:
+    numbers = (row.outputs, row.weights, row.kept, row.nbytes)
+    return (row.name, row.kind, *(f"{number:,}" for number in numbers), row.few, row.many)
