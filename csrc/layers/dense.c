@@ -8,10 +8,22 @@
  */
 #include "layers/layers.h"
 
-/* Rows of the result that one thread computes at a time: a multiple of every tile height but the narrowest. */
-enum { ROWS = 24 };
+/* Rows of a result are shared in blocks of so many: the height of the widest tile. */
+enum { ROWS = 6, TALL = 24 };
 
 static size_t row_blocks(size_t rows) { return (rows + ROWS - 1) / ROWS; }
+
+/* The next rows of one chunk among a member's blocks item..end; 0 when there are none left. */
+static int next_rows(size_t width, size_t *item, size_t end, size_t *chunk, size_t *first, size_t *rows)
+{
+    if (*item >= end) return 0;
+    size_t blocks = row_blocks(width), take = gp_smaller(end - *item, blocks - *item % blocks);
+    *chunk = *item / blocks;
+    *first = *item % blocks * ROWS;
+    *rows = gp_smaller(take * ROWS, width - *first);
+    *item += take;
+    return 1;
+}
 
 static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
@@ -29,10 +41,9 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     const float *W = pass->arena->params + layer->spec.weight;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    size_t blocks = row_blocks(O), begin, end;
-    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
-    for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, o = item % blocks * ROWS, rows = gp_smaller(ROWS, O - o);
+    size_t item, end, chunk, o, rows;
+    gp_team_share(pass->team, pass->chunks * row_blocks(O), &item, &end);
+    while (next_rows(O, &item, end, &chunk, &o, &rows)) {
         float *y = layer->work + (chunk * O + o) * P;
         if (b)
             for (size_t r = 0; r < rows; r++) pass->kernels->fill(P, y + r * P, b[o + r]);
@@ -45,11 +56,12 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
 /* rows[sample][feature] from x[chunk][feature][P] */
 static void transpose_input(const gp_layer *layer, const gp_pass *pass, float *rows, size_t stride)
 {
+    enum { FEATURES = 64 };
     const size_t I = layer->spec.in, P = pass->lanes;
-    size_t blocks = row_blocks(I), begin, end;
+    size_t blocks = (I + FEATURES - 1) / FEATURES, begin, end;
     gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, i = item % blocks * ROWS, features = gp_smaller(ROWS, I - i);
+        size_t chunk = item / blocks, i = item % blocks * FEATURES, features = gp_smaller(FEATURES, I - i);
         pass->kernels->transpose(features, P, layer->input + (chunk * I + i) * P, P, rows + chunk * P * stride + i,
                                  stride);
     }
@@ -83,24 +95,23 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
         rows = pass->scratch;
     }
     gp_team_share(pass->team, row_blocks(O), &begin, &end);
-    for (size_t o = begin * ROWS; o < gp_smaller(end * ROWS, O); o += ROWS) {
-        size_t n = gp_smaller(ROWS, O - o), done = 0;
+    begin = gp_smaller(begin * ROWS, O);
+    end = gp_smaller(end * ROWS, O);
+    for (size_t o = begin; o < end; o += TALL) {
+        size_t n = gp_smaller(TALL, end - o), done = 0;
         for (size_t chunk = 0; chunk < pass->chunks; chunk++, done += P) {
             size_t valid = gp_smaller(P, pass->samples - done);
             kernels->gemm(n, I, valid, dy + (chunk * O + o) * P, P, 1, rows + done * stride, stride, dW + o * I, I,
                           pass->first + done > 0);
         }
-        if (arena->removed) kernels->mask(n * I, arena->mask + layer->spec.weight + o * I, dW + o * I);
-        gp_dense_bias_gradient(layer, pass, dy, o, o + n);
     }
+    if (arena->removed) kernels->mask((end - begin) * I, arena->mask + layer->spec.weight + begin * I, dW + begin * I);
+    gp_dense_bias_gradient(layer, pass, dy, begin, end);
     if (dx) {
-        size_t blocks = row_blocks(I);
-        gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
-        for (size_t item = begin; item < end; item++) {
-            size_t chunk = item / blocks, i = item % blocks * ROWS;
-            kernels->gemm(gp_smaller(ROWS, I - i), P, O, W + i, 1, I, dy + chunk * O * P, P, dx + (chunk * I + i) * P,
-                          P, 0);
-        }
+        size_t item, chunk, first, n;
+        gp_team_share(pass->team, pass->chunks * row_blocks(I), &item, &end);
+        while (next_rows(I, &item, end, &chunk, &first, &n))
+            kernels->gemm(n, P, O, W + first, 1, I, dy + chunk * O * P, P, dx + (chunk * I + first) * P, P, 0);
     }
     gp_team_wait(pass->team);
     return dx;
