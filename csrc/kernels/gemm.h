@@ -96,8 +96,9 @@ static void gemm_rows(size_t m, size_t n, size_t k, const float *a, size_t a_row
 }
 
 /* Wide transposed a (dX of a wide layer): every k would take its few numbers from another page, and all pages meet in
- * a few sets of the cache. A block of PACK_M rows by PACK_K is copied next to each other first. */
-enum { GP_PACK_FROM = 512, GP_PACK_M = 48, GP_PACK_K = 64 };
+ * a few sets of the cache. A block of PACK_M rows by PACK_K is copied next to each other first, the next one fetched
+ * meanwhile. */
+enum { GP_PACK_FROM = 512, GP_PACK_M = 24, GP_PACK_K = 128 };
 
 static void gemm_packed(size_t m, size_t n, size_t k, const float *a, size_t a_col, const float *b, size_t b_row,
                         float *c, size_t c_row, int accumulate)
@@ -110,6 +111,7 @@ static void gemm_packed(size_t m, size_t n, size_t k, const float *a, size_t a_c
             for (size_t r = 0; r < depth; r++) {
                 const float *from = a + (q + r) * a_col + i;
                 size_t v = 0;
+                for (size_t line = 0; line <= GP_PACK_M; line += 16) __builtin_prefetch(from + GP_PACK_M + line);
                 for (; v + GP_V <= rows; v += GP_V) v_store(packed + r * GP_PACK_M + v, v_load(from + v));
                 for (; v < rows; v++) packed[r * GP_PACK_M + v] = from[v];
             }

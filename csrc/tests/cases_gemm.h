@@ -97,7 +97,7 @@ static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int ac
 static void gemm_wide(const gp_kernels *kernels, noise *source)
 {
     enum { WIDE = 520, N = 20, B_ROW = 32, C_ROW = 21 };
-    static const size_t ms[] = {1, 7, 47, 48, 49, 101}, ks[] = {0, 1, 63, 64, 65, 130};
+    static const size_t ms[] = {1, 7, 23, 24, 25, 101}, ks[] = {0, 1, 127, 128, 129, 260};
     for (size_t which = 0; which < 2 * 6 * 6; which++) {
         const size_t m = ms[which / 2 % 6], k = ks[which / 12];
         const int accumulate = which & 1;
