@@ -15,11 +15,6 @@
 #else
 #define GP_LANES_AT(w, half) GP_AT4(0, w, half)
 #endif
-#if defined(__clang__)
-#define GP_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
-#else
-#define GP_PICK(a, b, ...) __builtin_shuffle(a, b, (vint){__VA_ARGS__})
-#endif
 #define GP_FOLD(a, b, w) (GP_PICK(a, b, GP_LANES_AT(w, 0)) + GP_PICK(a, b, GP_LANES_AT(w, (w) / 2)))
 
 /* Lanes 0..3 are the sums of four vectors. */

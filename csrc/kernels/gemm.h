@@ -5,7 +5,8 @@
  * Weights:  dW[o][i] = sum_p dy[o][p] rows[p][i]   a = dy,  strides (P, 1), rows = x with the batch outermost
  *
  * A tile of R rows by C vectors stays in registers while k runs; a is read one scalar at a time and broadcast, which
- * the FMA does for free. There is no blocking of k and no packing: up to k = 1024 a panel of b stays in the L2 cache.
+ * the FMA does for free. k is not blocked: up to k = 1024 a panel of b stays in the L2 cache, and blocks of k for the
+ * L1 cache were slower (c is written more often, rows of a are read in pieces too short to be prefetched).
  * Each number of c is one chain of multiply-adds over k, whatever the tile, so tiles never change the bits.
  */
 #ifndef GP_GEMM_H
@@ -75,8 +76,8 @@ static inline __attribute__((always_inline)) void gemm_panel(const size_t R, con
         gemm_tile(1, C, k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, last, accumulate);
 }
 
-static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,
-                 float *c, size_t c_row, int accumulate)
+static void gemm_rows(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b,
+                      size_t b_row, float *c, size_t c_row, int accumulate)
 {
     for (size_t j = 0; j < n;) {
         size_t vectors = (n - j + GP_V - 1) / GP_V;
@@ -94,29 +95,74 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, siz
     }
 }
 
-/* out[column][row] = in[row][column]: 4 x 4 blocks in registers, scalars at the edges. */
+/* Wide transposed a (dX of a wide layer): every k would take its few numbers from another page, and all pages meet in
+ * a few sets of the cache. A block of PACK_M rows by PACK_K is copied next to each other first, the next one fetched
+ * meanwhile. */
+enum { GP_PACK_FROM = 512, GP_PACK_M = 24, GP_PACK_K = 128 };
+
+static void gemm_packed(size_t m, size_t n, size_t k, const float *a, size_t a_col, const float *b, size_t b_row,
+                        float *c, size_t c_row, int accumulate)
+{
+    float packed[GP_PACK_K * GP_PACK_M];
+    for (size_t q = 0; q < k; q += GP_PACK_K) {
+        size_t depth = k - q < GP_PACK_K ? k - q : GP_PACK_K;
+        for (size_t i = 0; i < m; i += GP_PACK_M) {
+            size_t rows = m - i < GP_PACK_M ? m - i : GP_PACK_M;
+            for (size_t r = 0; r < depth; r++) {
+                const float *from = a + (q + r) * a_col + i;
+                size_t v = 0;
+                for (size_t line = 0; line <= GP_PACK_M; line += 16) __builtin_prefetch(from + GP_PACK_M + line);
+                for (; v + GP_V <= rows; v += GP_V) v_store(packed + r * GP_PACK_M + v, v_load(from + v));
+                for (; v < rows; v++) packed[r * GP_PACK_M + v] = from[v];
+            }
+            gemm_rows(rows, n, depth, packed, 1, GP_PACK_M, b + q * b_row, b_row, c + i * c_row, c_row,
+                      accumulate || q > 0);
+        }
+    }
+}
+
+static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,
+                 float *c, size_t c_row, int accumulate)
+{
+    if (a_row == 1 && a_col >= GP_PACK_FROM && k > 0) gemm_packed(m, n, k, a, a_col, b, b_row, c, c_row, accumulate);
+    else gemm_rows(m, n, k, a, a_row, a_col, b, b_row, c, c_row, accumulate);
+}
+
+/* The vectors of V rows become those of V columns: each round interleaves the first half of them with the second. */
+static inline __attribute__((always_inline)) void turn_block(const float *in, size_t in_row, float *out, size_t out_row)
+{
+    vfloat x[GP_V], y[GP_V];
+#pragma GCC unroll 16
+    for (size_t i = 0; i < GP_V; i++) x[i] = v_load(in + i * in_row);
+#pragma GCC unroll 4
+    for (size_t round = 1; round < GP_V; round *= 2) {
+#pragma GCC unroll 8
+        for (size_t i = 0; i < GP_V / 2; i++) {
+            y[2 * i] = v_interleave_low(x[i], x[i + GP_V / 2]);
+            y[2 * i + 1] = v_interleave_high(x[i], x[i + GP_V / 2]);
+        }
+#pragma GCC unroll 16
+        for (size_t i = 0; i < GP_V; i++) x[i] = y[i];
+    }
+#pragma GCC unroll 16
+    for (size_t i = 0; i < GP_V; i++) v_store(out + i * out_row, x[i]);
+}
+
+/* out[column][row] = in[row][column]: V x V blocks in registers, the last ones overlapping those before them. */
 static void transpose(size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row)
 {
-    size_t whole_rows = rows - rows % 4, whole_columns = columns - columns % 4;
-    for (size_t r = 0; r < whole_rows; r += 4) {
-        for (size_t c = 0; c < whole_columns; c += 4) {
-            const float *from = in + r * in_row + c;
-            float *to = out + c * out_row + r;
-            vquad x0 = (vquad) * (const vquad_any *)from, x1 = (vquad) * (const vquad_any *)(from + in_row);
-            vquad x2 = (vquad) * (const vquad_any *)(from + 2 * in_row),
-                  x3 = (vquad) * (const vquad_any *)(from + 3 * in_row);
-            vquad y0 = GP_SHUFFLE(x0, x1, 0, 4, 1, 5), y1 = GP_SHUFFLE(x0, x1, 2, 6, 3, 7);
-            vquad y2 = GP_SHUFFLE(x2, x3, 0, 4, 1, 5), y3 = GP_SHUFFLE(x2, x3, 2, 6, 3, 7);
-            *(vquad_any *)to = (vquad_any)GP_SHUFFLE(y0, y2, 0, 1, 4, 5);
-            *(vquad_any *)(to + out_row) = (vquad_any)GP_SHUFFLE(y0, y2, 2, 3, 6, 7);
-            *(vquad_any *)(to + 2 * out_row) = (vquad_any)GP_SHUFFLE(y1, y3, 0, 1, 4, 5);
-            *(vquad_any *)(to + 3 * out_row) = (vquad_any)GP_SHUFFLE(y1, y3, 2, 3, 6, 7);
-        }
-        for (size_t c = whole_columns; c < columns; c++)
-            for (size_t i = 0; i < 4; i++) out[c * out_row + r + i] = in[(r + i) * in_row + c];
+    if (rows < GP_V || columns < GP_V) {
+        for (size_t r = 0; r < rows; r++)
+            for (size_t c = 0; c < columns; c++) out[c * out_row + r] = in[r * in_row + c];
+        return;
     }
-    for (size_t r = whole_rows; r < rows; r++)
-        for (size_t c = 0; c < columns; c++) out[c * out_row + r] = in[r * in_row + c];
+    for (size_t i = 0; i < rows; i += GP_V) {
+        size_t r = i + GP_V <= rows ? i : rows - GP_V;
+        for (size_t j = 0; j < columns; j += GP_V) {
+            size_t c = j + GP_V <= columns ? j : columns - GP_V;
+            turn_block(in + r * in_row + c, in_row, out + c * out_row + r, out_row);
+        }
+    }
 }
 
 #endif

@@ -7,8 +7,8 @@
 #ifndef GP_ROWS_KERNELS_H
 #define GP_ROWS_KERNELS_H
 
-#include "kernels/kernels.h"
 #include "kernels/fold.h"
+#include "kernels/kernels.h"
 #include "kernels/vector.h"
 #include "kernels/vmath.h"
 

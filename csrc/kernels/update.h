@@ -3,20 +3,32 @@
 #ifndef GP_UPDATE_H
 #define GP_UPDATE_H
 
+#include <math.h>
+
 #include "kernels/elementwise.h"
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
+/* AVX-512 divides and takes roots in one slow unit, so its root is an estimate and one Newton step, right to 2 ulp, in
+ * the shadow of the division: a fifth less time for Adam in the L2 cache. 0 and infinity are their own roots. */
 static inline vfloat v_sqrt(vfloat x)
 {
+#if defined(GP_ISA_AVX512)
+    vfloat inverse = (vfloat)_mm512_rsqrt14_ps((__m512)x), root = x * inverse;
+    root += (0.5f * root) * (1.0f - root * inverse);
+    return (vfloat)_mm512_mask_mov_ps((__m512)root, _mm512_fpclass_ps_mask((__m512)x, 0x0e), (__m512)x);
+#else
     for (size_t i = 0; i < GP_V; i++) x[i] = __builtin_sqrtf(x[i]);
     return x;
+#endif
 }
 
 /* The gradient the rule sees, and the weight after decoupled decay. */
 static inline vfloat clipped(vfloat g, vfloat w, const gp_update *u)
 {
-    return clamp_vector(g * u->scale * u->scale_again, v_splat(u->limit)) + u->l2 * w;
+    g = g * u->scale * u->scale_again;
+    if (u->limit < INFINITY) g = clamp_vector(g, v_splat(u->limit));
+    return g + u->l2 * w;
 }
 
 static inline vfloat sgd_vector(vfloat w, vfloat g, vfloat *m, const gp_update *u)

@@ -34,14 +34,11 @@ typedef int64_t vlong __attribute__((vector_size(8 * GP_H)));
 typedef float vhalf __attribute__((vector_size(4 * GP_H)));
 typedef float vhalf_any __attribute__((vector_size(4 * GP_H), aligned(4), may_alias));
 
-/* Four floats, for what turns rows into columns. */
-typedef float vquad __attribute__((vector_size(16)));
-typedef float vquad_any __attribute__((vector_size(16), aligned(4), may_alias));
+/* Any lanes of two vectors. */
 #if defined(__clang__)
-#define GP_SHUFFLE(x, y, i, j, k, l) __builtin_shufflevector(x, y, i, j, k, l)
+#define GP_PICK(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
 #else
-typedef int32_t vquad_int __attribute__((vector_size(16)));
-#define GP_SHUFFLE(x, y, i, j, k, l) __builtin_shuffle(x, y, (vquad_int){i, j, k, l})
+#define GP_PICK(a, b, ...) __builtin_shuffle(a, b, (vint){__VA_ARGS__})
 #endif
 
 static inline vfloat v_splat(float x) { return x - (vfloat){0}; }
@@ -104,15 +101,33 @@ static inline vfloat v_load_quads(const float *p, size_t stride)
 #else
 #define GP_QUADS(of, i) of(0, i)
 #endif
-#if defined(__clang__)
-#define GP_QUADS_OF(a, b, of, i) __builtin_shufflevector(a, b, GP_QUADS(of, i))
+#define GP_UNPACK_LOW(a, b) GP_PICK(a, b, GP_QUADS(GP_QUAD_UNPACK, 0))
+#define GP_UNPACK_HIGH(a, b) GP_PICK(a, b, GP_QUADS(GP_QUAD_UNPACK, 2))
+#define GP_PAIRS_LOW(a, b) GP_PICK(a, b, GP_QUADS(GP_QUAD_PAIRS, 0))
+#define GP_PAIRS_HIGH(a, b) GP_PICK(a, b, GP_QUADS(GP_QUAD_PAIRS, 2))
+
+/* a0 b0 a1 b1 ... of the first and of the second half of both. AVX2 has it within 128 bits only. */
+#if GP_V == 8
+static inline vfloat v_interleave_low(vfloat a, vfloat b)
+{
+    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13), odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    return GP_PICK(even, odd, 0, 1, 2, 3, 8, 9, 10, 11);
+}
+static inline vfloat v_interleave_high(vfloat a, vfloat b)
+{
+    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13), odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    return GP_PICK(even, odd, 4, 5, 6, 7, 12, 13, 14, 15);
+}
 #else
-#define GP_QUADS_OF(a, b, of, i) __builtin_shuffle(a, b, (vint){GP_QUADS(of, i)})
+#define GP_PAIRS(i) i, (i) + GP_V, (i) + 1, (i) + 1 + GP_V
+#if GP_V == 16
+#define GP_HALF(i) GP_PAIRS(i), GP_PAIRS(i + 2), GP_PAIRS(i + 4), GP_PAIRS(i + 6)
+#else
+#define GP_HALF(i) GP_PAIRS(i)
 #endif
-#define GP_UNPACK_LOW(a, b) GP_QUADS_OF(a, b, GP_QUAD_UNPACK, 0)
-#define GP_UNPACK_HIGH(a, b) GP_QUADS_OF(a, b, GP_QUAD_UNPACK, 2)
-#define GP_PAIRS_LOW(a, b) GP_QUADS_OF(a, b, GP_QUAD_PAIRS, 0)
-#define GP_PAIRS_HIGH(a, b) GP_QUADS_OF(a, b, GP_QUAD_PAIRS, 2)
+static inline vfloat v_interleave_low(vfloat a, vfloat b) { return GP_PICK(a, b, GP_HALF(0)); }
+static inline vfloat v_interleave_high(vfloat a, vfloat b) { return GP_PICK(a, b, GP_HALF(GP_V / 2)); }
+#endif
 
 /* condition is all ones or all zeros a lane, as comparisons give it */
 static inline vfloat v_select(vint condition, vfloat yes, vfloat no)

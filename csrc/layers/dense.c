@@ -3,15 +3,37 @@
  *   forward   y (O,P)  = W (O,I) x (I,P) + b
  *   backward  dx (I,P) = W^T (I,O) dy (O,P);  dW (O,I) = dy (O,B) rows (B,I);  db (O) = sum_p dy (O,P)
  *
- * dW multiplies along the batch, so it wants x with the batch outermost: the first layer has the user's rows, the
- * others transpose their input once. Removed weights get a gradient of exactly 0.
+ * dW multiplies along the batch, so it wants x with the batch outermost: the first layer has the user's rows and is
+ * shared by outputs, the others transpose their input and are shared by columns. Removed weights get a gradient of
+ * exactly 0.
  */
 #include "layers/layers.h"
 
-/* Rows of the result that one thread computes at a time: a multiple of every tile height but the narrowest. */
-enum { ROWS = 24 };
+/* ROWS: results are shared by so many rows, the height of the widest tile. TALL: rows of dW computed at a time, a
+ * multiple of every tile height but the narrowest; they stay in the L2 cache while all samples pass. */
+enum { ROWS = 6, TALL = 48 };
 
-static size_t row_blocks(size_t rows) { return (rows + ROWS - 1) / ROWS; }
+static size_t blocks_of(size_t rows, size_t block) { return (rows + block - 1) / block; }
+
+/* This member's rows begin..end, in whole blocks. */
+static void shared_rows(const gp_team *team, size_t rows, size_t block, size_t *begin, size_t *end)
+{
+    gp_team_share(team, blocks_of(rows, block), begin, end);
+    *begin = gp_smaller(*begin * block, rows);
+    *end = gp_smaller(*end * block, rows);
+}
+
+/* The next rows of one chunk among a member's blocks item..end; 0 when there are none left. */
+static int next_rows(size_t width, size_t *item, size_t end, size_t *chunk, size_t *first, size_t *rows)
+{
+    if (*item >= end) return 0;
+    size_t blocks = blocks_of(width, ROWS), take = gp_smaller(end - *item, blocks - *item % blocks);
+    *chunk = *item / blocks;
+    *first = *item % blocks * ROWS;
+    *rows = gp_smaller(take * ROWS, width - *first);
+    *item += take;
+    return 1;
+}
 
 static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
@@ -29,10 +51,9 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     const float *W = pass->arena->params + layer->spec.weight;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    size_t blocks = row_blocks(O), begin, end;
-    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
-    for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, o = item % blocks * ROWS, rows = gp_smaller(ROWS, O - o);
+    size_t item, end, chunk, o, rows;
+    gp_team_share(pass->team, pass->chunks * blocks_of(O, ROWS), &item, &end);
+    while (next_rows(O, &item, end, &chunk, &o, &rows)) {
         float *y = layer->work + (chunk * O + o) * P;
         if (b)
             for (size_t r = 0; r < rows; r++) pass->kernels->fill(P, y + r * P, b[o + r]);
@@ -40,20 +61,6 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     }
     gp_team_wait(pass->team);
     return layer->work;
-}
-
-/* rows[sample][feature] from x[chunk][feature][P] */
-static void transpose_input(const gp_layer *layer, const gp_pass *pass, float *rows, size_t stride)
-{
-    const size_t I = layer->spec.in, P = pass->lanes;
-    size_t blocks = row_blocks(I), begin, end;
-    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
-    for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, i = item % blocks * ROWS, features = gp_smaller(ROWS, I - i);
-        pass->kernels->transpose(features, P, layer->input + (chunk * I + i) * P, P, rows + chunk * P * stride + i,
-                                 stride);
-    }
-    gp_team_wait(pass->team);
 }
 
 void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, size_t begin, size_t end)
@@ -69,38 +76,45 @@ void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const fl
     }
 }
 
+/* Rows o..o + n_o and columns i..i + n_i of dW, masked; `rows` holds x with the batch outermost. */
+static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, const float *rows, size_t o,
+                            size_t n_o, size_t i, size_t n_i)
+{
+    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
+    const gp_arena *arena = pass->arena;
+    for (size_t end = o + n_o; o < end; o += TALL) {
+        size_t n = gp_smaller(TALL, end - o), done = 0, at = layer->spec.weight + o * I + i;
+        for (size_t chunk = 0; chunk < pass->chunks; chunk++, done += P) {
+            size_t valid = gp_smaller(P, pass->samples - done);
+            pass->kernels->gemm(n, n_i, valid, dy + (chunk * O + o) * P, P, 1, rows + done * stride + i, stride,
+                                arena->grads + at, I, pass->first + done > 0);
+        }
+        for (size_t r = 0; arena->removed && r < n; r++)
+            pass->kernels->mask(n_i, arena->mask + at + r * I, arena->grads + at + r * I);
+    }
+}
+
 static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
     if (layer->live) return gp_dense_live_backward(layer, pass, dy, dx);
-    const gp_kernels *kernels = pass->kernels;
-    const gp_arena *arena = pass->arena;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
-    const float *W = arena->params + layer->spec.weight, *rows = pass->rows;
-    float *dW = arena->grads + layer->spec.weight;
-    size_t begin, end;
-    if (layer->index > 0) {
-        transpose_input(layer, pass, pass->scratch, stride);
-        rows = pass->scratch;
-    }
-    gp_team_share(pass->team, row_blocks(O), &begin, &end);
-    for (size_t o = begin * ROWS; o < gp_smaller(end * ROWS, O); o += ROWS) {
-        size_t n = gp_smaller(ROWS, O - o), done = 0;
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++, done += P) {
-            size_t valid = gp_smaller(P, pass->samples - done);
-            kernels->gemm(n, I, valid, dy + (chunk * O + o) * P, P, 1, rows + done * stride, stride, dW + o * I, I,
-                          pass->first + done > 0);
-        }
-        if (arena->removed) kernels->mask(n * I, arena->mask + layer->spec.weight + o * I, dW + o * I);
-        gp_dense_bias_gradient(layer, pass, dy, o, o + n);
+    const float *W = pass->arena->params + layer->spec.weight;
+    size_t begin, end, chunk, first, n;
+    shared_rows(pass->team, O, ROWS, &begin, &end);
+    gp_dense_bias_gradient(layer, pass, dy, begin, end);
+    if (layer->index == 0) {
+        weight_gradient(layer, pass, dy, pass->rows, begin, end - begin, 0, I);
+    } else { /* whose columns a member turns, it also multiplies: no need to meet in between */
+        shared_rows(pass->team, I, GP_ALIGN_FLOATS, &begin, &end);
+        for (chunk = 0; chunk < pass->chunks; chunk++)
+            pass->kernels->transpose(end - begin, P, layer->input + (chunk * I + begin) * P, P,
+                                     pass->scratch + chunk * P * stride + begin, stride);
+        weight_gradient(layer, pass, dy, pass->scratch, 0, O, begin, end - begin);
     }
     if (dx) {
-        size_t blocks = row_blocks(I);
-        gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
-        for (size_t item = begin; item < end; item++) {
-            size_t chunk = item / blocks, i = item % blocks * ROWS;
-            kernels->gemm(gp_smaller(ROWS, I - i), P, O, W + i, 1, I, dy + chunk * O * P, P, dx + (chunk * I + i) * P,
-                          P, 0);
-        }
+        gp_team_share(pass->team, pass->chunks * blocks_of(I, ROWS), &begin, &end);
+        while (next_rows(I, &begin, end, &chunk, &first, &n))
+            pass->kernels->gemm(n, P, O, W + first, 1, I, dy + chunk * O * P, P, dx + (chunk * I + first) * P, P, 0);
     }
     gp_team_wait(pass->team);
     return dx;

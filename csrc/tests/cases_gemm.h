@@ -92,6 +92,34 @@ static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int ac
     CLOSE(c);
 }
 
+/* A transposed a that is wide enough to be packed, around the sizes of its blocks: the bits of the same product with
+ * the rows of a next to each other. */
+static void gemm_wide(const gp_kernels *kernels, noise *source)
+{
+    enum { WIDE = 520, N = 20, B_ROW = 32, C_ROW = 21 };
+    static const size_t ms[] = {1, 7, 23, 24, 25, 101}, ks[] = {0, 1, 127, 128, 129, 260};
+    for (size_t which = 0; which < 2 * 6 * 6; which++) {
+        const size_t m = ms[which / 2 % 6], k = ks[which / 12];
+        const int accumulate = which & 1;
+        buffer a = input_floats(source, k ? (k - 1) * WIDE + m : 0, 1, 1.0),
+               b = input_floats(source, k * B_ROW, 2, 1.0);
+        buffer c = output_floats((m - 1) * C_ROW + N, 1), want = output_floats((m - 1) * C_ROW + N, 3);
+        float *narrow = allocated((m * k + 1) * sizeof *narrow);
+        for (size_t i = 0; i < m; i++) {
+            for (size_t q = 0; q < k; q++) narrow[i * k + q] = a.f[q * WIDE + i];
+            for (size_t j = 0; j < N; j++) c.f[i * C_ROW + j] = want.f[i * C_ROW + j] = (float)(i + j) * 0.25f;
+        }
+        kernels->gemm(m, N, k, narrow, k, 1, b.f, B_ROW, want.f, C_ROW, accumulate);
+        kernels->gemm(m, N, k, a.f, 1, WIDE, b.f, B_ROW, c.f, C_ROW, accumulate);
+        CHECK_BYTES_EQUAL(c.bytes, c.f, want.f);
+        free(narrow);
+        CLOSE(a);
+        CLOSE(b);
+        CLOSE(c);
+        CLOSE(want);
+    }
+}
+
 static void gemm_of_nothing(const gp_kernels *kernels)
 {
     float a[4] = {1, 2, 3, 4}, b[64] = {1}, c[4] = {5, 6, 7, 8}, before[4] = {5, 6, 7, 8}, zero[4] = {0};
@@ -126,6 +154,7 @@ static void test_gemm(const gp_kernels *kernels)
     for (size_t k = 0; k <= GEMM_K; k += is_quick() ? 7 : 1)
         for (int which = 0; which < 4; which++)
             gemm_case(kernels, k, which & 1, which >> 1, k < 4 || k == 17 || k == GEMM_K, &source);
+    gemm_wide(kernels, &source);
     gemm_of_nothing(kernels);
     gemm_not_finite(kernels, &source);
 }

@@ -163,8 +163,49 @@ static void update_test(const gp_kernels *kernels, gp_rule_kind kind)
         update_not_finite(kernels, &c, &source);
     }
 }
+/* The root of v over the whole range of floats, in the vectors and in the rest after them: with g = 0, m = v = the
+ * number and eps far below its root, w moves by -m / sqrt(v). */
+static void update_roots(const gp_kernels *kernels)
+{
+    const gp_update u = {.scale = 1.0f,
+                         .scale_again = 1.0f,
+                         .limit = INFINITY,
+                         .lr = 1.0f,
+                         .shrink = 1.0f,
+                         .beta1 = 1.0f,
+                         .beta2 = 1.0f,
+                         .correction2 = 1.0f,
+                         .eps = 1e-30f};
+    enum { N = 35 };
+    double worst = 0.0;
+    size_t wrong = 0;
+    for (uint32_t bits = 0; bits < INFINITY_BITS; bits += sweep_step()) {
+        float w[N], g[N], m[N], v[N];
+        for (size_t i = 0; i < N; i++) {
+            w[i] = g[i] = 0.0f;
+            m[i] = v[i] = float_of(bits);
+        }
+        kernels->adam(N, NULL, w, g, m, v, &u);
+        double x = (double)float_of(bits), want = -x / (sqrt(x) + 1e-30), error = relative_error((double)w[0], want);
+        if (!(error <= worst)) worst = error;
+        for (size_t i = 1; i < N; i++) wrong += bits_of(w[i]) != bits_of(w[0]);
+    }
+    CHECK_NEAR(worst, 0.0, 3e-7);
+    CHECK_INT_EQUAL(wrong, 0);
+    const float special[] = {0.0f, INFINITY, NAN, -1.0f};
+    for (size_t i = 0; i < 4; i++) { /* w - m / (sqrt(v) + eps) */
+        float w = 1.0f, g = 0.0f, m = 1e-30f, v = special[i];
+        kernels->adam(1, NULL, &w, &g, &m, &v, &u);
+        CHECK(i < 2 ? w == (i == 0 ? 0.0f : 1.0f) : isnan(w));
+    }
+}
+
 static void test_sgd(const gp_kernels *kernels) { update_test(kernels, GP_SGD); }
-static void test_adam(const gp_kernels *kernels) { update_test(kernels, GP_ADAM); }
+static void test_adam(const gp_kernels *kernels)
+{
+    update_test(kernels, GP_ADAM);
+    update_roots(kernels);
+}
 static void test_rmsprop(const gp_kernels *kernels) { update_test(kernels, GP_RMSPROP); }
 
 static void statistics_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
