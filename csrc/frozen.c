@@ -199,7 +199,9 @@ static void run_lanes(void *context, const gp_team *team)
         const size_t first = item * P, samples = gp_smaller(P, shared->n - first);
         const gp_chunk chunk = {.kernels = frozen->kernels, .samples = samples, .lanes = P};
         const float *x = shared->x + first * I;
-        if (!frozen->kernels->to_lanes(samples, I, x, P, buffer[0])) {
+        const float *rows[GP_LANES];
+        for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
+        if (!frozen->kernels->to_lanes(samples, I, rows, 0, P, buffer[0])) {
             find_fault(frozen, first, x, &shared->fault[team->rank]);
             return;
         }

@@ -70,8 +70,7 @@ static gp_status reserve(gp_net *net, size_t samples)
     if (capacity <= net->capacity) return GP_OK;
 
     /* floats a lane; every piece is a multiple of 16 floats long because the lanes are */
-    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + gp_padded(net->out) + net->out +
-                  1 + 2 + 1;
+    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
     for (size_t i = 0; i < net->n_layers; i++)
         each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
     if (each > SIZE_MAX / sizeof(float) / capacity) return GP_NO_MEMORY;
@@ -91,7 +90,6 @@ static gp_status reserve(gp_net *net, size_t samples)
     net->scratch = TAKE(net->widest_padded);
     net->gradient[0] = TAKE(net->widest);
     net->gradient[1] = TAKE(net->widest);
-    net->target_rows = TAKE(gp_padded(net->out));
     net->targets = TAKE(net->out);
     net->losses = TAKE(1);
     net->labels = (int64_t *)(void *)TAKE(2);
@@ -175,25 +173,40 @@ static size_t row_of(const gp_batch *batch, size_t sample)
     return batch->index ? (size_t)batch->index[sample] : sample;
 }
 
-/* rows[s] = values[row of sample s], checked, for this member's share; rows of padding lanes are zeroed. */
-static void gather(region *shared, const gp_pass *pass, const float *values, size_t width, float *rows,
-                   gp_status status, gp_phase phase)
+/* lanes [chunk][feature][P] and, unless it is NULL, rows (samples, padded width) from the rows of the batch, this
+ * member's share of the features. Returns 1 if all are finite. */
+static int gather(const region *shared, const gp_pass *pass, const float *values, size_t width, float *lanes,
+                  float *rows)
 {
-    const size_t stride = gp_padded(width);
+    enum { FEATURES = 64 };
+    const size_t P = pass->lanes, blocks = (width + FEATURES - 1) / FEATURES, stride = gp_padded(width);
     size_t begin, end;
-    gp_team_share(pass->team, pass->chunks * pass->lanes, &begin, &end);
-    for (size_t s = begin; s < end; s++) {
-        float *row = rows + s * stride;
-        if (s >= pass->samples) {
-            memset(row, 0, stride * sizeof *row);
-            continue;
+    int finite = 1;
+    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        size_t chunk = item / blocks, f = item % blocks * FEATURES, n = gp_smaller(FEATURES, width - f);
+        size_t first = chunk * P, samples = gp_smaller(P, pass->samples - gp_smaller(pass->samples, first));
+        const float *from[GP_LANES];
+        for (size_t s = 0; s < samples; s++) {
+            from[s] = values + row_of(shared->batch, pass->first + first + s) * width;
+            if (rows) memcpy(rows + (first + s) * stride + f, from[s] + f, n * sizeof *rows);
         }
+        finite &= pass->kernels->to_lanes(samples, n, from, f, P, lanes + (chunk * width + f) * P);
+    }
+    return finite;
+}
+
+/* The first number of the block that is not finite, in the order of samples: found by one member, whoever met one. */
+static void find_bad(region *shared, const gp_pass *pass, const float *values, size_t width, gp_status status,
+                     gp_phase phase)
+{
+    for (size_t s = 0; s < pass->samples; s++) {
         size_t from = row_of(shared->batch, pass->first + s);
-        if (!pass->kernels->copy_finite(width, values + from * width, row)) {
-            size_t column = 0;
-            while (column + 1 < width && isfinite(row[column])) column++;
-            fail(shared, pass->team, status, phase, from, column);
-        }
+        for (size_t column = 0; column < width; column++)
+            if (!isfinite(values[from * width + column])) {
+                fail(shared, pass->team, status, phase, from, column);
+                return;
+            }
     }
 }
 
@@ -210,36 +223,22 @@ static void gather_labels(region *shared, const gp_pass *pass)
     }
 }
 
-/* [chunk][feature][P] from rows, one chunk an item */
-static void to_lanes(const gp_pass *pass, const float *rows, size_t width, float *lanes)
-{
-    const size_t P = pass->lanes, stride = gp_padded(width);
-    enum { FEATURES = 64 };
-    size_t blocks = (width + FEATURES - 1) / FEATURES, begin, end;
-    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
-    for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, f = item % blocks * FEATURES;
-        pass->kernels->transpose(P, gp_smaller(FEATURES, width - f), rows + chunk * P * stride + f, stride,
-                                 lanes + (chunk * width + f) * P, P);
-    }
-}
-
 /* Everything the block needs from outside; nothing else has been touched when it fails. */
 static gp_status load(region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
-    gather(shared, pass, batch->x, net->in, net->rows, GP_BAD_INPUT, GP_PHASE_INPUT);
+    const gp_layer *first = &net->layers[0];
+    /* only dW on all weights wants the batch outermost */
+    int wants_rows = shared->backward && first->spec.type == GP_LAYER_DENSE && !first->live;
+    if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
+        find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
+    if (batch->targets && !gather(shared, pass, batch->targets, net->out, net->targets, NULL))
+        find_bad(shared, pass, batch->targets, net->out, GP_BAD_TARGET, GP_PHASE_TARGET);
     if (batch->labels) gather_labels(shared, pass);
-    if (batch->targets)
-        gather(shared, pass, batch->targets, net->out, net->target_rows, GP_BAD_TARGET, GP_PHASE_TARGET);
     gp_team_wait(pass->team);
     size_t failed = first_failure(shared, pass->team->size);
-    if (failed != GP_NONE) return shared->status[failed];
-    to_lanes(pass, net->rows, net->in, net->input);
-    if (batch->targets) to_lanes(pass, net->target_rows, net->out, net->targets);
-    gp_team_wait(pass->team);
-    return GP_OK;
+    return failed == GP_NONE ? GP_OK : shared->status[failed];
 }
 
 static const float *forward(region *shared, const gp_pass *pass, size_t n_layers)
@@ -389,6 +388,7 @@ static void run_blocks(region *shared, const gp_team *team)
     for (size_t first = 0; size > GP_BLOCK && shared->backward && first < size; first += GP_BLOCK) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
+        gp_team_wait(team); /* nobody finds fault with the next block while others ask about this one */
     }
     for (size_t i = 0; i < net->n_layers; i++) {
         const gp_layer_spec *spec = &net->layers[i].spec;

@@ -17,7 +17,7 @@ struct gp_net {
     size_t bytes;
     float *memory;
     /* pieces of memory, each for `capacity` lanes */
-    float *rows, *input, *scratch, *gradient[2], *target_rows, *targets, *losses;
+    float *rows, *input, *scratch, *gradient[2], *targets, *losses;
     int64_t *labels;
     uint8_t *hits;
     gp_habit habits[GP_HABITS];

@@ -62,8 +62,9 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, softmax_row, (size_t n, const float *z, float *y))                                                              \
     /* out[r][P] = values[r] */                                                                                             \
     X(void, broadcast, (size_t rows, size_t lanes, const float *values, float *out))                                        \
-    /* out[feature][lane] = x[lane][feature], 0 for lanes without a sample; returns 1 if all are finite */                  \
-    X(int, to_lanes, (size_t samples, size_t features, const float *x, size_t lanes, float *out))                           \
+    /* out[feature][lane] = x[lane][offset + feature], 0 for lanes without a sample; returns 1 if all are finite */         \
+    X(int, to_lanes,                                                                                                        \
+      (size_t samples, size_t features, const float *const *x, size_t offset, size_t lanes, float *out))                    \
     /* out[column][row] = in[row][column] */                                                                                \
     X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))           \
     /* out = in; returns 1 if all are finite */                                                                             \

@@ -3,13 +3,15 @@
 #ifndef GP_LANES_KERNELS_H
 #define GP_LANES_KERNELS_H
 
+#include <string.h>
+
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
 /* Four features of V samples: a register of quads, of every fourth sample each, needs no more than the two steps of a
  * 4 x 4 transpose within its quads to hold one feature of all samples in order. Columns are stored as whole vectors, so
  * that with 16 lanes a cache line is written once. Missing samples are zeros. */
-static int to_lanes(size_t samples, size_t features, const float *x, size_t lanes, float *out)
+static int to_lanes(size_t samples, size_t features, const float *const *x, size_t offset, size_t lanes, float *out)
 {
     enum { FEATURES = 64 };
     vfloat poison = v_splat(0.0f); /* 0 * inf and 0 * NaN are NaN, and a sum keeps it */
@@ -17,19 +19,14 @@ static int to_lanes(size_t samples, size_t features, const float *x, size_t lane
     for (size_t f = 0; f < features; f += FEATURES) {
         const size_t n = features - f < FEATURES ? features - f : FEATURES, whole = n - n % 4;
         for (size_t p = 0; p < lanes; p += GP_V) {
-            const float *from = p < samples ? x + p * features + f : NULL;
             float *to = out + f * lanes + p, part[GP_V * FEATURES];
-            size_t row = features;
-            if (p + GP_V > samples) { /* what is there, and zeros */
-                for (size_t l = 0; l < GP_V; l++)
-                    for (size_t c = 0; c < n; c++) part[l * FEATURES + c] = p + l < samples ? from[l * row + c] : 0.0f;
-                from = part;
-                row = FEATURES;
-            }
+            const float *row[GP_V];
+            for (size_t l = 0; l < GP_V; l++) row[l] = p + l < samples ? x[p + l] + offset + f : part + l * FEATURES;
+            if (p + GP_V > samples) memset(part, 0, sizeof part); /* the rows that are not there */
             for (size_t c = 0; c < whole; c += 4) {
                 vfloat quads[4];
 #pragma GCC unroll 4
-                for (size_t u = 0; u < 4; u++) quads[u] = v_load_quads(from + u * row + c, 4 * row);
+                for (size_t u = 0; u < 4; u++) quads[u] = v_load_quads(row + u, c);
 #pragma GCC unroll 4
                 for (size_t u = 0; u < 4; u++) poison += quads[u] * 0.0f;
                 vfloat low = GP_UNPACK_LOW(quads[0], quads[1]), high = GP_UNPACK_HIGH(quads[0], quads[1]);
@@ -41,8 +38,8 @@ static int to_lanes(size_t samples, size_t features, const float *x, size_t lane
             }
             for (size_t c = whole; c < n; c++)
                 for (size_t l = 0; l < GP_V; l++) {
-                    to[c * lanes + l] = from[l * row + c];
-                    finite &= from[l * row + c] * 0.0f == 0.0f;
+                    to[c * lanes + l] = row[l][c];
+                    finite &= row[l][c] * 0.0f == 0.0f;
                 }
         }
     }

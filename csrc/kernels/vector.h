@@ -74,19 +74,19 @@ static inline vfloat v_gather(const float *base, const uint32_t *index)
 #endif
 }
 
-/* Quads of floats at p, p + stride, ...: GCC 12 builds such a vector float by float unless told how. */
-static inline vfloat v_load_quads(const float *p, size_t stride)
+/* Quads of floats at rows[0] + c, rows[4] + c, ...: GCC 12 builds such a vector float by float unless told how. */
+static inline vfloat v_load_quads(const float *const *rows, size_t c)
 {
 #if defined(GP_ISA_AVX512)
-    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(p));
-    x = _mm512_insertf32x4(x, _mm_loadu_ps(p + stride), 1);
-    x = _mm512_insertf32x4(x, _mm_loadu_ps(p + 2 * stride), 2);
-    return (vfloat)_mm512_insertf32x4(x, _mm_loadu_ps(p + 3 * stride), 3);
+    __m512 x = _mm512_castps128_ps512(_mm_loadu_ps(rows[0] + c));
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[4] + c), 1);
+    x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[8] + c), 2);
+    return (vfloat)_mm512_insertf32x4(x, _mm_loadu_ps(rows[12] + c), 3);
 #elif defined(GP_ISA_AVX2)
-    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + stride), 1);
+    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + c)), _mm_loadu_ps(rows[4] + c),
+                                        1);
 #else
-    (void)stride;
-    return v_load(p);
+    return v_load(rows[0] + c);
 #endif
 }
 

@@ -6,19 +6,22 @@
 
 static void to_lanes_case(const gp_kernels *kernels, size_t samples, size_t features, size_t lanes, noise *source)
 {
-    buffer x = input_floats(source, samples * features, 1, 1.0), out = output_floats(features * lanes, 1);
-    CHECK_INT_EQUAL(kernels->to_lanes(samples, features, x.f, lanes, out.f), 1);
+    enum { OFFSET = 3 }; /* rows begin there, and stand in no order */
+    buffer x = input_floats(source, samples * features + OFFSET, 1, 1.0), out = output_floats(features * lanes, 1);
+    const float *rows[GP_LANES];
+    for (size_t s = 0; s < samples; s++) rows[s] = x.f + (samples - 1 - s) * features;
+    CHECK_INT_EQUAL(kernels->to_lanes(samples, features, rows, OFFSET, lanes, out.f), 1);
     size_t wrong = 0;
     for (size_t f = 0; f < features; f++)
         for (size_t p = 0; p < lanes; p++)
-            wrong += bits_of(out.f[f * lanes + p]) != (p < samples ? bits_of(x.f[p * features + f]) : 0);
+            wrong += bits_of(out.f[f * lanes + p]) != (p < samples ? bits_of(rows[p][OFFSET + f]) : 0);
     CHECK_INT_EQUAL(wrong, 0);
-    for (size_t i = 0; i < samples * features; i += 1 + i / 7) {
+    for (size_t i = OFFSET; i < samples * features + OFFSET; i += 1 + i / 7) {
         float before = x.f[i];
         x.f[i] = not_finite(i % NOT_FINITE);
-        CHECK_INT_EQUAL(kernels->to_lanes(samples, features, x.f, lanes, out.f), 0);
+        CHECK_INT_EQUAL(kernels->to_lanes(samples, features, rows, OFFSET, lanes, out.f), 0);
         x.f[i] = FLT_MAX;
-        CHECK_INT_EQUAL(kernels->to_lanes(samples, features, x.f, lanes, out.f), 1);
+        CHECK_INT_EQUAL(kernels->to_lanes(samples, features, rows, OFFSET, lanes, out.f), 1);
         x.f[i] = before;
     }
     CLOSE(x);
