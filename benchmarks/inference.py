@@ -28,12 +28,12 @@ def torch_predict(
     import torch
 
     torch.set_num_threads(threads)
-    torch._dynamo.reset()
     x = torch.from_numpy(draw_batch(sizes, batch)[0])
     net = torch_network(sizes, sparsity)[0].eval()
     if setting != "eager":
         import torch._inductor.config
 
+        torch._dynamo.reset()  # a new case, not another shape of the last one
         torch._inductor.config.freezing = setting == "compiled frozen"
         net = torch.compile(net, fullgraph=True, dynamic=False)
 

@@ -61,7 +61,6 @@ def torch_update(*, threads: int, setting: str, parameters: int, sparsity: float
     import torch
 
     torch.set_num_threads(threads)
-    torch._dynamo.reset()
     weight, gradient, mask = _draw(shape_of(parameters), sparsity)
     parameter = torch.nn.Parameter(torch.from_numpy(weight))
     parameter.grad = torch.from_numpy(gradient)
@@ -77,8 +76,10 @@ def torch_update(*, threads: int, setting: str, parameters: int, sparsity: float
         torch.nn.utils.clip_grad_norm_([parameter], 1.0, foreach=True)
         optimizer.step()
 
-    step = run if setting == "eager" else torch.compile(run, dynamic=False)
-    return step, lambda: _sample(parameter.detach().numpy())
+    if setting != "eager":
+        torch._dynamo.reset()  # a new case, not another shape of the last one
+        return torch.compile(run, dynamic=False), lambda: _sample(parameter.detach().numpy())
+    return run, lambda: _sample(parameter.detach().numpy())
 
 
 def streaming(*, threads: int, parameters: int, sparsity: float) -> Work:

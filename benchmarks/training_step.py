@@ -51,7 +51,6 @@ def torch_step(
     import torch
 
     torch.set_num_threads(threads)
-    torch._dynamo.reset()  # a new case, not another shape of the last one
     x, y = (torch.from_numpy(array) for array in draw_batch(sizes, batch))
     net, masks = torch_network(sizes, sparsity)
     parameters = list(net.parameters())
@@ -70,6 +69,7 @@ def torch_step(
         optimizer.step()
 
     if setting != "eager":
+        torch._dynamo.reset()  # a new case, not another shape of the last one
         loss = torch.compile(loss, fullgraph=True, dynamic=False)
     if setting == "compiled step":
         update = torch.compile(update, dynamic=False)
@@ -93,7 +93,7 @@ def sklearn_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: 
         sizes[1:-1], batch_size=batch, alpha=0.0, learning_rate_init=LR, shuffle=False
     )
     classes = np.arange(sizes[-1])
-    return lambda: model.partial_fit(x, y, classes), lambda: None
+    return lambda: model.partial_fit(x, y, classes=classes), lambda: None
 
 
 def contestants(*, sparse: bool, settings: tuple[str, ...] | None = None) -> list[Contestant]:
