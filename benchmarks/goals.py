@@ -26,7 +26,7 @@ from side_by_side import ROUND, Contestant, Ring, Timing, best
 class Plan:
     """How much is measured."""
 
-    turns: int = 7
+    turns: int = 5
     seconds: float = ROUND  # of work a turn
     sizes: tuple[int, ...] = LENET
     batches: tuple[int, ...] = (32, 128, 512)

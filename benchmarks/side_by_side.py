@@ -31,10 +31,10 @@ from numpy.typing import NDArray
 Work = tuple[Callable[[], object], Callable[[], NDArray[np.float64] | None]]
 Setup = Callable[..., Work]
 
-SETTLE = 0.1  # seconds for another pool's threads to stop spinning and sleep
+SETTLE = 0.1  # seconds for a pool's threads to stop spinning and sleep
 ROUND = 0.1  # seconds of work a turn
 WARM_UP = 2  # turns that do not count
-HOPELESS = 1.5  # after them a setting so many times slower than its owner's best drops out
+HOPELESS = 2.0  # after them a setting so many times slower than its owner's best drops out
 
 
 @dataclass(frozen=True)
@@ -289,8 +289,9 @@ class Ring:
                 children = _promising(times)
                 times = {child: [] for child in children}
             for child in children:
-                time.sleep(min(SETTLE, seconds))
                 times[child].append(child.ask("turn", seconds) * 1e6)
+                if child.contestant.threads > 1:
+                    time.sleep(min(SETTLE, 2 * seconds))
         return [_timing(child, own, answers[child][1]) for child, own in times.items()]
 
     def once(self, case: dict[str, object]) -> list[tuple[Contestant, float, NDArray[np.float64]]]:
