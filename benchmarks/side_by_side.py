@@ -64,7 +64,6 @@ class Timing:
     median: float
     low: float
     high: float
-    memory: int  # bytes by which the peak of the process grew from its imports to after the work
 
     @property
     def label(self) -> str:
@@ -268,6 +267,21 @@ class Ring:
         self._children = [child for child in self._children if not child.is_dead]
         return answers
 
+    def _check(self, case: dict[str, object], tolerance: float) -> dict[_Child, Any]:
+        """(result, memory) of everybody who can do it; an AssertionError if they disagree."""
+        children = self._set_up(case)
+        for child in children:
+            child.send("check")
+        answers = self._gather(children)
+        results = {child.contestant.label: result for child, (result, _) in answers.items()}
+        _require_agreement(results, case, tolerance)
+        return answers
+
+    def memory(self, case: dict[str, object], *, tolerance: float) -> dict[Contestant, int]:
+        """Bytes by which everyone's peak grew from the imports to after some calls."""
+        answers = self._check(case, tolerance)
+        return {child.contestant: grown for child, (_, grown) in answers.items()}
+
     def compare(
         self, case: dict[str, object], *, turns: int, tolerance: float, seconds: float = ROUND
     ) -> list[Timing]:
@@ -276,12 +290,7 @@ class Ring:
         Raises:
             AssertionError: results differ by more than ``tolerance`` of the largest entry.
         """
-        children = self._set_up(case)
-        for child in children:
-            child.send("check")
-        answers = self._gather(children)
-        results = {child.contestant.label: result for child, (result, _) in answers.items()}
-        _require_agreement(results, case, tolerance)
+        answers = self._check(case, tolerance)
         children = list(answers)
         times: dict[_Child, list[float]] = {child: [] for child in children}
         for number in range(-WARM_UP, turns):
@@ -292,16 +301,16 @@ class Ring:
                 times[child].append(child.ask("turn", seconds) * 1e6)
                 if child.contestant.threads > 1:
                     time.sleep(min(SETTLE, 2 * seconds))
-        return [_timing(child, own, answers[child][1]) for child, own in times.items()]
+        return [_timing(child.contestant, own) for child, own in times.items()]
 
-    def once(self, case: dict[str, object]) -> list[tuple[Contestant, float, NDArray[np.float64]]]:
+    def once(
+        self, case: dict[str, object]
+    ) -> Iterator[tuple[Contestant, float, NDArray[np.float64]]]:
         """(contestant, seconds, result) of one call each, for work too long to repeat."""
-        rows = []
         for child in self._set_up(case):
             time.sleep(SETTLE)
             seconds, result = child.ask("once")
-            rows.append((child.contestant, seconds, result))
-        return rows
+            yield child.contestant, seconds, result
 
 
 def _promising(times: dict[_Child, list[float]]) -> list[_Child]:
@@ -312,10 +321,9 @@ def _promising(times: dict[_Child, list[float]]) -> list[_Child]:
     return [c for c, own in times.items() if min(own) <= HOPELESS * best[c.contestant.name]]
 
 
-def _timing(child: _Child, own: list[float], memory: int) -> Timing:
-    who = child.contestant
+def _timing(who: Contestant, own: list[float]) -> Timing:
     median = statistics.median(own)
-    return Timing(who.name, who.setting, who.threads, median, min(own), max(own), memory)
+    return Timing(who.name, who.setting, who.threads, median, min(own), max(own))
 
 
 def _require_agreement(
