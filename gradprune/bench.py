@@ -1,7 +1,7 @@
 """The command ``gradprune bench``: times of a training step and of a prediction on this machine.
 
-Small on purpose: medians of a few turns in one process, torch eager beside it where torch is
-installed. The benchmarks of the repository (``make bench``) give every contestant a process of its
+Small on purpose: medians of a few turns in one process, torch eager, on one thread or all, beside
+it where torch is installed. The benchmarks of the repository (``make bench``) give every contestant a process of its
 own, check that results agree and compare with more.
 """
 
@@ -72,7 +72,7 @@ def measure(
                 batch,
                 sparsity,
                 _median(run, turns, seconds),
-                _median(peers[work], turns, seconds) if peers else None,
+                _median_of_torch(peers[work], turns, seconds) if peers else None,
             )
 
 
@@ -131,6 +131,19 @@ def _torch(model: Model, batch: int) -> dict[str, Callable[[], object]]:
             net(x)
 
     return {"training step": step, "prediction": predict}
+
+
+def _median_of_torch(run: Callable[[], object], turns: int, seconds: float) -> float:
+    """At one thread or at all that torch would use, whichever is faster."""
+    import torch
+
+    most = torch.get_num_threads()
+    times = []
+    for threads in {1, most}:
+        torch.set_num_threads(threads)
+        times.append(_median(run, turns, seconds))
+    torch.set_num_threads(most)
+    return min(times)
 
 
 def _median(run: Callable[[], object], turns: int, seconds: float) -> float:

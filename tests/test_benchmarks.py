@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
+from gradprune import _core
 from idx_files import NAMES, idx_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -254,3 +255,39 @@ def test_unknown_section(module: Any, capsys: pytest.CaptureFixture[str]) -> Non
     with pytest.raises(SystemExit):
         module("run").main(["nonsense"])
     assert "unknown section nonsense" in capsys.readouterr().err
+
+
+BAD_PRODUCTS = {
+    "k": ((2, 3), (1, 4, 16), (1, 2, 16)),
+    "chunks": ((2, 3), (2, 3, 16), (1, 2, 16)),
+    "rows": ((2, 3), (1, 3, 16), (1, 3, 16)),
+    "lanes": ((2, 3), (1, 3, 16), (1, 2, 32)),
+    "not padded": ((2, 3), (1, 3, 15), (1, 2, 15)),
+}
+
+
+@pytest.mark.parametrize("shapes", BAD_PRODUCTS.values(), ids=BAD_PRODUCTS)
+def test_products_refuse_other_shapes(shapes: tuple[tuple[int, ...], ...]) -> None:
+    a, b, out = (np.ones(shape, np.float32) for shape in shapes)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        _core.gemm(a, False, b, out)
+    assert (out == 1).all()
+
+
+def test_sum_of_products_refuses_other_shapes() -> None:
+    def ones(*shape: int) -> Any:
+        return np.ones(shape, np.float32)
+
+    a, source, b, out = ones(2, 3, 16), ones(2, 5, 16), ones(2, 16, 16), ones(3, 5)
+    _core.gemm_sum(a, source, b, out)
+    assert (out == 32).all()
+    for arguments in (
+        (ones(1, 3, 16), source, b, out),
+        (a, ones(2, 4, 16), b, out),
+        (a, None, ones(2, 16, 5), out),
+        (a, None, ones(2, 15, 16), out),
+        (a, None, b, ones(4, 5)),
+        (a, None, b, ones(3, 17)),
+    ):
+        with pytest.raises(ValueError, match="shapes do not fit"):
+            _core.gemm_sum(*arguments)
