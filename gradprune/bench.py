@@ -1,8 +1,8 @@
 """The command ``gradprune bench``: times of a training step and of a prediction on this machine.
 
 Small on purpose: medians of a few turns in one process, torch eager, on one thread or all, beside
-it where torch is installed. The benchmarks of the repository (``make bench``) give every contestant a process of its
-own, check that results agree and compare with more.
+it where torch is installed. The benchmarks of the repository (``make bench``) give every contestant
+a process of its own, check that results agree and compare with more.
 """
 
 from __future__ import annotations
