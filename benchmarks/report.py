@@ -72,9 +72,13 @@ LIMITS = {
 def markdown(results: dict[str, Any]) -> str:
     """All saved results as a part of a document."""
     parts = []
+    said = ""
     for name, section in results.get("sections", {}).items():
         rows = [Row(**row) for row in section["rows"]]
-        parts += [f"### {name}", describe(section["machine"])]
+        parts.append(f"### {name}")
+        if (machine := describe(section["machine"])) != said:  # sections may come from several runs
+            parts.append(machine)
+        said = machine
         parts += ["Shortened by --quick." for _ in range(section["quick"])]
         parts.append(markdown_table(COLUMNS, [cells(row) for row in rows]))
         if name == "products":
