@@ -153,9 +153,11 @@ def _serve(pipe: Connection, contestant: Contestant) -> None:
                 answer = estimate = _turn(run, max(1, round(value / estimate)))
             elif what == "once":
                 answer = _turn(run, 1), result()
-        except Exception:  # the parent decides what it means
+        except Exception as error:  # the parent decides what it means
             run = result = gc.collect
-            pipe.send(("failed", traceback.format_exc()))
+            # The last line is what the parent prints if it goes on.
+            summary = " ".join(str(error).split())
+            pipe.send(("failed", f"{traceback.format_exc()}\n{type(error).__name__}: {summary}"))
         else:
             pipe.send(("done", answer))
 
