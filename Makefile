@@ -57,7 +57,7 @@ $(VENV)/.wheel: dist/.wheel
 	$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev: $(VENV)/.%: $(VENV)/.wheel
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(VENV)/.wheel
 	$(PIP) "$$(ls dist/*.whl)[$*]"
 	@touch $@
 
@@ -112,7 +112,7 @@ format: $(VENV)/.dev ## let ruff and clang-format rewrite the sources
 	$(BIN)/ruff format $(PY_SOURCES)
 	$(BIN)/clang-format -i $(C_SOURCES)
 
-bench: $(VENV)/.test $(VENV)/.torch ## measure side by side with torch, e.g. make bench ARGS=--help
+bench: $(VENV)/.bench $(VENV)/.torch ## measure side by side with torch and others, e.g. make bench ARGS=--help
 	cd benchmarks && $(BIN)/python -m run $(ARGS)
 
 clean: ## remove everything that make has made

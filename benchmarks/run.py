@@ -1,96 +1,143 @@
-"""The benchmarks: `make bench`, or `python -m run --help` in this folder."""
+"""The benchmarks: `make bench`, or `python -m run` in this folder.
+
+Without a section all goals of the table are measured, which takes about ten minutes on two cores;
+`growth` measures how cost grows and draws it. Results of the sections collect in
+OUT/results.json; --markdown prints what is there for docs/performance.md and measures nothing.
+"""
 
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import importlib.util
-import itertools
 import json
-import os
 import platform
-from dataclasses import asdict
+import time
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from side_by_side import Contestant, Timing, compare
-from training_step import gradprune_step, torch_step
+import limits
+from goals import QUICK, SECTIONS, Plan, Record, Row
+from growth import FULL_GROWTH, QUICK_GROWTH, measure_growth
+from report import COLUMNS, cells, describe, markdown, text_table, verdict
+from side_by_side import thread_counts
 
-import gradprune as gp
-from gradprune import _core
-
-SIZES = [784, 300, 100, 10]
+RESULTS = Path(__file__).with_name("results")
+PEERS = ("numpy", "torch", "onnxruntime", "scipy", "scikit-learn")
 
 
-def describe_machine() -> dict[str, object]:
-    """What the figures depend on."""
-    versions = {"gradprune": gp.__version__, "numpy": np.__version__}
-    if importlib.util.find_spec("torch"):
-        import torch
+def describe_machine(count: int = limits.BIG) -> dict[str, Any]:
+    """What the figures depend on, and what the machine can do at most."""
+    import gradprune as gp
+    from gradprune import _core
 
-        versions["torch"] = torch.__version__
+    versions = {"gradprune": gp.__version__}
+    for name in PEERS:
+        if importlib.util.find_spec({"scikit-learn": "sklearn"}.get(name, name)):
+            versions[name] = importlib.metadata.version(name)
     return {
         "machine": platform.machine(),
-        "cpus": os.cpu_count(),
+        "model": _processor(),
+        "cpus": thread_counts()[-1],
         "isa": _core.isa(),
         "python": platform.python_version(),
         "versions": versions,
+        # JSON has text for keys
+        "limits": {str(n): limits.measure(threads=n, count=count) for n in thread_counts()},
+        "date": time.strftime("%Y-%m-%d"),
     }
 
 
-def best(timings: list[Timing], name: str) -> Timing:
-    """A contestant's best thread setting."""
-    return min((t for t in timings if t.name == name), key=lambda t: t.median)
-
-
-def training_step(
-    *, batches: list[int], sparsities: list[float], turns: int
-) -> list[dict[str, object]]:
-    """The training step of 784-300-100-10 against torch eager, both at 1 and 2 threads."""
-    counts = sorted({1, _core.get_num_threads()})
-    contestants = [Contestant("gradprune", gradprune_step, n) for n in counts]
-    if importlib.util.find_spec("torch"):
-        contestants += [Contestant("torch", torch_step, n) for n in counts]
-    rows: list[dict[str, object]] = []
-    title = "-".join(map(str, SIZES))
-    print(f"training step, {title}: forward, backward, clip by norm, Adam; microseconds")
-    head = f"{'sparsity':>9}{'batch':>6}"
-    print(f"{head}  {'contestant':<12}{'threads':>8}{'median':>10}{'fastest':>10}")
-    for sparsity, batch in itertools.product(sparsities, batches):
-        case: dict[str, object] = {"sizes": SIZES, "batch": batch, "sparsity": sparsity}
-        timings = compare(contestants, case, turns=turns, tolerance=1e-3)
-        head = f"{sparsity:>9.0%}{batch:>6}"
-        for timing in timings:
-            print(
-                f"{head}  {timing.name:<12}{timing.threads:>8}"
-                f"{timing.median:>10.1f}{timing.low:>10.1f}"
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            return next(
+                line.split(":")[1].strip() for line in lines if line.startswith("model name")
             )
-            rows.append({"sparsity": sparsity, "batch": batch, **asdict(timing)})
-        if any(t.name == "torch" for t in timings):
-            ours, peer = best(timings, "gradprune"), best(timings, "torch")
-            print(
-                f"{head}  torch / gradprune, each at its best: {peer.median / ours.median:.2f}"
-                f" (gradprune {ours.threads}, torch {peer.threads} threads)"
-            )
-    return rows
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown processor"
 
 
-def main() -> None:
-    """Run and print; save the rows with what they were measured on."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--batches", type=int, nargs="+", default=[32, 128, 512])
-    parser.add_argument("--sparsities", type=float, nargs="+", default=[0.0, 0.9, 0.95])
-    parser.add_argument("--turns", type=int, default=9, help="turns each contestant takes")
-    parser.add_argument("--out", type=Path, help="write machine and rows as JSON")
-    arguments = parser.parse_args()
-    machine = describe_machine()
-    print(", ".join(f"{key}: {value}" for key, value in machine.items()))
-    rows = training_step(
-        batches=arguments.batches, sparsities=arguments.sparsities, turns=arguments.turns
+def load(out: Path) -> dict[str, Any]:
+    """What earlier runs have saved."""
+    file = out / "results.json"
+    results: dict[str, Any] = json.loads(file.read_text("utf-8")) if file.exists() else {}
+    return results
+
+
+def save(out: Path, results: dict[str, Any]) -> None:
+    """Replace results.json."""
+    out.mkdir(parents=True, exist_ok=True)
+    partial = out / "results.json.part"
+    partial.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    partial.replace(out / "results.json")
+
+
+def run_goals(
+    names: list[str], plan: Plan, machine: dict[str, Any], out: Path, *, quick: bool
+) -> None:
+    """Measure sections, saving after each, and print the final table."""
+    rows: list[Row] = []
+    results = load(out)
+    for name in names:
+        record = Record(name)
+        began = time.perf_counter()
+        found = SECTIONS[name](plan, record)
+        print(f"  {name} took {time.perf_counter() - began:.0f} s\n", flush=True)
+        rows += found
+        results.setdefault("sections", {})[name] = {
+            "machine": machine,
+            "quick": quick,
+            "rows": [asdict(row) for row in found],
+            "entries": record.entries,
+        }
+        save(out, results)
+    print(text_table(COLUMNS, [cells(row) for row in rows]))
+    print(f"\n{verdict(rows)}; saved {out / 'results.json'}")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(
+        prog="run", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    if arguments.out:
-        report = {"machine": machine, "training_step": rows}
-        arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-        print(f"saved {arguments.out}")
+    names = [*SECTIONS, "growth"]
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=", ".join(names))
+    parser.add_argument("--quick", action="store_true", help="fewer cases and turns: to try it out")
+    parser.add_argument("--turns", type=int, help="turns each contestant takes")
+    parser.add_argument("--seeds", type=int, default=1, help="trainings end to end")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results and plots")
+    parser.add_argument("--markdown", action="store_true", help="print saved results, run nothing")
+    options = parser.parse_args(argv)
+    if options.markdown:
+        print(markdown(load(options.out)))
+        return
+    if unknown := set(options.sections) - set(names):
+        parser.error(f"unknown section {', '.join(sorted(unknown))}; known: {', '.join(names)}")
+
+    machine = describe_machine()
+    print(describe(machine), end="\n\n", flush=True)
+    chosen = options.sections or list(SECTIONS)
+    plan = replace(QUICK if options.quick else Plan(), seeds=options.seeds)
+    if options.turns:
+        plan = replace(plan, turns=options.turns)
+    if goals := [name for name in SECTIONS if name in chosen]:
+        run_goals(goals, plan, machine, options.out, quick=options.quick)
+    if "growth" in chosen:
+        growth = QUICK_GROWTH if options.quick else FULL_GROWTH
+        if options.turns:
+            growth = replace(growth, turns=options.turns)
+        results = load(options.out)
+        results["growth"] = {
+            "machine": machine,
+            **measure_growth(growth, machine["limits"][str(thread_counts()[-1])]),
+        }
+        save(options.out, results)
+        from growth_plots import draw_growth
+
+        for file in draw_growth(results["growth"], options.out):
+            print(f"saved {file}")
 
 
 if __name__ == "__main__":

@@ -1,47 +1,34 @@
-"""One training step, forward to optimizer, of gradprune and of torch eager.
+"""One training step, forward to optimizer.
 
-The same network, weights, random masks, batch, loss (cross entropy), clip (norm 1.0) and optimizer
-(Adam); what must agree is the first layer's weight after the first step. Torch multiplies its
-gradients by the masks before it clips, which keeps removed weights at 0 and costs it least; it has
-nothing to skip. The batch lies ready in memory for both; data are uniform random numbers, not
-images, so no input is zero.
+Gradprune and torch have the same network, weights, random masks, batch, loss (cross entropy), clip
+(norm 1.0) and optimizer (Adam); what must agree is the first layer's weight after the first step.
+Torch multiplies its gradients by the masks before it clips, which keeps removed weights at 0 and
+costs it least; it has nothing to skip. The batch lies ready in memory for all.
+
+Torch runs eagerly, with forward and backward compiled, and with clip, masks and Adam compiled too.
+Mode "reduce-overhead" only turns CUDA graphs on, so on a CPU it is the default mode.
+
+scikit-learn's MLPClassifier takes the same batches through ``partial_fit``. It neither clips nor
+knows masks, and starts from weights of its own, so it is a row for orientation only.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable
-
 import numpy as np
-from numpy.typing import NDArray
+from networks import draw_batch, gradprune_model, torch_network
+from side_by_side import Contestant, Work, thread_counts
 
-Work = tuple[Callable[[], None], Callable[[], NDArray[np.float64]]]
-
-
-def _data(sizes: list[int], batch: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    rng = np.random.default_rng(0)
-    x = rng.random((batch, sizes[0]), dtype=np.float32)
-    return x, rng.integers(0, sizes[-1], batch)
+LR = 1e-3
 
 
-def _model(sizes: list[int], sparsity: float):
-    import gradprune as gp
-
-    hidden = [gp.Dense(units, activation="relu") for units in sizes[1:-1]]
-    model = gp.Model([*hidden, gp.Dense(sizes[-1])], input_shape=sizes[0], seed=0)
-    if sparsity:
-        gp.Pruner(model, criterion=gp.Random(), scope="layer").prune(sparsity)
-    return model
-
-
-def gradprune_step(*, threads: int, sizes: list[int], batch: int, sparsity: float) -> Work:
-    """Fused backward, clip and Adam in one call."""
+def gradprune_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
+    """Everything in one call."""
     import gradprune as gp
 
     gp.set_num_threads(threads)
-    x, y = _data(sizes, batch)
-    model = _model(sizes, sparsity)
-    optimizer = gp.Adam(model, lr=1e-3, clip=gp.ClipNorm(1.0))
+    x, y = draw_batch(sizes, batch)
+    model = gradprune_model(sizes, sparsity)
+    optimizer = gp.Adam(model, lr=LR, clip=gp.ClipNorm(1.0))
 
     def run() -> None:
         model.train_step(x, y, optimizer=optimizer)
@@ -49,31 +36,83 @@ def gradprune_step(*, threads: int, sizes: list[int], batch: int, sparsity: floa
     return run, lambda: model.parameters["dense0.weight"].astype(np.float64)
 
 
-def torch_step(*, threads: int, sizes: list[int], batch: int, sparsity: float) -> Work:
-    """Torch eager at its best: gradients set to None, foreach clip and masks, fused Adam."""
+def gradprune_dense_step(
+    *, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float
+) -> Work:
+    """The same step with every weight kept, to compare sparse steps with; agrees with nobody."""
+    del sparsity
+    return gradprune_step(threads=threads, sizes=sizes, batch=batch, sparsity=0.0)[0], lambda: None
+
+
+def torch_step(
+    *, threads: int, setting: str, sizes: tuple[int, ...], batch: int, sparsity: float
+) -> Work:
+    """Gradients set to None, foreach masks and clip, fused Adam; or the compiler's version."""
     import torch
 
     torch.set_num_threads(threads)
-    x, y = (torch.from_numpy(array) for array in _data(sizes, batch))
-    layers: list[torch.nn.Module] = []
-    for inputs, outputs in itertools.pairwise(sizes):
-        layers += [torch.nn.Linear(inputs, outputs), torch.nn.ReLU()]
-    net = torch.nn.Sequential(*layers[:-1])
-    model = _model(sizes, sparsity)
-    with torch.no_grad():
-        for parameter, value in zip(net.parameters(), model.parameters.values(), strict=True):
-            parameter.copy_(torch.from_numpy(value.copy()))
+    x, y = (torch.from_numpy(array) for array in draw_batch(sizes, batch))
+    net, masks = torch_network(sizes, sparsity)
     parameters = list(net.parameters())
     weights = parameters[::2]
-    masks = [torch.from_numpy(mask.astype(np.float32)) for mask in model.masks.values()]
-    optimizer = torch.optim.Adam(parameters, lr=1e-3, fused=True)
+    # The compiler makes its own fused Adam of the plain one.
+    kind = {"foreach": True} if setting == "compiled step" else {"fused": True}
+    optimizer = torch.optim.Adam(parameters, lr=LR, **kind)
 
-    def run() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(net(x), y).backward()
-        if sparsity:
+    def loss() -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(net(x), y)
+
+    def update() -> None:
+        if masks:
             torch._foreach_mul_([weight.grad for weight in weights], masks)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
         optimizer.step()
 
-    return run, lambda: parameters[0].detach().numpy().astype(np.float64)
+    if setting != "eager":
+        torch._dynamo.reset()  # a new case, not another shape of the last one
+        loss = torch.compile(loss, fullgraph=True, dynamic=False)
+    if setting == "compiled step":
+        update = torch.compile(update, dynamic=False)
+
+    def run() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        loss().backward()
+        update()
+
+    return run, lambda: weights[0].detach().numpy().astype(np.float64)
+
+
+def sklearn_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
+    from sklearn.neural_network import MLPClassifier
+
+    del threads  # what its BLAS reads from the environment
+    if sparsity:
+        raise ValueError("scikit-learn has no masks")
+    x, y = draw_batch(sizes, batch)
+    model = MLPClassifier(
+        sizes[1:-1], batch_size=batch, alpha=0.0, learning_rate_init=LR, shuffle=False
+    )
+    classes = np.arange(sizes[-1])
+    return lambda: model.partial_fit(x, y, classes=classes), lambda: None
+
+
+def contestants(*, sparse: bool, settings: tuple[str, ...] | None = None) -> list[Contestant]:
+    """All of them; ``settings`` of torch, None meaning every one."""
+    settings = settings or ("eager", "compiled", "compiled step")
+    counts = thread_counts()
+    them = [Contestant("gradprune", gradprune_step, n, needs=("gradprune",)) for n in counts]
+    them += [
+        Contestant("torch", torch_step, n, setting, ("torch",), (("setting", setting),))
+        for setting in settings
+        for n in counts
+    ]
+    if sparse:
+        them += [
+            Contestant("own dense", gradprune_dense_step, n, needs=("gradprune",)) for n in counts
+        ]
+    else:
+        them += [
+            Contestant("scikit-learn", sklearn_step, n, "no clip", ("sklearn.neural_network",))
+            for n in counts
+        ]
+    return them

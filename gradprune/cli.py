@@ -1,4 +1,4 @@
-"""The command ``gradprune``: demo, train, prune, inspect.
+"""The command ``gradprune``: demo, train, prune, inspect, bench.
 
 Exit codes: 0 done; 1 it failed; 2 the command was not understood; 130 interrupted by Ctrl-C.
 Errors are one line on standard error; ``--debug`` shows where they come from.
@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from gradprune import _core, demo, tables
+from gradprune import _core, bench, demo, tables
 from gradprune.clipping import ClipNorm
 from gradprune.demo import CRITERIA, DATASETS, Data
 from gradprune.learning_rates import CosineLR
@@ -119,14 +119,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gradprune {_core.version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_train, _add_prune, _add_inspect):
+    for add in (_add_demo, _add_train, _add_prune, _add_inspect, _add_bench):
         add(commands)
     return parser
 
 
 def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.ArgumentParser:
     """A command with the options that all of them have."""
-    run = {"demo": _demo, "train": _train, "prune": _prune, "inspect": _inspect}[name]
+    commands_by_name = {
+        "demo": _demo,
+        "train": _train,
+        "prune": _prune,
+        "inspect": _inspect,
+        "bench": _bench,
+    }
+    run = commands_by_name[name]
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text.replace("%", "%%"),
@@ -255,6 +262,38 @@ def _add_inspect(commands: Any) -> None:
         "example:\n  gradprune inspect gradprune-demo/m.safetensors",
     )
     parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+
+
+def _add_bench(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "bench",
+        "time training steps and predictions, beside torch where it is installed",
+        "examples:\n"
+        "  gradprune bench\n"
+        "  gradprune bench --model 1024-1024 --batches 64 --sparsities 0 0.98 --threads 1",
+    )
+    _add_model(parser)
+    parser.add_argument(
+        "--batches",
+        type=_whole(1),
+        nargs="+",
+        metavar="N",
+        default=[1, 32, 128, 512],
+        help="samples a batch",
+    )
+    parser.add_argument(
+        "--sparsities",
+        type=_sparsity,
+        nargs="+",
+        metavar="S",
+        default=[0.0, 0.9, 0.95],
+        help="shares of the weights removed at random",
+    )
+    parser.add_argument(
+        "--turns", type=_whole(1), metavar="N", default=5, help="measurements of which the median"
+    )
+    _add_threads(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -461,6 +500,31 @@ def _inspect(options: argparse.Namespace) -> None:
     console.print(f"trained    {model.epoch:,} epochs, {model.forward_count:,} batches")
     console.print(f"optimizer  {_describe_optimizer(model.optimizer)}", soft_wrap=True)
     console.print(f"pruner     {_describe_pruner(model.pruner)}", soft_wrap=True)
+
+
+def _bench(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    measured = list(
+        bench.measure(
+            hidden=options.model,
+            batches=options.batches,
+            sparsities=options.sparsities,
+            turns=options.turns,
+        )
+    )
+    with_torch = measured[0].torch is not None
+    rows = [
+        (row.work, str(row.batch), tables.percent(row.sparsity), f"{row.gradprune:,.1f}")
+        + ((f"{row.torch:,.1f}", f"{row.torch / row.gradprune:.2f}") if row.torch else ())
+        for row in sorted(measured, key=lambda row: row.work, reverse=True)
+    ]
+    title = f"784-{'-'.join(map(str, options.model))}-10, medians in microseconds"
+    columns = ["work", "batch", "removed", "gradprune"]
+    columns += ["torch eager", "torch / gradprune"] if with_torch else []
+    console.print(tables.make_table(title, columns, rows))
+    console.print(f"{_core.isa()} kernels, at most {_core.get_num_threads()} threads")
+    if not with_torch:
+        console.print("torch is not installed, so there is nothing to compare with")
 
 
 def _describe_optimizer(optimizer: Optimizer | None) -> str:

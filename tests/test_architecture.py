@@ -64,7 +64,7 @@ LAYERS = {
         "plotting.weights",
         "tables",
     },
-    "tools": {"cli", "demo"},
+    "tools": {"bench", "cli", "demo"},
 }
 # These know nothing of their neighbours: each can be read, replaced and tested alone.
 STRANGERS = {"parts", "descriptions"}

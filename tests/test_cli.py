@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
 import re
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune import cli, demo, tables
+from gradprune import bench, cli, demo, tables
 from gradprune.cli import main
 
 ESCAPE = "\x1b"
-COMMANDS = ("demo", "train", "prune", "inspect")
+COMMANDS = ("demo", "train", "prune", "inspect", "bench")
 
 
 @pytest.fixture(autouse=True)
@@ -345,6 +346,31 @@ def test_unforeseen_error_is_one_line(
     monkeypatch.setattr(cli, "load", fail)
     assert main(["inspect", "m"]) == 1
     assert complaint(capsys) == "gradprune: error: RuntimeError\n"
+
+
+# ---- bench ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("with_torch", [False, True])
+def test_bench(
+    with_torch: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if with_torch:
+        pytest.importorskip("torch")
+    else:
+        monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(bench, "measure", functools.partial(bench.measure, seconds=1e-4))
+    command = ["bench", "--model", "8-6", "--batches", "1", "20", "--sparsities", "0", "0.9"]
+    assert main([*command, "--turns", "1"]) == 0
+    text, errors = capsys.readouterr()
+    assert errors == ""
+    assert "784-8-6-10" in text
+    rows = [words for line in text.splitlines() if "%" in (words := line.split())]
+    removed = [row[row.index("%") - 1] for row in rows]
+    assert removed == ["0.00", "0.00", "90.00", "90.00"] * 2
+    for row in rows:
+        assert float(row[-1].replace(",", "")) > 0
+    assert ("torch is not installed" in text) is not with_torch
 
 
 # ---- the process ---------------------------------------------------------------------------------

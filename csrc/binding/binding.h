@@ -77,4 +77,8 @@ int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
                   gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out);
 
+/* products.c: what benchmarks measure of the matrix products */
+PyObject *gp_core_gemm(PyObject *module, PyObject *args);
+PyObject *gp_core_gemm_sum(PyObject *module, PyObject *args);
+
 #endif

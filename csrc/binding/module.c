@@ -247,6 +247,9 @@ static PyMethodDef core_methods[] = {
     {"clamp_", core_clamp, METH_VARARGS, "clamp_(values, limit): in place"},
     {"mask_", core_mask, METH_VARARGS, "mask_(mask, values): zero where the mask is 0, in place"},
     {"statistics_", core_statistics, METH_VARARGS, "statistics_(grads, mean, mean_square, count): running means"},
+    {"gemm", gp_core_gemm, METH_VARARGS, "gemm(a, transposed, b, out): out[chunk] = a b[chunk], for benchmarks"},
+    {"gemm_sum", gp_core_gemm_sum, METH_VARARGS,
+     "gemm_sum(a, source, b, out): out = sum of a[chunk] b[chunk]; b is made from its transpose, source, if given"},
     {NULL, NULL, 0, NULL}};
 
 static int choose_kernels(module_state *state)

@@ -1,0 +1,417 @@
+"""The goal table: what is measured for each row, and what it is held against.
+
+A section measures its cases and returns their rows. "×" rows are the peer's time over gradprune's,
+each at its best setting, medians of alternated turns. A peer that is not installed leaves its rows
+out; the run says so.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+
+import end_to_end
+import inference
+import optimizer_step
+import products
+import top_k
+import training_step
+from networks import LENET, NETS
+from side_by_side import ROUND, Contestant, Ring, Timing, best
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much is measured."""
+
+    turns: int = 5
+    seconds: float = ROUND  # of work a turn
+    sizes: tuple[int, ...] = LENET
+    batches: tuple[int, ...] = (32, 128, 512)
+    inference_batches: tuple[int, ...] = (32, 128)
+    parameters: tuple[int, ...] = (10_000_000, 50_000_000)
+    scores: tuple[int, ...] = (10_000_000, 100_000_000)
+    nets: tuple[tuple[int, ...], ...] = NETS
+    product_batches: tuple[int, ...] = (32, 128, 512)
+    epochs: int = 10
+    seeds: int = 1
+    files: list[str] | None = None  # of the data set to train on; None: MNIST
+
+
+QUICK = Plan(
+    turns=3,
+    seconds=0.05,
+    batches=(32, 128),
+    parameters=(10_000_000,),
+    scores=(10_000_000,),
+    nets=(LENET,),
+    product_batches=(32, 128),
+    epochs=3,
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured against what."""
+
+    section: str
+    what: str
+    goal: float
+    measured: float
+    unit: str  # "×", "%"
+    ours: str
+    peer: str
+    note: str = ""
+    at_most: bool = False
+    strictly: bool = False
+
+    @property
+    def is_met(self) -> bool:
+        """Whether the goal is reached."""
+        if self.at_most:
+            return self.measured <= self.goal
+        return self.measured > self.goal if self.strictly else self.measured >= self.goal
+
+
+@dataclass
+class Record:
+    """Everything that was timed, for the JSON."""
+
+    section: str
+    entries: list[dict[str, object]] = field(default_factory=list)
+
+    def add(self, case: dict[str, object], timings: list[Timing]) -> None:
+        self.entries.append({"case": case, "timings": [asdict(timing) for timing in timings]})
+
+
+def _time(microseconds: float) -> str:
+    for factor, unit in ((1e-6, "s"), (1e-3, "ms")):
+        if microseconds * factor >= 1:
+            return f"{microseconds * factor:.3g} {unit}"
+    return f"{microseconds:.3g} µs"
+
+
+def shown(timing: Timing) -> str:
+    """A setting and its time."""
+    return f"{timing.label} {_time(timing.median)}"
+
+
+def ratio(timings: list[Timing], peer: str) -> float | None:
+    """How many times longer the peer takes, each at its best; None if it did not take part."""
+    ours, theirs = best(timings, "gradprune"), best(timings, peer)
+    return theirs.median / ours.median if ours and theirs else None
+
+
+def ratio_rows(
+    section: str,
+    what: str,
+    timings: list[Timing],
+    goals: dict[str, float],
+    *,
+    note: str = "",
+    strictly: bool = False,
+) -> list[Row]:
+    """A row for each peer that took part and the ratio to reach."""
+    rows = []
+    for peer, goal in goals.items():
+        measured = ratio(timings, peer)
+        if measured is not None:
+            ours, theirs = shown(best(timings, "gradprune")), shown(best(timings, peer))
+            rows.append(
+                Row(section, what, goal, measured, "×", ours, theirs, note, strictly=strictly)
+            )
+    return rows
+
+
+def _say(timings: list[Timing], case: dict[str, object]) -> None:
+    text = ", ".join(f"{key} {value}" for key, value in case.items())
+    print(f"  {text}")
+    for timing in timings:
+        spread = f"{_time(timing.low)} to {_time(timing.high)}"
+        print(f"    {timing.label:<30}{_time(timing.median):>10}   ({spread})", flush=True)
+
+
+def _goal(goals: dict[int, float], batch: int) -> float:
+    """That of the nearest batch in the table."""
+    return goals[min(goals, key=lambda known: abs(known - batch))]
+
+
+# ---- the sections --------------------------------------------------------------------------------
+
+DENSE_GOALS = {32: 4.0, 128: 2.5, 512: 1.3}
+SPARSE_GOALS = {0.9: {32: 15.0, 128: 9.0, 512: 5.0}, 0.95: {32: 25.0, 128: 16.0, 512: 8.0}}
+OWN_DENSE_GOALS = {0.9: 4.5, 0.95: 8.0, 0.98: 14.0}
+OWN_DENSE_BATCH = 128
+INFERENCE_GOALS = {0.9: 6.0, 0.95: 10.0}
+SINGLE_GOAL = 6.0
+UPDATE_GOAL, BANDWIDTH_GOAL = 5.0, 85.0
+SELECTION_GOALS = {10_000_000: 10.0, 100_000_000: 18.0}
+PRODUCT_GOAL = 0.9
+END_TO_END_GOAL = 4.0
+
+
+def training(plan: Plan, record: Record) -> list[Row]:
+    """The training step, dense and sparse."""
+    rows = []
+    name = "-".join(map(str, plan.sizes))
+    print(f"training step, {name}")
+    with Ring(training_step.contestants(sparse=False)) as ring:
+        for batch in plan.batches:
+            case = {"sizes": plan.sizes, "batch": batch, "sparsity": 0.0}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            goals = {"torch": _goal(DENSE_GOALS, batch)}
+            note = ""
+            if sklearn := ratio(timings, "scikit-learn"):
+                note = f"scikit-learn, without clipping: {sklearn:.1f}×"
+            what = f"dense step, batch {batch}"
+            rows += ratio_rows("training", what, timings, goals, note=note)
+    cases = list(itertools.product(SPARSE_GOALS, plan.batches))
+    own_batch = min(plan.batches, key=lambda batch: abs(batch - OWN_DENSE_BATCH))
+    own_rows = []
+    with Ring(training_step.contestants(sparse=True)) as ring:
+        for sparsity, batch in [*cases, (max(OWN_DENSE_GOALS), own_batch)]:
+            case = {"sizes": plan.sizes, "batch": batch, "sparsity": sparsity}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            if sparsity in SPARSE_GOALS:
+                goals = {"torch": _goal(SPARSE_GOALS[sparsity], batch)}
+                what = f"sparse step, {sparsity:.0%}, batch {batch}"
+                rows += ratio_rows("training", what, timings, goals)
+            if batch == own_batch:
+                what = f"sparse step, {sparsity:.0%}, against own dense, batch {batch}"
+                goals = {"own dense": OWN_DENSE_GOALS[sparsity]}
+                own_rows += ratio_rows("training", what, timings, goals)
+    return rows + own_rows
+
+
+def predicting(plan: Plan, record: Record) -> list[Row]:
+    """Inference with the frozen sparse model."""
+    rows = []
+    print("inference")
+    cases = [*itertools.product(INFERENCE_GOALS, plan.inference_batches), (0.95, 1)]
+    with Ring(inference.contestants()) as ring:
+        for sparsity, batch in cases:
+            case = {"sizes": plan.sizes, "batch": batch, "sparsity": sparsity}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-4, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            goal = SINGLE_GOAL if batch == 1 else INFERENCE_GOALS[sparsity]
+            what = f"inference, {sparsity:.0%}, batch {batch}"
+            note = f"scipy CSR: {slower:.1f}×" if (slower := ratio(timings, "scipy")) else ""
+            rows += ratio_rows("inference", what, timings, {"torch": goal}, note=note)
+            rows += ratio_rows("inference", what, timings, {"onnxruntime": 1.0}, strictly=True)
+    return rows
+
+
+def updating(plan: Plan, record: Record) -> list[Row]:
+    """Clip, Adam and mask on large layers. The goal is stated for masks; both are held to it."""
+    rows = []
+    print("clip + Adam + mask")
+    contestants = optimizer_step.contestants()
+    for parameters in plan.parameters:
+        if not _fits(optimizer_step.needed_bytes(parameters, contestants)):
+            print(f"  {parameters:,} parameters are left out: too little memory")
+            continue
+        with Ring(contestants) as ring:
+            for sparsity in (0.9, 0.0):
+                case = {"parameters": parameters, "sparsity": sparsity}
+                timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
+                _say(timings, case)
+                record.add(case, timings)
+                kind = f"random masks, {sparsity:.0%}" if sparsity else "unpruned"
+                what = f"clip + Adam, {_millions(parameters)}, {kind}"
+                eager = [t for t in timings if t.setting != "compiled"]
+                note = f"torch eager: {plain:.1f}×" if (plain := ratio(eager, "torch")) else ""
+                rows += ratio_rows("update", what, timings, {"torch": UPDATE_GOAL}, note=note)
+                ours, limit = best(timings, "gradprune"), best(timings, "limit")
+                share = 100 * limit.median / ours.median
+                speed = 8e-3 * optimizer_step.BUFFERS * parameters / limit.median
+                note = f"limit: 32 bytes a parameter at {speed:.3g} GB/s"
+                rows.append(
+                    Row(
+                        "update",
+                        f"{what}, of the bandwidth",
+                        BANDWIDTH_GOAL,
+                        share,
+                        "%",
+                        shown(ours),
+                        shown(limit),
+                        note,
+                    )
+                )
+    return rows
+
+
+def selecting(plan: Plan, record: Record) -> list[Row]:
+    """The exact top k."""
+    rows = []
+    print("exact top k, k = n / 10")
+    with Ring(top_k.contestants()) as ring:
+        for count in plan.scores:
+            case = {"count": count}
+            timings = ring.compare(case, turns=plan.turns, tolerance=0.0, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            goals = {"numpy": _goal(SELECTION_GOALS, count)}
+            rows += ratio_rows("selection", f"exact top k, n = {_millions(count)}", timings, goals)
+    return rows
+
+
+def multiplying(plan: Plan, record: Record) -> list[Row]:
+    """Every matrix product of the nets; the row of a batch quotes the worst of them."""
+    print("dense matrix products")
+    worst: dict[int, list[tuple[float, Row]]] = {}
+    short = min(plan.seconds, 0.03)  # there are many
+    with Ring(products.contestants()) as ring:
+        for case in products.cases(plan.product_batches, plan.nets):
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-4, seconds=short)
+            record.add(case, timings)
+            ours = best(timings, "gradprune")
+            theirs = min((t for t in timings if t is not ours and t.name != ours.name), key=_median)
+            shape = f"{case['product']} {case['inputs']}→{case['outputs']}"
+            speeds = [products.flops(case) / t.median * 1e-3 for t in (ours, theirs)]
+            measured = theirs.median / ours.median
+            print(
+                f"  batch {case['batch']:<4} {shape:<28}{speeds[0]:7.1f} GFLOP/s ({ours.threads}T)"
+                f"{speeds[1]:7.1f} ({theirs.label}){measured:6.2f}×",
+                flush=True,
+            )
+            what = f"dense products, batch {case['batch']}, worst of "
+            row = Row(
+                "products", what, PRODUCT_GOAL, measured, "×", shown(ours), shown(theirs), shape
+            )
+            worst.setdefault(case["batch"], []).append((measured, row))
+    rows = []
+    for entries in worst.values():
+        row = min(entries, key=lambda entry: entry[0])[1]
+        reach = sum(measured >= PRODUCT_GOAL for measured, _ in entries)
+        note = f"{row.note}; {reach} of {len(entries)} reach the goal"
+        rows.append(replace(row, what=f"{row.what}{len(entries)}", note=note))
+    return rows
+
+
+def remembering(plan: Plan, record: Record) -> list[Row]:
+    """Memory of a training step: our largest setting against the peer's smallest.
+
+    Much of the growth is code that a library loads at its first step. So a toy network goes first,
+    and what the real one takes beyond it is a row of its own.
+    """
+    rows = []
+    print("memory of a training step, 95 %: growth of the peak")
+    them = training_step.contestants(sparse=True, settings=("eager", "compiled"))
+    batch = sorted(plan.batches)[len(plan.batches) // 2]
+    for sizes in dict.fromkeys((plan.sizes, plan.nets[-1])):
+        case = {"sizes": sizes, "batch": batch, "sparsity": 0.95}
+        toy = {"sizes": (sizes[0], 8, sizes[-1]), "batch": 1, "sparsity": 0.5}
+        with Ring(c for c in them if c.name != "own dense") as ring:
+            first = ring.memory(toy, tolerance=1e-3)
+            whole = ring.memory(case, tolerance=1e-3)
+        beyond = {who: grown - first[who] for who, grown in whole.items()}
+        for who, grown in whole.items():
+            print(
+                f"    {who.label:<30}{grown / 1e6:8.1f} MB from imports, "
+                f"{beyond[who] / 1e6:.1f} MB from a toy network",
+                flush=True,
+            )
+        shown_memory = {
+            who.label: {"from imports": grown, "from a toy": beyond[who]}
+            for who, grown in whole.items()
+        }
+        record.entries.append({"case": case, "timings": [], "memory": shown_memory})
+        for what, measured in (("from imports", whole), ("from a toy network", beyond)):
+            ours = max((who for who in measured if who.name == "gradprune"), key=measured.get)
+            peers = [who for who in measured if who.name == "torch"]
+            if not peers:
+                continue
+            peer = min(peers, key=measured.get)
+            rows.append(
+                Row(
+                    "memory",
+                    f"memory of a step, 95%, {'-'.join(map(str, sizes))}, batch {batch}",
+                    1.0,
+                    measured[ours] / max(measured[peer], 1),
+                    "× the peer's",
+                    f"{ours.label} {measured[ours] / 1e6:.1f} MB",
+                    f"{peer.label} {measured[peer] / 1e6:.1f} MB",
+                    f"growth of the peak {what}",
+                    at_most=True,
+                )
+            )
+    return rows
+
+
+def finishing(plan: Plan, record: Record) -> list[Row]:
+    """A whole training, data loading included."""
+    rows = []
+    batch = 128
+    print(f"end to end: {plan.epochs} epochs to {end_to_end.SPARSITY:.0%}, batch {batch}")
+    files = plan.files or end_to_end.mnist_files()
+    if not files:
+        return rows
+    with Ring(end_to_end.contestants()) as ring:
+        for seed in range(plan.seeds):
+            case = {"files": files, "epochs": plan.epochs, "batch": batch, "seed": seed}
+            timings = []
+            accuracy = {}
+            for who, seconds, (share, sparsity) in ring.once(case):
+                print(
+                    f"    {who.label:<30}{seconds:8.2f} s, accuracy {share:.2%}, "
+                    f"sparsity {sparsity:.2%}",
+                    flush=True,
+                )
+                timings.append(_single(who, seconds))
+                accuracy[who.label] = float(share)
+            record.entries.append(
+                {
+                    "case": {**case, "files": [os.path.basename(file) for file in files]},
+                    "timings": [asdict(timing) for timing in timings],
+                    "accuracy": accuracy,
+                }
+            )
+            both = [best(timings, name) for name in ("gradprune", "torch")]
+            if None not in both:
+                ours, theirs = (f"{accuracy[timing.label]:.2%}" for timing in both)
+                note = f"accuracy {ours}, torch {theirs}"
+                what = f"MNIST to 95%, {plan.epochs} epochs, seed {seed}"
+                goals = {"torch": END_TO_END_GOAL}
+                rows += ratio_rows("end-to-end", what, timings, goals, note=note)
+    return rows
+
+
+SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
+    "training": training,
+    "inference": predicting,
+    "update": updating,
+    "selection": selecting,
+    "products": multiplying,
+    "memory": remembering,
+    "end-to-end": finishing,
+}
+
+
+def _single(who: Contestant, seconds: float) -> Timing:
+    time = seconds * 1e6
+    return Timing(who.name, who.setting, who.threads, time, time, time)
+
+
+def _median(timing: Timing) -> float:
+    return timing.median
+
+
+def _millions(number: int) -> str:
+    return f"{number / 1e6:g}M"
+
+
+def _fits(needed: int) -> bool:
+    """Whether so many bytes are free; yes where the system does not say."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as lines:
+            free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+    except OSError:
+        return True
+    return needed < 0.9 * 1024 * free
