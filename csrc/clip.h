@@ -4,7 +4,7 @@
 
 #include "gradprune.h"
 
-enum { GP_NORM_BLOCK = 4096 }; /* fixed: the order of additions must not depend on threads */
+enum { GP_NORM_BLOCK = 1024 }; /* fixed: the order of additions must not depend on threads */
 
 /* norm^p = unit^p * sum; for p = infinity the norm is unit * sum with sum = 1 (or what is not finite). */
 typedef struct gp_partial_norm {

@@ -76,8 +76,8 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
         size_t entries = entries_of(arena, i);
         for (size_t first = 0; first < entries; first += GP_NORM_BLOCK) {
             size_t left = entries - first, length = left < GP_NORM_BLOCK ? left : GP_NORM_BLOCK;
-            *block++ = (gp_block){.segment = i, .first = first, .length = length, .before = plan->n_entries};
-            plan->n_entries += length;
+            double middle = ((double)first + 0.5 * (double)length) / (double)entries;
+            *block++ = (gp_block){.segment = i, .first = first, .length = length, .middle = middle};
         }
     }
     return GP_OK;
@@ -222,39 +222,38 @@ static void update(const gp_step_plan *plan, const gp_block *block, const gp_upd
     if (lists) plan->kernels->scatter(n, lists->flat + block->first, w, arena->params + start);
 }
 
-/* This member's blocks: contiguous, with about an equal number of entries. */
-static void share_blocks(const gp_step_plan *plan, const gp_team *team, size_t *begin, size_t *end)
+/* Every segment is cut among the team as the network cuts its rows, so that what a core wrote it reads again. */
+static int is_mine(const gp_team *team, const gp_block *block)
 {
-    size_t bounds[2];
-    for (size_t i = 0; i < 2; i++) {
-        size_t target = plan->n_entries / team->size * (team->rank + i), low = 0, high = plan->n_blocks;
-        while (low < high) {
-            size_t middle = (low + high) / 2;
-            if (plan->blocks[middle].before + plan->blocks[middle].length / 2 < target) low = middle + 1;
-            else high = middle;
-        }
-        bounds[i] = low;
-    }
-    *begin = bounds[0];
-    *end = team->rank + 1 == team->size ? plan->n_blocks : bounds[1];
+    return (size_t)(block->middle * (double)team->size) == team->rank;
+}
+
+/* The i-th block in an order that turns round with every pass: what the last pass left in the cache comes first. */
+static gp_block *block_at(const gp_step_plan *plan, size_t i, int downwards)
+{
+    return &plan->blocks[downwards ? plan->n_blocks - 1 - i : i];
 }
 
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
 {
-    size_t begin, end;
-    share_blocks(plan, team, &begin, &end);
-    for (size_t i = begin; i < end; i++) measure(plan, &plan->blocks[i]);
+    const int downwards = plan->rule.step % 2 == 0;
+    for (size_t i = 0; i < plan->n_blocks; i++) {
+        gp_block *block = block_at(plan, i, downwards);
+        if (is_mine(team, block)) measure(plan, block);
+    }
     gp_team_wait(team);
     if (team->rank == 0) decide(plan);
     gp_team_wait(team);
     if (!plan->info.applied) return;
     gp_update u = fold(&plan->clip, &plan->rule);
-    for (size_t i = begin; i < end; i++) {
-        double scale = plan->scales[plan->blocks[i].segment];
+    for (size_t i = 0; i < plan->n_blocks; i++) {
+        const gp_block *block = block_at(plan, i, !downwards);
+        if (!is_mine(team, block)) continue;
+        double scale = plan->scales[block->segment];
         /* below 2^-126 a float loses digits, so a very small factor is applied in two steps */
         u.scale = (float)(scale < 0x1p-60 ? scale * 0x1p60 : scale);
         u.scale_again = scale < 0x1p-60 ? 0x1p-60f : 1.0f;
-        update(plan, &plan->blocks[i], &u);
+        update(plan, block, &u);
     }
 }
 

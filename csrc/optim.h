@@ -10,7 +10,7 @@
 /* A piece of one segment, of its live entries alone if it is listed: the unit of sharing and of summation. */
 typedef struct gp_block {
     size_t segment, first, length; /* first: counted from the segment's start */
-    size_t before;                 /* entries in the blocks before */
+    double middle;                 /* where it lies in the segment, in [0, 1): decides whose it is */
     gp_partial_norm norm;
     int exceeds; /* an entry is beyond the value limit */
 } gp_block;
@@ -20,7 +20,7 @@ typedef struct gp_step_plan {
     gp_arena arena;
     gp_clip clip;
     gp_rule rule;
-    size_t n_blocks, n_entries;
+    size_t n_blocks;
     gp_block *blocks;
     gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
     double *scales;         /* one a segment */

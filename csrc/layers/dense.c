@@ -51,13 +51,12 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     const float *W = pass->arena->params + layer->spec.weight;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    size_t item, end, chunk, o, rows;
-    gp_team_share(pass->team, pass->chunks * blocks_of(O, ROWS), &item, &end);
-    while (next_rows(O, &item, end, &chunk, &o, &rows)) {
-        float *y = layer->work + (chunk * O + o) * P;
-        if (b)
-            for (size_t r = 0; r < rows; r++) pass->kernels->fill(P, y + r * P, b[o + r]);
-        pass->kernels->gemm(rows, P, I, W + o * I, I, 1, x + chunk * I * P, P, y, P, b != NULL);
+    size_t begin, end;
+    shared_rows(pass->team, O, ROWS, &begin, &end); /* of W, which stay in the cache of who updates them */
+    for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
+        float *y = layer->work + (chunk * O + begin) * P;
+        if (b) pass->kernels->broadcast(end - begin, P, b + begin, y);
+        pass->kernels->gemm(end - begin, P, I, W + begin * I, I, 1, x + chunk * I * P, P, y, P, b != NULL);
     }
     gp_team_wait(pass->team);
     return layer->work;

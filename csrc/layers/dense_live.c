@@ -27,20 +27,41 @@ static void product(const gp_layer *layer, const gp_pass *pass, size_t begin, si
     }
 }
 
+/* A member's part of a product: whole chunks if they come out even, so that it alone reads their inputs, else rows. */
+typedef struct part {
+    size_t first_chunk, last_chunk, begin, end;
+} part;
+
+static part part_of(const gp_pass *pass, size_t rows, const uint32_t *start)
+{
+    part mine = {0, pass->chunks, 0, rows};
+    if (pass->chunks % pass->team->size == 0)
+        gp_team_share(pass->team, pass->chunks, &mine.first_chunk, &mine.last_chunk);
+    else gp_lists_share(pass->team, rows, start, &mine.begin, &mine.end);
+    return mine;
+}
+
+/* numbers = from[index], this member's share of the rows; everybody sees them afterwards. */
+static void gather(const gp_pass *pass, size_t rows, const uint32_t *start, const uint32_t *index, const float *from,
+                   float *numbers)
+{
+    size_t begin, end;
+    gp_lists_share(pass->team, rows, start, &begin, &end);
+    pass->kernels->gather(start[end] - start[begin], index + start[begin], from, numbers + start[begin]);
+    gp_team_wait(pass->team);
+}
+
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
-    gp_lists *live = layer->live;
+    const gp_lists *live = layer->live;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
-    const float *W = pass->arena->params + layer->spec.weight;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    size_t begin, end;
-    gp_lists_share(pass->team, O, live->row_start, &begin, &end);
-    const size_t first = live->row_start[begin], count = live->row_start[end] - first;
-    pass->kernels->gather(count, live->flat + first, W, live->value + first);
-    for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
+    gather(pass, O, live->row_start, live->flat, pass->arena->params + layer->spec.weight, live->value);
+    const part mine = part_of(pass, O, live->row_start);
+    for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++) {
         float *y = layer->work + chunk * O * P;
-        for (size_t o = begin; b && o < end; o++) pass->kernels->fill(P, y + o * P, b[o]);
-        product(layer, pass, begin, end, x + chunk * I * P, y);
+        if (b) pass->kernels->broadcast(mine.end - mine.begin, P, b + mine.begin, y + mine.begin * P);
+        product(layer, pass, mine.begin, mine.end, x + chunk * I * P, y);
     }
     gp_team_wait(pass->team);
     return layer->work;
@@ -48,16 +69,15 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
 
 float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
-    gp_lists *live = layer->live;
+    const gp_lists *live = layer->live;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     size_t begin, end;
     if (dx) {
-        gp_lists_share(pass->team, I, live->column_start, &begin, &end);
-        const size_t first = live->column_start[begin], count = live->column_start[end] - first;
-        pass->kernels->gather(count, live->place + first, live->value, live->by_column + first);
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
-            pass->kernels->sparse_product(end - begin, P, live->column_start + begin, live->row, live->by_column,
-                                          dy + chunk * O * P, dx + (chunk * I + begin) * P, 0);
+        gather(pass, I, live->column_start, live->place, live->value, live->by_column);
+        const part mine = part_of(pass, I, live->column_start);
+        for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
+            pass->kernels->sparse_product(mine.end - mine.begin, P, live->column_start + mine.begin, live->row,
+                                          live->by_column, dy + chunk * O * P, dx + (chunk * I + mine.begin) * P, 0);
     }
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);
     for (size_t chunk = 0; chunk < pass->chunks; chunk++)
