@@ -448,10 +448,15 @@ static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
     return net->n_layers - (fused ? 1 : 0);
 }
 
-static uint8_t is_listed_layer(const gp_net *net, size_t offset)
+/* Whether backward leaves the weights that start there as a step wants them: masked, and in their lists if they have
+ * any. */
+static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offset)
 {
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (net->layers[i].live && net->layers[i].spec.weight == offset) return 1;
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer *layer = &net->layers[i];
+        if (layer->spec.type == GP_LAYER_DENSE && layer->spec.weight == offset)
+            return layer->live == gp_live_at(arena, offset);
+    }
     return 0;
 }
 
@@ -468,7 +473,7 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (status != GP_OK) return status;
     look_up(net, shared->arena, batch->size);
     for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
-        shared->step->gathered[i] = is_listed_layer(net, shared->arena->segments[i].offset);
+        shared->step->prepared[i] = is_prepared(net, shared->arena, shared->arena->segments[i].offset);
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
     net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};

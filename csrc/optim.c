@@ -1,7 +1,8 @@
 /* optim.c - the clipped optimizer step over the flat arena.
  *
- * Two passes: measure (mask the gradient, norms by block) and update (clip, weight decay, moments, weight, mask in one
- * kernel). Between them one thread joins the block norms in order and turns them into one factor a group.
+ * Two passes: measure (norms by block) and update (clip, weight decay, moments, weight in one kernel). Between them one
+ * thread joins the block norms in order and turns them into one factor a group. Of a removed weight all numbers are 0
+ * before, and so they are afterwards.
  *
  * Of a listed segment both passes see the live entries only: values and gradients are gathered from the whole buffers
  * unless the network has done so, moments are packed, and the new values are scattered back.
@@ -66,8 +67,8 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
     plan->blocks = malloc((plan->n_blocks + 1) * sizeof *plan->blocks);
     plan->norms = malloc((2 * arena->n_segments + 1) * sizeof *plan->norms);
     plan->scales = malloc((arena->n_segments + 1) * sizeof *plan->scales);
-    plan->gathered = calloc(arena->n_segments + 1, sizeof *plan->gathered);
-    if (!plan->blocks || !plan->norms || !plan->scales || !plan->gathered) {
+    plan->prepared = calloc(arena->n_segments + 1, sizeof *plan->prepared);
+    if (!plan->blocks || !plan->norms || !plan->scales || !plan->prepared) {
         gp_step_plan_destroy(plan);
         return GP_NO_MEMORY;
     }
@@ -88,32 +89,22 @@ void gp_step_plan_destroy(gp_step_plan *plan)
     free(plan->blocks);
     free(plan->norms);
     free(plan->scales);
-    free(plan->gathered);
+    free(plan->prepared);
     plan->blocks = NULL;
     plan->norms = NULL;
     plan->scales = NULL;
-    plan->gathered = NULL;
+    plan->prepared = NULL;
 }
 
-/* The mask of a whole block, or NULL where nothing can be removed. */
-static const uint8_t *mask_of(const gp_arena *arena, size_t offset)
-{
-    return arena->removed > 0 && offset < arena->n_prunable ? arena->mask + offset : NULL;
-}
-
-/* The gradient of a block, masked. */
+/* The gradient of a block's entries, side by side. */
 static const float *gradient_of(const gp_step_plan *plan, const gp_block *block)
 {
     const gp_arena *arena = &plan->arena;
-    const size_t start = arena->segments[block->segment].offset;
+    const float *whole = arena->grads + arena->segments[block->segment].offset;
     const gp_lists *lists = gp_live_segment(arena->live, block->segment);
-    float *live = lists ? lists->gradient + block->first : arena->grads + start + block->first;
-    if (!lists) {
-        const uint8_t *mask = mask_of(arena, start + block->first);
-        if (mask) plan->kernels->mask(block->length, mask, live);
-    } else if (!plan->gathered[block->segment]) {
-        plan->kernels->gather(block->length, lists->flat + block->first, arena->grads + start, live);
-    }
+    if (!lists) return whole + block->first;
+    float *live = lists->gradient + block->first;
+    if (!plan->prepared[block->segment]) plan->kernels->gather(block->length, lists->flat + block->first, whole, live);
     return live;
 }
 
@@ -206,17 +197,16 @@ static void update(const gp_step_plan *plan, const gp_block *block, const gp_upd
     const gp_arena *arena = &plan->arena;
     size_t start = arena->segments[block->segment].offset, at = start + block->first, n = block->length;
     const gp_lists *lists = gp_live_segment(arena->live, block->segment);
-    const uint8_t *mask = lists ? NULL : mask_of(arena, at);
     float *w = lists ? lists->value + block->first : arena->params + at;
     float *g = lists ? lists->gradient + block->first : arena->grads + at;
     float *first = arena->moments[0] ? arena->moments[0] + at : NULL;
     float *second = arena->moments[1] ? arena->moments[1] + at : NULL;
-    if (lists && !plan->gathered[block->segment])
+    if (lists && !plan->prepared[block->segment])
         plan->kernels->gather(n, lists->flat + block->first, arena->params + start, w);
     switch (plan->rule.kind) {
-    case GP_SGD: plan->kernels->sgd(n, mask, w, g, plan->rule.momentum != 0.0 ? first : NULL, u); break;
-    case GP_ADAM: plan->kernels->adam(n, mask, w, g, first, second, u); break;
-    case GP_RMSPROP: plan->kernels->rmsprop(n, mask, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u); break;
+    case GP_SGD: plan->kernels->sgd(n, w, g, plan->rule.momentum != 0.0 ? first : NULL, u); break;
+    case GP_ADAM: plan->kernels->adam(n, w, g, first, second, u); break;
+    case GP_RMSPROP: plan->kernels->rmsprop(n, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u); break;
     case GP_RULES: break;
     }
     if (lists) plan->kernels->scatter(n, lists->flat + block->first, w, arena->params + start);
@@ -234,9 +224,23 @@ static gp_block *block_at(const gp_step_plan *plan, size_t i, int downwards)
     return &plan->blocks[downwards ? plan->n_blocks - 1 - i : i];
 }
 
+/* Zeros in what the mask removes, whatever was written there, of the segments that nobody has prepared. */
+static void enforce(const gp_step_plan *plan, const gp_team *team)
+{
+    const gp_arena *arena = &plan->arena;
+    for (size_t i = 0; i < arena->n_segments; i++) {
+        const gp_segment *segment = &arena->segments[i];
+        if (plan->prepared[i] || segment->offset >= arena->n_prunable) continue;
+        gp_arena_enforce(plan->kernels, arena, team, arena->params, segment->offset, segment->length);
+        gp_arena_enforce(plan->kernels, arena, team, arena->grads, segment->offset, segment->length);
+    }
+    gp_team_wait(team);
+}
+
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
 {
     const int downwards = plan->rule.step % 2 == 0;
+    enforce(plan, team);
     for (size_t i = 0; i < plan->n_blocks; i++) {
         gp_block *block = block_at(plan, i, downwards);
         if (is_mine(team, block)) measure(plan, block);
@@ -257,24 +261,9 @@ void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
     }
 }
 
-/* Zeros in what the mask removes of the listed segments, whatever was written there; blocks see to the others. */
-static void enforce(const gp_step_plan *plan, const gp_team *team)
-{
-    const gp_arena *arena = &plan->arena;
-    for (size_t i = 0; i < arena->n_segments; i++) {
-        if (!gp_live_segment(arena->live, i)) continue;
-        gp_arena_enforce(plan->kernels, arena, team, arena->params, arena->segments[i].offset,
-                         arena->segments[i].length);
-        gp_arena_enforce(plan->kernels, arena, team, arena->grads, arena->segments[i].offset,
-                         arena->segments[i].length);
-    }
-}
-
 static void step_task(void *plan, const gp_team *team)
 {
     uint64_t mode = gp_denormals_flush();
-    enforce(plan, team);
-    gp_team_wait(team);
     gp_step_plan_run(plan, team);
     gp_denormals_restore(mode);
 }

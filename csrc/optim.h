@@ -25,7 +25,7 @@ typedef struct gp_step_plan {
     gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
     double *scales;         /* one a segment */
     double *segment_norms;  /* the caller's, or NULL */
-    uint8_t *gathered;      /* one a segment: its lists hold this call's values and gradients already */
+    uint8_t *prepared;      /* one a segment: values and gradient are masked and, of a listed one, in its lists */
     gp_step_info info;
 } gp_step_plan;
 

@@ -192,7 +192,7 @@ static int is_masked(size_t n, const uint8_t *kept, const float *x)
     if (i < n) bad |= (vint)v_load_part(x + i, n - i) & ~v_kept_part(kept + i, n - i);
     int32_t any = 0;
     for (size_t j = 0; j < GP_V; j++) any |= bad[j];
-    return (any & INT32_MAX) == 0; /* but for the sign */
+    return any == 0;
 }
 
 static void mask(size_t n, const uint8_t *kept, float *x)

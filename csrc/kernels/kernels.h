@@ -105,17 +105,16 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(float, max_abs, (size_t n, const float *x))                                                                           \
     X(void, scale, (size_t n, float *x, float factor))                                                                      \
     X(void, clamp, (size_t n, float *x, float limit))                                                                       \
-    /* 1 if x is 0 (also -0) wherever mask is 0 */                                                                          \
+    /* 1 if x is +0 wherever mask is 0 */                                                                                   \
     X(int, is_masked, (size_t n, const uint8_t *mask, const float *x))                                                      \
     /* x = 0 where mask is 0 (also a NaN) */                                                                                \
     X(void, mask, (size_t n, const uint8_t *mask, float *x))                                                                \
     /* dw += l1 * sign(w) + 2 * l2 * w */                                                                                   \
     X(void, penalty, (size_t n, const float *w, float *dw, float l1, float l2))                                             \
-    /* One step on n entries; mask may be NULL (all kept), else removed entries of all buffers become 0.               \
-     * g is read, and written only where removed. */    \
-    X(void, sgd, (size_t n, const uint8_t *mask, float *w, float *g, float *m, const gp_update *u))                         \
-    X(void, adam, (size_t n, const uint8_t *mask, float *w, float *g, float *m, float *v, const gp_update *u))              \
-    X(void, rmsprop, (size_t n, const uint8_t *mask, float *w, float *g, float *v, float *m, const gp_update *u))           \
+    /* One step on n entries. Where all buffers hold 0, as they do for removed weights, they still do afterwards. */        \
+    X(void, sgd, (size_t n, float *w, const float *g, float *m, const gp_update *u))                                        \
+    X(void, adam, (size_t n, float *w, const float *g, float *m, float *v, const gp_update *u))                             \
+    X(void, rmsprop, (size_t n, float *w, const float *g, float *v, float *m, const gp_update *u))                          \
     /* Where x lies around low <= high. above: a bit a number, x > high, 16 a word; n_above: how many. near: in order,    \
      * what is neither that nor below low, so NaN, too; position: its indices; both need room for 16 more than are found,  \
      * whose number is returned. n < 2^31 */ \

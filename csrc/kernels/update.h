@@ -1,4 +1,4 @@
-/* update.h - one optimizer step: clip, weight decay, moments, weight and mask in a single pass.
+/* update.h - one optimizer step: clip, weight decay, moments and weight in a single pass.
  * The formulas are torch's (torch.optim.SGD, Adam, AdamW, RMSprop). u->scale and u->limit are the clip. */
 #ifndef GP_UPDATE_H
 #define GP_UPDATE_H
@@ -60,33 +60,20 @@ static inline vfloat rmsprop_vector(vfloat w, vfloat g, vfloat *v, vfloat *m, co
     return w * u->shrink - u->lr * move;
 }
 
-/* One vector, whole or part: load, zero what is removed, step, store. `s` and `t` are the moments, NULL if unused. */
-static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind, size_t part, const uint8_t *kept,
-                                                              float *w, float *g, float *s, float *t,
-                                                              const gp_update *u)
+/* One vector, whole or part. `s` and `t` are the moments, NULL if unused. */
+static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind, size_t part, float *w, const float *g,
+                                                              float *s, float *t, const gp_update *u)
 {
-    const vfloat zero = v_splat(0.0f);
     int whole = part == GP_V;
     vfloat vw = whole ? v_load(w) : v_load_part(w, part), vg = whole ? v_load(g) : v_load_part(g, part);
-    vfloat vs = zero, vt = zero;
+    vfloat vs = v_splat(0.0f), vt = vs;
     if (s) vs = whole ? v_load(s) : v_load_part(s, part);
     if (t) vt = whole ? v_load(t) : v_load_part(t, part);
-    vint keep = kept ? (whole ? v_kept(kept) : v_kept_part(kept, part)) : (zero == zero);
-    if (kept) {
-        vg = v_select(keep, vg, zero);
-        if (whole) v_store(g, vg);
-        else v_store_part(g, vg, part);
-    }
     switch (kind) {
     case GP_SGD: vw = sgd_vector(vw, vg, s ? &vs : NULL, u); break;
     case GP_ADAM: vw = adam_vector(vw, vg, &vs, &vt, u); break;
     case GP_RMSPROP: vw = rmsprop_vector(vw, vg, &vs, t ? &vt : NULL, u); break;
     case GP_RULES: break;
-    }
-    if (kept) {
-        vw = v_select(keep, vw, zero);
-        vs = v_select(keep, vs, zero);
-        vt = v_select(keep, vt, zero);
     }
     if (whole) v_store(w, vw);
     else v_store_part(w, vw, part);
@@ -100,38 +87,31 @@ static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind,
     }
 }
 
-static inline __attribute__((always_inline)) void step_all(gp_rule_kind kind, size_t n, const uint8_t *kept, float *w,
-                                                           float *g, float *s, float *t, const gp_update *u)
+static inline __attribute__((always_inline)) void step_all(gp_rule_kind kind, size_t n, float *w, const float *g,
+                                                           float *s, float *t, const gp_update *u)
 {
     const gp_update fixed = *u; /* a copy: the stores below cannot alias it */
     size_t i = 0;
-    for (; i + GP_V <= n; i += GP_V)
-        step_vector(kind, GP_V, kept ? kept + i : NULL, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
-    if (i < n)
-        step_vector(kind, n - i, kept ? kept + i : NULL, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
+    for (; i + GP_V <= n; i += GP_V) step_vector(kind, GP_V, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
+    if (i < n) step_vector(kind, n - i, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
 }
 
 /* The optional pointers are told apart once, outside of the loops. */
-static void sgd(size_t n, const uint8_t *kept, float *w, float *g, float *m, const gp_update *u)
+static void sgd(size_t n, float *w, const float *g, float *m, const gp_update *u)
 {
-    if (m && kept) step_all(GP_SGD, n, kept, w, g, m, NULL, u);
-    else if (m) step_all(GP_SGD, n, NULL, w, g, m, NULL, u);
-    else if (kept) step_all(GP_SGD, n, kept, w, g, NULL, NULL, u);
-    else step_all(GP_SGD, n, NULL, w, g, NULL, NULL, u);
+    if (m) step_all(GP_SGD, n, w, g, m, NULL, u);
+    else step_all(GP_SGD, n, w, g, NULL, NULL, u);
 }
 
-static void adam(size_t n, const uint8_t *kept, float *w, float *g, float *m, float *v, const gp_update *u)
+static void adam(size_t n, float *w, const float *g, float *m, float *v, const gp_update *u)
 {
-    if (kept) step_all(GP_ADAM, n, kept, w, g, m, v, u);
-    else step_all(GP_ADAM, n, NULL, w, g, m, v, u);
+    step_all(GP_ADAM, n, w, g, m, v, u);
 }
 
-static void rmsprop(size_t n, const uint8_t *kept, float *w, float *g, float *v, float *m, const gp_update *u)
+static void rmsprop(size_t n, float *w, const float *g, float *v, float *m, const gp_update *u)
 {
-    if (m && kept) step_all(GP_RMSPROP, n, kept, w, g, v, m, u);
-    else if (m) step_all(GP_RMSPROP, n, NULL, w, g, v, m, u);
-    else if (kept) step_all(GP_RMSPROP, n, kept, w, g, v, NULL, u);
-    else step_all(GP_RMSPROP, n, NULL, w, g, v, NULL, u);
+    if (m) step_all(GP_RMSPROP, n, w, g, v, m, u);
+    else step_all(GP_RMSPROP, n, w, g, v, NULL, u);
 }
 
 static void statistics(size_t n, const float *g, float *mean, float *mean_square, float weight)

@@ -171,8 +171,11 @@ def _keep_highest(scores: Floats, sizes: NDArray[Any], more: int) -> Flags:
 
     Equal scores go from the last to the first. What has no size goes in any case.
     """
-    alive, size = int(np.count_nonzero(sizes)), max(int(sizes.max()), 1)
-    if int(sizes.sum()) == alive * size:  # all alike, as single weights are: no need to sort
+    alive = int(np.count_nonzero(sizes))
+    if sizes.dtype == np.bool_:  # single weights
+        return topk_mask(scores, alive - more)
+    size = max(int(sizes.max()), 1)
+    if int(sizes.sum()) == alive * size:  # all alike: no need to sort
         return topk_mask(scores, alive - more // size)
     order = scores.size - 1 - np.argsort(scores[::-1], kind="stable")
     fitting = int(np.searchsorted(np.cumsum(sizes[order]), more, side="right"))
@@ -187,6 +190,9 @@ def _best(scores: Floats, place: slice) -> int:
 
 
 def _layer_count(size: int, blocks: NDArray[Any]) -> LayerCount:
+    if blocks.dtype == np.bool_:  # single weights
+        kept = int(np.count_nonzero(blocks))
+        return LayerCount(size, size - kept, size - min(kept, 1))
     kept = int(np.sum(blocks))
     least = int(np.min(blocks, where=blocks > 0, initial=kept))
     return LayerCount(size, size - kept, size - least)

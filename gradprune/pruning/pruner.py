@@ -387,9 +387,11 @@ class Pruner:
                 f"{type(self.criterion).__name__}.scores must return shape {live.shape}, "
                 f"got {scores.shape}"
             )
-        bad = live & ~np.isfinite(scores)
-        if bad.any():
-            raise self._fault(int(bad.argmax()), scores)
+        finite = np.isfinite(scores)
+        if not finite.all():  # what is removed may score anything
+            bad = live & ~finite
+            if bad.any():
+                raise self._fault(int(bad.argmax()), scores)
         return np.where(live, scores, np.float32(-np.inf))
 
     def _fault(self, position: int, scores: Floats) -> NonFiniteError:
