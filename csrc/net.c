@@ -55,11 +55,12 @@ void gp_net_destroy(gp_net *net)
 {
     if (!net) return;
     free(net->memory);
+    free(net->partial);
     free(net->layers);
     free(net);
 }
 
-size_t gp_net_bytes(const gp_net *net) { return net->bytes; }
+size_t gp_net_bytes(const gp_net *net) { return net->bytes + net->n_partial * sizeof(float); }
 
 /* Workspace for a block of so many samples. On failure the old one stays. */
 static gp_status reserve(gp_net *net, size_t samples)
@@ -119,6 +120,22 @@ static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
         layer->live = lists_of(&layer->spec, arena, lanes);
         net->macs += layer->live ? (double)layer->live->count : (double)layer->spec.in * (double)layer->spec.out;
     }
+}
+
+/* Room for the gradients of the longest lists, once a chunk. */
+static gp_status reserve_partial(gp_net *net, size_t samples)
+{
+    size_t lanes, chunks, longest = 0;
+    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
+    for (size_t i = 0; i < net->n_layers; i++)
+        if (net->layers[i].live && net->layers[i].live->count > longest) longest = net->layers[i].live->count;
+    if (longest * chunks <= net->n_partial) return GP_OK;
+    float *partial = malloc(longest * chunks * sizeof *partial);
+    if (!partial) return GP_NO_MEMORY;
+    free(net->partial);
+    net->partial = partial;
+    net->n_partial = longest * chunks;
+    return GP_OK;
 }
 
 /* The habit of calls with about so much work: one for each power of two. */
@@ -373,6 +390,7 @@ static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
         .step = shared->dropout_step,
         .rows = shared->net->rows,
         .scratch = shared->net->scratch,
+        .partial = shared->net->partial,
     };
     gp_net_cut(pass.samples, &pass.lanes, &pass.chunks);
     return pass;
@@ -472,6 +490,8 @@ static gp_status enter(region *shared, double passes, size_t threads)
     gp_status status = reserve(net, batch->size);
     if (status != GP_OK) return status;
     look_up(net, shared->arena, batch->size);
+    if (shared->backward) status = reserve_partial(net, batch->size);
+    if (status != GP_OK) return status;
     for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
         shared->step->prepared[i] = is_prepared(net, shared->arena, shared->arena->segments[i].offset);
     shared->n_live = layers_before_loss(net, batch);

@@ -16,6 +16,8 @@ struct gp_net {
     size_t capacity; /* lanes the workspace holds */
     size_t bytes;
     float *memory;
+    float *partial; /* room for gradients of live weights chunk by chunk */
+    size_t n_partial;
     /* pieces of memory, each for `capacity` lanes */
     float *rows, *input, *scratch, *gradient[2], *targets, *losses;
     int64_t *labels;

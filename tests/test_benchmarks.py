@@ -124,6 +124,7 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "nets": ((20, 12, 10),),
         "product_batches": (70,),
         "epochs": 4,
+        "end_batches": (128,),
     }
     return module("goals").Plan(**{**settings, **changes})
 

@@ -67,6 +67,31 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
     return layer->work;
 }
 
+/* dW of the live weights: whole chunks by who has their inputs at hand, then the sum over chunks, in order; or rows. */
+static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy)
+{
+    const gp_lists *live = layer->live;
+    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
+    const part mine = part_of(pass, O, live->row_start);
+    const int by_chunk = mine.last_chunk - mine.first_chunk < pass->chunks;
+    for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
+        pass->kernels->sparse_dot(mine.end - mine.begin, P, live->row_start + mine.begin, live->column,
+                                  dy + (chunk * O + mine.begin) * P, layer->input + chunk * I * P,
+                                  by_chunk ? pass->partial + chunk * live->count : live->gradient,
+                                  !by_chunk && pass->first + chunk > 0);
+    if (!by_chunk) return;
+    size_t begin, end;
+    gp_team_wait(pass->team);
+    gp_team_share(pass->team, live->count, &begin, &end);
+    for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
+        const float *from = pass->partial + chunk * live->count;
+        if (pass->first + chunk == 0)
+            for (size_t k = begin; k < end; k++) live->gradient[k] = from[k];
+        else
+            for (size_t k = begin; k < end; k++) live->gradient[k] += from[k];
+    }
+}
+
 float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
     const gp_lists *live = layer->live;
@@ -79,10 +104,8 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
             pass->kernels->sparse_product(mine.end - mine.begin, P, live->column_start + mine.begin, live->row,
                                           live->by_column, dy + chunk * O * P, dx + (chunk * I + mine.begin) * P, 0);
     }
+    weight_gradient(layer, pass, dy);
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);
-    for (size_t chunk = 0; chunk < pass->chunks; chunk++)
-        pass->kernels->sparse_dot(end - begin, P, live->row_start + begin, live->column, dy + (chunk * O + begin) * P,
-                                  layer->input + chunk * I * P, live->gradient, pass->first + chunk > 0);
     gp_dense_bias_gradient(layer, pass, dy, begin, end);
     gp_team_wait(pass->team);
     return dx;

@@ -23,6 +23,7 @@ typedef struct gp_pass {
     uint64_t seed, step; /* of dropout */
     const float *rows;   /* (samples, rows_stride): the network's input with the batch outermost */
     float *scratch;      /* (chunks * P, widest input padded) */
+    float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
 
 typedef struct gp_layer {
