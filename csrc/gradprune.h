@@ -127,11 +127,11 @@ void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *
 /* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16, 32, 48 and 64. */
 enum { GP_COSTS = GP_LANES / GP_ALIGN_FLOATS };
 typedef struct gp_costs {
-    double most[GP_COSTS]; /* in [0, 1] */
+    double most[GP_COSTS]; /* in [0, 1]; 0: never */
 } gp_costs;
 gp_costs gp_costs_default(void);
 int gp_costs_are_valid(const gp_costs *costs);
-/* Measures on this CPU, in about 30 ms. Two measurements differ, and so do the bits of a network whose share kept lies
+/* Measures on this CPU, in about a tenth of a second. Two measurements differ, and so do the bits of a network whose share kept lies
  * between them: keep the result. */
 gp_status gp_costs_measure(const gp_kernels *kernels, gp_pool *pool, gp_costs *costs);
 

@@ -142,7 +142,7 @@ gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live *
         if (segment->offset >= arena->n_prunable || segment->columns == 0) continue;
         const uint8_t *mask = arena->mask + segment->offset;
         size_t kept = count_kept(segment->length, mask);
-        if (kept == segment->length || (double)kept > most * (double)segment->length) continue;
+        if (kept == segment->length || most == 0.0 || (double)kept > most * (double)segment->length) continue;
         status = gp_lists_create(segment->length / segment->columns, segment->columns, mask, &made->lists[i]);
         if (status == GP_NO_MEMORY) goto failed;
         listed += status == GP_OK; /* too large to be listed: it stays whole */
@@ -179,7 +179,7 @@ gp_lists *gp_live_at(const gp_arena *arena, size_t offset)
 int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes)
 {
     double most = live->costs.most[(lanes + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS - 1];
-    return (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
+    return most > 0.0 && (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
 }
 
 void gp_live_publish(const gp_arena *arena)

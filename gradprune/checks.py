@@ -70,6 +70,8 @@ def seed_number(value: SupportsIndex) -> int:
 
 def real_array(name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> np.ndarray:
     """An aligned C-contiguous array of ``dtype`` from real numbers; not a copy if it is one."""
+    if type(value) is np.ndarray and value.ndim and value.dtype == dtype and value.flags.carray:
+        return value  # at once: small steps are made of calls like this
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")

@@ -7,7 +7,7 @@
 #include "kernels/kernels.h"
 #include "parallel.h"
 
-enum { ROWS = 24 }; /* of the result that one thread computes at a time, as in dense.c */
+enum { ROWS = 6, TALL = 48 }; /* as in dense.c */
 
 typedef struct product {
     const gp_kernels *kernels;
@@ -20,44 +20,52 @@ typedef struct product {
     float *c;
 } product;
 
-static size_t blocks_of(size_t rows) { return (rows + ROWS - 1) / ROWS; }
-static size_t rows_from(size_t first, size_t rows) { return rows - first < ROWS ? rows - first : ROWS; }
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
-/* c[chunk] = a b[chunk] */
+/* This member's part of n items, in whole blocks. */
+static void share(const gp_team *team, size_t n, size_t block, size_t *begin, size_t *end)
+{
+    gp_team_share(team, (n + block - 1) / block, begin, end);
+    *begin = smaller(*begin * block, n);
+    *end = smaller(*end * block, n);
+}
+
+/* c[chunk] = a b[chunk], rows of c shared */
 static void multiply(void *context, const gp_team *team)
 {
     const product *p = context;
-    size_t blocks = blocks_of(p->m), begin, end;
-    gp_team_share(team, p->chunks * blocks, &begin, &end);
-    for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, row = item % blocks * ROWS;
-        p->kernels->gemm(rows_from(row, p->m), p->n, p->k, p->a + row * p->a_row, p->a_row, p->a_col,
-                         p->b + chunk * p->k * p->b_row, p->b_row, p->c + (chunk * p->m + row) * p->n, p->n, 0);
-    }
+    size_t begin, end;
+    share(team, p->m, ROWS, &begin, &end);
+    for (size_t chunk = 0; chunk < p->chunks; chunk++)
+        p->kernels->gemm(end - begin, p->n, p->k, p->a + begin * p->a_row, p->a_row, p->a_col,
+                         p->b + chunk * p->k * p->b_row, p->b_row, p->c + (chunk * p->m + begin) * p->n, p->n, 0);
 }
 
-/* c = sum over chunks of a[chunk] b[chunk] */
+/* Rows row..last and columns column..column + n of c = sum over chunks of a[chunk] b[chunk] */
+static void sum_part(const product *p, size_t row, size_t last, size_t column, size_t n)
+{
+    for (; row < last; row += TALL)
+        for (size_t chunk = 0; chunk < p->chunks; chunk++)
+            p->kernels->gemm(smaller(TALL, last - row), n, p->k, p->a + (chunk * p->m + row) * p->k, p->k, 1,
+                             p->b + chunk * p->k * p->b_row + column, p->b_row, p->c + row * p->n + column, p->n,
+                             chunk > 0);
+}
+
+/* Rows of c shared; or, where b has to be turned first, columns: who turns them multiplies them. */
 static void multiply_and_sum(void *context, const gp_team *team)
 {
     const product *p = context;
     size_t begin, end;
-    if (p->source) {
-        size_t blocks = blocks_of(p->n);
-        gp_team_share(team, p->chunks * blocks, &begin, &end);
-        for (size_t item = begin; item < end; item++) {
-            size_t chunk = item / blocks, row = item % blocks * ROWS;
-            p->kernels->transpose(rows_from(row, p->n), p->k, p->source + (chunk * p->n + row) * p->k, p->k,
-                                  p->b + chunk * p->k * p->b_row + row, p->b_row);
-        }
-        gp_team_wait(team);
+    if (!p->source) {
+        share(team, p->m, ROWS, &begin, &end);
+        sum_part(p, begin, end, 0, p->n);
+        return;
     }
-    gp_team_share(team, blocks_of(p->m), &begin, &end);
-    for (size_t block = begin; block < end; block++) {
-        size_t row = block * ROWS;
-        for (size_t chunk = 0; chunk < p->chunks; chunk++)
-            p->kernels->gemm(rows_from(row, p->m), p->n, p->k, p->a + (chunk * p->m + row) * p->k, p->k, 1,
-                             p->b + chunk * p->k * p->b_row, p->b_row, p->c + row * p->n, p->n, chunk > 0);
-    }
+    share(team, p->n, GP_ALIGN_FLOATS, &begin, &end);
+    for (size_t chunk = 0; chunk < p->chunks; chunk++)
+        p->kernels->transpose(end - begin, p->k, p->source + (chunk * p->n + begin) * p->k, p->k,
+                              p->b + chunk * p->k * p->b_row + begin, p->b_row);
+    sum_part(p, 0, p->m, begin, end - begin);
 }
 
 static PyObject *run(const module_state *state, gp_task *task, product *p)
