@@ -113,7 +113,6 @@ static void pack_slices(const gp_packed *packed, const gp_arena *arena, const ro
 static void *take(uint32_t **next, size_t words)
 {
     uint32_t *piece = *next;
-    if (words == 0) return NULL;
     *next += gp_padded(words);
     return piece;
 }
@@ -164,7 +163,7 @@ static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
     *dense = plan;
     next += HEAD;
     dense->bias = take(&next, rows);
-    dense->weights = take(&next, weights);
+    dense->weights = weights ? take(&next, weights) : NULL;
     dense->block_start = take(&next, starts);
     dense->column = take(&next, blocked);
     dense->value = take(&next, blocked);

@@ -276,9 +276,9 @@ static void test_threads(const gp_kernels *kernels)
 static void test_not_finite(const gp_kernels *kernels)
 {
     parts *p = parts_new(PRUNED, 5);
-    const size_t places[] = {p->arena.n - 1, p->arena.n_prunable, 4000, GP_NORM_BLOCK + 1};
+    const size_t places[] = {p->arena.n - 1, p->arena.n_prunable, 2000, GP_NORM_BLOCK + 1};
     noise source = {6};
-    p->mask[4000] = p->mask[GP_NORM_BLOCK + 1] = 1; /* alive, whatever it was */
+    p->mask[2000] = p->mask[GP_NORM_BLOCK + 1] = 1; /* alive, whatever it was */
     for (size_t clip = 0; clip < CLIPS; clip++)
         for (size_t bad = 0; bad < 4; bad++) {
             gp_rule rule = rules[6];
