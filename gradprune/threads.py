@@ -35,9 +35,12 @@ def show_config() -> None:
     threads. A worker that meets the caller on one CPU moves to another CPU of the process;
     ``GRADPRUNE_PIN=0`` before the import leaves that to the system.
     """
-    print(f"gradprune {_core.version}")  # noqa: T201 - what it is for, as numpy.show_config
-    print(f"  instruction set: {_core.isa()} (available: {', '.join(_core.isas())})")  # noqa: T201
-    print(f"  threads: {_core.get_num_threads()}")  # noqa: T201
     costs = get_costs()
     shares = ", ".join(f"{share:.0%}" for share in costs.most)
-    print(f"  sparse up to {shares} kept at 16, 32, 48, 64 samples ({costs.source})")  # noqa: T201
+    lines = (
+        f"gradprune {_core.version}",
+        f"  instruction set: {_core.isa()} (available: {', '.join(_core.isas())})",
+        f"  threads: {_core.get_num_threads()}",
+        f"  sparse up to {shares} kept at 16, 32, 48, 64 samples ({costs.source})",
+    )
+    print("\n".join(lines))  # noqa: T201 - what it is for, as numpy.show_config

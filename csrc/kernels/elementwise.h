@@ -25,11 +25,6 @@ static int copy_finite(size_t n, const float *in, float *out)
     return all;
 }
 
-static void fill(size_t n, float *out, float value)
-{
-    for (size_t i = 0; i < n; i++) out[i] = value;
-}
-
 static void multiply(size_t n, const float *a, const float *b, float *out)
 {
     size_t i = 0;

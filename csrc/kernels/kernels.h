@@ -69,7 +69,6 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))           \
     /* out = in; returns 1 if all are finite */                                                                             \
     X(int, copy_finite, (size_t n, const float *in, float *out))                                                            \
-    X(void, fill, (size_t n, float *out, float value))                                                                      \
     /* out = a * b elementwise; out may be a */                                                                             \
     X(void, multiply, (size_t n, const float *a, const float *b, float *out))                                               \
     /* y = f(z); y may be z */                                                                                              \

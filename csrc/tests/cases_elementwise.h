@@ -24,20 +24,6 @@ static void copy_finite_case(const gp_kernels *kernels, size_t n, size_t shift, 
 }
 static void test_copy_finite(const gp_kernels *kernels) { over_sizes(kernels, copy_finite_case); }
 
-static void fill_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
-{
-    const float values[] = {0.0f, -0.0f, INFINITY, NAN, (float)noise_unit(source)};
-    buffer out = output_floats(n, shift);
-    for (size_t v = 0; v < sizeof values / sizeof values[0]; v++) {
-        size_t wrong = 0;
-        kernels->fill(n, out.f, values[v]);
-        for (size_t i = 0; i < n; i++) wrong += bits_of(out.f[i]) != bits_of(values[v]);
-        CHECK_INT_EQUAL(wrong, 0);
-    }
-    CLOSE(out);
-}
-static void test_fill(const gp_kernels *kernels) { over_sizes(kernels, fill_case); }
-
 static void multiply_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
     buffer a = inout_floats(source, n, shift, 3.0), b = input_floats(source, n, 3 - shift, 3.0);
