@@ -17,6 +17,7 @@ import os
 import tempfile
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -237,7 +238,8 @@ def from_folder(path: str | os.PathLike[str], *, flatten: bool = True) -> Split:
         raise DatasetNotFoundError(
             f"no data set in {folder}: {error}. Expected the four files {_names()}, gzip or not."
         ) from None
-    arrays = [load_idx(file) for file in files]
+    with ThreadPoolExecutor(len(files)) as pool:  # unpacking gives up the GIL
+        arrays = list(pool.map(load_idx, files))
     return _split(arrays, files, flatten=flatten)
 
 
@@ -353,8 +355,7 @@ def _names() -> str:
 
 
 def _read_verified(source: _Source, files: list[Path]) -> list[NDArray[Any]]:
-    contents = []
-    for file, expected, position in zip(files, source.sha256, range(4), strict=True):
+    def read(file: Path, expected: str, position: int) -> NDArray[Any]:
         content = read_idx(file)
         actual = hashlib.sha256(content).hexdigest()
         if actual != expected:
@@ -370,8 +371,10 @@ def _read_verified(source: _Source, files: list[Path]) -> list[NDArray[Any]]:
                 f"purpose, read it with datasets.load_idx, or its folder with "
                 f"datasets.from_folder"
             )
-        contents.append(content)
-    return [parse_idx(content) for content in contents]
+        return parse_idx(content)
+
+    with ThreadPoolExecutor(len(files)) as pool:  # unpacking and digests give up the GIL
+        return list(pool.map(read, files, source.sha256, range(4)))
 
 
 # --- downloading ------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from gradprune import _core, checks
 from gradprune.arena import Arena
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
-from gradprune.pruning.budget import Choice, remove_below, remove_lowest
+from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.coverage import covered_layers
 from gradprune.pruning.criteria import Criterion, Decomposition, GradientDecomposition
 from gradprune.pruning.granularity import Element, Granularity
@@ -392,7 +392,7 @@ class Pruner:
             bad = live & ~finite
             if bad.any():
                 raise self._fault(int(bad.argmax()), scores)
-        return np.where(live, scores, np.float32(-np.inf))
+        return only(scores, live)
 
     def _fault(self, position: int, scores: Floats) -> NonFiniteError:
         tensor, place = next(layer for layer in self._layers if position < layer.place.stop)
