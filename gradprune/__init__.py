@@ -20,7 +20,15 @@ from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteErr
 from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Raise, Skip
 from gradprune.history import History
-from gradprune.initializers import Glorot, He, Orthogonal
+from gradprune.initializers import (
+    Glorot,
+    He,
+    Identity,
+    Normal,
+    Orthogonal,
+    SparseSpectral,
+    Uniform,
+)
 from gradprune.layers import Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
@@ -74,6 +82,7 @@ __all__ = [
     "GradientDecomposition",
     "He",
     "History",
+    "Identity",
     "Iterative",
     "LayerReport",
     "LayerScope",
@@ -81,6 +90,7 @@ __all__ = [
     "Magnitude",
     "Model",
     "NonFiniteError",
+    "Normal",
     "OneShot",
     "Orthogonal",
     "Polynomial",
@@ -90,9 +100,11 @@ __all__ = [
     "Raise",
     "Random",
     "Skip",
+    "SparseSpectral",
     "StepInfo",
     "StepLR",
     "Taylor",
+    "Uniform",
     "VerificationError",
     "VerificationReport",
     "WarmupLR",

@@ -71,8 +71,9 @@ STRANGERS = {"parts", "descriptions"}
 # Outside of the layers: all that these may import. Only the tools import them.
 ORACLE = "reference"
 INDEPENDENT = {
-    "datasets": {"cache", "checks", "errors", "idx"},
+    "datasets": {"cache", "checks", "errors", "idx", "sequences"},
     "idx": {"checks", "errors"},
+    "sequences": {"_core", "checks"},
     ORACLE: {"errors", ORACLE},
 }
 # Packages that only collect names, for the tools; "" is gradprune itself.
