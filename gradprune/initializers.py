@@ -27,43 +27,18 @@ __all__ = [
     "Uniform",
 ]
 
-_BLOCK = 1 << 32  # streams from one gate's block to the next; layers use fewer
 _PLACES = 1 << 62  # to the stream that says where, beside the one that says how much
 
 
 class Initializer(ABC):
-    """Draws a weight matrix; subclasses are frozen settings."""
+    """Draws a weight matrix; subclasses are frozen settings.
+
+    Recurrent layers draw the matrices of their gates one by one.
+    """
 
     @abstractmethod
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """A float32 array of ``shape`` (out, in), a function of (seed, stream) alone."""
-
-
-@dataclass(frozen=True)
-class Stacked(Initializer):
-    """Each of ``blocks`` equal blocks of rows by itself: what recurrent layers wrap theirs in.
-
-    The weights of the gates of a GRU or LSTM are one matrix (gates * units, in), but each gate is
-    a map of its own. The first block is what the initializer alone would draw.
-
-    >>> w = Stacked(Orthogonal(), 4).sample((20, 5), seed=0, stream=0)
-    >>> all(np.allclose(block @ block.T, np.eye(5), atol=1e-6) for block in np.split(w, 4))
-    True
-    """
-
-    initializer: Initializer
-    blocks: int
-
-    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
-        """See Initializer."""
-        rows, rest = divmod(shape[0], self.blocks)
-        if rest:
-            raise ValueError(f"{shape[0]} rows are not {self.blocks} blocks")
-        blocks = [
-            self.initializer.sample((rows, shape[1]), seed=seed, stream=stream + block * _BLOCK)
-            for block in range(self.blocks)
-        ]
-        return np.concatenate(blocks)
 
 
 @dataclass(frozen=True)
@@ -134,8 +109,7 @@ class Orthogonal(_Scaled):
 class Identity(_Scaled):
     """The identity times gain, for the recurrent weights of an IRNN: units keep what they hold.
 
-    Square matrices; of a stack of them (a multiple of as many rows) each is the identity.
-    Source: Le, Jaitly and Hinton 2015, with relu and gain 1.
+    For square matrices. Source: Le, Jaitly and Hinton 2015, with relu and gain 1.
 
     >>> Identity().sample((2, 2), seed=0, stream=0).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -143,8 +117,7 @@ class Identity(_Scaled):
 
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """See Initializer."""
-        blocks = _square_blocks(self, shape)
-        return np.tile(np.float32(self.gain) * np.eye(shape[1], dtype=np.float32), (blocks, 1))
+        return np.float32(self.gain) * np.eye(_units(self, shape), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -152,9 +125,8 @@ class SparseSpectral(Initializer):
     """Few weights a unit, scaled to a spectral radius, for recurrent weights: an echo state.
 
     Each unit (row) gets ``nonzeros`` incoming normal weights from units drawn without
-    replacement; then the matrix is multiplied by radius / max|eigenvalue|. Square matrices; of a
-    stack of them (a multiple of as many rows) each by itself. These zeros are not a mask: training
-    may fill them.
+    replacement; then the matrix, a square one, is multiplied by radius / max|eigenvalue|. Its
+    zeros are no mask: training may fill them.
 
     Args:
         nonzeros: at least 1; a smaller layer is full.
@@ -178,10 +150,7 @@ class SparseSpectral(Initializer):
 
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """See Initializer."""
-        blocks = _square_blocks(self, shape)
-        if blocks > 1:
-            return Stacked(self, blocks).sample(shape, seed=seed, stream=stream)
-        units = shape[1]
+        units = _units(self, shape)
         weight = _core.normal(units * units, seed, stream).reshape(shape).astype(np.float64)
         order = _core.uniform(units * units, seed, stream ^ _PLACES).reshape(shape)
         places = order.argsort(axis=1, kind="stable")[:, self.nonzeros :]
@@ -231,12 +200,9 @@ class Uniform(Initializer):
         return np.float32(self.limit) * (2 * uniform - 1)
 
 
-def _square_blocks(initializer: Initializer, shape: tuple[int, int]) -> int:
-    """How many square blocks are stacked in this shape."""
+def _units(initializer: Initializer, shape: tuple[int, int]) -> int:
     rows, columns = shape
-    blocks, rest = divmod(rows, columns)
-    if rest or not blocks:
-        raise ValueError(
-            f"{type(initializer).__name__} needs a square matrix or a stack of them, got {shape}"
-        )
-    return blocks
+    if rows != columns:
+        name = type(initializer).__name__
+        raise ValueError(f"{name} needs a square matrix, as recurrent weights are, got {shape}")
+    return rows

@@ -123,7 +123,7 @@ FAN_INITIALIZERS: tuple[Initializer, ...] = (
     gp.Orthogonal(),
     gp.Orthogonal(1.5),
 )
-# Of square matrices, or stacks of them.
+# Of square matrices.
 SQUARE_INITIALIZERS: tuple[Initializer, ...] = (
     gp.Identity(),
     gp.Identity(0.5),

@@ -13,11 +13,11 @@ import pytest
 import gradprune as gp
 from cases import INITIALIZERS, SQUARE_INITIALIZERS
 from gradprune import reference
-from gradprune.initializers import Initializer, Stacked
+from gradprune.initializers import Initializer
 from gradprune.network import Network
 
 SHAPES = [(1, 1), (1, 7), (7, 1), (30, 50), (50, 30), (40, 40)]
-SQUARES = [(1, 1), (7, 1), (40, 40), (120, 40)]
+SQUARES = [(1, 1), (7, 7), (40, 40)]
 DRAWN = [
     (initializer, shape)
     for initializer in INITIALIZERS
@@ -39,7 +39,7 @@ def test_a_function_of_seed_and_stream(initializer: Initializer, shape: tuple[in
     # One orthogonal number is 1 or -1, and so is a sparse one of a given radius.
     if isinstance(initializer, gp.Identity):
         np.testing.assert_array_equal(initializer.sample(shape, seed=4, stream=0), weight)
-    elif weight.size > 7:
+    elif weight.size > 1:
         for other in ({"seed": 4, "stream": 2**63}, {"seed": 3, "stream": 0}):
             assert not np.array_equal(initializer.sample(shape, **other), weight)
 
@@ -89,21 +89,19 @@ def test_moments(initializer: Initializer, variance: float) -> None:
 
 @pytest.mark.parametrize("gain", [1.0, 0.5])
 def test_identity(gain: float) -> None:
-    weight = gp.Identity(gain).sample((15, 5), seed=0, stream=0)
-    np.testing.assert_array_equal(weight, np.concatenate([gain * np.eye(5)] * 3))
+    weight = gp.Identity(gain).sample((5, 5), seed=0, stream=0)
+    np.testing.assert_array_equal(weight, gain * np.eye(5))
 
 
 @pytest.mark.parametrize("units", [1, 2, 10, 50])
 @pytest.mark.parametrize(("nonzeros", "radius"), [(1, 0.5), (15, 0.95), (15, 1.2)])
 def test_sparse_spectral(units: int, nonzeros: int, radius: float) -> None:
     for seed in range(20):
-        weight = gp.SparseSpectral(nonzeros, radius=radius).sample(
-            (3 * units, units), seed=seed, stream=7
-        )
-        for block in np.split(weight, 3):
-            assert (np.count_nonzero(block, axis=1) == min(nonzeros, units)).all()
-            largest = np.abs(np.linalg.eigvals(block.astype(np.float64))).max()
-            assert largest == pytest.approx(radius, rel=1e-4)
+        initializer = gp.SparseSpectral(nonzeros, radius=radius)
+        weight = initializer.sample((units, units), seed=seed, stream=7)
+        assert (np.count_nonzero(weight, axis=1) == min(nonzeros, units)).all()
+        largest = np.abs(np.linalg.eigvals(weight.astype(np.float64))).max()
+        assert largest == pytest.approx(radius, rel=1e-4)
 
 
 def test_sparse_spectral_is_the_generator_s_normal_in_random_places() -> None:
@@ -130,36 +128,10 @@ def test_normal_and_uniform() -> None:
 
 
 @pytest.mark.parametrize("initializer", SQUARE_INITIALIZERS, ids=str)
-@pytest.mark.parametrize("shape", [(1, 7), (30, 50), (50, 30)])
+@pytest.mark.parametrize("shape", [(1, 7), (50, 30), (60, 30)])
 def test_not_square(initializer: Initializer, shape: tuple[int, int]) -> None:
-    with pytest.raises(ValueError, match=r"needs a square matrix or a stack of them, got \("):
+    with pytest.raises(ValueError, match=r"needs a square matrix, .*, got \("):
         initializer.sample(shape, seed=0, stream=0)
-
-
-@by_initializer
-def test_stacked_blocks_are_drawn_one_by_one(initializer: Initializer) -> None:
-    alone = initializer.sample((20, 20), seed=3, stream=2**63)
-    one = Stacked(initializer, 1).sample((20, 20), seed=3, stream=2**63)
-    assert one.tobytes() == alone.tobytes()
-    weight = Stacked(initializer, 4).sample((80, 20), seed=3, stream=2**63)
-    assert weight.dtype == np.float32
-    assert weight.flags.c_contiguous
-    blocks = np.split(weight, 4)
-    np.testing.assert_array_equal(blocks[0], alone)
-    for block in blocks[1:]:
-        assert np.array_equal(block, alone) is isinstance(initializer, gp.Identity)
-
-
-@pytest.mark.parametrize("gain", [1.0, 1.5])
-def test_stacked_orthogonal(gain: float) -> None:
-    weight = Stacked(gp.Orthogonal(gain), 3).sample((30, 10), seed=2, stream=0).astype(np.float64)
-    for block in np.split(weight, 3):
-        np.testing.assert_allclose(block @ block.T, gain**2 * np.eye(10), atol=1e-5)
-
-
-def test_stacked_needs_equal_blocks() -> None:
-    with pytest.raises(ValueError, match="10 rows are not 4 blocks"):
-        Stacked(gp.He(), 4).sample((10, 3), seed=0, stream=0)
 
 
 # ---- settings
