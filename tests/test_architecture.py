@@ -64,7 +64,7 @@ LAYERS = {
         "plotting.weights",
         "tables",
     },
-    "tools": {"bench", "cli", "demo"},
+    "tools": {"bench", "cli", "demo", "experiments.statistics", "experiments.temporal_order"},
 }
 # These know nothing of their neighbours: each can be read, replaced and tested alone.
 STRANGERS = {"parts", "descriptions"}
@@ -77,7 +77,7 @@ INDEPENDENT = {
     ORACLE: {"errors", ORACLE},
 }
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "plotting", "pruning"}
+FACES = {"", "experiments", "plotting", "pruning"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 
