@@ -29,7 +29,7 @@ from gradprune.initializers import (
     SparseSpectral,
     Uniform,
 )
-from gradprune.layers import Activation, Dense, Dropout
+from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
@@ -52,6 +52,9 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Activation",
     "Adam",
