@@ -76,6 +76,7 @@ _METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "inhibit": ("Inhibit", {"limit": 1.0, "on": "norm"}),
 }
 _FEATURES, _CLASSES = 6, 4
+_SEEDS = 1 << 24  # the seeds of sequences have bits for more than the trial's
 _BLOCK = 50  # batches that are drawn at once
 _PREDICTED = 1000  # sequences that are classified at once
 
@@ -103,10 +104,10 @@ class Settings:
 
     units: int = 50
     batch_size: int = 20
-    lr: float = 0.01
+    lr: float = 0.005
     omega: float = 4.0
     input_std: float = 0.003
-    output_std: float = 0.5
+    output_std: float = 1.0
     max_steps: int = 6000
     check_every: int = 100
     validation: int = 500
@@ -155,6 +156,8 @@ class Plan:
         shortest = self.settings.shortest if self.settings.vary else 10
         if min(self.lengths) < shortest:
             raise ValueError(f"lengths must be at least {shortest}, got {min(self.lengths)}")
+        if not all(0 <= seed < _SEEDS for seed in self.seeds):
+            raise ValueError(f"seeds must be in 0..{_SEEDS - 1}, got {self.seeds}")
 
     def trials(self) -> list[Trial]:
         """All of them, those of methods that this version does not have left out."""
@@ -488,7 +491,7 @@ def steps_table(summaries: Sequence[Summary]) -> Table:
         for method, regularized, row in _rows(summaries)
     ]
     columns = ["clipping", "omega", *(f"T = {length}" for length in lengths)]
-    return make_table("Median steps to success (successes/trials)", columns, rows)
+    return make_table("Median steps to success", columns, rows)
 
 
 def write_json(file: str | os.PathLike[str], plan: Plan, outcomes: Sequence[Outcome]) -> None:
