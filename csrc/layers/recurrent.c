@@ -75,10 +75,10 @@ static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view
     const size_t T = spec->steps, F = spec->in / T, H = units_of(spec), G = gates_of(spec);
     const size_t stride = gp_padded(F > H ? F : H);
     size_t total = 0;
-#define TAKE(pointer, floats)                                                                                          \
-    do {                                                                                                               \
-        if (at) at->pointer = next + total * lanes;                                                                    \
-        total += (floats);                                                                                             \
+#define TAKE(pointer, floats) \
+    do { \
+        if (at) at->pointer = next + total * lanes; \
+        total += (floats); \
     } while (0)
     TAKE(gates, T * G * H);
     if (spec->cell == GP_GRU) TAKE(state, T * G * H);
