@@ -320,8 +320,8 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
     gp_team_wait(pass->team); /* what was turned may be overwritten */
 }
 
-/* db[r] += sum over chunks, steps and lanes of dz */
-static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, const float *dz)
+/* db[r] += sum over chunks, steps and lanes of dz; `also`, unless it is GP_NONE, gets the same. */
+static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_t also, const float *dz)
 {
     const size_t rows = v->G * v->H;
     size_t begin, end;
@@ -332,6 +332,7 @@ static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, const
         for (size_t at = 0; at < pass->chunks * v->T; at++)
             sum += pass->kernels->sum(v->P, dz + (at * rows + r) * v->P);
         *db = (float)sum;
+        if (also != GP_NONE) pass->arena->grads[also + r] = *db;
     }
 }
 
@@ -361,8 +362,9 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     if (spec->omega != 0.0f) weight_gradient(layer, pass, &v, v.W_hh, v.state, v.inputs + H * P, NULL, 1);
     else weight_gradient(layer, pass, &v, v.W_hh, v.state, v.h, NULL, 1);
     if (spec->bias != GP_NONE) {
-        bias_gradient(pass, &v, spec->bias, v.gates);
-        bias_gradient(pass, &v, spec->recurrent_bias, v.state);
+        const int alike = v.state == v.gates;
+        bias_gradient(pass, &v, spec->bias, alike ? spec->recurrent_bias : GP_NONE, v.gates);
+        if (!alike) bias_gradient(pass, &v, spec->recurrent_bias, GP_NONE, v.state);
     }
     gp_team_wait(pass->team);
     return dx;
