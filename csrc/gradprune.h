@@ -208,11 +208,11 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
 
 /* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is the code that the
  * Python side uses, so new ones go last. */
-#define GP_LAYER_LIST(X)                                                                                               \
-    X(DENSE, dense)                                                                                                    \
-    X(ACTIVATION, activation)                                                                                          \
-    X(SOFTMAX, softmax)                                                                                                \
-    X(DROPOUT, dropout)                                                                                                \
+#define GP_LAYER_LIST(X) \
+    X(DENSE, dense) \
+    X(ACTIVATION, activation) \
+    X(SOFTMAX, softmax) \
+    X(DROPOUT, dropout) \
     X(RECURRENT, recurrent)
 
 typedef enum gp_layer_type {
