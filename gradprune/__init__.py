@@ -8,10 +8,17 @@ from gradprune import datasets, plotting
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
+    AGC,
+    AutoClip,
+    Centralize,
     ClipNorm,
     ClipNormPerLayer,
     ClipNormPerParameter,
     ClipValue,
+    GradientNoise,
+    Inhibit,
+    Quantize,
+    ZClip,
     clip_grad_norm_,
     clip_grad_value_,
 )
@@ -44,13 +51,16 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGC",
     "SGD",
     "Activation",
     "Adam",
     "AdamW",
+    "AutoClip",
     "Block",
     "CSVLogger",
     "Callback",
+    "Centralize",
     "Checkpoint",
     "ClipNorm",
     "ClipNormPerLayer",
@@ -72,8 +82,10 @@ __all__ = [
     "Glorot",
     "Gradient",
     "GradientDecomposition",
+    "GradientNoise",
     "He",
     "History",
+    "Inhibit",
     "Iterative",
     "LayerReport",
     "LayerScope",
@@ -86,6 +98,7 @@ __all__ = [
     "Polynomial",
     "PruneReport",
     "Pruner",
+    "Quantize",
     "RMSprop",
     "Raise",
     "Random",
@@ -96,6 +109,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
+    "ZClip",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",

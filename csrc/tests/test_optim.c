@@ -342,7 +342,7 @@ static void test_tiny_factor(const gp_kernels *kernels)
 {
     static const double limits[] = {1e-30, 1e-25, 1e-10};
     for (size_t i = 0; i < 3; i++) {
-        const gp_clip tiny = {GP_CLIP_NORM, limits[i], 2.0};
+        const gp_clip tiny = {.kind = GP_CLIP_NORM, .limit = limits[i], .norm_type = 2.0};
         const gp_rule huge = {.kind = GP_SGD, .lr = 1.0 / limits[i], .step = 1};
         parts *p = parts_new(PRUNED, 12);
         reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
@@ -393,10 +393,11 @@ static void refused_clips_and_rules(const gp_arena *arena, const gp_clip *clip, 
     static const double bad[] = {0.0, -1.0, NAN, -INFINITY};
     for (gp_clip_kind kind = GP_CLIP_VALUE; kind < GP_CLIP_KINDS; kind++)
         for (size_t i = 0; i < 4; i++) {
-            refused("limit", arena, &(gp_clip){kind, bad[i], 2.0}, rule);
-            if (kind >= GP_CLIP_NORM) refused("norm type", arena, &(gp_clip){kind, 1.0, bad[i]}, rule);
+            refused("limit", arena, &(gp_clip){.kind = kind, .limit = bad[i], .norm_type = 2.0}, rule);
+            if (kind >= GP_CLIP_NORM && kind <= GP_CLIP_NORM_SEGMENT)
+                refused("norm type", arena, &(gp_clip){.kind = kind, .limit = 1.0, .norm_type = bad[i]}, rule);
         }
-    refused("clip kind", arena, &(gp_clip){GP_CLIP_KINDS, 1.0, 2.0}, rule);
+    refused("clip kind", arena, &(gp_clip){.kind = GP_CLIP_KINDS, .limit = 1.0, .norm_type = 2.0}, rule);
     gp_rule no_step = *rule, no_kind = *rule;
     no_step.step = 0;
     no_kind.kind = GP_RULES;
