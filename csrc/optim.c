@@ -242,10 +242,10 @@ static void measure(const gp_step_plan *plan, gp_block *block, const gp_clip *cl
         block->count = live_entries(plan, block);
         break;
     case GP_QUANTIZE_SIGN:
-        block->sum = kernels->sum_abs(n, g);
+    case GP_QUANTIZE_RANDOM:
+        block->sum = clip->kind == GP_QUANTIZE_SIGN ? kernels->sum_abs(n, g) : kernels->sum_squares(n, g);
         block->count = live_entries(plan, block);
         break;
-    case GP_QUANTIZE_RANDOM: block->sum = kernels->sum_squares(n, g); break;
     case GP_QUANTIZE_NEAREST: block->sum = (double)kernels->max_abs(n, g); break;
     case GP_CLIP_VALUE:
     case GP_INHIBIT:
@@ -405,20 +405,23 @@ static void quantize(const gp_step_plan *plan, const gp_block *block, const gp_c
 {
     const gp_unit *unit = &plan->units[block->unit];
     float *residual = clip->residual ? clip->residual + place_of(plan, block) : NULL;
+    const double s = clip->limit, n = unit->count;
     uint32_t words[GP_NORM_BLOCK];
-    double size = unit->sum / (unit->count > 0.0 ? unit->count : 1.0);
     if (clip->kind == GP_QUANTIZE_SIGN) {
-        plan->kernels->scaled_sign(block->length, g, (float)size, out, residual);
+        plan->kernels->scaled_sign(block->length, g, (float)(unit->sum / fmax(n, 1.0)), out, residual);
         return;
     }
-    size = (clip->kind == GP_QUANTIZE_RANDOM ? sqrt(unit->sum) : unit->sum) / clip->limit;
-    if (size < 0x1p-126) { /* nothing but zeros and what is lost among them: the residual, if any, keeps it */
+    const int random = clip->kind == GP_QUANTIZE_RANDOM;
+    double step = (random ? sqrt(unit->sum) : unit->sum) / s, size = step;
+    if (step < 0x1p-126) { /* nothing but zeros and what is lost among them: the residual, if any, keeps it */
         plan->kernels->scaled_sign(block->length, g, 0.0f, out, residual);
         return;
     }
-    if (clip->kind == GP_QUANTIZE_RANDOM) draw(plan, block, clip, stage, words);
-    plan->kernels->quantize(block->length, g, clip->kind == GP_QUANTIZE_RANDOM ? words : NULL,
-                            (float)fmin(size, (double)FLT_MAX), (float)clip->limit, out, residual);
+    /* the variance is up to w = min(n / s^2, sqrt(n) / s) times the square: fed back undivided, the error would grow */
+    if (random && residual) size /= 1.0 + fmin(n / (s * s), sqrt(n) / s);
+    if (random) draw(plan, block, clip, stage, words);
+    plan->kernels->quantize(block->length, g, random ? words : NULL, (float)fmin(step, (double)FLT_MAX),
+                            (float)fmin(size, (double)FLT_MAX), (float)s, out, residual);
 }
 
 /* A stage on a block, from g into out, which may be g. */

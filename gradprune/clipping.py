@@ -443,8 +443,10 @@ class Quantize(Clipper):
     - kbit: the nearest multiple of max|g| / (2^(bits-1) - 1), ties to even.
     - sign: mean|g| sign(g).
 
-    With error feedback what quantization took away is added to the next gradient. Quantization may
-    raise the norm; put it before a clipper by norm.
+    With error feedback what quantization took away is added to the next gradient; qsgd is then
+    divided by 1 + min(n / s^2, sqrt(n) / s), n live entries, since an error larger than the
+    gradient would grow from step to step. Quantization may raise the norm; put it before a clipper
+    by norm.
 
     Args:
         form: "qsgd", "kbit" or "sign".

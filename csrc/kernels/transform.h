@@ -117,7 +117,7 @@ static inline void store_quantized(size_t i, size_t part, vfloat x, vfloat made,
     v_store_some(out + i, made, part);
 }
 
-static void quantize(size_t n, const float *x, const uint32_t *words, float unit, float levels, float *out,
+static void quantize(size_t n, const float *x, const uint32_t *words, float unit, float size, float levels, float *out,
                      float *residual)
 {
     const vfloat round = v_splat(8388608.0f); /* 2^23: adding it rounds to an integer */
@@ -129,7 +129,7 @@ static void quantize(size_t n, const float *x, const uint32_t *words, float unit
             vfloat u = __builtin_convertvector(v_load_words(words + i, part), vfloat) * 0x1p-24f;
             xi = lower + v_select(u < y - lower, v_splat(1.0f), v_splat(0.0f));
         }
-        vfloat made = v_min(v_min(xi, v_splat(levels)) * unit, v_splat(FLT_MAX));
+        vfloat made = v_min(v_min(xi, v_splat(levels)) * size, v_splat(FLT_MAX));
         made = v_select(xi > 0.0f, (vfloat)((vint)made | ((vint)v & (vint)v_splat(-0.0f))), v_splat(0.0f));
         store_quantized(i, part, v, made, out, residual);
     }
