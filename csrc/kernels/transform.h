@@ -98,9 +98,10 @@ static inline vfloat inhibit_vector(vfloat x, vfloat c)
     return (vfloat)((vint)made | ((vint)x & (vint)v_splat(-0.0f)));
 }
 
+/* Far below c it is x itself, to float precision, where x / c may be a denormal. */
 static inline vfloat inhibit_tanh_vector(vfloat x, vfloat c)
 {
-    vfloat size = v_abs(x), made = v_min(c * v_tanh(size / c), size);
+    vfloat size = v_abs(x), made = v_select(size < 1e-4f * c, size, v_min(c * v_tanh(size / c), size));
     return (vfloat)((vint)made | ((vint)x & (vint)v_splat(-0.0f)));
 }
 
