@@ -8,10 +8,17 @@ from gradprune import datasets, plotting
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
+    AGC,
+    AutoClip,
+    Centralize,
     ClipNorm,
     ClipNormPerLayer,
     ClipNormPerParameter,
     ClipValue,
+    GradientNoise,
+    Inhibit,
+    Quantize,
+    ZClip,
     clip_grad_norm_,
     clip_grad_value_,
 )
@@ -44,6 +51,7 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGC",
     "GRU",
     "LSTM",
     "RNN",
@@ -51,9 +59,11 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "AutoClip",
     "Block",
     "CSVLogger",
     "Callback",
+    "Centralize",
     "Checkpoint",
     "ClipNorm",
     "ClipNormPerLayer",
@@ -75,8 +85,10 @@ __all__ = [
     "Glorot",
     "Gradient",
     "GradientDecomposition",
+    "GradientNoise",
     "He",
     "History",
+    "Inhibit",
     "Iterative",
     "LayerReport",
     "LayerScope",
@@ -89,6 +101,7 @@ __all__ = [
     "Polynomial",
     "PruneReport",
     "Pruner",
+    "Quantize",
     "RMSprop",
     "Raise",
     "Random",
@@ -99,6 +112,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
+    "ZClip",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
