@@ -8,10 +8,17 @@ from gradprune import datasets, plotting
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
+    AGC,
+    AutoClip,
+    Centralize,
     ClipNorm,
     ClipNormPerLayer,
     ClipNormPerParameter,
     ClipValue,
+    GradientNoise,
+    Inhibit,
+    Quantize,
+    ZClip,
     clip_grad_norm_,
     clip_grad_value_,
 )
@@ -52,6 +59,7 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGC",
     "GRU",
     "LSTM",
     "RNN",
@@ -59,9 +67,11 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "AutoClip",
     "Block",
     "CSVLogger",
     "Callback",
+    "Centralize",
     "Checkpoint",
     "ClipNorm",
     "ClipNormPerLayer",
@@ -83,9 +93,11 @@ __all__ = [
     "Glorot",
     "Gradient",
     "GradientDecomposition",
+    "GradientNoise",
     "He",
     "History",
     "Identity",
+    "Inhibit",
     "Iterative",
     "LayerReport",
     "LayerScope",
@@ -99,6 +111,7 @@ __all__ = [
     "Polynomial",
     "PruneReport",
     "Pruner",
+    "Quantize",
     "RMSprop",
     "Raise",
     "Random",
@@ -111,6 +124,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
+    "ZClip",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",

@@ -198,7 +198,7 @@ class Network:
             raise ValueError("the optimizer was made for another model")
         lr = optimizer.lr
         clip, rule = optimizer.core_arguments()
-        self.last_loss, correct, norm, scale, clipped, applied = self._net.train(
+        self.last_loss, correct, done = self._net.train(
             self.arena.core,
             inputs,
             targets,
@@ -212,7 +212,7 @@ class Network:
             optimizer.parameter_norms,
         )
         self.forward_count += 1
-        return self.last_loss, correct, optimizer.finish(norm, scale, clipped, applied, lr)
+        return self.last_loss, correct, optimizer.finish(done, lr)
 
     def predict(self, x: ArrayLike) -> Floats:
         """Outputs without dropout.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.arena import Arena
+from gradprune.chains import Chain, as_clip
 from gradprune.checks import fraction, not_negative, positive
-from gradprune.clipping import NO_CLIP, Clipper
+from gradprune.clipping import Clipper, joint_norm
 from gradprune.errors import NonFiniteError
 from gradprune.guards import Guard, Raise
 from gradprune.learning_rates import ConstantLR, LearningRate
@@ -39,9 +40,10 @@ class StepInfo(NamedTuple):
 
     norm: float  # of the live gradient before clipping
     scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
-    clipped: bool
+    clipped: bool  # something was beyond a limit; noise, quantization and the like do not count
     applied: bool  # False: a number was not finite and nothing was changed
     lr: float
+    norm_after: float = math.nan  # of what the rule saw; NaN if it was not applied
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,10 @@ class Optimizer(ABC):
         step_count: steps taken.
         skipped: steps left out because a number was not finite.
         lr: the learning rate of the next step.
-        clip, guard, schedule: as given.
-        parameter_norms: float64, the norm of each parameter's gradient at the last step, in the
-            order of ``arena.stored`` (weights first).
+        clip, guard, schedule: as given; several clippers as a tuple.
+        clip_count: steps taken in which something was clipped.
+        parameter_norms: float64, the norm of each parameter's gradient at the last step, before
+            clipping, in the order of ``arena.stored`` (weights first).
     """
 
     def __init__(
@@ -104,21 +107,21 @@ class Optimizer(ABC):
         lr: float | LearningRate,
         rule: Rule,
         moments: int,
-        clip: Clipper | None,
+        clip: Clipper | Sequence[Clipper] | None,
         guard: Guard | None,
     ) -> None:
-        if clip is not None and not isinstance(clip, Clipper):
-            raise TypeError(f"clip must be a clipper such as ClipNorm(1.0) or None, got {clip!r}")
+        self.clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
         not_negative("weight_decay", rule.weight_decay)
         self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(not_negative("lr", lr))
-        self.clip = clip
+        self.chain = Chain(self.clip, model.arena)
         self.guard: Guard = guard or Raise()
         self.rule = rule
         self.model = model
         self.step_count = 0
         self.skipped = 0
+        self.clip_count = 0
         self._consecutive = 0
         self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
         self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
@@ -146,11 +149,12 @@ class Optimizer(ABC):
     def step(self) -> StepInfo:
         """One step from ``model.gradients``, as they are now, to ``model.parameters``.
 
-        The gradient is clipped on the way and stays as it is in ``model.gradients``. Removed
+        The gradient is clipped on the way and stays as it is in ``model.gradients``, whatever the
+        clippers do (``keep_clipped`` and ``clipped_gradients`` show what became of it). Removed
         weights, their gradients and moments are exactly 0 afterwards.
 
         Returns:
-            norm before clipping, scale, clipped, applied and lr.
+            norm before clipping, scale, clipped, applied, lr and norm after clipping.
 
         Raises:
             NonFiniteError: the loss or a gradient is not finite and the guard raises; nothing is
@@ -159,34 +163,82 @@ class Optimizer(ABC):
         lr = self.lr
         clip, rule = self.core_arguments()
         if not math.isfinite(self.model.last_loss):
-            return self.finish(math.nan, 1.0, False, False, lr)
-        norm, scale, clipped, applied = self.model.arena.core.step(
-            clip, rule, self.core_moments, self.parameter_norms
-        )
-        return self.finish(norm, scale, clipped, applied, lr)
+            return self.finish((math.nan, 1.0, False, False, math.nan), lr)
+        done = self.model.arena.core.step(clip, rule, self.core_moments, self.parameter_norms)
+        return self.finish(done, lr)
 
-    def core_arguments(self) -> tuple[tuple[int, float, float], tuple[Any, ...]]:
+    def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """(clip, rule) of the next step for the core."""
-        clip = NO_CLIP if self.clip is None else self.clip.code()
-        return clip, self.rule.at(self.lr, self.step_count + 1)
+        return self.chain.code(), self.rule.at(self.lr, self.step_count + 1)
 
-    def finish(
-        self, norm: float, scale: float, clipped: bool, applied: bool, lr: float
-    ) -> StepInfo:
-        """Count a step that the core has taken or refused."""
+    def finish(self, done: tuple[float, float, bool, bool, float], lr: float) -> StepInfo:
+        """Count a step that the core has taken or refused.
+
+        Args:
+            done: norm, scale, clipped, applied and norm after, as the core gives them.
+            lr: the learning rate it was given.
+        """
+        norm, scale, clipped, applied, norm_after = done
         if applied:
             self.step_count += 1
+            self.clip_count += clipped
             self._consecutive = 0
-            return StepInfo(norm, scale, clipped, True, lr)
+            self.chain.applied()
+            return StepInfo(norm, scale, clipped, True, lr, norm_after)
+        self.chain.refused()
         self.skipped += 1
         self._consecutive += 1
         self.guard.handle(self.model.find_fault(), self._consecutive)
         return StepInfo(norm, 1.0, False, False, lr)
 
+    @property
+    def clip_rate(self) -> float:
+        """Share of the steps taken in which something was clipped; 0 before the first."""
+        return self.clip_count / self.step_count if self.step_count else 0.0
+
+    def norms(self) -> dict[str, float]:
+        """Parameter name to the norm of its gradient at the last step, before clipping."""
+        stored = self.model.arena.stored
+        own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
+        return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
+
+    def layer_norms(self) -> dict[str, float]:
+        """Layer name to the norm of its gradient at the last step, before clipping."""
+        layers: dict[str, list[float]] = {}
+        for name, norm in self.norms().items():
+            layers.setdefault(name.partition(".")[0], []).append(norm)
+        return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
+
+    def rebaseline(self) -> None:
+        """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
+        self.chain.rebaseline()
+
+    @property
+    def keep_clipped(self) -> bool:
+        """Whether steps keep the gradient after clipping; costs a pass over it, off by default."""
+        return self.model.arena.keep_clipped
+
+    @keep_clipped.setter
+    def keep_clipped(self, keep: bool) -> None:
+        self.model.arena.keep_clipped = bool(keep)
+
+    @property
+    def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
+        """Name to the gradient after clipping, as the last step used it: copies.
+
+        Raises:
+            ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
+        """
+        flat = self.chain.clipped_gradient()
+        if flat is None:
+            raise ValueError("the last step kept no gradient: set keep_clipped = True before it")
+        return self.model.arena.views(flat)
+
     def state(self) -> dict[str, int]:
-        """Counters for a checkpoint; the moments are saved as tensors."""
+        """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
         return {
             "step_count": self.step_count,
+            "clip_count": self.clip_count,
             "skipped": self.skipped,
             "consecutive": self._consecutive,
         }
@@ -194,6 +246,7 @@ class Optimizer(ABC):
     def load_state(self, state: dict[str, int]) -> None:
         """Counters from a checkpoint."""
         self.step_count = state["step_count"]
+        self.clip_count = state.get("clip_count", 0)  # younger than the format
         self.skipped = state["skipped"]
         self._consecutive = state["consecutive"]
 
@@ -211,7 +264,8 @@ class SGD(Optimizer):
         nesterov: needs momentum and no dampening.
         weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
             weight_decay before the step.
-        clip: a clipper or None. Clipping comes before weight decay.
+        clip: a clipper, a sequence of them applied in order, or None. Clipping comes before
+            weight decay.
         guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
     """
 
@@ -225,7 +279,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         fraction("momentum", momentum)
@@ -269,7 +323,7 @@ class Adam(Optimizer):
         eps: positive.
         weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
         decoupled: AdamW's weight decay.
-        clip: a clipper or None.
+        clip: a clipper, a sequence of them applied in order, or None.
         guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
     """
 
@@ -282,7 +336,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         beta1, beta2 = betas
@@ -321,7 +375,7 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         super().__init__(
@@ -355,7 +409,7 @@ class RMSprop(Optimizer):
         eps: positive.
         momentum: in [0, 1].
         weight_decay: joins the gradient.
-        clip: a clipper or None.
+        clip: a clipper, a sequence of them applied in order, or None.
         guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
     """
 
@@ -368,7 +422,7 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         rule = Rule(
