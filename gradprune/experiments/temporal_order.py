@@ -64,13 +64,15 @@ __all__ = [
     "write_json",
 ]
 
-# Of each method the class in gradprune.clipping, if it has one, and its settings.
+# Of each method the class in gradprune.clipping, if it has one, and its settings: norm as in the
+# paper of the task, AutoClip and ZClip as in theirs, the others after a few trials at T = 100 on
+# seeds from 100 on (value: 0.03, 0.1, 0.3; AGC: 0.01, 0.1, 0.5).
 _METHODS: dict[str, tuple[str, dict[str, Any]]] = {
     "none": ("", {}),
     "value": ("ClipValue", {"clip_value": 0.1}),
     "norm": ("ClipNorm", {"max_norm": 1.0}),
     "per-layer": ("ClipNormPerLayer", {"max_norm": 1.0}),
-    "agc": ("AGC", {"clipping": 0.01}),
+    "agc": ("AGC", {"clipping": 0.5}),
     "autoclip": ("AutoClip", {"percentile": 10}),
     "zclip": ("ZClip", {"z": 2.5}),
     "inhibit": ("Inhibit", {"limit": 1.0, "on": "norm"}),
