@@ -63,6 +63,8 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
                            .info = {.norm = NAN, .scale = 1.0}};
     if (!arguments_are_good(arena, clip, rule)) return GP_BAD_ARGUMENT;
     if (plan->clip.kind < GP_CLIP_NORM) plan->clip.norm_type = 2.0;
+    if (!(plan->rule.max_gradient > 0.0)) plan->rule.max_gradient = INFINITY;
+    if (!(plan->rule.max_norm > 0.0)) plan->rule.max_norm = INFINITY;
     for (size_t i = 0; i < arena->n_segments; i++) plan->n_blocks += blocks_of(entries_of(arena, i));
     plan->blocks = malloc((plan->n_blocks + 1) * sizeof *plan->blocks);
     plan->norms = malloc((2 * arena->n_segments + 1) * sizeof *plan->norms);
@@ -114,6 +116,16 @@ static void measure(gp_step_plan *plan, gp_block *block)
     block->norm = gp_norm_measure(plan->kernels, block->length, grads, plan->clip.norm_type);
     block->exceeds = plan->clip.kind == GP_CLIP_VALUE &&
                      (double)plan->kernels->max_abs(block->length, grads) > (double)(float)plan->clip.limit;
+    block->explodes = isfinite(plan->rule.max_gradient) &&
+                      plan->kernels->max_abs(block->length, grads) > (float)plan->rule.max_gradient;
+}
+
+/* Clipped gradients up to here keep every number of the step within float: the square in a second moment, or what a
+ * first moment and the weight add up. A finite gradient beyond it would leave weights or moments that are not. */
+static double largest_step(const gp_rule *rule)
+{
+    if (rule->kind != GP_SGD) return 1e19;
+    return 1e37 * fmax(1.0 - rule->momentum, 1e-6) / fmax(rule->lr, 1.0);
 }
 
 /* Joins the block norms in order and sets one factor a segment. */
@@ -122,13 +134,16 @@ static void decide(gp_step_plan *plan)
     const gp_arena *arena = &plan->arena;
     const double p = plan->clip.norm_type;
     gp_partial_norm *segment_norm = plan->norms, *group_norm = plan->norms + arena->n_segments;
+    const double value_limit = plan->clip.kind == GP_CLIP_VALUE ? plan->clip.limit : INFINITY;
     gp_partial_norm total = gp_norm_start();
-    int exceeds = 0;
+    double largest = 0.0; /* no entry of the clipped gradient is above it */
+    int exceeds = 0, explodes = 0;
     for (size_t s = 0; s < arena->n_segments; s++) segment_norm[s] = group_norm[s] = gp_norm_start();
     for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++) {
         gp_partial_norm *norm = &segment_norm[block->segment];
         *norm = gp_norm_join(*norm, block->norm, p);
         exceeds |= block->exceeds;
+        explodes |= block->explodes;
     }
     for (size_t s = 0; s < arena->n_segments; s++) {
         gp_partial_norm *group = &group_norm[arena->segments[s].group];
@@ -137,7 +152,6 @@ static void decide(gp_step_plan *plan)
         if (plan->segment_norms) plan->segment_norms[s] = gp_norm_finish(segment_norm[s], p);
     }
     plan->info = (gp_step_info){.norm = gp_norm_finish(total, p), .scale = 1.0};
-    plan->info.applied = isfinite(plan->info.norm) != 0;
     for (size_t s = 0; s < arena->n_segments; s++) {
         double scale = 1.0;
         switch (plan->clip.kind) {
@@ -152,8 +166,11 @@ static void decide(gp_step_plan *plan)
         }
         if (scale < plan->info.scale) plan->info.scale = scale;
         plan->scales[s] = scale;
+        largest = fmax(largest, fmin(scale * gp_norm_finish(segment_norm[s], p), value_limit));
     }
     plan->info.clipped = exceeds || plan->info.scale < 1.0;
+    plan->info.applied = isfinite(plan->info.norm) && plan->info.norm <= plan->rule.max_norm && !explodes &&
+                         largest <= largest_step(&plan->rule);
 }
 
 static gp_update fold(const gp_clip *clip, const gp_rule *rule)

@@ -5,7 +5,9 @@ from numpy.typing import NDArray
 
 _Floats: TypeAlias = NDArray[np.float32]
 _Clip: TypeAlias = tuple[int, float, float]
-_Rule: TypeAlias = tuple[int, float, float, bool, float, float, bool, float, float, float, int]
+_Rule: TypeAlias = tuple[
+    int, float, float, bool, float, float, bool, float, float, float, int, float, float
+]
 _Layer: TypeAlias = tuple[int, int, int, int, int, float, float, int, float, float]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
@@ -59,6 +61,9 @@ class Net:
     def __new__(cls, layers: list[_Layer]) -> Net: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def exploded(self) -> bool: ...
+    def set_limits(self, activation: float, gradient: float, /) -> None: ...
     def backward(
         self,
         arena: Arena,
@@ -96,7 +101,7 @@ class Net:
         /,
     ) -> tuple[float, int]: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
-    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, int, int] | None: ...
+    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, int, int, float] | None: ...
 
 @final
 class Frozen:

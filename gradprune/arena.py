@@ -52,6 +52,7 @@ class Arena:
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
         parameters: name to float32 view, in forward order.
         masks: name of a prunable parameter to read-only bool view.
+        mask_changes: how often the mask has been replaced.
         offsets: name to offset in the flat buffers.
     """
 
@@ -83,6 +84,7 @@ class Arena:
                 if tensor.prunable
             }
         )
+        self.mask_changes = 0
         self._moments: list[weakref.ref[Floats]] = []
         self.core = _core.Arena(
             self.params,
@@ -178,6 +180,7 @@ class Arena:
         ensure_costs()
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
         self.core.set_mask(mask, tuple(moment for _, moment in alive))
+        self.mask_changes += 1
         self._moments = [ref for ref, _ in alive]
 
     def enforce_masks(self) -> None:

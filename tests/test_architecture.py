@@ -24,7 +24,7 @@ LAYERS = {
     "ground": {"cache", "checks", "errors"},
     "core": {"_core"},
     "costs": {"costs"},
-    "engine": {"arena", "pruning.statistics", "selection", "threads"},
+    "engine": {"arena", "pruning.statistics", "selection", "snapshots", "threads"},
     "parts": {
         "clipping",
         "guards",
@@ -43,6 +43,7 @@ LAYERS = {
     "training": {
         "batching",
         "callbacks",
+        "explosions",
         "files",
         "frozen",
         "history",

@@ -73,7 +73,7 @@ void gp_lock_leave(gp_lock *lock);
 /* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns 0 or -1. */
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
 /* Parses (kind, limit, norm_type) and (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1,
- * beta2, eps, step), and a tuple of moments into the arena. Returns 0 or -1. */
+ * beta2, eps, step, max_gradient, max_norm), and a tuple of moments into the arena. Returns 0 or -1. */
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
                   gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out);
 
