@@ -9,10 +9,14 @@
  */
 #include "optim.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 
 #include "denormals.h"
+
+/* A block of gradients with a smaller norm cannot make a step overflow, whatever the rule. */
+#define HARMLESS 1e18
 
 static size_t blocks_of(size_t length) { return (length + GP_NORM_BLOCK - 1) / GP_NORM_BLOCK; }
 
@@ -116,16 +120,29 @@ static void measure(gp_step_plan *plan, gp_block *block)
     block->norm = gp_norm_measure(plan->kernels, block->length, grads, plan->clip.norm_type);
     block->exceeds = plan->clip.kind == GP_CLIP_VALUE &&
                      (double)plan->kernels->max_abs(block->length, grads) > (double)(float)plan->clip.limit;
-    block->explodes = isfinite(plan->rule.max_gradient) &&
-                      plan->kernels->max_abs(block->length, grads) > (float)plan->rule.max_gradient;
+    int is_looked_at =
+        plan->rule.max_gradient < INFINITY || gp_norm_finish(block->norm, plan->clip.norm_type) > HARMLESS;
+    block->largest = is_looked_at ? plan->kernels->max_abs(block->length, grads) : 0.0f;
 }
 
 /* Clipped gradients up to here keep every number of the step within float: the square in a second moment, or what a
- * first moment and the weight add up. A finite gradient beyond it would leave weights or moments that are not. */
+ * first moment and the weight add up to. A finite gradient beyond it would leave weights or moments that are not. */
 static double largest_step(const gp_rule *rule)
 {
     if (rule->kind != GP_SGD) return 1e19;
-    return 1e37 * fmax(1.0 - rule->momentum, 1e-6) / fmax(rule->lr, 1.0);
+    return (double)FLT_MAX * fmax(1.0 - rule->momentum, 1e-6) / fmax(2.0 * rule->lr, 1.0);
+}
+
+/* Whether an entry is beyond the rule's limit, or the step would overflow. Scales are decided. */
+static int explodes(const gp_step_plan *plan)
+{
+    const double value_limit = plan->clip.kind == GP_CLIP_VALUE ? plan->clip.limit : INFINITY;
+    const double most = largest_step(&plan->rule);
+    for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++)
+        if (block->largest > (float)plan->rule.max_gradient ||
+            fmin((double)block->largest * plan->scales[block->segment], value_limit) > most)
+            return 1;
+    return plan->info.norm > plan->rule.max_norm;
 }
 
 /* Joins the block norms in order and sets one factor a segment. */
@@ -134,16 +151,13 @@ static void decide(gp_step_plan *plan)
     const gp_arena *arena = &plan->arena;
     const double p = plan->clip.norm_type;
     gp_partial_norm *segment_norm = plan->norms, *group_norm = plan->norms + arena->n_segments;
-    const double value_limit = plan->clip.kind == GP_CLIP_VALUE ? plan->clip.limit : INFINITY;
     gp_partial_norm total = gp_norm_start();
-    double largest = 0.0; /* no entry of the clipped gradient is above it */
-    int exceeds = 0, explodes = 0;
+    int exceeds = 0;
     for (size_t s = 0; s < arena->n_segments; s++) segment_norm[s] = group_norm[s] = gp_norm_start();
     for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++) {
         gp_partial_norm *norm = &segment_norm[block->segment];
         *norm = gp_norm_join(*norm, block->norm, p);
         exceeds |= block->exceeds;
-        explodes |= block->explodes;
     }
     for (size_t s = 0; s < arena->n_segments; s++) {
         gp_partial_norm *group = &group_norm[arena->segments[s].group];
@@ -166,11 +180,9 @@ static void decide(gp_step_plan *plan)
         }
         if (scale < plan->info.scale) plan->info.scale = scale;
         plan->scales[s] = scale;
-        largest = fmax(largest, fmin(scale * gp_norm_finish(segment_norm[s], p), value_limit));
     }
     plan->info.clipped = exceeds || plan->info.scale < 1.0;
-    plan->info.applied = isfinite(plan->info.norm) && plan->info.norm <= plan->rule.max_norm && !explodes &&
-                         largest <= largest_step(&plan->rule);
+    plan->info.applied = isfinite(plan->info.norm) && !explodes(plan);
 }
 
 static gp_update fold(const gp_clip *clip, const gp_rule *rule)

@@ -12,8 +12,8 @@ typedef struct gp_block {
     size_t segment, first, length; /* first: counted from the segment's start */
     double middle;                 /* where it lies in the segment, in [0, 1): decides whose it is */
     gp_partial_norm norm;
-    int exceeds;  /* an entry is beyond the value limit */
-    int explodes; /* an entry is beyond the rule's max_gradient */
+    int exceeds;   /* an entry is beyond the value limit */
+    float largest; /* |entry|; 0 where the rule has no limit for it and the norm says that it is harmless */
 } gp_block;
 
 typedef struct gp_step_plan {
