@@ -9,53 +9,67 @@
 static int is_bad(float value, float limit) { return !(fabsf(value) <= (limit < FLT_MAX ? limit : FLT_MAX)); }
 
 /* What is removed does not exist, whatever was written there. */
-static int bad_weight(const gp_layer_spec *spec, const gp_arena *arena, const float *flat, float limit, gp_fault *fault)
+static int bad_weight(const gp_matrix *W, const gp_arena *arena, const float *flat, float limit, gp_fault *fault)
 {
-    for (size_t k = 0; k < spec->in * spec->out; k++) {
-        float value = flat[spec->weight + k];
-        if (!is_bad(value, limit) || (arena->removed > 0 && !arena->mask[spec->weight + k])) continue;
-        fault->row = k / spec->in;
-        fault->column = k % spec->in;
+    for (size_t k = 0; k < W->rows * W->columns; k++) {
+        float value = flat[W->offset + k];
+        if (!is_bad(value, limit) || (arena->removed > 0 && !arena->mask[W->offset + k])) continue;
+        fault->row = k / W->columns;
+        fault->column = k % W->columns;
         fault->value = (double)value;
         return 1;
     }
     return 0;
 }
 
-static int bad_bias(const gp_layer_spec *spec, const float *flat, float limit, gp_fault *fault)
+/* 1 and its place if one of n numbers, so far apart, is bad. */
+static int bad_entry(size_t n, const float *values, size_t stride, float limit, gp_fault *fault)
 {
-    for (size_t k = 0; spec->bias != GP_NONE && k < spec->out; k++) {
-        float value = flat[spec->bias + k];
-        if (!is_bad(value, limit)) continue;
-        fault->bias = 1;
-        fault->column = k;
-        fault->value = (double)value;
+    for (size_t i = 0; i < n; i++) {
+        if (!is_bad(values[i * stride], limit)) continue;
+        fault->column = i;
+        fault->value = (double)values[i * stride];
         return 1;
     }
     return 0;
 }
 
-/* In the parameters or the gradients, whichever `flat` is. */
+/* In the parameters or the gradients, whichever `flat` is: weights, then biases. */
 static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat, float limit, gp_fault *fault)
 {
-    const gp_layer_spec *spec = &layer->spec;
-    if (spec->type != GP_LAYER_DENSE) return 0;
-    return bad_weight(spec, arena, flat, limit, fault) || bad_bias(spec, flat, limit, fault);
+    const size_t biases[GP_MATRICES] = {layer->spec.bias, layer->spec.recurrent_bias};
+    fault->bias = 0;
+    for (size_t m = 0; m < layer->n_weights; m++) {
+        fault->recurrent = m > 0;
+        if (bad_weight(&layer->weights[m], arena, flat, limit, fault)) return 1;
+    }
+    fault->bias = 1;
+    for (size_t m = 0; m < layer->n_weights && layer->spec.bias != GP_NONE; m++) {
+        fault->recurrent = m > 0;
+        if (bad_entry(layer->weights[m].rows, flat + biases[m], 1, limit, fault)) return 1;
+    }
+    return 0;
+}
+
+const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t *width)
+{
+    *width = layer->states ? layer->spec.steps * layer->weights[1].columns : layer->spec.out;
+    return layer->states ? layer->states : output;
 }
 
 int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit, gp_fault *fault)
 {
-    size_t lanes, chunks, O = layer->spec.out;
+    size_t lanes, chunks, O;
+    const float *outputs = gp_layer_watched(layer, layer->output, &O);
     gp_net_cut(samples, &lanes, &chunks);
     for (size_t s = 0; s < samples; s++) {
-        const float *at = layer->output + s / lanes * O * lanes + s % lanes;
-        for (size_t column = 0; column < O; column++) {
-            if (!is_bad(at[column * lanes], limit)) continue;
-            fault->row = first + s;
-            fault->column = column;
-            fault->value = (double)at[column * lanes];
-            return 1;
+        if (!bad_entry(O, outputs + s / lanes * O * lanes + s % lanes, lanes, limit, fault)) continue;
+        fault->row = first + s;
+        if (layer->states) {
+            fault->step = fault->column / layer->weights[1].columns;
+            fault->column %= layer->weights[1].columns;
         }
+        return 1;
     }
     return 0;
 }
@@ -66,22 +80,22 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
 {
     gp_live_publish(arena);
     for (size_t i = 0; i < net->n_layers; i++) {
-        *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
+        *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i, .step = GP_NONE};
         if (bad_parameter(&net->layers[i], arena, arena->params, INFINITY, fault)) return;
         if (gp_net_exploded(net) && net->explosion.layer == i) {
             *fault = net->explosion;
             return;
         }
-        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
+        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i, .step = GP_NONE};
         if (net->last_samples > 0 && i < net->last_live &&
             gp_layer_find_output(&net->layers[i], net->last_samples, net->last_first, INFINITY, fault))
             return;
     }
-    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE, .value = net->last_loss};
+    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE, .step = GP_NONE, .value = net->last_loss};
     if (!isfinite(net->last_loss)) return;
     for (size_t i = net->n_layers; i-- > 0;) {
-        *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i};
+        *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i, .step = GP_NONE};
         if (bad_parameter(&net->layers[i], arena, arena->grads, net->max_gradient, fault)) return;
     }
-    *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
+    *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
 }

@@ -134,7 +134,8 @@ static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, g
     const size_t I = frozen->in;
     size_t at = 0;
     while (isfinite(x[at])) at++;
-    *fault = (gp_fault){.phase = GP_PHASE_INPUT, .layer = GP_NONE, .row = sample + at / I, .column = at % I};
+    *fault = (gp_fault){
+        .phase = GP_PHASE_INPUT, .layer = GP_NONE, .step = GP_NONE, .row = sample + at / I, .column = at % I};
 }
 
 static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, float *work)

@@ -13,6 +13,7 @@ struct gp_net {
     gp_layer *layers;
     double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
     size_t widest, widest_padded;
+    size_t block;    /* the most samples that pass through at once */
     size_t capacity; /* lanes the workspace holds */
     size_t bytes;
     float *memory;
@@ -38,6 +39,8 @@ static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
     *lanes = gp_padded((samples + *chunks - 1) / *chunks);
 }
 
+/* What limits are for: a layer's output [chunk][width][P] or, of a recurrent one, its states (fault.c). */
+const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t *width);
 /* The first of a layer's outputs in a block of samples that is not within the limit: fills row, column and value and
  * returns 1, or returns 0 (fault.c). */
 int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit, gp_fault *fault);

@@ -8,7 +8,26 @@ _Clip: TypeAlias = tuple[int, float, float]
 _Rule: TypeAlias = tuple[
     int, float, float, bool, float, float, bool, float, float, float, int, float, float
 ]
-_Layer: TypeAlias = tuple[int, int, int, int, int, float, float, int, float, float]
+_Layer: TypeAlias = tuple[
+    int,
+    int,
+    int,
+    int,
+    int,
+    float,
+    float,
+    int,
+    float,
+    float,
+    int,
+    int,
+    bool,
+    int,
+    int,
+    int,
+    float,
+    float,
+]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
 version: Final[str]
@@ -101,7 +120,9 @@ class Net:
         /,
     ) -> tuple[float, int]: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
-    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, int, int, float] | None: ...
+    def fault(
+        self, arena: Arena, /
+    ) -> tuple[_Phase, int, bool, bool, int, int, int, float] | None: ...
 
 @final
 class Frozen:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.checks import real_array
-from gradprune.layers import CoreLayer, CoreType
+from gradprune.layers.base import CoreLayer, CoreType
 from gradprune.summary import summarize
 
 if TYPE_CHECKING:

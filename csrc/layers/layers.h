@@ -19,6 +19,7 @@ typedef struct gp_pass {
     const gp_team *team;
     size_t samples, lanes, chunks; /* lanes a chunk; chunks * lanes >= samples */
     size_t first;                  /* the block's first sample within the batch */
+    size_t batch;                  /* samples in the whole batch */
     int training;
     uint64_t seed, step; /* of dropout */
     const float *rows;   /* (samples, rows_stride): the network's input with the batch outermost */
@@ -26,14 +27,38 @@ typedef struct gp_pass {
     float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
 
+enum { GP_MATRICES = 2 }; /* the most a layer has */
+
+/* A weight matrix of a layer, row-major in the arena. */
+typedef struct gp_matrix {
+    size_t offset, rows, columns;
+    int in_fours;   /* its rows are shared in whole fours */
+    gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
+} gp_matrix;
+
 typedef struct gp_layer {
     gp_layer_spec spec;
     size_t index;
-    float *work;        /* the floats it asked for, for every lane */
+    gp_matrix weights[GP_MATRICES];
+    size_t n_weights;
+    float *work; /* the floats it asked for, for every lane */
+    float *spare;
     const float *input; /* of the last forward */
     const float *output;
-    gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
+    const float *states; /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
+    double penalty;      /* what backward adds to the loss of the batch */
 } gp_layer;
+
+/* Products of one chunk with a matrix or with its live weights (matrix.c); y and dx point at their row begin.
+ * Of live weights the values are collected first, by all members, who then wait. */
+void gp_matrix_collect(const gp_matrix *matrix, const gp_pass *pass);
+void gp_matrix_collect_columns(const gp_matrix *matrix, const gp_pass *pass); /* of what was collected before */
+/* y[begin..end][P] = W x, or += */
+void gp_matrix_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin, size_t end, const float *x, float *y,
+                     int add);
+/* dx[begin..end][P] = W^T dy, or += */
+void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin, size_t end, const float *dy,
+                                float *dx, int add);
 
 /* Dense with a list of its live weights (dense_live.c). */
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x);
@@ -76,13 +101,20 @@ extern const gp_frozen_ops gp_dense_frozen; /* dense_frozen.c */
 typedef struct gp_layer_ops {
     const char *name;
     int (*is_valid)(const gp_layer_spec *spec, size_t n_params, size_t n_prunable);
+    /* the weight matrices, returns how many; NULL: none */
+    size_t (*weights)(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES]);
     /* floats to keep for each lane between forward and backward */
     size_t (*workspace)(const gp_layer_spec *spec);
+    /* floats to keep besides, 0 at first; NULL: none */
+    size_t (*spare)(const gp_layer_spec *spec);
     /* x [chunk][I][P] -> [chunk][O][P] in the layer's workspace, or x itself if the layer does nothing */
     const float *(*forward)(gp_layer *layer, const gp_pass *pass, const float *x);
     /* dy [chunk][O][P] -> dx [chunk][I][P], in the buffer dx or in place; returns it. Parameter gradients are
      * overwritten by the first block of a batch and added to by later ones. dx is NULL when nobody needs it. */
     float *(*backward)(gp_layer *layer, const gp_pass *pass, float *dy, float *dx);
+    /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL: nothing */
+    double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
+                      int backward);
     const gp_frozen_ops *frozen; /* NULL: cannot be frozen */
 } gp_layer_ops;
 
