@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,52 +28,47 @@ class Counting(Protocol):
         """Counters and arrays from before."""
 
 
-@dataclass(frozen=True)
 class Snapshot:
-    """Copies of parameters, mask, moments and counters, which change together or not at all.
+    """Copies of parameters, mask, moments and counters, which come back together or not at all.
 
     Args:
-        params: (n,), as in the arena.
-        mask: (n_prunable,).
-        moments: (n,) each, every entry at its parameter's place.
-        counters: what the optimizer counts.
-        pruner: (state, tensors) of the pruner, or None.
+        arena: what it is a copy of.
+        moments: of the optimizer, as the core keeps them.
+
+    Attributes:
+        counters: what the optimizer counted.
     """
 
-    params: Floats
-    mask: NDArray[np.uint8]
-    moments: tuple[Floats, ...]
-    counters: Mapping[str, Any]
-    pruner: tuple[dict[str, int], dict[str, Floats]] | None
+    def __init__(self, arena: Arena, moments: Sequence[Floats]) -> None:
+        self._arena = arena
+        self._moments = tuple(moments)
+        self._params = np.empty_like(arena.params)
+        self._mask = np.empty_like(arena.mask)
+        self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
+        self._pruner: tuple[dict[str, int], dict[str, Floats]] | None = None
+        self.counters: dict[str, Any] = {}
 
-    @classmethod
-    def take(
-        cls,
-        arena: Arena,
-        moments: Sequence[Floats],
-        counters: Mapping[str, Any],
-        pruner: Counting | None,
-    ) -> Snapshot:
-        """Of everything as it is now."""
-        return cls(
-            params=arena.params.copy(),
-            mask=arena.mask.copy(),
-            moments=tuple(map(arena.read_moment, moments)),
-            counters=dict(counters),
-            pruner=None if pruner is None else (pruner.state(), pruner.tensors()),
-        )
+    def take(self, counters: Mapping[str, Any], pruner: Counting | None) -> None:
+        """Of everything as it is now; memory is asked for only where a pruner has arrays."""
+        np.copyto(self._params, self._arena.params)
+        np.copyto(self._mask, self._arena.mask)
+        for copy, moment in zip(self._copies, self._moments, strict=True):
+            np.copyto(copy, moment)
+            self._arena.core.unpack(copy)
+        self.counters = dict(counters)
+        self._pruner = None if pruner is None else (pruner.state(), pruner.tensors())
 
-    def restore(self, arena: Arena, moments: Sequence[Floats], pruner: Counting | None) -> None:
+    def restore(self, pruner: Counting | None) -> None:
         """Bring the arrays and the pruner back; the counters are the optimizer's to read.
 
         Whatever needs memory comes first, so that a failure leaves everything as it was.
         """
-        ready = [saved.copy() for saved in self.moments]
-        if not np.array_equal(self.mask, arena.mask):
-            arena.set_flat_mask(self.mask)
-        np.copyto(arena.params, self.params)
-        for own, saved in zip(moments, ready, strict=True):
-            arena.core.pack(saved)
-            np.copyto(own, saved)
-        if pruner is not None and self.pruner is not None:
-            pruner.load_state(*self.pruner)
+        ready = [copy.copy() for copy in self._copies]
+        if not np.array_equal(self._mask, self._arena.mask):
+            self._arena.set_flat_mask(self._mask)
+        np.copyto(self._arena.params, self._params)
+        for moment, values in zip(self._moments, ready, strict=True):
+            self._arena.core.pack(values)
+            np.copyto(moment, values)
+        if pruner is not None and self._pruner is not None:
+            pruner.load_state(*self._pruner)
