@@ -3,7 +3,8 @@
 The NaN watch cannot be turned off, because it is the norm that every step reports; the first line
 is what that norm takes by itself. All else is alternated with the default in one process, on one
 thread, a few steps of every model in turn, and the least time of a step counts: on a machine with
-other work the rest of the spread is that work's. "default again" shows what is left of it.
+other work the rest of the spread is that work's; "default again" shows what is left of it. The
+loops that a limit adds, timed alone, tell more then.
 
     cd benchmarks && PYTHONPATH=..:. python guard_overhead.py
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import math
 import time
 from collections.abc import Callable
 
@@ -56,6 +58,12 @@ def stepper(batch: int, sparsity: float, guard: gp.Guard) -> Callable[[], object
     return lambda: model.train_step(x, y, optimizer=optimizer)
 
 
+def measuring(n: int, kind: float) -> float:
+    """Microseconds of a norm of n numbers."""
+    values = np.ones(n, np.float32)
+    return least({"": lambda: _core.norm(values, kind)}, 50)[""]
+
+
 def watching(steps: int = 2000) -> float:
     """Microseconds that the detector takes for a norm."""
     norms = np.exp(np.random.default_rng(0).normal(size=steps)).tolist()
@@ -73,11 +81,16 @@ def main() -> None:
         runs = {name: stepper(batch, sparsity, make()) for name, make in GUARDS.items()}
         times = least(runs, options.turns * 32 // batch + 10)
         step = times.pop(OFF)
-        grads = np.ones(round(266_200 * (1 - sparsity)) + 410, np.float32)
-        norm = least({"": lambda grads=grads: _core.norm(grads, 2.0)}, 50)[""]
+        live = round(266_200 * (1 - sparsity)) + 410
+        outputs = (2 * 300 + 2 * 100 + 10) * batch  # before and after relu
         always = least({"": stepper(batch, sparsity, gp.Rollback(every=1))}, 20)[""]
         print(f"batch {batch}, {sparsity:.0%} removed: {step:.1f} µs a step")
-        print(f"    {'the norm, in every step':<26}{100 * norm / step:6.2f} %")
+        for what, n, kind in (
+            ("norm alone, in every step", live, 2.0),
+            ("largest gradient alone", live, math.inf),
+            ("largest output alone", outputs, math.inf),
+        ):
+            print(f"    {what:<26}{100 * measuring(n, kind) / step:6.2f} %")
         for name, took in times.items():
             print(f"    {name:<26}{100 * (took / step - 1):+6.2f} %", flush=True)
         share = (always - step) / EVERY / step

@@ -261,9 +261,10 @@ class Optimizer(ABC):
             if since < self.guard.every:
                 return
         if math.isfinite(_core.norm(arena.params, 2.0)):
-            counters = {"step_count": self.step_count}
-            self._snapshots.append(Snapshot.take(arena, self.core_moments, counters, pruner))
-            del self._snapshots[:-_KEPT]
+            is_full = len(self._snapshots) == _KEPT
+            snapshot = self._snapshots.pop(0) if is_full else Snapshot(arena, self.core_moments)
+            snapshot.take({"step_count": self.step_count}, pruner)
+            self._snapshots.append(snapshot)
             self._consecutive = 0
 
     def _roll_back(self) -> None:
@@ -271,7 +272,7 @@ class Optimizer(ABC):
         if self._consecutive > 1:
             del self._snapshots[1:]
         snapshot = self._snapshots[-1]
-        snapshot.restore(self.model.arena, self.core_moments, getattr(self.model, "pruner", None))
+        snapshot.restore(getattr(self.model, "pruner", None))
         self.step_count = snapshot.counters["step_count"]
         self.lr_factor *= self.guard.factor
         self.rollbacks += 1
