@@ -23,10 +23,17 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
-from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.errors import (
+    DatasetNotFoundError,
+    ExplosionError,
+    FileFormatError,
+    NonFiniteError,
+    NumericalError,
+)
+from gradprune.explosions import ExplosionDetector, ExplosionMonitor, detect_explosions
 from gradprune.frozen import FrozenLayer, FrozenModel
-from gradprune.guards import Raise, Skip
-from gradprune.history import History
+from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
+from gradprune.history import Event, History
 from gradprune.initializers import Glorot, He, Orthogonal
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
@@ -78,6 +85,10 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Element",
+    "Event",
+    "ExplosionDetector",
+    "ExplosionError",
+    "ExplosionMonitor",
     "FileFormatError",
     "FrozenLayer",
     "FrozenModel",
@@ -86,6 +97,7 @@ __all__ = [
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
+    "Guard",
     "He",
     "History",
     "Inhibit",
@@ -96,6 +108,7 @@ __all__ = [
     "Magnitude",
     "Model",
     "NonFiniteError",
+    "NumericalError",
     "OneShot",
     "Orthogonal",
     "Polynomial",
@@ -105,6 +118,7 @@ __all__ = [
     "RMSprop",
     "Raise",
     "Random",
+    "Rollback",
     "Skip",
     "StepInfo",
     "StepLR",
@@ -113,10 +127,12 @@ __all__ = [
     "VerificationReport",
     "WarmupLR",
     "ZClip",
+    "Zero",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
     "datasets",
+    "detect_explosions",
     "get_costs",
     "get_num_threads",
     "load",

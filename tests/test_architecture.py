@@ -38,13 +38,14 @@ LAYERS = {
         "verification",
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
-    "chains": {"chains"},
+    "chains": {"chains", "snapshots"},
     "layer": {"layers.base"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
     "training": {
         "batching",
         "callbacks",
+        "explosions",
         "files",
         "frozen",
         "history",

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks
 from gradprune.arena import Arena
 from gradprune.batching import batches
-from gradprune.errors import NonFiniteError
+from gradprune.errors import NonFiniteError, NumericalError
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.coverage import covered_layers
@@ -47,10 +47,12 @@ class Prunable(Protocol):
     optimizer: Optimizer | None
     pruner: Pruner | None
     last_loss: float
+    exploded: bool
+    refused: bool
     forward_count: int
 
     def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float: ...
-    def find_fault(self) -> NonFiniteError: ...
+    def find_fault(self, norm: float = ...) -> NumericalError: ...
 
 
 class Pruner:
@@ -219,8 +221,9 @@ class Pruner:
         """Call once after each training step: observe the gradient, prune when it is time.
 
         Gradients are observed only if the criterion needs them, and only while there are events
-        ahead (without a schedule: always); a batch whose loss or gradient is not finite is left
-        out. If no gradient was observed since the last event, the event waits for the next step.
+        ahead (without a schedule: always); a batch whose loss or gradient is not finite, or whose
+        step the optimizer's guard has refused, is left out. If no gradient was observed since the
+        last event, the event waits for the next step.
 
         Returns:
             The report of a pruning event, None at other steps.
@@ -357,6 +360,8 @@ class Pruner:
     def _observe(self, statistics: Statistics) -> bool:
         """Add the model's gradient if it and the loss are finite; say whether."""
         arena = self.model.arena
+        if self.model.refused:
+            return False
         finite = math.isfinite(self.model.last_loss) and math.isfinite(_core.norm(arena.grads, 2.0))
         if finite:
             statistics.add(arena.grads[: arena.prunable_size])
@@ -491,11 +496,11 @@ def _no_gradients(who: str) -> str:
 
 @contextmanager
 def _restored(model: Prunable) -> Iterator[None]:
-    """Put gradients, loss and dropout's counter back afterwards, so that training resumes."""
+    """Put gradients, loss, flags and dropout's counter back afterwards, to resume training."""
     gradients = model.arena.grads.copy()
-    last_loss, forward_count = model.last_loss, model.forward_count
+    saved = model.last_loss, model.forward_count, model.exploded, model.refused
     try:
         yield
     finally:
         np.copyto(model.arena.grads, gradients)
-        model.last_loss, model.forward_count = last_loss, forward_count
+        model.last_loss, model.forward_count, model.exploded, model.refused = saved
