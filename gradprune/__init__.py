@@ -34,7 +34,15 @@ from gradprune.explosions import ExplosionDetector, ExplosionMonitor, detect_exp
 from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
 from gradprune.history import Event, History
-from gradprune.initializers import Glorot, He, Orthogonal
+from gradprune.initializers import (
+    Glorot,
+    He,
+    Identity,
+    Normal,
+    Orthogonal,
+    SparseSpectral,
+    Uniform,
+)
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
@@ -100,6 +108,7 @@ __all__ = [
     "Guard",
     "He",
     "History",
+    "Identity",
     "Inhibit",
     "Iterative",
     "LayerReport",
@@ -108,6 +117,7 @@ __all__ = [
     "Magnitude",
     "Model",
     "NonFiniteError",
+    "Normal",
     "NumericalError",
     "OneShot",
     "Orthogonal",
@@ -120,9 +130,11 @@ __all__ = [
     "Random",
     "Rollback",
     "Skip",
+    "SparseSpectral",
     "StepInfo",
     "StepLR",
     "Taylor",
+    "Uniform",
     "VerificationError",
     "VerificationReport",
     "WarmupLR",

@@ -67,15 +67,16 @@ LAYERS = {
         "plotting.weights",
         "tables",
     },
-    "tools": {"bench", "cli", "demo"},
+    "tools": {"bench", "cli", "demo", "experiments.statistics", "experiments.temporal_order"},
 }
 # These know nothing of their neighbours: each can be read, replaced and tested alone.
 STRANGERS = {"parts", "descriptions"}
 # Outside of the layers: all that these may import. Only the tools import them.
 ORACLE = "reference"
 INDEPENDENT = {
-    "datasets": {"cache", "checks", "errors", "idx"},
+    "datasets": {"cache", "checks", "errors", "idx", "sequences"},
     "idx": {"checks", "errors"},
+    "sequences": {"_core", "checks"},
     ORACLE: {"errors", ORACLE},
 }
 # Packages that only collect names, for the tools; "" is gradprune itself.
