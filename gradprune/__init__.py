@@ -16,7 +16,9 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
+from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
 from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.explosion import ExplosionReport, explode
 from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Raise, Skip
 from gradprune.history import History
@@ -26,6 +28,7 @@ from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
+    Explosion,
     Gradient,
     GradientDecomposition,
     Magnitude,
@@ -62,9 +65,12 @@ __all__ = [
     "Cubic",
     "DatasetNotFoundError",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "EarlyStopping",
     "Element",
+    "Explosion",
+    "ExplosionReport",
     "FileFormatError",
     "FrozenLayer",
     "FrozenModel",
@@ -75,6 +81,7 @@ __all__ = [
     "He",
     "History",
     "Iterative",
+    "LayerDiagnosis",
     "LayerReport",
     "LayerScope",
     "Linear",
@@ -83,6 +90,7 @@ __all__ = [
     "NonFiniteError",
     "OneShot",
     "Orthogonal",
+    "ParameterDiagnosis",
     "Polynomial",
     "PruneReport",
     "Pruner",
@@ -100,6 +108,8 @@ __all__ = [
     "clip_grad_norm_",
     "clip_grad_value_",
     "datasets",
+    "diagnose",
+    "explode",
     "get_costs",
     "get_num_threads",
     "load",
