@@ -126,8 +126,10 @@ class Diagnosis:
         """What is wrong and what may help, in sentences."""
         sentences = [sentence for _, sentence in _examine(self)]
         return sentences or [
-            f"Healthy: from output to input the gradient changes by a factor of "
-            f"{_number(self.gradient_growth)}, and few units are dead or saturated."
+            (
+                f"Healthy: from output to input the gradient changes by a factor of "
+                f"{_number(self.gradient_growth)}, and few units are dead or saturated."
+            )
         ]
 
     def plot(self, *, figure: Figure | SubFigure | None = None) -> Figure:
@@ -162,8 +164,10 @@ class Diagnosis:
         ]
         return "\n".join(
             [
-                f"loss {_number(self.loss)} of {self.samples:,} samples, "
-                f"gradient norm {_number(self.gradient_norm)}",
+                (
+                    f"loss {_number(self.loss)} of {self.samples:,} samples, "
+                    f"gradient norm {_number(self.gradient_norm)}"
+                ),
                 *_table(_LAYER_COLUMNS, layers, words=2),
                 *_table(_PARAMETER_COLUMNS, parameters, words=1),
                 *self.advice,
@@ -194,9 +198,7 @@ def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
 
 
-def _table(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int
-) -> list[str]:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
     """Lines of text; the first ``words`` columns to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
     return [
@@ -422,8 +424,10 @@ def _not_finite(found: Diagnosis) -> list[tuple[str, str]]:
         return [
             (
                 "not finite",
-                f"The output of {found.overflow} is beyond float32: nothing can be learned before "
-                "the weights are drawn anew with a smaller gain.",
+                (
+                    f"The output of {found.overflow} is beyond float32: nothing can be learned before "
+                    "the weights are drawn anew with a smaller gain."
+                ),
             )
         ]
     if not (math.isfinite(found.loss) and math.isfinite(found.gradient_norm)):
@@ -484,19 +488,23 @@ def _through_time(found: Diagnosis) -> list[tuple[str, str]]:
             findings.append(
                 (
                     "exploding",
-                    f"Exploding in time: over {steps} steps back the gradient of {row.name} grows "
-                    f"{_number(growth)} times. Draw its recurrent weights with gp.Orthogonal(), "
-                    "clip by clip=gp.ClipNorm(1.0), shorten truncation.",
+                    (
+                        f"Exploding in time: over {steps} steps back the gradient of {row.name} grows "
+                        f"{_number(growth)} times. Draw its recurrent weights with gp.Orthogonal(), "
+                        "clip by clip=gp.ClipNorm(1.0), shorten truncation."
+                    ),
                 )
             )
         elif growth < 1 / GROWTH_LIMIT:
             findings.append(
                 (
                     "vanishing",
-                    f"Vanishing in time: over {steps} steps back the gradient of {row.name} "
-                    f"shrinks to {_number(growth)} of it, so what came first is hardly learned. "
-                    "Use gp.GRU or gp.LSTM, gp.Orthogonal() recurrent weights, or omega, the "
-                    "regularizer against it.",
+                    (
+                        f"Vanishing in time: over {steps} steps back the gradient of {row.name} "
+                        f"shrinks to {_number(growth)} of it, so what came first is hardly learned. "
+                        "Use gp.GRU or gp.LSTM, gp.Orthogonal() recurrent weights, or omega, the "
+                        "regularizer against it."
+                    ),
                 )
             )
     return findings
@@ -506,7 +514,9 @@ def _idle(found: Diagnosis) -> list[tuple[str, str]]:
     def those(role: str) -> str:
         """The layers where the share is too large, in words."""
         shares = [(getattr(row, role), row.name) for row in found.layers]
-        named = [f"{_share(share)} of {name}" for share, name in shares if (share or 0) > IDLE_LIMIT]
+        named = [
+            f"{_share(share)} of {name}" for share, name in shares if (share or 0) > IDLE_LIMIT
+        ]
         return ", ".join(named)
 
     findings = []
@@ -514,17 +524,21 @@ def _idle(found: Diagnosis) -> list[tuple[str, str]]:
         findings.append(
             (
                 "dead",
-                f"Dead units: {dead} are 0 for all {found.samples:,} samples and learn nothing. "
-                "Draw them anew with biases of 0, lower lr, or use leaky_relu.",
+                (
+                    f"Dead units: {dead} are 0 for all {found.samples:,} samples and learn nothing. "
+                    "Draw them anew with biases of 0, lower lr, or use leaky_relu."
+                ),
             )
         )
     if saturated := those("saturated"):
         findings.append(
             (
                 "saturated",
-                f"Saturated units: of their activations {saturated} are beyond {SATURATED:.0%} of "
-                "the limits, where the slope is near 0. Lower the gain of the weights "
-                "(initializer=gp.Glorot()), scale the inputs, or add l2.",
+                (
+                    f"Saturated units: of their activations {saturated} are beyond {SATURATED:.0%} of "
+                    "the limits, where the slope is near 0. Lower the gain of the weights "
+                    "(initializer=gp.Glorot()), scale the inputs, or add l2."
+                ),
             )
         )
     return findings
@@ -542,8 +556,10 @@ def _large_steps(found: Diagnosis) -> list[tuple[str, str]]:
     return [
         (
             "large step",
-            f"Large step: the next one changes {name} by {_number(ratio)} times its norm. Lower lr "
-            f"from {_number(found.lr)} to {_number(found.lr * 0.01 / ratio)} or so (a hundredth a "
-            "step), or clip by clip=gp.ClipNorm(1.0).",
+            (
+                f"Large step: the next one changes {name} by {_number(ratio)} times its norm. Lower lr "
+                f"from {_number(found.lr)} to {_number(found.lr * 0.01 / ratio)} or so (a hundredth a "
+                "step), or clip by clip=gp.ClipNorm(1.0)."
+            ),
         )
     ]

@@ -94,8 +94,10 @@ class ExplosionReport:
         ]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [
-            f"{len(self.losses)} rounds, {len(self.shifts)} shifts, "
-            f"{int(self.applied.sum())} steps, last loss {self.loss:.4g}"
+            (
+                f"{len(self.losses)} rounds, {len(self.shifts)} shifts, "
+                f"{int(self.applied.sum())} steps, last loss {self.loss:.4g}"
+            )
         ]
         for name, *cells in rows:
             aligned = [cell.rjust(n) for cell, n in zip(cells, widths[1:], strict=True)]
@@ -135,7 +137,8 @@ def explode(
 
     Args:
         model: the network; with its masks.
-        x, y: the probe batch, as for ``model.backward``.
+        x: (n, *input_shape), the probe batch.
+        y: its targets, as for ``model.backward``.
         optimizer: made for this model; None: ``model.optimizer``.
         max_steps: rounds, at least 1.
         epsilon: probability that a parameter is shifted in a round, in [0, 1].

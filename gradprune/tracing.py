@@ -50,7 +50,7 @@ class Place(NamedTuple):
 
     seed: int
     step: int
-    index: int  # of the core's layer
+    position: int  # of the core's layer
 
 
 Tracer = Callable[[Any, Mapping[str, Doubles], Doubles, Place], Traced]
@@ -104,8 +104,8 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
         value: Doubles = inputs.astype(np.float64)
         for layer in layers:
             name = str(layer.name)
-            index = core_names.index(name) if name in core_names else 0
-            place = Place(network.seed, network.forward_count, index)
+            position = core_names.index(name) if name in core_names else 0
+            place = Place(network.seed, network.forward_count, position)
             entering.append(value)
             traced.append(_tracer(layer)(layer, _parameters(network, name), value, place))
             value = traced[-1].output
@@ -177,7 +177,7 @@ def _dense(layer: Dense, parameters: Mapping[str, Doubles], x: Doubles, place: P
             function.function, z, y, dy.reshape(y.shape), function.slope
         )
         dx, dweight, dbias = reference.dense_backward(rows, weight, dz)
-        gradients = {"weight": dweight + dpenalty}
+        gradients: dict[str, Doubles] = {"weight": dweight + dpenalty}
         if layer.bias:
             gradients["bias"] = dbias
         return Backward(dx.reshape(x.shape), dy, gradients)
@@ -203,7 +203,7 @@ def _activation(
 def _dropout(layer: Dropout, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
     del parameters
     rows = x.reshape(len(x), -1)
-    mask = reference.dropout_mask(*rows.shape, layer.rate, place.seed, place.step, place.index)
+    mask = reference.dropout_mask(*rows.shape, layer.rate, place.seed, place.step, place.position)
     factor = mask.astype(np.float64).reshape(x.shape)
 
     def backward(dy: Doubles) -> Backward:

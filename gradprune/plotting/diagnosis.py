@@ -56,7 +56,9 @@ def plot_diagnosis(diagnosis: Diagnosis, *, figure: Figure | SubFigure | None = 
         _idle(grid[2], diagnosis)
         if series:
             axes = grid[3]
-            for row, color in zip(series, (BLUE, ORANGE, GREEN, PURPLE) * len(series), strict=False):
+            for row, color in zip(
+                series, (BLUE, ORANGE, GREEN, PURPLE) * len(series), strict=False
+            ):
                 steps = np.arange(1, len(row.gradient_steps) + 1)
                 axes.plot(steps, _positive(row.gradient_steps), color=color, label=row.name)
             axes.set_yscale("log")
@@ -99,7 +101,13 @@ def _weights(axes: Axes, diagnosis: Diagnosis) -> None:
     places = np.arange(len(rows))
     gradient = _positive([row.gradient_norm / row.norm for row in rows])
     axes.plot(
-        places, gradient, color=ORANGE, marker="s", markersize=3.5, linestyle="none", label="gradient"
+        places,
+        gradient,
+        color=ORANGE,
+        marker="s",
+        markersize=3.5,
+        linestyle="none",
+        label="gradient",
     )
     if any(row.update_ratio is not None for row in rows):
         step = _positive([row.update_ratio or 0.0 for row in rows])

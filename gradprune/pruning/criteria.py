@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -191,19 +191,20 @@ class Response(NamedTuple):
     norm: float  # of the gradient of all parameters
 
 
-class Probe(Protocol):
-    """Tries weights out on the pruner's data; the model has its own again afterwards.
+@dataclass(frozen=True)
+class Probe:
+    """Tries weights out: a pruner makes it of its model and data.
 
-    Attributes:
+    Args:
         live: (n,) bool, what is not removed.
         units: (n,) integers, equal where weights lead into the same output unit.
+        respond: loss and gradient norm with (n,) weights in place of the covered ones, the
+            removed ones 0; the model gets its own back when the probe is no longer needed.
     """
 
     live: NDArray[np.bool_]
     units: NDArray[np.intp]
-
-    def __call__(self, weights: Floats) -> Response:
-        """Loss and gradient norm with these (n,) weights in place of the covered ones."""
+    respond: Callable[[Floats], Response]
 
 
 class ProbingCriterion(Criterion):
@@ -328,7 +329,7 @@ class Explosion(ProbingCriterion):
         size = min(self._group_size(n), n)
         draws = 1 if size == 1 else self.draws
         groups = -(-n // size)
-        before = probe(weights)
+        before = probe.respond(weights)
         values, totals = np.empty((draws, n)), np.empty(draws)
         for d, number in enumerate(draw(draws).tolist()):
             stream = (int(number * 2**24) << 24) + d  # of each draw, event and pruner its own
@@ -338,7 +339,7 @@ class Explosion(ProbingCriterion):
             ends = np.cumsum(np.bincount(own, minlength=groups))[:-1]
             growth = np.empty(groups)
             for g, chosen in enumerate(np.split(places[np.argsort(own, kind="stable")], ends)):
-                growth[g] = self._growth(before, probe(self._perturbed(weights, chosen)))
+                growth[g] = self._growth(before, probe.respond(self._perturbed(weights, chosen)))
             values[d], totals[d] = growth[group_of], growth.sum()
 
         m = n / groups

@@ -9,9 +9,9 @@ left out and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol, SupportsFloat, SupportsIndex, TypeVar
+from typing import Any, Protocol, SupportsFloat, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -457,7 +457,7 @@ class Pruner:
                 before = respond(self._cover(params))
                 if not (math.isfinite(before.loss) and math.isfinite(before.norm)):
                     raise model.find_fault()
-                yield _Probe(live, self._units(), respond)
+                yield Probe(live, self._units(), respond)
             finally:
                 np.copyto(arena.params, params)
 
@@ -561,17 +561,6 @@ class Pruner:
         self.events += 1
         self.statistics.reset()
         return report
-
-
-class _Probe(NamedTuple):
-    """See Probe."""
-
-    live: Flags
-    units: NDArray[np.intp]
-    respond: Callable[[Floats], Response]
-
-    def __call__(self, weights: Floats) -> Response:
-        return self.respond(weights)
 
 
 def _sparsity(value: SupportsFloat) -> float:
