@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -302,7 +302,7 @@ def _layer(model: Network, i: int, run: Trace, kind: str) -> LayerDiagnosis:
         )
 
 
-def _steps(series: Doubles, measure: Any) -> tuple[float, ...]:
+def _steps(series: Doubles, measure: Callable[[Doubles], float]) -> tuple[float, ...]:
     return tuple(measure(series[:, t]) for t in range(series.shape[1]))
 
 
@@ -407,159 +407,115 @@ def _update_ratios(model: Network, x: ArrayLike, y: ArrayLike, loss: str) -> dic
 
 # ---- advice ------------------------------------------------------------------------------------
 
-
-def _examine(found: Diagnosis) -> list[tuple[str, str]]:
-    """(finding, sentence) for all that looks wrong."""
-    return [
-        *_not_finite(found),
-        *_through_layers(found),
-        *_through_time(found),
-        *_idle(found),
-        *_large_steps(found),
-    ]
-
-
-def _not_finite(found: Diagnosis) -> list[tuple[str, str]]:
-    if found.overflow is not None:
-        return [
-            (
-                "not finite",
-                (
-                    f"The output of {found.overflow} is beyond float32: nothing can be learned before "
-                    "the weights are drawn anew with a smaller gain."
-                ),
-            )
-        ]
-    if not (math.isfinite(found.loss) and math.isfinite(found.gradient_norm)):
-        return [("not finite", "The loss or a gradient is not finite.")]
-    return []
-
+Findings = Iterator[tuple[str, str]]  # a word to test for, and sentences to read
 
 _GAIN = "(gain 1 of gp.He() for relu, of gp.Glorot() or gp.Orthogonal() for others)"
 
 
-def _through_layers(found: Diagnosis) -> list[tuple[str, str]]:
+def _examine(found: Diagnosis) -> Findings:
+    """All that looks wrong."""
+    yield from _not_finite(found)
+    yield from _through_layers(found)
+    yield from _through_time(found)
+    yield from _idle(found)
+    yield from _large_steps(found)
+
+
+def _not_finite(found: Diagnosis) -> Findings:
+    if found.overflow is not None:
+        text = (
+            f"Not finite: the output of {found.overflow} is beyond float32. Nothing can be learned "
+            f"before the weights are drawn anew with a smaller gain {_GAIN}."
+        )
+        yield "not finite", text
+    elif not (math.isfinite(found.loss) and math.isfinite(found.gradient_norm)):
+        yield "not finite", "Not finite: the loss or a gradient is NaN or infinite."
+
+
+def _through_layers(found: Diagnosis) -> Findings:
     depth = max(sum(row.gradient_growth != 1 for row in found.layers), 1)
-    parts: dict[str, list[str]] = {"exploding": [], "vanishing": []}
+    texts: dict[str, list[str]] = {"exploding": [], "vanishing": []}
     means = []
     for growth, what, each in (
         (found.gradient_growth, "from output to input the gradient", "gradient_growth"),
         (found.activation_growth, "from input to output the activation", "activation_growth"),
     ):
-        growths = [(getattr(row, each), row.name) for row in found.layers]
-        growths = [pair for pair in growths if math.isfinite(pair[0])]
-        if not growths or not (growth > GROWTH_LIMIT or growth < 1 / GROWTH_LIMIT):
+        rows = [(getattr(row, each), row.name) for row in found.layers]
+        rows = [row for row in rows if math.isfinite(row[0])]
+        if not rows or not (growth > GROWTH_LIMIT or growth < 1 / GROWTH_LIMIT):
             continue
         explodes = growth > GROWTH_LIMIT
-        worst, name = (max if explodes else min)(growths)
+        worst, name = max(rows) if explodes else min(rows)
         means.append(growth ** (1 / depth))
-        parts["exploding" if explodes else "vanishing"].append(
+        texts["exploding" if explodes else "vanishing"].append(
             f"{what} {'grows' if explodes else 'shrinks'} by a factor of {_number(growth)}, "
             f"{_number(means[-1])} a layer, most in {name} ({_number(worst)})"
         )
-    findings = []
-    for finding, texts in parts.items():
-        if not texts:
-            continue
-        if finding == "exploding":
-            remedy = (
-                f"The gain of the weights is too large: divide it by {_number(max(means))} "
-                f"{_GAIN}, clip by clip=gp.ClipNorm(1.0), lower lr."
-            )
-        elif min(means) > 0:
+    if texts["exploding"]:
+        remedy = (
+            f"The gain of the weights is too large: divide it by {_number(max(means))} {_GAIN}, "
+            "clip by clip=gp.ClipNorm(1.0), lower lr."
+        )
+        yield "exploding", f"Exploding: {', and '.join(texts['exploding'])}. {remedy}"
+    if texts["vanishing"]:
+        remedy = "Nothing gets through: look for dead units, or weights that are all 0."
+        if min(means) > 0:
             remedy = (
                 "The gain of the weights is too small: multiply it by "
                 f"{_number(1 / min(means))} {_GAIN}, or use fewer layers. Clipping does not help."
             )
-        else:
-            remedy = "Nothing gets through: look for dead units, or weights that are all 0."
-        findings.append((finding, f"{finding.capitalize()}: {', and '.join(texts)}. {remedy}"))
-    return findings
+        yield "vanishing", f"Vanishing: {', and '.join(texts['vanishing'])}. {remedy}"
 
 
-def _through_time(found: Diagnosis) -> list[tuple[str, str]]:
-    findings = []
+def _through_time(found: Diagnosis) -> Findings:
     for row in found.layers:
-        if len(row.gradient_steps) < 2:
-            continue
         steps = len(row.gradient_steps)
-        growth = _ratio(row.gradient_steps[0], row.gradient_steps[-1])
+        growth = _ratio(row.gradient_steps[0], row.gradient_steps[-1]) if steps else 1.0
+        change = f"over {steps} steps back the gradient of {row.name} changes by a factor of "
         if growth > GROWTH_LIMIT:
-            findings.append(
-                (
-                    "exploding",
-                    (
-                        f"Exploding in time: over {steps} steps back the gradient of {row.name} grows "
-                        f"{_number(growth)} times. Draw its recurrent weights with gp.Orthogonal(), "
-                        "clip by clip=gp.ClipNorm(1.0), shorten truncation."
-                    ),
-                )
+            text = (
+                f"Exploding in time: {change}{_number(growth)}. Draw its recurrent weights with "
+                "gp.Orthogonal(), clip by clip=gp.ClipNorm(1.0), or shorten its truncation."
             )
+            yield "exploding", text
         elif growth < 1 / GROWTH_LIMIT:
-            findings.append(
-                (
-                    "vanishing",
-                    (
-                        f"Vanishing in time: over {steps} steps back the gradient of {row.name} "
-                        f"shrinks to {_number(growth)} of it, so what came first is hardly learned. "
-                        "Use gp.GRU or gp.LSTM, gp.Orthogonal() recurrent weights, or omega, the "
-                        "regularizer against it."
-                    ),
-                )
+            text = (
+                f"Vanishing in time: {change}{_number(growth)}, so what came first is hardly "
+                "learned. Use gp.GRU or gp.LSTM, recurrent weights of gp.Orthogonal(), or omega."
             )
-    return findings
+            yield "vanishing", text
 
 
-def _idle(found: Diagnosis) -> list[tuple[str, str]]:
+def _idle(found: Diagnosis) -> Findings:
     def those(role: str) -> str:
         """The layers where the share is too large, in words."""
-        shares = [(getattr(row, role), row.name) for row in found.layers]
-        named = [
-            f"{_share(share)} of {name}" for share, name in shares if (share or 0) > IDLE_LIMIT
-        ]
-        return ", ".join(named)
+        shares = [(getattr(row, role) or 0.0, row.name) for row in found.layers]
+        return ", ".join(
+            f"{_share(share)} of {name}" for share, name in shares if share > IDLE_LIMIT
+        )
 
-    findings = []
     if dead := those("dead"):
-        findings.append(
-            (
-                "dead",
-                (
-                    f"Dead units: {dead} are 0 for all {found.samples:,} samples and learn nothing. "
-                    "Draw them anew with biases of 0, lower lr, or use leaky_relu."
-                ),
-            )
+        text = (
+            f"Dead units: {dead} are 0 for all {found.samples:,} samples and learn nothing. Draw "
+            "them anew with biases of 0, lower lr, or use leaky_relu."
         )
+        yield "dead", text
     if saturated := those("saturated"):
-        findings.append(
-            (
-                "saturated",
-                (
-                    f"Saturated units: of their activations {saturated} are beyond {SATURATED:.0%} of "
-                    "the limits, where the slope is near 0. Lower the gain of the weights "
-                    "(initializer=gp.Glorot()), scale the inputs, or add l2."
-                ),
-            )
+        text = (
+            f"Saturated units: of the activations {saturated} are beyond {SATURATED:.0%} of the "
+            "limits, where the slope is near 0. Lower the gain of the weights "
+            "(initializer=gp.Glorot()), scale the inputs, or add l2."
         )
-    return findings
+        yield "saturated", text
 
 
-def _large_steps(found: Diagnosis) -> list[tuple[str, str]]:
-    known = [
-        (row.update_ratio, row.name)
-        for row in found.parameters
-        if row.update_ratio is not None and row.spectral_norm is not None
-    ]
-    if not known or max(known)[0] <= UPDATE_LIMIT or found.lr is None:
-        return []
-    ratio, name = max(known)
-    return [
-        (
-            "large step",
-            (
-                f"Large step: the next one changes {name} by {_number(ratio)} times its norm. Lower lr "
-                f"from {_number(found.lr)} to {_number(found.lr * 0.01 / ratio)} or so (a hundredth a "
-                "step), or clip by clip=gp.ClipNorm(1.0)."
-            ),
+def _large_steps(found: Diagnosis) -> Findings:
+    weights = [row for row in found.parameters if row.spectral_norm is not None]
+    ratio, name = max(((row.update_ratio or 0.0, row.name) for row in weights), default=(0.0, ""))
+    if found.lr is not None and ratio > UPDATE_LIMIT:
+        text = (
+            f"Large step: the next one changes {name} by {_number(ratio)} times its norm. Lower "
+            f"lr from {_number(found.lr)} to {_number(found.lr * 0.01 / ratio)} or so (a hundredth "
+            "a step), or clip by clip=gp.ClipNorm(1.0)."
         )
-    ]
+        yield "large step", text
