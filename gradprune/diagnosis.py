@@ -20,7 +20,7 @@ from gradprune.guards import Skip
 from gradprune.layers import Activation, Dense, Layer
 from gradprune.network import Network
 from gradprune.summary import summarize
-from gradprune.tracing import Trace, trace
+from gradprune.tracing import Trace, live_values, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
@@ -258,7 +258,7 @@ def diagnose(
                 _norm(run.gradients[name]),
                 ratios.get(name),
             )
-            for name, values in model.parameters.items()
+            for name, values in live_values(model).items()
         )
         largest = float(np.finfo(np.float32).max)
         overflow = next(
@@ -356,13 +356,13 @@ def _ratio(after: float, before: float) -> float:
     return after / before
 
 
-def _spectral_norm(values: NDArray[np.float32]) -> float:
+def _spectral_norm(values: Doubles) -> float:
     """The largest singular value; of large matrices by power iteration, from below.
 
-    >>> round(_spectral_norm(np.diag(np.array([3, -4, 0], np.float32))), 6)
+    >>> round(_spectral_norm(np.diag([3.0, -4.0, 0.0])), 6)
     4.0
     """
-    matrix = values.reshape(len(values), -1).astype(np.float64)
+    matrix = values.reshape(len(values), -1)
     if not np.isfinite(matrix).all():
         return math.nan
     if min(matrix.shape) <= _EXACT:
@@ -387,6 +387,7 @@ def _update_ratios(model: Network, x: ArrayLike, y: ArrayLike, loss: str) -> dic
     twin = Network(model.layers, model.input_shape, seed=model.seed)
     twin.set_masks(model.masks)
     np.copyto(twin.arena.params, model.arena.params)
+    twin.arena.enforce_masks()
     twin.forward_count = model.forward_count
     settings = optimizer.settings()
     stepper = type(optimizer)(

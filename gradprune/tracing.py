@@ -21,7 +21,7 @@ from gradprune.layers import Activation, Dense, Dropout, Layer
 from gradprune.losses import get_loss
 from gradprune.network import Network
 
-__all__ = ["TRACERS", "Backward", "Place", "Trace", "Traced", "Tracer", "trace"]
+__all__ = ["TRACERS", "Backward", "Place", "Trace", "Traced", "Tracer", "live_values", "trace"]
 
 Doubles: TypeAlias = NDArray[np.floating[Any]]
 
@@ -98,6 +98,7 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
     layers = list(network.layers)
     layers[-1] = _without(layers[-1], _FUSED.get(loss))
     core_names = [name for name, _ in network.core_layers]
+    values = live_values(network)
     traced: list[Traced] = []
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see
@@ -106,8 +107,13 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
             name = str(layer.name)
             position = core_names.index(name) if name in core_names else 0
             place = Place(network.seed, network.forward_count, position)
+            own = {
+                full.removeprefix(f"{name}."): array
+                for full, array in values.items()
+                if full.startswith(f"{name}.")
+            }
             entering.append(value)
-            traced.append(_tracer(layer)(layer, _parameters(network, name), value, place))
+            traced.append(_tracer(layer)(layer, own, value, place))
             value = traced[-1].output
         total, d = reference.loss_forward_backward(loss, value.reshape(len(value), -1), targets)
         d = d.reshape(value.shape)
@@ -141,16 +147,12 @@ def _without(layer: Layer, function: str | None) -> Layer:
     return layer
 
 
-def _parameters(network: Network, layer: str) -> dict[str, Doubles]:
-    """Role to values in double precision, 0 where removed."""
-    own = {}
-    for name, values in network.parameters.items():
-        owner, _, role = name.partition(".")
-        if owner == layer:
-            mask = network.masks.get(name)
-            wide = values.astype(np.float64)
-            own[role] = wide if mask is None else np.where(mask, wide, 0.0)
-    return own
+def live_values(network: Network) -> dict[str, Doubles]:
+    """Name to values in double precision, 0 where removed, whatever is written there."""
+    values = {name: array.astype(np.float64) for name, array in network.parameters.items()}
+    for name, mask in network.masks.items():
+        values[name][~mask] = 0.0
+    return values
 
 
 def _tracer(layer: Layer) -> Tracer:
