@@ -149,7 +149,9 @@ def _without(layer: Layer, function: str | None) -> Layer:
 
 def live_values(network: Network) -> dict[str, Doubles]:
     """Name to values in double precision, 0 where removed, whatever is written there."""
-    values = {name: array.astype(np.float64) for name, array in network.parameters.items()}
+    values: dict[str, Doubles] = {
+        name: array.astype(np.float64) for name, array in network.parameters.items()
+    }
     for name, mask in network.masks.items():
         values[name][~mask] = 0.0
     return values

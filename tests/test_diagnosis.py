@@ -267,8 +267,8 @@ def test_text() -> None:
         "dense1.weight  1.41              1              1",
         "dense1.bias       0                         0.707",
         (
-            "Healthy: from output to input the gradient changes by a factor of 1, and few units are "
-            "dead or saturated."
+            "Healthy: from output to input the gradient changes by a factor of 1, and few units "
+            "are dead or saturated."
         ),
     ]
     assert repr(diagnosis) == str(diagnosis)
