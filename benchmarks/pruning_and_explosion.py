@@ -15,8 +15,8 @@ Measured: the norm over 50 batches before any step (median, and 99th percentile 
 growth of the gradient from output to input (gp.diagnose); the share of explosions, which are norms
 above 10 times the median of the same network drawn with gain 1, or not finite: among these batches
 (a network that explodes may kill its units in the first step and be silent after it) and among 200
-training steps; test accuracy afterwards. Mean and 95 % confidence interval (Student) over the seeds;
-norms and growths are averaged as logarithms. Data: MNIST (GRADPRUNE_DATA), else digits.
+training steps; test accuracy afterwards. Mean and 95 % confidence interval (Student) over the
+seeds; norms and growths are averaged as logarithms. Data: MNIST (GRADPRUNE_DATA), else digits.
 
     python benchmarks/pruning_and_explosion.py --json pruning_and_explosion.json
 """
