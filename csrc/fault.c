@@ -18,39 +18,52 @@ static int first_bad(const float *values, size_t rows, size_t columns, size_t ro
 }
 
 /* What is removed does not exist, whatever was written there. */
-static int bad_weight(const gp_layer_spec *spec, const gp_arena *arena, const float *flat, gp_fault *fault)
+static int bad_weight(const gp_matrix *W, const gp_arena *arena, const float *flat, gp_fault *fault)
 {
-    for (size_t k = 0; k < spec->in * spec->out; k++) {
-        if (isfinite(flat[spec->weight + k]) || (arena->removed > 0 && !arena->mask[spec->weight + k])) continue;
-        fault->row = k / spec->in;
-        fault->column = k % spec->in;
+    for (size_t k = 0; k < W->rows * W->columns; k++) {
+        if (isfinite(flat[W->offset + k]) || (arena->removed > 0 && !arena->mask[W->offset + k])) continue;
+        fault->row = k / W->columns;
+        fault->column = k % W->columns;
         return 1;
     }
     return 0;
 }
 
-/* In the parameters or the gradients, whichever `flat` is. */
+/* In the parameters or the gradients, whichever `flat` is: weights, then biases. */
 static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat, gp_fault *fault)
 {
-    const gp_layer_spec *spec = &layer->spec;
-    if (spec->type != GP_LAYER_DENSE) return 0;
+    const size_t biases[GP_MATRICES] = {layer->spec.bias, layer->spec.recurrent_bias};
     fault->bias = 0;
-    if (bad_weight(spec, arena, flat, fault)) return 1;
+    for (size_t m = 0; m < layer->n_weights; m++) {
+        fault->recurrent = m > 0;
+        if (bad_weight(&layer->weights[m], arena, flat, fault)) return 1;
+    }
     fault->bias = 1;
-    return spec->bias != GP_NONE && first_bad(flat + spec->bias, 1, spec->out, spec->out, &fault->row, &fault->column);
+    for (size_t m = 0; m < layer->n_weights && layer->spec.bias != GP_NONE; m++) {
+        const size_t rows = layer->weights[m].rows;
+        fault->recurrent = m > 0;
+        if (first_bad(flat + biases[m], 1, rows, rows, &fault->row, &fault->column)) return 1;
+    }
+    return 0;
 }
 
 static int bad_output(const gp_net *net, const gp_layer *layer, gp_fault *fault)
 {
-    size_t lanes, chunks, O = layer->spec.out;
+    const gp_layer_spec *spec = &layer->spec;
+    const size_t units = layer->states ? layer->weights[1].columns : 0, O = units ? spec->steps * units : spec->out;
+    const float *outputs = units ? layer->states : layer->output;
+    size_t lanes, chunks;
     gp_net_cut(net->last_samples, &lanes, &chunks);
     for (size_t s = 0; s < net->last_samples; s++) {
-        const float *at = layer->output + s / lanes * O * lanes + s % lanes;
+        const float *at = outputs + s / lanes * O * lanes + s % lanes;
         size_t row;
-        if (first_bad(at, O, 1, lanes, &fault->column, &row)) {
-            fault->row = net->last_first + s;
-            return 1;
+        if (!first_bad(at, O, 1, lanes, &fault->column, &row)) continue;
+        fault->row = net->last_first + s;
+        if (units) {
+            fault->step = fault->column / units;
+            fault->column %= units;
         }
+        return 1;
     }
     return 0;
 }
@@ -61,16 +74,16 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
 {
     gp_live_publish(arena);
     for (size_t i = 0; i < net->n_layers; i++) {
-        *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i};
+        *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i, .step = GP_NONE};
         if (bad_parameter(&net->layers[i], arena, arena->params, fault)) return;
-        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i};
+        *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i, .step = GP_NONE};
         if (net->last_samples > 0 && i < net->last_live && bad_output(net, &net->layers[i], fault)) return;
     }
-    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE};
+    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE, .step = GP_NONE};
     if (!isfinite(net->last_loss)) return;
     for (size_t i = net->n_layers; i-- > 0;) {
-        *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i};
+        *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i, .step = GP_NONE};
         if (bad_parameter(&net->layers[i], arena, arena->grads, fault)) return;
     }
-    *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
+    *fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
 }

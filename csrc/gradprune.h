@@ -208,11 +208,12 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
 
 /* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is the code that the
  * Python side uses, so new ones go last. */
-#define GP_LAYER_LIST(X)                                                                                               \
-    X(DENSE, dense)                                                                                                    \
-    X(ACTIVATION, activation)                                                                                          \
-    X(SOFTMAX, softmax)                                                                                                \
-    X(DROPOUT, dropout)
+#define GP_LAYER_LIST(X) \
+    X(DENSE, dense) \
+    X(ACTIVATION, activation) \
+    X(SOFTMAX, softmax) \
+    X(DROPOUT, dropout) \
+    X(RECURRENT, recurrent)
 
 typedef enum gp_layer_type {
 #define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
@@ -238,14 +239,28 @@ typedef enum gp_loss {
     GP_LOSSES
 } gp_loss;
 
+typedef enum gp_cell {
+    GP_RNN,  /* h = f(W_ih x + b_ih + W_hh h + b_hh), f tanh or relu */
+    GP_LSTM, /* gates i, f, g, o */
+    GP_GRU,  /* gates r, z, n */
+    GP_CELLS
+} gp_cell;
+
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
-    size_t weight, bias;      /* dense: offsets into the arena; bias may be GP_NONE */
-    float l1, l2;             /* dense: adds l1*sum|w| + l2*sum w^2 to the loss */
-    gp_activation activation; /* activation */
+    size_t weight, bias;      /* dense, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
+    float l1, l2;             /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
+    gp_activation activation; /* activation, RNN */
     float slope;              /* activation: of leaky_relu */
     float rate;               /* dropout, in [0, 1) */
+    gp_cell cell;             /* recurrent, from here on */
+    size_t steps;             /* T; in = T * features a step */
+    int sequences;            /* out = T * units: the state after every step; else units: the last state */
+    size_t truncation;        /* gradients do not pass from step k*truncation to the one before; 0: they all do */
+    size_t recurrent_weight, recurrent_bias; /* of the state; recurrent_bias is GP_NONE when bias is */
+    float orthogonality;                     /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
+    float omega;                             /* RNN: adds omega * Pascanu's regularizer, in training */
 } gp_layer_spec;
 
 typedef struct gp_net gp_net;
@@ -284,7 +299,9 @@ typedef struct gp_fault {
     gp_phase phase;
     size_t layer;       /* index of the layer, or GP_NONE */
     int bias;           /* parameter, backward: the bias rather than the weight */
+    int recurrent;      /* parameter, backward: of the state rather than of the input */
     size_t row, column; /* sample and feature; or the parameter's row and column */
+    size_t step;        /* forward, in a recurrent layer: the time step, and column is a unit; else GP_NONE */
 } gp_fault;
 
 /* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */

@@ -14,10 +14,21 @@
 #include "optim.h"
 
 enum { GP_BLOCK = 1024 };
+/* Recurrent layers keep a lot a sample: their blocks are smaller, for a workspace of about so many floats. */
+enum { GP_WORKSPACE = 16 << 20 };
 /* Fewer multiply-adds than this are done by one thread, without trying two. */
 #define GP_WORK_WORTH_SHARING 200000.0
 
 /* ---- making a network ------------------------------------------------------------------------------------------- */
+
+/* Floats of workspace a lane; every piece is a multiple of 16 floats long because the lanes are. */
+static size_t floats_a_lane(const gp_net *net)
+{
+    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
+    for (size_t i = 0; i < net->n_layers; i++)
+        each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
+    return each;
+}
 
 gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
                         gp_net **net)
@@ -45,8 +56,24 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
         made->layers[i].index = i;
         if (layers[i].in > made->widest) made->widest = layers[i].in;
         if (layers[i].out > made->widest) made->widest = layers[i].out;
+        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        made->layers[i].n_weights = ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
     }
     made->widest_padded = gp_padded(made->widest);
+    for (size_t i = 0; i < n_layers; i++) {
+        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        size_t floats = ops->spare ? ops->spare(&layers[i]) : 0;
+        if (floats == 0) continue;
+        made->layers[i].spare =
+            floats < SIZE_MAX / sizeof(float) / 2 ? aligned_alloc(64, floats * sizeof(float)) : NULL;
+        if (!made->layers[i].spare) {
+            gp_net_destroy(made);
+            return GP_NO_MEMORY;
+        }
+        memset(made->layers[i].spare, 0, floats * sizeof(float));
+    }
+    made->block = GP_BLOCK;
+    while (made->block > GP_LANES && floats_a_lane(made) > GP_WORKSPACE / made->block) made->block /= 2;
     *net = made;
     return GP_OK;
 }
@@ -54,6 +81,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
 void gp_net_destroy(gp_net *net)
 {
     if (!net) return;
+    for (size_t i = 0; i < net->n_layers; i++) free(net->layers[i].spare);
     free(net->memory);
     free(net->partial);
     free(net->layers);
@@ -66,14 +94,11 @@ size_t gp_net_bytes(const gp_net *net) { return net->bytes + net->n_partial * si
 static gp_status reserve(gp_net *net, size_t samples)
 {
     size_t lanes, chunks;
-    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
+    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
     size_t capacity = lanes * chunks;
     if (capacity <= net->capacity) return GP_OK;
 
-    /* floats a lane; every piece is a multiple of 16 floats long because the lanes are */
-    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
-    for (size_t i = 0; i < net->n_layers; i++)
-        each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
+    const size_t each = floats_a_lane(net);
     if (each > SIZE_MAX / sizeof(float) / capacity) return GP_NO_MEMORY;
     float *memory = aligned_alloc(64, each * capacity * sizeof(float));
     if (!memory) return GP_NO_MEMORY;
@@ -101,10 +126,10 @@ static gp_status reserve(gp_net *net, size_t samples)
     return GP_OK;
 }
 
-/* The lists that a layer runs on in chunks of so many lanes, NULL if it runs on all its weights. */
-static gp_lists *lists_of(const gp_layer_spec *spec, const gp_arena *arena, size_t lanes)
+/* The lists that a matrix runs on in chunks of so many lanes, NULL if it runs on all its weights. */
+static gp_lists *lists_of(const gp_matrix *matrix, const gp_arena *arena, size_t lanes)
 {
-    gp_lists *lists = spec->type == GP_LAYER_DENSE ? gp_live_at(arena, spec->weight) : NULL;
+    gp_lists *lists = gp_live_at(arena, matrix->offset);
     return lists && gp_live_pays(arena->live, lists, lanes) ? lists : NULL;
 }
 
@@ -112,13 +137,16 @@ static gp_lists *lists_of(const gp_layer_spec *spec, const gp_arena *arena, size
 static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
 {
     size_t lanes, chunks;
-    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
+    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        if (layer->spec.type != GP_LAYER_DENSE) continue;
-        layer->live = lists_of(&layer->spec, arena, lanes);
-        net->macs += layer->live ? (double)layer->live->count : (double)layer->spec.in * (double)layer->spec.out;
+        const double times = layer->spec.type == GP_LAYER_RECURRENT ? (double)layer->spec.steps : 1.0;
+        for (gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
+            matrix->live = lists_of(matrix, arena, lanes);
+            net->macs +=
+                times * (matrix->live ? (double)matrix->live->count : (double)matrix->rows * (double)matrix->columns);
+        }
     }
 }
 
@@ -126,9 +154,11 @@ static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
 static gp_status reserve_partial(gp_net *net, size_t samples)
 {
     size_t lanes, chunks, longest = 0;
-    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
-    for (size_t i = 0; i < net->n_layers; i++)
-        if (net->layers[i].live && net->layers[i].live->count > longest) longest = net->layers[i].live->count;
+    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_lists *live = net->layers[i].weights[0].live; /* of dense layers, the only ones that use it */
+        if (live && live->count > longest) longest = live->count;
+    }
     if (longest * chunks <= net->n_partial) return GP_OK;
     float *partial = malloc(longest * chunks * sizeof *partial);
     if (!partial) return GP_NO_MEMORY;
@@ -182,7 +212,8 @@ static void fail(region *shared, const gp_team *team, gp_status status, gp_phase
 {
     if (shared->status[team->rank] != GP_OK) return;
     shared->status[team->rank] = status;
-    shared->fault[team->rank] = (gp_fault){.phase = phase, .layer = GP_NONE, .row = row, .column = column};
+    shared->fault[team->rank] =
+        (gp_fault){.phase = phase, .layer = GP_NONE, .step = GP_NONE, .row = row, .column = column};
 }
 
 static size_t row_of(const gp_batch *batch, size_t sample)
@@ -247,7 +278,7 @@ static gp_status load(region *shared, const gp_pass *pass)
     const gp_batch *batch = shared->batch;
     const gp_layer *first = &net->layers[0];
     /* only dW on all weights wants the batch outermost */
-    int wants_rows = shared->backward && first->spec.type == GP_LAYER_DENSE && !first->live;
+    int wants_rows = shared->backward && first->n_weights > 0 && !first->weights[0].live;
     if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
         find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
     if (batch->targets && !gather(shared, pass, batch->targets, net->out, net->targets, NULL))
@@ -334,18 +365,25 @@ static void penalize(region *shared, const gp_team *team)
     const gp_net *net = shared->net;
     const gp_kernels *kernels = net->kernels;
     for (size_t i = 0; i < net->n_layers; i++) {
-        const gp_layer *layer = &net->layers[i];
+        gp_layer *layer = &net->layers[i];
         const gp_layer_spec *spec = &layer->spec;
-        if (spec->type != GP_LAYER_DENSE || (spec->l1 == 0.0f && spec->l2 == 0.0f)) continue;
-        const float *w = layer->live ? layer->live->value : shared->arena->params + spec->weight;
-        float *dw = layer->live ? layer->live->gradient : shared->arena->grads + spec->weight;
-        size_t n = layer->live ? layer->live->count : spec->in * spec->out, begin, end;
-        if (shared->backward) {
-            gp_team_share(team, n, &begin, &end);
-            kernels->penalty(end - begin, w + begin, dw + begin, spec->l1, spec->l2);
+        const gp_layer_ops *ops = gp_layer_table[spec->type];
+        double penalty = ops->penalty ? ops->penalty(layer, kernels, shared->arena, team, shared->backward) : 0.0;
+        if (team->rank == 0) shared->loss += layer->penalty + penalty;
+        if (spec->l1 == 0.0f && spec->l2 == 0.0f) continue;
+        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
+            const gp_lists *live = matrix->live;
+            const float *w = live ? live->value : shared->arena->params + matrix->offset;
+            float *dw = live ? live->gradient : shared->arena->grads + matrix->offset;
+            size_t n = live ? live->count : matrix->rows * matrix->columns, begin, end;
+            if (shared->backward) {
+                gp_team_share(team, n, &begin, &end);
+                kernels->penalty(end - begin, w + begin, dw + begin, spec->l1, spec->l2);
+            }
+            if (team->rank == 0)
+                shared->loss +=
+                    (double)spec->l1 * kernels->sum_abs(n, w) + (double)spec->l2 * kernels->sum_squares(n, w);
         }
-        if (team->rank == 0)
-            shared->loss += (double)spec->l1 * kernels->sum_abs(n, w) + (double)spec->l2 * kernels->sum_squares(n, w);
     }
     gp_team_wait(team);
 }
@@ -355,13 +393,14 @@ static void publish(const region *shared, const gp_team *team)
 {
     for (size_t i = 0; i < shared->net->n_layers; i++) {
         const gp_layer *layer = &shared->net->layers[i];
-        if (layer->spec.type != GP_LAYER_DENSE) continue;
-        gp_lists *lists = gp_live_at(shared->arena, layer->spec.weight);
-        if (lists && team->rank == 0) lists->unpublished = layer->live && shared->step;
-        if (!layer->live || shared->step) continue;
-        size_t begin, end;
-        gp_lists_share(team, lists->rows, lists->row_start, &begin, &end);
-        gp_lists_expand(layer->live, begin, end, layer->live->gradient, shared->arena->grads + layer->spec.weight);
+        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
+            gp_lists *lists = gp_live_at(shared->arena, matrix->offset);
+            if (lists && team->rank == 0) lists->unpublished = matrix->live && shared->step;
+            if (!matrix->live || shared->step) continue;
+            size_t begin, end;
+            gp_lists_share(team, lists->rows, lists->row_start, &begin, &end);
+            gp_lists_expand(lists, begin, end, lists->gradient, shared->arena->grads + matrix->offset);
+        }
     }
 }
 
@@ -383,8 +422,9 @@ static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
         .kernels = shared->net->kernels,
         .arena = shared->arena,
         .team = team,
-        .samples = gp_smaller(GP_BLOCK, shared->batch->size - first),
+        .samples = gp_smaller(shared->net->block, shared->batch->size - first),
         .first = first,
+        .batch = shared->batch->size,
         .training = shared->backward,
         .seed = shared->seed,
         .step = shared->dropout_step,
@@ -403,17 +443,19 @@ static void run_blocks(region *shared, const gp_team *team)
     const size_t size = batch->size;
 
     /* With several blocks a late fault would find gradients half written: look at everything first. */
-    for (size_t first = 0; size > GP_BLOCK && shared->backward && first < size; first += GP_BLOCK) {
+    for (size_t first = 0; size > net->block && shared->backward && first < size; first += net->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
         gp_team_wait(team); /* nobody finds fault with the next block while others ask about this one */
     }
     for (size_t i = 0; i < net->n_layers; i++) {
-        const gp_layer_spec *spec = &net->layers[i].spec;
-        if (spec->type != GP_LAYER_DENSE) continue;
-        gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params, spec->weight, spec->in * spec->out);
+        gp_layer *layer = &net->layers[i];
+        if (team->rank == 0) layer->penalty = 0.0;
+        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++)
+            gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params, matrix->offset,
+                             matrix->rows * matrix->columns);
     } /* load() meets before anybody reads them */
-    for (size_t first = 0; first < size; first += GP_BLOCK) {
+    for (size_t first = 0; first < size; first += net->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
         if (team->rank == 0) shared->last_first = first;
@@ -472,8 +514,8 @@ static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offs
 {
     for (size_t i = 0; i < net->n_layers; i++) {
         const gp_layer *layer = &net->layers[i];
-        if (layer->spec.type == GP_LAYER_DENSE && layer->spec.weight == offset)
-            return layer->live == gp_live_at(arena, offset);
+        for (size_t m = 0; m < layer->n_weights; m++)
+            if (layer->weights[m].offset == offset) return layer->weights[m].live == gp_live_at(arena, offset);
     }
     return 0;
 }
@@ -496,7 +538,7 @@ static gp_status enter(region *shared, double passes, size_t threads)
         shared->step->prepared[i] = is_prepared(net, shared->arena, shared->arena->segments[i].offset);
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
-    net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE};
+    net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
     gp_habit *habit = habit_of(net, batch->size, passes);
     if (net->macs * (double)batch->size * passes < GP_WORK_WORTH_SHARING) threads = 1;
     size_t used = gp_habit_choose(habit, threads);
@@ -511,7 +553,7 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (shared->backward) {
         net->last_loss = shared->loss;
         net->last_first = shared->last_first;
-        net->last_samples = gp_smaller(GP_BLOCK, batch->size - net->last_first);
+        net->last_samples = gp_smaller(net->block, batch->size - net->last_first);
         net->last_live = shared->n_live;
     }
     return GP_OK;
@@ -565,6 +607,9 @@ int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, siz
 {
     size_t lanes, chunks;
     if (layer >= net->n_layers || samples == 0) return 0;
-    gp_net_cut(gp_smaller(samples, GP_BLOCK), &lanes, &chunks);
-    return lists_of(&net->layers[layer].spec, arena, lanes) != NULL;
+    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    const gp_layer *chosen = &net->layers[layer];
+    for (size_t m = 0; m < chosen->n_weights; m++)
+        if (lists_of(&chosen->weights[m], arena, lanes)) return 1;
+    return 0;
 }

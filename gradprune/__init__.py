@@ -23,7 +23,7 @@ from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Raise, Skip
 from gradprune.history import History
 from gradprune.initializers import Glorot, He, Orthogonal
-from gradprune.layers import Activation, Dense, Dropout
+from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
@@ -47,6 +47,9 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
     "SGD",
     "Activation",
     "Adam",

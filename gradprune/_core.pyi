@@ -6,7 +6,26 @@ from numpy.typing import NDArray
 _Floats: TypeAlias = NDArray[np.float32]
 _Clip: TypeAlias = tuple[int, float, float]
 _Rule: TypeAlias = tuple[int, float, float, bool, float, float, bool, float, float, float, int]
-_Layer: TypeAlias = tuple[int, int, int, int, int, float, float, int, float, float]
+_Layer: TypeAlias = tuple[
+    int,
+    int,
+    int,
+    int,
+    int,
+    float,
+    float,
+    int,
+    float,
+    float,
+    int,
+    int,
+    bool,
+    int,
+    int,
+    int,
+    float,
+    float,
+]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
 version: Final[str]
@@ -96,7 +115,7 @@ class Net:
         /,
     ) -> tuple[float, int]: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
-    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, int, int] | None: ...
+    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, bool, int, int, int] | None: ...
 
 @final
 class Frozen:

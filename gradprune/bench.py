@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.clipping import ClipNorm
-from gradprune.layers import Dense
+from gradprune.layers.dense import Dense
 from gradprune.model import Model
 from gradprune.optimizers import Adam
 from gradprune.pruning.criteria import Random

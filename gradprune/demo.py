@@ -28,7 +28,8 @@ from gradprune.clipping import ClipNorm
 from gradprune.datasets import Split
 from gradprune.errors import DatasetNotFoundError
 from gradprune.history import History
-from gradprune.layers import Dense, Layer
+from gradprune.layers.base import Layer
+from gradprune.layers.dense import Dense
 from gradprune.learning_rates import CosineLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD

@@ -32,13 +32,13 @@ from gradprune import (
     clipping,
     guards,
     initializers,
-    layers,
     learning_rates,
     optimizers,
 )
 from gradprune.checks import seed_number, whole
 from gradprune.errors import FileFormatError
-from gradprune.layers import Layer
+from gradprune.layers import dense, recurrent
+from gradprune.layers.base import Layer
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import criteria, granularity, schedules, scopes
 from gradprune.pruning.pruner import Pruner
@@ -73,11 +73,12 @@ _SETTINGS = {
     for name, cls in _public_classes(
         clipping,
         criteria,
+        dense,
         granularity,
         guards,
         initializers,
-        layers,
         learning_rates,
+        recurrent,
         schedules,
         scopes,
     ).items()
@@ -331,11 +332,12 @@ def _check_sizes(
     width = math.prod(input_shape)
     if width > max(_WIDE, nbytes):
         raise FileFormatError(f"{width} input features are more than a file of {nbytes} bytes has")
+    shape = input_shape
     for layer in layers:
-        for parameter in layer.tensors(width):
+        for parameter in layer.tensors(shape):
             name = f"{layer.name}.{parameter.role}"
             _take(tensors, name, np.dtype(np.float32), parameter.shape)
-        width = layer.outputs(width)
+        shape = layer.output_shape(shape)
 
 
 def _take(

@@ -12,7 +12,7 @@ from gradprune import files, training
 from gradprune.callbacks import Callback
 from gradprune.frozen import FrozenModel
 from gradprune.history import History
-from gradprune.layers import Layer
+from gradprune.layers.base import Layer
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.summary import Summary, summarize

@@ -15,7 +15,7 @@ from gradprune import _core
 from gradprune.arena import Arena, Tensor
 from gradprune.checks import real_array, seed_number, whole
 from gradprune.errors import NonFiniteError
-from gradprune.layers import CoreLayer, Layer
+from gradprune.layers.base import CoreLayer, CoreType, Layer
 from gradprune.losses import Loss, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -25,14 +25,15 @@ if TYPE_CHECKING:
 __all__ = ["Network"]
 
 _INITIAL_STREAMS = 1 << 63  # apart from the streams of dropout and shuffling
+_BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
 
 class Network:
     """A sequence of layers over one arena: forward, backward, step, masks.
 
     Args:
-        layers: ``Dense``, ``Activation``, ``Dropout``.
-        input_shape: features of a sample, or its shape; a shape is flattened.
+        layers: ``Dense``, ``Activation``, ``Dropout``, ``RNN``, ``LSTM``, ``GRU``.
+        input_shape: features of a sample, or its shape: (time, features) for recurrent layers.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
 
     Attributes:
@@ -60,27 +61,28 @@ class Network:
         self.last_loss = 0.0
         self.forward_count = 0
 
-        inputs = prod(self.input_shape)
+        shape = self.input_shape
         tensors: list[Tensor] = []
-        widths: list[int] = []  # features into each layer
+        shapes = []  # of a sample into each layer
         for layer in self.layers:
-            widths.append(inputs)
+            shapes.append(shape)
             group = len({tensor.group for tensor in tensors})
             tensors += [
                 Tensor(f"{layer.name}.{parameter.role}", parameter.shape, parameter.prunable, group)
-                for parameter in layer.tensors(inputs)
+                for parameter in layer.tensors(shape)
             ]
-            inputs = layer.outputs(inputs)
-        self.outputs = inputs
+            shape = layer.output_shape(shape)
+        self.output_shape = shape
+        self.outputs = prod(shape)
         self.arena = Arena(tensors)
         self.parameters = self.arena.parameters
         self.masks = self.arena.masks
 
         core: list[tuple[str, CoreLayer]] = []
-        for layer, width in zip(self.layers, widths, strict=True):
-            names = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(width)}
+        for layer, shape in zip(self.layers, shapes, strict=True):
+            names = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
             offsets = {role: self.arena.offsets[name] for role, name in names.items()}
-            core += [(str(layer.name), low) for low in layer.lower(width, offsets)]
+            core += [(str(layer.name), low) for low in layer.lower(shape, offsets)]
         if not core:  # nothing but identities: the core wants a layer
             core = [(str(self.layers[0].name), CoreLayer(1, self.outputs, self.outputs))]
         self.core_layers = core
@@ -91,19 +93,22 @@ class Network:
     def initialize(self) -> None:
         """Draw all weights anew from the seed; masks stay."""
         stream = _INITIAL_STREAMS
-        width = prod(self.input_shape)
+        shape = self.input_shape
         for layer in self.layers:
-            for parameter in layer.tensors(width):
+            for parameter in layer.tensors(shape):
                 view = self.parameters[f"{layer.name}.{parameter.role}"]
                 if parameter.initializer is None:
                     view[...] = 0.0
                 else:
-                    rows, columns = parameter.shape
-                    view[...] = parameter.initializer.sample(
-                        (rows, columns), seed=self.seed, stream=stream
-                    )
+                    rows, columns = parameter.shape[0], prod(parameter.shape[1:])
+                    for block, values in enumerate(np.split(view, parameter.blocks)):
+                        values[...] = parameter.initializer.sample(
+                            (rows // parameter.blocks, columns),
+                            seed=self.seed,
+                            stream=stream + block * _BLOCK_STREAMS,
+                        ).reshape(values.shape)
                 stream += 1
-            width = layer.outputs(width)
+            shape = layer.output_shape(shape)
         self.arena.enforce_masks()
 
     @property
@@ -269,18 +274,21 @@ class Network:
         fault = self._net.fault(self.arena.core)
         if fault is None:  # gradients written by hand and mended since, or a norm beyond double
             return NonFiniteError("the gradient's norm is not finite", phase="backward")
-        phase, position, is_bias, row, column = fault
+        phase, position, is_bias, is_recurrent, row, column, step = fault
         if position < 0:
             return NonFiniteError(f"the loss is {self.last_loss}", phase=phase)
         layer = self._core_names[position]
         if phase == "forward":
+            place = f"feature {column}" if step < 0 else f"step {step}, unit {column}"
             return NonFiniteError(
-                f"forward: output of {layer} is not finite at sample {row}, feature {column}",
+                f"forward: output of {layer} is not finite at sample {row}, {place}",
                 phase=phase,
                 layer=layer,
-                index=(row, column),
+                index=(row, column) if step < 0 else (row, step, column),
             )
         name = f"{layer}.{'bias' if is_bias else 'weight'}"
+        if self.core_layers[position][1].type == CoreType.RECURRENT:
+            name += "_hh" if is_recurrent else "_ih"
         index = (column,) if is_bias else (row, column)
         values = self.parameters if phase == "parameter" else self.gradients
         what = name if phase == "parameter" else f"gradient of {name}"

@@ -9,7 +9,9 @@ from math import prod
 import numpy as np
 
 from gradprune.costs import Costs, get_costs
-from gradprune.layers import Activation, Dense, Dropout, Layer, Parameter
+from gradprune.layers.base import Layer, Parameter
+from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.recurrent import Recurrent
 from gradprune.network import Network
 
 __all__ = ["LayerSummary", "Summary", "summarize"]
@@ -101,10 +103,10 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
 def summarize(network: Network) -> Summary:
     """Count what is in a network.
 
-    A multiply-accumulate (MAC) is counted for each weight of a Dense layer; biases and activations
-    are not counted.
+    A multiply-accumulate (MAC) is counted for each weight whenever it multiplies: once a sample in
+    a Dense layer, once a step in a recurrent one. Biases and activations are not counted.
 
-    >>> from gradprune.layers import Dense
+    >>> from gradprune.layers.dense import Dense
     >>> network = Network([Dense(3, activation="relu"), Dense(2)], input_shape=4)
     >>> network.set_mask("dense0.weight", [[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0]])
     >>> total = summarize(network).total
@@ -112,11 +114,11 @@ def summarize(network: Network) -> Summary:
     (23, 14, 18, 9)
     """
     rows: list[LayerSummary] = []
-    width = prod(network.input_shape)
+    shape = network.input_shape
     for layer in network.layers:
-        tensors = layer.tensors(width)
-        width = layer.outputs(width)
-        rows.append(_row(network, layer, width, tensors))
+        tensors = layer.tensors(shape)
+        shape = layer.output_shape(shape)
+        rows.append(_row(network, layer, prod(shape), tensors))
     return Summary(tuple(rows), _total(rows, network.outputs), network.sparsity, get_costs())
 
 
@@ -132,9 +134,8 @@ def _row(
         if tensor.prunable:
             gone = int(np.count_nonzero(~network.masks[name]))
             removed += gone
-            if isinstance(layer, Dense):  # each weight is used once a sample
-                macs += values.size
-                removed_macs += gone
+            macs += tensor.uses * values.size
+            removed_macs += tensor.uses * gone
     return LayerSummary(
         name=str(layer.name),
         kind=_kind(layer),
@@ -150,7 +151,7 @@ def _row(
 
 
 def _kernel(network: Network, layer: Layer) -> str:
-    if not isinstance(layer, Dense):
+    if not isinstance(layer, Dense | Recurrent):
         return ""
     return "sparse" if network.is_sparse(str(layer.name)) else "dense"
 

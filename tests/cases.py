@@ -57,7 +57,7 @@ class Case:
         """Inputs and targets; each number gives other ones."""
         outputs = self.features
         for layer in self.layers:
-            outputs = layer.outputs(outputs)
+            (outputs,) = layer.output_shape((outputs,))
         return random_batch(
             self.loss, self.batch_size, self.features, outputs, seed=(self.seed, 2, number)
         )

@@ -38,7 +38,8 @@ LAYERS = {
         "verification",
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
-    "descriptions": {"layers", "optimizers"},
+    "layer": {"layers.base"},
+    "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
     "training": {
         "batching",
@@ -82,7 +83,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "plotting", "pruning"}
+FACES = {"", "layers", "plotting", "pruning"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

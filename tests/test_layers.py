@@ -17,31 +17,32 @@ from gradprune.network import Network
 
 
 def test_dense_parameters() -> None:
-    weight, bias = gp.Dense(4).tensors(7)
+    weight, bias = gp.Dense(4).tensors((7,))
     assert (weight.role, weight.shape, weight.prunable) == ("weight", (4, 7), True)
     assert (bias.role, bias.shape, bias.prunable, bias.initializer) == ("bias", (4,), False, None)
-    assert [p.role for p in gp.Dense(4, bias=False).tensors(7)] == ["weight"]
-    assert gp.Dense(4).outputs(7) == 4
+    assert [p.role for p in gp.Dense(4, bias=False).tensors((7,))] == ["weight"]
+    assert gp.Dense(4).output_shape((7,)) == (4,)
+    assert gp.Dense(4).output_shape((7, 2)) == (4,)
 
 
 def test_activation_and_dropout_have_none() -> None:
     for layer in (gp.Activation("relu"), gp.Activation("softmax"), gp.Dropout(0.5)):
-        assert layer.tensors(7) == []
-        assert layer.outputs(7) == 7
+        assert layer.tensors((7,)) == []
+        assert layer.output_shape((7,)) == (7,)
 
 
 def test_lowering() -> None:
     dense = gp.Dense(4, activation=gp.Activation("leaky_relu", slope=0.2), l1=0.1, l2=0.3)
-    first, second = dense.lower(7, {"weight": 12, "bias": 90})
+    first, second = dense.lower((7,), {"weight": 12, "bias": 90})
     assert (first.type, first.inputs, first.outputs) == (CoreType.DENSE, 7, 4)
     assert (first.weight, first.bias, first.l1, first.l2) == (12, 90, 0.1, 0.3)
     assert (second.type, second.inputs, second.outputs) == (CoreType.ACTIVATION, 4, 4)
     assert (second.activation, second.slope) == (ACTIVATIONS["leaky_relu"], 0.2)
-    (linear,) = gp.Dense(4, bias=False).lower(7, {"weight": 0})
+    (linear,) = gp.Dense(4, bias=False).lower((7,), {"weight": 0})
     assert linear.bias == -1
-    assert gp.Activation("identity").lower(3, {}) == []
-    assert gp.Activation("softmax").lower(3, {})[0].type == CoreType.SOFTMAX
-    (dropout,) = gp.Dropout(0.25).lower(3, {})
+    assert gp.Activation("identity").lower((3,), {}) == []
+    assert gp.Activation("softmax").lower((3,), {})[0].type == CoreType.SOFTMAX
+    (dropout,) = gp.Dropout(0.25).lower((3,), {})
     assert (dropout.type, dropout.rate) == (CoreType.DROPOUT, 0.25)
 
 

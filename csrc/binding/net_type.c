@@ -3,17 +3,22 @@
 
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
-    int type, activation;
-    Py_ssize_t in, out, weight, bias;
+    int type, activation, cell;
+    Py_ssize_t in, out, weight, bias, steps, truncation, recurrent_weight, recurrent_bias;
     if (!PyTuple_Check(tuple) ||
-        !PyArg_ParseTuple(tuple, "innnnffiff;a layer is (type, in, out, weight, bias, l1, l2, activation, slope, rate)",
-                          &type, &in, &out, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope,
-                          &spec->rate)) {
+        !PyArg_ParseTuple(
+            tuple,
+            "innnnffiffinpnnnff;a layer is (type, in, out, weight, bias, l1, l2, activation, slope, rate, "
+            "cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega)",
+            &type, &in, &out, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope, &spec->rate, &cell,
+            &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias, &spec->orthogonality,
+            &spec->omega)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }
-    if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS || in <= 0 || out <= 0) {
-        PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type or activation, or no features", i);
+    if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS || in <= 0 || out <= 0 ||
+        cell < 0 || cell >= GP_CELLS || steps < 0 || truncation < 0) {
+        PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type, activation or cell, or no features", i);
         return -1;
     }
     spec->type = (gp_layer_type)type;
@@ -22,6 +27,11 @@ int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
     spec->out = (size_t)out;
     spec->weight = weight < 0 ? GP_NONE : (size_t)weight;
     spec->bias = bias < 0 ? GP_NONE : (size_t)bias;
+    spec->cell = (gp_cell)cell;
+    spec->steps = (size_t)steps;
+    spec->truncation = (size_t)truncation;
+    spec->recurrent_weight = recurrent_weight < 0 ? GP_NONE : (size_t)recurrent_weight;
+    spec->recurrent_bias = recurrent_bias < 0 ? GP_NONE : (size_t)recurrent_bias;
     return 0;
 }
 
@@ -279,9 +289,10 @@ static PyObject *net_fault(net_object *self, PyObject *args)
     gp_net_fault(self->net, &arena->arena, &fault);
     leave(self, arena);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
-    return Py_BuildValue("(snNnn)", phases[fault.phase],
+    return Py_BuildValue("(snNNnnn)", phases[fault.phase],
                          fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer, PyBool_FromLong(fault.bias),
-                         (Py_ssize_t)fault.row, (Py_ssize_t)fault.column);
+                         PyBool_FromLong(fault.recurrent), (Py_ssize_t)fault.row, (Py_ssize_t)fault.column,
+                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step);
 }
 
 static PyObject *net_is_sparse(net_object *self, PyObject *args)
@@ -314,7 +325,7 @@ static PyMethodDef net_methods[] = {
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
      "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,
-     "fault(arena) -> None or (phase, layer, bias, row, column) of the first non-finite number."},
+     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step) of the first non-finite number."},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef net_getset[] = {{"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
                                    {NULL, NULL, NULL, NULL, NULL}};

@@ -1,6 +1,7 @@
 /* kernels.c - compiled once per instruction set with -DGP_ISA_<NAME>; gives one table, gp_kernels__<name>. */
 #include "kernels/kernels.h"
 
+#include "kernels/cells.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
 #include "kernels/lanes.h"

@@ -28,101 +28,126 @@ typedef struct gp_update {
 enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the instruction set */
 
 /* X(return type, name, parameters) */
-#define GP_KERNEL_LIST(X)                                                                                                   \
-    /* c[m][n] = sum_k a(m,k) b[k][n], or += ; a(m,k) = a[m*a_row + k*a_col].                                          \
-     * Rows of b must be readable up to n rounded up to 16. Every c is one chain of multiply-adds over k.   */    \
-    X(void, gemm,                                                                                                           \
-      (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row,              \
-       float *c, size_t c_row, int accumulate))                                                                             \
-    /* c[r][P] = sum over k in start[r]..start[r+1] of values[k] b[index[k]][P], or += */                                   \
-    X(void, sparse_product,                                                                                                 \
-      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,        \
-       float *c, int accumulate))                                                                                           \
-    /* The same for rows in fours that share their indices: rows 4i to 4i+3 have as many entries, in the same places */     \
-    X(void, sparse_product_fours,                                                                                           \
-      (size_t fours, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b,       \
-       float *c, int accumulate))                                                                                           \
-    /* out[k] = sum over lanes of dy[r][p] x[index[k]][p] for k in start[r]..start[r+1], or += */                           \
-    X(void, sparse_dot,                                                                                                     \
-      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x,            \
-       float *out, int accumulate))                                                                                         \
-    /* out[k] = in[index[k]]; indices below 2^31 */                                                                         \
-    X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out))                                         \
-    /* out[index[k]] = in[k]; indices below 2^31 and different */                                                           \
-    X(void, scatter, (size_t n, const uint32_t *index, const float *in, float *out))                                        \
-    /* y[s][r] = bias[r] + sum over q in 0..k of w[r][q] x[s][q]; k is a multiple of 16 */                                  \
-    X(void, dense_rows,                                                                                                     \
-      (size_t samples, size_t rows, size_t k, const float *w, size_t w_row, const float *bias, const float *x,              \
-       size_t x_row, float *y, size_t y_row))                                                                               \
-    /* y[row[l]] = bias[l] + sum over j in start[l/16]..start[l/16+1] of values[16j+l%16] x[index[16j+l%16]] */             \
-    X(void, sliced_rows,                                                                                                    \
-      (size_t slices, const uint32_t *start, const uint32_t *index, const float *values, const uint32_t *row,               \
-       const float *bias, const float *x, float *y))                                                                        \
-    /* y = softmax(z) of one sample; y may be z */                                                                          \
-    X(void, softmax_row, (size_t n, const float *z, float *y))                                                              \
-    /* out[r][P] = values[r] */                                                                                             \
-    X(void, broadcast, (size_t rows, size_t lanes, const float *values, float *out))                                        \
-    /* out[feature][lane] = x[lane][offset + feature], 0 for lanes without a sample; returns 1 if all are finite */         \
-    X(int, to_lanes,                                                                                                        \
-      (size_t samples, size_t features, const float *const *x, size_t offset, size_t lanes, float *out))                    \
-    /* out[column][row] = in[row][column] */                                                                                \
-    X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row))           \
-    /* out = in; returns 1 if all are finite */                                                                             \
-    X(int, copy_finite, (size_t n, const float *in, float *out))                                                            \
-    /* out = a * b elementwise; out may be a */                                                                             \
-    X(void, multiply, (size_t n, const float *a, const float *b, float *out))                                               \
-    /* y = f(z); y may be z */                                                                                              \
-    X(void, activation_forward, (size_t n, const float *z, float *y, gp_activation f, float slope))                         \
-    /* dz = dy * f'(z), given y = f(z) and, for gelu only, z; dz may be dy */                                               \
-    X(void, activation_backward,                                                                                            \
-      (size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f, float slope))                 \
-    /* out[i] = 0 or 1/(1-rate) by uniform element first+i of the stream */                                                 \
-    X(void, dropout_multipliers, (size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate))        \
-    /* y[o][P] = softmax over o, lane by lane; y may be z */                                                                \
-    X(void, softmax_forward, (size_t o, size_t lanes, const float *z, float *y))                                            \
-    /* dz = y * (dy - sum_o y dy), lane by lane; dz may be dy */                                                            \
-    X(void, softmax_backward, (size_t o, size_t lanes, const float *y, const float *dy, float *dz))                         \
-    /* For the first `valid` lanes: loss[p] = logsumexp(z) - z[label], dz = (softmax(z) - onehot) * factor, and        \
-     * hit[p] = z[label] is the first largest. Other lanes: dz = 0. dz may be NULL. */    \
-    X(void, cross_entropy,                                                                                                  \
-      (size_t o, size_t lanes, size_t valid, const float *z, const int64_t *label, float *dz, float *loss,                  \
-       uint8_t *hit, float factor))                                                                                         \
-    /* loss[p] = sum_o (z-t)^2, dz = 2 (z-t) * factor; lanes from valid on: dz = 0. dz may be NULL. */                      \
-    X(void, mean_squared_error,                                                                                             \
-      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor))         \
-    /* loss[p] = sum_o max(z,0) - z t + log(1 + exp(-|z|)), dz = (sigmoid(z) - t) * factor. dz may be NULL. */              \
-    X(void, binary_cross_entropy,                                                                                           \
-      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor))         \
-    /* sum of x, in double */                                                                                               \
-    X(double, sum, (size_t n, const float *x))                                                                              \
-    X(double, sum_abs, (size_t n, const float *x))                                                                          \
-    /* sum of x^2 in double: finite exactly when every x is */                                                              \
-    X(double, sum_squares, (size_t n, const float *x))                                                                      \
-    /* sum of (|x|/unit)^p in double, unit > 0 */                                                                           \
-    X(double, sum_powers, (size_t n, const float *x, double p, double unit))                                                \
-    /* largest |x|, NaN if any x is NaN, 0 if n is 0 */                                                                     \
-    X(float, max_abs, (size_t n, const float *x))                                                                           \
-    X(void, scale, (size_t n, float *x, float factor))                                                                      \
-    X(void, clamp, (size_t n, float *x, float limit))                                                                       \
-    /* 1 if x is +0 wherever mask is 0 */                                                                                   \
-    X(int, is_masked, (size_t n, const uint8_t *mask, const float *x))                                                      \
-    /* x = 0 where mask is 0 (also a NaN) */                                                                                \
-    X(void, mask, (size_t n, const uint8_t *mask, float *x))                                                                \
-    /* dw += l1 * sign(w) + 2 * l2 * w */                                                                                   \
-    X(void, penalty, (size_t n, const float *w, float *dw, float l1, float l2))                                             \
-    /* One step on n entries. Where all buffers hold 0, as they do for removed weights, they still do afterwards. */        \
-    X(void, sgd, (size_t n, float *w, const float *g, float *m, const gp_update *u))                                        \
-    X(void, adam, (size_t n, float *w, const float *g, float *m, float *v, const gp_update *u))                             \
-    X(void, rmsprop, (size_t n, float *w, const float *g, float *v, float *m, const gp_update *u))                          \
-    /* Where x lies around low <= high. above: a bit a number, x > high, 16 a word; n_above: how many. near: in order,    \
-     * what is neither that nor below low, so NaN, too; position: its indices; both need room for 16 more than are found,  \
+#define GP_KERNEL_LIST(X) \
+    /* c[m][n] = sum_k a(m,k) b[k][n], or += ; a(m,k) = a[m*a_row + k*a_col]. \
+     * Rows of b must be readable up to n rounded up to 16. Every c is one chain of multiply-adds over k.   */ \
+    X(void, gemm, \
+      (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, size_t b_row, \
+       float *c, size_t c_row, int accumulate)) \
+    /* c[r][P] = sum over k in start[r]..start[r+1] of values[k] b[index[k]][P], or += */ \
+    X(void, sparse_product, \
+      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b, \
+       float *c, int accumulate)) \
+    /* The same for rows in fours that share their indices: rows 4i to 4i+3 have as many entries, in the same places */ \
+    X(void, sparse_product_fours, \
+      (size_t fours, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values, const float *b, \
+       float *c, int accumulate)) \
+    /* out[k] = sum over lanes of dy[r][p] x[index[k]][p] for k in start[r]..start[r+1], or += */ \
+    X(void, sparse_dot, \
+      (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x, \
+       float *out, int accumulate)) \
+    /* out[k] = in[index[k]]; indices below 2^31 */ \
+    X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out)) \
+    /* out[index[k]] = in[k]; indices below 2^31 and different */ \
+    X(void, scatter, (size_t n, const uint32_t *index, const float *in, float *out)) \
+    /* y[s][r] = bias[r] + sum over q in 0..k of w[r][q] x[s][q]; k is a multiple of 16 */ \
+    X(void, dense_rows, \
+      (size_t samples, size_t rows, size_t k, const float *w, size_t w_row, const float *bias, const float *x, \
+       size_t x_row, float *y, size_t y_row)) \
+    /* y[row[l]] = bias[l] + sum over j in start[l/16]..start[l/16+1] of values[16j+l%16] x[index[16j+l%16]] */ \
+    X(void, sliced_rows, \
+      (size_t slices, const uint32_t *start, const uint32_t *index, const float *values, const uint32_t *row, \
+       const float *bias, const float *x, float *y)) \
+    /* y = softmax(z) of one sample; y may be z */ \
+    X(void, softmax_row, (size_t n, const float *z, float *y)) \
+    /* out[r][P] = values[r] */ \
+    X(void, broadcast, (size_t rows, size_t lanes, const float *values, float *out)) \
+    /* out[feature][lane] = x[lane][offset + feature], 0 for lanes without a sample; returns 1 if all are finite */ \
+    X(int, to_lanes, \
+      (size_t samples, size_t features, const float *const *x, size_t offset, size_t lanes, float *out)) \
+    /* out[column][row] = in[row][column] */ \
+    X(void, transpose, (size_t rows, size_t columns, const float *in, size_t in_row, float *out, size_t out_row)) \
+    /* out = in; returns 1 if all are finite */ \
+    X(int, copy_finite, (size_t n, const float *in, float *out)) \
+    /* out = a * b elementwise; out may be a */ \
+    X(void, multiply, (size_t n, const float *a, const float *b, float *out)) \
+    /* y = f(z); y may be z */ \
+    X(void, activation_forward, (size_t n, const float *z, float *y, gp_activation f, float slope)) \
+    /* dz = dy * f'(z), given y = f(z) and, for gelu only, z; dz may be dy */ \
+    X(void, activation_backward, \
+      (size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f, float slope)) \
+    /* Cells: n is a multiple of 16. \
+     * LSTM: gates before their activation become i, f, g, o; c = f c_before + i g; h = o tanh(c). c_before: or NULL */ \
+    X(void, lstm_forward, \
+      (size_t n, float *gate_i, float *gate_f, float *gate_g, float *gate_o, const float *c_before, float *c, \
+       float *h)) \
+    /* The gates become their gradients before the activation; dc that of c_before. dy, c_before may be NULL */ \
+    X(void, lstm_backward, \
+      (size_t n, float *gate_i, float *gate_f, float *gate_g, float *gate_o, const float *c_before, const float *c, \
+       const float *dy, const float *dh, float *dc)) \
+    /* GRU: gates become r, z, n = tanh(gate_n + r q); h = (1-z) n + z h_before. h_before may be NULL */ \
+    X(void, gru_forward, \
+      (size_t n, float *gate_r, float *gate_z, float *gate_n, const float *q, const float *h_before, float *h)) \
+    /* Gates and q become their gradients, those of r and z also in r_too, z_too; dh becomes dh z. dy, h_before may be \
+     * NULL */ \
+    X(void, gru_backward, \
+      (size_t n, float *gate_r, float *gate_z, float *gate_n, float *q, float *r_too, float *z_too, \
+       const float *h_before, const float *dy, float *dh)) \
+    /* dz = (dh + dy) f'(z) given h = f(z), f tanh or relu; dy may be NULL */ \
+    X(void, rnn_backward, (size_t n, const float *h, const float *dy, const float *dh, float *dz, gp_activation f)) \
+    /* Pascanu's regularizer between two steps, lane by lane: v = back f'(h), back = W' dz; term = (|v|/|dz| - 1)^2, \
+     * x = h + factor v f'(h) so that dz x' is the gradient of W with that of weight * term. 0 and h where dz vanished \
+     * and in lanes from valid on. */ \
+    X(void, omega_terms, \
+      (size_t units, size_t lanes, size_t valid, const float *dz, const float *back, const float *h, gp_activation f, \
+       double weight, float *x, float *term)) \
+    /* out[i] = 0 or 1/(1-rate) by uniform element first+i of the stream */ \
+    X(void, dropout_multipliers, (size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate)) \
+    /* y[o][P] = softmax over o, lane by lane; y may be z */ \
+    X(void, softmax_forward, (size_t o, size_t lanes, const float *z, float *y)) \
+    /* dz = y * (dy - sum_o y dy), lane by lane; dz may be dy */ \
+    X(void, softmax_backward, (size_t o, size_t lanes, const float *y, const float *dy, float *dz)) \
+    /* For the first `valid` lanes: loss[p] = logsumexp(z) - z[label], dz = (softmax(z) - onehot) * factor, and \
+     * hit[p] = z[label] is the first largest. Other lanes: dz = 0. dz may be NULL. */ \
+    X(void, cross_entropy, \
+      (size_t o, size_t lanes, size_t valid, const float *z, const int64_t *label, float *dz, float *loss, \
+       uint8_t *hit, float factor)) \
+    /* loss[p] = sum_o (z-t)^2, dz = 2 (z-t) * factor; lanes from valid on: dz = 0. dz may be NULL. */ \
+    X(void, mean_squared_error, \
+      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor)) \
+    /* loss[p] = sum_o max(z,0) - z t + log(1 + exp(-|z|)), dz = (sigmoid(z) - t) * factor. dz may be NULL. */ \
+    X(void, binary_cross_entropy, \
+      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor)) \
+    /* sum of x, in double */ \
+    X(double, sum, (size_t n, const float *x)) \
+    X(double, sum_abs, (size_t n, const float *x)) \
+    /* sum of x^2 in double: finite exactly when every x is */ \
+    X(double, sum_squares, (size_t n, const float *x)) \
+    /* sum of (|x|/unit)^p in double, unit > 0 */ \
+    X(double, sum_powers, (size_t n, const float *x, double p, double unit)) \
+    /* largest |x|, NaN if any x is NaN, 0 if n is 0 */ \
+    X(float, max_abs, (size_t n, const float *x)) \
+    X(void, scale, (size_t n, float *x, float factor)) \
+    X(void, clamp, (size_t n, float *x, float limit)) \
+    /* 1 if x is +0 wherever mask is 0 */ \
+    X(int, is_masked, (size_t n, const uint8_t *mask, const float *x)) \
+    /* x = 0 where mask is 0 (also a NaN) */ \
+    X(void, mask, (size_t n, const uint8_t *mask, float *x)) \
+    /* dw += l1 * sign(w) + 2 * l2 * w */ \
+    X(void, penalty, (size_t n, const float *w, float *dw, float l1, float l2)) \
+    /* One step on n entries. Where all buffers hold 0, as they do for removed weights, they still do afterwards. */ \
+    X(void, sgd, (size_t n, float *w, const float *g, float *m, const gp_update *u)) \
+    X(void, adam, (size_t n, float *w, const float *g, float *m, float *v, const gp_update *u)) \
+    X(void, rmsprop, (size_t n, float *w, const float *g, float *v, float *m, const gp_update *u)) \
+    /* Where x lies around low <= high. above: a bit a number, x > high, 16 a word; n_above: how many. near: in order, \
+     * what is neither that nor below low, so NaN, too; position: its indices; both need room for 16 more than are found, \
      * whose number is returned. n < 2^31 */ \
-    X(size_t, bracket,                                                                                                      \
-      (size_t n, const float *x, float low, float high, uint16_t *above, size_t *n_above, float *near,                      \
-       uint32_t *position))                                                                                                 \
-    /* a byte, 0 or 1, a bit; bits as `bracket` writes them */                                                              \
-    X(void, expand, (size_t n, const uint16_t *bits, uint8_t *out))                                                         \
-    /* mean += (g - mean) * weight; mean_square += (g^2 - mean_square) * weight */                                          \
+    X(size_t, bracket, \
+      (size_t n, const float *x, float low, float high, uint16_t *above, size_t *n_above, float *near, \
+       uint32_t *position)) \
+    /* a byte, 0 or 1, a bit; bits as `bracket` writes them */ \
+    X(void, expand, (size_t n, const uint16_t *bits, uint8_t *out)) \
+    /* mean += (g - mean) * weight; mean_square += (g^2 - mean_square) * weight */ \
     X(void, statistics, (size_t n, const float *g, float *mean, float *mean_square, float weight))
 
 struct gp_kernels {

@@ -9,20 +9,20 @@
 #include "kernels/vector.h"
 
 /* Two running sums hide the latency of the addition; the rest is padded with zeros, which add nothing. */
-#define GP_SUM_KERNEL(name, term)                                                                                      \
-    static double name(size_t n, const float *x)                                                                       \
-    {                                                                                                                  \
-        vdouble even = {0}, odd = {0};                                                                                 \
-        size_t i = 0;                                                                                                  \
-        for (; i + GP_V <= n; i += GP_V) {                                                                             \
-            vdouble a = v_load_wide(x + i), b = v_load_wide(x + i + GP_H);                                             \
-            even += term(a);                                                                                           \
-            odd += term(b);                                                                                            \
-        }                                                                                                              \
-        float rest[GP_V] = {0};                                                                                        \
-        for (size_t j = 0; i + j < n; j++) rest[j] = x[i + j];                                                         \
-        vdouble a = v_load_wide(rest), b = v_load_wide(rest + GP_H);                                                   \
-        return v_sum_wide((even + term(a)) + (odd + term(b)));                                                         \
+#define GP_SUM_KERNEL(name, term) \
+    static double name(size_t n, const float *x) \
+    { \
+        vdouble even = {0}, odd = {0}; \
+        size_t i = 0; \
+        for (; i + GP_V <= n; i += GP_V) { \
+            vdouble a = v_load_wide(x + i), b = v_load_wide(x + i + GP_H); \
+            even += term(a); \
+            odd += term(b); \
+        } \
+        float rest[GP_V] = {0}; \
+        for (size_t j = 0; i + j < n; j++) rest[j] = x[i + j]; \
+        vdouble a = v_load_wide(rest), b = v_load_wide(rest + GP_H); \
+        return v_sum_wide((even + term(a)) + (odd + term(b))); \
     }
 #define GP_SAME(a) (a)
 #define GP_MAGNITUDE(a) ((vdouble)((vlong)(a) & INT64_MAX))

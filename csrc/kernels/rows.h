@@ -56,9 +56,9 @@ static inline __attribute__((always_inline)) void dense_rows_tile(const size_t G
 static void dense_rows(size_t samples, size_t rows, size_t k, const float *w, size_t w_row, const float *bias,
                        const float *x, size_t x_row, float *y, size_t y_row)
 {
-#define GP_DENSE_ROWS(G, S)                                                                                            \
-    for (; s + S <= samples; s += S)                                                                                   \
-        for (size_t o = r; o < rows && o < r + 8; o += 4 * G)                                                          \
+#define GP_DENSE_ROWS(G, S) \
+    for (; s + S <= samples; s += S) \
+        for (size_t o = r; o < rows && o < r + 8; o += 4 * G) \
     dense_rows_tile(G, S, rows - o, k, w + o * w_row, w_row, bias + o, x + s * x_row, x_row, y + s * y_row + o, y_row)
     for (size_t r = 0; r < rows; r += 8) {
         size_t s = 0;

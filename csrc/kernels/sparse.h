@@ -54,10 +54,10 @@ static inline __attribute__((always_inline)) void sparse_row(const size_t C, siz
 static void sparse_product(size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values,
                            const float *b, float *c, int accumulate)
 {
-#define GP_SPARSE_ROWS(C)                                                                                              \
-    for (size_t r = 0; r < rows; r++)                                                                                  \
-        sparse_row(C, start[r + 1] - start[r], index + start[r], values + start[r], b + p, lanes, c + r * lanes + p,   \
-                   accumulate);                                                                                        \
+#define GP_SPARSE_ROWS(C) \
+    for (size_t r = 0; r < rows; r++) \
+        sparse_row(C, start[r + 1] - start[r], index + start[r], values + start[r], b + p, lanes, c + r * lanes + p, \
+                   accumulate); \
     p += C * GP_V
     for (size_t p = 0; p < lanes;) {
         switch ((lanes - p) / GP_V) {
@@ -100,12 +100,12 @@ static void sparse_product_fours(size_t fours, size_t lanes, const uint32_t *sta
 {
     /* sums of four rows take four times the registers of one */
     enum { MOST = GP_V == 16 || GP_CHAINS == 4 ? 4 : 2 };
-#define GP_SPARSE_FOURS(C)                                                                                             \
-    for (size_t r = 0; r < 4 * fours; r += 4) {                                                                        \
-        const float *const rows[4] = {values + start[r], values + start[r + 1], values + start[r + 2],                 \
-                                      values + start[r + 3]};                                                          \
-        sparse_four(C, start[r + 1] - start[r], index + start[r], rows, b + p, lanes, c + r * lanes + p, accumulate);  \
-    }                                                                                                                  \
+#define GP_SPARSE_FOURS(C) \
+    for (size_t r = 0; r < 4 * fours; r += 4) { \
+        const float *const rows[4] = {values + start[r], values + start[r + 1], values + start[r + 2], \
+                                      values + start[r + 3]}; \
+        sparse_four(C, start[r + 1] - start[r], index + start[r], rows, b + p, lanes, c + r * lanes + p, accumulate); \
+    } \
     p += C * GP_V
     for (size_t p = 0; p < lanes;) {
         size_t left = (lanes - p) / GP_V;

@@ -41,5 +41,9 @@ static void activation_infer(const gp_packed *packed, const gp_chunk *chunk, con
 
 static const gp_frozen_ops frozen = {.in_place = 1, .infer = activation_infer};
 
-const gp_layer_ops gp_layer_activation = {"activation",       activation_is_valid, activation_workspace,
-                                          activation_forward, activation_backward, &frozen};
+const gp_layer_ops gp_layer_activation = {.name = "activation",
+                                          .is_valid = activation_is_valid,
+                                          .workspace = activation_workspace,
+                                          .forward = activation_forward,
+                                          .backward = activation_backward,
+                                          .frozen = &frozen};

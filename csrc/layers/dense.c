@@ -43,20 +43,26 @@ static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_p
            (spec->bias >= n_prunable && spec->out <= n_params && spec->bias <= n_params - spec->out);
 }
 
+static size_t dense_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
+{
+    weights[0] = (gp_matrix){.offset = spec->weight, .rows = spec->out, .columns = spec->in, .in_fours = 1};
+    return 1;
+}
+
 static size_t dense_workspace(const gp_layer_spec *spec) { return spec->out; }
 
 static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
-    if (layer->live) return gp_dense_live_forward(layer, pass, x);
-    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
-    const float *W = pass->arena->params + layer->spec.weight;
+    if (layer->weights[0].live) return gp_dense_live_forward(layer, pass, x);
+    const gp_matrix *W = &layer->weights[0];
+    const size_t I = W->columns, O = W->rows, P = pass->lanes;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
     size_t begin, end;
     shared_rows(pass->team, O, ROWS, &begin, &end); /* of W, which stay in the cache of who updates them */
     for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
         float *y = layer->work + (chunk * O + begin) * P;
         if (b) pass->kernels->broadcast(end - begin, P, b + begin, y);
-        pass->kernels->gemm(end - begin, P, I, W + begin * I, I, 1, x + chunk * I * P, P, y, P, b != NULL);
+        gp_matrix_times(W, pass, begin, end, x + chunk * I * P, y, b != NULL);
     }
     gp_team_wait(pass->team);
     return layer->work;
@@ -95,9 +101,8 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 
 static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
-    if (layer->live) return gp_dense_live_backward(layer, pass, dy, dx);
+    if (layer->weights[0].live) return gp_dense_live_backward(layer, pass, dy, dx);
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
-    const float *W = pass->arena->params + layer->spec.weight;
     size_t begin, end, chunk, first, n;
     shared_rows(pass->team, O, ROWS, &begin, &end);
     gp_dense_bias_gradient(layer, pass, dy, begin, end);
@@ -113,11 +118,17 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
     if (dx) {
         gp_team_share(pass->team, pass->chunks * blocks_of(I, ROWS), &begin, &end);
         while (next_rows(I, &begin, end, &chunk, &first, &n))
-            pass->kernels->gemm(n, P, O, W + first, 1, I, dy + chunk * O * P, P, dx + (chunk * I + first) * P, P, 0);
+            gp_matrix_transposed_times(&layer->weights[0], pass, first, first + n, dy + chunk * O * P,
+                                       dx + (chunk * I + first) * P, 0);
     }
     gp_team_wait(pass->team);
     return dx;
 }
 
-const gp_layer_ops gp_layer_dense = {"dense",       dense_is_valid, dense_workspace,
-                                     dense_forward, dense_backward, &gp_dense_frozen};
+const gp_layer_ops gp_layer_dense = {.name = "dense",
+                                     .is_valid = dense_is_valid,
+                                     .weights = dense_weights,
+                                     .workspace = dense_workspace,
+                                     .forward = dense_forward,
+                                     .backward = dense_backward,
+                                     .frozen = &gp_dense_frozen};

@@ -3,29 +3,9 @@
  *   forward   y[o]  = b[o] + sum over live i of W[o][i] x[i]      rows of the list, a vector of lanes at a time
  *   backward  dx[i] = sum over live o of W[o][i] dy[o];  dW[o][i] = sum over lanes of dy[o] x[i], live entries only
  *
- * The values are gathered from the user's row-major W in every call, so what was written into it counts. Nothing here
- * needs the batch outermost.
+ * Nothing here needs the batch outermost.
  */
 #include "layers/layers.h"
-
-/* y (+)= W x for rows begin..end: fours that share their columns, and the rows between them. */
-static void product(const gp_layer *layer, const gp_pass *pass, size_t begin, size_t end, const float *x, float *y)
-{
-    const gp_lists *live = layer->live;
-    const int add = layer->spec.bias != GP_NONE;
-    const size_t P = pass->lanes, fours = live->rows / 4;
-    for (size_t o = begin, next; o < end; o = next) {
-        int alike = o / 4 < fours && live->alike[o / 4];
-        for (next = o + 4; next < end && (next / 4 < fours && live->alike[next / 4]) == alike;) next += 4;
-        next = gp_smaller(next, end);
-        if (alike)
-            pass->kernels->sparse_product_fours((next - o) / 4, P, live->row_start + o, live->column, live->value, x,
-                                                y + o * P, add);
-        else
-            pass->kernels->sparse_product(next - o, P, live->row_start + o, live->column, live->value, x, y + o * P,
-                                          add);
-    }
-}
 
 /* A member's part of a product: whole chunks if they come out even, so that it alone reads their inputs, else rows. */
 typedef struct part {
@@ -41,27 +21,18 @@ static part part_of(const gp_pass *pass, size_t rows, const uint32_t *start)
     return mine;
 }
 
-/* numbers = from[index], this member's share of the rows; everybody sees them afterwards. */
-static void gather(const gp_pass *pass, size_t rows, const uint32_t *start, const uint32_t *index, const float *from,
-                   float *numbers)
-{
-    size_t begin, end;
-    gp_lists_share(pass->team, rows, start, &begin, &end);
-    pass->kernels->gather(start[end] - start[begin], index + start[begin], from, numbers + start[begin]);
-    gp_team_wait(pass->team);
-}
-
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
-    const gp_lists *live = layer->live;
+    const gp_lists *live = layer->weights[0].live;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    gather(pass, O, live->row_start, live->flat, pass->arena->params + layer->spec.weight, live->value);
+    gp_matrix_collect(&layer->weights[0], pass);
     const part mine = part_of(pass, O, live->row_start);
     for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++) {
         float *y = layer->work + chunk * O * P;
         if (b) pass->kernels->broadcast(mine.end - mine.begin, P, b + mine.begin, y + mine.begin * P);
-        product(layer, pass, mine.begin, mine.end, x + chunk * I * P, y);
+        gp_matrix_times(&layer->weights[0], pass, mine.begin, mine.end, x + chunk * I * P, y + mine.begin * P,
+                        b != NULL);
     }
     gp_team_wait(pass->team);
     return layer->work;
@@ -70,7 +41,7 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
 /* dW of the live weights: whole chunks by who has their inputs at hand, then the sum over chunks, in order; or rows. */
 static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy)
 {
-    const gp_lists *live = layer->live;
+    const gp_lists *live = layer->weights[0].live;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     const part mine = part_of(pass, O, live->row_start);
     const int by_chunk = mine.last_chunk - mine.first_chunk < pass->chunks;
@@ -94,15 +65,15 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 
 float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
-    const gp_lists *live = layer->live;
+    const gp_lists *live = layer->weights[0].live;
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes;
     size_t begin, end;
     if (dx) {
-        gather(pass, I, live->column_start, live->place, live->value, live->by_column);
+        gp_matrix_collect_columns(&layer->weights[0], pass);
         const part mine = part_of(pass, I, live->column_start);
         for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
-            pass->kernels->sparse_product(mine.end - mine.begin, P, live->column_start + mine.begin, live->row,
-                                          live->by_column, dy + chunk * O * P, dx + (chunk * I + mine.begin) * P, 0);
+            gp_matrix_transposed_times(&layer->weights[0], pass, mine.begin, mine.end, dy + chunk * O * P,
+                                       dx + (chunk * I + mine.begin) * P, 0);
     }
     weight_gradient(layer, pass, dy);
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);

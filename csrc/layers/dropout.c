@@ -50,5 +50,9 @@ static float *dropout_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
 
 static const gp_frozen_ops frozen = {.in_place = 1};
 
-const gp_layer_ops gp_layer_dropout = {"dropout",       dropout_is_valid, dropout_workspace,
-                                       dropout_forward, dropout_backward, &frozen};
+const gp_layer_ops gp_layer_dropout = {.name = "dropout",
+                                       .is_valid = dropout_is_valid,
+                                       .workspace = dropout_workspace,
+                                       .forward = dropout_forward,
+                                       .backward = dropout_backward,
+                                       .frozen = &frozen};

@@ -19,6 +19,7 @@ typedef struct gp_pass {
     const gp_team *team;
     size_t samples, lanes, chunks; /* lanes a chunk; chunks * lanes >= samples */
     size_t first;                  /* the block's first sample within the batch */
+    size_t batch;                  /* samples in the whole batch */
     int training;
     uint64_t seed, step; /* of dropout */
     const float *rows;   /* (samples, rows_stride): the network's input with the batch outermost */
@@ -26,14 +27,38 @@ typedef struct gp_pass {
     float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
 
+enum { GP_MATRICES = 2 }; /* the most a layer has */
+
+/* A weight matrix of a layer, row-major in the arena. */
+typedef struct gp_matrix {
+    size_t offset, rows, columns;
+    int in_fours;   /* its rows are shared in whole fours */
+    gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
+} gp_matrix;
+
 typedef struct gp_layer {
     gp_layer_spec spec;
     size_t index;
-    float *work;        /* the floats it asked for, for every lane */
+    gp_matrix weights[GP_MATRICES];
+    size_t n_weights;
+    float *work; /* the floats it asked for, for every lane */
+    float *spare;
     const float *input; /* of the last forward */
     const float *output;
-    gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
+    const float *states; /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
+    double penalty;      /* what backward adds to the loss of the batch */
 } gp_layer;
+
+/* Products of one chunk with a matrix or with its live weights (matrix.c); y and dx point at their row begin.
+ * Of live weights the values are collected first, by all members, who then wait. */
+void gp_matrix_collect(const gp_matrix *matrix, const gp_pass *pass);
+void gp_matrix_collect_columns(const gp_matrix *matrix, const gp_pass *pass); /* of what was collected before */
+/* y[begin..end][P] = W x, or += */
+void gp_matrix_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin, size_t end, const float *x, float *y,
+                     int add);
+/* dx[begin..end][P] = W^T dy, or += */
+void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin, size_t end, const float *dy,
+                                float *dx, int add);
 
 /* Dense with a list of its live weights (dense_live.c). */
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x);
@@ -51,7 +76,7 @@ typedef struct gp_packed {
     void *memory;            /* the type's own, to be freed; or NULL */
     size_t bytes, kept;      /* of memory; weights that are not removed */
     int row_list, lane_list; /* whether it runs on its live weights alone: few samples, many samples */
-    double row_ns, lane_ns;  /* estimated time of a sample among few; of 16 together */
+    double row_ns, lane_ns;  /* estimated time of a sample among few, INFINITY: never so; of 16 together */
 } gp_packed;
 
 /* Some samples on their way through a frozen network. Few: [sample][gp_padded(features)], what pads is finite.
@@ -59,7 +84,8 @@ typedef struct gp_packed {
 typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
-    size_t lanes; /* P; 0: few samples */
+    size_t lanes;   /* P; 0: few samples */
+    float *scratch; /* many samples: the floats the layer asked for, for every lane */
 } gp_chunk;
 
 typedef struct gp_frozen_ops {
@@ -67,22 +93,42 @@ typedef struct gp_frozen_ops {
     int takes_activation; /* computes packed->then itself */
     /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep */
     gp_status (*pack)(gp_packed *packed, const gp_arena *arena);
-    /* one thread, nothing but y is written; NULL: the layer does nothing at inference */
+    /* floats of scratch a lane; NULL: none */
+    size_t (*scratch)(const gp_layer_spec *spec);
+    /* one thread, nothing but y and scratch is written; NULL: the layer does nothing at inference */
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
 } gp_frozen_ops;
 
-extern const gp_frozen_ops gp_dense_frozen; /* dense_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen;     /* dense_frozen.c */
+extern const gp_frozen_ops gp_recurrent_frozen; /* recurrent_frozen.c */
+
+/* Of a recurrent layer: rows of a weight matrix are gates times units. */
+static inline size_t gp_gates_of(const gp_layer_spec *spec)
+{
+    return spec->cell == GP_LSTM ? 4 : (spec->cell == GP_GRU ? 3 : 1);
+}
+static inline size_t gp_units_of(const gp_layer_spec *spec)
+{
+    return spec->sequences ? spec->out / spec->steps : spec->out;
+}
 
 typedef struct gp_layer_ops {
     const char *name;
     int (*is_valid)(const gp_layer_spec *spec, size_t n_params, size_t n_prunable);
+    /* the weight matrices, returns how many; NULL: none */
+    size_t (*weights)(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES]);
     /* floats to keep for each lane between forward and backward */
     size_t (*workspace)(const gp_layer_spec *spec);
+    /* floats to keep besides, 0 at first; NULL: none */
+    size_t (*spare)(const gp_layer_spec *spec);
     /* x [chunk][I][P] -> [chunk][O][P] in the layer's workspace, or x itself if the layer does nothing */
     const float *(*forward)(gp_layer *layer, const gp_pass *pass, const float *x);
     /* dy [chunk][O][P] -> dx [chunk][I][P], in the buffer dx or in place; returns it. Parameter gradients are
      * overwritten by the first block of a batch and added to by later ones. dx is NULL when nobody needs it. */
     float *(*backward)(gp_layer *layer, const gp_pass *pass, float *dy, float *dx);
+    /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL: nothing */
+    double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
+                      int backward);
     const gp_frozen_ops *frozen; /* NULL: cannot be frozen */
 } gp_layer_ops;
 

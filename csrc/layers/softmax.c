@@ -41,5 +41,9 @@ static void softmax_infer(const gp_packed *packed, const gp_chunk *chunk, const 
 
 static const gp_frozen_ops frozen = {.in_place = 1, .infer = softmax_infer};
 
-const gp_layer_ops gp_layer_softmax = {"softmax",       softmax_is_valid, softmax_workspace,
-                                       softmax_forward, softmax_backward, &frozen};
+const gp_layer_ops gp_layer_softmax = {.name = "softmax",
+                                       .is_valid = softmax_is_valid,
+                                       .workspace = softmax_workspace,
+                                       .forward = softmax_forward,
+                                       .backward = softmax_backward,
+                                       .frozen = &frozen};

@@ -66,11 +66,11 @@ static void norm_case(const gp_kernels *kernels, norm_kernel which, size_t n, si
     if (n == 0) CHECK(norm_run(kernels, which, 0, NULL) == 0.0);
 }
 
-#define NORM_TEST(name, which)                                                                                         \
-    static void name##_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)                          \
-    {                                                                                                                  \
-        norm_case(kernels, which, n, shift, source);                                                                   \
-    }                                                                                                                  \
+#define NORM_TEST(name, which) \
+    static void name##_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source) \
+    { \
+        norm_case(kernels, which, n, shift, source); \
+    } \
     static void test_##name(const gp_kernels *kernels) { over_sizes(kernels, name##_case); }
 NORM_TEST(sum, SUM)
 NORM_TEST(sum_abs, SUM_ABS)

@@ -99,13 +99,13 @@ static inline int check_bytes_equal(size_t n, const void *actual, const void *ex
 
 /* Each is an expression: true if the check held. */
 #define CHECK(condition) check_condition(!!(condition), __FILE__, __LINE__, #condition)
-#define CHECK_INT_EQUAL(actual, expected)                                                                              \
+#define CHECK_INT_EQUAL(actual, expected) \
     check_int_equal((long long)(actual), (long long)(expected), __FILE__, __LINE__, #actual " == " #expected)
-#define CHECK_NEAR(actual, expected, tolerance)                                                                        \
+#define CHECK_NEAR(actual, expected, tolerance) \
     check_near((double)(actual), (double)(expected), (double)(tolerance), __FILE__, __LINE__, #actual " ~ " #expected)
-#define CHECK_FLOATS_NEAR(n, actual, expected, absolute, relative)                                                     \
+#define CHECK_FLOATS_NEAR(n, actual, expected, absolute, relative) \
     check_floats_near((size_t)(n), actual, expected, absolute, relative, __FILE__, __LINE__, #actual " ~ " #expected)
-#define CHECK_BYTES_EQUAL(n, actual, expected)                                                                         \
+#define CHECK_BYTES_EQUAL(n, actual, expected) \
     check_bytes_equal((size_t)(n), actual, expected, __FILE__, __LINE__, #actual " == " #expected)
 
 static inline int check_summary(void)

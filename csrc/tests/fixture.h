@@ -128,10 +128,10 @@ static inline int fence_holds(const buffer *b)
 }
 static inline void buffer_free(buffer *b) { free(b->memory); }
 /* Checks the fence and frees. */
-#define CLOSE(b)                                                                                                       \
-    do {                                                                                                               \
-        CHECK(fence_holds(&(b)));                                                                                      \
-        buffer_free(&(b));                                                                                             \
+#define CLOSE(b) \
+    do { \
+        CHECK(fence_holds(&(b))); \
+        buffer_free(&(b)); \
     } while (0)
 
 static inline int is_float_nan(float x) { return x != x; }

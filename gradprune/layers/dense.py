@@ -1,81 +1,16 @@
-"""Layers as descriptions: what a network is made of, compiled by the C engine.
-
-A layer says which parameters it has and how it is lowered to the core's layers; it holds no
-arrays. To add one: a class here with its ``tensors`` and ``lower``, and one C file in csrc/layers.
-"""
+"""Dense layers, activations and dropout."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
-from typing import NamedTuple
+from math import prod
 
 from gradprune.checks import fraction, not_negative, whole
 from gradprune.initializers import Glorot, He, Initializer
+from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
 
-__all__ = ["Activation", "CoreLayer", "Dense", "Dropout", "Layer"]
-
-
-class CoreType(IntEnum):
-    """gp_layer_type of gradprune.h."""
-
-    DENSE = 0
-    ACTIVATION = 1
-    SOFTMAX = 2
-    DROPOUT = 3
-
-
-# gp_activation of gradprune.h. softmax is a layer of the core of its own.
-ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4, "gelu": 5}
-
-
-class CoreLayer(NamedTuple):
-    """gp_layer_spec of gradprune.h; offsets of -1 mean "none"."""
-
-    type: int
-    inputs: int
-    outputs: int
-    weight: int = -1
-    bias: int = -1
-    l1: float = 0.0
-    l2: float = 0.0
-    activation: int = 0
-    slope: float = 0.0
-    rate: float = 0.0
-
-
-class Parameter(NamedTuple):
-    """A parameter of a layer: role, shape, prunable, and how it starts (None: zeros)."""
-
-    role: str
-    shape: tuple[int, ...]
-    prunable: bool
-    initializer: Initializer | None
-
-
-@dataclass(frozen=True)
-class Layer(ABC):
-    """What every layer answers. ``name`` is None until a network gives one."""
-
-    name: str | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        if self.name is not None and (not self.name or "." in self.name):
-            raise ValueError(f"a layer's name must be non-empty and hold no dot, got {self.name!r}")
-
-    def outputs(self, inputs: int) -> int:
-        """Features out for features in."""
-        return inputs
-
-    def tensors(self, inputs: int) -> list[Parameter]:
-        """Parameters, in forward order."""
-        return []
-
-    @abstractmethod
-    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
-        """The core's layers; offsets maps a role to its place in the arena."""
+__all__ = ["Activation", "Dense", "Dropout"]
 
 
 @dataclass(frozen=True)
@@ -100,8 +35,9 @@ class Activation(Layer):
             raise ValueError(f"unknown activation {self.function!r}; known are {known}")
         not_negative("slope", self.slope)
 
-    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
+        inputs = prod(shape)
         if self.function == "identity":
             return []
         if self.function == "softmax":
@@ -121,6 +57,8 @@ class Activation(Layer):
 class Dense(Layer):
     """A fully connected layer: y = f(W x + b), W (units, in), b (units,).
 
+    It takes all numbers of a sample: an image or a sequence of shape (time, features) is flattened.
+
     Args:
         units: features out.
         activation: name of f, or an ``Activation`` when it has settings.
@@ -129,8 +67,8 @@ class Dense(Layer):
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
         name: given by the network as "dense0", "dense1", ... if None.
 
-    >>> Dense(10, activation="softmax").outputs(100)
-    10
+    >>> Dense(10, activation="softmax").output_shape((100,))
+    (10,)
     """
 
     units: int
@@ -160,31 +98,31 @@ class Dense(Layer):
             raise TypeError(f"activation must be a name or an Activation, got {self.activation!r}")
         return Activation(self.activation)
 
-    def outputs(self, inputs: int) -> int:
+    def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
-        return self.units
+        return (self.units,)
 
-    def tensors(self, inputs: int) -> list[Parameter]:
+    def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
         initializer = self.initializer
         if initializer is None:
             rectified = self.activation_layer().function in {"relu", "leaky_relu", "gelu"}
             initializer = He() if rectified else Glorot()
-        weight = Parameter("weight", (self.units, inputs), True, initializer)
+        weight = Parameter("weight", (self.units, prod(shape)), True, initializer)
         return [weight, Parameter("bias", (self.units,), False, None)] if self.bias else [weight]
 
-    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         dense = CoreLayer(
             CoreType.DENSE,
-            inputs,
+            prod(shape),
             self.units,
             weight=offsets["weight"],
             bias=offsets.get("bias", -1),
             l1=self.l1,
             l2=self.l2,
         )
-        return [dense, *self.activation_layer().lower(self.units, {})]
+        return [dense, *self.activation_layer().lower((self.units,), {})]
 
 
 @dataclass(frozen=True)
@@ -204,6 +142,6 @@ class Dropout(Layer):
         super().__post_init__()
         fraction("rate", self.rate, one=False)
 
-    def lower(self, inputs: int, offsets: Mapping[str, int]) -> list[CoreLayer]:
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
-        return [CoreLayer(CoreType.DROPOUT, inputs, inputs, rate=self.rate)]
+        return [CoreLayer(CoreType.DROPOUT, prod(shape), prod(shape), rate=self.rate)]

@@ -1,0 +1,93 @@
+"""What every layer answers.
+
+A layer says which parameters it has and how it is lowered to the core's layers; it holds no
+arrays. To add one: a class with its ``tensors`` and ``lower`` in this package, and one C file in
+csrc/layers.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import NamedTuple
+
+from gradprune.initializers import Initializer
+
+__all__ = ["ACTIVATIONS", "CoreLayer", "CoreType", "Layer", "Parameter", "Shape"]
+
+# gp_activation of gradprune.h. softmax is a layer of the core of its own.
+ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4, "gelu": 5}
+
+Shape = tuple[int, ...]
+
+
+class CoreType(IntEnum):
+    """gp_layer_type of gradprune.h."""
+
+    DENSE = 0
+    ACTIVATION = 1
+    SOFTMAX = 2
+    DROPOUT = 3
+    RECURRENT = 4
+
+
+class CoreLayer(NamedTuple):
+    """gp_layer_spec of gradprune.h; offsets of -1 mean "none"."""
+
+    type: int
+    inputs: int
+    outputs: int
+    weight: int = -1
+    bias: int = -1
+    l1: float = 0.0
+    l2: float = 0.0
+    activation: int = 0
+    slope: float = 0.0
+    rate: float = 0.0
+    cell: int = 0
+    steps: int = 0
+    sequences: bool = False
+    truncation: int = 0
+    recurrent_weight: int = -1
+    recurrent_bias: int = -1
+    orthogonality: float = 0.0
+    omega: float = 0.0
+
+
+class Parameter(NamedTuple):
+    """A parameter of a layer: role, shape, prunable, and how it starts (None: zeros)."""
+
+    role: str
+    shape: Shape
+    prunable: bool
+    initializer: Initializer | None
+    blocks: int = 1  # of rows, each drawn by itself
+    uses: int = 1  # how often a sample multiplies by each weight
+
+
+@dataclass(frozen=True)
+class Layer(ABC):
+    """What every layer answers. ``name`` is None until a network gives one.
+
+    Shapes are those of a sample, such as (features,) or (time, features).
+    """
+
+    name: str | None = field(default=None, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (not self.name or "." in self.name):
+            raise ValueError(f"a layer's name must be non-empty and hold no dot, got {self.name!r}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """Shape out for shape in; a ValueError if the layer does not take it."""
+        return shape
+
+    def tensors(self, shape: Shape) -> list[Parameter]:
+        """Parameters for an input of this shape, in forward order."""
+        return []
+
+    @abstractmethod
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """The core's layers; offsets maps a role to its place in the arena."""

@@ -1,0 +1,248 @@
+"""Recurrent layers: RNN, LSTM and GRU, trained by backpropagation through time.
+
+A sample is (time, features), the state before the first step 0. Weights, biases and the order of
+gates are torch's, so they travel both ways.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from math import prod
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.checks import not_negative, whole
+from gradprune.initializers import Glorot, Initializer, Orthogonal
+from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
+
+__all__ = ["GRU", "LSTM", "RNN"]
+
+
+class _Cell(IntEnum):
+    """gp_cell of gradprune.h."""
+
+    RNN = 0
+    LSTM = 1
+    GRU = 2
+
+
+@dataclass(frozen=True)
+class Recurrent(Layer):
+    """What recurrent layers share.
+
+    Args:
+        units: size of the state.
+        return_sequences: give the state after every step, (time, units), rather than the last one,
+            (units,).
+        truncation: backpropagation through time is cut into pieces of so many steps: gradients do
+            not pass from step k * truncation to the one before. None: they pass all the way.
+        bias: whether there are ``bias_ih`` and ``bias_hh``; they start at 0.
+        initializer: of ``weight_ih``, gate by gate; None means Glorot.
+        recurrent_initializer: of ``weight_hh``, gate by gate; None means orthogonal.
+        l1, l2: add l1 * sum|W| + l2 * sum W^2 over both weights to the loss.
+        orthogonality: adds orthogonality * sum over gates of |W_hh^T W_hh - 1|^2 (Frobenius) to
+            the loss; Vorontsov et al. 2017's soft constraint.
+        name: given by the network as "rnn0", "lstm0", ... if None.
+    """
+
+    _cell: ClassVar[_Cell]
+    _gates: ClassVar[int]
+
+    units: int
+    return_sequences: bool = field(default=False, kw_only=True)
+    truncation: int | None = field(default=None, kw_only=True)
+    bias: bool = field(default=True, kw_only=True)
+    initializer: Initializer | None = field(default=None, kw_only=True)
+    recurrent_initializer: Initializer | None = field(default=None, kw_only=True)
+    l1: float = field(default=0.0, kw_only=True)
+    l2: float = field(default=0.0, kw_only=True)
+    orthogonality: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        whole("units", self.units, least=1)
+        if self.truncation is not None:
+            whole("truncation", self.truncation, least=1)
+        for weight in ("l1", "l2", "orthogonality"):
+            not_negative(weight, getattr(self, weight))
+        for role in ("initializer", "recurrent_initializer"):
+            given = getattr(self, role)
+            if given is not None and not isinstance(given, Initializer):
+                raise TypeError(f"{role} must be an initializer or None, got {given!r}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        steps, _ = self._steps(shape)
+        return (steps, self.units) if self.return_sequences else (self.units,)
+
+    def tensors(self, shape: Shape) -> list[Parameter]:
+        """See Layer."""
+        steps, features = self._steps(shape)
+        gates = self._gates
+        rows = gates * self.units
+        first = self.initializer or Glorot()
+        second = self.recurrent_initializer or Orthogonal()
+        parameters = [
+            Parameter("weight_ih", (rows, features), True, first, gates, steps),
+            Parameter("weight_hh", (rows, self.units), True, second, gates, steps),
+        ]
+        if self.bias:
+            parameters += [
+                Parameter("bias_ih", (rows,), False, self._bias_initializer()),
+                Parameter("bias_hh", (rows,), False, None),
+            ]
+        return parameters
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        steps, _ = self._steps(shape)
+        return [
+            CoreLayer(
+                CoreType.RECURRENT,
+                prod(shape),
+                prod(self.output_shape(shape)),
+                weight=offsets["weight_ih"],
+                bias=offsets.get("bias_ih", -1),
+                l1=self.l1,
+                l2=self.l2,
+                activation=ACTIVATIONS[self._function()],
+                cell=self._cell,
+                steps=steps,
+                sequences=self.return_sequences,
+                truncation=self.truncation or 0,
+                recurrent_weight=offsets["weight_hh"],
+                recurrent_bias=offsets.get("bias_hh", -1),
+                orthogonality=self.orthogonality,
+                omega=self._omega(),
+            )
+        ]
+
+    def _steps(self, shape: Shape) -> tuple[int, int]:
+        if len(shape) != 2:
+            raise ValueError(
+                f"{self.name or type(self).__name__} takes samples of shape (time, features), "
+                f"got {shape}"
+            )
+        return shape[0], shape[1]
+
+    @abstractmethod
+    def _function(self) -> str:
+        """The activation of the state."""
+
+    def _omega(self) -> float:
+        return 0.0
+
+    def _bias_initializer(self) -> Initializer | None:
+        return None
+
+
+@dataclass(frozen=True)
+class RNN(Recurrent):
+    """Elman's network: h_t = f(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh).
+
+    Args:
+        activation: f, "tanh" or "relu".
+        omega: weight of Pascanu's regularizer, which keeps the gradient's norm as it travels back:
+            adds omega * mean over samples of sum_t (|dE/da_t W_hh diag f'(a_(t-1))| / |dE/da_t|
+            - 1)^2 to the loss of training, a_t the argument of f. Its gradient reaches W_hh alone,
+            with everything but the W_hh that is written here held constant, as in the paper;
+            steps whose gradient has vanished (below 1e-30) are left out, and so is the term when
+            the loss is only evaluated.
+        units, return_sequences, truncation, bias, initializer, recurrent_initializer, l1, l2,
+            orthogonality, name: see ``Recurrent``.
+
+    Source: Elman 1990; torch.nn.RNN; Pascanu, Mikolov and Bengio 2013, "On the difficulty of
+    training recurrent neural networks", equations 9 and 10.
+
+    >>> RNN(50, activation="relu").output_shape((28, 6))
+    (50,)
+    """
+
+    _cell = _Cell.RNN
+    _gates = 1
+
+    activation: str = field(default="tanh", kw_only=True)
+    omega: float = field(default=0.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.activation not in {"tanh", "relu"}:
+            raise ValueError(f"activation must be 'tanh' or 'relu', got {self.activation!r}")
+        not_negative("omega", self.omega)
+
+    def _function(self) -> str:
+        return self.activation
+
+    def _omega(self) -> float:
+        return self.omega
+
+
+@dataclass(frozen=True)
+class LSTM(Recurrent):
+    """Long short-term memory: c_t = f c_(t-1) + i g, h_t = o tanh(c_t).
+
+    i, f, o = sigmoid and g = tanh of their rows of W_ih x_t + b_ih + W_hh h_(t-1) + b_hh; the rows
+    are ordered i, f, g, o.
+
+    Args:
+        forget_bias: what the rows of f in ``bias_ih`` start at; 1 lets a new network remember
+            (Jozefowicz et al. 2015, as in Keras).
+        units, return_sequences, truncation, bias, initializer, recurrent_initializer, l1, l2,
+            orthogonality, name: see ``Recurrent``.
+
+    Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000; torch.nn.LSTM.
+
+    >>> LSTM(128, return_sequences=True).output_shape((28, 28))
+    (28, 128)
+    """
+
+    _cell = _Cell.LSTM
+    _gates = 4
+
+    forget_bias: float = field(default=1.0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        not_negative("forget_bias", self.forget_bias)
+
+    def _function(self) -> str:
+        return "tanh"
+
+    def _bias_initializer(self) -> Initializer | None:
+        return _ForgetBias(self.forget_bias)
+
+
+@dataclass(frozen=True)
+class _ForgetBias(Initializer):
+    """The second of four quarters is gain, the rest 0."""
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        bias = np.zeros(shape, np.float32)
+        bias[shape[0] // 4 : shape[0] // 2] = self.gain
+        return bias
+
+
+@dataclass(frozen=True)
+class GRU(Recurrent):
+    """Gated recurrent unit: h_t = (1 - z) n + z h_(t-1).
+
+    r, z = sigmoid of their rows of W_ih x_t + b_ih + W_hh h_(t-1) + b_hh; n = tanh(W_in x_t + b_in
+    + r (W_hn h_(t-1) + b_hn)); the rows are ordered r, z, n. Arguments: see ``Recurrent``.
+
+    Source: Cho et al. 2014; torch.nn.GRU.
+
+    >>> GRU(16).tensors((10, 4))[0].shape
+    (48, 4)
+    """
+
+    _cell = _Cell.GRU
+    _gates = 3
+
+    def _function(self) -> str:
+        return "tanh"
