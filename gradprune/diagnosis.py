@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.guards import Skip
-from gradprune.layers import Activation, Dense, Layer
+from gradprune.layers.base import Layer
+from gradprune.layers.dense import Activation, Dense
 from gradprune.network import Network
 from gradprune.summary import summarize
 from gradprune.tracing import Trace, live_values, trace

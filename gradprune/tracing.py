@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import reference
-from gradprune.layers import Activation, Dense, Dropout, Layer
+from gradprune.layers.base import Layer
+from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import get_loss
 from gradprune.network import Network
 
@@ -34,6 +36,7 @@ class Backward(NamedTuple):
     dx: Doubles  # of the layer's input
     dstates: Doubles  # of ``Traced.states``, everything that follows from them included
     gradients: dict[str, Doubles]  # role of a parameter to its gradient
+    penalty: float = 0.0  # what it adds to the loss because of the gradient: omega
 
 
 class Traced(NamedTuple):
@@ -123,7 +126,7 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
             leaving.append(d)
             backward.append(done.backward(d))
             d = backward[-1].dx
-            total += done.penalty
+            total += done.penalty + backward[-1].penalty
             for role, gradient in backward[-1].gradients.items():
                 full = f"{layer.name}.{role}"
                 mask = network.masks.get(full)
@@ -170,24 +173,20 @@ def _tracer(layer: Layer) -> Tracer:
 def _dense(layer: Dense, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
     del place
     weight, function = parameters["weight"], layer.activation_layer()
-    rows = x.reshape(-1, weight.shape[1])  # of samples or, where it has that shape, of time steps
-    shape = (*x.shape[:-1], len(weight)) if x.shape[-1] == weight.shape[1] else (len(x), -1)
+    rows = x.reshape(len(x), -1)
     z = reference.dense_forward(rows, weight, parameters.get("bias"))
     y = reference.activation_forward(function.function, z, function.slope)
     penalty, dpenalty = reference.regularization(weight, l1=layer.l1, l2=layer.l2)
 
     def backward(dy: Doubles) -> Backward:
-        dz = reference.activation_backward(
-            function.function, z, y, dy.reshape(y.shape), function.slope
-        )
+        dz = reference.activation_backward(function.function, z, y, dy, function.slope)
         dx, dweight, dbias = reference.dense_backward(rows, weight, dz)
         gradients: dict[str, Doubles] = {"weight": dweight + dpenalty}
         if layer.bias:
             gradients["bias"] = dbias
         return Backward(dx.reshape(x.shape), dy, gradients)
 
-    output = y.reshape(shape)
-    return Traced(output, output, backward, penalty)
+    return Traced(y, y, backward, penalty)
 
 
 def _activation(
@@ -216,5 +215,152 @@ def _dropout(layer: Dropout, parameters: Mapping[str, Doubles], x: Doubles, plac
     return Traced(x * factor, x * factor, backward)
 
 
-TRACERS: dict[type[Layer], Tracer] = {Dense: _dense, Activation: _activation, Dropout: _dropout}
+# ---- recurrent layers ----------------------------------------------------------------------------
+
+
+class _Step(NamedTuple):
+    """A step of a cell. zi = W_ih x_t + b_ih, zh = W_hh h_(t-1) + b_hh."""
+
+    h: Doubles
+    c: Doubles  # of the LSTM alone
+    # dh, dc -> dzi, dzh, what reaches h_(t-1) past W_hh, dc_(t-1)
+    backward: Callable[[Doubles, Doubles], tuple[Doubles, Doubles, Doubles, Doubles]]
+
+
+def _rnn_step(layer: RNN, zi: Doubles, zh: Doubles, _h: Doubles, c: Doubles) -> _Step:
+    a = zi + zh
+    h = reference.activation_forward(layer.activation, a)
+
+    def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        da = reference.activation_backward(layer.activation, a, h, dh)
+        return da, da, np.zeros_like(dh), dc
+
+    return _Step(h, c, backward)
+
+
+def _lstm_step(_layer: LSTM, zi: Doubles, zh: Doubles, _h: Doubles, c: Doubles) -> _Step:
+    zi_, zf, zg, zo = np.split(zi + zh, 4, axis=1)
+    i, f, g, o = (*map(reference.sigmoid, (zi_, zf)), np.tanh(zg), reference.sigmoid(zo))
+    after = f * c + i * g
+    y = np.tanh(after)
+
+    def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        d = dc + dh * o * (1 - y * y)
+        gates = (
+            d * g * i * (1 - i),
+            d * c * f * (1 - f),
+            d * i * (1 - g * g),
+            dh * y * o * (1 - o),
+        )
+        dz = np.concatenate(gates, axis=1)
+        return dz, dz, np.zeros_like(dh), d * f
+
+    return _Step(o * y, after, backward)
+
+
+def _gru_step(_layer: GRU, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+    (ri, ui, ni), (rh, uh, nh) = np.split(zi, 3, axis=1), np.split(zh, 3, axis=1)
+    r, u = reference.sigmoid(ri + rh), reference.sigmoid(ui + uh)
+    n = np.tanh(ni + r * nh)
+
+    def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        dn = dh * (1 - u) * (1 - n * n)
+        du = dh * (h - n) * u * (1 - u)
+        dr = dn * nh * r * (1 - r)
+        ends = np.concatenate((dr, du, dn), axis=1), np.concatenate((dr, du, dn * r), axis=1)
+        return *ends, dh * u, dc
+
+    return _Step((1 - u) * n + u * h, c, backward)
+
+
+_STEPS: dict[type[Layer], Callable[..., _Step]] = {
+    RNN: _rnn_step,
+    LSTM: _lstm_step,
+    GRU: _gru_step,
+}
+
+
+def _recurrent(
+    layer: Recurrent, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    """Backpropagation through time; ``omega`` acts as in the engine, on the gradient of W_hh."""
+    del place
+    w, u = parameters["weight_ih"], parameters["weight_hh"]
+    b_ih, b_hh = (parameters.get(role, np.zeros(len(w))) for role in ("bias_ih", "bias_hh"))
+    step = next(_STEPS[kind] for kind in type(layer).__mro__ if kind in _STEPS)
+    series = x.reshape(len(x), -1, w.shape[1])
+    times = range(series.shape[1])
+    zero: Doubles = np.zeros((len(x), layer.units))
+    steps: list[_Step] = []
+    for t in times:
+        h, c = (steps[-1].h, steps[-1].c) if steps else (zero, zero)
+        steps.append(step(layer, series[:, t] @ w.T + b_ih, h @ u.T + b_hh, h, c))
+    states = np.stack([done.h for done in steps], axis=1)
+    penalty = 0.0
+    penalties: dict[str, Doubles] = {}
+    for role, weight in (("weight_ih", w), ("weight_hh", u)):
+        value, penalties[role] = reference.regularization(weight, l1=layer.l1, l2=layer.l2)
+        penalty += value
+    for gate in range(len(u) // layer.units):
+        rows = slice(gate * layer.units, (gate + 1) * layer.units)
+        excess = u[rows].T @ u[rows] - np.eye(layer.units)
+        penalty += layer.orthogonality * float((excess**2).sum())
+        penalties["weight_hh"][rows] += 4 * layer.orthogonality * u[rows] @ excess
+    omega = layer.omega if isinstance(layer, RNN) else 0.0
+
+    def backward(dy: Doubles) -> Backward:
+        gradients = {role: value.copy() for role, value in penalties.items()}
+        biases = {"bias_ih": np.zeros(len(w)), "bias_hh": np.zeros(len(w))}
+        dx, dstates = np.zeros(series.shape), np.zeros(states.shape)
+        if layer.return_sequences:
+            dstates += dy.reshape(states.shape)
+        else:
+            dstates[:, -1] += dy
+        dc, term = zero, 0.0
+        for t in reversed(times):
+            dzi, dzh, past, dc = steps[t].backward(dstates[:, t], dc)
+            gradients["weight_ih"] += dzi.T @ series[:, t]
+            dx[:, t] = dzi @ w
+            biases["bias_ih"] += dzi.sum(axis=0)
+            biases["bias_hh"] += dzh.sum(axis=0)
+            if t == 0:
+                break
+            gradients["weight_hh"] += dzh.T @ states[:, t - 1]
+            if layer.truncation and t % layer.truncation == 0:
+                dc = zero
+                continue
+            dstates[:, t - 1] += dzh @ u + past
+            if omega:
+                value, gradient = _omega_term(dzh, u, steps[t - 1])
+                term += omega * value
+                gradients["weight_hh"] += omega * gradient
+        if layer.bias:
+            gradients |= biases
+        return Backward(dx.reshape(x.shape), dstates, gradients, term)
+
+    output = states if layer.return_sequences else states[:, -1]
+    return Traced(output, states, backward, penalty)
+
+
+def _omega_term(d: Doubles, u: Doubles, before: _Step) -> tuple[float, Doubles]:
+    """mean_b (|v| / |d| - 1)^2, v = (d u) f'(a_(t-1)), and its gradient for the u written here."""
+    v, *_ = before.backward(d @ u, np.zeros_like(d))
+    norm_d, norm_v = (np.linalg.norm(values, axis=1, keepdims=True) for values in (d, v))
+    fine = norm_d > _VANISHED
+    change = np.where(fine, norm_v / norm_d - 1, 0.0)
+    factor = np.where(fine & (norm_v > 0), 2 * change / (norm_d * norm_v), 0.0)
+    through, *_ = before.backward(v, np.zeros_like(d))
+    gradient: Doubles = (d * factor).T @ through / len(d)
+    return float((change**2).mean()), gradient
+
+
+_VANISHED = 1e-30  # gradients below do not count, as in the engine
+
+
+TRACERS: dict[type[Layer], Tracer] = {
+    Dense: _dense,
+    Activation: _activation,
+    Dropout: _dropout,
+    **dict.fromkeys(_STEPS, _recurrent),
+}
 """Type of layer to the function that traces it."""

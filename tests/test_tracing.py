@@ -43,6 +43,56 @@ def test_equals_the_engine(case: Case, share: float) -> None:
             assert not result.gradients[name][~network.masks[name]].any()
 
 
+RECURRENT = {
+    "rnn": gp.RNN(7),
+    "relu": gp.RNN(6, activation="relu", bias=False, truncation=2),
+    "omega": gp.RNN(7, omega=0.5, orthogonality=0.1, l1=0.01, l2=0.02),
+    "omega, truncated": gp.RNN(5, activation="relu", omega=0.5, truncation=3),
+    "lstm": gp.LSTM(5, l2=0.02),
+    "lstm, sequences": gp.LSTM(4, return_sequences=True, truncation=2, orthogonality=0.2),
+    "gru": gp.GRU(5, orthogonality=0.1),
+    "gru, sequences": gp.GRU(4, return_sequences=True, bias=False),
+}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.6])
+@pytest.mark.parametrize("layer", RECURRENT.values(), ids=RECURRENT)
+def test_recurrent_layers_equal_the_engine(layer: Any, share: float) -> None:
+    rng = np.random.default_rng(4)
+    network = Network([layer, gp.Dropout(0.3), gp.Dense(3)], (6, 4), seed=2)
+    network.arena.params[:] += 0.2 * rng.standard_normal(network.arena.size, np.float32)
+    network.set_masks({n: rng.random(mask.shape) >= share for n, mask in network.masks.items()})
+    x, y = rng.standard_normal((9, 6, 4)), rng.integers(0, 3, 9)
+    result = trace(network, x, y)
+    assert result.loss == pytest.approx(network.backward(x, y), rel=1e-5)
+    assert list(result.gradients) == list(network.gradients)
+    for name, gradient in network.gradients.items():
+        assert relative_error(gradient, result.gradients[name]) < 2e-5, name
+    diagnosis = gp.diagnose(network, x, y)
+    row = diagnosis.layers[0]
+    assert len(row.gradient_steps) == 6
+    assert result.layers[0].states.shape == (9, 6, layer.units)
+    assert f"{row.name}.weight_hh" in str(diagnosis)
+
+
+@pytest.mark.parametrize(("gain", "finding"), [(1.6, "exploding"), (0.6, "vanishing")])
+def test_a_recurrent_net_explodes_or_vanishes_in_time(gain: float, finding: str) -> None:
+    layers = [
+        gp.RNN(30, activation="relu", recurrent_initializer=gp.Orthogonal(gain * 2**0.5)),
+        gp.Dense(4),
+    ]
+    model = gp.Model(layers, input_shape=(30, 5), seed=0)
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((40, 30, 5)), rng.integers(0, 4, 40)
+    diagnosis = gp.diagnose(model, x, y)
+    assert finding in diagnosis.findings
+    assert any("in time" in sentence for sentence in diagnosis.advice)
+    steps = diagnosis.layers[0].gradient_steps
+    assert (steps[0] > steps[-1]) == (finding == "exploding")
+    weight = next(row for row in diagnosis.parameters if row.name == "rnn0.weight_hh")
+    assert weight.spectral_norm == pytest.approx(gain * 2**0.5, rel=1e-5)
+
+
 def test_by_hand() -> None:
     """Two layers of one unit: z = 2 x, a = relu(z), out = 3 a - 1, loss (out - t)^2."""
     layers = [gp.Dense(1, activation="relu"), gp.Dense(1)]
