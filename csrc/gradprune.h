@@ -214,6 +214,8 @@ typedef struct gp_rule {
     double beta1, beta2;        /* Adam; RMSprop's alpha is beta2 */
     double eps;                 /* Adam, RMSprop */
     uint64_t step;              /* 1 for the first step */
+    double max_gradient;        /* a larger entry before clipping refuses the step; 0: any finite one may be */
+    double max_norm;            /* so does a larger norm */
 } gp_rule;
 
 typedef struct gp_step_info {
@@ -221,7 +223,7 @@ typedef struct gp_step_info {
     double norm_after; /* of what the rule saw */
     double scale;      /* the smallest factor applied; 1 when nothing was scaled */
     int clipped;       /* something was beyond a limit */
-    int applied;       /* 0: norm is not finite and nothing was changed */
+    int applied;       /* 0: the norm is not finite, beyond a limit, or the step would overflow; nothing was changed */
 } gp_step_info;
 
 /* One clipped optimizer step over the arena. group_norms, if not NULL, receives one 2-norm (or p-norm) a segment. */
@@ -332,13 +334,21 @@ typedef struct gp_fault {
     int recurrent;      /* parameter, backward: of the state rather than of the input */
     size_t row, column; /* sample and feature; or the parameter's row and column */
     size_t step;        /* forward, in a recurrent layer: the time step, and column is a unit; else GP_NONE */
+    double value;       /* the bad number; not set for input and target */
 } gp_fault;
+
+/* Limits of what training may meet, from the next call on; infinite: any finite number may be. A layer's output in
+ * gp_net_backward or gp_net_train beyond `activation` makes gp_net_exploded answer 1, and gp_net_train leave the step
+ * out; gp_net_fault finds numbers beyond them, too. gp_net_create sets none. */
+void gp_net_limit(gp_net *net, float activation, float gradient);
+int gp_net_exploded(const gp_net *net);
 
 /* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
                           uint64_t step, size_t threads);
 /* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls (arena->grads only
- * after gp_live_publish). If the loss is not finite the step is left out: info->applied is 0 and info->norm NaN. */
+ * after gp_live_publish). If the loss is not finite or an output exploded the step is left out: info->applied is 0
+ * and info->norm NaN. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
                        const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
                        uint64_t step, size_t threads);
@@ -347,7 +357,7 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
 /* Mean loss over any number of samples, without dropout; out, if not NULL, gets the predictions. */
 gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
                           size_t threads);
-/* The first non-finite number in the order of computation: a layer's parameters, its output in the last backward or
+/* The first number in the order of computation that is not finite or beyond a limit: a layer's parameters, its output in the last backward or
  * train call (unless the workspace has been used by another call since), the loss, then gradients from the last layer
  * back. phase is GP_PHASE_NONE if all is finite. */
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);

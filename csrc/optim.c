@@ -20,6 +20,9 @@
 
 #include "denormals.h"
 
+/* A block of gradients with a smaller norm cannot make a step overflow, whatever the rule. */
+#define HARMLESS 1e18
+
 static size_t blocks_of(size_t length) { return (length + GP_NORM_BLOCK - 1) / GP_NORM_BLOCK; }
 
 /* Of a segment, those that a step has to do with. */
@@ -147,6 +150,8 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
                            .info = {.norm = NAN, .norm_after = NAN, .scale = 1.0}};
     if (!arguments_are_good(arena, clip, rule)) return GP_BAD_ARGUMENT;
     plan->norm_type = norm_type_of(clip);
+    if (!(plan->rule.max_gradient > 0.0)) plan->rule.max_gradient = INFINITY;
+    if (!(plan->rule.max_norm > 0.0)) plan->rule.max_norm = INFINITY;
     for (size_t i = 0; i < arena->n_segments; i++) {
         const size_t rows = units_of(plan, i);
         plan->n_units += rows;
@@ -223,6 +228,15 @@ static double live_entries(const gp_step_plan *plan, const gp_block *block)
     size_t count = block->length;
     for (size_t i = 0; mask && i < block->length; i++) count -= mask[i] == 0;
     return (double)count;
+}
+
+/* The norm of a block of the raw gradient and, where it matters, its largest entry. */
+static void measure_raw(const gp_step_plan *plan, gp_block *block)
+{
+    const float *g = gradient_of(plan, block);
+    block->norm = gp_norm_measure(plan->kernels, block->length, g, plan->norm_type);
+    int matters = plan->rule.max_gradient < INFINITY || gp_norm_finish(block->norm, plan->norm_type) > HARMLESS;
+    block->largest = matters ? plan->kernels->max_abs(block->length, g) : 0.0f;
 }
 
 /* What a stage has to know of a block of the gradient `g` that it gets. */
@@ -350,13 +364,51 @@ static void set_factors(gp_step_plan *plan, const gp_clip *clip, gp_partial_norm
     plan->info.norm_after = gp_norm_finish(join_units(plan, 1), p);
 }
 
+/* Clipped gradients up to here keep every number of the step within float: the square in a second moment, or what a
+ * first moment and the weight add up to. A finite gradient beyond it would leave weights or moments that are not. */
+static double largest_step(const gp_rule *rule)
+{
+    if (rule->kind != GP_SGD) return 1e19;
+    return (double)FLT_MAX * fmax(1.0 - rule->momentum, 1e-6) / fmax(2.0 * rule->lr, 1.0);
+}
+
+/* What no entry exceeds after clipping, whatever it was; asked before stages adapt, so their limits do not count. */
+static double largest_clipped(const gp_clip *clip)
+{
+    double bound = INFINITY;
+    for (; clip; clip = clip->next) {
+        switch (clip->kind) {
+        case GP_CLIP_VALUE:
+        case GP_CLIP_NORM:
+        case GP_CLIP_NORM_GROUP:
+        case GP_CLIP_NORM_SEGMENT:
+        case GP_INHIBIT:
+        case GP_INHIBIT_TANH:
+        case GP_INHIBIT_NORM:
+        case GP_INHIBIT_NORM_TANH: bound = fmin(bound, clip->limit); break;
+        default: break;
+        }
+    }
+    return bound;
+}
+
+/* Whether something is beyond the rule's limits, or the step would overflow. */
+static int explodes(const gp_step_plan *plan)
+{
+    const double bound = largest_clipped(&plan->clip), most = largest_step(&plan->rule);
+    for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++)
+        if (block->largest > (float)plan->rule.max_gradient || fmin((double)block->largest, bound) > most) return 1;
+    return plan->info.norm > plan->rule.max_norm;
+}
+
 static void decide(gp_step_plan *plan, const gp_clip *clip, int first)
 {
     join_blocks(plan, 0);
     gp_partial_norm total = join_units(plan, 0);
     if (first) {
         double norm = gp_norm_finish(total, plan->norm_type);
-        plan->info = (gp_step_info){.norm = norm, .norm_after = norm, .scale = 1.0, .applied = isfinite(norm) != 0};
+        plan->info = (gp_step_info){.norm = norm, .norm_after = norm, .scale = 1.0};
+        plan->info.applied = isfinite(norm) && !explodes(plan);
         for (size_t s = 0; plan->segment_norms && s < plan->arena.n_segments; s++)
             plan->segment_norms[s] = gp_norm_finish(plan->norms[s], plan->norm_type);
         if (!plan->info.applied) {
@@ -582,9 +634,8 @@ void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
         gp_block *block = block_at(plan, i, downwards);
         if (!is_mine(team, block)) continue;
         load(plan, block);
-        const float *g = gradient_of(plan, block);
-        block->norm = gp_norm_measure(plan->kernels, block->length, g, plan->norm_type);
-        measure(plan, block, clip, g);
+        measure_raw(plan, block);
+        measure(plan, block, clip, gradient_of(plan, block));
     }
     gp_team_wait(team);
     if (team->rank == 0) decide(plan, clip, 1);

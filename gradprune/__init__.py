@@ -23,10 +23,19 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
-from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
+from gradprune.errors import (
+    DatasetNotFoundError,
+    ExplosionError,
+    FileFormatError,
+    NonFiniteError,
+    NumericalError,
+)
+from gradprune.explosion import ExplosionReport, explode
+from gradprune.explosions import ExplosionDetector, ExplosionMonitor, detect_explosions
 from gradprune.frozen import FrozenLayer, FrozenModel
-from gradprune.guards import Raise, Skip
-from gradprune.history import History
+from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
+from gradprune.history import Event, History
 from gradprune.initializers import (
     Glorot,
     He,
@@ -41,6 +50,7 @@ from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
+    Explosion,
     Gradient,
     GradientDecomposition,
     Magnitude,
@@ -83,9 +93,16 @@ __all__ = [
     "Cubic",
     "DatasetNotFoundError",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "EarlyStopping",
     "Element",
+    "Event",
+    "Explosion",
+    "ExplosionDetector",
+    "ExplosionError",
+    "ExplosionMonitor",
+    "ExplosionReport",
     "FileFormatError",
     "FrozenLayer",
     "FrozenModel",
@@ -94,11 +111,13 @@ __all__ = [
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
+    "Guard",
     "He",
     "History",
     "Identity",
     "Inhibit",
     "Iterative",
+    "LayerDiagnosis",
     "LayerReport",
     "LayerScope",
     "Linear",
@@ -106,8 +125,10 @@ __all__ = [
     "Model",
     "NonFiniteError",
     "Normal",
+    "NumericalError",
     "OneShot",
     "Orthogonal",
+    "ParameterDiagnosis",
     "Polynomial",
     "PruneReport",
     "Pruner",
@@ -115,6 +136,7 @@ __all__ = [
     "RMSprop",
     "Raise",
     "Random",
+    "Rollback",
     "Skip",
     "SparseSpectral",
     "StepInfo",
@@ -125,10 +147,14 @@ __all__ = [
     "VerificationReport",
     "WarmupLR",
     "ZClip",
+    "Zero",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
     "datasets",
+    "detect_explosions",
+    "diagnose",
+    "explode",
     "get_costs",
     "get_num_threads",
     "load",

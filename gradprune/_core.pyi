@@ -6,7 +6,9 @@ from numpy.typing import NDArray
 _Floats: TypeAlias = NDArray[np.float32]
 _Clip: TypeAlias = tuple[Any, ...]  # ((stage, ...), work or None, keep), see binding.h
 _Done: TypeAlias = tuple[float, float, bool, bool, float]
-_Rule: TypeAlias = tuple[int, float, float, bool, float, float, bool, float, float, float, int]
+_Rule: TypeAlias = tuple[
+    int, float, float, bool, float, float, bool, float, float, float, int, float, float
+]
 _Layer: TypeAlias = tuple[
     int,
     int,
@@ -79,6 +81,9 @@ class Net:
     def __new__(cls, layers: list[_Layer]) -> Net: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def exploded(self) -> bool: ...
+    def set_limits(self, activation: float, gradient: float, /) -> None: ...
     def backward(
         self,
         arena: Arena,
@@ -116,7 +121,9 @@ class Net:
         /,
     ) -> tuple[float, int]: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
-    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, bool, int, int, int] | None: ...
+    def fault(
+        self, arena: Arena, /
+    ) -> tuple[_Phase, int, bool, bool, int, int, int, float] | None: ...
 
 @final
 class Frozen:

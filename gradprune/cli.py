@@ -534,7 +534,7 @@ def _prune(options: argparse.Namespace) -> None:
         granularity=options.granularity,
         seed=options.seed,
     )
-    report = pruner.prune(options.sparsity, data=data.train)
+    report = pruner.prune(options.sparsity, data=data.to_score(pruner.criterion))
     console.print(tables.report_table(report))
     for name, reason in report.skipped.items():
         console.print(f"skipped {name}: {reason}")

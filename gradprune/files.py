@@ -36,7 +36,7 @@ from gradprune import (
     learning_rates,
     optimizers,
 )
-from gradprune.checks import seed_number, whole
+from gradprune.checks import not_negative, seed_number, whole
 from gradprune.errors import FileFormatError
 from gradprune.layers import dense, recurrent
 from gradprune.layers.base import Layer
@@ -304,7 +304,7 @@ def _build(
         count = len(model.optimizer.core_moments)
         model.optimizer.load_moments([tensors[f"optimizer.moment{i}"] for i in range(count)])
         model.optimizer.chain.load(_below("optimizer.", tensors))
-        model.optimizer.load_state(_counters(content["optimizer"]["state"]))
+        model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
     model.arena.enforce_masks()
     model.epoch = _counter("epoch", described["epoch"])
     model.forward_count = _counter("forward_count", described["forward_count"])
@@ -380,6 +380,13 @@ def _decode(value: Any) -> Any:
     if name not in _SETTINGS:
         raise FileFormatError(f"unknown class {name!r}")
     return _SETTINGS[name](**{key: _decode(item) for key, item in fields.items()})
+
+
+def _optimizer_state(state: dict[str, Any]) -> dict[str, float]:
+    """Counters, and the one number that is not whole."""
+    counters = dict(state)
+    factor = not_negative("lr_factor", counters.pop("lr_factor", 1.0))
+    return {**_counters(counters), "lr_factor": factor}
 
 
 def _counter(name: str, value: Any) -> int:

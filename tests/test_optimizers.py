@@ -252,6 +252,13 @@ def test_counters_and_info(case: OptimizerCase) -> None:
         "clip_count": 0,
         "skipped": 0,
         "consecutive": 0,
+        "zeroed": 0,
+        "rollbacks": 0,
+        "faults.parameter": 0,
+        "faults.forward": 0,
+        "faults.loss": 0,
+        "faults.backward": 0,
+        "lr_factor": 1.0,
     }
 
 

@@ -157,9 +157,10 @@ int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *n
     int rule_kind, decoupled, nesterov;
     unsigned long long step;
     if (parse_clips(clip, &self->arena, clips_out) ||
-        !PyArg_ParseTuple(rule, "iddpddpdddK;rule must have 11 entries", &rule_kind, &rule_out->lr,
+        !PyArg_ParseTuple(rule, "iddpddpdddKdd;rule must have 13 entries", &rule_kind, &rule_out->lr,
                           &rule_out->weight_decay, &decoupled, &rule_out->momentum, &rule_out->dampening, &nesterov,
-                          &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step))
+                          &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step, &rule_out->max_gradient,
+                          &rule_out->max_norm))
         return -1;
     if (rule_kind < 0 || rule_kind >= GP_RULES) {
         PyErr_SetString(PyExc_ValueError, "unknown kind of rule");

@@ -288,10 +288,26 @@ static PyObject *net_fault(net_object *self, PyObject *args)
     gp_net_fault(self->net, &arena->arena, &fault);
     leave(self, arena);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
-    return Py_BuildValue("(snNNnnn)", phases[fault.phase],
+    return Py_BuildValue("(snNNnnnd)", phases[fault.phase],
                          fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer, PyBool_FromLong(fault.bias),
                          PyBool_FromLong(fault.recurrent), (Py_ssize_t)fault.row, (Py_ssize_t)fault.column,
-                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step);
+                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step, fault.value);
+}
+
+static PyObject *net_set_limits(net_object *self, PyObject *args)
+{
+    float activation, gradient;
+    if (!PyArg_ParseTuple(args, "ff", &activation, &gradient)) return NULL;
+    gp_lock_enter(&self->lock);
+    gp_net_limit(self->net, activation, gradient);
+    gp_lock_leave(&self->lock);
+    Py_RETURN_NONE;
+}
+
+static PyObject *net_exploded(net_object *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(gp_net_exploded(self->net));
 }
 
 static PyObject *net_is_sparse(net_object *self, PyObject *args)
@@ -324,9 +340,12 @@ static PyMethodDef net_methods[] = {
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
      "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,
-     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step) of the first non-finite number."},
+     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step, value) of the first bad number."},
+    {"set_limits", (PyCFunction)net_set_limits, METH_VARARGS,
+     "set_limits(activation, gradient): what is larger is bad; infinite: nothing finite is."},
     {NULL, NULL, 0, NULL}};
-static PyGetSetDef net_getset[] = {{"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
+static PyGetSetDef net_getset[] = {{"exploded", (getter)net_exploded, NULL, "Of the last backward or train.", NULL},
+                                   {"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
                                    {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot net_slots[] = {{Py_tp_doc, "Net(layers): a network compiled from layer tuples."},
                                   {Py_tp_new, (void *)net_new},

@@ -337,6 +337,63 @@ static void test_huge(const gp_kernels *kernels)
     }
 }
 
+/* A finite gradient whose step would leave float changes nothing; clipped, it is a step like any other. */
+static void overflow(const gp_kernels *kernels, pruning how, gp_rule rule, float size, const gp_clip *clip)
+{
+    parts *p = parts_new(how, 14);
+    gp_step_info info = {0};
+    size_t bad = 0;
+    rule.step = 1;
+    p->arena.grads[p->arena.n - 1] = size;
+    snapshot whole = snapshot_take(&p->arena);
+    CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &rule, &info, NULL, 2), GP_OK);
+    CHECK(isfinite(info.norm) && info.applied == (clip->kind != GP_CLIP_NONE));
+    if (clip->kind == GP_CLIP_NONE) CHECK(snapshot_equal(&whole, &p->arena));
+    for (size_t i = 0; i < p->arena.n; i++)
+        bad += !isfinite(p->arena.params[i]) || !isfinite(p->arena.moments[0][i]) || !isfinite(p->arena.moments[1][i]);
+    CHECK_INT_EQUAL(bad, 0);
+    snapshot_free(&whole);
+    parts_free(p);
+}
+
+static void test_overflow(const gp_kernels *kernels)
+{
+    const gp_rule fast = {.kind = GP_SGD, .lr = 100.0};
+    for (size_t clip = 0; clip < CLIPS; clip++) {
+        if (clip == 3) continue; /* a norm of 1e9, and a step of 1e11 */
+        overflow(kernels, PRUNED, fast, 1e37f, &clips[clip]);
+        overflow(kernels, LISTED, rules[2], 1e38f, &clips[clip]); /* its momentum may grow tenfold */
+        overflow(kernels, PRUNED, rules[4], -1e20f, &clips[clip]);
+        overflow(kernels, LISTED, rules[7], 1e25f, &clips[clip]);
+    }
+}
+
+/* Limits of a rule: of an entry and of the norm, before clipping, live entries only. */
+static void test_limits(const gp_kernels *kernels)
+{
+    static const double sizes[] = {2.0, 1.0, 0.5};
+    for (pruning how = WHOLE; how <= LISTED; how++)
+        for (size_t clip = 0; clip < CLIPS; clip++)
+            for (size_t i = 0; i < 6; i++) {
+                parts *p = parts_new(how, 15);
+                gp_rule rule = rules[clip % RULES];
+                gp_step_info info = {0};
+                rule.step = 1;
+                *(i < 3 ? &rule.max_gradient : &rule.max_norm) = 1.0;
+                p->mask[2] = 1;
+                p->arena.grads[how == LISTED ? p->arena.n - 3 : 2] = (float)-sizes[i % 3];
+                for (size_t k = 0; k < p->arena.n_prunable; k++)
+                    if (!p->mask[k]) p->arena.grads[k] = 5.0f;
+                snapshot whole = snapshot_take(&p->arena);
+                CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2), GP_OK);
+                CHECK(info.applied == (i % 3 > 0));
+                CHECK_NEAR(info.norm, sizes[i % 3], 1e-6);
+                CHECK(snapshot_equal(&whole, &p->arena) == (i % 3 == 0));
+                snapshot_free(&whole);
+                parts_free(p);
+            }
+}
+
 /* A factor too small for a float still has all its digits: 1e15 is clipped to 1e-30, and a step of 1e30 shows it. */
 static void test_tiny_factor(const gp_kernels *kernels)
 {
@@ -659,6 +716,8 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_not_finite);
     OVER_INSTRUCTION_SETS(test_not_finite_but_removed);
     OVER_INSTRUCTION_SETS(test_huge);
+    OVER_INSTRUCTION_SETS(test_overflow);
+    OVER_INSTRUCTION_SETS(test_limits);
     OVER_INSTRUCTION_SETS(test_tiny_factor);
     OVER_INSTRUCTION_SETS(test_scale_one);
     OVER_INSTRUCTION_SETS(test_chains);
