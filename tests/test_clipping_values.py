@@ -357,7 +357,7 @@ def test_clipped_gradients_have_to_be_asked_for() -> None:
     network = one_row([0], [3])
     optimizer = gp.SGD(network, lr=0.1, clip=gp.ClipNorm(1.0), guard=gp.Skip())
     optimizer.step()
-    with pytest.raises(ValueError, match="keep_clipped was not True"):
+    with pytest.raises(ValueError, match="keep_clipped = True was not set"):
         _ = optimizer.clipped_gradients
     optimizer.keep_clipped = True
     optimizer.step()
