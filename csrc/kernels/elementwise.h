@@ -3,6 +3,8 @@
 #ifndef GP_ELEMENTWISE_H
 #define GP_ELEMENTWISE_H
 
+#include <string.h>
+
 #include "kernels/kernels.h"
 #include "kernels/vmath.h"
 
@@ -110,38 +112,38 @@ static void activation_backward(size_t n, const float *z, const float *y, const 
     }
 }
 
-/* Philox4x32-10 on GP_PHILOX_LANES counters at once; the compiler vectorizes the inner loops. Integers only, so the
- * numbers are those of gp_philox on every instruction set. */
-enum { GP_PHILOX_LANES = 16 };
+/* Philox4x32-10 on GP_PHILOX_LANES counters at once, each in lanes of 64 bits of which the lower half counts. Integers
+ * only, so the numbers are those of gp_philox on every instruction set. */
+enum { GP_PHILOX_LANES = 16, GP_PHILOX_VECTORS = GP_PHILOX_LANES / GP_H };
 
 static void philox_lanes(uint64_t seed, uint64_t stream, const uint64_t blocks[GP_PHILOX_LANES],
                          uint32_t out[4 * GP_PHILOX_LANES])
 {
-    uint32_t c0[GP_PHILOX_LANES], c1[GP_PHILOX_LANES], c2[GP_PHILOX_LANES], c3[GP_PHILOX_LANES];
-    for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
-        c0[l] = (uint32_t)blocks[l];
-        c1[l] = (uint32_t)(blocks[l] >> 32);
-        c2[l] = (uint32_t)stream;
-        c3[l] = (uint32_t)(stream >> 32);
+    vword c0[GP_PHILOX_VECTORS], c1[GP_PHILOX_VECTORS], c2[GP_PHILOX_VECTORS], c3[GP_PHILOX_VECTORS];
+    for (size_t v = 0; v < GP_PHILOX_VECTORS; v++) {
+        memcpy(&c0[v], blocks + v * GP_H, sizeof c0[v]);
+        c1[v] = c0[v] >> 32;
+        c2[v] = (vword){0} + stream;
+        c3[v] = (vword){0} + (stream >> 32);
     }
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
-        for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
-            uint64_t p0 = (uint64_t)c0[l] * 0xD2511F53u, p1 = (uint64_t)c2[l] * 0xCD9E8D57u;
-            uint32_t d0 = (uint32_t)(p1 >> 32) ^ c1[l] ^ k0, d2 = (uint32_t)(p0 >> 32) ^ c3[l] ^ k1;
-            c1[l] = (uint32_t)p1;
-            c3[l] = (uint32_t)p0;
-            c0[l] = d0;
-            c2[l] = d2;
+        for (size_t v = 0; v < GP_PHILOX_VECTORS; v++) {
+            vword p0 = v_multiply_halves(c0[v], 0xD2511F53u), p1 = v_multiply_halves(c2[v], 0xCD9E8D57u);
+            c0[v] = (p1 >> 32) ^ c1[v] ^ k0;
+            c2[v] = (p0 >> 32) ^ c3[v] ^ k1;
+            c1[v] = p1;
+            c3[v] = p0;
         }
         k0 += 0x9E3779B9u;
         k1 += 0xBB67AE85u;
     }
-    for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
-        out[4 * l] = c0[l];
-        out[4 * l + 1] = c1[l];
-        out[4 * l + 2] = c2[l];
-        out[4 * l + 3] = c3[l];
+    for (size_t v = 0; v < GP_PHILOX_VECTORS; v++) {
+        vword even = (c0[v] & UINT32_MAX) | c1[v] << 32, odd = (c2[v] & UINT32_MAX) | c3[v] << 32;
+        for (size_t l = 0; l < GP_H; l++) {
+            const uint64_t words[2] = {even[l], odd[l]};
+            for (size_t i = 0; i < 4; i++) out[4 * (v * GP_H + l) + i] = (uint32_t)(words[i / 2] >> 32 * (i % 2));
+        }
     }
 }
 

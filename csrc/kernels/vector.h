@@ -31,6 +31,7 @@ typedef float vfloat_any __attribute__((vector_size(4 * GP_V), aligned(4), may_a
 #define GP_H (GP_V / 2)
 typedef double vdouble __attribute__((vector_size(8 * GP_H)));
 typedef int64_t vlong __attribute__((vector_size(8 * GP_H)));
+typedef uint64_t vword __attribute__((vector_size(8 * GP_H)));
 typedef float vhalf __attribute__((vector_size(4 * GP_H)));
 typedef float vhalf_any __attribute__((vector_size(4 * GP_H), aligned(4), may_alias));
 
@@ -163,6 +164,19 @@ static inline vint v_kept_part(const uint8_t *mask, size_t n)
 static inline vdouble v_load_wide(const float *p)
 {
     return __builtin_convertvector((vhalf) * (const vhalf_any *)p, vdouble);
+}
+
+/* The lower halves of a times m, below 2^32, in full: the vector extensions know only products of whole lanes, which made
+ * random numbers several times as slow. */
+static inline vword v_multiply_halves(vword a, uint64_t m)
+{
+#if defined(GP_ISA_AVX512)
+    return (vword)_mm512_mul_epu32((__m512i)a, _mm512_set1_epi64((int64_t)m));
+#elif defined(GP_ISA_AVX2)
+    return (vword)_mm256_mul_epu32((__m256i)a, _mm256_set1_epi64x((int64_t)m));
+#else
+    return (a & UINT32_MAX) * m;
+#endif
 }
 
 static inline double v_sum_wide(vdouble x)
