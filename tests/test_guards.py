@@ -760,3 +760,30 @@ def test_every_policy_survives_an_explosion(guard: Guard, rate: float, sparsity:
         assert optimizer.step_count == applied.sum()
     if rate == 10.0 and sparsity == 0.0:
         assert faults > 0
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (gp.Activation("leaky_relu", slope=3.0), ("activation0", (2, 1))),
+        (gp.Activation("sigmoid"), None),
+        (gp.Activation("relu"), None),
+        (gp.Dropout(0.9), ("dropout0", (2, 1))),
+    ],
+)
+def test_what_follows_a_layer_is_watched_where_it_can_grow(layer: Any, expected: Any) -> None:
+    """Dense gives 5 and -5, up to the limit of 6."""
+    network = Network([gp.Dense(2, bias=False), layer, gp.Dense(1)], 2, seed=3)
+    network.parameters["dense0.weight"][...] = np.diag([0.0, -5.0])
+    network.parameters["dense1.weight"][...] = 0.0
+    gp.SGD(network, lr=0.1, guard=gp.Raise(max_activation=6.0))
+    x = np.zeros((3, 2))
+    x[2, 1] = 1.0
+    for _ in range(200):  # until dropout keeps it
+        network.backward(x, np.zeros((3, 1)), loss="mse")
+        if network.exploded:
+            break
+    assert network.exploded is (expected is not None)
+    if expected is not None:
+        fault = network.find_fault()
+        assert (fault.layer, fault.index) == expected
