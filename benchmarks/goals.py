@@ -16,6 +16,7 @@ import end_to_end
 import inference
 import optimizer_step
 import products
+import recurrent_step
 import top_k
 import training_step
 from networks import LENET, NETS
@@ -31,6 +32,7 @@ class Plan:
     sizes: tuple[int, ...] = LENET
     batches: tuple[int, ...] = (32, 128, 512)
     inference_batches: tuple[int, ...] = (32, 128)
+    recurrent_batch: int = 64
     parameters: tuple[int, ...] = (10_000_000, 50_000_000)
     scores: tuple[int, ...] = (10_000_000, 100_000_000)
     nets: tuple[tuple[int, ...], ...] = NETS
@@ -146,6 +148,7 @@ DENSE_GOALS = {32: 4.0, 128: 2.5, 512: 1.3}
 SPARSE_GOALS = {0.9: {32: 15.0, 128: 9.0, 512: 5.0}, 0.95: {32: 25.0, 128: 16.0, 512: 8.0}}
 OWN_DENSE_GOALS = {0.9: 4.5, 0.95: 8.0, 0.98: 14.0}
 OWN_DENSE_BATCH = 128
+RECURRENT_GOAL = 1.0
 INFERENCE_GOALS = {0.9: 6.0, 0.95: 10.0}
 SINGLE_GOAL = 6.0
 UPDATE_GOAL, BANDWIDTH_GOAL = 5.0, 85.0
@@ -189,6 +192,24 @@ def training(plan: Plan, record: Record) -> list[Row]:
                 goals = {"own dense": OWN_DENSE_GOALS[sparsity]}
                 own_rows += ratio_rows("training", what, timings, goals)
     return rows + own_rows
+
+
+def recurring(plan: Plan, record: Record) -> list[Row]:
+    """The training step of recurrent networks."""
+    rows = []
+    print("recurrent training step")
+    with Ring(recurrent_step.contestants()) as ring:
+        for cell, sparsity in itertools.product(("LSTM", "GRU", "RNN"), (0.0, 0.9)):
+            case = {"cell": cell, "batch": plan.recurrent_batch, "sparsity": sparsity}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            removed = f", {sparsity:.0%} removed" if sparsity else ""
+            what = (
+                f"{cell}({recurrent_step.UNITS}) on 28 rows of 28, batch {case['batch']}{removed}"
+            )
+            rows += ratio_rows("recurrent", what, timings, {"torch": RECURRENT_GOAL})
+    return rows
 
 
 def predicting(plan: Plan, record: Record) -> list[Row]:
@@ -387,6 +408,7 @@ def finishing(plan: Plan, record: Record) -> list[Row]:
 
 SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "training": training,
+    "recurrent": recurring,
     "inference": predicting,
     "update": updating,
     "selection": selecting,

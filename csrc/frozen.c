@@ -32,6 +32,7 @@ struct gp_frozen {
     size_t in, out, n_layers, bytes;
     size_t few;      /* up to so many samples pass as rows */
     size_t width[2]; /* the widest of the activations that alternate between two buffers */
+    size_t scratch;  /* floats a lane that layers need besides */
     double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
@@ -97,12 +98,14 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         const gp_packed *packed = &made->layers[i];
         if (!ops_of(packed)->in_place) at = !at;
         if (packed->spec.out > made->width[at]) made->width[at] = packed->spec.out;
+        const size_t scratch = ops_of(packed)->scratch ? ops_of(packed)->scratch(&packed->spec) : 0;
+        if (scratch > made->scratch) made->scratch = scratch;
         made->bytes += packed->bytes;
         made->lane_ns += packed->lane_ns;
         row_ns += packed->row_ns;
     }
     made->few = GP_ALIGN_FLOATS; /* with more, two chunks of lanes could do */
-    while (made->few > 1 && (double)made->few * row_ns > made->lane_ns) made->few--;
+    while (made->few > (isinf(row_ns) ? 0 : 1) && (double)made->few * row_ns > made->lane_ns) made->few--;
     *frozen = made;
     return GP_OK;
 }
@@ -186,19 +189,22 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
+static size_t floats_a_lane(const gp_frozen *frozen) { return frozen->width[0] + frozen->width[1] + frozen->scratch; }
+
 /* A member's chunks follow each other, so the first member that finds a fault has the first one. */
 static void run_lanes(void *context, const gp_team *team)
 {
     region *shared = context;
     const gp_frozen *frozen = shared->frozen;
     const size_t I = frozen->in, O = frozen->out, P = shared->lanes;
-    float *buffer[2] = {shared->work + team->rank * (frozen->width[0] + frozen->width[1]) * P};
+    float *buffer[2] = {shared->work + team->rank * floats_a_lane(frozen) * P};
     buffer[1] = buffer[0] + frozen->width[0] * P;
+    float *scratch = buffer[1] + frozen->width[1] * P;
     size_t begin, end;
     gp_team_share(team, shared->chunks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t first = item * P, samples = gp_smaller(P, shared->n - first);
-        const gp_chunk chunk = {.kernels = frozen->kernels, .samples = samples, .lanes = P};
+        const gp_chunk chunk = {.kernels = frozen->kernels, .samples = samples, .lanes = P, .scratch = scratch};
         const float *x = shared->x + first * I;
         const float *rows[GP_LANES];
         for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
@@ -226,7 +232,7 @@ static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x
     shared.lanes = gp_padded((n + wanted - 1) / wanted);
     shared.chunks = (n + shared.lanes - 1) / shared.lanes;
     size_t members = gp_smaller(threads, gp_smaller(shared.chunks, GP_MAX_THREADS));
-    size_t each = frozen->width[0] + frozen->width[1];
+    size_t each = floats_a_lane(frozen);
     if (each > SIZE_MAX / sizeof(float) / (members * shared.lanes)) return GP_NO_MEMORY;
     shared.work = aligned_alloc(64, each * members * shared.lanes * sizeof(float));
     if (!shared.work) return GP_NO_MEMORY;

@@ -8,10 +8,17 @@ from gradprune import datasets, plotting
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
+    AGC,
+    AutoClip,
+    Centralize,
     ClipNorm,
     ClipNormPerLayer,
     ClipNormPerParameter,
     ClipValue,
+    GradientNoise,
+    Inhibit,
+    Quantize,
+    ZClip,
     clip_grad_norm_,
     clip_grad_value_,
 )
@@ -51,6 +58,7 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGC",
     "GRU",
     "LSTM",
     "RNN",
@@ -58,9 +66,11 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "AutoClip",
     "Block",
     "CSVLogger",
     "Callback",
+    "Centralize",
     "Checkpoint",
     "ClipNorm",
     "ClipNormPerLayer",
@@ -86,9 +96,11 @@ __all__ = [
     "Glorot",
     "Gradient",
     "GradientDecomposition",
+    "GradientNoise",
     "Guard",
     "He",
     "History",
+    "Inhibit",
     "Iterative",
     "LayerReport",
     "LayerScope",
@@ -102,6 +114,7 @@ __all__ = [
     "Polynomial",
     "PruneReport",
     "Pruner",
+    "Quantize",
     "RMSprop",
     "Raise",
     "Random",
@@ -113,6 +126,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
+    "ZClip",
     "Zero",
     "batches",
     "clip_grad_norm_",

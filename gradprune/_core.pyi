@@ -1,10 +1,11 @@
-from typing import Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Floats: TypeAlias = NDArray[np.float32]
-_Clip: TypeAlias = tuple[int, float, float]
+_Clip: TypeAlias = tuple[Any, ...]  # ((stage, ...), work or None, keep), see binding.h
+_Done: TypeAlias = tuple[float, float, bool, bool, float]
 _Rule: TypeAlias = tuple[
     int, float, float, bool, float, float, bool, float, float, float, int, float, float
 ]
@@ -73,7 +74,7 @@ class Arena:
         moments: tuple[_Floats, ...],
         norms: NDArray[np.float64] | None,
         /,
-    ) -> tuple[float, float, bool, bool]: ...
+    ) -> _Done: ...
 
 @final
 class Net:
@@ -108,7 +109,7 @@ class Net:
         moments: tuple[_Floats, ...],
         norms: NDArray[np.float64] | None,
         /,
-    ) -> tuple[float, int, float, float, bool, bool]: ...
+    ) -> tuple[float, int, _Done]: ...
     def predict(self, arena: Arena, x: _Floats, out: _Floats, /) -> None: ...
     def evaluate(
         self,

@@ -52,8 +52,9 @@ class Arena:
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
         parameters: name to float32 view, in forward order.
         masks: name of a prunable parameter to read-only bool view.
-        mask_changes: how often the mask has been replaced.
         offsets: name to offset in the flat buffers.
+        mask_version: counts the changes of the mask.
+        keep_clipped: whether optimizers are to keep the gradient that they used.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -84,7 +85,8 @@ class Arena:
                 if tensor.prunable
             }
         )
-        self.mask_changes = 0
+        self.mask_version = 0
+        self.keep_clipped = False
         self._moments: list[weakref.ref[Floats]] = []
         self.core = _core.Arena(
             self.params,
@@ -178,10 +180,11 @@ class Arena:
     def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
         """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
         ensure_costs()
+        changed = not np.array_equal(mask, self._mask)
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
         self.core.set_mask(mask, tuple(moment for _, moment in alive))
-        self.mask_changes += 1
         self._moments = [ref for ref, _ in alive]
+        self.mask_version += changed
 
     def enforce_masks(self) -> None:
         """Zero weights and gradients wherever the mask is 0."""

@@ -213,7 +213,7 @@ class ExplosionMonitor(Callback):
         """Start anew."""
         self.detector.reset()
         self.events = []
-        self._masks, self._settled = context.model.arena.mask_changes, 0
+        self._masks, self._settled = context.model.arena.mask_version, 0
 
     def on_step_end(self, context: Context) -> None:
         """Look at the norm of the step, then whether it was pruned."""
@@ -221,7 +221,7 @@ class ExplosionMonitor(Callback):
         norm = context.info.norm
         if self.detector.update(norm):
             self._report(context, norm)
-        changes = context.model.arena.mask_changes
+        changes = context.model.arena.mask_version
         if changes != self._masks:  # the next step is the first to feel it
             self._masks, self._settled = changes, context.step + self.settle
 

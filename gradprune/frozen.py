@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.checks import real_array
-from gradprune.layers.base import CoreLayer, CoreType
+from gradprune.layers.base import CoreType
 from gradprune.summary import summarize
 
 if TYPE_CHECKING:
@@ -141,23 +141,28 @@ class FrozenModel:
 
 def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
     """What became of each layer."""
-    cores: dict[str, tuple[int, CoreLayer]] = {}
-    for position, (name, core) in enumerate(network.core_layers):
-        if core.type == CoreType.DENSE:
-            cores[name] = (position, core)
+    positions = {
+        name: position
+        for position, (name, core) in enumerate(network.core_layers)
+        if core.type in {CoreType.DENSE, CoreType.RECURRENT}
+    }
     layers = []
     for row in summarize(network).layers:
         weights = kept = nbytes = 0
         few = many = ""
-        if row.name in cores:
-            position, core = cores[row.name]
-            weights = core.inputs * core.outputs
+        if row.name in positions:
+            position = positions[row.name]
+            weights = sum(m.size for name, m in network.masks.items() if _layer(name) == row.name)
             kept, nbytes, few_listed, many_listed = frozen.describe(position)
             few, many = ("sparse" if listed else "dense" for listed in (few_listed, many_listed))
         layers.append(
             FrozenLayer(row.name, row.kind, row.outputs, weights, kept, nbytes, few, many)
         )
     return tuple(layers)
+
+
+def _layer(parameter: str) -> str:
+    return parameter.partition(".")[0]
 
 
 def _cells(row: FrozenLayer) -> tuple[str, ...]:

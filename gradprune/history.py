@@ -25,6 +25,7 @@ _TYPES = {  # in the order of add_step, StepInfo's in the middle
     "clipped": "B",
     "applied": "B",
     "lr": "d",
+    "norm_after": "d",
     "samples": "q",
     "correct": "q",
 }
@@ -107,8 +108,8 @@ class History:
     def steps(self) -> dict[str, NDArray[Any]]:
         """Name to one number a step, (step_count,): a copy of what is recorded.
 
-        loss, norm (before clipping), scale (of clipping), lr, sparsity (after the step) are
-        float64; clipped, applied bool; samples, correct int64.
+        loss, norm (before clipping), norm_after, scale (of clipping), lr, sparsity (after the
+        step) are float64; clipped, applied bool; samples, correct int64.
         """
         columns = {name: self._column(name, 0) for name in _TYPES}
         sparsity = np.zeros(self.step_count)

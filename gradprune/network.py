@@ -210,7 +210,7 @@ class Network:
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)
-        self.last_loss, correct, norm, scale, clipped, applied = self._net.train(
+        self.last_loss, correct, done = self._net.train(
             self.arena.core,
             inputs,
             targets,
@@ -225,7 +225,7 @@ class Network:
         )
         self.exploded = self._net.exploded
         self.forward_count += 1
-        return self.last_loss, correct, optimizer.finish(norm, scale, clipped, applied, lr)
+        return self.last_loss, correct, optimizer.finish(done, lr)
 
     def _watch(self, guard: Guard | None) -> None:
         """Tell the core the limits of this guard."""

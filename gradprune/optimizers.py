@@ -1,8 +1,7 @@
 """Optimizers: SGD, Adam, AdamW and RMSprop with torch's formulas, fused with clipping and masks.
 
 An optimizer owns its moments, buffers of the arena in which removed weights are always 0. The
-arithmetic of a step runs in one C call; here are the settings, the counters and what the guard
-asks for: bad entries zeroed, snapshots kept and restored.
+arithmetic of a step runs in one C call; here are the settings, the counters and the guard.
 """
 
 from __future__ import annotations
@@ -19,8 +18,9 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 from gradprune.arena import Arena
+from gradprune.chains import Chain, as_clip
 from gradprune.checks import fraction, not_negative, positive
-from gradprune.clipping import NO_CLIP, Clipper
+from gradprune.clipping import Clipper, joint_norm
 from gradprune.errors import NumericalError
 from gradprune.guards import Guard, Raise
 from gradprune.learning_rates import ConstantLR, LearningRate
@@ -45,9 +45,10 @@ class StepInfo(NamedTuple):
 
     norm: float  # of the live gradient before clipping
     scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
-    clipped: bool
+    clipped: bool  # something was beyond a limit; noise, quantization and the like do not count
     applied: bool  # False: a number was not finite or beyond a limit, and no step was taken
     lr: float
+    norm_after: float = math.nan  # of what the rule saw; NaN if it was not applied
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,10 @@ class Optimizer(ABC):
         lr_factor: what the schedule's learning rate is multiplied by; 1.0 until a rollback or
             somebody changes it.
         lr: the learning rate of the next step.
-        clip, guard, schedule: as given.
-        parameter_norms: float64, the norm of each parameter's gradient at the last step, in the
-            order of ``arena.stored`` (weights first).
+        clip, guard, schedule: as given; several clippers as a tuple.
+        clip_count: steps taken in which something was clipped.
+        parameter_norms: float64, the norm of each parameter's gradient at the last step, before
+            clipping, in the order of ``arena.stored`` (weights first).
     """
 
     def __init__(
@@ -117,21 +119,21 @@ class Optimizer(ABC):
         lr: float | LearningRate,
         rule: Rule,
         moments: int,
-        clip: Clipper | None,
+        clip: Clipper | Sequence[Clipper] | None,
         guard: Guard | None,
     ) -> None:
-        if clip is not None and not isinstance(clip, Clipper):
-            raise TypeError(f"clip must be a clipper such as ClipNorm(1.0) or None, got {clip!r}")
+        self.clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
         not_negative("weight_decay", rule.weight_decay)
         self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(not_negative("lr", lr))
-        self.clip = clip
+        self.chain = Chain(self.clip, model.arena)
         self.guard: Guard = guard or Raise()
         self.rule = rule
         self.model = model
         self.step_count = 0
         self.skipped = 0
+        self.clip_count = 0
         self.zeroed = 0
         self.rollbacks = 0
         self.faults = dict.fromkeys(_PHASES, 0)
@@ -165,11 +167,12 @@ class Optimizer(ABC):
     def step(self) -> StepInfo:
         """One step from ``model.gradients``, as they are now, to ``model.parameters``.
 
-        The gradient is clipped on the way and stays as it is in ``model.gradients``. Removed
+        The gradient is clipped on the way and stays as it is in ``model.gradients``, whatever the
+        clippers do (``keep_clipped`` and ``clipped_gradients`` show what became of it). Removed
         weights, their gradients and moments are exactly 0 afterwards.
 
         Returns:
-            norm before clipping, scale, clipped, applied and lr.
+            norm before clipping, scale, clipped, applied, lr and norm after clipping.
 
         Raises:
             NonFiniteError, ExplosionError: the loss or a gradient is not finite, or something is
@@ -178,35 +181,39 @@ class Optimizer(ABC):
         lr = self.lr
         clip, rule = self.begin()
         if self.model.exploded or not math.isfinite(self.model.last_loss):
-            return self.finish(math.nan, 1.0, False, False, lr)
-        norm, scale, clipped, applied = self.model.arena.core.step(
-            clip, rule, self.core_moments, self.parameter_norms
-        )
-        return self.finish(norm, scale, clipped, applied, lr)
+            return self.finish((math.nan, 1.0, False, False, math.nan), lr)
+        done = self.model.arena.core.step(clip, rule, self.core_moments, self.parameter_norms)
+        return self.finish(done, lr)
 
-    def begin(self) -> tuple[tuple[int, float, float], tuple[Any, ...]]:
+    def begin(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Keep a snapshot if one is due; (clip, rule) of the next step for the core."""
         if self.guard.every:
             self._keep()
         return self.core_arguments()
 
-    def core_arguments(self) -> tuple[tuple[int, float, float], tuple[Any, ...]]:
+    def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """(clip, rule) of the next step for the core."""
-        clip = NO_CLIP if self.clip is None else self.clip.code()
         _, max_gradient, max_norm = self.guard.limits
-        return clip, (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
+        rule = self.rule.at(self.lr, self.step_count + 1)
+        return self.chain.code(), (*rule, max_gradient, max_norm)
 
-    def finish(
-        self, norm: float, scale: float, clipped: bool, applied: bool, lr: float
-    ) -> StepInfo:
-        """Count a step that the core has taken, or react to one that it has refused."""
+    def finish(self, done: tuple[float, float, bool, bool, float], lr: float) -> StepInfo:
+        """Count a step that the core has taken, or react to one that it has refused.
+
+        Args:
+            done: norm, scale, clipped, applied and norm after, as the core gives them.
+            lr: the learning rate it was given.
+        """
+        norm, scale, clipped, applied, norm_after = done
         if not applied:
             return self._react(norm, lr)
         self.step_count += 1
+        self.clip_count += clipped
         if not self.guard.every:  # else the next snapshot ends the row
             self._consecutive = 0
         self.model.refused = False
-        return StepInfo(norm, scale, clipped, True, lr)
+        self.chain.applied()
+        return StepInfo(norm, scale, clipped, True, lr, norm_after)
 
     # ---- after a fault -------------------------------------------------------------------------
 
@@ -218,6 +225,7 @@ class Optimizer(ABC):
             if taken is not None:
                 return taken
         self.model.refused = True
+        self.chain.refused()
         self.skipped += 1
         self._consecutive += 1
         if self.guard.every and not self._snapshots:
@@ -239,20 +247,18 @@ class Optimizer(ABC):
             return None
         before = grads[bad]
         grads[bad] = 0.0
-        norm, scale, clipped, applied = arena.core.step(
-            *self.core_arguments(), self.core_moments, self.parameter_norms
-        )
-        if not applied:
+        done = arena.core.step(*self.core_arguments(), self.core_moments, self.parameter_norms)
+        if not done[3]:
             grads[bad] = before
             return None
         self.zeroed += count
-        return self.finish(norm, scale, clipped, True, lr)
+        return self.finish(done, lr)
 
     def _keep(self) -> None:
         """Take a snapshot if one is due and the weights are finite."""
         arena, pruner = self.model.arena, getattr(self.model, "pruner", None)
         by_schedule = pruner is not None and pruner.schedule is not None
-        kept_for = (pruner, None if by_schedule else arena.mask_changes)
+        kept_for = (pruner, None if by_schedule else arena.mask_version)
         if kept_for != self._kept_for:
             self._snapshots.clear()
             self._kept_for = kept_for
@@ -262,8 +268,13 @@ class Optimizer(ABC):
                 return
         if math.isfinite(_core.norm(arena.params, 2.0)):
             is_full = len(self._snapshots) == _KEPT
-            snapshot = self._snapshots.pop(0) if is_full else Snapshot(arena, self.core_moments)
-            snapshot.take({"step_count": self.step_count}, pruner)
+            snapshot = (
+                self._snapshots.pop(0)
+                if is_full
+                else Snapshot(arena, self.core_moments, self.chain)
+            )
+            counters = {"step_count": self.step_count, "clip_count": self.clip_count}
+            snapshot.take(counters, pruner)
             self._snapshots.append(snapshot)
             self._consecutive = 0
 
@@ -274,15 +285,58 @@ class Optimizer(ABC):
         snapshot = self._snapshots[-1]
         snapshot.restore(getattr(self.model, "pruner", None))
         self.step_count = snapshot.counters["step_count"]
+        self.clip_count = snapshot.counters["clip_count"]
         self.lr_factor *= self.guard.factor
         self.rollbacks += 1
 
-    # ---- checkpoints ---------------------------------------------------------------------------
+    @property
+    def clip_rate(self) -> float:
+        """Share of the steps taken in which something was clipped; 0 before the first."""
+        return self.clip_count / self.step_count if self.step_count else 0.0
+
+    def norms(self) -> dict[str, float]:
+        """Parameter name to the norm of its gradient at the last step, before clipping."""
+        stored = self.model.arena.stored
+        own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
+        return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
+
+    def layer_norms(self) -> dict[str, float]:
+        """Layer name to the norm of its gradient at the last step, before clipping."""
+        layers: dict[str, list[float]] = {}
+        for name, norm in self.norms().items():
+            layers.setdefault(name.partition(".")[0], []).append(norm)
+        return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
+
+    def rebaseline(self) -> None:
+        """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
+        self.chain.rebaseline()
+
+    @property
+    def keep_clipped(self) -> bool:
+        """Whether steps keep the gradient after clipping; costs a pass over it, off by default."""
+        return self.model.arena.keep_clipped
+
+    @keep_clipped.setter
+    def keep_clipped(self, keep: bool) -> None:
+        self.model.arena.keep_clipped = bool(keep)
+
+    @property
+    def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
+        """Name to the gradient after clipping, as the last step used it: copies.
+
+        Raises:
+            ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
+        """
+        flat = self.chain.clipped_gradient()
+        if flat is None:
+            raise ValueError("the last step kept no gradient: set keep_clipped = True before it")
+        return self.model.arena.views(flat)
 
     def state(self) -> dict[str, float]:
-        """Counters for a checkpoint; the moments are saved as tensors."""
+        """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
         return {
             "step_count": self.step_count,
+            "clip_count": self.clip_count,
             "skipped": self.skipped,
             "consecutive": self._consecutive,
             "zeroed": self.zeroed,
@@ -292,8 +346,9 @@ class Optimizer(ABC):
         }
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        """Counters from a checkpoint; one made before there were rollbacks has fewer."""
+        """Counters from a checkpoint; some are younger than the format."""
         self.step_count = int(state["step_count"])
+        self.clip_count = int(state.get("clip_count", 0))
         self.skipped = int(state["skipped"])
         self._consecutive = int(state["consecutive"])
         self.zeroed = int(state.get("zeroed", 0))
@@ -315,7 +370,8 @@ class SGD(Optimizer):
         nesterov: needs momentum and no dampening.
         weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
             weight_decay before the step.
-        clip: a clipper or None. Clipping comes before weight decay.
+        clip: a clipper, a sequence of them applied in order, or None. Clipping comes before
+            weight decay.
         guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
     """
 
@@ -329,7 +385,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         fraction("momentum", momentum)
@@ -373,7 +429,7 @@ class Adam(Optimizer):
         eps: positive.
         weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
         decoupled: AdamW's weight decay.
-        clip: a clipper or None.
+        clip: a clipper, a sequence of them applied in order, or None.
         guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
     """
 
@@ -386,7 +442,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         beta1, beta2 = betas
@@ -425,7 +481,7 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         super().__init__(
@@ -459,7 +515,7 @@ class RMSprop(Optimizer):
         eps: positive.
         momentum: in [0, 1].
         weight_decay: joins the gradient.
-        clip: a clipper or None.
+        clip: a clipper, a sequence of them applied in order, or None.
         guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
     """
 
@@ -472,7 +528,7 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         rule = Rule(

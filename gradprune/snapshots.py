@@ -28,33 +28,47 @@ class Counting(Protocol):
         """Counters and arrays from before."""
 
 
+class Clips(Protocol):
+    """What a snapshot keeps of the clippers."""
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Arrays."""
+
+    def load(self, tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Arrays from before, when the masks are set."""
+
+
 class Snapshot:
-    """Copies of parameters, mask, moments and counters, which come back together or not at all.
+    """Copies of all that a step changes, which come back together or not at all.
 
     Args:
         arena: what it is a copy of.
         moments: of the optimizer, as the core keeps them.
+        clips: its chain of clippers.
 
     Attributes:
         counters: what the optimizer counted.
     """
 
-    def __init__(self, arena: Arena, moments: Sequence[Floats]) -> None:
+    def __init__(self, arena: Arena, moments: Sequence[Floats], clips: Clips) -> None:
         self._arena = arena
+        self._clips = clips
         self._moments = tuple(moments)
         self._params = np.empty_like(arena.params)
         self._mask = np.empty_like(arena.mask)
         self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
+        self._clip_tensors: dict[str, NDArray[Any]] = {}
         self._pruner: tuple[dict[str, int], dict[str, Floats]] | None = None
         self.counters: dict[str, Any] = {}
 
     def take(self, counters: Mapping[str, Any], pruner: Counting | None) -> None:
-        """Of everything as it is now; memory is asked for only where a pruner has arrays."""
+        """Of everything as it is now."""
         np.copyto(self._params, self._arena.params)
         np.copyto(self._mask, self._arena.mask)
         for copy, moment in zip(self._copies, self._moments, strict=True):
             np.copyto(copy, moment)
             self._arena.core.unpack(copy)
+        self._clip_tensors = self._clips.tensors()
         self.counters = dict(counters)
         self._pruner = None if pruner is None else (pruner.state(), pruner.tensors())
 
@@ -70,5 +84,6 @@ class Snapshot:
         for moment, values in zip(self._moments, ready, strict=True):
             self._arena.core.pack(values)
             np.copyto(moment, values)
+        self._clips.load(self._clip_tensors)
         if pruner is not None and self._pruner is not None:
             pruner.load_state(*self._pruner)

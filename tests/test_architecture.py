@@ -38,6 +38,7 @@ LAYERS = {
         "verification",
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
+    "chains": {"chains"},
     "layer": {"layers.base"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},

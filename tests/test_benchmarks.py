@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # section: rows of the tiny plan below
 ROWS = {
     "training": 6,
+    "recurrent": 6,
     "inference": 6,
     "update": 4,
     "selection": 1,

@@ -330,3 +330,26 @@ def test_the_core_checks_its_arguments() -> None:
     frozen = _core.Frozen([tuple(layer) for layer in layers], model.arena.core)
     assert frozen.predict([[1.0]]) is None
     assert frozen.describe(-1) == frozen.describe(99) == (0, 0, False, False)
+
+
+@pytest.mark.parametrize("cell", [gp.RNN, gp.LSTM, gp.GRU])
+@pytest.mark.parametrize("kept", [1.0, 0.5, 0.1, 0.0])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_recurrent_layers(cell: Any, kept: float, sequences: bool) -> None:
+    rng = np.random.default_rng(3)
+    layers = [cell(21, return_sequences=sequences), gp.Dense(4, activation="tanh"), gp.Dense(3)]
+    model = gp.Model(layers, input_shape=(6, 5), seed=1)
+    for name, values in model.parameters.items():
+        if "bias" in name:
+            values[...] = rng.normal(0, 0.3, values.shape)
+    model.set_masks({name: rng.random(mask.shape) < kept for name, mask in model.masks.items()})
+    frozen = model.freeze()
+    x = rng.standard_normal((130, 6, 5)).astype(np.float32)
+    for n in (1, 5, 130):
+        np.testing.assert_allclose(frozen.predict(x[:n]), model.predict(x[:n]), atol=2e-6)
+    first = frozen.layers[0]
+    assert first.weights == sum(m.size for n, m in model.masks.items() if n.startswith(first.name))
+    assert first.kept == sum(
+        int(m.sum()) for n, m in model.masks.items() if n.startswith(first.name)
+    )
+    assert first.many == ("sparse" if kept < 0.4 else "dense")

@@ -191,7 +191,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     int loss;
     unsigned long long seed, step;
     gp_batch batch;
-    gp_clip clip;
+    gp_clip clips[GP_MAX_CLIPS];
     gp_rule rule;
     gp_arena with_moments;
     double *norms;
@@ -201,7 +201,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OOOiKKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed,
                           &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
         parse_batch(self, x, y, index, loss, &batch) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, &clip, &rule,
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, clips, &rule,
                       &with_moments, &norms))
         return NULL;
     arena_object *arena = (arena_object *)arena_py;
@@ -209,13 +209,12 @@ static PyObject *net_train(net_object *self, PyObject *args)
     with_moments.live = arena->arena.live; /* now that nobody changes the mask */
     with_moments.removed = arena->arena.removed;
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_train(self->net, &with_moments, &batch, &clip, &rule, &result, &info, norms, seed, step,
+    status = gp_net_train(self->net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed, step,
                           self->state->threads);
     Py_END_ALLOW_THREADS
     PyObject *answer;
     if (status == GP_OK)
-        answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
-                               PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
+        answer = Py_BuildValue("(dnN)", result.loss, (Py_ssize_t)result.correct, gp_step_result(&info));
     else answer = raise_fault(self, &batch, status);
     leave(self, arena);
     return answer;
@@ -335,7 +334,7 @@ static PyMethodDef net_methods[] = {
      "backward(arena, x, y, index, loss, seed, step) -> (loss, correct)"},
     {"train", (PyCFunction)net_train, METH_VARARGS,
      "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms)"
-     " -> (loss, correct, norm, scale, clipped, applied)"},
+     " -> (loss, correct, (norm, scale, clipped, applied, norm_after))"},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS, "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,

@@ -76,7 +76,7 @@ typedef struct gp_packed {
     void *memory;            /* the type's own, to be freed; or NULL */
     size_t bytes, kept;      /* of memory; weights that are not removed */
     int row_list, lane_list; /* whether it runs on its live weights alone: few samples, many samples */
-    double row_ns, lane_ns;  /* estimated time of a sample among few; of 16 together */
+    double row_ns, lane_ns;  /* estimated time of a sample among few, INFINITY: never so; of 16 together */
 } gp_packed;
 
 /* Some samples on their way through a frozen network. Few: [sample][gp_padded(features)], what pads is finite.
@@ -84,7 +84,8 @@ typedef struct gp_packed {
 typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
-    size_t lanes; /* P; 0: few samples */
+    size_t lanes;   /* P; 0: few samples */
+    float *scratch; /* many samples: the floats the layer asked for, for every lane */
 } gp_chunk;
 
 typedef struct gp_frozen_ops {
@@ -92,11 +93,24 @@ typedef struct gp_frozen_ops {
     int takes_activation; /* computes packed->then itself */
     /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep */
     gp_status (*pack)(gp_packed *packed, const gp_arena *arena);
-    /* one thread, nothing but y is written; NULL: the layer does nothing at inference */
+    /* floats of scratch a lane; NULL: none */
+    size_t (*scratch)(const gp_layer_spec *spec);
+    /* one thread, nothing but y and scratch is written; NULL: the layer does nothing at inference */
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
 } gp_frozen_ops;
 
-extern const gp_frozen_ops gp_dense_frozen; /* dense_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen;     /* dense_frozen.c */
+extern const gp_frozen_ops gp_recurrent_frozen; /* recurrent_frozen.c */
+
+/* Of a recurrent layer: rows of a weight matrix are gates times units. */
+static inline size_t gp_gates_of(const gp_layer_spec *spec)
+{
+    return spec->cell == GP_LSTM ? 4 : (spec->cell == GP_GRU ? 3 : 1);
+}
+static inline size_t gp_units_of(const gp_layer_spec *spec)
+{
+    return spec->sequences ? spec->out / spec->steps : spec->out;
+}
 
 typedef struct gp_layer_ops {
     const char *name;

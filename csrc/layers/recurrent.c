@@ -18,10 +18,6 @@
 /* UNITS: of a share; a multiple of the tiles of gemm and of fours. TALL: rows of dW at a time, as in dense.c. */
 enum { UNITS = 12, TALL = 48 };
 
-static size_t gates_of(const gp_layer_spec *spec) { return spec->cell == GP_LSTM ? 4 : (spec->cell == GP_GRU ? 3 : 1); }
-
-static size_t units_of(const gp_layer_spec *spec) { return spec->sequences ? spec->out / spec->steps : spec->out; }
-
 static int fits(size_t offset, size_t length, size_t begin, size_t end)
 {
     return offset >= begin && offset <= end && length <= end - offset;
@@ -33,7 +29,7 @@ static int recurrent_is_valid(const gp_layer_spec *spec, size_t n_params, size_t
     if (spec->cell >= GP_CELLS || T == 0 || spec->in % T != 0 || (spec->sequences && spec->out % T != 0)) return 0;
     if (spec->cell == GP_RNN && spec->activation != GP_TANH && spec->activation != GP_RELU) return 0;
     if (spec->omega != 0.0f && spec->cell != GP_RNN) return 0;
-    const size_t F = spec->in / T, H = units_of(spec), G = gates_of(spec);
+    const size_t F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
     if (F == 0 || H == 0 || H > n_prunable / G / H || F > n_prunable / G / H) return 0;
     if (!fits(spec->weight, G * H * F, 0, n_prunable) || !fits(spec->recurrent_weight, G * H * H, 0, n_prunable))
         return 0;
@@ -43,7 +39,7 @@ static int recurrent_is_valid(const gp_layer_spec *spec, size_t n_params, size_t
 
 static size_t recurrent_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
-    const size_t H = units_of(spec), rows = gates_of(spec) * H;
+    const size_t H = gp_units_of(spec), rows = gp_gates_of(spec) * H;
     const int in_fours = H % 4 == 0;
     weights[0] =
         (gp_matrix){.offset = spec->weight, .rows = rows, .columns = spec->in / spec->steps, .in_fours = in_fours};
@@ -72,7 +68,7 @@ typedef struct view {
 /* Floats a lane of every buffer; returns their sum. `at` may be NULL. */
 static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view *at)
 {
-    const size_t T = spec->steps, F = spec->in / T, H = units_of(spec), G = gates_of(spec);
+    const size_t T = spec->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
     const size_t stride = gp_padded(F > H ? F : H);
     size_t total = 0;
 #define TAKE(pointer, floats) \
@@ -106,8 +102,8 @@ static size_t recurrent_workspace(const gp_layer_spec *spec) { return lay_out(sp
 
 static size_t recurrent_spare(const gp_layer_spec *spec)
 {
-    const size_t H = units_of(spec), square = spec->orthogonality != 0.0f ? 3 * H * gp_padded(H) : 0;
-    return gp_padded((gates_of(spec) + 1) * H) + square;
+    const size_t H = gp_units_of(spec), square = spec->orthogonality != 0.0f ? 3 * H * gp_padded(H) : 0;
+    return gp_padded((gp_gates_of(spec) + 1) * H) + square;
 }
 
 /* This member's share of n in whole blocks. */
@@ -324,8 +320,8 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
     gp_team_wait(pass->team); /* what was turned may be overwritten */
 }
 
-/* db[r] += sum over chunks, steps and lanes of dz */
-static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, const float *dz)
+/* db[r] += sum over chunks, steps and lanes of dz; `also`, unless it is GP_NONE, gets the same. */
+static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_t also, const float *dz)
 {
     const size_t rows = v->G * v->H;
     size_t begin, end;
@@ -336,6 +332,7 @@ static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, const
         for (size_t at = 0; at < pass->chunks * v->T; at++)
             sum += pass->kernels->sum(v->P, dz + (at * rows + r) * v->P);
         *db = (float)sum;
+        if (also != GP_NONE) pass->arena->grads[also + r] = *db;
     }
 }
 
@@ -365,8 +362,9 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     if (spec->omega != 0.0f) weight_gradient(layer, pass, &v, v.W_hh, v.state, v.inputs + H * P, NULL, 1);
     else weight_gradient(layer, pass, &v, v.W_hh, v.state, v.h, NULL, 1);
     if (spec->bias != GP_NONE) {
-        bias_gradient(pass, &v, spec->bias, v.gates);
-        bias_gradient(pass, &v, spec->recurrent_bias, v.state);
+        const int alike = v.state == v.gates;
+        bias_gradient(pass, &v, spec->bias, alike ? spec->recurrent_bias : GP_NONE, v.gates);
+        if (!alike) bias_gradient(pass, &v, spec->recurrent_bias, GP_NONE, v.state);
     }
     gp_team_wait(pass->team);
     return dx;
@@ -420,4 +418,5 @@ const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
                                          .spare = recurrent_spare,
                                          .forward = recurrent_forward,
                                          .backward = recurrent_backward,
-                                         .penalty = recurrent_penalty};
+                                         .penalty = recurrent_penalty,
+                                         .frozen = &gp_recurrent_frozen};

@@ -20,6 +20,7 @@ from gradprune import _core, checks
 from gradprune.arena import Arena
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError, NumericalError
+from gradprune.optimizers import Optimizer
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.coverage import covered_layers
 from gradprune.pruning.criteria import Criterion, Decomposition, GradientDecomposition
@@ -43,6 +44,7 @@ class Prunable(Protocol):
     """What a pruner needs of a network."""
 
     arena: Arena
+    optimizer: Optimizer | None
     pruner: Pruner | None
     last_loss: float
     exploded: bool
@@ -67,9 +69,12 @@ class Pruner:
         granularity: what is removed together: single weights, ``Element()``, or ``Block(4, 1)``.
         exclude: names of layers or parameters to leave alone; budgets do not count them.
         seed: of ``Random``, 0 <= seed < 2**64.
+        gradients: what ``step`` observes: "raw", the gradient as ``backward`` gave it, or
+            "clipped", what the optimizer's rule saw in the step before.
 
     Attributes:
-        model, criterion, scope, granularity, schedule, exclude, seed: as given, scope as an object.
+        model, criterion, scope, granularity, schedule, exclude, seed, gradients: as given, scope
+            as an object.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.
         statistics: of the gradients observed by ``step`` since the last event.
@@ -97,7 +102,10 @@ class Pruner:
         granularity: Granularity = _ELEMENT,
         exclude: str | Sequence[str] = (),
         seed: SupportsIndex = 0,
+        gradients: str = "raw",
     ) -> None:
+        if gradients not in ("raw", "clipped"):
+            raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
         if not isinstance(criterion, Criterion):
             raise TypeError(f"criterion must be a criterion such as Magnitude(), got {criterion!r}")
         if schedule is not None and not isinstance(schedule, Schedule):
@@ -115,6 +123,7 @@ class Pruner:
         self.granularity = granularity
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.seed = checks.seed_number(seed)
+        self.gradients = gradients
         self.step_count = 0
         self.events = 0
         self._overdue = False  # an event found no gradient to go by and waits for one
@@ -125,6 +134,8 @@ class Pruner:
             raise ValueError("nothing to prune: the model has no prunable weights left to cover")
         self._total = self._layers[-1].place.stop
         model.pruner = self
+        if gradients == "clipped":
+            model.arena.keep_clipped = True
 
     # ---- pruning -------------------------------------------------------------------------------
 
@@ -228,7 +239,10 @@ class Pruner:
         # A copy, so that an event that fails leaves no trace.
         statistics = self.statistics.copy() if due and needs else self.statistics
         if needs and (due or ahead):
-            self._observe(statistics)
+            if self.gradients == "clipped":
+                self._observe_clipped(statistics)
+            else:
+                self._observe(statistics)
 
         report = None
         if due and schedule is not None:
@@ -352,6 +366,13 @@ class Pruner:
         if finite:
             statistics.add(arena.grads[: arena.prunable_size])
         return finite
+
+    def _observe_clipped(self, statistics: Statistics) -> None:
+        """Add the gradient that the optimizer's last step used, if it was taken."""
+        arena, optimizer = self.model.arena, self.model.optimizer
+        used = None if optimizer is None else optimizer.chain.clipped_gradient()
+        if used is not None:
+            statistics.add(used[: arena.prunable_size])
 
     def _measure(self, data: tuple[ArrayLike, ArrayLike], loss: str, batch_size: int) -> Statistics:
         """Statistics over one pass of the data; the model is left as it was."""
