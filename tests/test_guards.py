@@ -787,3 +787,48 @@ def test_what_follows_a_layer_is_watched_where_it_can_grow(layer: Any, expected:
     if expected is not None:
         fault = network.find_fault()
         assert (fault.layer, fault.index) == expected
+
+
+# ---- clippers that remember
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [gp.AutoClip(50.0), gp.ZClip(warmup=2), gp.Quantize("sign", error_feedback=True)],
+    ids=lambda clip: type(clip).__name__,
+)
+@pytest.mark.parametrize("fused", [True, False])
+def test_clippers_go_back_with_the_rest(clip: Any, fused: bool) -> None:
+    network = TRAINED.network()
+    network.set_masks(TRAINED.masks(0.6))
+    optimizer = gp.Adam(network, clip=clip, guard=gp.Rollback(every=4))
+    for number in range(4):
+        network.train_step(*TRAINED.batch(number), optimizer=optimizer)
+    before = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
+    count = optimizer.clip_count
+    assert before
+    for number in range(4, 7):
+        network.train_step(*TRAINED.batch(number), optimizer=optimizer)
+    assert any(
+        not np.array_equal(array, before[name]) for name, array in optimizer.chain.tensors().items()
+    )
+    network.parameters["dense2.bias"][0] = math.nan
+    assert not step(network, optimizer, fused=fused).applied
+    assert (optimizer.rollbacks, optimizer.step_count, optimizer.clip_count) == (1, 4, count)
+    for name, array in before.items():
+        np.testing.assert_array_equal(optimizer.chain.tensors()[name], array)
+
+
+@pytest.mark.parametrize("clip", [gp.AutoClip(), gp.ZClip(warmup=2)], ids=str)
+def test_a_refused_norm_is_not_remembered(clip: Any) -> None:
+    network = TRAINED.network()
+    optimizer = gp.SGD(network, lr=0.1, clip=clip, guard=gp.Skip(max_gradient=1e3))
+    for number in range(5):
+        network.train_step(*TRAINED.batch(number), optimizer=optimizer)
+    before = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
+    for bad in (math.nan, 1e4, 1e30):
+        network.backward(X, Y)
+        network.gradients["dense1.weight"][0, 0] = bad
+        assert not optimizer.step().applied
+    for name, array in before.items():
+        np.testing.assert_array_equal(optimizer.chain.tensors()[name], array)
