@@ -149,9 +149,9 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
                            .segment_norms = segment_norms,
                            .info = {.norm = NAN, .norm_after = NAN, .scale = 1.0}};
     if (!arguments_are_good(arena, clip, rule)) return GP_BAD_ARGUMENT;
+    plan->norm_type = norm_type_of(clip);
     if (!(plan->rule.max_gradient > 0.0)) plan->rule.max_gradient = INFINITY;
     if (!(plan->rule.max_norm > 0.0)) plan->rule.max_norm = INFINITY;
-    plan->norm_type = norm_type_of(clip);
     for (size_t i = 0; i < arena->n_segments; i++) {
         const size_t rows = units_of(plan, i);
         plan->n_units += rows;
@@ -228,6 +228,15 @@ static double live_entries(const gp_step_plan *plan, const gp_block *block)
     size_t count = block->length;
     for (size_t i = 0; mask && i < block->length; i++) count -= mask[i] == 0;
     return (double)count;
+}
+
+/* The norm of a block of the raw gradient and, where it matters, its largest entry. */
+static void measure_raw(const gp_step_plan *plan, gp_block *block)
+{
+    const float *g = gradient_of(plan, block);
+    block->norm = gp_norm_measure(plan->kernels, block->length, g, plan->norm_type);
+    int matters = plan->rule.max_gradient < INFINITY || gp_norm_finish(block->norm, plan->norm_type) > HARMLESS;
+    block->largest = matters ? plan->kernels->max_abs(block->length, g) : 0.0f;
 }
 
 /* What a stage has to know of a block of the gradient `g` that it gets. */
@@ -363,39 +372,33 @@ static double largest_step(const gp_rule *rule)
     return (double)FLT_MAX * fmax(1.0 - rule->momentum, 1e-6) / fmax(2.0 * rule->lr, 1.0);
 }
 
-/* What is left at most of the largest entry after these stages, as far as it is known before they run. */
-static double largest_after(const gp_clip *clip, double largest)
+/* What no entry exceeds after clipping, whatever it was; asked before stages adapt, so their limits do not count. */
+static double largest_clipped(const gp_clip *clip)
 {
-    for (; clip; clip = clip->next) switch (clip->kind) {
+    double bound = INFINITY;
+    for (; clip; clip = clip->next) {
+        switch (clip->kind) {
         case GP_CLIP_VALUE:
         case GP_CLIP_NORM:
         case GP_CLIP_NORM_GROUP:
         case GP_CLIP_NORM_SEGMENT:
-        case GP_INHIBIT_NORM:
-        case GP_INHIBIT_NORM_TANH:
         case GP_INHIBIT:
-        case GP_INHIBIT_TANH: largest = fmin(largest, clip->limit); break;
-        case GP_CLIP_ADAPTIVE: largest = clip->excluded ? largest : fmin(largest, HARMLESS); break;
-        /* norms before, whose steps were taken, once the newest does not count any more */
-        case GP_CLIP_AUTO:
-            if (clip->state[GP_STATE_COUNT] * (1.0 - clip->limit / 100.0) > 1.0) largest = fmin(largest, HARMLESS);
-            break;
-        case GP_CLIP_Z:
-            if (clip->state[GP_STATE_COUNT] >= clip->more[1]) largest = fmin(largest, HARMLESS);
-            break;
+        case GP_INHIBIT_TANH:
+        case GP_INHIBIT_NORM:
+        case GP_INHIBIT_NORM_TANH: bound = fmin(bound, clip->limit); break;
         default: break;
         }
-    return largest;
+    }
+    return bound;
 }
 
-/* Whether an entry or the norm is beyond the rule's limit, or the step would overflow. */
-static int explodes(const gp_step_plan *plan, double norm)
+/* Whether something is beyond the rule's limits, or the step would overflow. */
+static int explodes(const gp_step_plan *plan)
 {
-    float largest = 0.0f;
+    const double bound = largest_clipped(&plan->clip), most = largest_step(&plan->rule);
     for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++)
-        if (block->largest > largest) largest = block->largest;
-    return norm > plan->rule.max_norm || largest > (float)plan->rule.max_gradient ||
-           ((double)largest > HARMLESS && largest_after(&plan->clip, (double)largest) > largest_step(&plan->rule));
+        if (block->largest > (float)plan->rule.max_gradient || fmin((double)block->largest, bound) > most) return 1;
+    return plan->info.norm > plan->rule.max_norm;
 }
 
 static void decide(gp_step_plan *plan, const gp_clip *clip, int first)
@@ -405,7 +408,7 @@ static void decide(gp_step_plan *plan, const gp_clip *clip, int first)
     if (first) {
         double norm = gp_norm_finish(total, plan->norm_type);
         plan->info = (gp_step_info){.norm = norm, .norm_after = norm, .scale = 1.0};
-        plan->info.applied = isfinite(norm) && !explodes(plan, norm);
+        plan->info.applied = isfinite(norm) && !explodes(plan);
         for (size_t s = 0; plan->segment_norms && s < plan->arena.n_segments; s++)
             plan->segment_norms[s] = gp_norm_finish(plan->norms[s], plan->norm_type);
         if (!plan->info.applied) {
@@ -631,11 +634,8 @@ void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
         gp_block *block = block_at(plan, i, downwards);
         if (!is_mine(team, block)) continue;
         load(plan, block);
-        const float *g = gradient_of(plan, block);
-        block->norm = gp_norm_measure(plan->kernels, block->length, g, plan->norm_type);
-        int is_watched = plan->rule.max_gradient < INFINITY || gp_norm_finish(block->norm, plan->norm_type) > HARMLESS;
-        block->largest = is_watched ? plan->kernels->max_abs(block->length, g) : 0.0f;
-        measure(plan, block, clip, g);
+        measure_raw(plan, block);
+        measure(plan, block, clip, gradient_of(plan, block));
     }
     gp_team_wait(team);
     if (team->rank == 0) decide(plan, clip, 1);

@@ -21,8 +21,8 @@ typedef struct gp_block {
     double middle; /* where it lies in the segment, in [0, 1): decides whose it is */
     gp_partial_norm norm, after;
     double sum, count;
-    int exceeds;   /* an entry is beyond the limit */
-    float largest; /* |entry| before clipping; 0 where no rule limits it and the norm says that it is harmless */
+    int exceeds;   /* an entry is beyond the limit of a stage */
+    float largest; /* |raw entry|; 0 where the rule has no limit for it and the norm says that it is harmless */
 } gp_block;
 
 typedef struct gp_step_plan {

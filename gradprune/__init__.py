@@ -23,6 +23,7 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
+from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
 from gradprune.errors import (
     DatasetNotFoundError,
     ExplosionError,
@@ -30,16 +31,26 @@ from gradprune.errors import (
     NonFiniteError,
     NumericalError,
 )
+from gradprune.explosion import ExplosionReport, explode
 from gradprune.explosions import ExplosionDetector, ExplosionMonitor, detect_explosions
 from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
 from gradprune.history import Event, History
-from gradprune.initializers import Glorot, He, Orthogonal
+from gradprune.initializers import (
+    Glorot,
+    He,
+    Identity,
+    Normal,
+    Orthogonal,
+    SparseSpectral,
+    Uniform,
+)
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
+    Explosion,
     Gradient,
     GradientDecomposition,
     Magnitude,
@@ -82,13 +93,16 @@ __all__ = [
     "Cubic",
     "DatasetNotFoundError",
     "Dense",
+    "Diagnosis",
     "Dropout",
     "EarlyStopping",
     "Element",
     "Event",
+    "Explosion",
     "ExplosionDetector",
     "ExplosionError",
     "ExplosionMonitor",
+    "ExplosionReport",
     "FileFormatError",
     "FrozenLayer",
     "FrozenModel",
@@ -100,17 +114,21 @@ __all__ = [
     "Guard",
     "He",
     "History",
+    "Identity",
     "Inhibit",
     "Iterative",
+    "LayerDiagnosis",
     "LayerReport",
     "LayerScope",
     "Linear",
     "Magnitude",
     "Model",
     "NonFiniteError",
+    "Normal",
     "NumericalError",
     "OneShot",
     "Orthogonal",
+    "ParameterDiagnosis",
     "Polynomial",
     "PruneReport",
     "Pruner",
@@ -120,9 +138,11 @@ __all__ = [
     "Random",
     "Rollback",
     "Skip",
+    "SparseSpectral",
     "StepInfo",
     "StepLR",
     "Taylor",
+    "Uniform",
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
@@ -133,6 +153,8 @@ __all__ = [
     "clip_grad_value_",
     "datasets",
     "detect_explosions",
+    "diagnose",
+    "explode",
     "get_costs",
     "get_num_threads",
     "load",

@@ -34,7 +34,7 @@ from gradprune.learning_rates import CosineLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD
 from gradprune.pruning import criteria
-from gradprune.pruning.criteria import Criterion, GradientDecomposition
+from gradprune.pruning.criteria import Criterion, GradientDecomposition, ProbingCriterion
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 
@@ -98,6 +98,8 @@ RECIPES = {
 }
 RECIPES["fashion-mnist"] = RECIPES["mnist"]
 
+PROBED = 256  # samples on which weights are tried out
+
 DATASETS = ("digits", "mnist", "fashion-mnist")
 
 
@@ -143,6 +145,12 @@ class Data:
     def classes(self) -> int:
         """Number of classes, from the largest label."""
         return 1 + max(int(y.max()) for _, y in (self.train, self.validation, self.test))
+
+    def to_score(self, criterion: Criterion) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Training samples to score weights by: all, or a few where each weight takes a pass."""
+        x, y = self.train
+        few = PROBED if isinstance(criterion, ProbingCriterion) else len(y)
+        return x[:few], y[:few]
 
 
 def load_data(name: str, *, validation: float = 0.1, seed: int = 0) -> Data:
@@ -312,12 +320,18 @@ def run(
     copy = Model(layers, data.features, seed=seed)
     copy.arena.params[:] = model.arena.params
     start = perf_counter()
-    Pruner(copy, criterion=criterion, seed=seed).prune(sparsity, data=data.train)
+    Pruner(copy, criterion=criterion, seed=seed).prune(sparsity, data=data.to_score(criterion))
     one_shot = _measure("pruned one-shot", copy, data, perf_counter() - start)
 
     say(f"3. pruning by schedule, {recipe.pruning} epochs; fine-tuning, {recipe.fine_tuning}")
     schedule = Cubic(sparsity, start=0, stop=recipe.pruning * steps, every=steps)
-    pruner = Pruner(model, criterion=criterion, schedule=schedule, seed=seed)
+    pruner = Pruner(
+        model,
+        criterion=criterion,
+        schedule=schedule,
+        seed=seed,
+        probe_data=data.to_score(criterion),
+    )
     start = perf_counter()
     history = train(model, recipe.pruning + recipe.fine_tuning, recipe.pruning_lr, pruner)
     fine_tuned = _measure("fine-tuned", model, data, perf_counter() - start)

@@ -1,7 +1,8 @@
 """Optimizers: SGD, Adam, AdamW and RMSprop with torch's formulas, fused with clipping and masks.
 
 An optimizer owns its moments, buffers of the arena in which removed weights are always 0. The
-arithmetic of a step runs in one C call; here are the settings, the counters and the guard.
+arithmetic of a step runs in one C call; here are the settings, the counters and what the guard
+asks for: bad entries zeroed, snapshots kept and restored.
 """
 
 from __future__ import annotations
@@ -194,8 +195,8 @@ class Optimizer(ABC):
     def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """(clip, rule) of the next step for the core."""
         _, max_gradient, max_norm = self.guard.limits
-        rule = self.rule.at(self.lr, self.step_count + 1)
-        return self.chain.code(), (*rule, max_gradient, max_norm)
+        rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
+        return self.chain.code(), rule
 
     def finish(self, done: tuple[float, float, bool, bool, float], lr: float) -> StepInfo:
         """Count a step that the core has taken, or react to one that it has refused.
@@ -206,13 +207,14 @@ class Optimizer(ABC):
         """
         norm, scale, clipped, applied, norm_after = done
         if not applied:
+            self.chain.refused()
             return self._react(norm, lr)
         self.step_count += 1
         self.clip_count += clipped
+        self.chain.applied()
         if not self.guard.every:  # else the next snapshot ends the row
             self._consecutive = 0
         self.model.refused = False
-        self.chain.applied()
         return StepInfo(norm, scale, clipped, True, lr, norm_after)
 
     # ---- after a fault -------------------------------------------------------------------------
@@ -225,7 +227,6 @@ class Optimizer(ABC):
             if taken is not None:
                 return taken
         self.model.refused = True
-        self.chain.refused()
         self.skipped += 1
         self._consecutive += 1
         if self.guard.every and not self._snapshots:
@@ -289,6 +290,8 @@ class Optimizer(ABC):
         self.lr_factor *= self.guard.factor
         self.rollbacks += 1
 
+    # ---- looking back --------------------------------------------------------------------------
+
     @property
     def clip_rate(self) -> float:
         """Share of the steps taken in which something was clipped; 0 before the first."""
@@ -332,6 +335,8 @@ class Optimizer(ABC):
             raise ValueError("the last step kept no gradient: set keep_clipped = True before it")
         return self.model.arena.views(flat)
 
+    # ---- checkpoints ---------------------------------------------------------------------------
+
     def state(self) -> dict[str, float]:
         """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
         return {
@@ -346,7 +351,7 @@ class Optimizer(ABC):
         }
 
     def load_state(self, state: Mapping[str, float]) -> None:
-        """Counters from a checkpoint; some are younger than the format."""
+        """Counters from a checkpoint; one made by an earlier version has fewer."""
         self.step_count = int(state["step_count"])
         self.clip_count = int(state.get("clip_count", 0))
         self.skipped = int(state["skipped"])

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.arena import Arena
+from gradprune.chains import Chain
 
 __all__ = ["Counting", "Snapshot"]
 
@@ -28,36 +29,26 @@ class Counting(Protocol):
         """Counters and arrays from before."""
 
 
-class Clips(Protocol):
-    """What a snapshot keeps of the clippers."""
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """Arrays."""
-
-    def load(self, tensors: Mapping[str, NDArray[Any]]) -> None:
-        """Arrays from before, when the masks are set."""
-
-
 class Snapshot:
     """Copies of all that a step changes, which come back together or not at all.
 
     Args:
         arena: what it is a copy of.
         moments: of the optimizer, as the core keeps them.
-        clips: its chain of clippers.
+        chain: its clippers.
 
     Attributes:
         counters: what the optimizer counted.
     """
 
-    def __init__(self, arena: Arena, moments: Sequence[Floats], clips: Clips) -> None:
+    def __init__(self, arena: Arena, moments: Sequence[Floats], chain: Chain) -> None:
         self._arena = arena
-        self._clips = clips
+        self._chain = chain
         self._moments = tuple(moments)
         self._params = np.empty_like(arena.params)
         self._mask = np.empty_like(arena.mask)
         self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
-        self._clip_tensors: dict[str, NDArray[Any]] = {}
+        self._clippers: dict[str, NDArray[Any]] = {}
         self._pruner: tuple[dict[str, int], dict[str, Floats]] | None = None
         self.counters: dict[str, Any] = {}
 
@@ -68,8 +59,8 @@ class Snapshot:
         for copy, moment in zip(self._copies, self._moments, strict=True):
             np.copyto(copy, moment)
             self._arena.core.unpack(copy)
-        self._clip_tensors = self._clips.tensors()
         self.counters = dict(counters)
+        self._clippers = self._chain.tensors()
         self._pruner = None if pruner is None else (pruner.state(), pruner.tensors())
 
     def restore(self, pruner: Counting | None) -> None:
@@ -84,6 +75,6 @@ class Snapshot:
         for moment, values in zip(self._moments, ready, strict=True):
             self._arena.core.pack(values)
             np.copyto(moment, values)
-        self._clips.load(self._clip_tensors)
+        self._chain.load(self._clippers)
         if pruner is not None and self._pruner is not None:
             pruner.load_state(*self._pruner)

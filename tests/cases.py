@@ -102,7 +102,7 @@ def random_case(number: int) -> Case:
                 units,
                 activation="identity" if as_layer else gp.Activation(function, slope=slope),
                 bias=bool(rng.random() < 0.7),
-                initializer=INITIALIZERS[int(rng.integers(len(INITIALIZERS)))],
+                initializer=FAN_INITIALIZERS[int(rng.integers(len(FAN_INITIALIZERS)))],
                 l1=float(rng.choice([0.0, 1e-3])),
                 l2=float(rng.choice([0.0, 1e-2])),
             )
@@ -114,13 +114,27 @@ def random_case(number: int) -> Case:
     return Case(f"random{number}", tuple(layers), features, batch_size, loss, seed=number)
 
 
-INITIALIZERS: tuple[Initializer, ...] = (
+# Of any shape, with a scale that fits it: what random networks draw from.
+FAN_INITIALIZERS: tuple[Initializer, ...] = (
     gp.He(),
     gp.He(0.5),
     gp.Glorot(),
     gp.Glorot(2.0),
     gp.Orthogonal(),
     gp.Orthogonal(1.5),
+)
+# Of square matrices.
+SQUARE_INITIALIZERS: tuple[Initializer, ...] = (
+    gp.Identity(),
+    gp.Identity(0.5),
+    gp.SparseSpectral(),
+    gp.SparseSpectral(3, radius=1.2),
+)
+INITIALIZERS: tuple[Initializer, ...] = (
+    *FAN_INITIALIZERS,
+    gp.Normal(0.1),
+    gp.Uniform(0.2),
+    *SQUARE_INITIALIZERS,
 )
 
 RANDOM_CASES = tuple(random_case(number) for number in range(20))

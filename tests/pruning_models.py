@@ -16,9 +16,12 @@ from gradprune.pruning import criteria
 
 # Every criterion there is, so that a new one gets the common tests by being there.
 CRITERIA = [
-    cls()
-    for cls in (getattr(criteria, name) for name in criteria.__all__)
-    if issubclass(cls, criteria.Criterion) and not inspect.isabstract(cls)
+    *(
+        cls()
+        for cls in (getattr(criteria, name) for name in criteria.__all__)
+        if issubclass(cls, criteria.Criterion) and not inspect.isabstract(cls)
+    ),
+    gp.Explosion(draws=2, group_size=20, mode="shift"),
 ]
 SCOPES = ["global", "layer"]
 GRADIENT_BASED = [criterion for criterion in CRITERIA if criterion.needs_gradients]
@@ -47,6 +50,9 @@ def network(seed: int = 0, *, dropout: bool = False) -> Any:
 def batch(seed: int, n: int = 16) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.standard_normal((n, 12)).astype(np.float32), rng.integers(0, 5, n)
+
+
+PROBED = batch(99)  # what ProbingCriterion tries weights out on
 
 
 def weights_of(model: Any) -> list[Any]:

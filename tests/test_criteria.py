@@ -12,10 +12,10 @@ import pytest
 
 import gradprune as gp
 from gradprune import _core
-from gradprune.pruning.criteria import Criterion
+from gradprune.pruning.criteria import Criterion, ProbingCriterion
 from gradprune.pruning.statistics import Statistics
 from gradprune.reference import pruning as oracle
-from pruning_models import CRITERIA, batch, live, name_of, network, stub, weights_of
+from pruning_models import CRITERIA, PROBED, batch, live, name_of, network, stub, weights_of
 
 
 def observed(model: Any, batches: int = 3) -> Statistics:
@@ -112,15 +112,23 @@ def test_decomposition_by_hand() -> None:
 def test_scores_are_pure(criterion: Criterion) -> None:
     model = network()
     statistics = observed(model)
-    before = copy.deepcopy((model.arena.params, statistics))
-    first = criterion.scores(model.arena.params[:174], statistics, lambda n: _core.uniform(n, 1, 2))
-    second = criterion.scores(
-        model.arena.params[:174], statistics, lambda n: _core.uniform(n, 1, 2)
-    )
-    np.testing.assert_array_equal(first, second)
+    before = copy.deepcopy((model.arena.params, model.arena.grads, statistics))
+    counters = model.last_loss, model.forward_count
+    pruner = gp.Pruner(model, criterion=criterion)
+
+    def scores() -> np.ndarray:
+        weights = before[0][:174]
+        if not isinstance(criterion, ProbingCriterion):
+            return criterion.scores(weights, statistics, lambda n: _core.uniform(n, 1, 2))
+        with pruner._probe(live(model), *PROBED, "cross_entropy") as probe:
+            return criterion.scores(weights, statistics, lambda n: _core.uniform(n, 1, 2), probe)
+
+    np.testing.assert_array_equal(scores(), scores())
     np.testing.assert_array_equal(before[0], model.arena.params)
-    np.testing.assert_array_equal(before[1].mean, statistics.mean)
-    np.testing.assert_array_equal(before[1].mean_square, statistics.mean_square)
+    np.testing.assert_array_equal(before[1], model.arena.grads)
+    np.testing.assert_array_equal(before[2].mean, statistics.mean)
+    np.testing.assert_array_equal(before[2].mean_square, statistics.mean_square)
+    assert (model.last_loss, model.forward_count) == counters
     with pytest.raises(dataclasses.FrozenInstanceError):
         criterion.anything = 1  # type: ignore[attr-defined]
 

@@ -136,6 +136,7 @@ PRUNERS = [
         schedule=gp.Polynomial(0.9, start=2, stop=14, power=2.0, every=5, initial=0.1),
     ),
     lambda model: gp.Pruner(model, criterion=gp.Taylor()),
+    lambda model: gp.Pruner(model, criterion=gp.Explosion(group_size=3, measure="norm")),
     lambda model: gp.Pruner(
         model,
         criterion=gp.Taylor(),

@@ -18,6 +18,7 @@ from gradprune.pruning.scopes import LayerCount
 from gradprune.reference import pruning as oracle
 from pruning_models import (
     CRITERIA,
+    PROBED,
     SCOPES,
     batch,
     live,
@@ -210,7 +211,14 @@ def test_schedules_remove_whole_blocks(criterion: Criterion, scope: str, block: 
     model = network(dropout=True)
     optimizer = gp.Adam(model, lr=0.01)
     schedule = gp.Cubic(0.8, start=1, stop=10, every=3)
-    p = gp.Pruner(model, criterion=criterion, scope=scope, schedule=schedule, granularity=block)
+    p = gp.Pruner(
+        model,
+        criterion=criterion,
+        scope=scope,
+        schedule=schedule,
+        granularity=block,
+        probe_data=PROBED,
+    )
     for step in range(1, 12):
         before = {name: mask.copy() for name, mask in model.masks.items()}
         model.train_step(*batch(step), optimizer=optimizer)

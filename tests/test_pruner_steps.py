@@ -9,7 +9,7 @@ import pytest
 
 import gradprune as gp
 from gradprune.pruning.criteria import Criterion
-from pruning_models import CRITERIA, batch, live, name_of, network, same, snapshot
+from pruning_models import CRITERIA, PROBED, batch, live, name_of, network, same, snapshot
 
 
 def test_step_observes_only_while_it_matters() -> None:
@@ -122,7 +122,7 @@ def test_resume_is_exact(criterion: Criterion, stop: int) -> None:
     def start() -> Any:
         model = network()
         gp.SGD(model, lr=0.1)
-        gp.Pruner(model, criterion=criterion, schedule=schedule, seed=5)
+        gp.Pruner(model, criterion=criterion, schedule=schedule, seed=5, probe_data=PROBED)
         return model
 
     def go(model: Any, first: int, last: int) -> None:

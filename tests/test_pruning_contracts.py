@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 import gradprune as gp
 from gradprune.pruning.criteria import Criterion
 from gradprune.reference import pruning as oracle
-from pruning_models import CRITERIA, SCOPES, batch, live, name_of, network, stub
+from pruning_models import CRITERIA, PROBED, SCOPES, batch, live, name_of, network, stub
 
 SCHEDULES = [
     gp.OneShot(0.8, at=3),
@@ -40,7 +40,14 @@ def test_budget_is_exact_monotone_and_deterministic(
     def run() -> tuple[list[np.ndarray], np.ndarray]:
         model = network()
         optimizer = gp.Adam(model, lr=0.01)
-        pruner = gp.Pruner(model, criterion=criterion, scope=scope, schedule=schedule, seed=3)
+        pruner = gp.Pruner(
+            model,
+            criterion=criterion,
+            scope=scope,
+            schedule=schedule,
+            seed=3,
+            probe_data=PROBED,
+        )
         masks = [live(model)]
         done = 0
         for step in range(1, 12):
@@ -78,7 +85,7 @@ def test_masks_hold_through_training(criterion: Criterion, make: Callable[[Any],
     model = network()
     optimizer = make(model)
     schedule = gp.Linear(0.7, start=2, stop=6, every=2)
-    pruner = gp.Pruner(model, criterion=criterion, schedule=schedule)
+    pruner = gp.Pruner(model, criterion=criterion, schedule=schedule, probe_data=PROBED)
     for step in range(1, 10):
         model.backward(*batch(step))
         optimizer.step()

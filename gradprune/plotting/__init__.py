@@ -17,10 +17,12 @@ that is the value of a cell is shown. Needs matplotlib: ``pip install "gradprune
 >>> gp.plotting.plot_weights(before, model).savefig("weights.png")
 >>> gp.plotting.plot_sparsity(model).get_xlabel()
 'weights kept (%)'
+>>> gp.diagnose(model, x[:200], y[:200]).plot().savefig("diagnosis.png")
 >>> gp.plotting.overview(history, before, model).savefig("overview.png")
 """
 
 from gradprune.plotting.decomposition import plot_decomposition
+from gradprune.plotting.diagnosis import plot_diagnosis
 from gradprune.plotting.glance import overview
 from gradprune.plotting.history import plot_accuracy, plot_history, plot_loss, plot_norms
 from gradprune.plotting.weights import plot_sparsity, plot_weights
@@ -29,6 +31,7 @@ __all__ = [
     "overview",
     "plot_accuracy",
     "plot_decomposition",
+    "plot_diagnosis",
     "plot_history",
     "plot_loss",
     "plot_norms",

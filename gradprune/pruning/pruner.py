@@ -23,7 +23,16 @@ from gradprune.errors import NonFiniteError, NumericalError
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.coverage import covered_layers
-from gradprune.pruning.criteria import Criterion, Decomposition, GradientDecomposition
+from gradprune.pruning.criteria import (
+    Criterion,
+    Decomposition,
+    Explosion,
+    GradientDecomposition,
+    Growth,
+    Probe,
+    ProbingCriterion,
+    Response,
+)
 from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Schedule
@@ -68,13 +77,18 @@ class Pruner:
         schedule: which sparsity is due when; ``step`` follows it.
         granularity: what is removed together: single weights, ``Element()``, or ``Block(4, 1)``.
         exclude: names of layers or parameters to leave alone; budgets do not count them.
-        seed: of ``Random``, 0 <= seed < 2**64.
+        seed: of ``Random`` and ``Explosion``, 0 <= seed < 2**64.
         gradients: what ``step`` observes: "raw", the gradient as ``backward`` gave it, or
             "clipped", what the optimizer's rule saw in the step before.
+        probe_data: (x, y) on which ``Explosion`` tries weights out, at events of the schedule and
+            wherever ``prune`` is given no data; a few hundred samples. It is not saved with the
+            model.
+        probe_loss: of ``probe_data``.
 
     Attributes:
         model, criterion, scope, granularity, schedule, exclude, seed, gradients: as given, scope
             as an object.
+        probe_data, probe_loss: as given; may be replaced.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.
         statistics: of the gradients observed by ``step`` since the last event.
@@ -103,6 +117,8 @@ class Pruner:
         exclude: str | Sequence[str] = (),
         seed: SupportsIndex = 0,
         gradients: str = "raw",
+        probe_data: tuple[ArrayLike, ArrayLike] | None = None,
+        probe_loss: str = "cross_entropy",
     ) -> None:
         if gradients not in ("raw", "clipped"):
             raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
@@ -124,6 +140,8 @@ class Pruner:
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.seed = checks.seed_number(seed)
         self.gradients = gradients
+        self.probe_data = None if probe_data is None else _pair(probe_data)
+        self.probe_loss = probe_loss
         self.step_count = 0
         self.events = 0
         self._overdue = False  # an event found no gradient to go by and waits for one
@@ -167,7 +185,8 @@ class Pruner:
             data: (x, y) to score by, for criteria that need gradients (others ignore it): one
                 pass in order, without shuffling, with dropout active as in training. Batches
                 count alike. Gradients, loss and dropout's counter of the model are restored.
-                None: score by what ``step`` has observed since the last event.
+                None: score by what ``step`` has observed since the last event. ``Explosion`` takes
+                it as one batch, with one dropout mask; None: ``probe_data``.
             loss: of the pass over ``data``.
             batch_size: samples a batch of it.
 
@@ -176,7 +195,7 @@ class Pruner:
 
         Raises:
             TypeError, ValueError: an argument is not as above, or the criterion needs gradients
-                and there are none; nothing is changed.
+                or data and there are none; nothing is changed.
             NonFiniteError: a score or gradient is not finite; nothing is changed.
         """
         amounts = {
@@ -197,7 +216,7 @@ class Pruner:
         if threshold is not None:
             limit = checks.real("threshold", threshold)
             statistics = self._statistics(data, loss, batch_size)
-            ranked = self._ranked(live, statistics)
+            ranked = self._ranked(live, statistics, data, loss)
             return self._commit(
                 live, remove_below(self._layers, live, limit, ranked, self.granularity)
             )
@@ -215,7 +234,7 @@ class Pruner:
             goal = removed + round(checks.fraction("fraction", fraction) * kept)
             target = goal / self._total
         statistics = self._statistics(data, loss, batch_size)
-        return self._commit(live, self._lowest(live, goal, target, statistics))
+        return self._commit(live, self._lowest(live, goal, target, statistics, data, loss))
 
     def step(self) -> PruneReport | None:
         """Call once after each training step: observe the gradient, prune when it is time.
@@ -230,6 +249,7 @@ class Pruner:
 
         Raises:
             NonFiniteError: as ``prune``; nothing is changed, the step is not counted.
+            ValueError: the criterion needs ``probe_data`` and there is none; likewise.
         """
         step = self.step_count + 1
         schedule = self.schedule
@@ -288,6 +308,39 @@ class Pruner:
             part[~live] = 0.0
         return {
             tensor.name: Decomposition(*(part[place].reshape(tensor.shape) for part in parts))
+            for tensor, place in self._layers
+        }
+
+    def growth(
+        self,
+        *,
+        data: tuple[ArrayLike, ArrayLike] | None = None,
+        loss: str = "cross_entropy",
+    ) -> dict[str, Growth]:
+        """What ``Explosion`` estimates for every covered parameter, with variances.
+
+        Args:
+            data: (x, y) as for ``prune``; None: ``probe_data``.
+            loss: of ``data``.
+
+        Returns:
+            Parameter name to mean and variance, each of its shape, and the number of draws; by
+            the pruner's criterion if it is an ``Explosion``, else by ``Explosion()``.
+
+        Raises:
+            ValueError: there is no data.
+            NonFiniteError: the loss or the gradient is not finite.
+        """
+        criterion = self.criterion if isinstance(self.criterion, Explosion) else Explosion()
+        weights, _ = self._visible(self.statistics)
+        with self._probe(self._live(), *self._probed(criterion, data, loss)) as probe:
+            found = criterion.estimate(weights.copy(), self._draw, probe)
+        return {
+            tensor.name: Growth(
+                found.mean[place].reshape(tensor.shape),
+                found.variance[place].reshape(tensor.shape),
+                found.draws,
+            )
             for tensor, place in self._layers
         }
 
@@ -397,16 +450,73 @@ class Pruner:
             raise ValueError(_no_gradients(type(self.criterion).__name__))
         return self.statistics
 
+    # ---- probes --------------------------------------------------------------------------------
+
+    def _probed(
+        self, criterion: Criterion, data: tuple[ArrayLike, ArrayLike] | None, loss: str
+    ) -> tuple[ArrayLike, ArrayLike, str]:
+        """(x, y, loss) to try weights out on."""
+        if data is not None:
+            return *_pair(data), loss
+        if self.probe_data is None:
+            raise ValueError(
+                f"{type(criterion).__name__} tries weights out and there is no data for it: pass "
+                "data=(x, y), or probe_data=(x, y) to the Pruner"
+            )
+        return *self.probe_data, self.probe_loss
+
+    @contextmanager
+    def _probe(self, live: Flags, x: ArrayLike, y: ArrayLike, loss: str) -> Iterator[Probe]:
+        """A probe; afterwards the model is as it was."""
+        model, arena = self.model, self.model.arena
+        params = arena.params.copy()
+
+        def respond(weights: Floats) -> Response:
+            for tensor, place in self._layers:
+                np.copyto(arena.parameters[tensor.name], weights[place].reshape(tensor.shape))
+            value = model.backward(x, y, loss=loss)
+            model.forward_count -= 1  # the same dropout for all
+            return Response(value, _core.norm(arena.grads, 2.0))
+
+        with _restored(model):
+            try:
+                before = respond(self._cover(params))
+                if not (math.isfinite(before.loss) and math.isfinite(before.norm)):
+                    raise model.find_fault()
+                yield Probe(live, self._units(), respond)
+            finally:
+                np.copyto(arena.params, params)
+
+    def _units(self) -> NDArray[np.intp]:
+        """(n,) the output unit of each covered weight, counted over all of them."""
+        parts, first = [], 0
+        for tensor, _ in self._layers:
+            outputs = tensor.shape[0]
+            parts.append(first + np.repeat(np.arange(outputs), tensor.size // outputs))
+            first += outputs
+        return np.concatenate(parts)
+
+    def _draw(self, n: int) -> Floats:
+        """Uniform numbers, new ones at each event."""
+        return _core.uniform(n, self.seed, _DRAW_STREAMS + self.events)
+
     # ---- choosing ------------------------------------------------------------------------------
 
-    def _ranked(self, live: Flags, statistics: Statistics) -> Floats:
+    def _ranked(
+        self,
+        live: Flags,
+        statistics: Statistics,
+        data: tuple[ArrayLike, ArrayLike] | None,
+        loss: str,
+    ) -> Floats:
         """Scores of the covered weights, -inf where removed."""
-
-        def draw(n: int) -> Floats:
-            return _core.uniform(n, self.seed, _DRAW_STREAMS + self.events)
-
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named below
-            scores = self.criterion.scores(*self._visible(statistics), draw)
+            if isinstance(self.criterion, ProbingCriterion):
+                weights, known = self._visible(statistics)
+                with self._probe(live, *self._probed(self.criterion, data, loss)) as probe:
+                    scores = self.criterion.scores(weights.copy(), known, self._draw, probe)
+            else:
+                scores = self.criterion.scores(*self._visible(statistics), self._draw)
             scores = np.asarray(scores, np.float32)
         if scores.shape != live.shape:
             raise ValueError(
@@ -432,7 +542,15 @@ class Pruner:
             index=index,
         )
 
-    def _lowest(self, live: Flags, goal: int, requested: float, statistics: Statistics) -> Choice:
+    def _lowest(
+        self,
+        live: Flags,
+        goal: int,
+        requested: float,
+        statistics: Statistics,
+        data: tuple[ArrayLike, ArrayLike] | None = None,
+        loss: str = "cross_entropy",
+    ) -> Choice:
         return remove_lowest(
             self._layers,
             live,
@@ -440,7 +558,7 @@ class Pruner:
             requested,
             scope=self.scope,
             granularity=self.granularity,
-            rank=lambda: self._ranked(live, statistics),
+            rank=lambda: self._ranked(live, statistics, data, loss),
         )
 
     def _commit(self, live: Flags, choice: Choice) -> PruneReport:

@@ -1,0 +1,144 @@
+"""Where gradients grow or fade on their way back, and how large the next step is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gradprune.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    legend_above,
+    new_figure,
+    root_of,
+    styled,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure, SubFigure
+
+    from gradprune.diagnosis import Diagnosis
+
+__all__ = ["plot_diagnosis"]
+
+_MOST_TICKS = 16  # names of layers that can be read beside each other
+
+
+def plot_diagnosis(diagnosis: Diagnosis, *, figure: Figure | SubFigure | None = None) -> Figure:
+    """What ``gp.diagnose`` found, in three panels; a fourth if there are recurrent layers.
+
+    Activations (rms) and the gradient of the loss with respect to them, layer by layer, log
+    scale: level lines are healthy, slopes are explosion or vanishing. Norms of each weight's
+    gradient and of the next step, as parts of the weight's norm, with the usual 1/1000. Shares of
+    dead and saturated units. Of recurrent layers, the gradient at each time step.
+
+    Args:
+        diagnosis: from ``gp.diagnose``.
+        figure: an empty figure to draw into; a new one if None.
+
+    Returns:
+        The figure.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    series = [row for row in diagnosis.layers if row.gradient_steps]
+    with styled(figure is None):
+        whole = new_figure(10.0, 6.4 if series else 3.5) if figure is None else figure
+        grid = whole.subplots(2 if series else 1, 3 if not series else 2, squeeze=False).ravel()
+        _layers(grid[0], diagnosis)
+        _weights(grid[1], diagnosis)
+        _idle(grid[2], diagnosis)
+        if series:
+            axes = grid[3]
+            for row, color in zip(
+                series, (BLUE, ORANGE, GREEN, PURPLE) * len(series), strict=False
+            ):
+                steps = np.arange(1, len(row.gradient_steps) + 1)
+                axes.plot(steps, _positive(row.gradient_steps), color=color, label=row.name)
+            axes.set_yscale("log")
+            axes.set_xlabel("time step")
+            axes.set_ylabel("gradient of the state")
+            axes.set_title("Gradients through time", pad=20)
+            legend_above(axes)
+    return root_of(whole)
+
+
+def _positive(values: tuple[float, ...] | list[float]) -> np.ndarray:
+    """For a log scale: NaN, which is not drawn, in place of what is not positive and finite."""
+    array = np.array(values, np.float64)
+    array[~(np.isfinite(array) & (array > 0))] = np.nan
+    return array
+
+
+def _layers(axes: Axes, diagnosis: Diagnosis) -> None:
+    rows = diagnosis.layers
+    places = np.arange(len(rows))
+    for values, color, marker, name in (
+        ([row.activation for row in rows], BLUE, "o", "activation"),
+        ([row.gradient for row in rows], ORANGE, "s", "gradient"),
+    ):
+        shown = _positive(values)
+        axes.plot(places, shown, color=color, marker=marker, markersize=3.5, label=name)
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 100 * low:  # noise must not look like a slope
+        middle = (low * high) ** 0.5
+        axes.set_ylim(middle / 10, middle * 10)
+    axes.set_ylabel("of the outputs, a sample")
+    axes.set_title("Signals through the layers", pad=20)
+    _name_layers(axes, [row.name for row in rows])
+    legend_above(axes)
+
+
+def _weights(axes: Axes, diagnosis: Diagnosis) -> None:
+    rows = [row for row in diagnosis.parameters if row.spectral_norm is not None and row.norm > 0]
+    places = np.arange(len(rows))
+    gradient = _positive([row.gradient_norm / row.norm for row in rows])
+    axes.plot(
+        places,
+        gradient,
+        color=ORANGE,
+        marker="s",
+        markersize=3.5,
+        linestyle="none",
+        label="gradient",
+    )
+    if any(row.update_ratio is not None for row in rows):
+        step = _positive([row.update_ratio or 0.0 for row in rows])
+        axes.plot(
+            places, step, color=GREEN, marker="o", markersize=4, linestyle="none", label="next step"
+        )
+        axes.axhline(1e-3, color=GREY, linewidth=1.0, linestyle="--", label="1/1000")
+    axes.set_yscale("log")
+    axes.set_ylabel("part of the weights' norm")
+    axes.set_title("Gradients and steps", pad=20)
+    _name_layers(axes, [row.name.removesuffix(".weight") for row in rows])
+    legend_above(axes)
+
+
+def _idle(axes: Axes, diagnosis: Diagnosis) -> None:
+    rows = diagnosis.layers
+    places = np.arange(len(rows))
+    for role, color in (("dead", PURPLE), ("saturated", GREEN)):
+        shares = [getattr(row, role) for row in rows]
+        known = [i for i, share in enumerate(shares) if share is not None]
+        if known:
+            heights = [100 * shares[i] for i in known]
+            axes.bar(places[known], heights, color=color, label=role)
+    axes.set_xlim(-0.6, len(rows) - 0.4)
+    axes.set_ylim(0, 100)
+    axes.set_ylabel("units (%)")
+    axes.set_title("Idle units", pad=20)
+    _name_layers(axes, [row.name for row in rows])
+    legend_above(axes)
+
+
+def _name_layers(axes: Axes, names: list[str]) -> None:
+    every = -(-len(names) // _MOST_TICKS)
+    axes.set_xticks(np.arange(len(names))[::every], names[::every], rotation=90)

@@ -1,0 +1,366 @@
+"""A pass through a network in NumPy and double precision, with all that the engine keeps to itself.
+
+The engine hands out losses, outputs and gradients of parameters, but neither activations nor their
+gradients. For a diagnosis they are computed here once more, layer by layer, with the formulas of
+``gradprune.reference``: slower than the engine, and the same numbers up to rounding.
+
+To add a layer: a tracer, a function of the layer, its parameters and its input, in ``TRACERS``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import reference
+from gradprune.layers.base import Layer
+from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from gradprune.losses import get_loss
+from gradprune.network import Network
+
+__all__ = ["TRACERS", "Backward", "Place", "Trace", "Traced", "Tracer", "live_values", "trace"]
+
+Doubles: TypeAlias = NDArray[np.floating[Any]]
+
+_FUSED = {"cross_entropy": "softmax", "bce": "sigmoid"}
+
+
+class Backward(NamedTuple):
+    """What a layer makes of the gradient of its output."""
+
+    dx: Doubles  # of the layer's input
+    dstates: Doubles  # of ``Traced.states``, everything that follows from them included
+    gradients: dict[str, Doubles]  # role of a parameter to its gradient
+    penalty: float = 0.0  # what it adds to the loss because of the gradient: omega
+
+
+class Traced(NamedTuple):
+    """What a layer did."""
+
+    output: Doubles  # what the next layer gets, (batch, ...)
+    states: Doubles  # its units, (batch, units) or (batch, time, units); often the output
+    backward: Callable[[Doubles], Backward]
+    penalty: float = 0.0  # what it adds to the loss
+
+
+class Place(NamedTuple):
+    """Where and when a layer runs, which decides what a dropout drops."""
+
+    seed: int
+    step: int
+    position: int  # of the core's layer
+
+
+Tracer = Callable[[Any, Mapping[str, Doubles], Doubles, Place], Traced]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """A pass forward and backward.
+
+    Attributes:
+        loss: the mean loss, penalties included.
+        layers: what each layer did, forward.
+        inputs: of each layer, (batch, ...).
+        outputs: the gradient of each layer's output, of its shape.
+        backward: what each layer did, backward.
+        gradients: name of a parameter to its gradient, 0 where removed.
+    """
+
+    loss: float
+    layers: tuple[Traced, ...]
+    inputs: tuple[Doubles, ...]
+    outputs: tuple[Doubles, ...]
+    backward: tuple[Backward, ...]
+    gradients: dict[str, Doubles]
+
+
+def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy") -> Trace:
+    """The pass that ``network.backward(x, y)`` would make next; the network is left alone.
+
+    Dropout drops what it would drop then. A last softmax (cross_entropy) or sigmoid (bce) is part
+    of the loss, as in the engine: the output is what goes into it.
+
+    Raises:
+        TypeError, ValueError: an argument is not as ``backward`` takes it, or there is no tracer
+            for a layer.
+
+    >>> network = Network([Dense(1, bias=False)], 2)
+    >>> network.parameters["dense0.weight"][:] = [[1, 2]]
+    >>> result = trace(network, [[1, 1]], [1], loss="mse")
+    >>> result.loss, result.backward[0].dx.tolist()
+    (4.0, [[4.0, 8.0]])
+    """
+    chosen = get_loss(loss)
+    inputs, targets = network.batch(x, y, chosen)
+    layers = list(network.layers)
+    layers[-1] = _without(layers[-1], _FUSED.get(loss))
+    core_names = [name for name, _ in network.core_layers]
+    values = live_values(network)
+    traced: list[Traced] = []
+    entering: list[Doubles] = []
+    with np.errstate(all="ignore"):  # what is not finite is for the caller to see
+        value: Doubles = inputs.astype(np.float64)
+        for layer in layers:
+            name = str(layer.name)
+            position = core_names.index(name) if name in core_names else 0
+            place = Place(network.seed, network.forward_count, position)
+            own = {
+                full.removeprefix(f"{name}."): array
+                for full, array in values.items()
+                if full.startswith(f"{name}.")
+            }
+            entering.append(value)
+            traced.append(_tracer(layer)(layer, own, value, place))
+            value = traced[-1].output
+        total, d = reference.loss_forward_backward(loss, value.reshape(len(value), -1), targets)
+        d = d.reshape(value.shape)
+        leaving, backward = [], []
+        gradients: dict[str, Doubles] = {}
+        for layer, done in zip(reversed(layers), reversed(traced), strict=True):
+            leaving.append(d)
+            backward.append(done.backward(d))
+            d = backward[-1].dx
+            total += done.penalty + backward[-1].penalty
+            for role, gradient in backward[-1].gradients.items():
+                full = f"{layer.name}.{role}"
+                mask = network.masks.get(full)
+                gradients[full] = gradient if mask is None else np.where(mask, gradient, 0.0)
+    return Trace(
+        total,
+        tuple(traced),
+        tuple(entering),
+        tuple(reversed(leaving)),
+        tuple(reversed(backward)),
+        {name: gradients[name] for name in network.parameters if name in gradients},
+    )
+
+
+def _without(layer: Layer, function: str | None) -> Layer:
+    """The layer without the activation that is part of the loss."""
+    if isinstance(layer, Dense) and layer.activation_layer().function == function:
+        return dataclasses.replace(layer, activation="identity")
+    if isinstance(layer, Activation) and layer.function == function:
+        return dataclasses.replace(layer, function="identity")
+    return layer
+
+
+def live_values(network: Network) -> dict[str, Doubles]:
+    """Name to values in double precision, 0 where removed, whatever is written there."""
+    values: dict[str, Doubles] = {
+        name: array.astype(np.float64) for name, array in network.parameters.items()
+    }
+    for name, mask in network.masks.items():
+        values[name][~mask] = 0.0
+    return values
+
+
+def _tracer(layer: Layer) -> Tracer:
+    for kind in type(layer).__mro__:
+        if kind in TRACERS:
+            return TRACERS[kind]
+    raise ValueError(f"there is no tracer for layers like {type(layer).__name__}")
+
+
+# ---- the layers --------------------------------------------------------------------------------
+
+
+def _dense(layer: Dense, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+    del place
+    weight, function = parameters["weight"], layer.activation_layer()
+    rows = x.reshape(len(x), -1)
+    z = reference.dense_forward(rows, weight, parameters.get("bias"))
+    y = reference.activation_forward(function.function, z, function.slope)
+    penalty, dpenalty = reference.regularization(weight, l1=layer.l1, l2=layer.l2)
+
+    def backward(dy: Doubles) -> Backward:
+        dz = reference.activation_backward(function.function, z, y, dy, function.slope)
+        dx, dweight, dbias = reference.dense_backward(rows, weight, dz)
+        gradients: dict[str, Doubles] = {"weight": dweight + dpenalty}
+        if layer.bias:
+            gradients["bias"] = dbias
+        return Backward(dx.reshape(x.shape), dy, gradients)
+
+    return Traced(y, y, backward, penalty)
+
+
+def _activation(
+    layer: Activation, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    del parameters, place
+    y = reference.activation_forward(layer.function, x, layer.slope)
+
+    def backward(dy: Doubles) -> Backward:
+        return Backward(
+            reference.activation_backward(layer.function, x, y, dy, layer.slope), dy, {}
+        )
+
+    return Traced(y, y, backward)
+
+
+def _dropout(layer: Dropout, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+    del parameters
+    rows = x.reshape(len(x), -1)
+    mask = reference.dropout_mask(*rows.shape, layer.rate, place.seed, place.step, place.position)
+    factor = mask.astype(np.float64).reshape(x.shape)
+
+    def backward(dy: Doubles) -> Backward:
+        return Backward(dy * factor, dy, {})
+
+    return Traced(x * factor, x * factor, backward)
+
+
+# ---- recurrent layers ----------------------------------------------------------------------------
+
+
+class _Step(NamedTuple):
+    """A step of a cell. zi = W_ih x_t + b_ih, zh = W_hh h_(t-1) + b_hh."""
+
+    h: Doubles
+    c: Doubles  # of the LSTM alone
+    # dh, dc -> dzi, dzh, what reaches h_(t-1) past W_hh, dc_(t-1)
+    backward: Callable[[Doubles, Doubles], tuple[Doubles, Doubles, Doubles, Doubles]]
+
+
+def _rnn_step(layer: RNN, zi: Doubles, zh: Doubles, _h: Doubles, c: Doubles) -> _Step:
+    a = zi + zh
+    h = reference.activation_forward(layer.activation, a)
+
+    def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        da = reference.activation_backward(layer.activation, a, h, dh)
+        return da, da, np.zeros_like(dh), dc
+
+    return _Step(h, c, backward)
+
+
+def _lstm_step(_layer: LSTM, zi: Doubles, zh: Doubles, _h: Doubles, c: Doubles) -> _Step:
+    zi_, zf, zg, zo = np.split(zi + zh, 4, axis=1)
+    i, f, g, o = (*map(reference.sigmoid, (zi_, zf)), np.tanh(zg), reference.sigmoid(zo))
+    after = f * c + i * g
+    y = np.tanh(after)
+
+    def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        d = dc + dh * o * (1 - y * y)
+        gates = (
+            d * g * i * (1 - i),
+            d * c * f * (1 - f),
+            d * i * (1 - g * g),
+            dh * y * o * (1 - o),
+        )
+        dz = np.concatenate(gates, axis=1)
+        return dz, dz, np.zeros_like(dh), d * f
+
+    return _Step(o * y, after, backward)
+
+
+def _gru_step(_layer: GRU, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+    (ri, ui, ni), (rh, uh, nh) = np.split(zi, 3, axis=1), np.split(zh, 3, axis=1)
+    r, u = reference.sigmoid(ri + rh), reference.sigmoid(ui + uh)
+    n = np.tanh(ni + r * nh)
+
+    def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+        dn = dh * (1 - u) * (1 - n * n)
+        du = dh * (h - n) * u * (1 - u)
+        dr = dn * nh * r * (1 - r)
+        ends = np.concatenate((dr, du, dn), axis=1), np.concatenate((dr, du, dn * r), axis=1)
+        return *ends, dh * u, dc
+
+    return _Step((1 - u) * n + u * h, c, backward)
+
+
+_STEPS: dict[type[Layer], Callable[..., _Step]] = {
+    RNN: _rnn_step,
+    LSTM: _lstm_step,
+    GRU: _gru_step,
+}
+
+
+def _recurrent(
+    layer: Recurrent, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    """Backpropagation through time; ``omega`` acts as in the engine, on the gradient of W_hh."""
+    del place
+    w, u = parameters["weight_ih"], parameters["weight_hh"]
+    b_ih, b_hh = (parameters.get(role, np.zeros(len(w))) for role in ("bias_ih", "bias_hh"))
+    step = next(_STEPS[kind] for kind in type(layer).__mro__ if kind in _STEPS)
+    series = x.reshape(len(x), -1, w.shape[1])
+    times = range(series.shape[1])
+    zero: Doubles = np.zeros((len(x), layer.units))
+    steps: list[_Step] = []
+    for t in times:
+        h, c = (steps[-1].h, steps[-1].c) if steps else (zero, zero)
+        steps.append(step(layer, series[:, t] @ w.T + b_ih, h @ u.T + b_hh, h, c))
+    states = np.stack([done.h for done in steps], axis=1)
+    penalty = 0.0
+    penalties: dict[str, Doubles] = {}
+    for role, weight in (("weight_ih", w), ("weight_hh", u)):
+        value, penalties[role] = reference.regularization(weight, l1=layer.l1, l2=layer.l2)
+        penalty += value
+    for gate in range(len(u) // layer.units):
+        rows = slice(gate * layer.units, (gate + 1) * layer.units)
+        excess = u[rows].T @ u[rows] - np.eye(layer.units)
+        penalty += layer.orthogonality * float((excess**2).sum())
+        penalties["weight_hh"][rows] += 4 * layer.orthogonality * u[rows] @ excess
+    omega = layer.omega if isinstance(layer, RNN) else 0.0
+
+    def backward(dy: Doubles) -> Backward:
+        gradients = {role: value.copy() for role, value in penalties.items()}
+        biases = {"bias_ih": np.zeros(len(w)), "bias_hh": np.zeros(len(w))}
+        dx, dstates = np.zeros(series.shape), np.zeros(states.shape)
+        if layer.return_sequences:
+            dstates += dy.reshape(states.shape)
+        else:
+            dstates[:, -1] += dy
+        dc, term = zero, 0.0
+        for t in reversed(times):
+            dzi, dzh, past, dc = steps[t].backward(dstates[:, t], dc)
+            gradients["weight_ih"] += dzi.T @ series[:, t]
+            dx[:, t] = dzi @ w
+            biases["bias_ih"] += dzi.sum(axis=0)
+            biases["bias_hh"] += dzh.sum(axis=0)
+            if t == 0:
+                break
+            gradients["weight_hh"] += dzh.T @ states[:, t - 1]
+            if layer.truncation and t % layer.truncation == 0:
+                dc = zero
+                continue
+            dstates[:, t - 1] += dzh @ u + past
+            if omega:
+                value, gradient = _omega_term(dzh, u, steps[t - 1])
+                term += omega * value
+                gradients["weight_hh"] += omega * gradient
+        if layer.bias:
+            gradients |= biases
+        return Backward(dx.reshape(x.shape), dstates, gradients, term)
+
+    output = states if layer.return_sequences else states[:, -1]
+    return Traced(output, states, backward, penalty)
+
+
+def _omega_term(d: Doubles, u: Doubles, before: _Step) -> tuple[float, Doubles]:
+    """mean_b (|v| / |d| - 1)^2, v = (d u) f'(a_(t-1)), and its gradient for the u written here."""
+    v, *_ = before.backward(d @ u, np.zeros_like(d))
+    norm_d, norm_v = (np.linalg.norm(values, axis=1, keepdims=True) for values in (d, v))
+    fine = norm_d > _VANISHED
+    change = np.where(fine, norm_v / norm_d - 1, 0.0)
+    factor = np.where(fine & (norm_v > 0), 2 * change / (norm_d * norm_v), 0.0)
+    through, *_ = before.backward(v, np.zeros_like(d))
+    gradient: Doubles = (d * factor).T @ through / len(d)
+    return float((change**2).mean()), gradient
+
+
+_VANISHED = 1e-30  # gradients below do not count, as in the engine
+
+
+TRACERS: dict[type[Layer], Tracer] = {
+    Dense: _dense,
+    Activation: _activation,
+    Dropout: _dropout,
+    **dict.fromkeys(_STEPS, _recurrent),
+}
+"""Type of layer to the function that traces it."""
