@@ -70,6 +70,7 @@ class _Kind(IntEnum):
 
 
 _TINY = 2.0**-60
+_FLOAT = np.finfo(np.float32)
 
 
 def _norm_type(value: float) -> float:
@@ -417,8 +418,8 @@ class Inhibit(Clipper):
         positive("limit", self.limit)
         _choice("form", self.form, dict.fromkeys(form for _, form in _INHIBITIONS))
         _choice("on", self.on, dict.fromkeys(on for on, _ in _INHIBITIONS))
-        info = np.finfo(np.float32)
-        if self.on == "elements" and not info.tiny <= self.limit <= info.max:
+        least, most = (float(n) for n in (_FLOAT.smallest_normal, _FLOAT.max))
+        if self.on == "elements" and not least <= self.limit <= most:
             raise ValueError(f"limit must be a normal float32, got {self.limit}")
 
     def stage(self) -> Stage:

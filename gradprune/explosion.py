@@ -6,7 +6,7 @@ It shows which parameters make loss and gradient explode, and makes an optimizer
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, SupportsFloat, SupportsIndex

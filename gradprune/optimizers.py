@@ -332,7 +332,9 @@ class Optimizer(ABC):
         """
         flat = self.chain.clipped_gradient()
         if flat is None:
-            raise ValueError("the last step kept no gradient: set keep_clipped = True before it")
+            raise ValueError(
+                "the last step was refused, or keep_clipped = True was not set before it"
+            )
         return self.model.arena.views(flat)
 
     # ---- checkpoints ---------------------------------------------------------------------------
