@@ -299,6 +299,14 @@ static gp_status load(region *shared, const gp_pass *pass)
     return failed == GP_NONE ? GP_OK : shared->status[failed];
 }
 
+/* Whether a layer's output can be larger than its input, which is watched, too. */
+static int may_grow(const gp_layer *layer)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    return layer->index == 0 || spec->type != GP_LAYER_ACTIVATION || spec->activation == GP_SIGMOID ||
+           (spec->activation == GP_LEAKY_RELU && spec->slope > 1.0f);
+}
+
 /* Whether an output in this member's share is beyond the limit. Lanes without a sample do not count. */
 static int exceeds(const gp_pass *pass, const gp_layer *layer, const float *y, float limit)
 {
@@ -333,7 +341,8 @@ static const float *forward(region *shared, const gp_pass *pass, size_t n_layers
     for (size_t i = 0; i < n_layers; i++) {
         gp_layer *layer = &net->layers[i];
         const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
-        if (is_limited && exploded == GP_NONE && exceeds(pass, layer, y, net->max_activation)) exploded = i;
+        if (is_limited && exploded == GP_NONE && may_grow(layer) && exceeds(pass, layer, y, net->max_activation))
+            exploded = i;
         if (pass->team->rank == 0) {
             layer->input = x;
             layer->output = y;

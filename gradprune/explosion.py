@@ -6,7 +6,7 @@ It shows which parameters make loss and gradient explode, and makes an optimizer
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, SupportsFloat, SupportsIndex
@@ -232,7 +232,7 @@ def _unless_it_fails(model: Network, optimizer: Optimizer) -> Iterator[None]:
     params, grads = arena.params.copy(), arena.grads.copy()
     counters = model.last_loss, model.forward_count
     moments = optimizer.moments
-    state: Mapping[str, int] = optimizer.state()
+    state = optimizer.state()
     try:
         yield
     except BaseException:
@@ -240,5 +240,5 @@ def _unless_it_fails(model: Network, optimizer: Optimizer) -> Iterator[None]:
         np.copyto(arena.grads, grads)
         model.last_loss, model.forward_count = counters
         optimizer.load_moments(moments)
-        optimizer.load_state(dict(state))
+        optimizer.load_state(state)
         raise

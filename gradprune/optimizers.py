@@ -274,7 +274,8 @@ class Optimizer(ABC):
                 if is_full
                 else Snapshot(arena, self.core_moments, self.chain)
             )
-            snapshot.take({"step_count": self.step_count}, pruner)
+            counters = {"step_count": self.step_count, "clip_count": self.clip_count}
+            snapshot.take(counters, pruner)
             self._snapshots.append(snapshot)
             self._consecutive = 0
 
@@ -285,6 +286,7 @@ class Optimizer(ABC):
         snapshot = self._snapshots[-1]
         snapshot.restore(getattr(self.model, "pruner", None))
         self.step_count = snapshot.counters["step_count"]
+        self.clip_count = snapshot.counters["clip_count"]
         self.lr_factor *= self.guard.factor
         self.rollbacks += 1
 

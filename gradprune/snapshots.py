@@ -30,7 +30,7 @@ class Counting(Protocol):
 
 
 class Snapshot:
-    """Copies of parameters, mask, moments and counters, which come back together or not at all.
+    """Copies of all that a step changes, which come back together or not at all.
 
     Args:
         arena: what it is a copy of.
@@ -53,7 +53,7 @@ class Snapshot:
         self.counters: dict[str, Any] = {}
 
     def take(self, counters: Mapping[str, Any], pruner: Counting | None) -> None:
-        """Of everything as it is now; memory is asked for only where a pruner has arrays."""
+        """Of everything as it is now."""
         np.copyto(self._params, self._arena.params)
         np.copyto(self._mask, self._arena.mask)
         for copy, moment in zip(self._copies, self._moments, strict=True):

@@ -762,18 +762,73 @@ def test_every_policy_survives_an_explosion(guard: Guard, rate: float, sparsity:
         assert faults > 0
 
 
-def test_a_rollback_restores_what_clippers_remember() -> None:
-    rng = np.random.default_rng(0)
-    x, y = rng.standard_normal((32, 6)).astype(np.float32), rng.integers(0, 3, 32)
-    model = gp.Model([gp.Dense(5, activation="relu"), gp.Dense(3)], input_shape=6, seed=0)
-    clip = gp.AutoClip(percentile=50)
-    optimizer = gp.SGD(model, lr=0.1, clip=clip, guard=gp.Rollback(every=1))
-    for _ in range(3):
-        model.train_step(x, y, optimizer=optimizer)
-    model.train_step(x, y, optimizer=optimizer)
-    before = optimizer.chain.tensors()["clip0.norms"]
-    model.parameters["dense1.bias"][0] = np.nan
-    model.train_step(x, y, optimizer=optimizer)
-    assert optimizer.rollbacks == 1
-    after = optimizer.chain.tensors()["clip0.norms"]
-    assert len(after) == len(before) - 1  # the step after the snapshot never was
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (gp.Activation("leaky_relu", slope=3.0), ("activation0", (2, 1))),
+        (gp.Activation("sigmoid"), None),
+        (gp.Activation("relu"), None),
+        (gp.Dropout(0.9), ("dropout0", (2, 1))),
+    ],
+)
+def test_what_follows_a_layer_is_watched_where_it_can_grow(layer: Any, expected: Any) -> None:
+    """Dense gives 5 and -5, up to the limit of 6."""
+    network = Network([gp.Dense(2, bias=False), layer, gp.Dense(1)], 2, seed=3)
+    network.parameters["dense0.weight"][...] = np.diag([0.0, -5.0])
+    network.parameters["dense1.weight"][...] = 0.0
+    gp.SGD(network, lr=0.1, guard=gp.Raise(max_activation=6.0))
+    x = np.zeros((3, 2))
+    x[2, 1] = 1.0
+    for _ in range(200):  # until dropout keeps it
+        network.backward(x, np.zeros((3, 1)), loss="mse")
+        if network.exploded:
+            break
+    assert network.exploded is (expected is not None)
+    if expected is not None:
+        fault = network.find_fault()
+        assert (fault.layer, fault.index) == expected
+
+
+# ---- clippers that remember
+
+
+@pytest.mark.parametrize(
+    "clip",
+    [gp.AutoClip(50.0), gp.ZClip(warmup=2), gp.Quantize("sign", error_feedback=True)],
+    ids=lambda clip: type(clip).__name__,
+)
+@pytest.mark.parametrize("fused", [True, False])
+def test_clippers_go_back_with_the_rest(clip: Any, fused: bool) -> None:
+    network = TRAINED.network()
+    network.set_masks(TRAINED.masks(0.6))
+    optimizer = gp.Adam(network, clip=clip, guard=gp.Rollback(every=4))
+    for number in range(4):
+        network.train_step(*TRAINED.batch(number), optimizer=optimizer)
+    before = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
+    count = optimizer.clip_count
+    assert before
+    for number in range(4, 7):
+        network.train_step(*TRAINED.batch(number), optimizer=optimizer)
+    assert any(
+        not np.array_equal(array, before[name]) for name, array in optimizer.chain.tensors().items()
+    )
+    network.parameters["dense2.bias"][0] = math.nan
+    assert not step(network, optimizer, fused=fused).applied
+    assert (optimizer.rollbacks, optimizer.step_count, optimizer.clip_count) == (1, 4, count)
+    for name, array in before.items():
+        np.testing.assert_array_equal(optimizer.chain.tensors()[name], array)
+
+
+@pytest.mark.parametrize("clip", [gp.AutoClip(), gp.ZClip(warmup=2)], ids=str)
+def test_a_refused_norm_is_not_remembered(clip: Any) -> None:
+    network = TRAINED.network()
+    optimizer = gp.SGD(network, lr=0.1, clip=clip, guard=gp.Skip(max_gradient=1e3))
+    for number in range(5):
+        network.train_step(*TRAINED.batch(number), optimizer=optimizer)
+    before = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
+    for bad in (math.nan, 1e4, 1e30):
+        network.backward(X, Y)
+        network.gradients["dense1.weight"][0, 0] = bad
+        assert not optimizer.step().applied
+    for name, array in before.items():
+        np.testing.assert_array_equal(optimizer.chain.tensors()[name], array)
