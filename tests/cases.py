@@ -53,7 +53,7 @@ class Case:
             if ".bias" in name:
                 values[...] = 0.2 * rng.standard_normal(values.shape)
             elif name.endswith("weight_hh"):
-                values *= 1.2
+                values[...] *= 1.2
         return network
 
     def batch(self, number: int = 0) -> Batch:

@@ -26,7 +26,8 @@ from cases import (
     OptimizerCase,
     random_batch,
 )
-from gradprune import reference
+from gradprune import _core, reference
+from gradprune.layers.base import CoreLayer, CoreType
 from gradprune.layers.recurrent import Recurrent
 from gradprune.losses import get_loss
 from gradprune.network import Network
@@ -501,6 +502,11 @@ def test_the_summary_counts_every_step() -> None:
             lambda: Network([gp.GRU(4)], (5, 2, 3)),
             ValueError,
             r"gru0 takes samples of shape \(time, features\), got \(5, 2, 3\)",
+        ),
+        (
+            lambda: _core.Net([CoreLayer(CoreType.RECURRENT, 6, 2, weight=0, steps=0)]),
+            ValueError,
+            "bad argument",
         ),
         (
             lambda: gp.Model([gp.GRU(4), gp.Dense(2)], input_shape=(5, 2)).freeze(),
