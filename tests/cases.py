@@ -24,6 +24,7 @@ from gradprune.network import Network
 from gradprune.optimizers import Optimizer, Trainable
 
 Batch = tuple[NDArray[np.float32], NDArray[Any]]
+Shape = int | tuple[int, ...]
 
 BATCH_SIZES = (1, 7, 32, 64, 65, 100)
 LOSSES = ("cross_entropy", "mse", "bce")
@@ -35,31 +36,37 @@ ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "sof
 
 @dataclass(frozen=True)
 class Case:
-    """A network with a loss and a batch."""
+    """A network with a loss and a batch; features may be a shape, such as (time, features)."""
 
     name: str
     layers: tuple[Layer, ...]
-    features: int
+    features: Shape
     batch_size: int
     loss: str
     seed: int = 0
 
     def network(self) -> Network:
-        """A new network, its biases away from 0 so that they matter."""
+        """A new network, biases not 0 and weight_hh not orthogonal so that they matter."""
         network = Network(self.layers, self.features, seed=self.seed)
         rng = np.random.default_rng([self.seed, 1])
         for name, values in network.parameters.items():
-            if name.endswith("bias"):
+            if ".bias" in name:
                 values[...] = 0.2 * rng.standard_normal(values.shape)
+            elif name.endswith("weight_hh"):
+                values[...] *= 1.2
         return network
 
     def batch(self, number: int = 0) -> Batch:
         """Inputs and targets; each number gives other ones."""
-        outputs = self.features
+        shape = as_tuple(self.features)
         for layer in self.layers:
-            (outputs,) = layer.output_shape((outputs,))
+            shape = layer.output_shape(shape)
         return random_batch(
-            self.loss, self.batch_size, self.features, outputs, seed=(self.seed, 2, number)
+            self.loss,
+            self.batch_size,
+            self.features,
+            math.prod(shape),
+            seed=(self.seed, 2, number),
         )
 
     def masks(self, share: float, number: int = 0) -> dict[str, NDArray[np.bool_]]:
@@ -70,12 +77,16 @@ class Case:
         }
 
 
+def as_tuple(shape: Shape) -> tuple[int, ...]:
+    return (shape,) if isinstance(shape, int) else shape
+
+
 def random_batch(
-    loss: str, size: int, features: int, outputs: int, *, seed: tuple[int, ...] = (0,)
+    loss: str, size: int, features: Shape, outputs: int, *, seed: tuple[int, ...] = (0,)
 ) -> Batch:
     """Normal inputs, and targets that fit the loss."""
     rng = np.random.default_rng(list(seed))
-    x = rng.standard_normal((size, features), np.float32)
+    x = rng.standard_normal((size, *as_tuple(features)), np.float32)
     if loss == "cross_entropy":
         return x, rng.integers(0, outputs, size)
     if loss == "bce":
@@ -159,7 +170,51 @@ EDGE_CASES = (
     Case("no_dense", (gp.Activation("tanh"), gp.Dropout(0.3)), 6, 33, "mse", 6),
 )
 
-CASES = RANDOM_CASES + EDGE_CASES
+
+def recurrent_case(number: int) -> Case:
+    """Cell, sizes, length, stacking, truncation and penalties drawn from the seed."""
+    rng = np.random.default_rng([8, number])
+
+    def settings(cell: type[Layer]) -> dict[str, Any]:
+        given: dict[str, Any] = {
+            "truncation": [None, None, 2, 3][int(rng.integers(4))],
+            "bias": bool(rng.random() < 0.7),
+            "l1": float(rng.choice([0.0, 1e-3])),
+            "l2": float(rng.choice([0.0, 1e-2])),
+            "orthogonality": float(rng.choice([0.0, 0.05])),
+        }
+        if cell is gp.RNN:
+            given["activation"] = ["tanh", "relu"][int(rng.integers(2))]
+            given["omega"] = float(rng.choice([0.0, 0.5]))
+        return given
+
+    cells = (gp.RNN, gp.LSTM, gp.GRU)
+    cell = cells[number % 3]
+    units = [1, 3, 4, 12, 13, 16, 24, 31]
+    layers: list[Layer] = []
+    if number % 2:
+        first = cells[number // 3 % 3]
+        layers.append(first(int(rng.choice(units)), return_sequences=True, **settings(first)))
+        if number % 4 == 1:
+            layers.append(gp.Dropout(0.3))
+    sequences = number % 5 == 2
+    layers.append(cell(int(rng.choice(units)), return_sequences=sequences, **settings(cell)))
+    layers.append(gp.Dense(int(rng.choice([2, 5])), activation=["identity", "tanh"][number % 2]))
+    steps, features = int(rng.choice([1, 2, 5, 9])), int(rng.choice([1, 3, 16, 17, 40]))
+    size = (*BATCH_SIZES, 17, 130)[number % 8]
+    return Case(
+        f"recurrent{number}", tuple(layers), (steps, features), size, LOSSES[number % 3], number
+    )
+
+
+RECURRENT_CASES = (
+    *(recurrent_case(number) for number in range(36)),  # twelve of each cell
+    # Several blocks: long sequences make a block of the workspace small. States as outputs.
+    Case("long", (gp.LSTM(4), gp.Dense(3)), (700, 2), 300, "cross_entropy", 11),
+    Case("states", (gp.GRU(5, return_sequences=True),), (4, 3), 65, "mse", 12),
+)
+
+CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES
 
 # Smooth and small: fifty steps of it stay comparable, and take a moment.
 TRAINED = Case(
@@ -169,6 +224,21 @@ TRAINED = Case(
     32,
     "cross_entropy",
     7,
+)
+
+# The same of recurrent layers: each cell, states of every step and the last one.
+SEQUENCE = Case(
+    "sequence",
+    (
+        gp.GRU(6, return_sequences=True),
+        gp.LSTM(5, return_sequences=True, truncation=3),
+        gp.RNN(8, omega=0.05, orthogonality=0.01),
+        gp.Dense(4),
+    ),
+    (5, 6),
+    32,
+    "cross_entropy",
+    13,
 )
 
 # Enough work that a call is shared between threads.
@@ -184,6 +254,22 @@ LARGE = Case(
     100,
     "cross_entropy",
     8,
+)
+
+
+LARGE_SEQUENCE = Case(
+    "large_sequence",
+    (
+        gp.LSTM(28, return_sequences=True, orthogonality=1e-3),
+        gp.Dropout(0.2),
+        gp.GRU(24, return_sequences=True, truncation=4),
+        gp.RNN(20, omega=0.1, l2=1e-3),
+        gp.Dense(10),
+    ),
+    (7, 12),
+    100,
+    "cross_entropy",
+    14,
 )
 
 
@@ -345,13 +431,15 @@ RECORDED = tuple(
 )
 
 
-def train(optimizer: OptimizerCase, clip: Clipper | None) -> tuple[Network, int]:
-    """TRAINED after STEPS steps, and how many were clipped."""
-    network = TRAINED.network()
+def train(
+    optimizer: OptimizerCase, clip: Clipper | None, case: Case = TRAINED
+) -> tuple[Network, int]:
+    """A case after STEPS steps, and how many were clipped."""
+    network = case.network()
     made = optimizer.make(network, clip=clip)
     clipped = 0
     for step in range(STEPS):
-        _, info = network.train_step(*TRAINED.batch(step % 5), optimizer=made, loss=TRAINED.loss)
+        _, info = network.train_step(*case.batch(step % 5), optimizer=made, loss=case.loss)
         clipped += info.clipped
     return network, clipped
 
@@ -369,6 +457,9 @@ def measure() -> Iterator[tuple[str, NDArray[Any]]]:
         network, _ = train(optimizer, CLIPPERS[clipper])
         for name, values in network.parameters.items():
             yield f"{optimizer.name}+{clipper}/{name}", values.copy()
+    network, _ = train(OPTIMIZERS[0], CLIPPERS["norm2"], SEQUENCE)
+    for name, values in network.parameters.items():
+        yield f"sequence/{name}", values.copy()
 
 
 def record(path: str | Path) -> None:

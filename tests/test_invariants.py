@@ -14,7 +14,17 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 import gradprune as gp
-from cases import CLIPPERS, LARGE, OPTIMIZERS, TRAINED, Case, OptimizerCase, random_batch
+from cases import (
+    CLIPPERS,
+    LARGE,
+    LARGE_SEQUENCE,
+    OPTIMIZERS,
+    SEQUENCE,
+    TRAINED,
+    Case,
+    OptimizerCase,
+    random_batch,
+)
 from gradprune import _core, reference
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -27,6 +37,8 @@ shares = st.sampled_from([0.0, 0.1, 0.5, 0.9, 0.99, 1.0])
 optimizers = st.sampled_from(OPTIMIZERS)
 clippers = st.sampled_from(list(CLIPPERS.values()))
 norm_types = st.sampled_from(NORM_TYPES)
+small = st.sampled_from([TRAINED, SEQUENCE])
+large = st.sampled_from([LARGE, LARGE_SEQUENCE])
 limits = st.sampled_from([1e-3, 0.5, 1.0, 7.0, 1e6])
 numbers = st.floats(width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False)
 gradients = st.lists(
@@ -60,17 +72,17 @@ def random_masks(network: Network, share: float, seed: int) -> Mapping[str, NDAr
 @pytest.mark.parametrize("clipper", CLIPPERS)
 @pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
 @settings(max_examples=5)
-@given(st.lists(shares, min_size=1, max_size=4), seeds, st.booleans())
+@given(st.lists(shares, min_size=1, max_size=4), seeds, st.booleans(), small)
 def test_removed_weights_are_0_after_every_step(
-    case: OptimizerCase, clipper: str, history: list[float], seed: int, fused: bool
+    case: OptimizerCase, clipper: str, history: list[float], seed: int, fused: bool, net: Case
 ) -> None:
     """Masks come and go; so do weights, gradients and moments."""
-    network = TRAINED.network()
+    network = net.network()
     optimizer = case.make(network, clip=CLIPPERS[clipper])
     for number, share in enumerate(history):
         network.set_masks(random_masks(network, share, seed + number))
         assert_removed_are_0(network, optimizer)
-        x, y = TRAINED.batch(number)
+        x, y = net.batch(number)
         if fused:
             network.train_step(x, y, optimizer=optimizer)
         else:
@@ -81,22 +93,22 @@ def test_removed_weights_are_0_after_every_step(
         assert np.isfinite(network.arena.params).all()
 
 
-@given(st.data(), shares, seeds, optimizers)
+@given(st.data(), shares, seeds, optimizers, small)
 def test_what_is_written_where_nothing_is_has_no_effect(
-    data: st.DataObject, share: float, seed: int, case: OptimizerCase
+    data: st.DataObject, share: float, seed: int, case: OptimizerCase, net: Case
 ) -> None:
-    networks = [TRAINED.network(), TRAINED.network()]
+    networks = [net.network(), net.network()]
     made = [case.make(network, clip=gp.ClipNorm(0.3)) for network in networks]
     for network, optimizer in zip(networks, made, strict=True):
         network.set_masks(random_masks(network, share, seed))
-        network.train_step(*TRAINED.batch(), optimizer=optimizer)
+        network.train_step(*net.batch(), optimizer=optimizer)
     junk = data.draw(st.sampled_from([1.0, -3e38, math.inf, math.nan]))
     gone = np.flatnonzero(removed_of(networks[0]))
     buffers = [networks[0].arena.params, networks[0].arena.grads, *made[0].moments]
     data.draw(st.sampled_from(buffers))[gone] = junk
     if data.draw(st.booleans()):
         for network, optimizer in zip(networks, made, strict=True):
-            network.train_step(*TRAINED.batch(1), optimizer=optimizer)
+            network.train_step(*net.batch(1), optimizer=optimizer)
     else:
         assert made[0].step() == made[1].step()
     assert snapshot(networks[0], made[0]) == snapshot(networks[1], made[1])
@@ -221,36 +233,38 @@ def trained(
     return {**everything(network, made), "outputs": network.predict(x).tobytes()}
 
 
-@settings(max_examples=15)
-@given(optimizers, clippers, shares, st.sampled_from([33, 64, 100, 257, 1100]))
+@settings(max_examples=24)
+@given(large, optimizers, clippers, shares, st.sampled_from([33, 64, 100, 257, 1100]))
 def test_the_bits_do_not_depend_on_the_threads(
-    optimizer: OptimizerCase, clip: Any, share: float, size: int
+    case: Case, optimizer: OptimizerCase, clip: Any, share: float, size: int
 ) -> None:
     results = []
     for number in (1, 2, 3, 1, 2):
         with threads(number):
-            results.append(trained(LARGE, optimizer, clip, share, size))
+            results.append(trained(case, optimizer, clip, share, size))
     assert all(result == results[0] for result in results)
 
 
 @settings(max_examples=30)
-@given(seeds, st.lists(st.integers(1, 299), max_size=6, unique=True))
-def test_predictions_do_not_depend_on_the_split(seed: int, cuts: list[int]) -> None:
-    network = LARGE.network()
-    x, _ = random_batch("mse", 300, 64, 10, seed=(seed,))
+@given(large, seeds, st.lists(st.integers(1, 299), max_size=6, unique=True))
+def test_predictions_do_not_depend_on_the_split(case: Case, seed: int, cuts: list[int]) -> None:
+    network = case.network()
+    x, _ = random_batch("mse", 300, case.features, 10, seed=(seed,))
     parts = [network.predict(part) for part in np.split(x, sorted(cuts))]
     np.testing.assert_array_equal(np.concatenate(parts), network.predict(x))
 
 
 @settings(max_examples=30)
-@given(seeds, optimizers, clippers)
-def test_gradients_are_the_mean_over_samples(seed: int, case: OptimizerCase, clip: Any) -> None:
+@given(small, seeds, optimizers, clippers)
+def test_gradients_are_the_mean_over_samples(
+    net: Case, seed: int, case: OptimizerCase, clip: Any
+) -> None:
     """A batch twice over is the same step, up to rounding."""
-    networks = [TRAINED.network(), TRAINED.network()]
-    x, y = random_batch("cross_entropy", 40, 6, 4, seed=(seed,))
+    networks = [net.network(), net.network()]
+    x, y = random_batch("cross_entropy", 40, net.features, 4, seed=(seed,))
     losses = []
     for network, times in zip(networks, (1, 2), strict=True):
-        batch = np.tile(x, (times, 1)), np.tile(y, times)
+        batch = np.concatenate([x] * times), np.tile(y, times)
         optimizer = case.make(network, clip=clip)
         losses.append(network.train_step(*batch, optimizer=optimizer)[0])
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
@@ -261,32 +275,34 @@ def test_gradients_are_the_mean_over_samples(seed: int, case: OptimizerCase, cli
 
 
 @settings(max_examples=80)
-@given(optimizers, clippers, shares, seeds, st.data())
+@given(small, optimizers, clippers, shares, seeds, st.data())
 def test_a_failed_call_leaves_everything(
-    case: OptimizerCase, clip: Any, share: float, seed: int, data: st.DataObject
+    net: Case, case: OptimizerCase, clip: Any, share: float, seed: int, data: st.DataObject
 ) -> None:
-    network = TRAINED.network()
+    network = net.network()
     optimizer = case.make(network, clip=clip)
     network.set_masks(random_masks(network, share, seed))
-    network.train_step(*TRAINED.batch(), optimizer=optimizer)
-    x, y = (array.copy() for array in TRAINED.batch(1))
+    network.train_step(*net.batch(), optimizer=optimizer)
+    x, y = (array.copy() for array in net.batch(1))
     bad = data.draw(st.sampled_from([math.nan, math.inf, -math.inf]))
     what = data.draw(st.sampled_from(["x", "label", "bias", "gradient", "mask", "width"]))
     row = data.draw(st.integers(0, 31))
+    biases = [values for name, values in network.parameters.items() if ".bias" in name]
     if what == "x":
-        x[row, row % 6] = bad
+        x.reshape(32, -1)[row, row % 6] = bad
     elif what == "label":
         y[row] = 4 + row
     elif what == "width":
         x = x[:, 1:]
     elif what == "bias":
-        network.parameters["dense2.bias"][row % 4] = bad
+        biases[-1][row % 4] = bad
     elif what == "gradient":
-        network.gradients["dense0.bias"][row % 9] = bad
+        network.gradients[next(name for name in network.parameters if ".bias" in name)][0] = bad
     before = snapshot(network, optimizer)
     whole = everything(network, optimizer)
+    first, *_, last = network.masks
     calls: dict[str, Callable[[], object]] = {
-        "mask": lambda: network.set_masks({"dense0.weight": np.zeros((9, 6)), "dense2.weight": x}),
+        "mask": lambda: network.set_masks({first: np.zeros_like(network.masks[first]), last: x}),
         "gradient": optimizer.step,
     }
     call = calls.get(what, lambda: network.train_step(x, y, optimizer=optimizer))

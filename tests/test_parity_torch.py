@@ -24,7 +24,9 @@ from cases import (
     OPTIMIZERS,
     RANDOM_CASES,
     RECORDED,
+    RECURRENT_CASES,
     SCHEDULES,
+    SEQUENCE,
     STEPS,
     TRAINED,
     Case,
@@ -143,11 +145,14 @@ def test_outputs_against_the_oracle(measured: Measured, case: Case) -> None:
     network = case.network()
     x = case.batch()[0].astype(np.float64)
     expected = reference.forward(reference_layers(network.layers), doubles(network), x)
+    expected = expected.reshape(len(x), -1)
     assert relative_error(measured[f"{case.name}/outputs"], expected) < 1e-5
 
 
 @pytest.mark.parametrize("share", [0.5, 0.95])
-@pytest.mark.parametrize("case", RANDOM_CASES[::3], ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", RANDOM_CASES[::3] + RECURRENT_CASES[::4], ids=lambda case: case.name
+)
 def test_masked_gradients_against_the_oracle(case: Case, share: float) -> None:
     network, masks = case.network(), case.masks(share)
     parameters = doubles(network)  # the oracle reads removed entries as 0 whatever they hold
@@ -199,6 +204,14 @@ def test_training_on_every_instruction_set(
     for name, values in expected.items():
         key = f"{optimizer.name}+{clipper}/{name}"
         assert relative_error(measured[key], values) < 1e-4, name
+
+
+def test_recurrent_training_on_every_instruction_set(measured: Measured, torch: Any) -> None:
+    clip = CLIPPERS["norm2"]
+    expected = reference_steps(SEQUENCE, OPTIMIZERS[0], clip, steps=STEPS)
+    for name, values in torch_steps(torch, OPTIMIZERS[0], clip, SEQUENCE).items():
+        assert relative_error(measured[f"sequence/{name}"], expected[name]) < 1e-4, name
+        assert relative_error(values, expected[name]) < 1e-9, name
 
 
 @by_optimizer

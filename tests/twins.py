@@ -14,6 +14,7 @@ from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
 from gradprune.clipping import Clipper
 from gradprune.layers import Layer
+from gradprune.layers.recurrent import Recurrent
 from gradprune.network import Network
 
 Doubles = dict[str, NDArray[np.float64]]
@@ -66,9 +67,29 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, gp.Dropout):
             plain.append({"type": "dropout", "rate": layer.rate, "index": number})
             number += 1
+        elif isinstance(layer, Recurrent):
+            plain.append(recurrent_dict(layer))
+            number += 1
         else:
             raise AssertionError(f"the twins do not know {layer!r}")
     return plain
+
+
+def recurrent_dict(layer: Recurrent) -> dict[str, Any]:
+    biases = ("bias_ih", "bias_hh")
+    return {
+        "type": "recurrent",
+        "cell": type(layer).__name__.lower(),
+        **{role: f"{layer.name}.{role}" for role in ("weight_ih", "weight_hh")},
+        **{role: f"{layer.name}.{role}" if layer.bias else None for role in biases},
+        "activation": getattr(layer, "activation", "tanh"),
+        "sequences": layer.return_sequences,
+        "truncation": layer.truncation,
+        "l1": layer.l1,
+        "l2": layer.l2,
+        "orthogonality": layer.orthogonality,
+        "omega": getattr(layer, "omega", 0.0),
+    }
 
 
 def groups_of(clip: Clipper, names: Sequence[str]) -> list[list[str]]:
@@ -153,6 +174,65 @@ def torch_activation(torch: Any, function: str, slope: float, z: Any) -> Any:
     return functions[function]()
 
 
+def torch_states(
+    torch: Any, layer: Mapping[str, Any], parameters: Any, x: Any, pieces: list[Any]
+) -> Any:
+    """The states of torch's own module, (B, T, H), truncated by detaching them."""
+    roles = {role: layer[role] for role in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")}
+    given = {f"{role}_l0": parameters[name] for role, name in roles.items() if name}
+    weight_hh = parameters[layer["weight_hh"]]
+    units, steps = weight_hh.shape[1], x.shape[1]
+    settings = {"nonlinearity": layer["activation"]} if layer["cell"] == "rnn" else {}
+    module = getattr(torch.nn, layer["cell"].upper())(
+        x.shape[2], units, batch_first=True, bias=len(given) == 4, dtype=torch.float64, **settings
+    )
+    h = torch.zeros(1, len(x), units, dtype=torch.float64)
+    state = (h, h) if layer["cell"] == "lstm" else h
+    states = []
+    length = 1 if layer["omega"] else layer["truncation"] or steps
+    for t in range(0, steps, length):
+        if t % (layer["truncation"] or steps) == 0:
+            state = tuple(s.detach() for s in state) if isinstance(state, tuple) else state.detach()
+        if layer["omega"]:
+            # the argument of f by itself, for its gradient
+            a = sum(
+                torch.nn.functional.linear(v, parameters[roles[w]])
+                for v, w in ((x[:, t], "weight_ih"), (state[0], "weight_hh"))
+            )
+            a = a + sum(parameters[roles[b]] for b in ("bias_ih", "bias_hh") if roles[b])
+            state = getattr(torch, layer["activation"])(a)[None]
+            pieces.append((layer, t, a, state[0]))
+            states.append(state[0][:, None])
+            continue
+        y, state = torch.func.functional_call(module, given, (x[:, t : t + length], state))
+        states.append(y)
+    return torch.cat(states, 1)
+
+
+def torch_omega(torch: Any, pieces: list[Any], parameters: Any, loss: Any) -> Any:
+    """Pascanu's regularizer by autograd: everything but the W_hh of back = d W_hh is constant."""
+    total: Any = 0.0
+    if not pieces:
+        return total
+    slopes = torch.autograd.grad(loss, [a for _, _, a, _ in pieces], retain_graph=True)
+    for i, (layer, t, _, _) in enumerate(pieces):
+        if t == 0 or (layer["truncation"] and t % layer["truncation"] == 0):
+            continue
+        d, h = slopes[i], pieces[i - 1][3].detach()
+        slope = 1 - h * h if layer["activation"] == "tanh" else (h > 0).double()
+        seen = d.norm(dim=1) > 1e-30
+        back = (d @ parameters[layer["weight_hh"]] * slope)[seen]
+        ratio = back.norm(dim=1) / d[seen].norm(dim=1)
+        total = total + layer["omega"] * ((ratio - 1) ** 2).sum() / len(h)
+    return total
+
+
+def torch_orthogonality(torch: Any, weight_hh: Any) -> Any:
+    units = weight_hh.shape[1]
+    one = torch.eye(units, dtype=torch.float64)
+    return sum(((w.T @ w - one) ** 2).sum() for w in weight_hh.split(units))
+
+
 def torch_loss(
     torch: Any, case: Case, layers: Sequence[Mapping[str, Any]], parameters: Any, batch: Any
 ) -> Any:
@@ -160,25 +240,41 @@ def torch_loss(
     inputs, targets = batch
     x = torch.tensor(inputs, dtype=torch.float64)
     penalty: Any = 0.0
+    pieces: list[Any] = []
     for layer in layers:
         if layer["type"] == "dropout":
-            mask = reference.dropout_mask(*x.shape, layer["rate"], case.seed, 0, layer["index"])
-            x = x * torch.tensor(mask, dtype=torch.float64)
+            samples, features = x.flatten(1).shape
+            mask = reference.dropout_mask(
+                samples, features, layer["rate"], case.seed, 0, layer["index"]
+            )
+            x = x * torch.tensor(mask, dtype=torch.float64).reshape(x.shape)
+            continue
+        if layer["type"] == "recurrent":
+            x = torch_states(torch, layer, parameters, x, pieces)
+            x = x if layer["sequences"] else x[:, -1]
+            for role in ("weight_ih", "weight_hh"):
+                weight = parameters[layer[role]]
+                penalty += layer["l1"] * weight.abs().sum() + layer["l2"] * (weight**2).sum()
+            weight = parameters[layer["weight_hh"]]
+            penalty += layer["orthogonality"] * torch_orthogonality(torch, weight)
             continue
         if layer["type"] == "dense":
             weight = parameters[layer["weight"]]
             bias = parameters[layer["bias"]] if layer["bias"] else None
-            x = torch.nn.functional.linear(x, weight, bias)
+            x = torch.nn.functional.linear(x.flatten(1), weight, bias)
             if layer["l1"] or layer["l2"]:
                 penalty += layer["l1"] * weight.abs().sum() + layer["l2"] * (weight**2).sum()
         if not (layer is layers[-1] and layer["activation"] == FUSED.get(case.loss)):
             x = torch_activation(torch, layer["activation"], layer["slope"], x)
+    x, functional = x.flatten(1), torch.nn.functional
     if case.loss == "cross_entropy":
-        return torch.nn.functional.cross_entropy(x, torch.tensor(targets)) + penalty
-    y = torch.tensor(targets, dtype=torch.float64)
-    if case.loss == "mse":
-        return torch.nn.functional.mse_loss(x, y) + penalty
-    return torch.nn.functional.binary_cross_entropy_with_logits(x, y) + penalty
+        loss = functional.cross_entropy(x, torch.tensor(targets))
+    elif case.loss == "mse":
+        loss = functional.mse_loss(x, torch.tensor(targets, dtype=torch.float64))
+    else:
+        y = torch.tensor(targets, dtype=torch.float64)
+        loss = functional.binary_cross_entropy_with_logits(x, y)
+    return loss + penalty + torch_omega(torch, pieces, parameters, loss)
 
 
 def torch_parameters(torch: Any, network: Network) -> dict[str, Any]:
@@ -187,14 +283,16 @@ def torch_parameters(torch: Any, network: Network) -> dict[str, Any]:
     }
 
 
-def torch_steps(torch: Any, optimizer: OptimizerCase, clip: Clipper | None) -> Doubles:
-    """Parameters of TRAINED after STEPS steps of torch, batch ``step % 5`` each."""
-    network = TRAINED.network()
+def torch_steps(
+    torch: Any, optimizer: OptimizerCase, clip: Clipper | None, case: Case = TRAINED
+) -> Doubles:
+    """Parameters of a case after STEPS steps of torch, batch ``step % 5`` each."""
+    network = case.network()
     layers, parameters = reference_layers(network.layers), torch_parameters(torch, network)
     twin = getattr(torch.optim, optimizer.kind)(parameters.values(), **optimizer.settings)
     for step in range(STEPS):
         twin.zero_grad()
-        torch_loss(torch, TRAINED, layers, parameters, TRAINED.batch(step % 5)).backward()
+        torch_loss(torch, case, layers, parameters, case.batch(step % 5)).backward()
         if isinstance(clip, gp.ClipValue):
             torch.nn.utils.clip_grad_value_(parameters.values(), clip.clip_value)
         elif isinstance(clip, gp.ClipNorm | gp.ClipNormPerLayer | gp.ClipNormPerParameter):

@@ -143,7 +143,7 @@ enum { MODEL_LAYERS = 8 };
 typedef struct model {
     size_t n_layers;
     gp_layer_spec layers[MODEL_LAYERS];
-    gp_segment segments[2 * MODEL_LAYERS];
+    gp_segment segments[4 * MODEL_LAYERS];
     gp_arena arena;
     uint8_t *mask;
 } model;
@@ -176,6 +176,27 @@ static inline void model_dropout(model *m, float rate, size_t features)
     model_add(m, GP_LAYER_DROPOUT, width, width)->rate = rate;
 }
 
+/* features of a step; the state after every step if sequences. Starts with biases. */
+static inline gp_layer_spec *model_recurrent(model *m, gp_cell cell, size_t steps, size_t features, size_t units,
+                                             int sequences)
+{
+    gp_layer_spec *spec = model_add(m, GP_LAYER_RECURRENT, steps * features, (sequences ? steps : 1) * units);
+    spec->cell = cell;
+    spec->steps = steps;
+    spec->sequences = sequences;
+    spec->activation = GP_TANH;
+    spec->bias = spec->recurrent_bias = 0; /* some: model_finish places them */
+    return spec;
+}
+static inline size_t model_units(const gp_layer_spec *spec)
+{
+    return spec->sequences ? spec->out / spec->steps : spec->out;
+}
+static inline size_t model_gates(const gp_layer_spec *spec)
+{
+    return spec->cell == GP_LSTM ? 4 : spec->cell == GP_GRU ? 3 : 1;
+}
+
 static inline void model_place(model *m, size_t *at, size_t length, size_t group, size_t columns)
 {
     m->segments[m->arena.n_segments++] =
@@ -191,6 +212,13 @@ static inline void model_finish(model *m, uint64_t seed)
     size_t at = 0, group = 0;
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
+        if (spec->type == GP_LAYER_RECURRENT) {
+            const size_t units = model_units(spec), rows = model_gates(spec) * units, features = spec->in / spec->steps;
+            spec->weight = at;
+            model_place(m, &at, rows * features, group, features);
+            spec->recurrent_weight = at;
+            model_place(m, &at, rows * units, group++, units);
+        }
         if (spec->type != GP_LAYER_DENSE) continue;
         spec->weight = at;
         model_place(m, &at, spec->in * spec->out, group++, spec->in);
@@ -199,10 +227,15 @@ static inline void model_finish(model *m, uint64_t seed)
     group = 0;
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
-        if (spec->type != GP_LAYER_DENSE) continue;
+        if (spec->type != GP_LAYER_DENSE && spec->type != GP_LAYER_RECURRENT) continue;
+        const int recurrent = spec->type == GP_LAYER_RECURRENT;
         if (spec->bias != GP_NONE) {
             spec->bias = at;
-            model_place(m, &at, spec->out, group, 0);
+            model_place(m, &at, recurrent ? model_gates(spec) * model_units(spec) : spec->out, group, 0);
+            if (recurrent) {
+                spec->recurrent_bias = at;
+                model_place(m, &at, model_gates(spec) * model_units(spec), group, 0);
+            }
         }
         group++;
     }
@@ -218,10 +251,10 @@ static inline void model_finish(model *m, uint64_t seed)
     memset(m->mask, 1, arena->n_prunable);
     memset(arena->grads, 0xff, at * sizeof(float)); /* NaN: whoever reads before writing is found out */
     noise_floats(&source, at, arena->params, 0.1);
-    for (size_t i = 0; i < m->n_layers; i++)
-        if (m->layers[i].type == GP_LAYER_DENSE)
-            noise_floats(&source, m->layers[i].in * m->layers[i].out, arena->params + m->layers[i].weight,
-                         sqrt(3.0 / (double)m->layers[i].in));
+    for (size_t i = 0; i < arena->n_segments; i++)
+        if (m->segments[i].columns > 0)
+            noise_floats(&source, m->segments[i].length, arena->params + m->segments[i].offset,
+                         sqrt(3.0 / (double)m->segments[i].columns));
 }
 
 /* Matrices with at most this share of their weights kept get lists. */

@@ -12,40 +12,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
-
-/* ---- activations --------------------------------------------------------------------------------------------------- */
-
-static inline double naive_normal_cdf(double z) { return 0.5 * erfc(-z * 0.70710678118654752440); }
-static inline double naive_sigmoid(double z) { return 1.0 / (1.0 + exp(-z)); }
-
-static inline double naive_activation(gp_activation f, double z, double slope)
-{
-    switch (f) {
-    case GP_RELU: return z < 0.0 ? 0.0 : z;
-    case GP_LEAKY_RELU: return z < 0.0 ? slope * z : z;
-    case GP_TANH: return tanh(z);
-    case GP_SIGMOID: return naive_sigmoid(z);
-    case GP_GELU: return z * naive_normal_cdf(z);
-    case GP_IDENTITY:
-    case GP_ACTIVATIONS: break;
-    }
-    return z;
-}
-
-static inline double naive_derivative(gp_activation f, double z, double slope)
-{
-    double y = naive_activation(f, z, slope);
-    switch (f) {
-    case GP_RELU: return z > 0.0 ? 1.0 : 0.0;
-    case GP_LEAKY_RELU: return z > 0.0 ? 1.0 : slope;
-    case GP_TANH: return 1.0 - y * y;
-    case GP_SIGMOID: return y * naive_sigmoid(-z);
-    case GP_GELU: return naive_normal_cdf(z) + z * exp(-0.5 * z * z) * 0.39894228040143267794;
-    case GP_IDENTITY:
-    case GP_ACTIVATIONS: break;
-    }
-    return 1.0;
-}
+#include "naive_cells.h"
 
 /* ---- softmax and losses of one sample; z[i * stride] is feature i ----------------------------------------------- */
 
@@ -144,8 +111,12 @@ static inline double naive_norm(size_t n, const float *x, double p)
 
 enum { NAIVE_LAYERS = 8, NAIVE_WIDTH = 256 };
 
-typedef struct naive_sample { /* one sample on its way: x[l] enters layer l, r[l] are a dropout layer's multipliers */
+/* One sample on its way: x[l] enters layer l, r[l] are a dropout layer's multipliers; of a recurrent layer and step t
+ * gates[l] + t*G*H, h[l] + t*H, and inner[l] + t*H is LSTM's c or GRU's q. */
+typedef struct naive_sample {
     double x[NAIVE_LAYERS + 1][NAIVE_WIDTH], r[NAIVE_LAYERS][NAIVE_WIDTH];
+    double gates[NAIVE_LAYERS][4 * NAIVE_WIDTH], inner[NAIVE_LAYERS][NAIVE_WIDTH], h[NAIVE_LAYERS][NAIVE_WIDTH];
+    double omega; /* what Pascanu's regularizer adds to the loss */
 } naive_sample;
 
 typedef struct naive_net {
@@ -156,6 +127,7 @@ typedef struct naive_net {
     const uint8_t *mask; /* or NULL */
     int training;
     uint64_t seed, step; /* of dropout */
+    size_t batch;        /* samples; naive_run sets it */
 } naive_net;
 
 static inline double naive_weight(const naive_net *net, size_t at)
@@ -170,6 +142,135 @@ static inline double naive_multiplier(const naive_net *net, size_t layer, uint64
     if (!net->training) return 1.0;
     gp_philox(net->seed, net->step << 16 | layer, element / 4, words);
     return (double)(words[element % 4] >> 8) * 0x1p-24 >= rate ? 1.0 / (1.0 - rate) : 0.0;
+}
+
+/* W_hh or W_ih times x of row r; `columns` long. */
+static inline double naive_row(const naive_net *net, size_t weight, size_t r, size_t columns, const double *x)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < columns; i++) sum += naive_weight(net, weight + r * columns + i) * x[i];
+    return sum;
+}
+
+typedef struct naive_sizes {
+    size_t T, F, H, G;
+} naive_sizes;
+static inline naive_sizes naive_sizes_of(const gp_layer_spec *spec)
+{
+    const size_t T = spec->steps;
+    return (naive_sizes){T, spec->in / T, spec->sequences ? spec->out / T : spec->out,
+                         spec->cell == GP_LSTM  ? 4
+                         : spec->cell == GP_GRU ? 3
+                                                : 1};
+}
+
+static inline void naive_recurrent_forward(const naive_net *net, size_t l, naive_sample *s)
+{
+    const gp_layer_spec *spec = &net->layers[l];
+    const naive_sizes n = naive_sizes_of(spec);
+    static const double zeros[NAIVE_WIDTH];
+    for (size_t t = 0; t < n.T; t++) {
+        const double *x = s->x[l] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
+        double *gates = s->gates[l] + t * n.G * n.H, *inner = s->inner[l] + t * n.H, *h = s->h[l] + t * n.H;
+        for (size_t u = 0; u < n.H; u++) {
+            double z[4], q[4];
+            for (size_t g = 0; g < n.G; g++) {
+                const size_t r = g * n.H + u;
+                z[g] = naive_row(net, spec->weight, r, n.F, x);
+                q[g] = naive_row(net, spec->recurrent_weight, r, n.H, before);
+                if (spec->bias == GP_NONE) continue;
+                z[g] += net->params[spec->bias + r];
+                q[g] += net->params[spec->recurrent_bias + r];
+            }
+            for (size_t g = 0; g < n.G; g++)
+                if (spec->cell != GP_GRU || g < 2) z[g] += q[g];
+            if (spec->cell == GP_LSTM) {
+                double c_before = t > 0 ? inner[u - n.H] : 0.0;
+                naive_lstm(z, c_before, &inner[u], &h[u]);
+            } else if (spec->cell == GP_GRU) {
+                inner[u] = q[2];
+                naive_gru(z, q[2], before[u], &h[u]);
+            } else h[u] = naive_activation(spec->activation, z[0], 0.0);
+            for (size_t g = 0; g < n.G; g++) gates[g * n.H + u] = z[g];
+        }
+    }
+    const size_t first = spec->sequences ? 0 : n.T - 1;
+    memcpy(s->x[l + 1], s->h[l] + first * n.H, (n.T - first) * n.H * sizeof(double));
+}
+
+static inline void naive_add(const naive_net *net, double *grads, size_t at, double value)
+{
+    if (at >= net->n_prunable || !net->mask || net->mask[at]) grads[at] += value;
+}
+
+/* Between steps t and t-1: dz of the later one, back = W_hh' dz. */
+static inline void naive_omega(const naive_net *net, const gp_layer_spec *spec, size_t H, const double *dz,
+                               const double *back, const double *h, naive_sample *s, double *grads)
+{
+    double norm = 0.0, norm_before = 0.0, share = (double)spec->omega / (double)net->batch;
+    double slope[NAIVE_WIDTH];
+    for (size_t u = 0; u < H; u++) {
+        slope[u] = spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u];
+        norm += dz[u] * dz[u];
+        norm_before += back[u] * back[u] * slope[u] * slope[u];
+    }
+    norm = sqrt(norm);
+    norm_before = sqrt(norm_before);
+    if (!(norm > 1e-30)) return;
+    const double ratio = norm_before / norm;
+    s->omega += share * (ratio - 1.0) * (ratio - 1.0);
+    for (size_t r = 0; r < H && norm_before > 0.0; r++)
+        for (size_t u = 0; u < H; u++)
+            naive_add(net, grads, spec->recurrent_weight + r * H + u,
+                      share * 2.0 * (ratio - 1.0) / norm / norm_before * dz[r] * back[u] * slope[u] * slope[u]);
+}
+
+/* dy (out) -> dx (in) */
+static inline void naive_recurrent_backward(const naive_net *net, size_t l, naive_sample *s, const double *dy,
+                                            double *dx, double *grads)
+{
+    const gp_layer_spec *spec = &net->layers[l];
+    const naive_sizes n = naive_sizes_of(spec);
+    double dh[NAIVE_WIDTH] = {0}, dc[NAIVE_WIDTH] = {0};
+    static const double zeros[NAIVE_WIDTH];
+    for (size_t t = n.T; t-- > 0;) {
+        const double *x = s->x[l] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
+        const double *h = s->h[l] + t * n.H, *inner = s->inner[l] + t * n.H;
+        double dz[4 * NAIVE_WIDTH], dq[4 * NAIVE_WIDTH], back[NAIVE_WIDTH] = {0};
+        for (size_t u = 0; u < n.H; u++) {
+            double z[4], q = 0.0, d = dh[u], straight = 0.0;
+            if (spec->sequences) d += dy[t * n.H + u];
+            else if (t + 1 == n.T) d += dy[u];
+            for (size_t g = 0; g < n.G; g++) z[g] = s->gates[l][(t * n.G + g) * n.H + u];
+            if (spec->cell == GP_LSTM) naive_lstm_backward(z, t > 0 ? inner[u - n.H] : 0.0, inner[u], d, &dc[u]);
+            else if (spec->cell == GP_GRU) q = naive_gru_backward(z, inner[u], before[u], d, &straight);
+            else z[0] = d * (spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u]);
+            for (size_t g = 0; g < n.G; g++) {
+                dz[g * n.H + u] = z[g];
+                dq[g * n.H + u] = spec->cell == GP_GRU && g == 2 ? q : z[g];
+            }
+            back[u] = straight;
+        }
+        for (size_t r = 0; r < n.G * n.H; r++) {
+            for (size_t i = 0; i < n.F; i++) {
+                const size_t at = spec->weight + r * n.F + i;
+                naive_add(net, grads, at, dz[r] * x[i]);
+                dx[t * n.F + i] += naive_weight(net, at) * dz[r];
+            }
+            for (size_t i = 0; i < n.H; i++) {
+                const size_t at = spec->recurrent_weight + r * n.H + i;
+                naive_add(net, grads, at, dq[r] * before[i]);
+                back[i] += naive_weight(net, at) * dq[r];
+            }
+            if (spec->bias == GP_NONE) continue;
+            grads[spec->bias + r] += dz[r];
+            grads[spec->recurrent_bias + r] += dq[r];
+        }
+        const int passes = t > 0 && (spec->truncation == 0 || t % spec->truncation != 0);
+        if (passes && spec->omega != 0.0f) naive_omega(net, spec, n.H, dz, back, before, s, grads);
+        for (size_t u = 0; u < n.H; u++) dh[u] = passes ? back[u] : 0.0;
+        for (size_t u = 0; u < n.H && !passes; u++) dc[u] = 0.0;
+    }
 }
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample, naive_sample *s)
@@ -194,17 +295,18 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
             y[i] = x[i] * s->r[l][i];
         }
         break;
+    case GP_LAYER_RECURRENT: naive_recurrent_forward(net, l, s); break;
     case GP_LAYER_TYPES: break;
     }
 }
 
 /* dy becomes dx; gradients add up. */
-static inline void naive_backward_layer(const naive_net *net, size_t l, const naive_sample *s, double *dy,
-                                        double *grads)
+static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sample *s, double *dy, double *grads)
 {
     const gp_layer_spec *spec = &net->layers[l];
     const double *x = s->x[l], *y = s->x[l + 1];
     double dx[NAIVE_WIDTH] = {0}, dot = 0.0;
+    if (spec->type == GP_LAYER_RECURRENT) naive_recurrent_backward(net, l, s, dy, dx, grads);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         switch (spec->type) {
@@ -218,6 +320,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, const na
         case GP_LAYER_ACTIVATION: dx[o] = dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope); break;
         case GP_LAYER_SOFTMAX: dx[o] = y[o] * (dy[o] - dot); break;
         case GP_LAYER_DROPOUT: dx[o] = dy[o] * s->r[l][o]; break;
+        case GP_LAYER_RECURRENT:
         case GP_LAYER_TYPES: break;
         }
     }
@@ -226,18 +329,48 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, const na
 
 static inline double naive_sign(double w) { return (w > 0.0) - (w < 0.0); }
 
+/* l1 and l2 of n weights */
+static inline double naive_decay(const naive_net *net, const gp_layer_spec *spec, size_t at, size_t n, double *grads)
+{
+    const double l1 = (double)spec->l1, l2 = (double)spec->l2;
+    double penalty = 0.0;
+    for (size_t i = at; i < at + n; i++) {
+        double w = naive_weight(net, i);
+        penalty += l1 * fabs(w) + l2 * w * w;
+        if (grads) grads[i] += l1 * naive_sign(w) + 2.0 * l2 * w;
+    }
+    return penalty;
+}
+
+/* |W'W - 1|^2 of one gate, (H,H) from `at` on; its gradient is 4 W (W'W - 1) */
+static inline double naive_orthogonality(const naive_net *net, size_t H, size_t at, double weight, double *grads)
+{
+    double sum = 0.0;
+    for (size_t i = 0; i < H; i++)
+        for (size_t j = 0; j < H; j++) {
+            double error = i == j ? -1.0 : 0.0;
+            for (size_t k = 0; k < H; k++)
+                error += naive_weight(net, at + k * H + i) * naive_weight(net, at + k * H + j);
+            sum += error * error;
+            for (size_t k = 0; grads && k < H; k++)
+                naive_add(net, grads, at + k * H + j, 4.0 * weight * naive_weight(net, at + k * H + i) * error);
+        }
+    return weight * sum;
+}
+
 static inline double naive_penalty(const naive_net *net, double *grads)
 {
     double penalty = 0.0;
     for (size_t l = 0; l < net->n_layers; l++) {
         const gp_layer_spec *spec = &net->layers[l];
-        if (spec->type != GP_LAYER_DENSE) continue;
-        double l1 = (double)spec->l1, l2 = (double)spec->l2;
-        for (size_t at = spec->weight; at < spec->weight + spec->in * spec->out; at++) {
-            double w = naive_weight(net, at);
-            penalty += l1 * fabs(w) + l2 * w * w;
-            if (grads) grads[at] += l1 * naive_sign(w) + 2.0 * l2 * w;
-        }
+        if (spec->type == GP_LAYER_DENSE) penalty += naive_decay(net, spec, spec->weight, spec->in * spec->out, grads);
+        if (spec->type != GP_LAYER_RECURRENT) continue;
+        const naive_sizes n = naive_sizes_of(spec);
+        penalty += naive_decay(net, spec, spec->weight, n.G * n.H * n.F, grads);
+        penalty += naive_decay(net, spec, spec->recurrent_weight, n.G * n.H * n.H, grads);
+        for (size_t g = 0; g < n.G && spec->orthogonality != 0.0f; g++)
+            penalty += naive_orthogonality(net, n.H, spec->recurrent_weight + g * n.H * n.H,
+                                           (double)spec->orthogonality, grads);
     }
     return penalty;
 }
@@ -257,13 +390,15 @@ static inline void naive_load(const naive_net *net, const gp_batch *batch, size_
 }
 
 /* Mean loss and, unless NULL, its gradient (n) and the outputs of the whole network (B, O). */
-static inline double naive_run(const naive_net *net, const gp_batch *batch, double *grads, double *out)
+static inline double naive_run(const naive_net *given, const gp_batch *batch, double *grads, double *out)
 {
     naive_sample *s = calloc(1, sizeof *s);
+    naive_net copy = *given, *net = &copy;
     double loss = 0.0, dz[NAIVE_WIDTH];
     size_t L = net->n_layers, O = net->layers[L - 1].out, live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
     double share = 1.0 / (double)batch->size / (batch->loss == GP_CROSS_ENTROPY ? 1.0 : (double)O);
     if (!s) abort();
+    copy.batch = batch->size;
     if (grads) memset(grads, 0, net->n * sizeof *grads);
     for (size_t b = 0; b < batch->size; b++) {
         size_t row = batch->index ? (size_t)batch->index[b] : b;
@@ -276,6 +411,7 @@ static inline double naive_run(const naive_net *net, const gp_batch *batch, doub
         for (size_t i = 0; i < O; i++) dz[i] *= share;
         for (size_t l = live; grads && l-- > 0;) naive_backward_layer(net, l, s, dz, grads);
     }
+    loss += s->omega;
     free(s);
     return loss + naive_penalty(net, grads);
 }

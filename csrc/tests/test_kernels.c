@@ -6,6 +6,7 @@
  * bits wherever in a vector, or in its padded rest, a number happens to stand: the promise that neither threads nor
  * batches change a result rests on it.
  */
+#include "cases_cells.h"
 #include "cases_elementwise.h"
 #include "cases_gemm.h"
 #include "cases_lanes.h"

@@ -111,17 +111,25 @@ static gp_status try_step(stage *s, size_t samples)
 
 /* ---- the stage -------------------------------------------------------------------------------------------------------- */
 
-/* pruned: so far that both dense layers run on lists of their live weights */
-static void stage_open(stage *s, const gp_kernels *kernels, int pruned)
+/* PRUNED: so far that both dense layers run on lists of their live weights */
+enum { WHOLE, PRUNED, RECURRENT, KINDS };
+
+static void stage_open(stage *s, const gp_kernels *kernels, int kind)
 {
     noise source = {1};
     *s = (stage){.kernels = kernels};
-    model_dense(&s->m, 30, 40);
-    model_activation(&s->m, GP_RELU, 0);
-    model_dropout(&s->m, 0.5f, 0);
+    if (kind == RECURRENT) {
+        model_recurrent(&s->m, GP_LSTM, 3, 10, 12, 1);
+        gp_layer_spec *rnn = model_recurrent(&s->m, GP_RNN, 3, 12, 40, 0);
+        rnn->omega = rnn->orthogonality = 0.1f;
+    } else {
+        model_dense(&s->m, 30, 40);
+        model_activation(&s->m, GP_RELU, 0);
+        model_dropout(&s->m, 0.5f, 0);
+    }
     model_dense(&s->m, 40, 7);
     model_finish(&s->m, 2);
-    if (pruned) model_prune(&s->m, 0.9, 3);
+    if (kind != WHOLE) model_prune(&s->m, 0.9, 3);
     s->x = allocated(SAMPLES * 30 * sizeof *s->x);
     s->out = allocated(SAMPLES * 7 * sizeof *s->out);
     s->labels = allocated(SAMPLES * sizeof *s->labels);
@@ -164,14 +172,14 @@ static long fail_until_it_works(stage *s, attempt *run, size_t samples)
     return -1;
 }
 
-static void calls_fail_cleanly(const gp_kernels *kernels, int pruned)
+static void calls_fail_cleanly(const gp_kernels *kernels, int kind)
 {
     attempt *const attempts[] = {try_backward, try_train, try_predict, try_evaluate, try_step};
     const long start = live;
     for (size_t i = 0; i < 5; i++) {
         stage s;
         int steps = attempts[i] == try_train || attempts[i] == try_step;
-        stage_open(&s, kernels, pruned);
+        stage_open(&s, kernels, kind);
         long failures = fail_until_it_works(&s, attempts[i], SAMPLES);
         CHECK(failures >= 1);
         until_failure = 0; /* the workspace is there: only a step still allocates */
@@ -184,8 +192,7 @@ static void calls_fail_cleanly(const gp_kernels *kernels, int pruned)
 
 static void test_calls(const gp_kernels *kernels)
 {
-    calls_fail_cleanly(kernels, 0);
-    calls_fail_cleanly(kernels, 1);
+    for (int kind = WHOLE; kind < KINDS; kind++) calls_fail_cleanly(kernels, kind);
 }
 
 /* Lists of live weights: all of them or none. */
@@ -263,11 +270,11 @@ static void test_selection(void)
 
 /* ---- making and unmaking ---------------------------------------------------------------------------------------------- */
 
-static void test_create(void)
+static void create_fails_cleanly(int kind)
 {
     stage s;
     long pool_failures = 0, net_failures = 0;
-    stage_open(&s, gp_kernels_get(NULL), 0);
+    stage_open(&s, gp_kernels_get(NULL), kind);
     const long start = live;
     for (gp_status status = GP_NO_MEMORY; status != GP_OK && pool_failures < 100;) {
         gp_pool *pool = s.pool;
@@ -289,6 +296,11 @@ static void test_create(void)
     CHECK(net_failures >= 1 && net_failures < 100);
     CHECK_INT_EQUAL(live, start);
     stage_close(&s);
+}
+
+static void test_create(void)
+{
+    for (int kind = WHOLE; kind < KINDS; kind++) create_fails_cleanly(kind);
 }
 
 static void test_frozen(void)

@@ -13,9 +13,25 @@ A layer is one of::
     }
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
+    {
+        "type": "recurrent",
+        "cell": "rnn",
+        "weight_ih": name,
+        "weight_hh": name,
+        "bias_ih": name or None,
+        "bias_hh": name or None,
+        "activation": "tanh",
+        "sequences": False,
+        "truncation": None,
+        "l1": 0.0,
+        "l2": 0.0,
+        "orthogonality": 0.0,
+        "omega": 0.0,
+    }
 
-where everything after the type has a default except the weight, the rate and the index (the
-layer's number in the C network, which selects its random stream).
+where everything after the type has a default except the cell, the weights, the rate and the index
+(the layer's number in the C network, which selects its random stream).  A recurrent layer takes
+(B, time, features); dense flattens what it gets, and so does the loss.
 """
 
 from __future__ import annotations
@@ -30,11 +46,14 @@ from numpy.typing import NDArray
 from .arrays import Floats, Mask
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
+from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
 from .rng import dropout_mask
 
 Layer = Mapping[str, Any]
 
 _FUSED = {"cross_entropy": "softmax", "bce": "sigmoid"}
+_WEIGHTS = ("weight_ih", "weight_hh")
+_BIASES = ("bias_ih", "bias_hh")
 
 
 @dataclass(frozen=True)
@@ -44,12 +63,20 @@ class _Trace:
     x: Floats
     z: Floats
     y: Floats
+    states: States | None = None
 
 
 def _live(name: str, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]) -> Floats:
     """The parameter with removed entries read as zero, whatever is stored there."""
     value = parameters[name]
     return np.where(masks[name], value, np.zeros_like(value)) if name in masks else value
+
+
+def _recurrent_weights(
+    layer: Layer, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]
+) -> tuple[Floats, Floats]:
+    ih, hh = (_live(layer[role], parameters, masks) for role in _WEIGHTS)
+    return ih, hh
 
 
 def _trace(
@@ -68,17 +95,30 @@ def _trace(
         if kind == "dropout":
             multiplier = np.ones_like(x)
             if training:
-                batch, features = x.shape
-                multiplier = dropout_mask(
-                    batch, features, layer["rate"], seed, step, layer["index"]
-                ).astype(x.dtype)
+                batch, features = x.reshape(len(x), -1).shape
+                mask = dropout_mask(batch, features, layer["rate"], seed, step, layer["index"])
+                multiplier = mask.astype(x.dtype).reshape(x.shape)
             traces.append(_Trace(x, multiplier, x * multiplier))
+        elif kind == "recurrent":
+            bias_ih, bias_hh = (
+                None if layer.get(role) is None else parameters[layer[role]] for role in _BIASES
+            )
+            states = recurrent_forward(
+                layer["cell"],
+                x,
+                *_recurrent_weights(layer, parameters, masks),
+                bias_ih,
+                bias_hh,
+                layer.get("activation", "tanh"),
+            )
+            y = states.h if layer.get("sequences", False) else states.h[:, -1]
+            traces.append(_Trace(x, x, y, states))
         elif kind in ("dense", "activation"):
             z = x
             if kind == "dense":
                 bias = layer.get("bias")
                 z = dense_forward(
-                    x,
+                    x.reshape(len(x), -1),
                     _live(layer["weight"], parameters, masks),
                     None if bias is None else _live(bias, parameters, masks),
                 )
@@ -86,7 +126,8 @@ def _trace(
             traces.append(_Trace(x, z, activation_forward(name, z, layer.get("slope", 0.01))))
         else:
             raise ValueError(
-                f"layer {number} is of type {kind!r}, expected dense, activation or dropout"
+                f"layer {number} is of type {kind!r}, "
+                "expected dense, activation, dropout or recurrent"
             )
         x = traces[-1].y
     return traces
@@ -106,14 +147,14 @@ def forward(
     Args:
         layers: plain dicts, see the module.
         parameters: name -> array, dense weights (O, I), biases (O,).
-        x: (B, features).
+        x: (B, features), or (B, time, features) for recurrent layers.
         training: whether dropout drops.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
         masks: name -> kept entries; removed ones count as zero.
 
     Returns:
-        y, (B, outputs), or x itself for an empty network.
+        y, (B, outputs), (B, time, units) after a recurrent layer, or x itself for an empty network.
 
     Raises:
         ValueError: if a layer's type or activation is unknown.
@@ -140,7 +181,7 @@ def loss_and_gradients(
     seed: int = 0,
     step: int = 0,
 ) -> tuple[float, dict[str, Floats]]:
-    """Mean loss plus l1/l2 penalties, and its gradient for every parameter.
+    """Mean loss plus the layers' penalties, and its gradient for every parameter.
 
     A softmax (for cross_entropy) or sigmoid (for bce) activation of the last layer is fused: the
     loss takes its input.  Otherwise the last output is the loss's z.
@@ -148,11 +189,11 @@ def loss_and_gradients(
     Args:
         layers: plain dicts, see the module.
         parameters: name -> array, dense weights (O, I), biases (O,).
-        x: (B, features).
+        x: (B, features), or (B, time, features) for recurrent layers.
         y: targets as ``loss_forward_backward`` takes them.
         loss: cross_entropy, mse or bce.
         masks: name -> kept entries; removed ones count as zero and get a zero gradient.
-        training: whether dropout drops.
+        training: whether dropout drops and omega counts.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
 
@@ -177,18 +218,26 @@ def loss_and_gradients(
     }
     fused = bool(layers) and layers[-1].get("activation") == _FUSED.get(loss, "")
     output = (traces[-1].z if fused else traces[-1].y) if traces else x
-    total, d = loss_forward_backward(loss, output, y)
+    total, d = loss_forward_backward(loss, output.reshape(len(output), -1), y)
+    d = d.reshape(output.shape)
     for number in reversed(range(len(layers))):
         layer, trace = layers[number], traces[number]
         if layer["type"] == "dropout":
             d = d * trace.z
+            continue
+        if trace.states is not None:
+            d, penalty = _recurrent_backward(
+                layer, trace, trace.states, parameters, masks, d, gradients, training=training
+            )
+            total += penalty
             continue
         if not (fused and number == len(layers) - 1):
             name = layer.get("activation", "identity")
             d = activation_backward(name, trace.z, trace.y, d, layer.get("slope", 0.01))
         if layer["type"] == "dense":
             weight = _live(layer["weight"], parameters, masks)
-            d, dweight, dbias = dense_backward(trace.x, weight, d)
+            flat, dweight, dbias = dense_backward(trace.x.reshape(len(trace.x), -1), weight, d)
+            d = flat.reshape(trace.x.shape)
             penalty, dpenalty = regularization(
                 weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0)
             )
@@ -197,3 +246,44 @@ def loss_and_gradients(
             if layer.get("bias") is not None:
                 gradients[layer["bias"]] += dbias
     return total, {name: _live(name, gradients, masks) for name in gradients}
+
+
+def _recurrent_backward(
+    layer: Layer,
+    trace: _Trace,
+    states: States,
+    parameters: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    dy: Floats,
+    gradients: dict[str, Floats],
+    *,
+    training: bool,
+) -> tuple[Floats, float]:
+    """What flows to the input, and what the layer adds to the loss; gradients are added up."""
+    weights = _recurrent_weights(layer, parameters, masks)
+    dh = dy
+    if not layer.get("sequences", False):
+        dh = np.zeros_like(states.h)
+        dh[:, -1] = dy
+    dx, *slopes, total = recurrent_backward(
+        layer["cell"],
+        trace.x,
+        *weights,
+        states,
+        dh,
+        layer.get("activation", "tanh"),
+        layer.get("truncation"),
+        layer.get("omega", 0.0) if training else 0.0,
+    )
+    for role, slope in zip(_WEIGHTS + _BIASES, slopes, strict=True):
+        if layer.get(role) is not None:
+            gradients[layer[role]] += slope
+    for role, weight in zip(_WEIGHTS, weights, strict=True):
+        penalty, slope = regularization(weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0))
+        total += penalty
+        gradients[layer[role]] += slope
+    if strength := layer.get("orthogonality", 0.0):
+        value, slope = orthogonality(weights[1])
+        total += strength * value
+        gradients[layer["weight_hh"]] += strength * slope
+    return dx, total

@@ -1,0 +1,371 @@
+/* test_recurrent.c - networks of RNN, LSTM and GRU: against naive C, whole and on lists, for the same bits whatever the
+ * threads, with Pascanu's regularizer and orthogonality, and for the names of faults, steps among them.
+ */
+#include "scene.h"
+
+/* ---- networks -------------------------------------------------------------------------------------------------------- */
+
+static void build_rnn(model *m)
+{
+    model_recurrent(m, GP_RNN, 5, 3, 7, 0)->l2 = 0.01f;
+    model_dense(m, 7, 4);
+}
+static void build_lstm(model *m)
+{
+    model_recurrent(m, GP_LSTM, 4, 6, 12, 0)->orthogonality = 0.05f;
+    model_dense(m, 12, 3);
+}
+static void build_gru(model *m)
+{
+    model_recurrent(m, GP_GRU, 6, 2, 9, 0)->l1 = 0.003f;
+    model_dense(m, 9, 5);
+}
+/* Every step's state is an input, after dropout; no biases; units in fours and not. */
+static void build_stack(model *m)
+{
+    model_recurrent(m, GP_GRU, 3, 17, 16, 1)->truncation = 2;
+    model_dropout(m, 0.3f, 0);
+    gp_layer_spec *lstm = model_recurrent(m, GP_LSTM, 3, 16, 5, 1);
+    lstm->bias = lstm->recurrent_bias = GP_NONE;
+    gp_layer_spec *rnn = model_recurrent(m, GP_RNN, 3, 5, 13, 1);
+    rnn->activation = GP_RELU;
+    rnn->orthogonality = 0.02f;
+    rnn->l1 = 0.002f;
+    model_activation(m, GP_TANH, 0);
+    model_dense(m, 39, 4);
+    model_softmax(m);
+}
+static void build_one_step(model *m)
+{
+    model_recurrent(m, GP_LSTM, 1, 4, 3, 1);
+    model_recurrent(m, GP_GRU, 1, 3, 4, 0);
+    model_recurrent(m, GP_RNN, 1, 4, 2, 0);
+}
+/* The states are the outputs. */
+static void build_states(model *m) { model_recurrent(m, GP_RNN, 9, 2, 4, 1)->truncation = 4; }
+
+static void build_omega(model *m)
+{
+    gp_layer_spec *rnn = model_recurrent(m, GP_RNN, 6, 4, 10, 0);
+    rnn->omega = 0.5f;
+    rnn->orthogonality = 0.01f;
+    model_dense(m, 10, 3);
+}
+static void build_omega_relu(model *m)
+{
+    gp_layer_spec *rnn = model_recurrent(m, GP_RNN, 8, 3, 8, 1);
+    rnn->activation = GP_RELU;
+    rnn->omega = 0.2f;
+    rnn->truncation = 3;
+    rnn = model_recurrent(m, GP_RNN, 8, 8, 6, 0);
+    rnn->omega = 1.0f;
+    rnn->l2 = 0.01f;
+    model_dense(m, 6, 3);
+}
+
+static builder *const builders[] = {build_rnn,      build_lstm,   build_gru,   build_stack,
+                                    build_one_step, build_states, build_omega, build_omega_relu};
+enum { BUILDERS = sizeof builders / sizeof builders[0], WITHOUT_OMEGA = 6 };
+
+/* ---- against naive.h --------------------------------------------------------------------------------------------------- */
+
+/* Only of what is a gradient: that of omega holds more constant, and truncation leaves part of it out. */
+static void test_naive(void)
+{
+    static builder *const differentiable[] = {build_rnn, build_lstm, build_gru, build_one_step};
+    for (size_t b = 0; b < 4; b++)
+        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++) naive_is_right(differentiable[b], loss);
+}
+
+static void test_against_naive(const gp_kernels *kernels)
+{
+    static const size_t batches[] = {1, 16, 17, 64, 65, 130, 300};
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+            if (is_quick() && (b + i) % 4) continue;
+            const gp_loss loss = (gp_loss)((b + i) % GP_LOSSES);
+            long failed = check_failed_count;
+            scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
+            if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.5 : 0.85, i); /* 0.85: on lists */
+            for (size_t threads = 1; threads <= 3; threads++) backward_agrees(s, threads);
+            if (b < WITHOUT_OMEGA) outputs_agree(s, 1 + i % 3);
+            if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
+            scene_free(s);
+        }
+}
+
+/* Batches of every size after one another, and fewer and fewer weights: nothing is kept of the call before. */
+static void test_changes(const gp_kernels *kernels)
+{
+    static const size_t sizes[] = {1, 70, 3, 200, 64, 33, 1};
+    static const double shares[] = {0.0, 0.9, 0.3, 1.0, 0.95, 0.0, 0.8};
+    for (size_t b = 0; b < BUILDERS; b++) {
+        scene *s = scene_new(kernels, builders[b], 200, GP_MSE, 20 + b);
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            if (is_quick() && (b + i) % 3) continue;
+            noise source = {i};
+            s->batch.size = sizes[i];
+            noise_floats(&source, s->m.arena.n, s->m.arena.params, 0.4);
+            model_prune(&s->m, shares[i], i);
+            backward_agrees(s, 1 + i % 2);
+        }
+        scene_free(s);
+    }
+}
+
+static void test_is_sparse(void)
+{
+    scene *s = scene_new(gp_kernels_get(NULL), build_gru, 64, GP_MSE, 25);
+    for (int pruned = 0; pruned < 2; pruned++) {
+        model_prune(&s->m, pruned ? 0.9 : 0.1, 3);
+        CHECK_INT_EQUAL(gp_net_is_sparse(s->net, &s->m.arena, 0, 64), pruned);
+    }
+    scene_free(s);
+}
+
+/* ---- blocks, lanes and threads ------------------------------------------------------------------------------------------ */
+
+/* 45 thousand floats a lane: blocks of 256 samples. */
+static void build_long(model *m)
+{
+    model_recurrent(m, GP_LSTM, 1000, 1, 4, 0)->truncation = 300;
+    model_dense(m, 4, 2);
+}
+
+/* Workspace and gradients over blocks; naive.h has no room for so many steps. */
+static void test_blocks(const gp_kernels *kernels)
+{
+    if (is_quick()) return;
+    enum { SAMPLES = 300, PART = 256 };
+    scene *s = scene_new(kernels, build_long, SAMPLES, GP_MSE, 26);
+    gp_arena *arena = &s->m.arena;
+    gp_result result;
+    float whole[SAMPLES * 2], part[SAMPLES * 2];
+    CHECK_INT_EQUAL(gp_net_predict(s->net, arena, PART, s->x, part, 1), GP_OK);
+    const size_t bytes = gp_net_bytes(s->net);
+    CHECK_INT_EQUAL(gp_net_predict(s->net, arena, SAMPLES, s->x, whole, 2), GP_OK);
+    CHECK_INT_EQUAL(gp_net_bytes(s->net), bytes);
+    CHECK_BYTES_EQUAL(PART * 2 * sizeof(float), whole, part);
+    /* the mean over all samples is that of the parts */
+    double *sum = allocated(arena->n * sizeof *sum);
+    CHECK_INT_EQUAL(scene_backward(s, &result, 2), GP_OK);
+    for (size_t i = 0; i < arena->n; i++) sum[i] = (double)arena->grads[i];
+    s->batch.size = PART;
+    CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
+    for (size_t i = 0; i < arena->n; i++) sum[i] -= (double)arena->grads[i] * PART / SAMPLES;
+    s->batch.x = s->x + PART * s->in;
+    s->batch.targets = s->targets + PART * s->out;
+    s->batch.size = SAMPLES - PART;
+    CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
+    for (size_t i = 0; i < arena->n; i++) sum[i] -= (double)arena->grads[i] * (SAMPLES - PART) / SAMPLES;
+    for (size_t i = 0; i < arena->n; i++) CHECK_NEAR(sum[i], 0.0, 1e-6);
+    free(sum);
+    scene_free(s);
+}
+
+/* A sample's output has the same bits in any company. */
+static void test_company(const gp_kernels *kernels)
+{
+    enum { SAMPLES = 100 };
+    for (int pruned = 0; pruned < 2; pruned++) {
+        scene *s = scene_new(kernels, build_stack, SAMPLES, GP_CROSS_ENTROPY, 27);
+        float all[SAMPLES * 4], one[4], some[70 * 4];
+        if (pruned) model_prune(&s->m, 0.9, 21);
+        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
+        for (size_t i = 0; i < SAMPLES; i += is_quick() ? 29 : 7) {
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1), GP_OK);
+            CHECK_BYTES_EQUAL(sizeof one, one, all + i * 4);
+        }
+        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 70, s->x + 30 * s->in, some, 1), GP_OK);
+        CHECK_BYTES_EQUAL(sizeof some, some, all + 30 * 4);
+        scene_free(s);
+    }
+}
+
+/* In lanes without a sample the bias alone would double the state in every step. */
+static void build_doubling(model *m)
+{
+    model_recurrent(m, GP_RNN, 240, 1, 1, 0)->activation = GP_RELU;
+    model_dense(m, 1, 1);
+}
+static void test_padding_does_not_explode(const gp_kernels *kernels)
+{
+    for (int pruned = 0; pruned < 2; pruned++) {
+        scene *s = scene_new(kernels, build_doubling, 3, GP_MSE, 28);
+        const gp_layer_spec *spec = &s->m.layers[0];
+        gp_arena *arena = &s->m.arena;
+        if (pruned) {
+            model_prune(&s->m, 0.0, 1);
+            gp_live_destroy(arena->live);
+            CHECK_INT_EQUAL(gp_live_create(arena, &(gp_costs){{1.0, 1.0, 1.0, 1.0}}, &arena->live), GP_OK);
+        }
+        arena->params[spec->weight] = arena->params[spec->bias] = 1.0f;
+        arena->params[spec->recurrent_weight] = 2.0f;
+        arena->params[spec->recurrent_bias] = 0.0f;
+        for (size_t i = 0; i < 3 * s->in; i++) s->x[i] = i % s->in + 1 == s->in ? 1.0f : -1.0f;
+        backward_agrees(s, 1);
+        CHECK(arena->grads[spec->weight] != 0.0f);
+        scene_free(s);
+    }
+}
+
+/* Enough work to be shared; 7 chunks are not shared evenly, so that units are. */
+static void build_large(model *m)
+{
+    gp_layer_spec *first = model_recurrent(m, GP_LSTM, 4, 20, 25, 1);
+    first->orthogonality = 1e-3f;
+    first->l2 = 1e-3f;
+    model_dropout(m, 0.3f, 0);
+    model_recurrent(m, GP_GRU, 4, 25, 24, 1)->truncation = 3;
+    gp_layer_spec *last = model_recurrent(m, GP_RNN, 4, 24, 30, 0);
+    last->omega = 0.1f;
+    last->orthogonality = 1e-3f;
+    model_dense(m, 30, 9);
+}
+
+static void test_same_bits(const gp_kernels *kernels)
+{
+    static const course courses[] = {{build_large, GP_CROSS_ENTROPY, 30, 0.3},
+                                     {build_large, GP_MSE, 130, 0.9},
+                                     {build_large, GP_BCE, 256, 0.2},
+                                     {build_large, GP_CROSS_ENTROPY, 400, 0.85}};
+    for (size_t i = 0; i < (is_quick() ? 2 : 4); i++) same_bits(kernels, &courses[i]);
+}
+
+/* ---- faults -------------------------------------------------------------------------------------------------------------- */
+
+static void test_bad_parameter(const gp_kernels *kernels)
+{
+    for (int where = 0; where < 4; where++) {
+        scene *s = scene_new(kernels, build_gru, 70, GP_CROSS_ENTROPY, 50);
+        const gp_layer_spec *spec = &s->m.layers[0];
+        const int bias = where & 1, recurrent = where >> 1;
+        const size_t columns = bias ? 27 : recurrent ? 9 : 2, row = bias ? 0 : 20;
+        const size_t offsets[4] = {spec->weight, spec->bias, spec->recurrent_weight, spec->recurrent_bias};
+        gp_step_info info = {0};
+        gp_result result;
+        gp_fault fault;
+        s->m.arena.params[offsets[where] + row * columns + 1] = NAN;
+        snapshot whole = snapshot_take(&s->m.arena);
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+                        GP_OK);
+        CHECK(!info.applied && isnan(result.loss));
+        CHECK(snapshot_equal(&whole, &s->m.arena));
+        fault_is(s, GP_PHASE_PARAMETER, 0, bias, row, 1);
+        gp_net_fault(s->net, &s->m.arena, &fault);
+        CHECK_INT_EQUAL(fault.recurrent, recurrent);
+        CHECK(fault.step == GP_NONE);
+        snapshot_free(&whole);
+        scene_free(s);
+    }
+}
+
+/* Sample, step and unit where it began, also when only the last state is the output, and in a later block. */
+static void build_growing(model *m)
+{
+    model_recurrent(m, GP_RNN, 6, 2, 3, 0)->activation = GP_RELU;
+    model_dense(m, 3, 2);
+}
+static void build_growing_states(model *m)
+{
+    model_recurrent(m, GP_RNN, 6, 2, 3, 1)->activation = GP_RELU;
+    model_dense(m, 18, 2);
+}
+static void test_overflow_has_a_step(const gp_kernels *kernels)
+{
+    static const size_t rows[] = {0, 16, 69, 1023, 1060};
+    for (size_t i = 0; i < 10; i++) {
+        const size_t row = rows[i / 2], samples = row < 100 ? 70 : 1100;
+        scene *s = scene_new(kernels, i % 2 ? build_growing_states : build_growing, samples, GP_CROSS_ENTROPY, 51);
+        const gp_layer_spec *spec = &s->m.layers[0];
+        gp_step_info info = {.applied = 1};
+        gp_result result;
+        gp_fault fault;
+        memset(s->m.arena.params, 0, s->m.arena.n * sizeof(float));
+        s->m.arena.params[spec->weight + 2 * 2] = 1.0f;                /* unit 2 sees feature 0 */
+        s->m.arena.params[spec->recurrent_weight + 2 * 3 + 2] = 1e20f; /* and itself */
+        memset(s->x, 0, samples * s->in * sizeof(float));
+        s->x[row * s->in + 1 * 2] = 1.0f; /* step 1: 1, then 1e20, then infinity */
+        snapshot whole = snapshot_take(&s->m.arena);
+        CHECK_INT_EQUAL(
+            gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1 + i % 3),
+            GP_OK);
+        CHECK(!isfinite(result.loss) && !info.applied);
+        CHECK(snapshot_equal(&whole, &s->m.arena));
+        fault_is(s, GP_PHASE_FORWARD, 0, 0, row, 2);
+        gp_net_fault(s->net, &s->m.arena, &fault);
+        CHECK_INT_EQUAL(fault.step, 3);
+        snapshot_free(&whole);
+        scene_free(s);
+    }
+}
+
+/* ---- bad arguments --------------------------------------------------------------------------------------------------------- */
+
+static void refused(const char *what, const model *m, const gp_batch *batch)
+{
+    gp_net *net = NULL;
+    gp_result result = {.loss = -1.0};
+    gp_status status = gp_net_create(gp_kernels_get(NULL), pool, m->n_layers, m->layers, &net);
+    if (status == GP_OK) status = gp_net_backward(net, &m->arena, batch, &result, 0, 1, 2);
+    if (!CHECK_INT_EQUAL(status, GP_BAD_ARGUMENT)) printf("  %s\n", what);
+    CHECK(result.loss == -1.0);
+    gp_net_destroy(net);
+}
+
+static void test_bad_specifications(void)
+{
+    scene *s = scene_new(gp_kernels_get(NULL), build_rnn, 8, GP_MSE, 60);
+    model m = s->m;
+    gp_layer_spec *spec = &m.layers[0];
+    const gp_layer_spec good = *spec;
+#define REFUSED(member, value) \
+    do { \
+        spec->member = (value); \
+        refused(#member " " #value, &m, &s->batch); \
+        *spec = good; \
+    } while (0)
+    REFUSED(steps, 0);
+    REFUSED(steps, 4); /* not a divisor of 15 */
+    REFUSED(steps, 16);
+    REFUSED(cell, GP_CELLS);
+    REFUSED(cell, GP_LSTM); /* more weights than there are */
+    REFUSED(activation, GP_GELU);
+    REFUSED(activation, GP_ACTIVATIONS);
+    REFUSED(sequences, 1); /* 7 is no multiple of 5 */
+    REFUSED(weight, GP_NONE);
+    REFUSED(weight, m.arena.n_prunable - 20);
+    REFUSED(recurrent_weight, m.arena.n_prunable - 48);
+    REFUSED(recurrent_weight, GP_NONE);
+    REFUSED(bias, GP_NONE); /* one of two */
+    REFUSED(recurrent_bias, GP_NONE);
+    REFUSED(bias, 0); /* among the weights */
+    REFUSED(recurrent_bias, m.arena.n - 6);
+#undef REFUSED
+    m.layers[0].cell = GP_GRU;
+    m.layers[0].omega = 0.1f;
+    refused("omega of GRU", &m, &s->batch);
+    gp_frozen *frozen = NULL;
+    CHECK_INT_EQUAL(gp_frozen_create(gp_kernels_get(NULL), pool, s->m.n_layers, s->m.layers, &s->m.arena, &frozen),
+                    GP_BAD_ARGUMENT);
+    CHECK(frozen == NULL);
+    scene_free(s);
+}
+
+int main(void)
+{
+    if (gp_pool_create(&pool) != GP_OK) return 1;
+    test_naive();
+    OVER_INSTRUCTION_SETS(test_against_naive);
+    OVER_INSTRUCTION_SETS(test_changes);
+    test_is_sparse();
+    OVER_INSTRUCTION_SETS(test_blocks);
+    OVER_INSTRUCTION_SETS(test_company);
+    OVER_INSTRUCTION_SETS(test_padding_does_not_explode);
+    OVER_INSTRUCTION_SETS(test_same_bits);
+    OVER_INSTRUCTION_SETS(test_bad_parameter);
+    OVER_INSTRUCTION_SETS(test_overflow_has_a_step);
+    test_bad_specifications();
+    gp_pool_destroy(pool);
+    return check_summary();
+}
