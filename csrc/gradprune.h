@@ -149,21 +149,50 @@ void gp_live_unpack(const gp_live *live, float *moment);
 
 /* ---- clipping (clip.c) --------------------------------------------------------------------------------------------- */
 
+/* A clipper is a stage between the gradient and the optimizer. Factors scale a unit (everything, a layer, a parameter, a
+ * row of W) by one number, which costs nothing in a step; the others rewrite entries, in a buffer of their own: the
+ * gradient itself never changes. */
 typedef enum gp_clip_kind {
     GP_CLIP_NONE,
     GP_CLIP_VALUE,        /* every entry into [-limit, limit] */
-    GP_CLIP_NORM,         /* one norm over everything */
+    GP_CLIP_NORM,         /* factors: one norm over everything */
     GP_CLIP_NORM_GROUP,   /* one norm a layer */
     GP_CLIP_NORM_SEGMENT, /* one norm a parameter */
+    GP_CLIP_ADAPTIVE,     /* by the norms of rows of the gradient and of W; limit: clipping, more: {eps} */
+    GP_CLIP_AUTO,         /* by a percentile, limit, of the norms so far */
+    GP_CLIP_Z,            /* by a z-score, limit; more: {alpha, warm-up steps} */
+    GP_INHIBIT_NORM,      /* the norm n becomes c n / (c + n), c = limit */
+    GP_INHIBIT_NORM_TANH, /* c tanh(n / c); the last of the factors */
+    GP_INHIBIT,           /* every entry g becomes c g / (c + |g|) */
+    GP_INHIBIT_TANH,      /* c tanh(g / c) */
+    GP_CENTRALIZE,        /* each row of W minus the mean of its live entries */
+    GP_NOISE,             /* normal, variance limit / (1 + t)^more[0] at step t from 0 */
+    GP_QUANTIZE_RANDOM,   /* by parameter, to `limit` levels of its norm, at random and without bias */
+    GP_QUANTIZE_NEAREST,  /* to the nearest of `limit` levels of its largest entry */
+    GP_QUANTIZE_SIGN,     /* to the sign, times the mean magnitude */
     GP_CLIP_KINDS
 } gp_clip_kind;
+
+enum { GP_MAX_CLIPS = 8, GP_CLIP_MORE = 2 };
 
 typedef struct gp_clip {
     gp_clip_kind kind;
     double limit;     /* > 0 */
-    double norm_type; /* p > 0, may be INFINITY; used by the norms */
+    double norm_type; /* p > 0, may be INFINITY; used by GP_CLIP_NORM.. */
+    double more[GP_CLIP_MORE];
+    uint64_t seed;           /* of what is random; numbers are addressed by step and place in the arena */
+    const uint8_t *excluded; /* GP_CLIP_ADAPTIVE: one flag a segment, or NULL */
+    double *state;           /* GP_CLIP_AUTO, GP_CLIP_Z: what they remember, see clip.h; zeros at the start */
+    size_t n_state;
+    double version;             /* a state of another version is forgotten */
+    float *residual;            /* GP_QUANTIZE_..: n floats, packed like moments, fed back at the next step; or NULL */
+    const struct gp_clip *next; /* the stage after this one, or NULL; at most one factor in all */
+    float *work;                /* of the first stage: n floats, packed like moments; see gp_clip_needs_work */
+    int keep;                   /* of the first stage: leave in `work` the gradient that the rule saw */
 } gp_clip;
 
+/* Whether these stages rewrite entries. */
+int gp_clip_needs_work(const gp_clip *clip);
 /* The p-norm of n floats: in double, never overflowing, NaN if any entry is NaN. */
 double gp_norm(const gp_kernels *kernels, size_t n, const float *values, double norm_type);
 /* 1 if norm <= limit (or is not finite), else limit / (norm + 1e-6). Never above 1. */
@@ -185,13 +214,16 @@ typedef struct gp_rule {
     double beta1, beta2;        /* Adam; RMSprop's alpha is beta2 */
     double eps;                 /* Adam, RMSprop */
     uint64_t step;              /* 1 for the first step */
+    double max_gradient;        /* a larger entry before clipping refuses the step; 0: any finite one may be */
+    double max_norm;            /* so does a larger norm */
 } gp_rule;
 
 typedef struct gp_step_info {
-    double norm;  /* of the live gradient before clipping; 2-norm unless the clip names another p */
-    double scale; /* the smallest factor applied; 1 when nothing was scaled */
-    int clipped;
-    int applied; /* 0: norm is not finite and nothing was changed */
+    double norm;       /* of the live gradient before clipping; 2-norm unless the clip names another p */
+    double norm_after; /* of what the rule saw */
+    double scale;      /* the smallest factor applied; 1 when nothing was scaled */
+    int clipped;       /* something was beyond a limit */
+    int applied;       /* 0: the norm is not finite, beyond a limit, or the step would overflow; nothing was changed */
 } gp_step_info;
 
 /* One clipped optimizer step over the arena. group_norms, if not NULL, receives one 2-norm (or p-norm) a segment. */
@@ -302,13 +334,21 @@ typedef struct gp_fault {
     int recurrent;      /* parameter, backward: of the state rather than of the input */
     size_t row, column; /* sample and feature; or the parameter's row and column */
     size_t step;        /* forward, in a recurrent layer: the time step, and column is a unit; else GP_NONE */
+    double value;       /* the bad number; not set for input and target */
 } gp_fault;
+
+/* Limits of what training may meet, from the next call on; infinite: any finite number may be. A layer's output in
+ * gp_net_backward or gp_net_train beyond `activation` makes gp_net_exploded answer 1, and gp_net_train leave the step
+ * out; gp_net_fault finds numbers beyond them, too. gp_net_create sets none. */
+void gp_net_limit(gp_net *net, float activation, float gradient);
+int gp_net_exploded(const gp_net *net);
 
 /* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
                           uint64_t step, size_t threads);
 /* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls (arena->grads only
- * after gp_live_publish). If the loss is not finite the step is left out: info->applied is 0 and info->norm NaN. */
+ * after gp_live_publish). If the loss is not finite or an output exploded the step is left out: info->applied is 0
+ * and info->norm NaN. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
                        const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
                        uint64_t step, size_t threads);
@@ -317,7 +357,7 @@ gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const flo
 /* Mean loss over any number of samples, without dropout; out, if not NULL, gets the predictions. */
 gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
                           size_t threads);
-/* The first non-finite number in the order of computation: a layer's parameters, its output in the last backward or
+/* The first number in the order of computation that is not finite or beyond a limit: a layer's parameters, its output in the last backward or
  * train call (unless the workspace has been used by another call since), the loss, then gradients from the last layer
  * back. phase is GP_PHASE_NONE if all is finite. */
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);

@@ -74,6 +74,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     }
     made->block = GP_BLOCK;
     while (made->block > GP_LANES && floats_a_lane(made) > GP_WORKSPACE / made->block) made->block /= 2;
+    gp_net_limit(made, INFINITY, INFINITY);
     *net = made;
     return GP_OK;
 }
@@ -87,6 +88,14 @@ void gp_net_destroy(gp_net *net)
     free(net->layers);
     free(net);
 }
+
+void gp_net_limit(gp_net *net, float activation, float gradient)
+{
+    net->max_activation = activation;
+    net->max_gradient = gradient;
+}
+
+int gp_net_exploded(const gp_net *net) { return net->explosion.phase != GP_PHASE_NONE; }
 
 size_t gp_net_bytes(const gp_net *net) { return net->bytes + net->n_partial * sizeof(float); }
 
@@ -194,6 +203,7 @@ typedef struct region {
     /* one slot a member: no two write the same */
     gp_status status[GP_MAX_THREADS];
     gp_fault fault[GP_MAX_THREADS];
+    size_t exploded[GP_MAX_THREADS]; /* first layer of the block with an output beyond the limit, or GP_NONE */
 } region;
 
 /* The member with the first failure, GP_NONE if all is well: x before labels and targets, then in the order of samples,
@@ -289,13 +299,41 @@ static gp_status load(region *shared, const gp_pass *pass)
     return failed == GP_NONE ? GP_OK : shared->status[failed];
 }
 
+/* Whether an output in this member's share is beyond the limit. Lanes without a sample do not count. */
+static int exceeds(const gp_pass *pass, const gp_layer *layer, const float *y, float limit)
+{
+    size_t begin, end, width;
+    y = gp_layer_watched(layer, y, &width);
+    const size_t P = pass->lanes, whole = pass->samples / P * width;
+    gp_team_share(pass->team, pass->chunks * width, &begin, &end);
+    size_t middle = gp_smaller(whole, end) > begin ? gp_smaller(whole, end) : begin;
+    if (!(pass->kernels->max_abs((middle - begin) * P, y + begin * P) <= limit)) return 1;
+    for (size_t row = middle; row < end; row++)
+        if (!(pass->kernels->max_abs(pass->samples % P, y + row * P) <= limit)) return 1;
+    return 0;
+}
+
+/* Keeps the place of the first explosion while the workspace shows it; after a barrier, by one member. */
+static void note_explosion(region *shared, const gp_pass *pass)
+{
+    gp_net *net = shared->net;
+    size_t found = GP_NONE;
+    for (size_t i = 0; i < pass->team->size; i++) found = gp_smaller(found, shared->exploded[i]);
+    if (found == GP_NONE || gp_net_exploded(net)) return;
+    net->explosion = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = found, .step = GP_NONE};
+    gp_layer_find_output(&net->layers[found], pass->samples, pass->first, net->max_activation, &net->explosion);
+}
+
 static const float *forward(region *shared, const gp_pass *pass, size_t n_layers)
 {
     gp_net *net = shared->net;
     const float *x = net->input;
+    const int is_limited = shared->backward && net->max_activation < INFINITY;
+    size_t exploded = GP_NONE;
     for (size_t i = 0; i < n_layers; i++) {
         gp_layer *layer = &net->layers[i];
         const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
+        if (is_limited && exploded == GP_NONE && exceeds(pass, layer, y, net->max_activation)) exploded = i;
         if (pass->team->rank == 0) {
             layer->input = x;
             layer->output = y;
@@ -304,7 +342,9 @@ static const float *forward(region *shared, const gp_pass *pass, size_t n_layers
     }
     if (pass->team->rank == 0) /* gp_net_fault must not find what an earlier call left in layers that did not run */
         for (size_t i = n_layers; i < net->n_layers; i++) net->layers[i].output = NULL;
+    shared->exploded[pass->team->rank] = exploded;
     gp_team_wait(pass->team);
+    if (is_limited && pass->team->rank == 0) note_explosion(shared, pass);
     return x;
 }
 
@@ -478,7 +518,7 @@ static void run_blocks(region *shared, const gp_team *team)
     if (batch->labels || batch->targets) penalize(shared, team);
     if (shared->backward) publish(shared, team);
     /* a loss beyond float leaves the step out, as a gradient beyond float does */
-    if (shared->step && isfinite(shared->loss)) gp_step_plan_run(shared->step, team);
+    if (shared->step && isfinite(shared->loss) && !gp_net_exploded(net)) gp_step_plan_run(shared->step, team);
 }
 
 static void run(void *context, const gp_team *team)
@@ -539,6 +579,7 @@ static gp_status enter(region *shared, double passes, size_t threads)
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
     net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
+    if (shared->backward) net->explosion = net->input_fault;
     gp_habit *habit = habit_of(net, batch->size, passes);
     if (net->macs * (double)batch->size * passes < GP_WORK_WORTH_SHARING) threads = 1;
     size_t used = gp_habit_choose(habit, threads);

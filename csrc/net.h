@@ -24,8 +24,10 @@ struct gp_net {
     int64_t *labels;
     uint8_t *hits;
     gp_habit habits[GP_HABITS];
-    gp_fault input_fault; /* of the last call's input, or GP_PHASE_NONE */
-    double last_loss;     /* of the last backward */
+    gp_fault input_fault;               /* of the last call's input, or GP_PHASE_NONE */
+    double last_loss;                   /* of the last backward */
+    float max_activation, max_gradient; /* infinite: none */
+    gp_fault explosion; /* the first output beyond max_activation in the last backward, or GP_PHASE_NONE */
     /* what the workspace still shows of the last backward: samples of its last block, 0 when overwritten */
     size_t last_samples, last_first, last_live;
 };
@@ -36,5 +38,11 @@ static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
     *chunks = (samples + GP_LANES - 1) / GP_LANES;
     *lanes = gp_padded((samples + *chunks - 1) / *chunks);
 }
+
+/* What limits are for: a layer's output [chunk][width][P] or, of a recurrent one, its states (fault.c). */
+const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t *width);
+/* The first of a layer's outputs in a block of samples that is not within the limit: fills row, column and value and
+ * returns 1, or returns 0 (fault.c). */
+int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit, gp_fault *fault);
 
 #endif

@@ -7,23 +7,34 @@
 #include "parallel.h"
 #include "sparse.h"
 
-/* A piece of one segment, of its live entries alone if it is listed: the unit of sharing and of summation. */
-typedef struct gp_block {
-    size_t segment, first, length; /* first: counted from the segment's start */
-    double middle;                 /* where it lies in the segment, in [0, 1): decides whose it is */
+/* What has one factor: a segment or, if a stage asks for rows, a row of W. */
+typedef struct gp_unit {
+    size_t segment, first, length; /* first: counted from the segment's start; live entries alone if it is listed */
     gp_partial_norm norm;
-    int exceeds; /* an entry is beyond the value limit */
+    double sum, count; /* what a stage has measured, see `measure` */
+    double scale;
+} gp_unit;
+
+/* A piece of one unit: what is shared among threads and summed in order. */
+typedef struct gp_block {
+    size_t unit, segment, first, length;
+    double middle; /* where it lies in the segment, in [0, 1): decides whose it is */
+    gp_partial_norm norm, after;
+    double sum, count;
+    int exceeds;   /* an entry is beyond the limit of a stage */
+    float largest; /* |raw entry|; 0 where the rule has no limit for it and the norm says that it is harmless */
 } gp_block;
 
 typedef struct gp_step_plan {
     const gp_kernels *kernels;
     gp_arena arena;
-    gp_clip clip;
+    gp_clip clip;     /* the first stage */
+    double norm_type; /* of the norms in info */
     gp_rule rule;
-    size_t n_blocks;
+    size_t n_units, n_blocks;
+    gp_unit *units;
     gp_block *blocks;
     gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
-    double *scales;         /* one a segment */
     double *segment_norms;  /* the caller's, or NULL */
     uint8_t *prepared;      /* one a segment: values and gradient are masked and, of a listed one, in its lists */
     gp_step_info info;

@@ -8,21 +8,43 @@ from gradprune import datasets, plotting
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
+    AGC,
+    AutoClip,
+    Centralize,
     ClipNorm,
     ClipNormPerLayer,
     ClipNormPerParameter,
     ClipValue,
+    GradientNoise,
+    Inhibit,
+    Quantize,
+    ZClip,
     clip_grad_norm_,
     clip_grad_value_,
 )
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
 from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
-from gradprune.errors import DatasetNotFoundError, FileFormatError, NonFiniteError
+from gradprune.errors import (
+    DatasetNotFoundError,
+    ExplosionError,
+    FileFormatError,
+    NonFiniteError,
+    NumericalError,
+)
 from gradprune.explosion import ExplosionReport, explode
+from gradprune.explosions import ExplosionDetector, ExplosionMonitor, detect_explosions
 from gradprune.frozen import FrozenLayer, FrozenModel
-from gradprune.guards import Raise, Skip
-from gradprune.history import History
-from gradprune.initializers import Glorot, He, Orthogonal
+from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
+from gradprune.history import Event, History
+from gradprune.initializers import (
+    Glorot,
+    He,
+    Identity,
+    Normal,
+    Orthogonal,
+    SparseSpectral,
+    Uniform,
+)
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
@@ -47,6 +69,7 @@ from gradprune.verification import VerificationError, VerificationReport, verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "AGC",
     "GRU",
     "LSTM",
     "RNN",
@@ -54,9 +77,11 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "AutoClip",
     "Block",
     "CSVLogger",
     "Callback",
+    "Centralize",
     "Checkpoint",
     "ClipNorm",
     "ClipNormPerLayer",
@@ -72,7 +97,11 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Element",
+    "Event",
     "Explosion",
+    "ExplosionDetector",
+    "ExplosionError",
+    "ExplosionMonitor",
     "ExplosionReport",
     "FileFormatError",
     "FrozenLayer",
@@ -81,8 +110,12 @@ __all__ = [
     "Glorot",
     "Gradient",
     "GradientDecomposition",
+    "GradientNoise",
+    "Guard",
     "He",
     "History",
+    "Identity",
+    "Inhibit",
     "Iterative",
     "LayerDiagnosis",
     "LayerReport",
@@ -91,26 +124,35 @@ __all__ = [
     "Magnitude",
     "Model",
     "NonFiniteError",
+    "Normal",
+    "NumericalError",
     "OneShot",
     "Orthogonal",
     "ParameterDiagnosis",
     "Polynomial",
     "PruneReport",
     "Pruner",
+    "Quantize",
     "RMSprop",
     "Raise",
     "Random",
+    "Rollback",
     "Skip",
+    "SparseSpectral",
     "StepInfo",
     "StepLR",
     "Taylor",
+    "Uniform",
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
+    "ZClip",
+    "Zero",
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
     "datasets",
+    "detect_explosions",
     "diagnose",
     "explode",
     "get_costs",

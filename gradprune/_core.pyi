@@ -1,11 +1,14 @@
-from typing import Final, Literal, TypeAlias, final
+from typing import Any, Final, Literal, TypeAlias, final
 
 import numpy as np
 from numpy.typing import NDArray
 
 _Floats: TypeAlias = NDArray[np.float32]
-_Clip: TypeAlias = tuple[int, float, float]
-_Rule: TypeAlias = tuple[int, float, float, bool, float, float, bool, float, float, float, int]
+_Clip: TypeAlias = tuple[Any, ...]  # ((stage, ...), work or None, keep), see binding.h
+_Done: TypeAlias = tuple[float, float, bool, bool, float]
+_Rule: TypeAlias = tuple[
+    int, float, float, bool, float, float, bool, float, float, float, int, float, float
+]
 _Layer: TypeAlias = tuple[
     int,
     int,
@@ -71,13 +74,16 @@ class Arena:
         moments: tuple[_Floats, ...],
         norms: NDArray[np.float64] | None,
         /,
-    ) -> tuple[float, float, bool, bool]: ...
+    ) -> _Done: ...
 
 @final
 class Net:
     def __new__(cls, layers: list[_Layer]) -> Net: ...
     @property
     def nbytes(self) -> int: ...
+    @property
+    def exploded(self) -> bool: ...
+    def set_limits(self, activation: float, gradient: float, /) -> None: ...
     def backward(
         self,
         arena: Arena,
@@ -103,7 +109,7 @@ class Net:
         moments: tuple[_Floats, ...],
         norms: NDArray[np.float64] | None,
         /,
-    ) -> tuple[float, int, float, float, bool, bool]: ...
+    ) -> tuple[float, int, _Done]: ...
     def predict(self, arena: Arena, x: _Floats, out: _Floats, /) -> None: ...
     def evaluate(
         self,
@@ -115,7 +121,9 @@ class Net:
         /,
     ) -> tuple[float, int]: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
-    def fault(self, arena: Arena, /) -> tuple[_Phase, int, bool, bool, int, int, int] | None: ...
+    def fault(
+        self, arena: Arena, /
+    ) -> tuple[_Phase, int, bool, bool, int, int, int, float] | None: ...
 
 @final
 class Frozen:

@@ -53,6 +53,8 @@ class Arena:
         parameters: name to float32 view, in forward order.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
+        mask_version: counts the changes of the mask.
+        keep_clipped: whether optimizers are to keep the gradient that they used.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
@@ -83,6 +85,8 @@ class Arena:
                 if tensor.prunable
             }
         )
+        self.mask_version = 0
+        self.keep_clipped = False
         self._moments: list[weakref.ref[Floats]] = []
         self.core = _core.Arena(
             self.params,
@@ -176,9 +180,11 @@ class Arena:
     def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
         """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
         ensure_costs()
+        changed = not np.array_equal(mask, self._mask)
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
         self.core.set_mask(mask, tuple(moment for _, moment in alive))
         self._moments = [ref for ref, _ in alive]
+        self.mask_version += changed
 
     def enforce_masks(self) -> None:
         """Zero weights and gradients wherever the mask is 0."""

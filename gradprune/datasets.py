@@ -1,5 +1,7 @@
 """Data sets: MNIST and Fashion-MNIST from wherever they are, small digits from the package.
 
+Sequences that are drawn, not loaded, are in gradprune/sequences.py and named here too.
+
 A known set is looked for in an explicit path, ``$GRADPRUNE_DATA``, the system's folders, the
 user's cache, and is downloaded only then. Its identity is the SHA-256 of each file's uncompressed
 content, checked at every load, so every place gives the same arrays and how a file was compressed
@@ -29,8 +31,17 @@ from numpy.typing import NDArray
 from gradprune.cache import cache_folder
 from gradprune.errors import DatasetNotFoundError, FileFormatError
 from gradprune.idx import load_idx, parse_idx, read_idx
+from gradprune.sequences import adding_problem, temporal_order
 
-__all__ = ["digits", "fashion_mnist", "from_folder", "load_idx", "mnist"]
+__all__ = [
+    "adding_problem",
+    "digits",
+    "fashion_mnist",
+    "from_folder",
+    "load_idx",
+    "mnist",
+    "temporal_order",
+]
 
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int64]

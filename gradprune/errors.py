@@ -8,24 +8,30 @@ of gradprune can catch it too.
 
 from __future__ import annotations
 
-__all__ = ["DatasetNotFoundError", "FileFormatError", "NonFiniteError"]
+__all__ = [
+    "DatasetNotFoundError",
+    "ExplosionError",
+    "FileFormatError",
+    "NonFiniteError",
+    "NumericalError",
+]
 
 
-class NonFiniteError(ArithmeticError):
-    """A NaN or an infinity appeared where only finite numbers are allowed.
+class NumericalError(ArithmeticError):
+    """A number went where training cannot follow; says where it was first.
 
     Args:
         message: the whole text, written by the caller.
-        phase: where in the step it happened, such as ``"forward"`` or ``"backward"``.
+        phase: where in the step it happened: ``"parameter"``, ``"forward"``, ``"loss"``,
+            ``"backward"`` or ``"pruning"``.
         layer: name of the layer, such as ``"dense0"``.
         parameter: name of the parameter, such as ``"dense0.weight"``.
-        index: position of the first bad element in that array.
+        index: position of the first bad element in that array; in the forward phase
+            (sample, feature) of the layer's output.
+        step: time step, of a layer that has them.
+        value: the bad number.
 
     Everything but the message is optional and kept as an attribute, ``None`` where unknown.
-
-    >>> error = NonFiniteError("NaN in the gradient of dense0.weight", parameter="dense0.weight")
-    >>> error.parameter, error.layer
-    ('dense0.weight', None)
     """
 
     def __init__(
@@ -36,12 +42,34 @@ class NonFiniteError(ArithmeticError):
         layer: str | None = None,
         parameter: str | None = None,
         index: int | tuple[int, ...] | None = None,
+        step: int | None = None,
+        value: float | None = None,
     ) -> None:
         super().__init__(message)
         self.phase = phase
         self.layer = layer
         self.parameter = parameter
         self.index = index
+        self.step = step
+        self.value = value
+
+
+class NonFiniteError(NumericalError):
+    """A NaN or an infinity appeared where only finite numbers are allowed.
+
+    >>> error = NonFiniteError("NaN in the gradient of dense0.weight", parameter="dense0.weight")
+    >>> error.parameter, error.layer
+    ('dense0.weight', None)
+    """
+
+
+class ExplosionError(NumericalError):
+    """A finite number beyond a guard's limit, or so large that the step would overflow.
+
+    >>> error = ExplosionError("forward: output of dense0 is 2e4", layer="dense0", value=2e4)
+    >>> error.layer, error.value
+    ('dense0', 20000.0)
+    """
 
 
 class FileFormatError(ValueError):

@@ -1,9 +1,10 @@
 """Files: a model with everything it needs to go on, in the safetensors format.
 
 Tensors: every parameter under its name, its mask as ``mask.<name>`` (uint8), the optimizer's
-moments as ``optimizer.moment<i>`` and the pruner's statistics as ``pruner.<name>``. All else is
-one JSON text in the metadata, under the key "gradprune": settings of layers, optimizer and pruner
-as {"class": name, field: value, ...}, counters, and a SHA-256 over that text and all tensors.
+moments as ``optimizer.moment<i>``, what clippers keep as ``optimizer.clip<i>.<name>`` and the
+pruner's statistics as ``pruner.<name>``. All else is one JSON text in the metadata, under the key
+"gradprune": settings of layers, optimizer and pruner as {"class": name, field: value, ...},
+counters, and a SHA-256 over that text and all tensors.
 
 A file is data. Classes are looked up in a list written here, nothing is ever unpickled or imported
 by name, and nothing is allocated before the sizes are known to fit what the file holds.
@@ -35,7 +36,7 @@ from gradprune import (
     learning_rates,
     optimizers,
 )
-from gradprune.checks import seed_number, whole
+from gradprune.checks import not_negative, seed_number, whole
 from gradprune.errors import FileFormatError
 from gradprune.layers import dense, recurrent
 from gradprune.layers.base import Layer
@@ -133,6 +134,8 @@ def _tensors(model: Model) -> Tensors:
     if model.optimizer is not None:
         for i, moment in enumerate(model.optimizer.moments):
             tensors[f"optimizer.moment{i}"] = moment
+        for name, array in model.optimizer.chain.tensors().items():
+            tensors[f"optimizer.{name}"] = array
     if model.pruner is not None:
         tensors |= {f"pruner.{name}": array for name, array in model.pruner.tensors().items()}
     return tensors
@@ -173,6 +176,7 @@ def _describe(model: Model) -> dict[str, Any]:
                 "schedule": _encode(pruner.schedule),
                 "exclude": _encode(pruner.exclude),
                 "seed": pruner.seed,
+                "gradients": pruner.gradients,
             },
             "state": pruner.state(),
         },
@@ -277,6 +281,9 @@ def _build(
     model = factory(layers, input_shape, seed=seed_number(described["seed"]))
     if content["optimizer"] is not None:
         _build_optimizer(model, content["optimizer"])
+        own = _below("optimizer.", tensors)
+        assert model.optimizer is not None
+        model.optimizer.chain.load(own)  # first of all, since norms may be any number
     if content["pruner"] is not None:
         _build_pruner(model, content["pruner"], tensors)
 
@@ -296,7 +303,8 @@ def _build(
     if model.optimizer is not None:
         count = len(model.optimizer.core_moments)
         model.optimizer.load_moments([tensors[f"optimizer.moment{i}"] for i in range(count)])
-        model.optimizer.load_state(_counters(content["optimizer"]["state"]))
+        model.optimizer.chain.load(_below("optimizer.", tensors))
+        model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
     model.arena.enforce_masks()
     model.epoch = _counter("epoch", described["epoch"])
     model.forward_count = _counter("forward_count", described["forward_count"])
@@ -317,12 +325,17 @@ def _build_optimizer(model: Model, described: dict[str, Any]) -> None:
 def _build_pruner(model: Model, described: dict[str, Any], tensors: Tensors) -> None:
     """A pruner as described; it makes itself the model's. It knows which tensors it needs."""
     settings = {key: _decode(value) for key, value in described["settings"].items()}
-    own = {
-        name.removeprefix("pruner."): array
-        for name, array in tensors.items()
-        if name.startswith("pruner.")
-    }
+    own = _below("pruner.", tensors)
     Pruner(model, **settings).load_state(_counters(described["state"]), own)
+
+
+def _below(prefix: str, tensors: Tensors) -> Tensors:
+    """The tensors whose names begin so, without it."""
+    return {
+        name.removeprefix(prefix): array
+        for name, array in tensors.items()
+        if name.startswith(prefix)
+    }
 
 
 def _check_sizes(
@@ -367,6 +380,13 @@ def _decode(value: Any) -> Any:
     if name not in _SETTINGS:
         raise FileFormatError(f"unknown class {name!r}")
     return _SETTINGS[name](**{key: _decode(item) for key, item in fields.items()})
+
+
+def _optimizer_state(state: dict[str, Any]) -> dict[str, float]:
+    """Counters, and the one number that is not whole."""
+    counters = dict(state)
+    factor = not_negative("lr_factor", counters.pop("lr_factor", 1.0))
+    return {**_counters(counters), "lr_factor": factor}
 
 
 def _counter(name: str, value: Any) -> int:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.optimizers import StepInfo
 
-__all__ = ["History"]
+__all__ = ["Event", "History"]
 
 _TYPES = {  # in the order of add_step, StepInfo's in the middle
     "loss": "d",
@@ -25,11 +25,21 @@ _TYPES = {  # in the order of add_step, StepInfo's in the middle
     "clipped": "B",
     "applied": "B",
     "lr": "d",
+    "norm_after": "d",
     "samples": "q",
     "correct": "q",
 }
 _FLAGS = {"clipped", "applied"}
 _SHOWN = 12  # rows of a table; more are cut in the middle
+
+
+class Event(NamedTuple):
+    """Something that happened at one step: see ``History.events``."""
+
+    step: int  # of this run, the first is 0
+    kind: str  # "explosion", "prune jump", "zeroed" or "rollback"
+    norm: float  # of the gradient before clipping; NaN if the step was left out before it was known
+    ratio: float = math.nan  # norm over the median before it
 
 
 class History:
@@ -42,11 +52,13 @@ class History:
             - loss: mean over the samples, of the steps that were taken; accuracy: likewise, for
               classification;
             - norm_mean, norm_max: of the gradient's norm before clipping; clip_rate: share of the
-              steps that were clipped; skipped: steps left out because a number was not finite;
+              steps that were clipped; skipped: steps left out by the guard;
             - lr: of the last step; sparsity: at the end; seconds: of the pass, validation excluded;
             - val_loss, val_accuracy: if there was validation data.
         interrupted: whether Ctrl-C ended the run.
         sparsity_changes: (number of steps before it, sparsity from then on), the start included.
+        events: in order: what the guard ``Zero`` or ``Rollback`` did and what ``ExplosionMonitor``
+            saw, an ``Event`` each.
 
     ``history["loss"]`` is a column, ``history.history`` all of them, as in Keras.
 
@@ -60,6 +72,7 @@ class History:
         self.epochs: list[dict[str, float]] = []
         self.interrupted = False
         self.sparsity_changes: list[tuple[int, float]] = []
+        self.events: list[Event] = []
         self._steps: dict[str, array[Any]] = {n: array(code) for n, code in _TYPES.items()}
 
     # ---- writing -------------------------------------------------------------------------------
@@ -73,6 +86,12 @@ class History:
     def add_sparsity(self, sparsity: float) -> None:
         """Record that the sparsity is this from here on."""
         self.sparsity_changes.append((self.step_count, sparsity))
+
+    def add_event(self, kind: str, norm: float, ratio: float = math.nan) -> Event:
+        """Record what happened at the last step."""
+        event = Event(self.step_count - 1, kind, norm, ratio)
+        self.events.append(event)
+        return event
 
     def add_epoch(self, row: dict[str, float]) -> None:
         """Record a complete epoch."""
@@ -89,8 +108,8 @@ class History:
     def steps(self) -> dict[str, NDArray[Any]]:
         """Name to one number a step, (step_count,): a copy of what is recorded.
 
-        loss, norm (before clipping), scale (of clipping), lr, sparsity (after the step) are
-        float64; clipped, applied bool; samples, correct int64.
+        loss, norm (before clipping), norm_after, scale (of clipping), lr, sparsity (after the
+        step) are float64; clipped, applied bool; samples, correct int64.
         """
         columns = {name: self._column(name, 0) for name in _TYPES}
         sparsity = np.zeros(self.step_count)
@@ -151,12 +170,13 @@ class History:
         """Everything as lists and numbers, for JSON.
 
         >>> sorted(History().to_dict())
-        ['epochs', 'interrupted', 'sparsity_changes', 'steps']
+        ['epochs', 'events', 'interrupted', 'sparsity_changes', 'steps']
         """
         return {
             "epochs": [dict(row) for row in self.epochs],
             "steps": {name: values.tolist() for name, values in self.steps.items()},
             "sparsity_changes": [list(change) for change in self.sparsity_changes],
+            "events": [event._asdict() for event in self.events],
             "interrupted": self.interrupted,
         }
 

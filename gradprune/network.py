@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
@@ -14,7 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.arena import Arena, Tensor
 from gradprune.checks import real_array, seed_number, whole
-from gradprune.errors import NonFiniteError
+from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
+from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
 from gradprune.losses import Loss, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
@@ -43,6 +45,9 @@ class Network:
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         last_loss: of the last backward pass.
+        exploded: whether a layer's output went beyond the guard's limit in it.
+        refused: whether the optimizer's guard has left out the step of the last backward pass;
+            its gradients are then not to be learned from.
         forward_count: training passes so far; addresses dropout's masks.
         core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
@@ -59,6 +64,8 @@ class Network:
         self.seed = seed_number(seed)
         self.optimizer: Optimizer | None = None
         self.last_loss = 0.0
+        self.exploded = False
+        self.refused = False
         self.forward_count = 0
 
         shape = self.input_shape
@@ -88,6 +95,7 @@ class Network:
         self.core_layers = core
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
+        self._guard: Guard | None = None  # whose limits the core knows
         self.initialize()
 
     def initialize(self) -> None:
@@ -162,9 +170,12 @@ class Network:
         """
         chosen = get_loss(loss)
         inputs, targets = self.batch(x, y, chosen)
+        self._watch(None if self.optimizer is None else self.optimizer.guard)
+        self.refused = False
         self.last_loss, _ = self._net.backward(
             self.arena.core, inputs, targets, None, chosen.code, self.seed, self.forward_count
         )
+        self.exploded = self._net.exploded
         self.forward_count += 1
         return self.last_loss
 
@@ -197,8 +208,9 @@ class Network:
         if optimizer.model is not self:
             raise ValueError("the optimizer was made for another model")
         lr = optimizer.lr
-        clip, rule = optimizer.core_arguments()
-        self.last_loss, correct, norm, scale, clipped, applied = self._net.train(
+        clip, rule = optimizer.begin()
+        self._watch(optimizer.guard)
+        self.last_loss, correct, done = self._net.train(
             self.arena.core,
             inputs,
             targets,
@@ -211,8 +223,16 @@ class Network:
             optimizer.core_moments,
             optimizer.parameter_norms,
         )
+        self.exploded = self._net.exploded
         self.forward_count += 1
-        return self.last_loss, correct, optimizer.finish(norm, scale, clipped, applied, lr)
+        return self.last_loss, correct, optimizer.finish(done, lr)
+
+    def _watch(self, guard: Guard | None) -> None:
+        """Tell the core the limits of this guard."""
+        if guard is not self._guard:
+            max_activation, max_gradient, _ = (math.inf,) * 3 if guard is None else guard.limits
+            self._net.set_limits(max_activation, max_gradient)
+            self._guard = guard
 
     def predict(self, x: ArrayLike) -> Floats:
         """Outputs without dropout.
@@ -269,35 +289,68 @@ class Network:
             )
         return inputs, targets
 
-    def find_fault(self) -> NonFiniteError:
-        """The first number of the last backward pass that is not finite, as an error to raise."""
+    def find_fault(self, norm: float = math.nan) -> NumericalError:
+        """The first bad number of the last backward pass, as an error to raise.
+
+        Bad is what is not finite or beyond the limits of the optimizer's guard, in the order of
+        computation: for each layer its parameters and then its output, the loss, the gradients
+        from the last layer back. An ExplosionError if the number is finite.
+
+        Args:
+            norm: of the gradient; if finite and every number is good it is to blame.
+        """
         fault = self._net.fault(self.arena.core)
-        if fault is None:  # gradients written by hand and mended since, or a norm beyond double
-            return NonFiniteError("the gradient's norm is not finite", phase="backward")
-        phase, position, is_bias, is_recurrent, row, column, step = fault
+        if fault is None:
+            return self._norm_fault(norm)
+        phase, position, is_bias, is_recurrent, row, column, step, value = fault
+        kind = ExplosionError if math.isfinite(value) else NonFiniteError
         if position < 0:
-            return NonFiniteError(f"the loss is {self.last_loss}", phase=phase)
+            return NonFiniteError(f"the loss is {self.last_loss}", phase=phase, value=value)
         layer = self._core_names[position]
         if phase == "forward":
+            what = f"{value:.9g}" if math.isfinite(value) else "not finite"
             place = f"feature {column}" if step < 0 else f"step {step}, unit {column}"
-            return NonFiniteError(
-                f"forward: output of {layer} is not finite at sample {row}, {place}",
+            return kind(
+                f"forward: output of {layer} is {what} at sample {row}, {place}",
                 phase=phase,
                 layer=layer,
                 index=(row, column) if step < 0 else (row, step, column),
+                step=None if step < 0 else step,
+                value=value,
             )
         name = f"{layer}.{'bias' if is_bias else 'weight'}"
         if self.core_layers[position][1].type == CoreType.RECURRENT:
             name += "_hh" if is_recurrent else "_ih"
         index = (column,) if is_bias else (row, column)
-        values = self.parameters if phase == "parameter" else self.gradients
         what = name if phase == "parameter" else f"gradient of {name}"
-        return NonFiniteError(
-            f"{phase}: {what}[{', '.join(map(str, index))}] is {values[name][index]}",
+        return kind(
+            f"{phase}: {what}[{', '.join(map(str, index))}] is {value:.9g}",
             phase=phase,
             layer=layer,
             parameter=name,
             index=index,
+            value=value,
+        )
+
+    def _norm_fault(self, norm: float) -> NumericalError:
+        """The gradient's norm, with the largest entry; if not finite the entries were mended."""
+        if not math.isfinite(norm):
+            return NonFiniteError("the gradient's norm is not finite", phase="backward")
+        grads = self.arena.grads
+        position = int(np.abs(grads).argmax())
+        tensor = next(
+            t for t in self.arena.stored if position < self.arena.offsets[t.name] + t.size
+        )
+        place = np.unravel_index(position - self.arena.offsets[tensor.name], tensor.shape)
+        index, value = tuple(map(int, place)), float(grads[position])
+        return ExplosionError(
+            f"backward: the gradient's norm is {norm:.9g}; its largest entry, "
+            f"{tensor.name}[{', '.join(map(str, index))}], is {value:.9g}",
+            phase="backward",
+            layer=tensor.name.partition(".")[0],
+            parameter=tensor.name,
+            index=index,
+            value=value,
         )
 
 

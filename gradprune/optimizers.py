@@ -1,14 +1,15 @@
 """Optimizers: SGD, Adam, AdamW and RMSprop with torch's formulas, fused with clipping and masks.
 
 An optimizer owns its moments, buffers of the arena in which removed weights are always 0. The
-arithmetic of a step runs in one C call; here are the settings, the counters and the guard.
+arithmetic of a step runs in one C call; here are the settings, the counters and what the guard
+asks for: bad entries zeroed, snapshots kept and restored.
 """
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -16,14 +17,20 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune import _core
 from gradprune.arena import Arena
+from gradprune.chains import Chain, as_clip
 from gradprune.checks import fraction, not_negative, positive
-from gradprune.clipping import NO_CLIP, Clipper
-from gradprune.errors import NonFiniteError
+from gradprune.clipping import Clipper, joint_norm
+from gradprune.errors import NumericalError
 from gradprune.guards import Guard, Raise
 from gradprune.learning_rates import ConstantLR, LearningRate
+from gradprune.snapshots import Snapshot
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
+
+_PHASES = ("parameter", "forward", "loss", "backward")
+_KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
 
 
 class _Kind(IntEnum):
@@ -39,9 +46,10 @@ class StepInfo(NamedTuple):
 
     norm: float  # of the live gradient before clipping
     scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
-    clipped: bool
-    applied: bool  # False: a number was not finite and nothing was changed
+    clipped: bool  # something was beyond a limit; noise, quantization and the like do not count
+    applied: bool  # False: a number was not finite or beyond a limit, and no step was taken
     lr: float
+    norm_after: float = math.nan  # of what the rule saw; NaN if it was not applied
 
 
 @dataclass(frozen=True)
@@ -81,20 +89,28 @@ class Trainable(Protocol):
     arena: Arena
     optimizer: Optimizer | None
     last_loss: float
+    exploded: bool
+    refused: bool
 
-    def find_fault(self) -> NonFiniteError: ...
+    def find_fault(self, norm: float = ...) -> NumericalError: ...
 
 
 class Optimizer(ABC):
     """What all optimizers share.
 
     Attributes:
-        step_count: steps taken.
-        skipped: steps left out because a number was not finite.
+        step_count: steps taken; a rollback takes its steps off again.
+        skipped: steps left out because a number was not finite or beyond a limit of the guard.
+        zeroed: gradient entries that ``Zero`` has set to 0.
+        rollbacks: how often ``Rollback`` has restored a snapshot.
+        faults: phase ("parameter", "forward", "loss", "backward") to faults found there.
+        lr_factor: what the schedule's learning rate is multiplied by; 1.0 until a rollback or
+            somebody changes it.
         lr: the learning rate of the next step.
-        clip, guard, schedule: as given.
-        parameter_norms: float64, the norm of each parameter's gradient at the last step, in the
-            order of ``arena.stored`` (weights first).
+        clip, guard, schedule: as given; several clippers as a tuple.
+        clip_count: steps taken in which something was clipped.
+        parameter_norms: float64, the norm of each parameter's gradient at the last step, before
+            clipping, in the order of ``arena.stored`` (weights first).
     """
 
     def __init__(
@@ -104,22 +120,28 @@ class Optimizer(ABC):
         lr: float | LearningRate,
         rule: Rule,
         moments: int,
-        clip: Clipper | None,
+        clip: Clipper | Sequence[Clipper] | None,
         guard: Guard | None,
     ) -> None:
-        if clip is not None and not isinstance(clip, Clipper):
-            raise TypeError(f"clip must be a clipper such as ClipNorm(1.0) or None, got {clip!r}")
+        self.clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
         not_negative("weight_decay", rule.weight_decay)
         self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(not_negative("lr", lr))
-        self.clip = clip
+        self.chain = Chain(self.clip, model.arena)
         self.guard: Guard = guard or Raise()
         self.rule = rule
         self.model = model
         self.step_count = 0
         self.skipped = 0
+        self.clip_count = 0
+        self.zeroed = 0
+        self.rollbacks = 0
+        self.faults = dict.fromkeys(_PHASES, 0)
+        self.lr_factor = 1.0
         self._consecutive = 0
+        self._snapshots: list[Snapshot] = []
+        self._kept_for: tuple[object, int | None] | None = None  # pruner, masks changed by hand
         self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
         self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
         model.optimizer = self
@@ -140,62 +162,202 @@ class Optimizer(ABC):
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step."""
-        return self.schedule(self.step_count)
+        """Learning rate of the next step: schedule(step_count) * lr_factor."""
+        return self.schedule(self.step_count) * self.lr_factor
 
     def step(self) -> StepInfo:
         """One step from ``model.gradients``, as they are now, to ``model.parameters``.
 
-        The gradient is clipped on the way and stays as it is in ``model.gradients``. Removed
+        The gradient is clipped on the way and stays as it is in ``model.gradients``, whatever the
+        clippers do (``keep_clipped`` and ``clipped_gradients`` show what became of it). Removed
         weights, their gradients and moments are exactly 0 afterwards.
 
         Returns:
-            norm before clipping, scale, clipped, applied and lr.
+            norm before clipping, scale, clipped, applied, lr and norm after clipping.
 
         Raises:
-            NonFiniteError: the loss or a gradient is not finite and the guard raises; nothing is
-                changed.
+            NonFiniteError, ExplosionError: the loss or a gradient is not finite, or something is
+                beyond a limit of the guard, and the guard raises; nothing is changed.
         """
         lr = self.lr
-        clip, rule = self.core_arguments()
-        if not math.isfinite(self.model.last_loss):
-            return self.finish(math.nan, 1.0, False, False, lr)
-        norm, scale, clipped, applied = self.model.arena.core.step(
-            clip, rule, self.core_moments, self.parameter_norms
-        )
-        return self.finish(norm, scale, clipped, applied, lr)
+        clip, rule = self.begin()
+        if self.model.exploded or not math.isfinite(self.model.last_loss):
+            return self.finish((math.nan, 1.0, False, False, math.nan), lr)
+        done = self.model.arena.core.step(clip, rule, self.core_moments, self.parameter_norms)
+        return self.finish(done, lr)
 
-    def core_arguments(self) -> tuple[tuple[int, float, float], tuple[Any, ...]]:
+    def begin(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Keep a snapshot if one is due; (clip, rule) of the next step for the core."""
+        if self.guard.every:
+            self._keep()
+        return self.core_arguments()
+
+    def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """(clip, rule) of the next step for the core."""
-        clip = NO_CLIP if self.clip is None else self.clip.code()
-        return clip, self.rule.at(self.lr, self.step_count + 1)
+        _, max_gradient, max_norm = self.guard.limits
+        rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
+        return self.chain.code(), rule
 
-    def finish(
-        self, norm: float, scale: float, clipped: bool, applied: bool, lr: float
-    ) -> StepInfo:
-        """Count a step that the core has taken or refused."""
-        if applied:
-            self.step_count += 1
+    def finish(self, done: tuple[float, float, bool, bool, float], lr: float) -> StepInfo:
+        """Count a step that the core has taken, or react to one that it has refused.
+
+        Args:
+            done: norm, scale, clipped, applied and norm after, as the core gives them.
+            lr: the learning rate it was given.
+        """
+        norm, scale, clipped, applied, norm_after = done
+        if not applied:
+            self.chain.refused()
+            return self._react(norm, lr)
+        self.step_count += 1
+        self.clip_count += clipped
+        self.chain.applied()
+        if not self.guard.every:  # else the next snapshot ends the row
             self._consecutive = 0
-            return StepInfo(norm, scale, clipped, True, lr)
+        self.model.refused = False
+        return StepInfo(norm, scale, clipped, True, lr, norm_after)
+
+    # ---- after a fault -------------------------------------------------------------------------
+
+    def _react(self, norm: float, lr: float) -> StepInfo:
+        fault = self.model.find_fault(norm)
+        self.faults[str(fault.phase)] += 1
+        if self.guard.zeroes and fault.phase == "backward":
+            taken = self._step_without_bad(lr)
+            if taken is not None:
+                return taken
+        self.model.refused = True
         self.skipped += 1
         self._consecutive += 1
-        self.guard.handle(self.model.find_fault(), self._consecutive)
+        if self.guard.every and not self._snapshots:
+            raise fault  # there never was a good state
+        self.guard.handle(fault, self._consecutive)
+        if self.guard.every:
+            self._roll_back()
         return StepInfo(norm, 1.0, False, False, lr)
 
-    def state(self) -> dict[str, int]:
-        """Counters for a checkpoint; the moments are saved as tensors."""
+    def _step_without_bad(self, lr: float) -> StepInfo | None:
+        """Zero bad gradient entries and step; None, and the gradient as it was, if that fails."""
+        arena = self.model.arena
+        most = min(self.guard.limits[1], float(np.finfo(np.float32).max))
+        grads = arena.grads
+        bad = ~(np.abs(grads) <= most)
+        bad[: arena.prunable_size] &= arena.mask.view(np.bool_)
+        count = int(np.count_nonzero(bad))
+        if not 0 < count < arena.size - arena.removed:
+            return None
+        before = grads[bad]
+        grads[bad] = 0.0
+        done = arena.core.step(*self.core_arguments(), self.core_moments, self.parameter_norms)
+        if not done[3]:
+            grads[bad] = before
+            return None
+        self.zeroed += count
+        return self.finish(done, lr)
+
+    def _keep(self) -> None:
+        """Take a snapshot if one is due and the weights are finite."""
+        arena, pruner = self.model.arena, getattr(self.model, "pruner", None)
+        by_schedule = pruner is not None and pruner.schedule is not None
+        kept_for = (pruner, None if by_schedule else arena.mask_version)
+        if kept_for != self._kept_for:
+            self._snapshots.clear()
+            self._kept_for = kept_for
+        elif self._snapshots:
+            since = self.step_count - self._snapshots[-1].counters["step_count"]
+            if since < self.guard.every:
+                return
+        if math.isfinite(_core.norm(arena.params, 2.0)):
+            is_full = len(self._snapshots) == _KEPT
+            snapshot = (
+                self._snapshots.pop(0)
+                if is_full
+                else Snapshot(arena, self.core_moments, self.chain)
+            )
+            snapshot.take({"step_count": self.step_count}, pruner)
+            self._snapshots.append(snapshot)
+            self._consecutive = 0
+
+    def _roll_back(self) -> None:
+        """Restore the last snapshot or, if a fault came back, the one before it."""
+        if self._consecutive > 1:
+            del self._snapshots[1:]
+        snapshot = self._snapshots[-1]
+        snapshot.restore(getattr(self.model, "pruner", None))
+        self.step_count = snapshot.counters["step_count"]
+        self.lr_factor *= self.guard.factor
+        self.rollbacks += 1
+
+    # ---- looking back --------------------------------------------------------------------------
+
+    @property
+    def clip_rate(self) -> float:
+        """Share of the steps taken in which something was clipped; 0 before the first."""
+        return self.clip_count / self.step_count if self.step_count else 0.0
+
+    def norms(self) -> dict[str, float]:
+        """Parameter name to the norm of its gradient at the last step, before clipping."""
+        stored = self.model.arena.stored
+        own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
+        return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
+
+    def layer_norms(self) -> dict[str, float]:
+        """Layer name to the norm of its gradient at the last step, before clipping."""
+        layers: dict[str, list[float]] = {}
+        for name, norm in self.norms().items():
+            layers.setdefault(name.partition(".")[0], []).append(norm)
+        return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
+
+    def rebaseline(self) -> None:
+        """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
+        self.chain.rebaseline()
+
+    @property
+    def keep_clipped(self) -> bool:
+        """Whether steps keep the gradient after clipping; costs a pass over it, off by default."""
+        return self.model.arena.keep_clipped
+
+    @keep_clipped.setter
+    def keep_clipped(self, keep: bool) -> None:
+        self.model.arena.keep_clipped = bool(keep)
+
+    @property
+    def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
+        """Name to the gradient after clipping, as the last step used it: copies.
+
+        Raises:
+            ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
+        """
+        flat = self.chain.clipped_gradient()
+        if flat is None:
+            raise ValueError("the last step kept no gradient: set keep_clipped = True before it")
+        return self.model.arena.views(flat)
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def state(self) -> dict[str, float]:
+        """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
         return {
             "step_count": self.step_count,
+            "clip_count": self.clip_count,
             "skipped": self.skipped,
             "consecutive": self._consecutive,
+            "zeroed": self.zeroed,
+            "rollbacks": self.rollbacks,
+            **{f"faults.{phase}": count for phase, count in self.faults.items()},
+            "lr_factor": self.lr_factor,
         }
 
-    def load_state(self, state: dict[str, int]) -> None:
-        """Counters from a checkpoint."""
-        self.step_count = state["step_count"]
-        self.skipped = state["skipped"]
-        self._consecutive = state["consecutive"]
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Counters from a checkpoint; one made by an earlier version has fewer."""
+        self.step_count = int(state["step_count"])
+        self.clip_count = int(state.get("clip_count", 0))
+        self.skipped = int(state["skipped"])
+        self._consecutive = int(state["consecutive"])
+        self.zeroed = int(state.get("zeroed", 0))
+        self.rollbacks = int(state.get("rollbacks", 0))
+        self.faults = {phase: int(state.get(f"faults.{phase}", 0)) for phase in _PHASES}
+        self.lr_factor = float(state.get("lr_factor", 1.0))
 
 
 class SGD(Optimizer):
@@ -211,8 +373,9 @@ class SGD(Optimizer):
         nesterov: needs momentum and no dampening.
         weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
             weight_decay before the step.
-        clip: a clipper or None. Clipping comes before weight decay.
-        guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
+        clip: a clipper, a sequence of them applied in order, or None. Clipping comes before
+            weight decay.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
     """
 
     def __init__(
@@ -225,7 +388,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         fraction("momentum", momentum)
@@ -269,8 +432,8 @@ class Adam(Optimizer):
         eps: positive.
         weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
         decoupled: AdamW's weight decay.
-        clip: a clipper or None.
-        guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
+        clip: a clipper, a sequence of them applied in order, or None.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
     """
 
     def __init__(
@@ -282,7 +445,7 @@ class Adam(Optimizer):
         eps: float = 1e-8,
         weight_decay: float = 0.0,
         decoupled: bool = False,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         beta1, beta2 = betas
@@ -321,7 +484,7 @@ class AdamW(Adam):
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         super().__init__(
@@ -355,8 +518,8 @@ class RMSprop(Optimizer):
         eps: positive.
         momentum: in [0, 1].
         weight_decay: joins the gradient.
-        clip: a clipper or None.
-        guard: what to do about a loss or gradient that is not finite; None means ``Raise()``.
+        clip: a clipper, a sequence of them applied in order, or None.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
     """
 
     def __init__(
@@ -368,7 +531,7 @@ class RMSprop(Optimizer):
         eps: float = 1e-8,
         momentum: float = 0.0,
         weight_decay: float = 0.0,
-        clip: Clipper | None = None,
+        clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
         rule = Rule(

@@ -173,6 +173,7 @@ def fit(
                     else np.arange(len(data))
                 )
                 removed = model.arena.removed
+                zeroed, rollbacks = optimizer.zeroed, optimizer.rollbacks
                 for start in range(0, len(data), size):
                     check_interrupt()
                     index = order[start : start + size]
@@ -180,6 +181,12 @@ def fit(
                         data.inputs, data.targets, index, chosen, optimizer
                     )
                     history.add_step(value, correct, len(index), info)
+                    if optimizer.zeroed != zeroed:
+                        zeroed = optimizer.zeroed
+                        history.add_event("zeroed", info.norm)
+                    if optimizer.rollbacks != rollbacks:
+                        rollbacks = optimizer.rollbacks
+                        history.add_event("rollback", info.norm)
                     if pruner is not None:
                         pruner.step()
                     if model.arena.removed != removed:

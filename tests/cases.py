@@ -102,7 +102,7 @@ def random_case(number: int) -> Case:
                 units,
                 activation="identity" if as_layer else gp.Activation(function, slope=slope),
                 bias=bool(rng.random() < 0.7),
-                initializer=INITIALIZERS[int(rng.integers(len(INITIALIZERS)))],
+                initializer=FAN_INITIALIZERS[int(rng.integers(len(FAN_INITIALIZERS)))],
                 l1=float(rng.choice([0.0, 1e-3])),
                 l2=float(rng.choice([0.0, 1e-2])),
             )
@@ -114,13 +114,27 @@ def random_case(number: int) -> Case:
     return Case(f"random{number}", tuple(layers), features, batch_size, loss, seed=number)
 
 
-INITIALIZERS: tuple[Initializer, ...] = (
+# Of any shape, with a scale that fits it: what random networks draw from.
+FAN_INITIALIZERS: tuple[Initializer, ...] = (
     gp.He(),
     gp.He(0.5),
     gp.Glorot(),
     gp.Glorot(2.0),
     gp.Orthogonal(),
     gp.Orthogonal(1.5),
+)
+# Of square matrices.
+SQUARE_INITIALIZERS: tuple[Initializer, ...] = (
+    gp.Identity(),
+    gp.Identity(0.5),
+    gp.SparseSpectral(),
+    gp.SparseSpectral(3, radius=1.2),
+)
+INITIALIZERS: tuple[Initializer, ...] = (
+    *FAN_INITIALIZERS,
+    gp.Normal(0.1),
+    gp.Uniform(0.2),
+    *SQUARE_INITIALIZERS,
 )
 
 RANDOM_CASES = tuple(random_case(number) for number in range(20))
@@ -190,6 +204,51 @@ CLIPPERS: dict[str, Clipper | None] = {
     "layer2": gp.ClipNormPerLayer(0.15),
     "layer1.5": gp.ClipNormPerLayer(0.3, norm_type=1.5),
     "layer_inf": gp.ClipNormPerLayer(0.05, norm_type=math.inf),
+}
+
+# Everything that an optimizer takes as clip: the contract tests go over this list.
+CHAINS: dict[str, Clipper | tuple[Clipper, ...]] = {
+    **{name: clip for name, clip in CLIPPERS.items() if clip is not None},
+    "agc": gp.AGC(0.02),
+    "agc_but_last": gp.AGC(0.02, eps=0.1, exclude=("dense2", "dense0.bias")),
+    "autoclip": gp.AutoClip(30.0),
+    "autoclip_window": gp.AutoClip(60.0, window=3, rebaseline_on_prune=True),
+    "zclip": gp.ZClip(0.5, alpha=0.9, warmup=3),
+    "zclip_anew": gp.ZClip(0.5, alpha=0.9, warmup=2, rebaseline_on_prune=True),
+    "inhibit": gp.Inhibit(0.02),
+    "inhibit_tanh": gp.Inhibit(0.02, form="tanh"),
+    "inhibit_norm": gp.Inhibit(0.3, on="norm"),
+    "inhibit_norm_tanh": gp.Inhibit(0.3, form="tanh", on="norm"),
+    "qsgd": gp.Quantize(levels=4, seed=3),
+    "qsgd_feedback": gp.Quantize(levels=1, error_feedback=True, seed=2**64 - 1),
+    "kbit": gp.Quantize("kbit", bits=4),
+    "kbit_feedback": gp.Quantize("kbit", bits=2, error_feedback=True),
+    "sign": gp.Quantize("sign"),
+    "sign_feedback": gp.Quantize("sign", error_feedback=True),
+    "noise": gp.GradientNoise(1e-4, seed=4),
+    "centralize": gp.Centralize(),
+    "empty": (),
+    "one": (gp.ClipNorm(0.3),),
+    "value_norm": (gp.ClipValue(0.02), gp.ClipNorm(0.1)),
+    "norm_value": (gp.ClipNorm(0.3, norm_type=math.inf), gp.ClipValue(0.02)),
+    "three": (gp.Centralize(), gp.GradientNoise(1e-4), gp.ClipNorm(0.3)),
+    "rows": (gp.Quantize("kbit", bits=3), gp.Inhibit(0.05), gp.AGC(0.02)),
+    "feedback_last": (gp.Centralize(), gp.ZClip(0.5, warmup=2), gp.Quantize(error_feedback=True)),
+    "most": (
+        gp.Inhibit(0.2, form="tanh"),
+        gp.Centralize(),
+        gp.ClipNormPerLayer(0.2),
+        gp.ClipValue(0.1),
+        gp.GradientNoise(1e-5),
+        gp.GradientNoise(1e-5),
+        gp.Quantize(levels=100, error_feedback=True),
+        gp.Quantize("sign", error_feedback=True),
+    ),
+}
+# Of the others no step may raise the norm.
+MAY_RAISE = {
+    *(name for name in CHAINS if name.startswith(("qsgd", "kbit", "sign"))),
+    *("noise", "three", "rows", "feedback_last", "most"),
 }
 
 

@@ -444,8 +444,8 @@ def test_clippers_are_frozen_settings(clip: Clipper) -> None:
     assert type(clip).__name__ in repr(clip)
 
 
-def test_one_clipper_at_a_time() -> None:
+def test_what_is_no_clipper() -> None:
     network = Network([gp.Dense(1)], 1)
-    for wrong in (1.0, [gp.ClipNorm(1.0), gp.ClipValue(1.0)], gp.ClipNorm, "norm"):
+    for wrong in (1.0, [gp.ClipNorm(1.0), 2.0], gp.ClipNorm, "norm", {"norm": 1.0}):
         with pytest.raises(TypeError, match="clip must be a clipper such as ClipNorm"):
             gp.SGD(network, lr=0.1, clip=wrong)  # type: ignore[arg-type]

@@ -324,3 +324,456 @@ def test_a_tiny_clip_factor_keeps_its_digits() -> None:
     info = gp.SGD(network, lr=1.0, clip=gp.ClipNorm(1e-8)).step()
     assert info.scale < 1e-46
     assert np.linalg.norm(network.arena.params.astype(float)) == pytest.approx(1e-8, rel=1e-6)
+
+
+# ---- one hundred faults: phase, layer, parameter, index and value of the first bad number
+
+KINDS = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf, "huge": 1e30, "-huge": -1e30}
+PLACES = ("input", "weight", "gradient")
+
+
+def outputs_of(network: Network, x: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """(layer, output) of every layer of the core in turn, in float64."""
+    functions = {
+        "tanh": np.tanh,
+        "gelu": lambda z: z * (1 + np.vectorize(math.erf)(z / 2**0.5)) / 2,
+    }
+    values, found = x.astype(np.float64), []
+    for layer in network.layers:
+        assert isinstance(layer, gp.Dense)
+        weight, bias = (network.parameters[f"{layer.name}.{role}"] for role in ("weight", "bias"))
+        values = values @ weight.T.astype(np.float64) + bias
+        found.append((str(layer.name), values))
+        if layer.activation != "identity":
+            values = functions[str(layer.activation)](values)
+            found.append((str(layer.name), values))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize("number", range(10))
+def test_the_first_bad_number_is_named(
+    network: Network, place: str, kind: str, number: int
+) -> None:
+    """150 seeded faults, pruned or not, in one call or two, on one thread or two."""
+    value = KINDS[kind]
+    rng = np.random.default_rng([4, number, list(KINDS).index(kind), PLACES.index(place)])
+    fused = place != "gradient" and bool(number % 2)
+    if number % 3 == 0:
+        network.set_masks(TRAINED.masks(0.3))
+    guard = gp.Raise(max_activation=1e4, max_gradient=1e3)
+    optimizer = gp.Adam(network, guard=guard, clip=gp.ClipNorm(1.0))
+    x = X.copy()
+    buffers = {"input": {"x": x}, "weight": network.parameters, "gradient": network.gradients}[
+        place
+    ]
+    if place == "gradient":
+        network.backward(X, Y)
+    while True:
+        name = str(rng.choice(list(buffers)))
+        index = tuple(int(rng.integers(size)) for size in buffers[name].shape)
+        if name not in network.masks or network.masks[name][index]:
+            break
+    buffers[name][index] = value
+    expected: Any = {"gradient": "backward", "weight": "parameter"}.get(place), name, index
+    if place != "gradient" and math.isfinite(value):
+        layer, output = next(
+            found for found in outputs_of(network, x) if (np.abs(found[1]) > 1e4).any()
+        )
+        sample, feature = map(int, np.argwhere(np.abs(output) > 1e4)[0])
+        expected = "forward", None, (sample, feature)
+        value = float(output[sample, feature])
+    else:
+        layer = name.partition(".")[0]
+    before = snapshot(network, optimizer)
+
+    def run() -> None:
+        if place == "gradient":
+            optimizer.step()
+        elif fused:
+            network.train_step(x, Y, optimizer=optimizer)
+        else:
+            network.backward(x, Y)
+            optimizer.step()
+
+    with threads(1 + number % 2), pytest.raises((gp.NumericalError, ValueError)) as caught:
+        run()
+    assert snapshot(network, optimizer) == before
+    error = caught.value
+    if place == "input" and not math.isfinite(value):
+        assert str(error) == f"x[{index[0]}, {index[1]}] is {value}: every value must be finite"
+        assert sum(optimizer.faults.values()) == 0  # the caller's fault, not the network's
+        return
+    assert type(error) is (gp.ExplosionError if math.isfinite(value) else gp.NonFiniteError)
+    assert isinstance(error, gp.NumericalError)
+    assert (error.phase, error.parameter, error.index) == expected
+    assert (error.layer, error.step) == (layer, None)
+    assert error.value == pytest.approx(value, rel=1e-5, nan_ok=True)
+    assert f"{error.value:.9g}" in str(error)
+    assert optimizer.faults == {**dict.fromkeys(optimizer.faults, 0), str(error.phase): 1}
+
+
+# ---- limits
+
+
+@pytest.mark.parametrize("name", ["max_activation", "max_gradient", "max_norm"])
+@pytest.mark.parametrize("guard", [gp.Raise, gp.Skip, gp.Zero, gp.Rollback])
+def test_limits_are_checked(guard: Any, name: str) -> None:
+    for value, error in ((0, ValueError), (-1, ValueError), (math.nan, ValueError)):
+        with pytest.raises(error, match=name):
+            guard(**{name: value})
+    with pytest.raises(TypeError, match=name):
+        guard(**{name: "much"})
+    assert getattr(guard(**{name: 2}), name) == 2
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_activations_up_to_the_limit_pass(network: Network, fused: bool) -> None:
+    largest = max(float(np.abs(output).max()) for _, output in outputs_of(network, X))
+    for factor, applied in ((1.001, True), (0.999, False)):
+        guard = gp.Skip(max_activation=factor * largest)
+        plain = TRAINED.network()
+        watched = TRAINED.network()
+        info = step(watched, gp.SGD(watched, lr=0.1, guard=guard), fused=fused)
+        assert info.applied is applied
+        if applied:  # looking changes nothing
+            step(plain, gp.SGD(plain, lr=0.1), fused=fused)
+            assert snapshot(watched) == snapshot(plain)
+        else:
+            assert snapshot(watched) == snapshot(TRAINED.network())
+            assert watched.exploded
+            assert watched.refused
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("limit", ["max_gradient", "max_norm"])
+def test_gradients_up_to_the_limit_pass(network: Network, limit: str, fused: bool) -> None:
+    network.backward(X, Y)
+    grads = network.arena.grads.astype(float)
+    largest = np.abs(grads).max() if limit == "max_gradient" else np.linalg.norm(grads)
+    for factor, applied in ((1.001, True), (0.999, False)):
+        other = TRAINED.network()
+        guard = gp.Skip(**{limit: factor * float(largest)})  # type: ignore[arg-type]
+        optimizer = gp.Adam(other, guard=guard, clip=gp.ClipNorm(1e-3))  # the limit comes first
+        info = step(other, optimizer, fused=fused)
+        assert info.applied is applied
+        assert info.norm == pytest.approx(np.linalg.norm(grads), rel=1e-5)
+        assert optimizer.faults["backward"] == (not applied)
+
+
+def test_a_norm_is_blamed_on_its_largest_entry(network: Network) -> None:
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Raise(max_norm=10))
+    network.backward(X, Y)
+    network.gradients["dense1.weight"][2, 3] = -20.0
+    with pytest.raises(gp.ExplosionError) as caught:
+        optimizer.step()
+    assert caught.value.parameter == "dense1.weight"
+    assert (caught.value.index, caught.value.value) == ((2, 3), -20.0)
+    assert "dense1.weight[2, 3], is -20" in str(caught.value)
+
+
+def test_a_limit_of_another_guard_is_forgotten(network: Network) -> None:
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(max_activation=1e-6))
+    assert not network.train_step(X, Y, optimizer=optimizer)[1].applied
+    optimizer.guard = gp.Skip()
+    assert network.train_step(X, Y, optimizer=optimizer)[1].applied
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_finite_gradient_cannot_break_weights_or_moments(fused: bool) -> None:
+    """Adam's second moment would be infinite for good, and its steps 0."""
+    network = Network([gp.Dense(1, bias=False)], 1)
+    network.arena.params[...] = 0.0
+    optimizer = gp.Adam(network, guard=gp.Skip())
+    info = (
+        network.train_step([[1e16]], [[1e10]], optimizer=optimizer, loss="mse")[1]
+        if fused
+        else (network.backward([[1e16]], [[1e10]], loss="mse"), optimizer.step())[1]
+    )
+    assert info.norm == pytest.approx(2e26)
+    assert not info.applied
+    assert optimizer.faults["backward"] == 1
+    assert all((moment == 0).all() for moment in optimizer.moments)
+
+
+def test_a_pruner_does_not_learn_from_refused_gradients() -> None:
+    model = gp.Model(TRAINED.layers, 6, seed=7)
+    optimizer = gp.SGD(model, lr=0.1, guard=gp.Skip(max_gradient=1e3))
+    pruner = gp.Pruner(model, criterion=gp.Taylor())
+    model.backward(X, Y)
+    optimizer.step()
+    pruner.step()
+    model.backward(X, Y)
+    model.gradients["dense0.bias"][1] = 1e6
+    optimizer.step()
+    pruner.step()
+    assert (pruner.statistics.count, pruner.step_count) == (1, 2)
+    pruner.prune(0.2, data=(X, Y))
+    assert model.refused  # as the user left it
+
+
+# ---- Zero
+
+
+@pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)
+@pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.9])
+def test_zero_takes_the_step_with_the_rest(case: OptimizerCase, sparsity: float) -> None:
+    networks = [TRAINED.network(), TRAINED.network()]
+    guards = [gp.Zero(max_gradient=100.0), gp.Raise()]
+    optimizers = []
+    for network, guard in zip(networks, guards, strict=True):
+        network.set_masks(TRAINED.masks(sparsity))
+        optimizers.append(case.make(network, guard=guard, clip=gp.ClipNorm(0.5)))
+        network.train_step(*TRAINED.batch(1), optimizer=optimizers[-1])
+        network.backward(X, Y)
+    places = [("dense1.bias", (2,)), ("dense0.bias", (0,)), ("dense2.bias", (3,))]
+    for (name, index), bad in zip(places, (math.nan, -math.inf, 101.0), strict=True):
+        networks[0].gradients[name][index] = bad
+        networks[1].gradients[name][index] = 0.0
+    infos = [optimizer.step() for optimizer in optimizers]
+    assert infos[0] == infos[1]
+    assert infos[0].applied
+    assert snapshot(networks[0], optimizers[0]) == snapshot(networks[1], optimizers[1])
+    assert (optimizers[0].zeroed, optimizers[0].skipped) == (3, 0)
+    assert optimizers[0].faults["backward"] == 1
+    assert not networks[0].refused
+
+
+def test_zero_in_one_call(network: Network) -> None:
+    network.backward(X, Y)
+    grads = network.arena.grads.copy()
+    limit = float(np.sort(np.abs(grads))[-4])  # three are larger
+    before = network.arena.params.copy()
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Zero(max_gradient=limit))
+    assert network.train_step(X, Y, optimizer=optimizer)[1].applied
+    grads[np.abs(grads) > np.float32(limit)] = 0.0
+    np.testing.assert_allclose(network.arena.params, before - 0.1 * grads, rtol=1e-5, atol=1e-7)
+    assert optimizer.zeroed == 3
+
+
+def test_zero_skips_what_it_cannot_mend(network: Network) -> None:
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Zero(limit=4))
+    before = snapshot(network, optimizer)
+    network.backward(X, Y)
+    network.arena.grads[...] = math.nan  # everything
+    assert not optimizer.step().applied
+    assert np.isnan(network.arena.grads).all()  # not touched
+    network.backward(X, Y)
+    network.last_loss = math.inf  # the loss
+    network.arena.params[0], good = math.nan, network.arena.params[0]
+    assert not optimizer.step().applied  # a weight
+    network.arena.params[0] = good
+    assert snapshot(network, optimizer) == before
+    assert (optimizer.skipped, optimizer.zeroed) == (2, 0)
+    assert optimizer.faults == {"parameter": 1, "forward": 0, "loss": 0, "backward": 1}
+    optimizer.guard = gp.Zero(limit=4, max_norm=1e-3)  # single entries are not to blame
+    network.backward(X, Y)
+    grads = network.arena.grads.copy()
+    assert not optimizer.step().applied
+    network.gradients["dense0.bias"][0] = math.nan
+    with pytest.raises(gp.NumericalError):  # the rest is still too much; the fourth in a row
+        optimizer.step()
+    assert np.isnan(network.gradients["dense0.bias"][0])
+    assert (network.arena.grads == grads).sum() == grads.size - 1
+    assert optimizer.zeroed == 0
+
+
+# ---- Rollback
+
+
+def test_rollback_restores_everything() -> None:
+    model = gp.Model(TRAINED.layers, 6, seed=7)
+    optimizer = gp.Adam(
+        model, lr=gp.StepLR(0.01, every=3, factor=0.5), guard=gp.Rollback(every=4, factor=0.1)
+    )
+    pruner = gp.Pruner(model, criterion=gp.Taylor(), schedule=gp.Linear(0.8, start=0, stop=12))
+    states = []
+    for number in range(6):
+        states.append((snapshot(model, optimizer), pruner.state(), pruner.tensors()))
+        assert model.train_step(*TRAINED.batch(number), optimizer=optimizer)[1].applied
+        pruner.step()
+    assert states[4][0]["removed"] < model.arena.removed
+    model.parameters["dense2.bias"][1] = math.inf
+    assert not model.train_step(X, Y, optimizer=optimizer)[1].applied
+    back = snapshot(model, optimizer)
+    state, counters, tensors = states[4]  # copies were made before steps 0 and 4
+    assert back == {**state, "lr": optimizer.lr}
+    assert optimizer.lr == pytest.approx(0.1 * state["lr"])
+    assert pruner.state() == counters
+    assert all((pruner.tensors()[name] == tensors[name]).all() for name in tensors)
+    assert (optimizer.rollbacks, optimizer.skipped, optimizer.step_count) == (1, 1, 4)
+    assert optimizer.faults["parameter"] == 1
+    # a second fault before the next copy: the one before
+    model.backward(X, Y)
+    model.arena.grads[...] = math.nan
+    assert not optimizer.step().applied
+    assert snapshot(model, optimizer) == {**states[0][0], "lr": optimizer.lr}
+    assert optimizer.lr == pytest.approx(0.01 * 0.01)
+    assert model.arena.removed == 0
+    assert pruner.step_count == 0
+    for number in range(6):  # and on it goes, pruning included
+        assert model.train_step(*TRAINED.batch(number), optimizer=optimizer)[1].applied
+        pruner.step()
+    assert model.sparsity == pytest.approx(0.8 * 6 / 12, abs=0.01)
+    assert pruner.step_count == 6
+
+
+def test_rollback_keeps_masks_that_were_set_by_hand() -> None:
+    model = gp.Model(TRAINED.layers, 6, seed=7)
+    optimizer = gp.Adam(model, guard=gp.Rollback(every=100))
+    model.train_step(X, Y, optimizer=optimizer)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
+    model.train_step(X, Y, optimizer=optimizer)
+    model.set_masks(TRAINED.masks(0.7))
+    after = snapshot(model, optimizer)
+    for count in (1, 2):
+        model.backward(X, Y)
+        model.arena.grads[...] = math.inf
+        optimizer.step()
+        assert snapshot(model, optimizer) == {**after, "lr": optimizer.lr}
+        assert (optimizer.rollbacks, optimizer.step_count) == (count, 2)
+
+
+def test_rollback_gives_up() -> None:
+    network = TRAINED.network()
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Rollback(every=2, limit=3))
+    network.train_step(X, Y, optimizer=optimizer)
+    good = snapshot(network, optimizer)
+    for count in range(3):
+        network.backward(X, Y)
+        network.arena.grads[0] = math.nan
+        if count < 2:
+            optimizer.step()
+            assert optimizer.rollbacks == count + 1
+            assert network.train_step(X, Y, optimizer=optimizer)[1].applied  # no copy is due yet
+        else:
+            with pytest.raises(gp.NonFiniteError):
+                optimizer.step()
+    assert optimizer.rollbacks == 2
+    assert snapshot(network, optimizer)["step_count"] == good["step_count"]
+    for _ in range(4):  # a new copy ends the row
+        network.train_step(X, Y, optimizer=optimizer)
+    network.backward(X, Y)
+    network.arena.grads[0] = math.nan
+    assert not optimizer.step().applied
+
+
+def test_nothing_to_roll_back_to() -> None:
+    network = TRAINED.network()
+    network.parameters["dense0.weight"][1, 1] = math.nan
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Rollback())
+    with pytest.raises(gp.NonFiniteError, match=r"dense0.weight\[1, 1\] is nan"):
+        network.train_step(X, Y, optimizer=optimizer)
+    assert optimizer.rollbacks == 0
+    network.parameters["dense0.weight"][1, 1] = 0.0
+    assert network.train_step(X, Y, optimizer=optimizer)[1].applied
+
+
+@pytest.mark.parametrize("settings", [{"every": 0}, {"factor": 0.0}, {"factor": 1.5}, {"limit": 0}])
+def test_refused_settings_of_rollback(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        gp.Rollback(**settings)
+
+
+# ---- counters in files, in histories; runs made to explode
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        gp.Raise(max_norm=3.0),
+        gp.Skip(limit=7, max_activation=1e4),
+        gp.Zero(limit=8, max_gradient=2.5),
+        gp.Rollback(every=20, factor=0.3, limit=9),
+    ],
+    ids=lambda guard: type(guard).__name__,
+)
+def test_guards_and_counters_are_saved(tmp_path: Any, guard: Guard) -> None:
+    model = gp.Model(TRAINED.layers, 6, seed=7)
+    optimizer = gp.Adam(model, guard=guard)
+    optimizer.skipped, optimizer.zeroed, optimizer.rollbacks, optimizer.lr_factor = 5, 4, 3, 0.3
+    optimizer.faults["forward"] = 2
+    model.save(tmp_path / "model.safetensors")
+    loaded = gp.load(tmp_path / "model.safetensors").optimizer
+    assert loaded is not None
+    assert loaded.guard == guard
+    assert loaded.state() == optimizer.state()
+    assert loaded.lr == optimizer.lr == pytest.approx(0.3e-3)
+
+
+def test_states_from_before_there_were_rollbacks() -> None:
+    optimizer = gp.SGD(TRAINED.network(), lr=0.1)
+    optimizer.load_state({"step_count": 4, "skipped": 3, "consecutive": 2})
+    assert (optimizer.step_count, optimizer.skipped, optimizer.lr) == (4, 3, 0.1)
+    assert (optimizer.zeroed, optimizer.rollbacks, sum(optimizer.faults.values())) == (0, 0, 0)
+
+
+def explosive(sparsity: float) -> gp.Model:
+    """Twelve layers whose gain makes everything grow threefold a layer."""
+    layers = [gp.Dense(24, activation="relu", initializer=gp.He(3.0)) for _ in range(11)]
+    model = gp.Model([*layers, gp.Dense(4, initializer=gp.He(3.0))], 6, seed=1)
+    if sparsity:
+        rng = np.random.default_rng(5)
+        model.set_masks({n: rng.random(m.shape) >= sparsity for n, m in model.masks.items()})
+    return model
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.5, 0.9])
+@pytest.mark.parametrize("rate", [1e-6, 1e-2, 10.0])
+@pytest.mark.parametrize(
+    "guard",
+    [
+        gp.Skip(limit=10**6),
+        gp.Skip(limit=10**6, max_activation=1e8, max_norm=1e6),
+        gp.Zero(limit=10**6),
+        gp.Zero(limit=10**6, max_gradient=1e3),
+        gp.Rollback(every=5, limit=10**6),
+        gp.Rollback(every=5, limit=10**6, max_activation=1e9),
+    ],
+    ids=str,
+)
+def test_every_policy_survives_an_explosion(guard: Guard, rate: float, sparsity: float) -> None:
+    model = explosive(sparsity)
+    masks = {name: mask.copy() for name, mask in model.masks.items()}
+    optimizer = gp.SGD(model, lr=rate, momentum=0.9, guard=guard)
+    rng = np.random.default_rng(6)
+    x, y = rng.standard_normal((640, 6)), rng.standard_normal((640, 4))
+    history = model.fit(x, y, optimizer=optimizer, loss="mse", epochs=4, batch_size=32, verbose=0)
+    assert history.step_count == 80
+    assert np.isfinite(model.arena.params).all()
+    assert all(np.isfinite(moment).all() for moment in optimizer.moments)
+    for name, mask in masks.items():
+        assert (model.masks[name] == mask).all()
+        assert (model.parameters[name][~mask] == 0).all()
+    applied = history.steps["applied"]
+    assert optimizer.skipped == (~applied).sum() == sum(history["skipped"])
+    faults = sum(optimizer.faults.values())
+    kinds = [event.kind for event in history.events]
+    if guard.zeroes:
+        assert faults == optimizer.skipped + kinds.count("zeroed")
+    else:
+        assert faults == optimizer.skipped
+    assert kinds.count("rollback") == optimizer.rollbacks == (faults if guard.every else 0)
+    assert optimizer.lr_factor == 0.5**optimizer.rollbacks
+    if not guard.every:
+        assert optimizer.step_count == applied.sum()
+    if rate == 10.0 and sparsity == 0.0:
+        assert faults > 0
+
+
+def test_a_rollback_restores_what_clippers_remember() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((32, 6)).astype(np.float32), rng.integers(0, 3, 32)
+    model = gp.Model([gp.Dense(5, activation="relu"), gp.Dense(3)], input_shape=6, seed=0)
+    clip = gp.AutoClip(percentile=50)
+    optimizer = gp.SGD(model, lr=0.1, clip=clip, guard=gp.Rollback(every=1))
+    for _ in range(3):
+        model.train_step(x, y, optimizer=optimizer)
+    model.train_step(x, y, optimizer=optimizer)
+    before = optimizer.chain.tensors()["clip0.norms"]
+    model.parameters["dense1.bias"][0] = np.nan
+    model.train_step(x, y, optimizer=optimizer)
+    assert optimizer.rollbacks == 1
+    after = optimizer.chain.tensors()["clip0.norms"]
+    assert len(after) == len(before) - 1  # the step after the snapshot never was

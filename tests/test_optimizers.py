@@ -245,9 +245,21 @@ def test_counters_and_info(case: OptimizerCase) -> None:
         gradient = network.arena.grads.astype(np.float64)
         info = optimizer.step()
         assert info.norm == pytest.approx(float(np.linalg.norm(gradient)), rel=1e-6)
-        assert info == gp.StepInfo(info.norm, 1.0, False, True, case.settings["lr"])
+        assert info == gp.StepInfo(info.norm, 1.0, False, True, case.settings["lr"], info.norm)
         assert optimizer.step_count == step
-    assert optimizer.state() == {"step_count": 3, "skipped": 0, "consecutive": 0}
+    assert optimizer.state() == {
+        "step_count": 3,
+        "clip_count": 0,
+        "skipped": 0,
+        "consecutive": 0,
+        "zeroed": 0,
+        "rollbacks": 0,
+        "faults.parameter": 0,
+        "faults.forward": 0,
+        "faults.loss": 0,
+        "faults.backward": 0,
+        "lr_factor": 1.0,
+    }
 
 
 def test_parameter_norms_are_in_the_order_of_the_arena() -> None:

@@ -105,7 +105,7 @@ def test_steps_left_out_are_marked() -> None:
         norm = 1.0 if fine else np.nan
         history.add_step(0.5, 1, 2, StepInfo(norm, 1.0, False, fine, 0.1))
     drawn = lines(plotting.plot_norms(history))
-    assert drawn["left out, not finite (1)"][0].tolist() == [0.5]
+    assert drawn["left out (1)"][0].tolist() == [0.5]
     assert drawn["steps"].shape == (2, 5)
 
 
@@ -253,3 +253,18 @@ def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(ImportError, match=r'pip install "gradprune\[plot\]"'):
         plotting.plot_history(run.dense)
+
+
+def test_events_are_marked() -> None:
+    history = History()
+    for step in range(8):
+        history.add_step(0.5, 1, 2, StepInfo(1.0, 1.0, False, True, 0.1))
+        if step in {1, 3}:
+            history.add_event("explosion", 9.0, 9.0)
+        if step == 5:
+            history.add_event("rollback", np.nan)
+    history.add_epoch({"epoch": 1, "steps": 8, "loss": 0.5})
+    drawn = lines(plotting.plot_norms([history, history]))
+    assert drawn["explosion (4)"][0].tolist() == [0.25, 0.5, 1.25, 1.5]
+    assert drawn["rollback (2)"][0].tolist() == [0.75, 1.75]
+    assert "prune jump (0)" not in drawn

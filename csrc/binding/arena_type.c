@@ -209,7 +209,7 @@ static PyObject *arena_unpack(arena_object *self, PyObject *moment)
 static PyObject *arena_step(arena_object *self, PyObject *args)
 {
     PyObject *clip_tuple, *rule_tuple, *moments, *norms_object;
-    gp_clip clip;
+    gp_clip clips[GP_MAX_CLIPS];
     gp_rule rule;
     gp_arena arena;
     double *norms;
@@ -217,18 +217,18 @@ static PyObject *arena_step(arena_object *self, PyObject *args)
     gp_status status;
     if (!PyArg_ParseTuple(args, "O!O!OO", &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments,
                           &norms_object) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, self, &clip, &rule, &arena, &norms))
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, self, clips, &rule, &arena, &norms))
         return NULL;
     gp_lock_enter(&self->lock);
     arena.live = self->arena.live; /* now that nobody changes the mask */
     arena.removed = self->arena.removed;
     Py_BEGIN_ALLOW_THREADS
-    status = gp_arena_step(self->state->pool, self->state->kernels, &arena, &clip, &rule, &info, norms,
+    status = gp_arena_step(self->state->pool, self->state->kernels, &arena, clips, &rule, &info, norms,
                            self->state->threads);
     Py_END_ALLOW_THREADS
     gp_lock_leave(&self->lock);
     if (status != GP_OK) return gp_raise_status(status);
-    return Py_BuildValue("(ddNN)", info.norm, info.scale, PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
+    return gp_step_result(&info);
 }
 
 static PyObject *arena_removed(arena_object *self, void *unused)
@@ -244,7 +244,7 @@ static PyMethodDef arena_methods[] = {
     {"pack", (PyCFunction)arena_pack, METH_O, "pack(moment): from whole to the form that steps use, in place."},
     {"unpack", (PyCFunction)arena_unpack, METH_O, "unpack(moment): the inverse of pack."},
     {"step", (PyCFunction)arena_step, METH_VARARGS,
-     "step(clip, rule, moments, norms) -> (norm, scale, clipped, applied)"},
+     "step(clip, rule, moments, norms) -> (norm, scale, clipped, applied, norm_after)"},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef arena_getset[] = {{"removed", (getter)arena_removed, NULL, "Removed weights.", NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};

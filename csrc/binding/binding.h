@@ -72,10 +72,15 @@ void gp_lock_leave(gp_lock *lock);
 
 /* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns 0 or -1. */
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
-/* Parses (kind, limit, norm_type) and (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1,
- * beta2, eps, step), and a tuple of moments into the arena. Returns 0 or -1. */
+/* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (kind, limit, norm_type, more,
+ * more, seed, excluded or None, state or None, version, residual or None); (kind, lr, weight_decay, decoupled, momentum,
+ * dampening, nesterov, beta1, beta2, eps, step, max_gradient, max_norm), and a tuple of moments into the arena. Returns 0
+ * or -1. */
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
-                  gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out);
+                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, gp_arena *arena_out, double **norms_out);
+
+/* (norm, scale, clipped, applied, norm_after), or NULL. */
+PyObject *gp_step_result(const gp_step_info *info);
 
 /* products.c: what benchmarks measure of the matrix products */
 PyObject *gp_core_gemm(PyObject *module, PyObject *args);

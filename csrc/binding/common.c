@@ -1,6 +1,7 @@
 /* common.c - checks and errors shared by the binding. */
 #include "binding/binding.h"
 
+#include <string.h>
 #include <unistd.h>
 
 static const char *type_name(int type)
@@ -86,22 +87,85 @@ void gp_lock_enter(gp_lock *lock)
 
 void gp_lock_leave(gp_lock *lock) { PyThread_release_lock(lock->lock); }
 
-int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
-                  gp_clip *clip_out, gp_rule *rule_out, gp_arena *arena_out, double **norms_out)
+/* A buffer of n numbers, or None. Returns 0 or -1. */
+static int parse_buffer(PyObject *object, int type, size_t n, const char *name, void **data)
 {
-    int clip_kind, rule_kind, decoupled, nesterov;
-    unsigned long long step;
-    if (!PyArg_ParseTuple(clip, "idd;clip must be (kind, limit, norm_type)", &clip_kind, &clip_out->limit,
-                          &clip_out->norm_type) ||
-        !PyArg_ParseTuple(rule, "iddpddpdddK;rule must have 11 entries", &rule_kind, &rule_out->lr,
-                          &rule_out->weight_decay, &decoupled, &rule_out->momentum, &rule_out->dampening, &nesterov,
-                          &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step))
-        return -1;
-    if (clip_kind < 0 || clip_kind >= GP_CLIP_KINDS || rule_kind < 0 || rule_kind >= GP_RULES) {
-        PyErr_SetString(PyExc_ValueError, "unknown kind of clip or rule");
+    PyArrayObject *array;
+    *data = NULL;
+    if (gp_array_or_none(object, type, 1, type != NPY_UINT8, name, &array)) return -1;
+    if (!array) return 0;
+    if ((size_t)PyArray_SIZE(array) != n) {
+        PyErr_Format(PyExc_ValueError, "%s must have %zu entries, got %zd", name, n, PyArray_SIZE(array));
         return -1;
     }
-    clip_out->kind = (gp_clip_kind)clip_kind;
+    *data = PyArray_DATA(array);
+    return 0;
+}
+
+static int parse_stage(PyObject *tuple, const gp_arena *arena, gp_clip *clip)
+{
+    int kind;
+    unsigned long long seed;
+    PyObject *excluded, *state_object, *residual;
+    PyArrayObject *state;
+    void *flags, *floats;
+    if (!PyArg_ParseTuple(tuple, "iddddKOOdO;a stage must have 10 entries", &kind, &clip->limit, &clip->norm_type,
+                          &clip->more[0], &clip->more[1], &seed, &excluded, &state_object, &clip->version, &residual) ||
+        parse_buffer(excluded, NPY_UINT8, arena->n_segments, "excluded", &flags) ||
+        gp_array_or_none(state_object, NPY_FLOAT64, 1, 1, "state", &state) ||
+        parse_buffer(residual, NPY_FLOAT32, arena->n, "residual", &floats))
+        return -1;
+    if (kind < 0 || kind >= GP_CLIP_KINDS) {
+        PyErr_SetString(PyExc_ValueError, "unknown kind of clip");
+        return -1;
+    }
+    clip->kind = (gp_clip_kind)kind;
+    clip->seed = seed;
+    clip->excluded = flags;
+    clip->residual = floats;
+    clip->state = state ? PyArray_DATA(state) : NULL;
+    clip->n_state = state ? (size_t)PyArray_SIZE(state) : 0;
+    return 0;
+}
+
+static int parse_clips(PyObject *tuple, const gp_arena *arena, gp_clip clips[GP_MAX_CLIPS])
+{
+    PyObject *stages, *work;
+    void *floats;
+    int keep;
+    memset(clips, 0, GP_MAX_CLIPS * sizeof *clips);
+    if (!PyArg_ParseTuple(tuple, "O!Op;clip must be (stages, work, keep)", &PyTuple_Type, &stages, &work, &keep) ||
+        parse_buffer(work, NPY_FLOAT32, arena->n, "work", &floats))
+        return -1;
+    const Py_ssize_t count = PyTuple_GET_SIZE(stages);
+    if (count > GP_MAX_CLIPS) {
+        PyErr_Format(PyExc_ValueError, "at most %d clippers, got %zd", GP_MAX_CLIPS, count);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        if (parse_stage(PyTuple_GET_ITEM(stages, i), arena, &clips[i])) return -1;
+        if (i > 0) clips[i - 1].next = &clips[i];
+    }
+    clips[0].work = floats;
+    clips[0].keep = keep;
+    return 0;
+}
+
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
+                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, gp_arena *arena_out, double **norms_out)
+{
+    int rule_kind, decoupled, nesterov;
+    unsigned long long step;
+    if (parse_clips(clip, &self->arena, clips_out) ||
+        !PyArg_ParseTuple(rule, "iddpddpdddKdd;rule must have 13 entries", &rule_kind, &rule_out->lr,
+                          &rule_out->weight_decay, &decoupled, &rule_out->momentum, &rule_out->dampening, &nesterov,
+                          &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step, &rule_out->max_gradient,
+                          &rule_out->max_norm))
+        return -1;
+    if (rule_kind < 0 || rule_kind >= GP_RULES) {
+        PyErr_SetString(PyExc_ValueError, "unknown kind of rule");
+        return -1;
+    }
     rule_out->kind = (gp_rule_kind)rule_kind;
     rule_out->decoupled = decoupled;
     rule_out->nesterov = nesterov;
@@ -131,4 +195,10 @@ int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *n
         *norms_out = PyArray_DATA(array);
     }
     return 0;
+}
+
+PyObject *gp_step_result(const gp_step_info *info)
+{
+    return Py_BuildValue("(ddNNd)", info->norm, info->scale, PyBool_FromLong(info->clipped),
+                         PyBool_FromLong(info->applied), info->norm_after);
 }

@@ -191,7 +191,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     int loss;
     unsigned long long seed, step;
     gp_batch batch;
-    gp_clip clip;
+    gp_clip clips[GP_MAX_CLIPS];
     gp_rule rule;
     gp_arena with_moments;
     double *norms;
@@ -201,7 +201,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "O!OOOiKKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed,
                           &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
         parse_batch(self, x, y, index, loss, &batch) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, &clip, &rule,
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, clips, &rule,
                       &with_moments, &norms))
         return NULL;
     arena_object *arena = (arena_object *)arena_py;
@@ -209,13 +209,12 @@ static PyObject *net_train(net_object *self, PyObject *args)
     with_moments.live = arena->arena.live; /* now that nobody changes the mask */
     with_moments.removed = arena->arena.removed;
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_train(self->net, &with_moments, &batch, &clip, &rule, &result, &info, norms, seed, step,
+    status = gp_net_train(self->net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed, step,
                           self->state->threads);
     Py_END_ALLOW_THREADS
     PyObject *answer;
     if (status == GP_OK)
-        answer = Py_BuildValue("(dnddNN)", result.loss, (Py_ssize_t)result.correct, info.norm, info.scale,
-                               PyBool_FromLong(info.clipped), PyBool_FromLong(info.applied));
+        answer = Py_BuildValue("(dnN)", result.loss, (Py_ssize_t)result.correct, gp_step_result(&info));
     else answer = raise_fault(self, &batch, status);
     leave(self, arena);
     return answer;
@@ -289,10 +288,26 @@ static PyObject *net_fault(net_object *self, PyObject *args)
     gp_net_fault(self->net, &arena->arena, &fault);
     leave(self, arena);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
-    return Py_BuildValue("(snNNnnn)", phases[fault.phase],
+    return Py_BuildValue("(snNNnnnd)", phases[fault.phase],
                          fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer, PyBool_FromLong(fault.bias),
                          PyBool_FromLong(fault.recurrent), (Py_ssize_t)fault.row, (Py_ssize_t)fault.column,
-                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step);
+                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step, fault.value);
+}
+
+static PyObject *net_set_limits(net_object *self, PyObject *args)
+{
+    float activation, gradient;
+    if (!PyArg_ParseTuple(args, "ff", &activation, &gradient)) return NULL;
+    gp_lock_enter(&self->lock);
+    gp_net_limit(self->net, activation, gradient);
+    gp_lock_leave(&self->lock);
+    Py_RETURN_NONE;
+}
+
+static PyObject *net_exploded(net_object *self, void *unused)
+{
+    (void)unused;
+    return PyBool_FromLong(gp_net_exploded(self->net));
 }
 
 static PyObject *net_is_sparse(net_object *self, PyObject *args)
@@ -319,15 +334,18 @@ static PyMethodDef net_methods[] = {
      "backward(arena, x, y, index, loss, seed, step) -> (loss, correct)"},
     {"train", (PyCFunction)net_train, METH_VARARGS,
      "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms)"
-     " -> (loss, correct, norm, scale, clipped, applied)"},
+     " -> (loss, correct, (norm, scale, clipped, applied, norm_after))"},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS, "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
      "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,
-     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step) of the first non-finite number."},
+     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step, value) of the first bad number."},
+    {"set_limits", (PyCFunction)net_set_limits, METH_VARARGS,
+     "set_limits(activation, gradient): what is larger is bad; infinite: nothing finite is."},
     {NULL, NULL, 0, NULL}};
-static PyGetSetDef net_getset[] = {{"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
+static PyGetSetDef net_getset[] = {{"exploded", (getter)net_exploded, NULL, "Of the last backward or train.", NULL},
+                                   {"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
                                    {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot net_slots[] = {{Py_tp_doc, "Net(layers): a network compiled from layer tuples."},
                                   {Py_tp_new, (void *)net_new},

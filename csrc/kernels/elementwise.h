@@ -114,13 +114,13 @@ static void activation_backward(size_t n, const float *z, const float *y, const 
  * numbers are those of gp_philox on every instruction set. */
 enum { GP_PHILOX_LANES = 16 };
 
-static void philox_lanes(uint64_t seed, uint64_t stream, uint64_t first_block, uint32_t out[4 * GP_PHILOX_LANES])
+static void philox_lanes(uint64_t seed, uint64_t stream, const uint64_t blocks[GP_PHILOX_LANES],
+                         uint32_t out[4 * GP_PHILOX_LANES])
 {
     uint32_t c0[GP_PHILOX_LANES], c1[GP_PHILOX_LANES], c2[GP_PHILOX_LANES], c3[GP_PHILOX_LANES];
     for (size_t l = 0; l < GP_PHILOX_LANES; l++) {
-        uint64_t block = first_block + l;
-        c0[l] = (uint32_t)block;
-        c1[l] = (uint32_t)(block >> 32);
+        c0[l] = (uint32_t)blocks[l];
+        c1[l] = (uint32_t)(blocks[l] >> 32);
         c2[l] = (uint32_t)stream;
         c3[l] = (uint32_t)(stream >> 32);
     }
@@ -145,21 +145,50 @@ static void philox_lanes(uint64_t seed, uint64_t stream, uint64_t first_block, u
     }
 }
 
+/* Words from number `first` on, GP_PHILOX_LANES blocks at a time: words[skip + i], i < take, are next. */
+typedef struct word_run {
+    uint32_t words[4 * GP_PHILOX_LANES];
+    uint64_t first;
+    size_t skip, take;
+} word_run;
+
+static inline void word_run_next(word_run *run, size_t left, uint64_t seed, uint64_t stream)
+{
+    uint64_t blocks[GP_PHILOX_LANES];
+    for (size_t l = 0; l < GP_PHILOX_LANES; l++) blocks[l] = run->first / 4 + l;
+    philox_lanes(seed, stream, blocks, run->words);
+    run->skip = (size_t)(run->first % 4);
+    run->take = 4 * GP_PHILOX_LANES - run->skip;
+    if (run->take > left) run->take = left;
+    run->first += run->take;
+}
+
 static void dropout_multipliers(size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate)
 {
     const float gain = 1.0f / (1.0f - rate);
-    uint32_t words[4 * GP_PHILOX_LANES];
-    uint64_t block = first / 4;
-    size_t skip = (size_t)(first % 4);
-    for (size_t done = 0; done < n; block += GP_PHILOX_LANES, skip = 0) {
-        philox_lanes(seed, stream, block, words);
-        size_t take = 4 * GP_PHILOX_LANES - skip;
-        if (take > n - done) take = n - done;
-        for (size_t i = 0; i < take; i++) {
-            float u = (float)(words[skip + i] >> 8) * 0x1p-24f;
+    word_run run = {.first = first};
+    for (size_t done = 0; done < n; done += run.take) {
+        word_run_next(&run, n - done, seed, stream);
+        for (size_t i = 0; i < run.take; i++) {
+            float u = (float)(run.words[run.skip + i] >> 8) * 0x1p-24f;
             out[done + i] = u >= rate ? gain : 0.0f;
         }
-        done += take;
+    }
+}
+
+static void random_words(size_t n, const uint32_t *index, uint64_t first, uint64_t seed, uint64_t stream, uint32_t *out)
+{
+    word_run run = {.first = first};
+    for (size_t done = 0; !index && done < n; done += run.take) {
+        word_run_next(&run, n - done, seed, stream);
+        for (size_t i = 0; i < run.take; i++) out[done + i] = run.words[run.skip + i];
+    }
+    for (size_t done = 0; index && done < n; done += GP_PHILOX_LANES) { /* a block for every word */
+        size_t take = n - done < GP_PHILOX_LANES ? n - done : GP_PHILOX_LANES;
+        uint64_t blocks[GP_PHILOX_LANES] = {0};
+        for (size_t l = 0; l < take; l++) blocks[l] = (first + index[done + l]) / 4;
+        philox_lanes(seed, stream, blocks, run.words);
+        for (size_t l = 0; l < take; l++) out[done + l] = run.words[4 * l + (first + index[done + l]) % 4];
     }
 }
 

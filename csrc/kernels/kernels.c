@@ -10,6 +10,7 @@
 #include "kernels/rows.h"
 #include "kernels/select.h"
 #include "kernels/sparse.h"
+#include "kernels/transform.h"
 #include "kernels/update.h"
 
 #define GP_PASTE2(a, b) a##b

@@ -103,6 +103,9 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
        double weight, float *x, float *term)) \
     /* out[i] = 0 or 1/(1-rate) by uniform element first+i of the stream */ \
     X(void, dropout_multipliers, (size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate)) \
+    /* out[i] = word first + (index ? index[i] : i) of the stream */ \
+    X(void, random_words, \
+      (size_t n, const uint32_t *index, uint64_t first, uint64_t seed, uint64_t stream, uint32_t *out)) \
     /* y[o][P] = softmax over o, lane by lane; y may be z */ \
     X(void, softmax_forward, (size_t o, size_t lanes, const float *z, float *y)) \
     /* dz = y * (dy - sum_o y dy), lane by lane; dz may be dy */ \
@@ -129,6 +132,24 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(float, max_abs, (size_t n, const float *x)) \
     X(void, scale, (size_t n, float *x, float factor)) \
     X(void, clamp, (size_t n, float *x, float limit)) \
+    /* sum of min(|x|, limit)^2 in double, x finite */ \
+    X(double, sum_squares_within, (size_t n, const float *x, float limit)) \
+    /* out = a + b, at most FLT_MAX in magnitude if a and b are finite; out may be a */ \
+    X(void, add, (size_t n, const float *a, const float *b, float *out)) \
+    /* out = x - amount, at most FLT_MAX in magnitude; out may be x */ \
+    X(void, subtract, (size_t n, const float *x, float amount, float *out)) \
+    /* out = x + sigma z, at most FLT_MAX in magnitude, with z a standard normal number made of each word; out may be x */ \
+    X(void, add_normal, (size_t n, const float *x, const uint32_t *words, float sigma, float *out)) \
+    /* out = c x / (c + |x|), or c tanh(x / c); never larger than x; c in [FLT_MIN, FLT_MAX]; out may be x */ \
+    X(void, inhibit, (size_t n, const float *x, float c, int is_tanh, float *out)) \
+    /* out = size sign(x) min(xi, levels), xi an integer next to |x| / unit: the lower one or, with the probability that \
+     * leaves no bias, the upper one; without words the nearest. residual, if not NULL, = x - out. unit > 0, \
+     * levels < 2^22; out may be x */ \
+    X(void, quantize, \
+      (size_t n, const float *x, const uint32_t *words, float unit, float size, float levels, float *out, \
+       float *residual)) \
+    /* out = size sign(x), 0 for 0; residual, if not NULL, = x - out; out may be x */ \
+    X(void, scaled_sign, (size_t n, const float *x, float size, float *out, float *residual)) \
     /* 1 if x is +0 wherever mask is 0 */ \
     X(int, is_masked, (size_t n, const uint8_t *mask, const float *x)) \
     /* x = 0 where mask is 0 (also a NaN) */ \

@@ -31,6 +31,18 @@ GP_SUM_KERNEL(sum, GP_SAME)
 GP_SUM_KERNEL(sum_abs, GP_MAGNITUDE)
 GP_SUM_KERNEL(sum_squares, GP_SQUARE)
 
+static double sum_squares_within(size_t n, const float *x, float limit)
+{
+    float part[256];
+    double total = 0.0;
+    for (size_t i = 0; i < n; i += 256) {
+        size_t length = n - i < 256 ? n - i : 256;
+        for (size_t j = 0; j < length; j++) part[j] = x[i + j] > limit ? limit : x[i + j] < -limit ? limit : x[i + j];
+        total += sum_squares(length, part);
+    }
+    return total;
+}
+
 static double sum_powers(size_t n, const float *x, double p, double unit)
 {
     double total = 0.0;

@@ -113,6 +113,88 @@ static void test_clamp_and_mask(const gp_kernels *kernels)
     CHECK_BYTES_EQUAL(sizeof x, x, masked);
 }
 
+/* ---- limits that follow the norms -------------------------------------------------------------------------------------- */
+
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* AutoClip against sorting anew at every step, with rooms smaller and larger than what comes. */
+static void test_auto_clip(void)
+{
+    enum { STEPS = 60 };
+    static const size_t capacities[] = {1, 2, 7, STEPS, 100};
+    static const double percents[] = {0.0, 10.0, 50.0, 99.0, 100.0};
+    for (size_t c = 0; c < 5; c++)
+        for (size_t p = 0; p < 5; p++) {
+            double state[GP_STATE_HEAD + 200] = {0}, norms[STEPS], seen[STEPS];
+            gp_clip clip = {.kind = GP_CLIP_AUTO, .limit = percents[p], .state = state};
+            clip.n_state = GP_STATE_HEAD + 2 * capacities[c];
+            noise source = {c + p};
+            for (size_t step = 0; step < STEPS; step++) {
+                norms[step] = (double)noise_below(&source, 20) + 0.25; /* with ties */
+                size_t n = step + 1 < capacities[c] ? step + 1 : capacities[c];
+                memcpy(seen, norms + step + 1 - n, n * sizeof *seen);
+                qsort(seen, n, sizeof *seen, ascending);
+                double place = (double)(n - 1) * percents[p] / 100.0, low = floor(place);
+                size_t next = (size_t)low + 1 < n ? (size_t)low + 1 : n - 1;
+                double want = seen[(size_t)low] + (place - low) * (seen[next] - seen[(size_t)low]);
+                CHECK_NEAR(gp_clip_adapt(&clip, norms[step]), want, 1e-12);
+            }
+        }
+}
+
+/* By hand: norms 1 and 3 give mean 2, variance 1; 12 has score 10, so with z = 2 the limit is 2 + 2 * 2/10. */
+static void test_z_clip(void)
+{
+    double state[GP_STATE_Z] = {0};
+    gp_clip clip = {.kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    CHECK(gp_clip_adapt(&clip, 1.0) == INFINITY && gp_clip_adapt(&clip, 3.0) == INFINITY);
+    CHECK_NEAR(state[GP_STATE_MEAN], 2.0, 1e-15);
+    CHECK_NEAR(state[GP_STATE_VARIANCE], 1.0, 1e-15);
+    CHECK_NEAR(gp_clip_adapt(&clip, 12.0), 2.4, 1e-6);
+    CHECK_NEAR(state[GP_STATE_MEAN], 2.2, 1e-6);                  /* of 2.4, not of 12 */
+    CHECK_NEAR(state[GP_STATE_VARIANCE], 0.5 + 0.5 * 0.04, 1e-6); /* around the new mean */
+    CHECK(gp_clip_adapt(&clip, 2.2) == INFINITY);
+    CHECK_NEAR(state[GP_STATE_MEAN], 2.2, 1e-6);
+}
+
+/* A state of another version starts anew; a limit of 0 is none. */
+static void test_adapting_anew(void)
+{
+    double state[GP_STATE_Z] = {0}, history[GP_STATE_HEAD + 20] = {0};
+    gp_clip z = {.kind = GP_CLIP_Z, .limit = 1.0, .more = {0.9, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    gp_clip percentile = {.kind = GP_CLIP_AUTO, .limit = 50.0, .state = history, .n_state = GP_STATE_HEAD + 20};
+    for (size_t i = 0; i < 5; i++) {
+        gp_clip_adapt(&z, 1.0 + (double)i);
+        gp_clip_adapt(&percentile, 100.0);
+    }
+    z.version = percentile.version = 7.0;
+    CHECK(gp_clip_adapt(&z, 1e6) == INFINITY && state[GP_STATE_COUNT] == 1.0 && state[GP_STATE_VERSION] == 7.0);
+    CHECK(gp_clip_adapt(&percentile, 3.0) == 3.0 && history[GP_STATE_COUNT] == 1.0);
+    memset(state, 0, sizeof state);
+    memset(history, 0, sizeof history);
+    z.version = percentile.version = 0.0;
+    for (size_t i = 0; i < 5; i++)
+        CHECK(gp_clip_adapt(&z, 0.0) == INFINITY && gp_clip_adapt(&percentile, 0.0) == INFINITY);
+    CHECK(gp_clip_factor(&z, 1.0) == 1.0 && gp_clip_factor(&percentile, 1.0) == 1.0);
+}
+
+static void test_inhibited_norms(void)
+{
+    const gp_clip smooth = {.kind = GP_INHIBIT_NORM, .limit = 2.0},
+                  tanhs = {.kind = GP_INHIBIT_NORM_TANH, .limit = 2.0};
+    static const double norms[] = {0.0, 1e-300, 1e-3, 2.0, 5.0, 1e30, 1e300};
+    for (size_t i = 0; i < 7; i++) {
+        const double n = norms[i], factor = gp_clip_factor(&smooth, n), other = gp_clip_factor(&tanhs, n);
+        CHECK_NEAR(n * factor, n > 1e20 ? 2.0 : 2.0 * n / (2.0 + n), 1e-14);
+        CHECK_NEAR(n * other, 2.0 * tanh(n / 2.0), 1e-14);
+        CHECK(factor > 0.0 && factor <= 1.0 && other > 0.0 && other <= 1.0);
+    }
+}
+
 int main(void)
 {
     OVER_INSTRUCTION_SETS(test_norms);
@@ -121,5 +203,9 @@ int main(void)
     test_scale_factor();
     OVER_INSTRUCTION_SETS(test_clipped_norm);
     OVER_INSTRUCTION_SETS(test_clamp_and_mask);
+    test_auto_clip();
+    test_z_clip();
+    test_adapting_anew();
+    test_inhibited_norms();
     return check_summary();
 }

@@ -14,6 +14,7 @@
 #include "cases_rows.h"
 #include "cases_select.h"
 #include "cases_sparse.h"
+#include "cases_transform.h"
 #include "cases_update.h"
 
 #define EACH_ONCE(type, name, parameters) OVER_INSTRUCTION_SETS(test_##name);

@@ -123,7 +123,7 @@ static const gp_rule rule = {.kind = GP_ADAM,
                              .beta2 = 0.99,
                              .eps = 1e-8,
                              .step = 1};
-static const gp_clip clip = {GP_CLIP_NORM_GROUP, 1e-4, 2.0};
+static const gp_clip clip = {.kind = GP_CLIP_NORM_GROUP, .limit = 1e-4, .norm_type = 2.0};
 
 static gp_status scene_backward(scene *s, gp_result *result, size_t threads)
 {
@@ -908,6 +908,74 @@ static void test_bad_arguments(void)
     scene_free(s);
 }
 
+/* ---- limits ---------------------------------------------------------------------------------------------------------- */
+
+/* One sample explodes: backward gives the same gradients and says so, train leaves the step out, the report names it. */
+static void limited(const gp_kernels *kernels, size_t samples, double sparsity, size_t threads)
+{
+    scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 60);
+    gp_step_info info;
+    gp_result result, free_result;
+    gp_fault fault;
+    model_prune(&s->m, sparsity, 61);
+    size_t last = s->m.n_layers - 1;
+    while (s->m.layers[last].type != GP_LAYER_DENSE) last--;
+    for (size_t i = 0; i < s->in; i++) s->x[(samples - 1) * s->in + i] *= 1e6f; /* the last sample */
+    CHECK_INT_EQUAL(scene_backward(s, &free_result, threads), GP_OK);
+    CHECK(!gp_net_exploded(s->net));
+    float *grads = allocated(s->m.arena.n * sizeof *grads);
+    memcpy(grads, s->m.arena.grads, s->m.arena.n * sizeof *grads);
+
+    gp_net_limit(s->net, 1e4f, INFINITY);
+    CHECK_INT_EQUAL(scene_backward(s, &result, threads), GP_OK); /* as before, but somebody noticed */
+    CHECK(gp_net_exploded(s->net) && result.loss == free_result.loss);
+    CHECK_BYTES_EQUAL(s->m.arena.n * sizeof *grads, s->m.arena.grads, grads);
+    gp_net_fault(s->net, &s->m.arena, &fault);
+    CHECK(fault.phase == GP_PHASE_FORWARD && fault.layer == 0 && fault.row == samples - 1);
+    CHECK(fabs(fault.value) > 1e4);
+    snapshot whole = snapshot_take(&s->m.arena);
+    CHECK_INT_EQUAL(
+        gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, STEP, threads), GP_OK);
+    CHECK(!info.applied && isnan(info.norm) && snapshot_equal(&whole, &s->m.arena));
+    snapshot_free(&whole);
+
+    gp_net_limit(s->net, 1e8f, 1e-30f); /* of gradients only the report knows here: the step's limit is the rule's */
+    CHECK_INT_EQUAL(scene_backward(s, &result, threads), GP_OK);
+    gp_net_fault(s->net, &s->m.arena, &fault);
+    CHECK(!gp_net_exploded(s->net) && fault.phase == GP_PHASE_BACKWARD && fault.layer == last);
+    gp_net_limit(s->net, INFINITY, INFINITY);
+    CHECK_INT_EQUAL(
+        gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, STEP, threads), GP_OK);
+    CHECK(info.applied && !gp_net_exploded(s->net));
+    free(grads);
+    scene_free(s);
+}
+
+static void test_limited(const gp_kernels *kernels)
+{
+    limited(kernels, 1, 0.0, 1);
+    limited(kernels, 64, 0.0, 2);
+    limited(kernels, 100, 0.9, 3);
+    limited(kernels, 1100, 0.0, 2); /* in the second block */
+}
+
+/* Lanes without a sample hold what the biases make of nothing: that is no output. */
+static void test_empty_lanes_do_not_explode(const gp_kernels *kernels)
+{
+    scene *s = scene_new(kernels, build_line, 1, GP_MSE, 62);
+    gp_result result;
+    s->m.arena.params[0] = -100.0f; /* y = -100 x + 100, x = 1 */
+    s->m.arena.params[1] = 100.0f;
+    s->x[0] = 1.0f;
+    gp_net_limit(s->net, 10.0f, INFINITY);
+    CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
+    CHECK(!gp_net_exploded(s->net));
+    s->x[0] = 0.0f;
+    CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
+    CHECK(gp_net_exploded(s->net));
+    scene_free(s);
+}
+
 int main(void)
 {
     if (gp_pool_create(&pool) != GP_OK) return 1;
@@ -933,6 +1001,8 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_overflow_backward);
     OVER_INSTRUCTION_SETS(test_fault_after_fusing);
     OVER_INSTRUCTION_SETS(test_fault_after_other_calls);
+    OVER_INSTRUCTION_SETS(test_limited);
+    OVER_INSTRUCTION_SETS(test_empty_lanes_do_not_explode);
     test_bad_layers();
     test_bad_arguments();
     gp_pool_destroy(pool);

@@ -337,12 +337,69 @@ static void test_huge(const gp_kernels *kernels)
     }
 }
 
+/* A finite gradient whose step would leave float changes nothing; clipped, it is a step like any other. */
+static void overflow(const gp_kernels *kernels, pruning how, gp_rule rule, float size, const gp_clip *clip)
+{
+    parts *p = parts_new(how, 14);
+    gp_step_info info = {0};
+    size_t bad = 0;
+    rule.step = 1;
+    p->arena.grads[p->arena.n - 1] = size;
+    snapshot whole = snapshot_take(&p->arena);
+    CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &rule, &info, NULL, 2), GP_OK);
+    CHECK(isfinite(info.norm) && info.applied == (clip->kind != GP_CLIP_NONE));
+    if (clip->kind == GP_CLIP_NONE) CHECK(snapshot_equal(&whole, &p->arena));
+    for (size_t i = 0; i < p->arena.n; i++)
+        bad += !isfinite(p->arena.params[i]) || !isfinite(p->arena.moments[0][i]) || !isfinite(p->arena.moments[1][i]);
+    CHECK_INT_EQUAL(bad, 0);
+    snapshot_free(&whole);
+    parts_free(p);
+}
+
+static void test_overflow(const gp_kernels *kernels)
+{
+    const gp_rule fast = {.kind = GP_SGD, .lr = 100.0};
+    for (size_t clip = 0; clip < CLIPS; clip++) {
+        if (clip == 3) continue; /* a norm of 1e9, and a step of 1e11 */
+        overflow(kernels, PRUNED, fast, 1e37f, &clips[clip]);
+        overflow(kernels, LISTED, rules[2], 1e38f, &clips[clip]); /* its momentum may grow tenfold */
+        overflow(kernels, PRUNED, rules[4], -1e20f, &clips[clip]);
+        overflow(kernels, LISTED, rules[7], 1e25f, &clips[clip]);
+    }
+}
+
+/* Limits of a rule: of an entry and of the norm, before clipping, live entries only. */
+static void test_limits(const gp_kernels *kernels)
+{
+    static const double sizes[] = {2.0, 1.0, 0.5};
+    for (pruning how = WHOLE; how <= LISTED; how++)
+        for (size_t clip = 0; clip < CLIPS; clip++)
+            for (size_t i = 0; i < 6; i++) {
+                parts *p = parts_new(how, 15);
+                gp_rule rule = rules[clip % RULES];
+                gp_step_info info = {0};
+                rule.step = 1;
+                *(i < 3 ? &rule.max_gradient : &rule.max_norm) = 1.0;
+                p->mask[2] = 1;
+                p->arena.grads[how == LISTED ? p->arena.n - 3 : 2] = (float)-sizes[i % 3];
+                for (size_t k = 0; k < p->arena.n_prunable; k++)
+                    if (!p->mask[k]) p->arena.grads[k] = 5.0f;
+                snapshot whole = snapshot_take(&p->arena);
+                CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2), GP_OK);
+                CHECK(info.applied == (i % 3 > 0));
+                CHECK_NEAR(info.norm, sizes[i % 3], 1e-6);
+                CHECK(snapshot_equal(&whole, &p->arena) == (i % 3 == 0));
+                snapshot_free(&whole);
+                parts_free(p);
+            }
+}
+
 /* A factor too small for a float still has all its digits: 1e15 is clipped to 1e-30, and a step of 1e30 shows it. */
 static void test_tiny_factor(const gp_kernels *kernels)
 {
     static const double limits[] = {1e-30, 1e-25, 1e-10};
     for (size_t i = 0; i < 3; i++) {
-        const gp_clip tiny = {GP_CLIP_NORM, limits[i], 2.0};
+        const gp_clip tiny = {.kind = GP_CLIP_NORM, .limit = limits[i], .norm_type = 2.0};
         const gp_rule huge = {.kind = GP_SGD, .lr = 1.0 / limits[i], .step = 1};
         parts *p = parts_new(PRUNED, 12);
         reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
@@ -378,6 +435,138 @@ static void test_scale_one(const gp_kernels *kernels)
     }
 }
 
+/* ---- chains ------------------------------------------------------------------------------------------------------------ */
+
+/* What the tests in Python compare with a reference is here run under sanitizers, over segments of all lengths: whole,
+ * masked and listed, rows longer and shorter than blocks. */
+enum { CHAINS = 12, CHAIN_LENGTH = 3, CHAIN_NORMS = 4 };
+
+static const gp_clip_kind chains[CHAINS][CHAIN_LENGTH] = {
+    {GP_CLIP_ADAPTIVE},
+    {GP_CLIP_AUTO},
+    {GP_CLIP_Z},
+    {GP_INHIBIT_NORM_TANH},
+    {GP_INHIBIT},
+    {GP_QUANTIZE_RANDOM},
+    {GP_QUANTIZE_NEAREST},
+    {GP_QUANTIZE_SIGN},
+    {GP_NOISE},
+    {GP_CENTRALIZE, GP_NOISE, GP_CLIP_NORM},
+    {GP_INHIBIT_TANH, GP_CLIP_ADAPTIVE, GP_CLIP_VALUE},
+    {GP_CENTRALIZE, GP_CLIP_Z, GP_QUANTIZE_RANDOM},
+};
+
+typedef struct chain {
+    gp_clip stages[CHAIN_LENGTH];
+    double state[GP_STATE_HEAD + 2 * CHAIN_NORMS];
+    uint8_t excluded[SEGMENTS];
+    float *residual;
+} chain;
+
+static chain *chain_new(const gp_clip_kind *kinds, size_t n)
+{
+    chain *c = allocated(sizeof *c);
+    memset(c, 0, sizeof *c);
+    c->excluded[2] = 1;
+    c->residual = allocated(n * sizeof(float));
+    memset(c->residual, 0, n * sizeof(float));
+    for (size_t i = 0; i < CHAIN_LENGTH && kinds[i] != GP_CLIP_NONE; i++) {
+        gp_clip *clip = &c->stages[i];
+        *clip = (gp_clip){.kind = kinds[i], .limit = 0.5, .norm_type = 2.0, .more = {0.5, 2.0}, .state = c->state};
+        clip->n_state = kinds[i] == GP_CLIP_Z ? GP_STATE_Z : GP_STATE_HEAD + 2 * CHAIN_NORMS;
+        if (kinds[i] == GP_CLIP_ADAPTIVE) clip->excluded = c->excluded;
+        if (kinds[i] >= GP_QUANTIZE_RANDOM) clip->limit = 3.0, clip->residual = c->residual;
+        if (i > 0) c->stages[i - 1].next = clip;
+    }
+    c->stages[0].work = allocated(n * sizeof(float));
+    memset(c->stages[0].work, 0, n * sizeof(float));
+    c->stages[0].keep = 1;
+    return c;
+}
+
+static void chain_free(chain *c)
+{
+    free(c->stages[0].work);
+    free(c->residual);
+    free(c);
+}
+
+/* Of the gradient that the rule saw: its norm as the step says, and nothing that is removed. */
+static void chain_compare(const parts *p, const chain *c, const gp_step_info *info)
+{
+    const size_t n = p->arena.n;
+    float *used = allocated(n * sizeof *used);
+    size_t remains = 0;
+    memcpy(used, c->stages[0].work, n * sizeof *used);
+    gp_live_unpack(p->arena.live, used);
+    for (size_t i = 0; i < n; i++) remains += is_removed(p, i) && bits_of(used[i]) != 0;
+    CHECK_INT_EQUAL(remains, 0);
+    CHECK_NEAR(info->norm_after, naive_norm(n, used, 2.0), info->norm_after * 1e-6);
+    free(used);
+}
+
+static void chain_steps(const gp_kernels *kernels, pruning how, const gp_clip_kind *kinds)
+{
+    parts *one = parts_new(how, 21), *many = parts_new(how, 21);
+    chain *first = chain_new(kinds, one->arena.n), *second = chain_new(kinds, one->arena.n);
+    noise source = {22};
+    for (uint64_t step = 1; step <= 4; step++) {
+        gp_rule rule = rules[4];
+        gp_step_info info, other;
+        const size_t n = one->arena.n;
+        rule.step = step;
+        noise_floats(&source, n, one->arena.grads, step == 4 ? 3e38 : 1.0);
+        memcpy(many->arena.grads, one->arena.grads, n * sizeof(float));
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &one->arena, first->stages, &rule, &info, NULL, 1), GP_OK);
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &many->arena, second->stages, &rule, &other, NULL, 3), GP_OK);
+        CHECK(info.applied && isfinite(info.norm_after) && info.norm_after == other.norm_after);
+        chain_compare(one, first, &info);
+        CHECK_BYTES_EQUAL(n * sizeof(float), many->arena.params, one->arena.params);
+        CHECK_BYTES_EQUAL(n * sizeof(float), second->residual, first->residual);
+        CHECK_BYTES_EQUAL(sizeof first->state, second->state, first->state);
+    }
+    chain_free(first);
+    chain_free(second);
+    parts_free(one);
+    parts_free(many);
+}
+
+static void chain_refuses(const gp_kernels *kernels, const gp_clip_kind *kinds)
+{
+    parts *p = parts_new(LISTED, 23);
+    chain *c = chain_new(kinds, p->arena.n);
+    noise source = {24};
+    gp_step_info info = {0};
+    double state[sizeof c->state / sizeof c->state[0]];
+    noise_floats(&source, p->arena.n, p->arena.grads, 1.0);
+    p->arena.grads[p->arena.n - 1] = NAN;
+    snapshot whole = snapshot_take(&p->arena);
+    memcpy(state, c->state, sizeof state);
+    gp_rule rule = rules[4];
+    rule.step = 1;
+    CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, c->stages, &rule, &info, NULL, 2), GP_OK);
+    CHECK(!info.applied && isnan(info.norm) && isnan(info.norm_after) && !info.clipped);
+    CHECK(snapshot_equal(&whole, &p->arena));
+    CHECK_BYTES_EQUAL(sizeof state, c->state, state);
+    for (size_t i = 0; i < p->arena.n; i++)
+        if (c->residual[i] != 0.0f) CHECK(0);
+    snapshot_free(&whole);
+    chain_free(c);
+    parts_free(p);
+}
+
+static void test_chains(const gp_kernels *kernels)
+{
+    for (size_t i = 0; i < CHAINS; i++) {
+        long failed = check_failed_count;
+        chain_steps(kernels, WHOLE, chains[i]);
+        chain_steps(kernels, PRUNED, chains[i]);
+        chain_steps(kernels, LISTED, chains[i]);
+        chain_refuses(kernels, chains[i]);
+        if (check_failed_count > failed) printf("  chain %zu\n", i);
+    }
+}
+
 /* ---- refused ------------------------------------------------------------------------------------------------------------- */
 
 static void refused(const char *what, const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
@@ -393,15 +582,43 @@ static void refused_clips_and_rules(const gp_arena *arena, const gp_clip *clip, 
     static const double bad[] = {0.0, -1.0, NAN, -INFINITY};
     for (gp_clip_kind kind = GP_CLIP_VALUE; kind < GP_CLIP_KINDS; kind++)
         for (size_t i = 0; i < 4; i++) {
-            refused("limit", arena, &(gp_clip){kind, bad[i], 2.0}, rule);
-            if (kind >= GP_CLIP_NORM) refused("norm type", arena, &(gp_clip){kind, 1.0, bad[i]}, rule);
+            if (kind == GP_CLIP_AUTO) continue; /* a percentile: refused_chains */
+            refused("limit", arena, &(gp_clip){.kind = kind, .limit = bad[i], .norm_type = 2.0}, rule);
+            if (kind >= GP_CLIP_NORM && kind <= GP_CLIP_NORM_SEGMENT)
+                refused("norm type", arena, &(gp_clip){.kind = kind, .limit = 1.0, .norm_type = bad[i]}, rule);
         }
-    refused("clip kind", arena, &(gp_clip){GP_CLIP_KINDS, 1.0, 2.0}, rule);
+    refused("clip kind", arena, &(gp_clip){.kind = GP_CLIP_KINDS, .limit = 1.0, .norm_type = 2.0}, rule);
     gp_rule no_step = *rule, no_kind = *rule;
     no_step.step = 0;
     no_kind.kind = GP_RULES;
     refused("step 0", arena, clip, &no_step);
     refused("rule kind", arena, clip, &no_kind);
+}
+
+/* Stages without what they need, two factors, a stage after none, or too many. */
+static void refused_chains(const gp_arena *arena, const gp_rule *rule)
+{
+    double state[GP_STATE_HEAD + 2] = {0};
+    float *work = allocated(arena->n * sizeof *work);
+    const gp_clip norm = {.kind = GP_CLIP_NORM, .limit = 1.0, .norm_type = 2.0};
+    gp_clip percentile = {.kind = GP_CLIP_AUTO, .limit = 10.0, .state = state, .n_state = GP_STATE_HEAD + 2};
+    gp_clip many[GP_MAX_CLIPS + 1];
+    refused("no state", arena, &(gp_clip){.kind = GP_CLIP_Z, .limit = 1.0}, rule);
+    refused("no room", arena, &(gp_clip){.kind = GP_INHIBIT, .limit = 1.0}, rule);
+    refused("keep without room", arena, &(gp_clip){.kind = GP_CLIP_NONE, .keep = 1}, rule);
+    refused("two factors", arena,
+            &(gp_clip){.kind = GP_CLIP_NORM_GROUP, .limit = 1.0, .norm_type = 2.0, .next = &norm, .work = work}, rule);
+    refused("after none", arena, &(gp_clip){.kind = GP_CLIP_NONE, .next = &norm, .work = work}, rule);
+    state[GP_STATE_COUNT] = 2.0;
+    refused("more norms than room", arena, &percentile, rule);
+    state[GP_STATE_COUNT] = 0.0;
+    percentile.limit = 100.5;
+    refused("percentile", arena, &percentile, rule);
+    for (size_t i = 0; i <= GP_MAX_CLIPS; i++)
+        many[i] = (gp_clip){.kind = GP_CLIP_VALUE, .limit = 1.0, .next = i < GP_MAX_CLIPS ? &many[i + 1] : NULL};
+    many[0].work = work;
+    refused("too many", arena, many, rule);
+    free(work);
 }
 
 static void refused_moments(const gp_arena *arena, const gp_clip *clip)
@@ -443,6 +660,7 @@ static void test_refused(void)
     snapshot whole = snapshot_take(&p->arena);
     rule.step = 1;
     refused_clips_and_rules(&p->arena, &clips[2], &rule);
+    refused_chains(&p->arena, &rule);
     refused_moments(&p->arena, &clips[2]);
     refused_segments(&p->arena, &clips[2], &rule);
     CHECK(snapshot_equal(&whole, &p->arena));
@@ -498,8 +716,11 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_not_finite);
     OVER_INSTRUCTION_SETS(test_not_finite_but_removed);
     OVER_INSTRUCTION_SETS(test_huge);
+    OVER_INSTRUCTION_SETS(test_overflow);
+    OVER_INSTRUCTION_SETS(test_limits);
     OVER_INSTRUCTION_SETS(test_tiny_factor);
     OVER_INSTRUCTION_SETS(test_scale_one);
+    OVER_INSTRUCTION_SETS(test_chains);
     test_refused();
     test_little();
     OVER_INSTRUCTION_SETS(test_statistics);

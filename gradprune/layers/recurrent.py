@@ -221,6 +221,8 @@ class LSTM(Recurrent):
 class _ForgetBias(Initializer):
     """The second of four quarters is gain, the rest 0."""
 
+    gain: float
+
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """See Initializer."""
         bias = np.zeros(shape, np.float32)

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 __all__ = ["plot_accuracy", "plot_history", "plot_loss", "plot_norms"]
 
 _DOTS = 4000  # more dots than this add bytes, not information
+_MARKS = {  # kind of event to marker and colour
+    "explosion": ("v", ORANGE),
+    "prune jump": ("v", GREEN),
+    "zeroed": ("o", GREY),
+    "rollback": ("<", PURPLE),
+}
 
 
 def plot_loss(history: Histories, *, ax: Axes | None = None) -> Axes:
@@ -80,7 +86,9 @@ def plot_accuracy(history: Histories, *, ax: Axes | None = None) -> Axes:
 def plot_norms(
     history: Histories, *, max_norm: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Norm of the gradient before clipping, step by step, log scale; clipped steps are marked.
+    """Norm of the gradient before clipping, step by step, log scale.
+
+    Clipped steps, steps that the guard left out and the history's events are marked.
 
     Args:
         history: what ``fit`` returned, or several of them in order.
@@ -133,8 +141,9 @@ def plot_norms(
                 linestyle="none",
                 marker="x",
                 color=PURPLE,
-                label=f"left out, not finite ({int((~applied).sum())})",
+                label=f"left out ({int((~applied).sum())})",
             )
+        _add_events(axes, time)
         axes.set_ylabel("gradient norm")
         _finish(axes, time, dots=True)
     return axes
@@ -243,6 +252,23 @@ def _add_sparsity(axes: Axes, time: Timeline) -> None:
     axes.set_zorder(twin.get_zorder() + 1)
     axes.patch.set_visible(False)
     axes.plot([], [], color=GREEN, linewidth=1.2, marker="|", label="sparsity, pruning events")
+
+
+def _add_events(axes: Axes, time: Timeline) -> None:
+    """A row of marks above the norms, one for each event."""
+    for kind, (marker, color) in _MARKS.items():
+        at = [position for position, other in time.events if other == kind]
+        if at:
+            axes.plot(
+                at,
+                np.full(len(at), 0.93),
+                transform=axes.get_xaxis_transform(),
+                linestyle="none",
+                marker=marker,
+                markersize=5,
+                color=color,
+                label=f"{kind} ({len(at)})",
+            )
 
 
 def _finish(axes: Axes, time: Timeline, *, dots: bool = False) -> None:

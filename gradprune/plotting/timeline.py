@@ -26,6 +26,7 @@ class Timeline:
     step_ends: NDArray[np.float64]
     phases: list[float]  # where each history but the first starts
     sparsity: list[tuple[float, float]]  # (from here on, sparsity)
+    events: list[tuple[float, str]]  # (where, kind)
 
     @property
     def end(self) -> float:
@@ -49,6 +50,7 @@ def timeline(history: Histories) -> Timeline:
     step_ends: list[NDArray[np.float64]] = []
     phases: list[float] = []
     sparsity: list[tuple[float, float]] = []
+    events: list[tuple[float, str]] = []
     start = 0.0
     for number, h in enumerate(histories):
         if number:
@@ -68,8 +70,11 @@ def timeline(history: Histories) -> Timeline:
             at = float(position[-1])
         for count, value in h.sparsity_changes:
             sparsity.append((float(position[count - 1]) if count else start, value))
+        events += [(float(position[event.step]), event.kind) for event in h.events]
         step_ends.append(position)
         start = at
     columns = [h.steps for h in histories]
     steps = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
-    return Timeline(rows, np.array(ends), steps, np.concatenate(step_ends), phases, sparsity)
+    return Timeline(
+        rows, np.array(ends), steps, np.concatenate(step_ends), phases, sparsity, events
+    )

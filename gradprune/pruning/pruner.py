@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks
 from gradprune.arena import Arena
 from gradprune.batching import batches
-from gradprune.errors import NonFiniteError
+from gradprune.errors import NonFiniteError, NumericalError
+from gradprune.optimizers import Optimizer
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.coverage import covered_layers
 from gradprune.pruning.criteria import (
@@ -52,12 +53,15 @@ class Prunable(Protocol):
     """What a pruner needs of a network."""
 
     arena: Arena
+    optimizer: Optimizer | None
     pruner: Pruner | None
     last_loss: float
+    exploded: bool
+    refused: bool
     forward_count: int
 
     def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float: ...
-    def find_fault(self) -> NonFiniteError: ...
+    def find_fault(self, norm: float = ...) -> NumericalError: ...
 
 
 class Pruner:
@@ -74,13 +78,16 @@ class Pruner:
         granularity: what is removed together: single weights, ``Element()``, or ``Block(4, 1)``.
         exclude: names of layers or parameters to leave alone; budgets do not count them.
         seed: of ``Random`` and ``Explosion``, 0 <= seed < 2**64.
+        gradients: what ``step`` observes: "raw", the gradient as ``backward`` gave it, or
+            "clipped", what the optimizer's rule saw in the step before.
         probe_data: (x, y) on which ``Explosion`` tries weights out, at events of the schedule and
             wherever ``prune`` is given no data; a few hundred samples. It is not saved with the
             model.
         probe_loss: of ``probe_data``.
 
     Attributes:
-        model, criterion, scope, granularity, schedule, exclude, seed: as given, scope as an object.
+        model, criterion, scope, granularity, schedule, exclude, seed, gradients: as given, scope
+            as an object.
         probe_data, probe_loss: as given; may be replaced.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.
@@ -109,9 +116,12 @@ class Pruner:
         granularity: Granularity = _ELEMENT,
         exclude: str | Sequence[str] = (),
         seed: SupportsIndex = 0,
+        gradients: str = "raw",
         probe_data: tuple[ArrayLike, ArrayLike] | None = None,
         probe_loss: str = "cross_entropy",
     ) -> None:
+        if gradients not in ("raw", "clipped"):
+            raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
         if not isinstance(criterion, Criterion):
             raise TypeError(f"criterion must be a criterion such as Magnitude(), got {criterion!r}")
         if schedule is not None and not isinstance(schedule, Schedule):
@@ -129,6 +139,7 @@ class Pruner:
         self.granularity = granularity
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.seed = checks.seed_number(seed)
+        self.gradients = gradients
         self.probe_data = None if probe_data is None else _pair(probe_data)
         self.probe_loss = probe_loss
         self.step_count = 0
@@ -141,6 +152,8 @@ class Pruner:
             raise ValueError("nothing to prune: the model has no prunable weights left to cover")
         self._total = self._layers[-1].place.stop
         model.pruner = self
+        if gradients == "clipped":
+            model.arena.keep_clipped = True
 
     # ---- pruning -------------------------------------------------------------------------------
 
@@ -227,8 +240,9 @@ class Pruner:
         """Call once after each training step: observe the gradient, prune when it is time.
 
         Gradients are observed only if the criterion needs them, and only while there are events
-        ahead (without a schedule: always); a batch whose loss or gradient is not finite is left
-        out. If no gradient was observed since the last event, the event waits for the next step.
+        ahead (without a schedule: always); a batch whose loss or gradient is not finite, or whose
+        step the optimizer's guard has refused, is left out. If no gradient was observed since the
+        last event, the event waits for the next step.
 
         Returns:
             The report of a pruning event, None at other steps.
@@ -245,7 +259,10 @@ class Pruner:
         # A copy, so that an event that fails leaves no trace.
         statistics = self.statistics.copy() if due and needs else self.statistics
         if needs and (due or ahead):
-            self._observe(statistics)
+            if self.gradients == "clipped":
+                self._observe_clipped(statistics)
+            else:
+                self._observe(statistics)
 
         report = None
         if due and schedule is not None:
@@ -396,10 +413,19 @@ class Pruner:
     def _observe(self, statistics: Statistics) -> bool:
         """Add the model's gradient if it and the loss are finite; say whether."""
         arena = self.model.arena
+        if self.model.refused:
+            return False
         finite = math.isfinite(self.model.last_loss) and math.isfinite(_core.norm(arena.grads, 2.0))
         if finite:
             statistics.add(arena.grads[: arena.prunable_size])
         return finite
+
+    def _observe_clipped(self, statistics: Statistics) -> None:
+        """Add the gradient that the optimizer's last step used, if it was taken."""
+        arena, optimizer = self.model.arena, self.model.optimizer
+        used = None if optimizer is None else optimizer.chain.clipped_gradient()
+        if used is not None:
+            statistics.add(used[: arena.prunable_size])
 
     def _measure(self, data: tuple[ArrayLike, ArrayLike], loss: str, batch_size: int) -> Statistics:
         """Statistics over one pass of the data; the model is left as it was."""
@@ -588,11 +614,11 @@ def _no_gradients(who: str) -> str:
 
 @contextmanager
 def _restored(model: Prunable) -> Iterator[None]:
-    """Put gradients, loss and dropout's counter back afterwards, so that training resumes."""
+    """Put gradients, loss, flags and dropout's counter back afterwards, to resume training."""
     gradients = model.arena.grads.copy()
-    last_loss, forward_count = model.last_loss, model.forward_count
+    saved = model.last_loss, model.forward_count, model.exploded, model.refused
     try:
         yield
     finally:
         np.copyto(model.arena.grads, gradients)
-        model.last_loss, model.forward_count = last_loss, forward_count
+        model.last_loss, model.forward_count, model.exploded, model.refused = saved

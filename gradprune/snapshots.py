@@ -1,0 +1,80 @@
+"""Snapshots: the state of a training, kept in memory to come back to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.arena import Arena
+from gradprune.chains import Chain
+
+__all__ = ["Counting", "Snapshot"]
+
+Floats = NDArray[np.float32]
+
+
+class Counting(Protocol):
+    """What a snapshot keeps of a pruner."""
+
+    def state(self) -> dict[str, int]:
+        """Counters."""
+
+    def tensors(self) -> dict[str, Floats]:
+        """Arrays."""
+
+    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, Floats]) -> None:
+        """Counters and arrays from before."""
+
+
+class Snapshot:
+    """Copies of parameters, mask, moments and counters, which come back together or not at all.
+
+    Args:
+        arena: what it is a copy of.
+        moments: of the optimizer, as the core keeps them.
+        chain: its clippers.
+
+    Attributes:
+        counters: what the optimizer counted.
+    """
+
+    def __init__(self, arena: Arena, moments: Sequence[Floats], chain: Chain) -> None:
+        self._arena = arena
+        self._chain = chain
+        self._moments = tuple(moments)
+        self._params = np.empty_like(arena.params)
+        self._mask = np.empty_like(arena.mask)
+        self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
+        self._clippers: dict[str, NDArray[Any]] = {}
+        self._pruner: tuple[dict[str, int], dict[str, Floats]] | None = None
+        self.counters: dict[str, Any] = {}
+
+    def take(self, counters: Mapping[str, Any], pruner: Counting | None) -> None:
+        """Of everything as it is now; memory is asked for only where a pruner has arrays."""
+        np.copyto(self._params, self._arena.params)
+        np.copyto(self._mask, self._arena.mask)
+        for copy, moment in zip(self._copies, self._moments, strict=True):
+            np.copyto(copy, moment)
+            self._arena.core.unpack(copy)
+        self.counters = dict(counters)
+        self._clippers = self._chain.tensors()
+        self._pruner = None if pruner is None else (pruner.state(), pruner.tensors())
+
+    def restore(self, pruner: Counting | None) -> None:
+        """Bring the arrays and the pruner back; the counters are the optimizer's to read.
+
+        Whatever needs memory comes first, so that a failure leaves everything as it was.
+        """
+        ready = [copy.copy() for copy in self._copies]
+        if not np.array_equal(self._mask, self._arena.mask):
+            self._arena.set_flat_mask(self._mask)
+        np.copyto(self._arena.params, self._params)
+        for moment, values in zip(self._moments, ready, strict=True):
+            self._arena.core.pack(values)
+            np.copyto(moment, values)
+        self._chain.load(self._clippers)
+        if pruner is not None and self._pruner is not None:
+            pruner.load_state(*self._pruner)
