@@ -7,7 +7,6 @@ itself is only read.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -392,12 +391,12 @@ def _update_ratios(model: Network, x: ArrayLike, y: ArrayLike, loss: str) -> dic
     np.copyto(twin.arena.params, model.arena.params)
     twin.arena.enforce_masks()
     twin.forward_count = model.forward_count
-    settings = optimizer.settings()
     stepper = type(optimizer)(
-        twin, **settings, clip=copy.deepcopy(optimizer.clip), guard=Skip(limit=2**62)
+        twin, **optimizer.settings(), clip=optimizer.clip, guard=Skip(limit=2**62)
     )
     stepper.load_moments(optimizer.moments)
     stepper.load_state(optimizer.state())
+    stepper.chain.load(optimizer.chain.tensors())
     twin.backward(x, y, loss=loss)
     before = {name: values.copy() for name, values in twin.parameters.items()}
     if not stepper.step().applied:

@@ -6,7 +6,7 @@ It shows which parameters make loss and gradient explode, and makes an optimizer
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, SupportsFloat, SupportsIndex
@@ -19,6 +19,7 @@ from gradprune.checks import fraction, real, seed_number, whole
 from gradprune.losses import get_loss
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
+from gradprune.snapshots import Snapshot
 
 __all__ = ["Culprit", "ExplosionReport", "Shift", "explode"]
 
@@ -153,8 +154,9 @@ def explode(
 
     Raises:
         TypeError, ValueError: an argument is not as above.
-        NonFiniteError: the sum or its gradient is not finite and the optimizer's guard raises.
-            After any error model and optimizer are as they were before the call.
+        NonFiniteError, ExplosionError: the sum or its gradient is not finite, or beyond a limit of
+            the optimizer's guard, and the guard raises. After any error model and optimizer are as
+            they were before the call.
 
     >>> import gradprune as gp
     >>> (x, y), _ = gp.datasets.digits()
@@ -202,6 +204,8 @@ def explode(
                 losses[number] += after[0]
                 total += arena.grads
                 before = after
+                if model.exploded:  # beyond the guard's limit: as the last pass it can be named
+                    break
             if restore:
                 np.copyto(arena.params, start)
             with np.errstate(over="ignore"):  # for the optimizer's guard
@@ -228,17 +232,19 @@ def _growth(after: float, before: float) -> float:
 @contextmanager
 def _unless_it_fails(model: Network, optimizer: Optimizer) -> Iterator[None]:
     """On an error, put the model and the optimizer back to where they were."""
-    arena = model.arena
-    params, grads = arena.params.copy(), arena.grads.copy()
-    counters = model.last_loss, model.forward_count
-    moments = optimizer.moments
-    state: Mapping[str, int] = optimizer.state()
+    snapshot = Snapshot(model.arena, optimizer.core_moments, optimizer.chain)
+    snapshot.take(optimizer.state(), None)
+    grads = model.arena.grads.copy()
+    flags = {name: getattr(model, name) for name in _FLAGS}
     try:
         yield
     except BaseException:
-        np.copyto(arena.params, params)
-        np.copyto(arena.grads, grads)
-        model.last_loss, model.forward_count = counters
-        optimizer.load_moments(moments)
-        optimizer.load_state(dict(state))
+        snapshot.restore(None)
+        np.copyto(model.arena.grads, grads)
+        optimizer.load_state(snapshot.counters)
+        for name, value in flags.items():
+            setattr(model, name, value)
         raise
+
+
+_FLAGS = ("last_loss", "forward_count", "exploded", "refused")
