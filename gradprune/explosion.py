@@ -144,8 +144,8 @@ def explode(
         max_steps: rounds, at least 1.
         epsilon: probability that a parameter is shifted in a round, in [0, 1].
         delta: of the shift.
-        restore: undo the shifts of a round before its step; else they stay, as the document that
-            this is taken from has it.
+        restore: undo the shifts of a round before its step; else they stay. Shifts that stay leave
+            relu networks dead within a few rounds.
         seed: of what is drawn, 0 <= seed < 2**64.
         loss: "cross_entropy", "mse" or "bce".
 
