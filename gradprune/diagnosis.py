@@ -7,7 +7,6 @@ itself is only read.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ GROWTH_LIMIT = 100.0  # from one end of the network, or of time, to the other
 IDLE_LIMIT = 0.5  # share of a layer that is dead or saturated
 UPDATE_LIMIT = 0.1  # a step that moves weights by more of their norm
 SATURATED = 0.99  # |tanh|, or 2 sigmoid - 1 in absolute value, beyond it
-_EXACT = 512  # rows or columns up to which the largest singular value is computed by an SVD
+_EXACT = 512  # rows or columns up to which the largest singular value is not iterated for
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,8 @@ class LayerDiagnosis:
         saturated: share of the activations beyond 0.99 of their limits; None unless tanh or
             sigmoid.
         activation_steps, gradient_steps: of a recurrent layer, ``activation`` and ``gradient`` of
-            its state at each time step, all that follows from the state included; else empty.
+            its state at each time step (h and, of an LSTM, c), all that follows from the state
+            included; else empty.
     """
 
     name: str
@@ -367,7 +367,8 @@ def _spectral_norm(values: Doubles) -> float:
     if not np.isfinite(matrix).all():
         return math.nan
     if min(matrix.shape) <= _EXACT:
-        return float(np.linalg.norm(matrix, 2))
+        gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
+        return math.sqrt(max(float(np.linalg.eigvalsh(gram)[-1]), 0.0))
     vector = np.random.default_rng(0).standard_normal(matrix.shape[1])
     sigma = 0.0
     for _ in range(300):
@@ -390,12 +391,12 @@ def _update_ratios(model: Network, x: ArrayLike, y: ArrayLike, loss: str) -> dic
     np.copyto(twin.arena.params, model.arena.params)
     twin.arena.enforce_masks()
     twin.forward_count = model.forward_count
-    settings = optimizer.settings()
     stepper = type(optimizer)(
-        twin, **settings, clip=copy.deepcopy(optimizer.clip), guard=Skip(limit=2**62)
+        twin, **optimizer.settings(), clip=optimizer.clip, guard=Skip(limit=2**62)
     )
     stepper.load_moments(optimizer.moments)
     stepper.load_state(optimizer.state())
+    stepper.chain.load(optimizer.chain.tensors())
     twin.backward(x, y, loss=loss)
     before = {name: values.copy() for name, values in twin.parameters.items()}
     if not stepper.step().applied:
@@ -481,9 +482,14 @@ def _through_time(found: Diagnosis) -> Findings:
             )
             yield "exploding", text
         elif growth < 1 / GROWTH_LIMIT:
+            remedy = (
+                "gp.GRU or gp.LSTM, recurrent weights of gp.Orthogonal(), or omega"
+                if row.kind.startswith("RNN")
+                else "a larger forget_bias (LSTM), or shorter series"
+            )
             text = (
                 f"Vanishing in time: {change}{_number(growth)}, so what came first is hardly "
-                "learned. Use gp.GRU or gp.LSTM, recurrent weights of gp.Orthogonal(), or omega."
+                f"learned. Use {remedy}."
             )
             yield "vanishing", text
 

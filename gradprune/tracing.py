@@ -296,6 +296,8 @@ def _recurrent(
         h, c = (steps[-1].h, steps[-1].c) if steps else (zero, zero)
         steps.append(step(layer, series[:, t] @ w.T + b_ih, h @ u.T + b_hh, h, c))
     states = np.stack([done.h for done in steps], axis=1)
+    cells = np.stack([done.c for done in steps], axis=1)
+    has_cells = isinstance(layer, LSTM)
     penalty = 0.0
     penalties: dict[str, Doubles] = {}
     for role, weight in (("weight_ih", w), ("weight_hh", u)):
@@ -311,13 +313,14 @@ def _recurrent(
     def backward(dy: Doubles) -> Backward:
         gradients = {role: value.copy() for role, value in penalties.items()}
         biases = {"bias_ih": np.zeros(len(w)), "bias_hh": np.zeros(len(w))}
-        dx, dstates = np.zeros(series.shape), np.zeros(states.shape)
+        dx, dstates, dcells = (np.zeros(like.shape) for like in (series, states, cells))
         if layer.return_sequences:
             dstates += dy.reshape(states.shape)
         else:
             dstates[:, -1] += dy
         dc, term = zero, 0.0
         for t in reversed(times):
+            dcells[:, t] = dc
             dzi, dzh, past, dc = steps[t].backward(dstates[:, t], dc)
             gradients["weight_ih"] += dzi.T @ series[:, t]
             dx[:, t] = dzi @ w
@@ -336,10 +339,12 @@ def _recurrent(
                 gradients["weight_hh"] += omega * gradient
         if layer.bias:
             gradients |= biases
-        return Backward(dx.reshape(x.shape), dstates, gradients, term)
+        all_states = np.concatenate((dstates, dcells), axis=2) if has_cells else dstates
+        return Backward(dx.reshape(x.shape), all_states, gradients, term)
 
     output = states if layer.return_sequences else states[:, -1]
-    return Traced(output, states, backward, penalty)
+    all_states = np.concatenate((states, cells), axis=2) if has_cells else states
+    return Traced(output, all_states, backward, penalty)
 
 
 def _omega_term(d: Doubles, u: Doubles, before: _Step) -> tuple[float, Doubles]:

@@ -195,6 +195,20 @@ def test_the_update_is_that_of_the_next_step(optimizer: OptimizerCase) -> None:
         assert row.update_ratio == pytest.approx(ratio, rel=1e-4), row.name
 
 
+@pytest.mark.parametrize("clip", [gp.AutoClip(), gp.ZClip(), (gp.Centralize(), gp.ClipNorm(0.1))])
+def test_the_update_knows_what_clippers_have_seen(clip: Any) -> None:
+    network = TRAINED.network()
+    made = gp.SGD(network, lr=0.1, clip=clip)
+    for number in range(30):
+        network.train_step(*TRAINED.batch(number % 5), optimizer=made)
+    network.arena.params[:] *= 2  # a larger gradient than the clipper is used to
+    row = gp.diagnose(network, *TRAINED.batch(4)).parameters[0]
+    before = network.parameters[row.name].copy()
+    network.train_step(*TRAINED.batch(4), optimizer=made)
+    ratio = np.linalg.norm(network.parameters[row.name] - before) / np.linalg.norm(before)
+    assert row.update_ratio == pytest.approx(ratio, rel=1e-4)
+
+
 @pytest.mark.parametrize("shape", [(5, 3), (1, 7), (600, 700), (700, 520)])
 def test_spectral_norm(shape: tuple[int, int]) -> None:
     """Also by power iteration, on a matrix with a gap as trained ones have."""

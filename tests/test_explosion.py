@@ -208,6 +208,36 @@ def test_an_explosion_that_is_not_finite_changes_nothing(restore: bool) -> None:
     assert everything(network, optimizer) == before
 
 
+def test_limits_of_the_guard_hold_for_every_shift() -> None:
+    """The first shift takes the output from 2 to 2.1: the step is refused, and the layer named."""
+    network = line()
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Raise(max_activation=2.05))
+    before = everything(network, optimizer)
+    settings = {"loss": "mse", "epsilon": 1, "max_steps": 1, "delta": -0.1}
+    with pytest.raises(gp.ExplosionError, match="output of dense0"):
+        gp.explode(network, [[1.0]], [0.0], **settings)
+    assert everything(network, optimizer) == before
+    assert not network.exploded
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(max_activation=2.05))
+    report = gp.explode(network, [[1.0]], [0.0], **settings, restore=True)
+    assert report.applied.tolist() == [False]
+    assert optimizer.skipped == 1
+
+
+def test_adaptive_clippers_are_put_back() -> None:
+    network = TRAINED.network()
+    optimizer = gp.SGD(network, lr=0.1, clip=gp.AutoClip())
+    network.train_step(*TRAINED.batch(), optimizer=optimizer)
+    kept = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
+    with pytest.raises(gp.NonFiniteError):
+        gp.explode(network, *TRAINED.batch(1), epsilon=0.5, delta=1e38, max_steps=20)
+    found = optimizer.chain.tensors()
+    assert list(found) == list(kept)
+    assert kept
+    for name, array in kept.items():
+        np.testing.assert_array_equal(found[name], array)
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_error_half_way_changes_nothing(
     error: type[BaseException], monkeypatch: pytest.MonkeyPatch

@@ -71,8 +71,20 @@ def test_recurrent_layers_equal_the_engine(layer: Any, share: float) -> None:
     diagnosis = gp.diagnose(network, x, y)
     row = diagnosis.layers[0]
     assert len(row.gradient_steps) == 6
-    assert result.layers[0].states.shape == (9, 6, layer.units)
+    width = layer.units * (2 if isinstance(layer, gp.LSTM) else 1)
+    assert result.layers[0].states.shape == result.backward[0].dstates.shape == (9, 6, width)
     assert f"{row.name}.weight_hh" in str(diagnosis)
+
+
+def test_the_memory_of_an_lstm_counts() -> None:
+    """With gates that keep everything, the gradient of c passes all steps unchanged."""
+    model = gp.Model([gp.LSTM(4, forget_bias=30.0), gp.Dense(2)], input_shape=(50, 3), seed=0)
+    model.parameters["lstm0.weight_hh"][:] = 0
+    rng = np.random.default_rng(1)
+    diagnosis = gp.diagnose(model, rng.standard_normal((8, 50, 3)), rng.integers(0, 2, 8))
+    steps = diagnosis.layers[0].gradient_steps
+    assert steps[0] == pytest.approx(steps[-2], rel=1e-9)
+    assert diagnosis.findings == ()
 
 
 @pytest.mark.parametrize(("gain", "finding"), [(1.6, "exploding"), (0.6, "vanishing")])
