@@ -68,9 +68,6 @@ class FrozenModel:
 
     def __init__(self, network: Network) -> None:
         core = network.core_layers
-        for name, layer in core:
-            if layer.type == CoreType.RECURRENT:
-                raise ValueError(f"{name} is recurrent: such layers cannot be frozen")
         frozen = _core.Frozen([layer for _, layer in core], network.arena.core)
         for name, value in (
             ("_core", frozen),

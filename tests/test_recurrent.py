@@ -509,9 +509,9 @@ def test_the_summary_counts_every_step() -> None:
             "bad argument",
         ),
         (
-            lambda: gp.Model([gp.GRU(4), gp.Dense(2)], input_shape=(5, 2)).freeze(),
+            lambda: Network([gp.GRU(4, return_sequences=True), gp.Activation("softmax")], (5, 2)),
             ValueError,
-            "gru0 is recurrent: such layers cannot be frozen",
+            r"softmax takes samples of shape \(features,\), got \(5, 4\)",
         ),
     ],
 )

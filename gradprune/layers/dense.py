@@ -35,6 +35,12 @@ class Activation(Layer):
             raise ValueError(f"unknown activation {self.function!r}; known are {known}")
         not_negative("slope", self.slope)
 
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        if self.function == "softmax" and len(shape) != 1:
+            raise ValueError(f"softmax takes samples of shape (features,), got {shape}")
+        return shape
+
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         inputs = prod(shape)
