@@ -31,8 +31,8 @@ from gradprune.errors import (
     NonFiniteError,
     NumericalError,
 )
-from gradprune.explosion import ExplosionReport, explode
-from gradprune.explosions import ExplosionDetector, ExplosionMonitor, detect_explosions
+from gradprune.explosion_monitor import ExplosionDetector, ExplosionMonitor, detect_explosions
+from gradprune.explosion_phase import ExplosionReport, explode
 from gradprune.frozen import FrozenLayer, FrozenModel
 from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
 from gradprune.history import Event, History

@@ -45,8 +45,8 @@ LAYERS = {
     "training": {
         "batching",
         "callbacks",
-        "explosion",
-        "explosions",
+        "explosion_monitor",
+        "explosion_phase",
         "files",
         "frozen",
         "history",
