@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -760,6 +761,47 @@ def test_every_policy_survives_an_explosion(guard: Guard, rate: float, sparsity:
         assert optimizer.step_count == applied.sum()
     if rate == 10.0 and sparsity == 0.0:
         assert faults > 0
+
+
+LIMITED = gp.Raise(max_activation=1e6)
+
+
+@pytest.mark.parametrize(
+    "guard",
+    [
+        gp.Skip(limit=10**6, max_activation=1e6),
+        gp.Zero(limit=10**6, max_gradient=1.0),
+        gp.Rollback(every=5, limit=10**6, max_norm=1e3),
+    ],
+    ids=str,
+)
+def test_every_policy_survives_a_recurrent_network_over_200_steps(guard: Guard) -> None:
+    x, y = gp.datasets.temporal_order(256, 200, seed=3)
+    state = gp.Orthogonal(gain=1.6)
+    layers = [gp.RNN(24, activation="relu", recurrent_initializer=state), gp.Dense(4)]
+    model = gp.Model(layers, input_shape=x.shape[1:], seed=2)
+    optimizer = gp.SGD(model, lr=0.1, guard=guard)
+    history = model.fit(x, y, optimizer=optimizer, epochs=2, batch_size=32, verbose=0)
+    assert history.step_count == 16
+    assert np.isfinite(model.arena.params).all()
+    assert sum(optimizer.faults.values()) > 0
+    assert optimizer.rollbacks == (sum(optimizer.faults.values()) if guard.every else 0)
+    with pytest.raises(gp.NumericalError) as caught:
+        model.train_step(x[:32], y[:32], optimizer=gp.SGD(model, lr=0.1, guard=LIMITED))
+    fault = caught.value
+    assert (fault.phase, fault.layer) == ("forward", "rnn0")
+    assert fault.step is not None
+    assert fault.index is not None
+    sample, unit = fault.index[0], fault.index[-1]
+    states = gp.Model(
+        [dataclasses.replace(layers[0], return_sequences=True)], input_shape=x.shape[1:], seed=2
+    )
+    for role in ("weight_ih", "weight_hh", "bias_ih", "bias_hh"):
+        states.parameters[f"rnn0.{role}"][...] = model.parameters[f"rnn0.{role}"]
+    path = np.abs(states.predict(x[:32]).reshape(32, 200, 24))
+    assert path[sample, fault.step, unit] > LIMITED.max_activation
+    assert not (path[sample, : fault.step] > LIMITED.max_activation).any()
+    assert not (path[:sample] > LIMITED.max_activation).any()
 
 
 @pytest.mark.parametrize(
