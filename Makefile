@@ -21,7 +21,7 @@ COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check-c asan valgrind lint format bench wheel clean
+.PHONY: help demo test notebooks check-c asan valgrind lint format bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -57,7 +57,7 @@ $(VENV)/.wheel: dist/.wheel
 	$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.bench: $(VENV)/.%: $(VENV)/.wheel
+$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.notebook: $(VENV)/.%: $(VENV)/.wheel
 	$(PIP) "$$(ls dist/*.whl)[$*]"
 	@touch $@
 
@@ -78,6 +78,10 @@ wheel: dist/.wheel ## build the sdist and the wheel into dist/
 test: $(VENV)/.test $(if $(TORCH),$(VENV)/.torch) ## test the wheel; with coverage unless ARGS choose a part
 	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage \
 	    $(BIN)/python -m pytest $(or $(ARGS),--cov=gradprune --cov-config=../pyproject.toml)
+
+# From tests/, too: the kernels start in notebooks/ and find the wheel.
+notebooks: $(VENV)/.notebook ## run the notebooks
+	cd tests && $(BIN)/python -m pytest -p no:cacheprovider -c /dev/null --rootdir=.. --nbmake ../notebooks
 
 check-c: $(COMPILERS:%=check-c-%) ## build and run the C tests with gcc and clang, warnings as errors
 
