@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import matplotlib as mpl
+import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
@@ -15,10 +17,14 @@ def test_code_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {"__name__": "notebook"}
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    for number, cell in enumerate(cells):
-        if cell["cell_type"] == "code":
-            source = "".join(cell["source"])
-            exec(compile(source, f"{path.name}, cell {number}", "exec"), names)
+    try:
+        with mpl.rc_context():  # what a notebook sets is its own
+            for number, cell in enumerate(cells):
+                if cell["cell_type"] == "code":
+                    source = "".join(cell["source"])
+                    exec(compile(source, f"{path.name}, cell {number}", "exec"), names)
+    finally:
+        plt.close("all")
 
 
 def test_there_are_notebooks() -> None:
