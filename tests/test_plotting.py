@@ -268,3 +268,18 @@ def test_events_are_marked() -> None:
     assert drawn["explosion (4)"][0].tolist() == [0.25, 0.5, 1.25, 1.5]
     assert drawn["rollback (2)"][0].tolist() == [0.75, 1.75]
     assert "prune jump (0)" not in drawn
+
+
+def test_a_long_legend_is_no_wider_than_the_axes() -> None:
+    history = History()
+    for step in range(600):
+        history.add_step(0.5, 1, 2, StepInfo(1.0, 1.0, step % 2 == 0, True, 0.1))
+        if step in {100, 200}:
+            history.add_event("explosion" if step == 100 else "prune jump", 9.0, 9.0)
+    history.add_epoch({"epoch": 1, "steps": 600, "loss": 0.5})
+    axes = plotting.plot_norms(history, max_norm=1.0)
+    legend = axes.get_legend()
+    axes.figure.draw_without_rendering()
+    assert legend is not None
+    assert len(legend.get_texts()) == 6
+    assert legend.get_window_extent().width <= axes.get_window_extent().width

@@ -50,6 +50,8 @@ _SETTINGS = {
     "ytick.labelsize": 8.5,
 }
 
+_LEGEND = 4  # entries that fit into a row
+
 
 def _matplotlib() -> Any:
     try:
@@ -92,20 +94,24 @@ def root_of(figure: Figure | SubFigure) -> Figure:
 
 
 def legend_above(axes: Axes, *, dots: bool = False) -> None:
-    """A legend in one row above the axes, where there is no data."""
+    """A legend above the axes, where there is no data; in two rows if it is long."""
     handles, labels = axes.get_legend_handles_labels()
-    if handles:
-        axes.legend(
-            handles,
-            labels,
-            loc="lower right",
-            bbox_to_anchor=(1.0, 1.0),
-            ncols=len(handles),
-            borderaxespad=0.1,
-            handlelength=1.6,
-            columnspacing=1.2,
-            markerscale=2.5 if dots else 1.0,
-        )
+    if not handles:
+        return
+    legend = axes.legend(
+        handles,
+        labels,
+        loc="lower right",
+        bbox_to_anchor=(1.0, 1.0),
+        ncols=len(handles) if len(handles) <= _LEGEND else -(-len(handles) // 2),
+        borderaxespad=0.1,
+        handlelength=1.6,
+        columnspacing=1.2,
+    )
+    if dots:  # single points of a cloud are too small to tell their colour
+        for shown in legend.get_lines():
+            if shown.get_marker() == ".":
+                shown.set_markersize(2.5 * shown.get_markersize())
 
 
 def percent(value: float) -> str:
