@@ -276,6 +276,7 @@ static void omega_case(const gp_kernels *kernels, size_t units, size_t lanes, si
     buffer back = inout_floats(&source, n, 3, 1.0), x = output_floats(n, 1), term = output_floats(lanes, 2);
     float *out = in_place ? back.f : x.f;
     float *want = allocated((n + 1) * sizeof *want);
+    memset(want, 0, (n + 1) * sizeof *want);
     for (size_t u = 0; u < units; u++) {
         dz.f[u * lanes + VANISHED] = u == 0 ? 1e-31f : 0.0f;
         back.f[u * lanes + STOPPED] = 0.0f;
