@@ -185,7 +185,7 @@ static inline void naive_recurrent_forward(const naive_net *net, size_t l, naive
             for (size_t g = 0; g < n.G; g++)
                 if (spec->cell != GP_GRU || g < 2) z[g] += q[g];
             if (spec->cell == GP_LSTM) {
-                double c_before = t > 0 ? inner[u - n.H] : 0.0;
+                double c_before = t > 0 ? *(inner + u - n.H) : 0.0;
                 naive_lstm(z, c_before, &inner[u], &h[u]);
             } else if (spec->cell == GP_GRU) {
                 inner[u] = q[2];
@@ -242,7 +242,7 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
             if (spec->sequences) d += dy[t * n.H + u];
             else if (t + 1 == n.T) d += dy[u];
             for (size_t g = 0; g < n.G; g++) z[g] = s->gates[l][(t * n.G + g) * n.H + u];
-            if (spec->cell == GP_LSTM) naive_lstm_backward(z, t > 0 ? inner[u - n.H] : 0.0, inner[u], d, &dc[u]);
+            if (spec->cell == GP_LSTM) naive_lstm_backward(z, t > 0 ? *(inner + u - n.H) : 0.0, inner[u], d, &dc[u]);
             else if (spec->cell == GP_GRU) q = naive_gru_backward(z, inner[u], before[u], d, &straight);
             else z[0] = d * (spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u]);
             for (size_t g = 0; g < n.G; g++) {
