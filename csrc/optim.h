@@ -11,7 +11,7 @@
 typedef struct gp_unit {
     size_t segment, first, length; /* first: counted from the segment's start; live entries alone if it is listed */
     gp_partial_norm norm;
-    double sum, count; /* what a stage has measured, see `measure` */
+    double sum, count; /* what a stage has measured, see gp_stage_measure */
     double scale;
 } gp_unit;
 
@@ -39,6 +39,26 @@ typedef struct gp_step_plan {
     uint8_t *prepared;      /* one a segment: values and gradient are masked and, of a listed one, in its lists */
     gp_step_info info;
 } gp_step_plan;
+
+/* A block's place in flat buffers; of a listed segment, in packed ones. */
+static inline size_t gp_block_place(const gp_step_plan *plan, const gp_block *block)
+{
+    return plan->arena.segments[block->segment].offset + block->first;
+}
+
+/* The raw gradient of a block's entries, side by side; of a listed segment once it is in its lists. */
+static inline float *gp_block_gradient(const gp_step_plan *plan, const gp_block *block)
+{
+    const gp_lists *lists = gp_live_segment(plan->arena.live, block->segment);
+    return lists ? lists->gradient + block->first : plan->arena.grads + gp_block_place(plan, block);
+}
+
+/* Their values, likewise. */
+static inline float *gp_block_values(const gp_step_plan *plan, const gp_block *block)
+{
+    const gp_lists *lists = gp_live_segment(plan->arena.live, block->segment);
+    return lists ? lists->value + block->first : plan->arena.params + gp_block_place(plan, block);
+}
 
 /* Checks the arguments and allocates. */
 gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
