@@ -121,6 +121,8 @@ typedef struct gp_arena {
     const gp_segment *segments; /* in order of offset, covering 0..n */
 } gp_arena;
 
+/* How many of n mask entries are kept. */
+size_t gp_mask_count(size_t n, const uint8_t *mask);
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
 

@@ -166,7 +166,8 @@ static gp_status reserve_partial(gp_net *net, size_t samples)
     size_t lanes, chunks, longest = 0;
     gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
     for (size_t i = 0; i < net->n_layers; i++) {
-        const gp_lists *live = net->layers[i].weights[0].live; /* of dense layers, the only ones that use it */
+        if (net->layers[i].spec.type != GP_LAYER_DENSE) continue; /* nobody else uses it */
+        const gp_lists *live = net->layers[i].weights[0].live;
         if (live && live->count > longest) longest = live->count;
     }
     if (longest * chunks <= net->n_partial) return GP_OK;

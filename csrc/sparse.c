@@ -6,7 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-static size_t count_kept(size_t n, const uint8_t *mask)
+size_t gp_mask_count(size_t n, const uint8_t *mask)
 {
     size_t kept = 0;
     for (size_t i = 0; i < n; i++) kept += mask[i] != 0;
@@ -28,7 +28,7 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
 {
     *lists = NULL;
     if (rows >= INT32_MAX || columns >= INT32_MAX || (columns && rows > INT32_MAX / columns)) return GP_BAD_ARGUMENT;
-    const size_t count = count_kept(rows * columns, mask);
+    const size_t count = gp_mask_count(rows * columns, mask);
 
     /* one piece of memory: header, then floats, then integers, all of four bytes; one more for the loop below, which
      * writes before it knows whether the entry counts */
@@ -141,7 +141,7 @@ gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live *
         made->offsets[i] = segment->offset;
         if (segment->offset >= arena->n_prunable || segment->columns == 0) continue;
         const uint8_t *mask = arena->mask + segment->offset;
-        size_t kept = count_kept(segment->length, mask);
+        size_t kept = gp_mask_count(segment->length, mask);
         if (kept == segment->length || most == 0.0 || (double)kept > most * (double)segment->length) continue;
         status = gp_lists_create(segment->length / segment->columns, segment->columns, mask, &made->lists[i]);
         if (status == GP_NO_MEMORY) goto failed;

@@ -37,13 +37,6 @@ static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segmen
     return 0;
 }
 
-static size_t count_removed(size_t n, const uint8_t *mask)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < n; i++) kept += mask[i] != 0;
-    return n - kept;
-}
-
 static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"params", "grads", "mask", "segments", NULL};
@@ -74,7 +67,7 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
         return NULL;
     }
     self->arena.segments = self->segments;
-    self->arena.removed = count_removed(self->arena.n_prunable, self->arena.mask);
+    self->arena.removed = self->arena.n_prunable - gp_mask_count(self->arena.n_prunable, self->arena.mask);
     gp_status status = gp_live_create(&self->arena, &self->state->costs, &self->arena.live);
     if (status != GP_OK || gp_lock_create(&self->lock)) {
         if (status != GP_OK) gp_raise_status(status);
@@ -168,7 +161,7 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
         }
         gp_live_destroy(arena->live);
         arena->live = next.live;
-        arena->removed = count_removed(arena->n_prunable, arena->mask);
+        arena->removed = arena->n_prunable - gp_mask_count(arena->n_prunable, arena->mask);
     }
     Py_END_ALLOW_THREADS
     gp_lock_leave(&self->lock);

@@ -30,17 +30,16 @@ typedef struct dense_packed {
 /* ---- what runs on a list ----------------------------------------------------------------------------------------- */
 
 /* Nanoseconds a multiply-add (many samples: 16 of them), measured with AVX-512 on 784-300-100-10; a list entry costs
- * more than a dense weight, and less than it removes once few are left. The only place that decides. */
+ * more than a dense weight, and less than it removes once few are left. For many samples gp_lists_pay_in_lanes decides. */
 static void choose(gp_packed *packed)
 {
     static const double row_dense = 0.04, row_list = 0.31;    /* one sample */
     static const double rows_dense = 0.02;                    /* each of several: W is read once for all */
-    static const double lane_dense = 0.25, lane_list = 0.6;   /* 16 of 64 lanes */
     static const double lanes_dense = 0.37, lanes_list = 0.9; /* 16 lanes alone */
     const double weights = (double)packed->spec.in * (double)packed->spec.out, kept = (double)packed->kept;
     const int fits = weights < (double)(UINT32_MAX / (2 * GP_SLICE)) && packed->spec.in < INT32_MAX;
     packed->row_list = fits && kept * row_list < weights * row_dense;
-    packed->lane_list = fits && kept * lane_list < weights * lane_dense;
+    packed->lane_list = fits && gp_lists_pay_in_lanes(packed->kept, packed->spec.in * packed->spec.out);
     packed->row_ns = packed->row_list ? kept * row_list : weights * rows_dense;
     packed->lane_ns = packed->lane_list ? kept * lanes_list : weights * lanes_dense;
 }

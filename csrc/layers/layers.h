@@ -99,6 +99,13 @@ typedef struct gp_frozen_ops {
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
 } gp_frozen_ops;
 
+/* Whether `kept` of so many weights run faster as lists with many samples: nanoseconds of 16 of 64 lanes, 0.25 a weight
+ * and 0.6 an entry of a list, measured with AVX-512 on 784-300-100-10. */
+static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
+{
+    return (double)kept * 0.6 < (double)weights * 0.25;
+}
+
 extern const gp_frozen_ops gp_dense_frozen;     /* dense_frozen.c */
 extern const gp_frozen_ops gp_recurrent_frozen; /* recurrent_frozen.c */
 

@@ -27,22 +27,12 @@ typedef struct recurrent_packed {
     size_t T, F, H, G;
 } recurrent_packed;
 
-/* Whether lists are faster; constants of dense_frozen.c, 16 of 64 lanes. */
-static int is_listed(size_t kept, size_t weights) { return (double)kept * 0.6 < (double)weights * 0.25; }
-
-static size_t count_kept(const gp_arena *arena, size_t offset, size_t n)
-{
-    size_t kept = 0;
-    for (size_t i = 0; i < n; i++) kept += arena->mask[offset + i] != 0;
-    return kept;
-}
-
 /* Copies a matrix to `next`, which is moved on, or only counts the words when it is NULL. */
 static size_t pack_matrix(const gp_arena *arena, size_t offset, size_t rows, size_t columns, packed_matrix *matrix,
                           uint32_t *next)
 {
-    const size_t n = rows * columns, kept = count_kept(arena, offset, n);
-    const int listed = is_listed(kept, n) && n < UINT32_MAX / 2;
+    const size_t n = rows * columns, kept = gp_mask_count(n, arena->mask + offset);
+    const int listed = gp_lists_pay_in_lanes(kept, n) && n < UINT32_MAX / 2;
     const size_t words = listed ? gp_padded(rows + 1) + 2 * gp_padded(kept) : gp_padded(n);
     if (!next) return words;
     const uint8_t *mask = arena->mask + offset;
@@ -94,7 +84,8 @@ static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
     }
     const size_t weights = rows * (F + H);
     packed->bytes = words * sizeof *memory;
-    packed->kept = count_kept(arena, spec->weight, rows * F) + count_kept(arena, spec->recurrent_weight, rows * H);
+    packed->kept = gp_mask_count(rows * F, arena->mask + spec->weight) +
+                   gp_mask_count(rows * H, arena->mask + spec->recurrent_weight);
     packed->row_list = packed->lane_list = own->ih.start || own->hh.start;
     packed->lane_ns = (double)T * (double)(packed->lane_list ? packed->kept : weights) * 0.4;
     packed->row_ns = INFINITY; /* never as rows */
