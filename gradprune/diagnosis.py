@@ -8,13 +8,14 @@ itself is only read.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.columns import aligned
 from gradprune.guards import Skip
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dense
@@ -169,8 +170,8 @@ class Diagnosis:
                     f"loss {_number(self.loss)} of {self.samples:,} samples, "
                     f"gradient norm {_number(self.gradient_norm)}"
                 ),
-                *_table(_LAYER_COLUMNS, layers, words=2),
-                *_table(_PARAMETER_COLUMNS, parameters, words=1),
+                *aligned([_LAYER_COLUMNS, *layers], words={0, 1}),
+                *aligned([_PARAMETER_COLUMNS, *parameters]),
                 *self.advice,
             ]
         )
@@ -197,18 +198,6 @@ def _number(value: float | None) -> str:
 
 def _share(value: float | None) -> str:
     return "" if value is None else f"{value:.1%}"
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, words: int) -> list[str]:
-    """Lines of text; the first ``words`` columns to the left, numbers to the right."""
-    widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
-    return [
-        "  ".join(
-            f"{cell:<{width}}" if i < words else f"{cell:>{width}}"
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in (columns, *rows)
-    ]
 
 
 # ---- measuring ---------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.checks import fraction, real, seed_number, whole
+from gradprune.columns import aligned
 from gradprune.losses import get_loss
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -93,17 +94,11 @@ class ExplosionReport:
             (c.parameter, f"{c.shifts}", f"{c.loss_growth:.3g}", f"{c.norm_growth:.3g}")
             for c in self.culprits
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            (
-                f"{len(self.losses)} rounds, {len(self.shifts)} shifts, "
-                f"{int(self.applied.sum())} steps, last loss {self.loss:.4g}"
-            )
-        ]
-        for name, *cells in rows:
-            aligned = [cell.rjust(n) for cell, n in zip(cells, widths[1:], strict=True)]
-            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
-        return "\n".join(lines)
+        head = (
+            f"{len(self.losses)} rounds, {len(self.shifts)} shifts, "
+            f"{int(self.applied.sum())} steps, last loss {self.loss:.4g}"
+        )
+        return "\n".join([head, *aligned(rows)])
 
 
 def explode(

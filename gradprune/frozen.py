@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.checks import real_array
+from gradprune.columns import aligned
 from gradprune.layers.base import CoreType
 from gradprune.summary import summarize
 
@@ -126,15 +127,7 @@ class FrozenModel:
         raise TypeError("a frozen model cannot be pickled; save the model and freeze it again")
 
     def __str__(self) -> str:
-        lines = [_HEADINGS, *map(_cells, self.layers)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(
-                f"{cell:>{width}}" if 2 <= i <= 5 else f"{cell:<{width}}"  # numbers to the right
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        )
+        return "\n".join(aligned([_HEADINGS, *map(_cells, self.layers)], words={0, 1, 6, 7}))
 
     __repr__ = __str__
 

@@ -8,6 +8,7 @@ from math import prod
 
 import numpy as np
 
+from gradprune.columns import aligned
 from gradprune.costs import Costs, get_costs
 from gradprune.layers.base import Layer, Parameter
 from gradprune.layers.dense import Activation, Dense, Dropout
@@ -64,16 +65,8 @@ class Summary:
     costs: Costs
 
     def __str__(self) -> str:
-        lines = [_HEADINGS, *map(_cells, (*self.layers, self.total))]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        texts = [
-            "  ".join(
-                # Words to the left, numbers to the right.
-                f"{cell:<{width}}" if i in {0, 1, 9} else f"{cell:>{width}}"
-                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-            ).rstrip()
-            for line in lines
-        ]
+        rows = [_HEADINGS, *map(_cells, (*self.layers, self.total))]
+        texts = aligned(rows, words={0, 1, 9})
         rule = "-" * max(map(len, texts))
         lines_below = [f"sparsity {self.sparsity:.2%}"]
         if self.sparsity:

@@ -21,7 +21,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "errors"},
+    "ground": {"cache", "checks", "columns", "errors"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "pruning.statistics", "selection", "threads"},

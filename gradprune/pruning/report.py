@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from gradprune.columns import aligned
+
 __all__ = ["LayerReport", "PruneReport"]
 
 
@@ -65,12 +67,9 @@ class PruneReport:
             )
             for name, layer in self.per_layer.items()
         ]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
         lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
         lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
-        for name, *cells in rows:
-            aligned = [cell.rjust(n) for cell, n in zip(cells, widths[1:], strict=True)]
-            lines.append("  ".join([name.ljust(widths[0]), *aligned]))
+        lines += aligned(rows)
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"note: {note}" for note in self.notes]
         return "\n".join(lines)
