@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -116,7 +116,7 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
                 if full.startswith(f"{name}.")
             }
             entering.append(value)
-            traced.append(_tracer(layer)(layer, own, value, place))
+            traced.append(_of_layer(TRACERS, layer)(layer, own, value, place))
             value = traced[-1].output
         total, d = reference.loss_forward_backward(loss, value.reshape(len(value), -1), targets)
         d = d.reshape(value.shape)
@@ -160,10 +160,14 @@ def live_values(network: Network) -> dict[str, Doubles]:
     return values
 
 
-def _tracer(layer: Layer) -> Tracer:
+_T = TypeVar("_T")
+
+
+def _of_layer(table: Mapping[type[Layer], _T], layer: Layer) -> _T:
+    """What the table has for the type of the layer, or for the nearest one it inherits from."""
     for kind in type(layer).__mro__:
-        if kind in TRACERS:
-            return TRACERS[kind]
+        if kind in table:
+            return table[kind]
     raise ValueError(f"there is no tracer for layers like {type(layer).__name__}")
 
 
@@ -228,49 +232,36 @@ class _Step(NamedTuple):
 
 
 def _rnn_step(layer: RNN, zi: Doubles, zh: Doubles, _h: Doubles, c: Doubles) -> _Step:
-    a = zi + zh
-    h = reference.activation_forward(layer.activation, a)
+    h = reference.activation_forward(layer.activation, zi + zh)
 
     def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-        da = reference.activation_backward(layer.activation, a, h, dh)
-        return da, da, np.zeros_like(dh), dc
+        dz = reference.rnn_backward(h, dh, layer.activation)
+        return dz, dz, np.zeros_like(dh), dc
 
     return _Step(h, c, backward)
 
 
 def _lstm_step(_layer: LSTM, zi: Doubles, zh: Doubles, _h: Doubles, c: Doubles) -> _Step:
-    zi_, zf, zg, zo = np.split(zi + zh, 4, axis=1)
-    i, f, g, o = (*map(reference.sigmoid, (zi_, zf)), np.tanh(zg), reference.sigmoid(zo))
-    after = f * c + i * g
-    y = np.tanh(after)
+    gates, after, h = reference.lstm_forward(zi + zh, c)
 
     def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-        d = dc + dh * o * (1 - y * y)
-        gates = (
-            d * g * i * (1 - i),
-            d * c * f * (1 - f),
-            d * i * (1 - g * g),
-            dh * y * o * (1 - o),
-        )
-        dz = np.concatenate(gates, axis=1)
-        return dz, dz, np.zeros_like(dh), d * f
+        dz, dc_before = reference.lstm_backward(gates, c, after, dh, dc)
+        return dz, dz, np.zeros_like(dh), dc_before
 
-    return _Step(o * y, after, backward)
+    return _Step(h, after, backward)
 
 
-def _gru_step(_layer: GRU, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
-    (ri, ui, ni), (rh, uh, nh) = np.split(zi, 3, axis=1), np.split(zh, 3, axis=1)
-    r, u = reference.sigmoid(ri + rh), reference.sigmoid(ui + uh)
-    n = np.tanh(ni + r * nh)
+def _gru_step(layer: GRU, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+    both = 2 * layer.units  # r and z, which take input and state alike
+    q = zh[:, both:]
+    z = np.concatenate((zi[:, :both] + zh[:, :both], zi[:, both:]), axis=1)
+    gates, after = reference.gru_forward(z, q, h)
 
     def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
-        dn = dh * (1 - u) * (1 - n * n)
-        du = dh * (h - n) * u * (1 - u)
-        dr = dn * nh * r * (1 - r)
-        ends = np.concatenate((dr, du, dn), axis=1), np.concatenate((dr, du, dn * r), axis=1)
-        return *ends, dh * u, dc
+        dz, dq, past = reference.gru_backward(gates, q, h, dh)
+        return dz, np.concatenate((dz[:, :both], dq), axis=1), past, dc
 
-    return _Step((1 - u) * n + u * h, c, backward)
+    return _Step(after, c, backward)
 
 
 _STEPS: dict[type[Layer], Callable[..., _Step]] = {
@@ -287,7 +278,7 @@ def _recurrent(
     del place
     w, u = parameters["weight_ih"], parameters["weight_hh"]
     b_ih, b_hh = (parameters.get(role, np.zeros(len(w))) for role in ("bias_ih", "bias_hh"))
-    step = next(_STEPS[kind] for kind in type(layer).__mro__ if kind in _STEPS)
+    step = _of_layer(_STEPS, layer)
     series = x.reshape(len(x), -1, w.shape[1])
     times = range(series.shape[1])
     zero: Doubles = np.zeros((len(x), layer.units))
@@ -303,12 +294,9 @@ def _recurrent(
     for role, weight in (("weight_ih", w), ("weight_hh", u)):
         value, penalties[role] = reference.regularization(weight, l1=layer.l1, l2=layer.l2)
         penalty += value
-    for gate in range(len(u) // layer.units):
-        rows = slice(gate * layer.units, (gate + 1) * layer.units)
-        excess = u[rows].T @ u[rows] - np.eye(layer.units)
-        penalty += layer.orthogonality * float((excess**2).sum())
-        penalties["weight_hh"][rows] += 4 * layer.orthogonality * u[rows] @ excess
-    omega = layer.omega if isinstance(layer, RNN) else 0.0
+    value, slope = reference.orthogonality(u)
+    penalty += layer.orthogonality * value
+    penalties["weight_hh"] += layer.orthogonality * slope
 
     def backward(dy: Doubles) -> Backward:
         gradients = {role: value.copy() for role, value in penalties.items()}
@@ -332,11 +320,13 @@ def _recurrent(
             if layer.truncation and t % layer.truncation == 0:
                 dc = zero
                 continue
-            dstates[:, t - 1] += dzh @ u + past
-            if omega:
-                value, gradient = _omega_term(dzh, u, steps[t - 1])
-                term += omega * value
-                gradients["weight_hh"] += omega * gradient
+            back = dzh @ u
+            dstates[:, t - 1] += back + past
+            if isinstance(layer, RNN) and layer.omega:
+                before = states[:, t - 1]
+                terms, direction = reference.omega_terms(dzh, back, before, layer.activation)
+                term += layer.omega * float(terms.mean())
+                gradients["weight_hh"] += layer.omega / len(x) * (dzh.T @ direction)
         if layer.bias:
             gradients |= biases
         all_states = np.concatenate((dstates, dcells), axis=2) if has_cells else dstates
@@ -345,21 +335,6 @@ def _recurrent(
     output = states if layer.return_sequences else states[:, -1]
     all_states = np.concatenate((states, cells), axis=2) if has_cells else states
     return Traced(output, all_states, backward, penalty)
-
-
-def _omega_term(d: Doubles, u: Doubles, before: _Step) -> tuple[float, Doubles]:
-    """mean_b (|v| / |d| - 1)^2, v = (d u) f'(a_(t-1)), and its gradient for the u written here."""
-    v, *_ = before.backward(d @ u, np.zeros_like(d))
-    norm_d, norm_v = (np.linalg.norm(values, axis=1, keepdims=True) for values in (d, v))
-    fine = norm_d > _VANISHED
-    change = np.where(fine, norm_v / norm_d - 1, 0.0)
-    factor = np.where(fine & (norm_v > 0), 2 * change / (norm_d * norm_v), 0.0)
-    through, *_ = before.backward(v, np.zeros_like(d))
-    gradient: Doubles = (d * factor).T @ through / len(d)
-    return float((change**2).mean()), gradient
-
-
-_VANISHED = 1e-30  # gradients below do not count, as in the engine
 
 
 TRACERS: dict[type[Layer], Tracer] = {
