@@ -176,7 +176,7 @@ def explode(
 
     arena = model.arena
     losses, norms = np.zeros(rounds), np.zeros(rounds)
-    applied = np.zeros(rounds, np.bool_)
+    counts, applied = np.zeros(rounds, np.int64), np.zeros(rounds, np.bool_)
     shifts: list[Shift] = []
 
     def measure() -> tuple[float, float]:
@@ -197,6 +197,7 @@ def explode(
                 growth = [_growth(*pair) for pair in zip(after, before, strict=True)]
                 shifts.append(Shift(number, name, *after, *growth))
                 losses[number] += after[0]
+                counts[number] += 1
                 total += arena.grads
                 before = after
                 if model.exploded:  # beyond the guard's limit: as the last pass it can be named
@@ -209,7 +210,7 @@ def explode(
             model.last_loss = float(losses[number])
             model.forward_count += 1
             applied[number] = optimizer.step().applied
-    return ExplosionReport(losses, norms, chosen.sum(axis=1), tuple(shifts), applied)
+    return ExplosionReport(losses, norms, counts, tuple(shifts), applied)
 
 
 def _shift(values: Floats, mask: NDArray[np.bool_] | None, by: float) -> None:

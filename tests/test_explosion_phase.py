@@ -221,6 +221,7 @@ def test_limits_of_the_guard_hold_for_every_shift() -> None:
     optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(max_activation=2.05))
     report = gp.explode(network, [[1.0]], [0.0], **settings, restore=True)
     assert report.applied.tolist() == [False]
+    assert report.counts.tolist() == [len(report.shifts)] == [1]  # no second shift after that
     assert optimizer.skipped == 1
 
 
