@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from gradprune.diagnosis import Diagnosis
+    from gradprune.diagnosis import Diagnosis, LayerDiagnosis
 
 __all__ = ["plot_diagnosis"]
 
@@ -50,22 +51,12 @@ def plot_diagnosis(diagnosis: Diagnosis, *, figure: Figure | SubFigure | None = 
     series = [row for row in diagnosis.layers if row.gradient_steps]
     with styled(figure is None):
         whole = new_figure(10.0, 6.4 if series else 3.5) if figure is None else figure
-        grid = whole.subplots(2 if series else 1, 3 if not series else 2, squeeze=False).ravel()
+        grid = whole.subplots(*((2, 2) if series else (1, 3))).ravel()
         _layers(grid[0], diagnosis)
         _weights(grid[1], diagnosis)
         _idle(grid[2], diagnosis)
         if series:
-            axes = grid[3]
-            for row, color in zip(
-                series, (BLUE, ORANGE, GREEN, PURPLE) * len(series), strict=False
-            ):
-                steps = np.arange(1, len(row.gradient_steps) + 1)
-                axes.plot(steps, _positive(row.gradient_steps), color=color, label=row.name)
-            axes.set_yscale("log")
-            axes.set_xlabel("time step")
-            axes.set_ylabel("gradient of the state")
-            axes.set_title("Gradients through time", pad=20)
-            legend_above(axes)
+            _time(grid[3], series)
     return root_of(whole)
 
 
@@ -136,6 +127,17 @@ def _idle(axes: Axes, diagnosis: Diagnosis) -> None:
     axes.set_ylabel("units (%)")
     axes.set_title("Idle units", pad=20)
     _name_layers(axes, [row.name for row in rows])
+    legend_above(axes)
+
+
+def _time(axes: Axes, series: list[LayerDiagnosis]) -> None:
+    for row, color in zip(series, cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False):
+        steps = np.arange(1, len(row.gradient_steps) + 1)
+        axes.plot(steps, _positive(row.gradient_steps), color=color, label=row.name)
+    axes.set_yscale("log")
+    axes.set_xlabel("time step")
+    axes.set_ylabel("gradient of the state")
+    axes.set_title("Gradients through time", pad=20)
     legend_above(axes)
 
 
