@@ -20,7 +20,7 @@ from gradprune.columns import aligned
 from gradprune.losses import get_loss
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
-from gradprune.snapshots import Snapshot
+from gradprune.snapshots import LastPass, Snapshot
 
 __all__ = ["Culprit", "ExplosionReport", "Shift", "explode"]
 
@@ -230,17 +230,11 @@ def _unless_it_fails(model: Network, optimizer: Optimizer) -> Iterator[None]:
     """On an error, put the model and the optimizer back to where they were."""
     snapshot = Snapshot(model.arena, optimizer.core_moments, optimizer.chain)
     snapshot.take(optimizer.state(), None)
-    grads = model.arena.grads.copy()
-    flags = {name: getattr(model, name) for name in _FLAGS}
+    last = LastPass(model)
     try:
         yield
     except BaseException:
         snapshot.restore(None)
-        np.copyto(model.arena.grads, grads)
+        last.restore()
         optimizer.load_state(snapshot.counters)
-        for name, value in flags.items():
-            setattr(model, name, value)
         raise
-
-
-_FLAGS = ("last_loss", "forward_count", "exploded", "refused")

@@ -1,4 +1,4 @@
-"""Snapshots: the state of a training, kept in memory to come back to."""
+"""Snapshots: the state of a training, or of its last pass, kept in memory to come back to."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradprune.arena import Arena
 from gradprune.chains import Chain
 
-__all__ = ["Counting", "Snapshot"]
+__all__ = ["Counting", "LastPass", "Passing", "Snapshot"]
 
 Floats = NDArray[np.float32]
 
@@ -27,6 +27,31 @@ class Counting(Protocol):
 
     def load_state(self, state: Mapping[str, int], tensors: Mapping[str, Floats]) -> None:
         """Counters and arrays from before."""
+
+
+class Passing(Protocol):
+    """What a pass through a network leaves in it."""
+
+    arena: Arena
+    last_loss: float
+    exploded: bool
+    refused: bool
+    forward_count: int
+
+
+class LastPass:
+    """A copy of what the last pass left: gradients, loss, flags and dropout's counter."""
+
+    def __init__(self, model: Passing) -> None:
+        self._model = model
+        self._gradients = model.arena.grads.copy()
+        self._flags = model.last_loss, model.forward_count, model.exploded, model.refused
+
+    def restore(self) -> None:
+        """Put it back, as if there had been no pass since."""
+        model = self._model
+        np.copyto(model.arena.grads, self._gradients)
+        model.last_loss, model.forward_count, model.exploded, model.refused = self._flags
 
 
 class Snapshot:

@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core, checks
-from gradprune.arena import Arena
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError, NumericalError
 from gradprune.optimizers import Optimizer
@@ -38,6 +37,7 @@ from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Schedule
 from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.pruning.statistics import Statistics
+from gradprune.snapshots import LastPass, Passing
 
 __all__ = ["Pruner"]
 
@@ -49,16 +49,11 @@ Flags = NDArray[np.bool_]
 _T = TypeVar("_T", bound=np.generic)
 
 
-class Prunable(Protocol):
+class Prunable(Passing, Protocol):
     """What a pruner needs of a network."""
 
-    arena: Arena
     optimizer: Optimizer | None
     pruner: Pruner | None
-    last_loss: float
-    exploded: bool
-    refused: bool
-    forward_count: int
 
     def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float: ...
     def find_fault(self, norm: float = ...) -> NumericalError: ...
@@ -614,11 +609,9 @@ def _no_gradients(who: str) -> str:
 
 @contextmanager
 def _restored(model: Prunable) -> Iterator[None]:
-    """Put gradients, loss, flags and dropout's counter back afterwards, to resume training."""
-    gradients = model.arena.grads.copy()
-    saved = model.last_loss, model.forward_count, model.exploded, model.refused
+    """Put back afterwards what the last pass left, to resume training."""
+    last = LastPass(model)
     try:
         yield
     finally:
-        np.copyto(model.arena.grads, gradients)
-        model.last_loss, model.forward_count, model.exploded, model.refused = saved
+        last.restore()
