@@ -67,7 +67,7 @@ class Trace:
         loss: the mean loss, penalties included.
         layers: what each layer did, forward.
         inputs: of each layer, (batch, ...).
-        outputs: the gradient of each layer's output, of its shape.
+        doutputs: the gradient of each layer's output, of its shape.
         backward: what each layer did, backward.
         gradients: name of a parameter to its gradient, 0 where removed.
     """
@@ -75,7 +75,7 @@ class Trace:
     loss: float
     layers: tuple[Traced, ...]
     inputs: tuple[Doubles, ...]
-    outputs: tuple[Doubles, ...]
+    doutputs: tuple[Doubles, ...]
     backward: tuple[Backward, ...]
     gradients: dict[str, Doubles]
 

@@ -114,7 +114,7 @@ def test_by_hand() -> None:
     result = trace(network, [[1.0], [-1.0]], [1.0, 1.0], loss="mse")
     assert [done.output.ravel().tolist() for done in result.layers] == [[2, 0], [5, -1]]
     assert result.loss == (16 + 4) / 2
-    assert [d.ravel().tolist() for d in result.outputs] == [[12, -6], [4, -2]]
+    assert [d.ravel().tolist() for d in result.doutputs] == [[12, -6], [4, -2]]
     assert result.backward[0].dx.ravel().tolist() == [24, 0]
     assert {name: g.item() for name, g in result.gradients.items()} == {
         "dense0.weight": 12,
