@@ -33,7 +33,7 @@ class ExplosionDetector:
         norm > median + threshold * 1.4826 * MAD  and  norm > ratio * median.
 
     Exploded norms enter the window, too: if the norms stay high, that is the new level after half
-    a window. One norm takes about a microsecond.
+    a window. One norm takes a microsecond or two.
 
     Args:
         window: norms to compare with, at least 3.
