@@ -21,10 +21,11 @@ from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dense
 from gradprune.network import Network
 from gradprune.summary import summarize
-from gradprune.tracing import Trace, live_values, trace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure
+
+    from gradprune.tracing import Trace
 
 __all__ = ["Diagnosis", "LayerDiagnosis", "ParameterDiagnosis", "diagnose"]
 
@@ -233,6 +234,8 @@ def diagnose(
     >>> "exploding" in diagnosis.findings
     True
     """
+    from gradprune.tracing import live_values, trace  # with the oracle: for those who ask
+
     run = trace(model, x, y, loss=loss)
     kinds = {row.name: row.kind for row in summarize(model).layers}
     layers = tuple(
