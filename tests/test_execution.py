@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +12,7 @@ from hypothesis import strategies as st
 
 import gradprune as gp
 from gradprune import _core, reference
+from processes import on_instruction_set
 from state import threads
 
 WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
@@ -84,19 +81,7 @@ def compare_executions() -> None:
 
 @pytest.mark.parametrize("isa", _core.isas())
 def test_sparse_and_dense_execution_agree(isa: str) -> None:
-    places = (Path(__file__).parent, Path(gp.__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_execution; test_execution.compare_executions()"],
-        env={
-            **os.environ,
-            "GRADPRUNE_ISA": isa,
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    on_instruction_set(isa, "import test_execution; test_execution.compare_executions()")
 
 
 @given(st.data())
