@@ -305,9 +305,9 @@ def test_the_core_checks_its_arguments() -> None:
     with pytest.raises(ValueError, match="bad argument"):
         _core.Frozen([layers[0], layers[0]], model.arena.core)
     with pytest.raises(TypeError):
-        _core.Frozen(layers, None)  # type: ignore[arg-type]
+        _core.Frozen(layers, None)
     with pytest.raises(TypeError):
-        _core.Frozen([1], model.arena.core)  # type: ignore[list-item]
+        _core.Frozen([1], model.arena.core)
     frozen = _core.Frozen([tuple(layer) for layer in layers], model.arena.core)
     assert frozen.predict([[1.0]]) is None
     assert frozen.describe(-1) == frozen.describe(99) == (0, 0, False, False)

@@ -455,7 +455,7 @@ def test_gradients_up_to_the_limit_pass(network: Network, limit: str, fused: boo
     largest = np.abs(grads).max() if limit == "max_gradient" else np.linalg.norm(grads)
     for factor, applied in ((1.001, True), (0.999, False)):
         other = TRAINED.network()
-        guard = gp.Skip(**{limit: factor * float(largest)})  # type: ignore[arg-type]
+        guard = gp.Skip(**{limit: factor * float(largest)})
         optimizer = gp.Adam(other, guard=guard, clip=gp.ClipNorm(1e-3))  # the limit comes first
         info = step(other, optimizer, fused=fused)
         assert info.applied is applied

@@ -72,7 +72,7 @@ def test_prunable_parameters_come_first(network: Network) -> None:
 def test_the_maps_cannot_be_rebound(network: Network) -> None:
     for mapping in (network.parameters, network.gradients, network.masks):
         with pytest.raises(TypeError):
-            mapping["dense0.weight"] = np.zeros((9, 6))  # type: ignore[index]
+            mapping["dense0.weight"] = np.zeros((9, 6))
 
 
 def test_what_is_written_counts_at_the_next_call(network: Network) -> None:
@@ -624,7 +624,7 @@ def test_refused_numbers_of_threads(number: int) -> None:
     with pytest.raises(ValueError, match=rf"threads must be in 1..256, got {number}"):
         gp.set_num_threads(number)
     with pytest.raises(TypeError):
-        gp.set_num_threads(1.5)  # type: ignore[arg-type]
+        gp.set_num_threads(1.5)
     assert gp.get_num_threads() == before
 
 
@@ -657,7 +657,7 @@ def test_python_threads_share_a_model(number: int) -> None:
 
     alone = LARGE.network()
     with threads(number):
-        run_together([lambda i=i: work(i) for i in range(4)])  # type: ignore[misc]
+        run_together([lambda i=i: work(i) for i in range(4)])
     assert wrong == []
 
 
