@@ -153,7 +153,7 @@ print("done")
     assert output(TRAIN + script) == "done"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is no signal to send on this system")
 @pytest.mark.parametrize("call", ["train(1_000_000)", "model.fit(x, y, epochs=10**6, verbose=0)"])
 def test_ctrl_c_ends_training_with_threads(call: str) -> None:
     """The key is pressed in another process; each thread that runs C code blocks signals."""
