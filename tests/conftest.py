@@ -17,6 +17,8 @@ import pytest
 from hypothesis import settings
 
 import gradprune as gp
+from cases import TRAINED
+from gradprune.network import Network
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("GRADPRUNE_TEST_SEED", "0"))
@@ -55,6 +57,12 @@ def pytest_report_header() -> list[str]:
 def rng() -> np.random.Generator:
     """A generator that starts afresh in each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def network() -> Network:
+    """The trained case's, which a test may change as it likes."""
+    return TRAINED.network()
 
 
 @pytest.fixture(scope="session")

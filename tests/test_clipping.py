@@ -427,6 +427,15 @@ def test_a_step_survives_a_norm_beyond_float32(max_norm: float) -> None:
     assert norm_of(network.parameters["dense0.weight"]) == pytest.approx(max_norm, rel=1e-4)
 
 
+def test_a_tiny_clip_factor_keeps_its_digits() -> None:
+    network = Network([gp.Dense(3)], 2)
+    network.arena.params[...] = 0.0
+    network.arena.grads[...] = 3e38
+    info = gp.SGD(network, lr=1.0, clip=gp.ClipNorm(1e-8)).step()
+    assert info.scale < 1e-46
+    assert np.linalg.norm(network.arena.params.astype(float)) == pytest.approx(1e-8, rel=1e-6)
+
+
 def test_clipping_comes_before_weight_decay() -> None:
     network = Network([gp.Dense(1, bias=False)], 1)
     network.parameters["dense0.weight"][...] = 10.0
