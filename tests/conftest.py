@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +58,15 @@ def pytest_report_header() -> list[str]:
 def rng() -> np.random.Generator:
     """A generator that starts afresh in each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture(autouse=True)
+def table() -> Iterator[None]:
+    """Whatever a test sets in the table of costs is gone afterwards."""
+    before = gp.get_costs()
+    yield
+    if gp.get_costs() != before:
+        gp.set_costs(before.most)
 
 
 @pytest.fixture

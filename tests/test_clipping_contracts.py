@@ -6,7 +6,6 @@ import copy
 import itertools
 import math
 import pickle
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,6 @@ WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 SHARES = (0.0, 0.5, 0.9)
 
 by_chain = pytest.mark.parametrize("name", CHAINS)
-
-
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Whatever a test sets is gone afterwards."""
-    before = gp.get_costs()
-    yield
-    gp.set_costs(before.most)
 
 
 def whole_state(network: Network, optimizer: Optimizer) -> dict[str, Any]:

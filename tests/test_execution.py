@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,14 +18,6 @@ WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 SPARSITIES = (0.0, 0.5, 0.9, 0.99, 1.0)
 BATCHES = (1, 7, 32, 64, 65, 513)
 SIZES = (37, 53, 31, 7)
-
-
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Whatever a test sets is gone afterwards."""
-    before = gp.get_costs()
-    yield
-    gp.set_costs(before.most)
 
 
 def masks_of(sizes: tuple[int, ...], sparsity: float, *, four: bool, seed: int) -> list[np.ndarray]:
