@@ -464,4 +464,4 @@ def measure() -> Iterator[tuple[str, NDArray[Any]]]:
 
 def record(path: str | Path) -> None:
     """``measure`` into an npz file: what a process with another GRADPRUNE_ISA is asked to do."""
-    np.savez(path, **dict(measure()))  # type: ignore[arg-type]
+    np.savez(path, **dict(measure()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ import pytest
 from hypothesis import settings
 
 import gradprune as gp
+from cases import TRAINED
+from gradprune.network import Network
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("GRADPRUNE_TEST_SEED", "0"))
@@ -55,6 +58,21 @@ def pytest_report_header() -> list[str]:
 def rng() -> np.random.Generator:
     """A generator that starts afresh in each test."""
     return np.random.default_rng(SEED)
+
+
+@pytest.fixture(autouse=True)
+def table() -> Iterator[None]:
+    """Whatever a test sets in the table of costs is gone afterwards."""
+    before = gp.get_costs()
+    yield
+    if gp.get_costs() != before:
+        gp.set_costs(before.most)
+
+
+@pytest.fixture
+def network() -> Network:
+    """The trained case's, which a test may change as it likes."""
+    return TRAINED.network()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import os
 import pickle
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +20,7 @@ from gradprune import _core
 from gradprune.clipping import Clipper
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
+from processes import on_instruction_set
 from state import everything, threads
 from twins import STEP_OF
 
@@ -31,14 +28,6 @@ WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 SHARES = (0.0, 0.5, 0.9)
 
 by_chain = pytest.mark.parametrize("name", CHAINS)
-
-
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Whatever a test sets is gone afterwards."""
-    before = gp.get_costs()
-    yield
-    gp.set_costs(before.most)
 
 
 def whole_state(network: Network, optimizer: Optimizer) -> dict[str, Any]:
@@ -103,19 +92,7 @@ def test_it_is_the_references(name: str) -> None:
 
 @pytest.mark.parametrize("isa", _core.isas()[:-1])
 def test_it_is_the_references_on_every_instruction_set(isa: str) -> None:
-    places = (Path(__file__).parent, Path(gp.__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_clipping_contracts as t; t.compare_all()"],
-        env={
-            **os.environ,
-            "GRADPRUNE_ISA": isa,
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    on_instruction_set(isa, "import test_clipping_contracts as t; t.compare_all()")
 
 
 @pytest.mark.parametrize("case", OPTIMIZERS, ids=lambda case: case.name)

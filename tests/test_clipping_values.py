@@ -86,7 +86,7 @@ def test_agc_excludes_layers_and_parameters_that_exist() -> None:
     assert network.optimizer is None
     gp.SGD(network, lr=0.1, clip=gp.AGC(exclude=["dense0.weight", "dense2"]))
     with pytest.raises(TypeError, match="exclude must hold names"):
-        gp.AGC(exclude=(1,))  # type: ignore[arg-type]
+        gp.AGC(exclude=(1,))
 
 
 # ---- AutoClip and ZClip

@@ -26,14 +26,6 @@ def run(code: str, tmp_path: Path, **environment: str) -> str:
     return done.stdout + done.stderr
 
 
-@pytest.fixture
-def table():
-    """Whatever a test sets is gone afterwards."""
-    before = gp.get_costs()
-    yield
-    gp.set_costs(before.most)
-
-
 def pruned() -> gp.Model:
     model = gp.Model([gp.Dense(40, activation="relu"), gp.Dense(7)], input_shape=50, seed=3)
     gp.Pruner(model, criterion=gp.Random(), scope="layer").prune(0.8)
@@ -77,14 +69,14 @@ def test_a_named_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "most", [(0.1, 0.2, 0.3), (0.1, 0.2, 0.3, 1.5), (0.1, 0.2, 0.3, float("nan"))]
 )
-def test_wrong_tables_are_refused(table: None, most: tuple[float, ...]) -> None:
+def test_wrong_tables_are_refused(most: tuple[float, ...]) -> None:
     before = gp.get_costs()
     with pytest.raises(ValueError, match="four shares"):
         gp.set_costs(most)
     assert gp.get_costs() == before
 
 
-def test_the_table_decides_by_the_batch(table: None) -> None:
+def test_the_table_decides_by_the_batch() -> None:
     gp.set_costs((0.1, 0.3, 0.1, 0.3))
     model = pruned()
     sparse = [
@@ -96,7 +88,7 @@ def test_the_table_decides_by_the_batch(table: None) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 20, 40, 64, 100])
-def test_the_table_changes_no_result(table: None, batch: int) -> None:
+def test_the_table_changes_no_result(batch: int) -> None:
     """Sparse, whole, and whole with moments packed for other batches: the same to rounding."""
     rng = np.random.default_rng(0)
     x, y = rng.random((batch, 50), dtype=np.float32), rng.integers(0, 7, batch)

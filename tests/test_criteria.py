@@ -130,7 +130,7 @@ def test_scores_are_pure(criterion: Criterion) -> None:
     np.testing.assert_array_equal(before[2].mean_square, statistics.mean_square)
     assert (model.last_loss, model.forward_count) == counters
     with pytest.raises(dataclasses.FrozenInstanceError):
-        criterion.anything = 1  # type: ignore[attr-defined]
+        criterion.anything = 1
 
 
 def test_random_depends_on_the_seed_and_the_event() -> None:

@@ -401,13 +401,13 @@ def test_real_data(
     monkeypatch: pytest.MonkeyPatch, name: str, first: list[int], mean: float
 ) -> None:
     if not GRADPRUNE_DATA:
-        pytest.skip("GRADPRUNE_DATA is not set: no real MNIST to check")
+        pytest.skip(f"GRADPRUNE_DATA is not set: {name} itself is not checked")
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", os.devnull)
     try:
         (x_train, y_train), (x_test, y_test) = getattr(datasets, name)(download=False)
     except DatasetNotFoundError as error:
-        pytest.skip(f"GRADPRUNE_DATA has no {name}: {error}")
+        pytest.skip(f"{name} itself is not checked, GRADPRUNE_DATA does not have it: {error}")
     assert x_train.shape == (60000, 784)
     assert x_test.shape == (10000, 784)
     assert (x_train.min(), x_train.max()) == (0, 1)

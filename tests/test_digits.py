@@ -72,6 +72,6 @@ def test_digits_refuses_a_size(test_size: int) -> None:
 
 def test_digits_refuses_other_arguments() -> None:
     with pytest.raises(TypeError, match=r"test_size must be an integer, got 0\.2"):
-        datasets.digits(test_size=0.2)  # type: ignore[arg-type]
+        datasets.digits(test_size=0.2)
     with pytest.raises(ValueError, match="seed must be"):
         datasets.digits(seed=-1)

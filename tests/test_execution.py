@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,20 +11,13 @@ from hypothesis import strategies as st
 
 import gradprune as gp
 from gradprune import _core, reference
+from processes import on_instruction_set
 from state import threads
 
 WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 SPARSITIES = (0.0, 0.5, 0.9, 0.99, 1.0)
 BATCHES = (1, 7, 32, 64, 65, 513)
 SIZES = (37, 53, 31, 7)
-
-
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Whatever a test sets is gone afterwards."""
-    before = gp.get_costs()
-    yield
-    gp.set_costs(before.most)
 
 
 def masks_of(sizes: tuple[int, ...], sparsity: float, *, four: bool, seed: int) -> list[np.ndarray]:
@@ -84,19 +72,7 @@ def compare_executions() -> None:
 
 @pytest.mark.parametrize("isa", _core.isas())
 def test_sparse_and_dense_execution_agree(isa: str) -> None:
-    places = (Path(__file__).parent, Path(gp.__file__).parent.parent)
-    done = subprocess.run(
-        [sys.executable, "-c", "import test_execution; test_execution.compare_executions()"],
-        env={
-            **os.environ,
-            "GRADPRUNE_ISA": isa,
-            "PYTHONPATH": os.pathsep.join(map(str, places)),
-        },
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    on_instruction_set(isa, "import test_execution; test_execution.compare_executions()")
 
 
 @given(st.data())

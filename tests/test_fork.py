@@ -7,32 +7,21 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 import gradprune as gp
 from gradprune import _core
+from processes import python
 
-PLACES = [str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)]
+# What a test does not ask for is left to the machine.
+UNSET = dict.fromkeys(("OMP_NUM_THREADS", "GRADPRUNE_ISA", "GRADPRUNE_PIN"))
 
 
 def run(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """The script's outcome; it fails the test after a minute."""
-    inherited = {
-        k: v
-        for k, v in os.environ.items()
-        if k not in ("OMP_NUM_THREADS", "GRADPRUNE_ISA", "GRADPRUNE_PIN")
-    }
-    return subprocess.run(
-        [sys.executable, "-c", script],
-        env={**inherited, "PYTHONPATH": os.pathsep.join(PLACES), **environment},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    return python("-c", script, timeout=60, **{**UNSET, **environment})
 
 
 def output(script: str, **environment: str) -> str:
@@ -146,14 +135,7 @@ if __name__ == "__main__":
 """,
         encoding="utf-8",
     )
-    result = subprocess.run(
-        [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(PLACES)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = python(str(script), timeout=60)
     assert (result.returncode, result.stdout.strip()) == (0, "done"), result.stderr
 
 
@@ -171,7 +153,7 @@ print("done")
     assert output(TRAIN + script) == "done"
 
 
-@pytest.mark.skipif(os.name != "posix", reason="signals as on Unix")
+@pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is no signal to send on this system")
 @pytest.mark.parametrize("call", ["train(1_000_000)", "model.fit(x, y, epochs=10**6, verbose=0)"])
 def test_ctrl_c_ends_training_with_threads(call: str) -> None:
     """The key is pressed in another process; each thread that runs C code blocks signals."""
@@ -302,7 +284,6 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
 # ---- without extras
 
 BLOCK = """
-import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):

@@ -5,10 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import pickle
-import subprocess
-import sys
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 import gradprune as gp
 from cases import ACTIVATIONS
 from gradprune import _core
+from processes import on_instruction_set, python
 
 BATCHES = (1, 2, 7, 15, 16, 17, 32, 64, 65, 513)
 REMOVED = (0.0, 0.5, 0.9, 0.99, 1.0)
@@ -115,16 +113,7 @@ print("done")
 
 @pytest.mark.parametrize("isa", _core.isas())
 def test_every_instruction_set(isa: str) -> None:
-    places = [str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)]
-    result = subprocess.run(
-        [sys.executable, "-c", ISA_SCRIPT.format(isa=isa)],
-        env={**os.environ, "GRADPRUNE_ISA": isa, "PYTHONPATH": os.pathsep.join(places)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert result.stdout.strip() == "done", result.stderr
+    assert on_instruction_set(isa, ISA_SCRIPT.format(isa=isa)) == "done"
 
 
 def test_shapes_of_samples() -> None:
@@ -273,15 +262,7 @@ print("done")
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_children_predict() -> None:
-    places = [str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)]
-    result = subprocess.run(
-        [sys.executable, "-c", FORK_SCRIPT],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(places)},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+    result = python("-c", FORK_SCRIPT, timeout=60)
     assert result.stdout.strip() == "done", result.stderr
 
 
@@ -324,9 +305,9 @@ def test_the_core_checks_its_arguments() -> None:
     with pytest.raises(ValueError, match="bad argument"):
         _core.Frozen([layers[0], layers[0]], model.arena.core)
     with pytest.raises(TypeError):
-        _core.Frozen(layers, None)  # type: ignore[arg-type]
+        _core.Frozen(layers, None)
     with pytest.raises(TypeError):
-        _core.Frozen([1], model.arena.core)  # type: ignore[list-item]
+        _core.Frozen([1], model.arena.core)
     frozen = _core.Frozen([tuple(layer) for layer in layers], model.arena.core)
     assert frozen.predict([[1.0]]) is None
     assert frozen.describe(-1) == frozen.describe(99) == (0, 0, False, False)

@@ -253,7 +253,7 @@ def test_a_score_that_is_nan_changes_nothing() -> None:
     before = snapshot(model)
     for amount in ({"sparsity": 0.5}, {"threshold": 2.0}):
         with pytest.raises(gp.NonFiniteError, match=r"w0\[1, 0\] is nan"):
-            p.prune(**amount)  # type: ignore[arg-type]
+            p.prune(**amount)
     after = snapshot(model)
     np.testing.assert_array_equal(before.pop("params"), after.pop("params"))
     assert same(before, after)

@@ -170,7 +170,7 @@ def test_refused_nonzeros() -> None:
 
 @by_initializer
 def test_frozen(initializer: Initializer) -> None:
-    settings = dataclasses.asdict(initializer)  # type: ignore[call-overload]
+    settings = dataclasses.asdict(initializer)
     assert initializer == type(initializer)(**settings)
     with pytest.raises(FrozenInstanceError):
         setattr(initializer, next(iter(settings)), 2.0)

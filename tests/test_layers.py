@@ -179,4 +179,4 @@ def test_losses_by_name() -> None:
     assert get_loss("bce").name == "bce"
     for wrong in ("CE", "", None, ["mse"], 1):
         with pytest.raises(ValueError, match=r"unknown loss .*; known are \['cross_entropy'"):
-            get_loss(wrong)  # type: ignore[arg-type]
+            get_loss(wrong)

@@ -104,7 +104,7 @@ def test_report() -> None:
     assert len({len(line) for line in lines[:7]}) == 1
     assert lines[3].split("  ")[0] == "a long-tailed tit"
     with pytest.raises(dataclasses.FrozenInstanceError):
-        report.accuracy = 1.0  # type: ignore[misc]
+        report.accuracy = 1.0
     with pytest.raises(ValueError, match="read-only"):
         report.precision[0] = 1
     with pytest.raises(ValueError, match="must have 4 names, got 2"):
@@ -138,4 +138,4 @@ def test_labels_out_of_range() -> None:
     with pytest.raises(ValueError, match="n_classes must be 1 or more, got 0"):
         confusion_matrix([0], [0], 0)
     with pytest.raises(TypeError):
-        confusion_matrix([0], [0], 2.0)  # type: ignore[arg-type]
+        confusion_matrix([0], [0], 2.0)

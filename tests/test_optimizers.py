@@ -169,9 +169,9 @@ def test_settings_must_be_numbers(settings: dict[str, Any]) -> None:
 
 def test_clip_and_guard_are_checked() -> None:
     with pytest.raises(TypeError, match="guard must be a guard such as Raise"):
-        gp.Adam(TRAINED.network(), guard="raise")  # type: ignore[arg-type]
+        gp.Adam(TRAINED.network(), guard="raise")
     with pytest.raises(TypeError, match="clip must be a clipper"):
-        gp.Adam(TRAINED.network(), clip=2.0)  # type: ignore[arg-type]
+        gp.Adam(TRAINED.network(), clip=2.0)
 
 
 # ---- steps

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +32,7 @@ from cases import (
     train,
 )
 from gradprune import _core, reference
+from processes import on_instruction_set
 from twins import (
     clipped,
     doubles,
@@ -73,16 +70,7 @@ def measured(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
     if isa == _core.isa():
         return dict(measure())
     path = tmp_path_factory.mktemp(isa) / "measured.npz"
-    places = [str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)]
-    result = subprocess.run(
-        [sys.executable, "-c", f"import cases; cases.record({str(path)!r})"],
-        env={**os.environ, "GRADPRUNE_ISA": isa, "PYTHONPATH": os.pathsep.join(places)},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, f"with GRADPRUNE_ISA={isa}:\n{result.stderr}"
+    on_instruction_set(isa, f"import cases; cases.record({str(path)!r})", timeout=120)
     with np.load(path) as stored:
         return dict(stored)
 

@@ -44,7 +44,7 @@ def test_bad_settings(settings: dict[str, Any], error: type[Exception], message:
 
 def test_nothing_prunable() -> None:
     with pytest.raises(ValueError, match="nothing to prune"):
-        gp.Pruner(Network([gp.Activation("relu")], 3), criterion=gp.Magnitude())  # type: ignore[arg-type]
+        gp.Pruner(Network([gp.Activation("relu")], 3), criterion=gp.Magnitude())
 
 
 # ---- exclude -------------------------------------------------------------------------------------
@@ -111,7 +111,7 @@ def test_report() -> None:
         "note: 3 weights are already removed, more than the 1 due"
     )
     with pytest.raises(dataclasses.FrozenInstanceError):
-        report.kept = 0  # type: ignore[misc]
+        report.kept = 0
 
 
 def test_a_million_weights(rng: np.random.Generator) -> None:

@@ -127,7 +127,7 @@ def test_zero_amounts_remove_nothing() -> None:
     model = stub([0, 1, 2])
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
     for amount in ({"sparsity": 0}, {"count": 0}, {"fraction": 0.0}, {"threshold": 0}):
-        report = pruner.prune(**amount)  # type: ignore[arg-type]
+        report = pruner.prune(**amount)
         assert (report.removed, report.removed_now, report.achieved) == (0, 0, 0.0)
         assert report.notes == ()
     assert pruner.events == 4

@@ -136,7 +136,7 @@ def test_unknown_loss_and_bad_batch_size() -> None:
 
 def test_data_is_ignored_by_criteria_that_need_no_gradient() -> None:
     model = network()
-    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5, data=("not", "looked at"))  # type: ignore[arg-type]
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5, data=("not", "looked at"))
     assert model.arena.removed == 87
 
 

@@ -7,7 +7,6 @@ test_parity_torch.py, over RECURRENT_CASES.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +35,6 @@ from twins import doubles, reference_layers, relative_error, torch_loss, torch_p
 
 CELLS: tuple[type[Recurrent], ...] = (gp.RNN, gp.LSTM, gp.GRU)
 by_cell = pytest.mark.parametrize("cell", CELLS, ids=lambda cell: cell.__name__)
-
-
-@pytest.fixture(autouse=True)
-def table() -> Iterator[None]:
-    """Whatever a test sets is gone afterwards."""
-    before = gp.get_costs()
-    yield
-    gp.set_costs(before.most)
 
 
 def assert_like_the_oracle(network: Network, x: NDArray[Any], y: Any, loss: str) -> None:

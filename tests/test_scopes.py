@@ -60,7 +60,7 @@ def test_scope_names() -> None:
         assert gp.Pruner(model, criterion=gp.Magnitude(), scope=scope).scope == gp.LayerScope()
     for scope in ("Layer", None, 3, [1]):
         with pytest.raises(ValueError, match=r"scope must be one of \['global', 'layer'\]"):
-            gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)  # type: ignore[arg-type]
+            gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)
 
 
 @pytest.mark.parametrize("sparsity", [0.1, 0.37, 0.5, 0.83, 0.95])

@@ -71,7 +71,7 @@ def test_arguments() -> None:
     with pytest.raises(ValueError, match="a model to compare"):
         gp.verify(Fixed([[0.0]]), x=X)
     with pytest.raises(TypeError, match="predict method, got int"):
-        gp.verify(Fixed([[0.0]]), 3, x=X)  # type: ignore[arg-type]
+        gp.verify(Fixed([[0.0]]), 3, x=X)
     with pytest.raises(ValueError, match="at least one sample"):
         gp.verify(Fixed(np.zeros((0, 2))), Fixed(np.zeros((0, 2))), x=X)
     with pytest.raises(ValueError, match="tolerance"):

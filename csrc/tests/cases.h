@@ -32,6 +32,21 @@ static inline double relative_error(double got, double want)
     return fabs(got - want) / fmax(fabs(want), (double)FLT_MIN);
 }
 
+/* A kernel of two inputs gives `expected` elsewhere and in place of the first, bit by bit; closes what it is given. */
+static inline void two_inputs_give(void (*kernel)(size_t n, const float *a, const float *b, float *out), size_t n,
+                                   buffer a, buffer b, buffer expected)
+{
+    buffer out = output_floats(n, 1);
+    kernel(n, a.f, b.f, out.f);
+    CHECK_BYTES_EQUAL(n * sizeof(float), out.data, expected.data);
+    kernel(n, a.f, b.f, a.f); /* in place */
+    CHECK_BYTES_EQUAL(n * sizeof(float), a.data, expected.data);
+    CLOSE(a);
+    CLOSE(b);
+    CLOSE(out);
+    CLOSE(expected);
+}
+
 /* Bit patterns from 0 to infinity in steps that meet every exponent; both signs are the caller's business. */
 static inline uint32_t sweep_step(void) { return is_quick() ? 1000003u : 20011u; }
 enum { INFINITY_BITS = 0x7f800000 };

@@ -65,17 +65,10 @@ static float saturated(double x) { return (float)fmin(fmax(x, -(double)FLT_MAX),
 static void add_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
     buffer a = inout_floats(source, n, shift, 3.0), b = inout_floats(source, n, 3 - shift, 3.0);
-    buffer out = output_floats(n, 1), expected = output_floats(n, 0);
+    buffer expected = output_floats(n, 0);
     if (n > 1) a.f[1] = b.f[1] = -FLT_MAX;
     for (size_t i = 0; i < n; i++) expected.f[i] = saturated((double)a.f[i] + (double)b.f[i]);
-    kernels->add(n, a.f, b.f, out.f);
-    CHECK_BYTES_EQUAL(n * sizeof(float), out.data, expected.data);
-    kernels->add(n, a.f, b.f, a.f); /* in place */
-    CHECK_BYTES_EQUAL(n * sizeof(float), a.data, expected.data);
-    CLOSE(a);
-    CLOSE(b);
-    CLOSE(out);
-    CLOSE(expected);
+    two_inputs_give(kernels->add, n, a, b, expected);
 }
 static void test_add(const gp_kernels *kernels) { over_sizes(kernels, add_case); }
 

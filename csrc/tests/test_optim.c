@@ -6,84 +6,9 @@
  * come from any number of threads, a step whose norm is not finite must change nothing, and a call that breaks the
  * contract must be refused.
  */
-#include "clip.h"
-#include "fixture.h"
-#include "naive.h"
+#include "parts.h"
 
-static gp_pool *pool;
-
-/* ---- an arena of segments of all lengths ----------------------------------------------------------------------- */
-
-enum { SEGMENTS = 8, PRUNABLE_SEGMENTS = 4 };
-/* weights, then biases; groups pair them up; segment 1 is empty */
-static const size_t lengths[SEGMENTS] = {2 * GP_NORM_BLOCK + 77, 0, 15, GP_NORM_BLOCK, 100, 1, 0, GP_NORM_BLOCK + 1};
-static const size_t groups[SEGMENTS] = {0, 1, 2, 3, 0, 1, 2, 3};
-static const size_t columns[SEGMENTS] = {1, 0, 5, 64, 0, 0, 0, 0};
-
-/* PRUNED: a tenth is removed; LISTED: nine tenths, and there are lists of the rest */
-typedef enum pruning { WHOLE, PRUNED, LISTED } pruning;
-
-typedef struct parts {
-    gp_arena arena;
-    gp_segment segments[SEGMENTS];
-    uint8_t *mask;
-} parts;
-
-static parts *parts_new(pruning how, uint64_t seed)
-{
-    parts *p = allocated(sizeof *p);
-    noise source = {seed};
-    memset(p, 0, sizeof *p);
-    for (size_t i = 0; i < SEGMENTS; i++) {
-        p->segments[i] = (gp_segment){p->arena.n, lengths[i], groups[i], columns[i]};
-        p->arena.n += lengths[i];
-        if (i < PRUNABLE_SEGMENTS) p->arena.n_prunable = p->arena.n;
-    }
-    const size_t n = p->arena.n;
-    float **buffers[] = {&p->arena.params, &p->arena.grads, &p->arena.moments[0], &p->arena.moments[1]};
-    for (size_t i = 0; i < 4; i++) {
-        *buffers[i] = allocated(n * sizeof(float));
-        memset(*buffers[i], 0, n * sizeof(float));
-    }
-    noise_floats(&source, n, p->arena.params, 1.0);
-    p->arena.mask = p->mask = allocated(p->arena.n_prunable);
-    p->arena.n_segments = SEGMENTS;
-    p->arena.segments = p->segments;
-    for (size_t i = 0; i < p->arena.n_prunable; i++) {
-        p->mask[i] = how == WHOLE || (noise_below(&source, 10) > 0) == (how == PRUNED);
-        if (p->mask[i]) continue;
-        p->arena.removed++;
-        p->arena.params[i] = 0.0f;
-    }
-    if (how == LISTED) CHECK_INT_EQUAL(gp_live_create(&p->arena, &model_costs, &p->arena.live), GP_OK);
-    return p;
-}
-
-static void parts_free(parts *p)
-{
-    gp_live_destroy(p->arena.live);
-    free(p->arena.params);
-    free(p->arena.grads);
-    free(p->arena.moments[0]);
-    free(p->arena.moments[1]);
-    free(p->mask);
-    free(p);
-}
-
-/* ---- rules and clips --------------------------------------------------------------------------------------------- */
-
-static const gp_rule rules[] = {
-    {.kind = GP_SGD, .lr = 0.1},
-    {.kind = GP_SGD, .lr = 0.1, .weight_decay = 0.05},
-    {.kind = GP_SGD, .lr = 0.1, .momentum = 0.9, .dampening = 0.3, .weight_decay = 0.05, .decoupled = 1},
-    {.kind = GP_SGD, .lr = 0.1, .momentum = 0.9, .nesterov = 1},
-    {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
-    {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.8, .beta2 = 0.99, .eps = 1e-3, .weight_decay = 0.1},
-    {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1, .decoupled = 1},
-    {.kind = GP_RMSPROP, .lr = 0.01, .beta2 = 0.99, .eps = 1e-8},
-    {.kind = GP_RMSPROP, .lr = 0.01, .beta2 = 0.9, .eps = 0.05, .momentum = 0.9, .weight_decay = 0.1},
-}; /* where decay may cancel the gradient, eps is large: a small eps would magnify the rounding of the difference */
-enum { RULES = sizeof rules / sizeof rules[0] };
+/* ---- clips -------------------------------------------------------------------------------------------------------- */
 
 static const gp_clip clips[] = {
     {.kind = GP_CLIP_NONE},
@@ -104,8 +29,6 @@ typedef struct reference {
     gp_step_info info;
     double segment_norms[SEGMENTS];
 } reference;
-
-static int is_removed(const parts *p, size_t i) { return i < p->arena.n_prunable && !p->mask[i]; }
 
 /* The p-norm of the live gradients of the segments that `member` (of segment s) says belong. */
 static double live_norm(const parts *p, double norm_type, size_t s, int (*member)(size_t, size_t))
@@ -435,138 +358,6 @@ static void test_scale_one(const gp_kernels *kernels)
     }
 }
 
-/* ---- chains ------------------------------------------------------------------------------------------------------------ */
-
-/* What the tests in Python compare with a reference is here run under sanitizers, over segments of all lengths: whole,
- * masked and listed, rows longer and shorter than blocks. */
-enum { CHAINS = 12, CHAIN_LENGTH = 3, CHAIN_NORMS = 4 };
-
-static const gp_clip_kind chains[CHAINS][CHAIN_LENGTH] = {
-    {GP_CLIP_ADAPTIVE},
-    {GP_CLIP_AUTO},
-    {GP_CLIP_Z},
-    {GP_INHIBIT_NORM_TANH},
-    {GP_INHIBIT},
-    {GP_QUANTIZE_RANDOM},
-    {GP_QUANTIZE_NEAREST},
-    {GP_QUANTIZE_SIGN},
-    {GP_NOISE},
-    {GP_CENTRALIZE, GP_NOISE, GP_CLIP_NORM},
-    {GP_INHIBIT_TANH, GP_CLIP_ADAPTIVE, GP_CLIP_VALUE},
-    {GP_CENTRALIZE, GP_CLIP_Z, GP_QUANTIZE_RANDOM},
-};
-
-typedef struct chain {
-    gp_clip stages[CHAIN_LENGTH];
-    double state[GP_STATE_HEAD + 2 * CHAIN_NORMS];
-    uint8_t excluded[SEGMENTS];
-    float *residual;
-} chain;
-
-static chain *chain_new(const gp_clip_kind *kinds, size_t n)
-{
-    chain *c = allocated(sizeof *c);
-    memset(c, 0, sizeof *c);
-    c->excluded[2] = 1;
-    c->residual = allocated(n * sizeof(float));
-    memset(c->residual, 0, n * sizeof(float));
-    for (size_t i = 0; i < CHAIN_LENGTH && kinds[i] != GP_CLIP_NONE; i++) {
-        gp_clip *clip = &c->stages[i];
-        *clip = (gp_clip){.kind = kinds[i], .limit = 0.5, .norm_type = 2.0, .more = {0.5, 2.0}, .state = c->state};
-        clip->n_state = kinds[i] == GP_CLIP_Z ? GP_STATE_Z : GP_STATE_HEAD + 2 * CHAIN_NORMS;
-        if (kinds[i] == GP_CLIP_ADAPTIVE) clip->excluded = c->excluded;
-        if (kinds[i] >= GP_QUANTIZE_RANDOM) clip->limit = 3.0, clip->residual = c->residual;
-        if (i > 0) c->stages[i - 1].next = clip;
-    }
-    c->stages[0].work = allocated(n * sizeof(float));
-    memset(c->stages[0].work, 0, n * sizeof(float));
-    c->stages[0].keep = 1;
-    return c;
-}
-
-static void chain_free(chain *c)
-{
-    free(c->stages[0].work);
-    free(c->residual);
-    free(c);
-}
-
-/* Of the gradient that the rule saw: its norm as the step says, and nothing that is removed. */
-static void chain_compare(const parts *p, const chain *c, const gp_step_info *info)
-{
-    const size_t n = p->arena.n;
-    float *used = allocated(n * sizeof *used);
-    size_t remains = 0;
-    memcpy(used, c->stages[0].work, n * sizeof *used);
-    gp_live_unpack(p->arena.live, used);
-    for (size_t i = 0; i < n; i++) remains += is_removed(p, i) && bits_of(used[i]) != 0;
-    CHECK_INT_EQUAL(remains, 0);
-    CHECK_NEAR(info->norm_after, naive_norm(n, used, 2.0), info->norm_after * 1e-6);
-    free(used);
-}
-
-static void chain_steps(const gp_kernels *kernels, pruning how, const gp_clip_kind *kinds)
-{
-    parts *one = parts_new(how, 21), *many = parts_new(how, 21);
-    chain *first = chain_new(kinds, one->arena.n), *second = chain_new(kinds, one->arena.n);
-    noise source = {22};
-    for (uint64_t step = 1; step <= 4; step++) {
-        gp_rule rule = rules[step == 4 ? 0 : 4]; /* Adam's squares of 3e38 would be no floats */
-        gp_step_info info, other;
-        const size_t n = one->arena.n;
-        rule.step = step;
-        noise_floats(&source, n, one->arena.grads, step == 4 ? 3e38 : 1.0);
-        memcpy(many->arena.grads, one->arena.grads, n * sizeof(float));
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &one->arena, first->stages, &rule, &info, NULL, 1), GP_OK);
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &many->arena, second->stages, &rule, &other, NULL, 3), GP_OK);
-        CHECK(info.applied && isfinite(info.norm_after) && info.norm_after == other.norm_after);
-        chain_compare(one, first, &info);
-        CHECK_BYTES_EQUAL(n * sizeof(float), many->arena.params, one->arena.params);
-        CHECK_BYTES_EQUAL(n * sizeof(float), second->residual, first->residual);
-        CHECK_BYTES_EQUAL(sizeof first->state, second->state, first->state);
-    }
-    chain_free(first);
-    chain_free(second);
-    parts_free(one);
-    parts_free(many);
-}
-
-static void chain_refuses(const gp_kernels *kernels, const gp_clip_kind *kinds)
-{
-    parts *p = parts_new(LISTED, 23);
-    chain *c = chain_new(kinds, p->arena.n);
-    noise source = {24};
-    gp_step_info info = {0};
-    double state[sizeof c->state / sizeof c->state[0]];
-    noise_floats(&source, p->arena.n, p->arena.grads, 1.0);
-    p->arena.grads[p->arena.n - 1] = NAN;
-    snapshot whole = snapshot_take(&p->arena);
-    memcpy(state, c->state, sizeof state);
-    gp_rule rule = rules[4];
-    rule.step = 1;
-    CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, c->stages, &rule, &info, NULL, 2), GP_OK);
-    CHECK(!info.applied && isnan(info.norm) && isnan(info.norm_after) && !info.clipped);
-    CHECK(snapshot_equal(&whole, &p->arena));
-    CHECK_BYTES_EQUAL(sizeof state, c->state, state);
-    for (size_t i = 0; i < p->arena.n; i++)
-        if (c->residual[i] != 0.0f) CHECK(0);
-    snapshot_free(&whole);
-    chain_free(c);
-    parts_free(p);
-}
-
-static void test_chains(const gp_kernels *kernels)
-{
-    for (size_t i = 0; i < CHAINS; i++) {
-        long failed = check_failed_count;
-        chain_steps(kernels, WHOLE, chains[i]);
-        chain_steps(kernels, PRUNED, chains[i]);
-        chain_steps(kernels, LISTED, chains[i]);
-        chain_refuses(kernels, chains[i]);
-        if (check_failed_count > failed) printf("  chain %zu\n", i);
-    }
-}
-
 /* ---- refused ------------------------------------------------------------------------------------------------------------- */
 
 static void refused(const char *what, const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
@@ -720,7 +511,6 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_limits);
     OVER_INSTRUCTION_SETS(test_tiny_factor);
     OVER_INSTRUCTION_SETS(test_scale_one);
-    OVER_INSTRUCTION_SETS(test_chains);
     test_refused();
     test_little();
     OVER_INSTRUCTION_SETS(test_statistics);

@@ -1,0 +1,34 @@
+"""Other processes, which run the same package and may import what is beside the tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import gradprune as gp
+
+PLACES = os.pathsep.join((str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)))
+
+
+def python(
+    *arguments: str, timeout: float = 300, **environment: str | None
+) -> subprocess.CompletedProcess[str]:
+    """Another Python, in this one's environment but for what is given; None takes a name away."""
+    chosen = {**os.environ, "PYTHONPATH": PLACES, **environment}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={name: value for name, value in chosen.items() if value is not None},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def on_instruction_set(isa: str, script: str, *, timeout: float = 300) -> str:
+    """What a script prints on another instruction set; where it fails, the test does."""
+    done = python("-c", script, timeout=timeout, GRADPRUNE_ISA=isa)
+    assert done.returncode == 0, f"with GRADPRUNE_ISA={isa}:\n{done.stderr}"
+    return done.stdout.strip()
