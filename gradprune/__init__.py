@@ -22,6 +22,10 @@ from gradprune.clipping import (
     clip_grad_norm_,
     clip_grad_value_,
 )
+from gradprune.compression.codebooks import Codebook
+from gradprune.compression.quantizer import Quantizer
+from gradprune.compression.report import ParameterReport, QuantizationReport
+from gradprune.compression.schemes import Coding
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
 from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
 from gradprune.errors import (
@@ -87,6 +91,8 @@ __all__ = [
     "ClipNormPerLayer",
     "ClipNormPerParameter",
     "ClipValue",
+    "Codebook",
+    "Coding",
     "ConstantLR",
     "CosineLR",
     "Costs",
@@ -129,10 +135,13 @@ __all__ = [
     "OneShot",
     "Orthogonal",
     "ParameterDiagnosis",
+    "ParameterReport",
     "Polynomial",
     "PruneReport",
     "Pruner",
+    "QuantizationReport",
     "Quantize",
+    "Quantizer",
     "RMSprop",
     "Raise",
     "Random",

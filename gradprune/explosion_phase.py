@@ -229,12 +229,12 @@ def _growth(after: float, before: float) -> float:
 def _unless_it_fails(model: Network, optimizer: Optimizer) -> Iterator[None]:
     """On an error, put the model and the optimizer back to where they were."""
     snapshot = Snapshot(model.arena, optimizer.core_moments, optimizer.chain)
-    snapshot.take(optimizer.state(), None)
+    snapshot.take(optimizer.state(), (model.quantizer,))
     last = LastPass(model)
     try:
         yield
     except BaseException:
-        snapshot.restore(None)
+        snapshot.restore((model.quantizer,))
         last.restore()
         optimizer.load_state(snapshot.counters)
         raise

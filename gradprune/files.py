@@ -1,10 +1,11 @@
 """Files: a model with everything it needs to go on, in the safetensors format.
 
 Tensors: every parameter under its name, its mask as ``mask.<name>`` (uint8), the optimizer's
-moments as ``optimizer.moment<i>``, what clippers keep as ``optimizer.clip<i>.<name>`` and the
-pruner's statistics as ``pruner.<name>``. All else is one JSON text in the metadata, under the key
-"gradprune": settings of layers, optimizer and pruner as {"class": name, field: value, ...},
-counters, and a SHA-256 over that text and all tensors.
+moments as ``optimizer.moment<i>``, what clippers keep as ``optimizer.clip<i>.<name>``, the pruner's
+statistics as ``pruner.<name>`` and the quantizer's codes as ``quantizer.<name>``. All else is one
+JSON text in the metadata, under the key "gradprune": settings of layers, optimizer, pruner and
+quantizer as {"class": name, field: value, ...}, counters, and a SHA-256 over that text and all
+tensors.
 
 A file is data. Classes are looked up in a list written here, nothing is ever unpickled or imported
 by name, and nothing is allocated before the sizes are known to fit what the file holds.
@@ -37,6 +38,8 @@ from gradprune import (
     optimizers,
 )
 from gradprune.checks import not_negative, seed_number, whole
+from gradprune.compression import codebooks
+from gradprune.compression.quantizer import Quantizer
 from gradprune.errors import FileFormatError
 from gradprune.layers import dense, recurrent
 from gradprune.layers.base import Layer
@@ -73,6 +76,7 @@ _SETTINGS = {
     name: cls
     for name, cls in _public_classes(
         clipping,
+        codebooks,
         criteria,
         dense,
         granularity,
@@ -138,12 +142,14 @@ def _tensors(model: Model) -> Tensors:
             tensors[f"optimizer.{name}"] = array
     if model.pruner is not None:
         tensors |= {f"pruner.{name}": array for name, array in model.pruner.tensors().items()}
+    if model.quantizer is not None:
+        tensors |= {f"quantizer.{name}": a for name, a in model.quantizer.tensors().items()}
     return tensors
 
 
 def _describe(model: Model) -> dict[str, Any]:
     """All of a model that is not an array."""
-    optimizer, pruner = model.optimizer, model.pruner
+    optimizer, pruner, quantizer = model.optimizer, model.pruner, model.quantizer
     if optimizer is not None and _OPTIMIZERS.get(type(optimizer).__name__) is not type(optimizer):
         raise TypeError(f"cannot save an optimizer of class {type(optimizer).__name__}")
     return {
@@ -179,6 +185,16 @@ def _describe(model: Model) -> dict[str, Any]:
                 "gradients": pruner.gradients,
             },
             "state": pruner.state(),
+        },
+        "quantizer": None
+        if quantizer is None
+        else {
+            "settings": {
+                "weights": _encode(quantizer.weights),
+                "exclude": _encode(quantizer.exclude),
+                "biases": _encode(quantizer.biases),
+            },
+            "state": quantizer.state(),
         },
     }
 
@@ -287,6 +303,8 @@ def _build(
     if content["pruner"] is not None:
         _build_pruner(model, content["pruner"], tensors)
 
+    quantized = _below("quantizer.", tensors)
+    tensors = {name: array for name, array in tensors.items() if name[:10] != "quantizer."}
     wanted = _tensors(model)
     if tensors.keys() != wanted.keys():
         missing, extra = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
@@ -306,6 +324,7 @@ def _build(
         model.optimizer.chain.load(_below("optimizer.", tensors))
         model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
     model.arena.enforce_masks()
+    _build_quantizer(model, content.get("quantizer"), quantized)
     model.epoch = _counter("epoch", described["epoch"])
     model.forward_count = _counter("forward_count", described["forward_count"])
     model.last_loss = float(_decode(described["last_loss"]))
@@ -327,6 +346,18 @@ def _build_pruner(model: Model, described: dict[str, Any], tensors: Tensors) -> 
     settings = {key: _decode(value) for key, value in described["settings"].items()}
     own = _below("pruner.", tensors)
     Pruner(model, **settings).load_state(_counters(described["state"]), own)
+
+
+def _build_quantizer(model: Model, described: dict[str, Any] | None, own: Tensors) -> None:
+    """A quantizer as described, if one is; weights and masks are set by now."""
+    known: set[str] = set()
+    if described is not None:
+        settings = {key: _decode(value) for key, value in described["settings"].items()}
+        quantizer = Quantizer(model, **settings)
+        quantizer.load_state(_counters(described["state"]), own)
+        known = set(quantizer.tensors())
+    if own.keys() != known:
+        raise FileFormatError(f"unexpected tensors of a quantizer: {sorted(own.keys() ^ known)}")
 
 
 def _below(prefix: str, tensors: Tensors) -> Tensors:

@@ -36,6 +36,7 @@ class Model(Network):
         layers, parameters, gradients, masks, sparsity: see ``Network``.
         optimizer: the last optimizer made for this model, or None.
         pruner: the last pruner made for this model, or None.
+        quantizer: the last quantizer made for this model, or None.
         history: of the last ``fit``, also of one that failed or was interrupted, or None.
         epoch: epochs trained so far, by every ``fit``; saved with the model.
 

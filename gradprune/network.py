@@ -22,6 +22,8 @@ from gradprune.losses import Loss, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
 if TYPE_CHECKING:
+    from gradprune.compression.quantizer import Quantizer
+
     Floats = NDArray[np.float32]
 
 __all__ = ["Network"]
@@ -44,6 +46,7 @@ class Network:
             ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
+        quantizer: the last quantizer made for this network; steps go through it.
         last_loss: of the last backward pass.
         exploded: whether a layer's output went beyond the guard's limit in it.
         refused: whether the optimizer's guard has left out the step of the last backward pass;
@@ -63,6 +66,7 @@ class Network:
         self.input_shape = _shape(input_shape)
         self.seed = seed_number(seed)
         self.optimizer: Optimizer | None = None
+        self.quantizer: Quantizer | None = None
         self.last_loss = 0.0
         self.exploded = False
         self.refused = False
@@ -170,14 +174,27 @@ class Network:
         """
         chosen = get_loss(loss)
         inputs, targets = self.batch(x, y, chosen)
-        self._watch(None if self.optimizer is None else self.optimizer.guard)
+        guard = None if self.optimizer is None else self.optimizer.guard
+        self._pass(inputs, targets, None, chosen, guard)
+        return self.last_loss
+
+    def _pass(
+        self,
+        inputs: Floats,
+        targets: NDArray[np.int64] | Floats,
+        index: NDArray[np.int64] | None,
+        loss: Loss,
+        guard: Guard | None,
+    ) -> int:
+        """``backward`` on rows of arrays; the number of samples classified correctly."""
+        self._watch(guard)
         self.refused = False
-        self.last_loss, _ = self._net.backward(
-            self.arena.core, inputs, targets, None, chosen.code, self.seed, self.forward_count
+        self.last_loss, correct = self._net.backward(
+            self.arena.core, inputs, targets, index, loss.code, self.seed, self.forward_count
         )
         self.exploded = self._net.exploded
         self.forward_count += 1
-        return self.last_loss
+        return correct
 
     def train_step(
         self, x: ArrayLike, y: ArrayLike, *, optimizer: Optimizer, loss: str = "cross_entropy"
@@ -202,11 +219,17 @@ class Network:
     ) -> tuple[float, int, StepInfo]:
         """``train_step`` on rows ``index`` of arrays that ``batch`` has prepared.
 
+        While the weights are quantized in two calls of the core: the quantizer comes in between.
+
         Returns:
             (mean loss, samples classified correctly, what the step did).
         """
         if optimizer.model is not self:
             raise ValueError("the optimizer was made for another model")
+        if self.quantizer is not None and self.quantizer.is_active:
+            correct = self._pass(inputs, targets, index, loss, optimizer.guard)
+            info = optimizer.step()
+            return self.last_loss, correct, info
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)

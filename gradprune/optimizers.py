@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -25,7 +25,7 @@ from gradprune.clipping import Clipper, joint_norm
 from gradprune.errors import NumericalError
 from gradprune.guards import Guard, Raise
 from gradprune.learning_rates import ConstantLR, LearningRate
-from gradprune.snapshots import Snapshot
+from gradprune.snapshots import Counting, Snapshot
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
 
@@ -83,6 +83,21 @@ class Rule:
         )
 
 
+# norm, scale, clipped, applied and norm after, as the core gives them
+Done = tuple[float, float, bool, bool, float]
+
+
+class Around(Counting, Protocol):
+    """What an optimizer needs of a quantizer."""
+
+    count: int
+
+    @property
+    def is_active(self) -> bool: ...
+
+    def around(self, step: Callable[[], Done]) -> Done: ...
+
+
 class Trainable(Protocol):
     """What an optimizer needs of a network."""
 
@@ -91,6 +106,9 @@ class Trainable(Protocol):
     last_loss: float
     exploded: bool
     refused: bool
+
+    @property
+    def quantizer(self) -> Around | None: ...
 
     def find_fault(self, norm: float = ...) -> NumericalError: ...
 
@@ -141,7 +159,7 @@ class Optimizer(ABC):
         self.lr_factor = 1.0
         self._consecutive = 0
         self._snapshots: list[Snapshot] = []
-        self._kept_for: tuple[object, int | None] | None = None  # pruner, masks changed by hand
+        self._kept_for: tuple[object, ...] | None = None  # pruner, masks changed by hand, quantizer
         self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
         self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
         model.optimizer = self
@@ -183,8 +201,15 @@ class Optimizer(ABC):
         clip, rule = self.begin()
         if self.model.exploded or not math.isfinite(self.model.last_loss):
             return self.finish((math.nan, 1.0, False, False, math.nan), lr)
-        done = self.model.arena.core.step(clip, rule, self.core_moments, self.parameter_norms)
-        return self.finish(done, lr)
+        return self.finish(self._take(clip, rule), lr)
+
+    def _take(self, clip: tuple[Any, ...], rule: tuple[Any, ...]) -> Done:
+        """The core's step; a quantizer has its say before and after it."""
+        core, quantizer = self.model.arena.core, self.model.quantizer
+        moments, norms = self.core_moments, self.parameter_norms
+        if quantizer is None:
+            return core.step(clip, rule, moments, norms)
+        return quantizer.around(lambda: core.step(clip, rule, moments, norms))
 
     def begin(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Keep a snapshot if one is due; (clip, rule) of the next step for the core."""
@@ -198,7 +223,7 @@ class Optimizer(ABC):
         rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
         return self.chain.code(), rule
 
-    def finish(self, done: tuple[float, float, bool, bool, float], lr: float) -> StepInfo:
+    def finish(self, done: Done, lr: float) -> StepInfo:
         """Count a step that the core has taken, or react to one that it has refused.
 
         Args:
@@ -248,7 +273,7 @@ class Optimizer(ABC):
             return None
         before = grads[bad]
         grads[bad] = 0.0
-        done = arena.core.step(*self.core_arguments(), self.core_moments, self.parameter_norms)
+        done = self._take(*self.core_arguments())
         if not done[3]:
             grads[bad] = before
             return None
@@ -258,8 +283,12 @@ class Optimizer(ABC):
     def _keep(self) -> None:
         """Take a snapshot if one is due and the weights are finite."""
         arena, pruner = self.model.arena, getattr(self.model, "pruner", None)
+        quantizer = self.model.quantizer
         by_schedule = pruner is not None and pruner.schedule is not None
-        kept_for = (pruner, None if by_schedule else arena.mask_version)
+        kept_for = (
+            *(pruner, None if by_schedule else arena.mask_version),
+            *(quantizer, None if quantizer is None else quantizer.count),
+        )
         if kept_for != self._kept_for:
             self._snapshots.clear()
             self._kept_for = kept_for
@@ -275,7 +304,7 @@ class Optimizer(ABC):
                 else Snapshot(arena, self.core_moments, self.chain)
             )
             counters = {"step_count": self.step_count, "clip_count": self.clip_count}
-            snapshot.take(counters, pruner)
+            snapshot.take(counters, (pruner, quantizer))
             self._snapshots.append(snapshot)
             self._consecutive = 0
 
@@ -284,7 +313,7 @@ class Optimizer(ABC):
         if self._consecutive > 1:
             del self._snapshots[1:]
         snapshot = self._snapshots[-1]
-        snapshot.restore(getattr(self.model, "pruner", None))
+        snapshot.restore((getattr(self.model, "pruner", None), self.model.quantizer))
         self.step_count = snapshot.counters["step_count"]
         self.clip_count = snapshot.counters["clip_count"]
         self.lr_factor *= self.guard.factor

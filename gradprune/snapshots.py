@@ -17,15 +17,15 @@ Floats = NDArray[np.float32]
 
 
 class Counting(Protocol):
-    """What a snapshot keeps of a pruner."""
+    """What a snapshot keeps of a pruner or a quantizer."""
 
     def state(self) -> dict[str, int]:
         """Counters."""
 
-    def tensors(self) -> dict[str, Floats]:
+    def tensors(self) -> Mapping[str, NDArray[Any]]:
         """Arrays."""
 
-    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, Floats]) -> None:
+    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
         """Counters and arrays from before."""
 
 
@@ -74,11 +74,11 @@ class Snapshot:
         self._mask = np.empty_like(arena.mask)
         self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
         self._clippers: dict[str, NDArray[Any]] = {}
-        self._pruner: tuple[dict[str, int], dict[str, Floats]] | None = None
+        self._others: list[tuple[Mapping[str, int], Mapping[str, NDArray[Any]]] | None] = []
         self.counters: dict[str, Any] = {}
 
-    def take(self, counters: Mapping[str, Any], pruner: Counting | None) -> None:
-        """Of everything as it is now."""
+    def take(self, counters: Mapping[str, Any], others: Sequence[Counting | None]) -> None:
+        """Of everything as it is now; the others are the model's pruner and quantizer."""
         np.copyto(self._params, self._arena.params)
         np.copyto(self._mask, self._arena.mask)
         for copy, moment in zip(self._copies, self._moments, strict=True):
@@ -86,10 +86,10 @@ class Snapshot:
             self._arena.core.unpack(copy)
         self.counters = dict(counters)
         self._clippers = self._chain.tensors()
-        self._pruner = None if pruner is None else (pruner.state(), pruner.tensors())
+        self._others = [None if o is None else (o.state(), o.tensors()) for o in others]
 
-    def restore(self, pruner: Counting | None) -> None:
-        """Bring the arrays and the pruner back; the counters are the optimizer's to read.
+    def restore(self, others: Sequence[Counting | None]) -> None:
+        """Bring the arrays and the others back; the counters are the optimizer's to read.
 
         Whatever needs memory comes first, so that a failure leaves everything as it was.
         """
@@ -101,5 +101,6 @@ class Snapshot:
             self._arena.core.pack(values)
             np.copyto(moment, values)
         self._chain.load(self._clippers)
-        if pruner is not None and self._pruner is not None:
-            pruner.load_state(*self._pruner)
+        for other, kept in zip(others, self._others, strict=True):
+            if other is not None and kept is not None:
+                other.load_state(*kept)

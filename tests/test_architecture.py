@@ -24,7 +24,7 @@ LAYERS = {
     "ground": {"cache", "checks", "columns", "errors"},
     "core": {"_core"},
     "costs": {"costs"},
-    "engine": {"arena", "pruning.statistics", "selection", "threads"},
+    "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
     "parts": {
         "clipping",
         "guards",
@@ -39,12 +39,18 @@ LAYERS = {
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
     "chains": {"chains", "snapshots"},
+    "schemes": {
+        "compression.codebooks",
+        "compression.report",
+        "compression.schemes",
+    },
     "layer": {"layers.base"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
     "training": {
         "batching",
         "callbacks",
+        "compression.quantizer",
         "explosion_monitor",
         "explosion_phase",
         "files",
@@ -86,7 +92,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "layers", "plotting", "pruning"}
+FACES = {"", "compression", "layers", "plotting", "pruning"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

@@ -1,0 +1,259 @@
+"""The quantizer: few values for many weights, now, and through all training that follows.
+
+Quantizing is a transaction: everything is computed first and then written. From then on every step
+of the model's optimizer runs between ``begin`` and ``end`` of the quantizer's parts, wherever the
+step is called from; a step that is refused leaves weights, codes and gradients as they were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.arena import Arena, Tensor
+from gradprune.compression.report import ParameterReport, QuantizationReport, describe
+from gradprune.compression.schemes import Coding, Layout, Part, Scheme
+from gradprune.errors import NonFiniteError
+
+__all__ = ["Quantizer"]
+
+Done = tuple[float, float, bool, bool, float]
+
+
+class Quantizable(Protocol):
+    """What a quantizer needs of a network."""
+
+    arena: Arena
+    quantizer: Quantizer | None
+
+
+class Quantizer:
+    """Gives the weights of a model few values, and keeps it so while the model is trained.
+
+    It does nothing until ``quantize`` is called. From then on each step of the optimizer, by
+    ``fit``, ``train_step`` or ``optimizer.step()``, ends with quantized weights; how they learn is
+    said by the scheme. Gradients in ``model.gradients`` stay those of the single weights. Norms,
+    clipping and limits of guards go by what the step sees. A weight that is removed leaves its
+    cluster or grid; one that comes back takes the nearest value. What is written into a view of
+    ``model.parameters`` counts in the next pass; the step after it quantizes it again.
+
+    Args:
+        model: a network; ``model.quantizer`` becomes this quantizer.
+        weights: the scheme for prunable parameters, such as ``Codebook(16)`` or ``Grid(8)``.
+        exclude: names of layers or parameters to leave alone.
+        biases: the scheme for the other parameters; None: they stay float.
+
+    Attributes:
+        model, weights, exclude, biases: as given.
+        count: calls of ``quantize`` so far.
+
+    Raises:
+        TypeError, ValueError: an argument is not as above, or nothing is left to quantize.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(10, activation="relu"), gp.Dense(5)], input_shape=20, seed=0)
+    >>> quantizer = gp.Quantizer(model, gp.Codebook(4), exclude="dense1")
+    >>> print(quantizer.quantize())
+    parameter      live  distinct  max error  rms error  bits each
+    dense0.weight   200         4   5.90e-01   1.07e-01       1.90
+    skipped dense0.bias: biases are not quantized
+    skipped dense1.weight: excluded
+    skipped dense1.bias: excluded
+    """
+
+    def __init__(
+        self,
+        model: Quantizable,
+        weights: Scheme,
+        *,
+        exclude: str | Sequence[str] = (),
+        biases: Scheme | None = None,
+    ) -> None:
+        if not isinstance(weights, Scheme):
+            raise TypeError(f"weights must be a scheme such as Codebook(16), got {weights!r}")
+        if biases is not None and not isinstance(biases, Scheme):
+            raise TypeError(f"biases must be a scheme such as Grid(8) or None, got {biases!r}")
+        self.model = model
+        self.weights = weights
+        self.biases = biases
+        self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.count = 0
+        self._skipped: dict[str, str] = {}
+        self._schemes: dict[str, tuple[Scheme, Layout]] = {}
+        for prefix, scheme, tensors in zip(
+            ("weights", "biases"), (weights, biases), self._covered(), strict=True
+        ):
+            if scheme is not None and tensors:
+                self._schemes[prefix] = scheme, Layout(model.arena, tensors, scheme.per)
+        if not self._schemes:
+            raise ValueError("nothing to quantize: every parameter is left out")
+        self._parts: dict[str, Part] = {}  # none before the first ``quantize``
+        model.quantizer = self
+
+    def _covered(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Weights and biases to quantize."""
+        tensors = self.model.arena.tensors
+        names = {tensor.name for tensor in tensors}
+        known = names | {name.partition(".")[0] for name in names}
+        unknown = [name for name in self.exclude if name not in known]
+        if unknown:
+            raise ValueError(
+                f"exclude names {unknown}, which are neither layers with parameters nor "
+                f"parameters; known are {sorted(known)}"
+            )
+        kept: tuple[list[Tensor], list[Tensor]] = [], []
+        for tensor in tensors:
+            if {tensor.name, tensor.name.partition(".")[0]} & set(self.exclude):
+                self._skipped[tensor.name] = "excluded"
+            elif not tensor.prunable and self.biases is None:
+                self._skipped[tensor.name] = "biases are not quantized"
+            else:
+                kept[not tensor.prunable].append(tensor)
+        return kept
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has quantized, so that training goes on quantized."""
+        return bool(self._parts)
+
+    def quantize(self) -> QuantizationReport:
+        """Quantize now, by what the weights are now; to do so after training is all of PTQ.
+
+        Called again it makes new codebooks and grids, from the float weights behind the quantized
+        ones if there are any (straight-through training).
+
+        Returns:
+            For each parameter: distinct values, errors and ideal bits. ``str(report)`` is a table.
+
+        Raises:
+            NonFiniteError: a weight is not finite; nothing is changed.
+        """
+        sources = {
+            prefix: self._parts[prefix].source()
+            if prefix in self._parts
+            else self.model.arena.params[layout.members().place]
+            for prefix, (_, layout) in self._schemes.items()
+        }
+        for prefix, weights in sources.items():
+            if not np.isfinite(weights).all():
+                raise self._fault(prefix, weights)
+        parts = {
+            prefix: scheme.fit(layout, sources[prefix])
+            for prefix, (scheme, layout) in self._schemes.items()
+        }
+        for part in parts.values():
+            part.write()
+        self._parts = parts
+        self.count += 1
+        return self._report(sources)
+
+    def coding(self, name: str) -> Coding:
+        """How the values of a parameter come from codes.
+
+        Args:
+            name: of a parameter.
+
+        Raises:
+            KeyError: it is not quantized.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+        >>> report = gp.Quantizer(model, gp.Codebook(2)).quantize()
+        >>> coding = model.quantizer.coding("dense0.weight")
+        >>> bool((coding.decode() == model.parameters["dense0.weight"]).all())
+        True
+        """
+        for part in self._parts.values():
+            if name in part.layout.tensors:
+                return part.coding(name)
+        names = [name for part in self._parts.values() for name in part.layout.tensors]
+        raise KeyError(f"{name!r} is not quantized; quantized are {names}")
+
+    # ---- training ------------------------------------------------------------------------------
+
+    def around(self, step: Callable[[], Done]) -> Done:
+        """A step of an optimizer that sees what it is to see and ends quantized.
+
+        Args:
+            step: takes it; whether it was applied comes fourth in what it returns.
+        """
+        applied = False
+        try:
+            for part in self._parts.values():
+                part.begin()
+            done = step()
+            applied = done[3]
+        finally:
+            for part in self._parts.values():
+                part.end(applied)
+        return done
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    def state(self) -> dict[str, int]:
+        """Counters for a checkpoint."""
+        return {"count": self.count, "is_active": int(self.is_active)}
+
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Arrays for a checkpoint; none before the first ``quantize``."""
+        return {
+            f"{prefix}.{name}": array
+            for prefix, part in self._parts.items()
+            for name, array in part.tensors().items()
+        }
+
+    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
+        """What ``state`` and ``tensors`` gave; call it when masks and weights are set.
+
+        Raises:
+            ValueError: something is missing or does not fit; nothing is changed.
+        """
+        parts = {}
+        if state["is_active"]:
+            for prefix, (scheme, layout) in self._schemes.items():
+                start = f"{prefix}."
+                own = {
+                    name.removeprefix(start): array
+                    for name, array in tensors.items()
+                    if name.startswith(start)
+                }
+                parts[prefix] = scheme.restore(layout, own)
+        self._parts = parts
+        self.count = int(state["count"])
+
+    # ---- reporting -----------------------------------------------------------------------------
+
+    def _report(self, sources: Mapping[str, NDArray[np.float32]]) -> QuantizationReport:
+        found: dict[str, ParameterReport] = {}
+        for prefix, (_, layout) in self._schemes.items():
+            place, entry, _ = layout.members()
+            after = self.model.arena.params[place]
+            for name in layout.tensors:
+                own = layout.entries_of(name)
+                inside = slice(*np.searchsorted(entry, [own.start, own.stop]))
+                found[name] = describe(sources[prefix][inside], after[inside])
+        order = [tensor.name for tensor in self.model.arena.tensors]
+        return QuantizationReport(
+            {name: found[name] for name in order if name in found},
+            {name: self._skipped[name] for name in order if name in self._skipped},
+        )
+
+    def _fault(self, prefix: str, weights: NDArray[np.float32]) -> NonFiniteError:
+        layout = self._schemes[prefix][1]
+        position = int(np.argmin(np.isfinite(weights)))
+        entry = int(layout.members().entry[position])
+        name = next(n for n in layout.tensors if entry < layout.entries_of(n).stop)
+        shape = layout.tensors[name].shape
+        index = tuple(int(i) for i in np.unravel_index(entry - layout.starts[name], shape))
+        value = float(weights[position])
+        return NonFiniteError(
+            f"quantization: {name}[{', '.join(map(str, index))}] is {value}",
+            phase="parameter",
+            layer=name.partition(".")[0],
+            parameter=name,
+            index=index,
+            value=value,
+        )

@@ -1,0 +1,180 @@
+"""Schemes: how weights share few values, and what keeps them so while they are trained.
+
+A ``Scheme`` is settings; ``fit`` makes a ``Part`` of it, the state for the entries it covers. A
+part is asked three things around each step of an optimizer: ``begin`` puts in place what the step
+is to see, ``end`` writes the quantized result, or, if the step was refused, what was there before.
+To add a scheme: a module with a frozen dataclass and its part.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.arena import Arena, Tensor
+
+__all__ = ["Coding", "Layout", "Members", "Part", "Scheme"]
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Codes = NDArray[np.int32]
+Indices = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the values of one parameter come from few bits each.
+
+    Attributes:
+        codes: int32, of the parameter's shape.
+        values: float32; a codebook (k,), or (rows, k) with one for each row; None for a grid. The
+            value is values[code], 0 where the code is -1: the weight is removed.
+        scale, zero_point: float32 and int32, (1,) or (rows,); None for a codebook. The value is
+            scale * (code - zero_point); where a weight is removed the code is the zero point.
+    """
+
+    codes: Codes
+    values: Floats | None = None
+    scale: Floats | None = None
+    zero_point: Codes | None = None
+
+    def decode(self) -> Floats:
+        """The values, float32 of the parameter's shape: those of the parameter, bit for bit."""
+        rows = self.codes.reshape(len(self.codes), -1)
+        if self.values is not None:
+            table = np.atleast_2d(self.values)
+            found = np.take_along_axis(
+                np.broadcast_to(table, (len(rows), table.shape[1])), np.maximum(rows, 0), axis=1
+            )
+            decoded = np.where(rows < 0, np.float32(0), found)
+        else:
+            assert self.scale is not None
+            assert self.zero_point is not None
+            steps = (rows - self.zero_point[:, None]).astype(np.float32)
+            decoded = steps * self.scale[:, None]
+        return decoded.reshape(self.codes.shape)
+
+
+class Members(NamedTuple):
+    """Live entries under one scheme."""
+
+    place: Indices  # of each in the arena's buffers, ascending
+    entry: Indices  # among the covered entries
+    group: Indices  # which of them share a codebook or grid, ascending
+
+
+class Layout:
+    """The entries that a scheme covers, and their groups: a group has a codebook or grid.
+
+    Args:
+        arena: of the network.
+        tensors: the parameters covered.
+        per: "parameter", "row" (of a weight; a bias is one row) or "model".
+
+    Attributes:
+        tensors: name to parameter, in the order of the arena's buffers.
+        starts: name to the place of its first entry among those covered.
+        groups: how many.
+        size: covered entries.
+    """
+
+    def __init__(self, arena: Arena, tensors: Sequence[Tensor], per: str) -> None:
+        self.arena = arena
+        covered = {tensor.name for tensor in tensors}
+        stored = [tensor for tensor in arena.stored if tensor.name in covered]
+        self.tensors = {tensor.name: tensor for tensor in stored}
+        self.starts: dict[str, int] = {}
+        self._ranges: dict[str, range] = {}
+        places, groups = [], []
+        self.size = self.groups = 0
+        for tensor in stored:
+            rows = tensor.shape[0] if per == "row" and len(tensor.shape) > 1 else 1
+            first = 0 if per == "model" else self.groups
+            offset = arena.offsets[tensor.name]
+            self.starts[tensor.name] = self.size
+            self._ranges[tensor.name] = range(first, first + rows)
+            places.append(np.arange(offset, offset + tensor.size))
+            groups.append(first + np.repeat(np.arange(rows), tensor.size // rows))
+            self.size += tensor.size
+            self.groups = first + rows
+        self._place = np.concatenate(places)
+        self._group = np.concatenate(groups)
+
+    def members(self) -> Members:
+        """The live entries."""
+        prunable = self._place < self.arena.prunable_size
+        live = np.ones(self.size, np.bool_)
+        live[prunable] = self.arena.mask[self._place[prunable]] == 1
+        entry = np.flatnonzero(live)
+        return Members(self._place[entry], entry, self._group[entry])
+
+    def groups_of(self, name: str) -> slice:
+        """The groups of a parameter."""
+        own = self._ranges[name]
+        return slice(own.start, own.stop)
+
+    def entries_of(self, name: str) -> slice:
+        """The entries of a parameter among those covered."""
+        return slice(self.starts[name], self.starts[name] + self.tensors[name].size)
+
+
+class Part(ABC):
+    """A scheme at work on the entries of a layout."""
+
+    layout: Layout
+
+    @abstractmethod
+    def write(self) -> None:
+        """The quantized values into the arena."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Before a step: follow the mask, put in place what the step is to see."""
+
+    @abstractmethod
+    def end(self, applied: bool) -> None:
+        """After a step: quantize again; if it was not taken, put everything back."""
+
+    @abstractmethod
+    def coding(self, name: str) -> Coding:
+        """Of one parameter, as it is in the arena now."""
+
+    @abstractmethod
+    def source(self) -> Floats:
+        """(members,) the weights to quantize anew from: latent ones where there are any."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Copies of the state, for a checkpoint."""
+
+
+class Scheme(ABC):
+    """Settings of a quantization."""
+
+    per: str
+
+    @abstractmethod
+    def fit(self, layout: Layout, weights: Floats) -> Part:
+        """A part that quantizes the members' weights, (members,); nothing is written yet."""
+
+    @abstractmethod
+    def restore(self, layout: Layout, tensors: Mapping[str, NDArray[Any]]) -> Part:
+        """A part from what ``Part.tensors`` gave; a ValueError if it does not fit."""
+
+
+def checked_tensor(
+    tensors: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic], shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """A copy of the tensor, which must be there and fit."""
+    array = tensors.get(name)
+    if array is None or array.dtype != dtype or array.shape != shape:
+        got = "none" if array is None else f"{array.dtype} {array.shape}"
+        raise ValueError(f"the quantizer needs {name}: {np.dtype(dtype)} {shape}, got {got}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ValueError(f"the quantizer's {name} must be finite")
+    return array.copy()
