@@ -22,6 +22,7 @@ from gradprune.clipping import (
     clip_grad_norm_,
     clip_grad_value_,
 )
+from gradprune.compression.distillation import Distillation
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
 from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
 from gradprune.errors import (
@@ -47,6 +48,7 @@ from gradprune.initializers import (
 )
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.losses import CrossEntropy
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
@@ -90,10 +92,12 @@ __all__ = [
     "ConstantLR",
     "CosineLR",
     "Costs",
+    "CrossEntropy",
     "Cubic",
     "DatasetNotFoundError",
     "Dense",
     "Diagnosis",
+    "Distillation",
     "Dropout",
     "EarlyStopping",
     "Element",

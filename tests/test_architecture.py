@@ -37,8 +37,9 @@ LAYERS = {
         "pruning.scopes",
         "verification",
     },
-    # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
-    "chains": {"chains", "snapshots"},
+    # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate;
+    # distillation a teacher and cross entropy.
+    "chains": {"chains", "compression.distillation", "snapshots"},
     "layer": {"layers.base"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
@@ -86,7 +87,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "layers", "plotting", "pruning"}
+FACES = {"", "compression", "layers", "plotting", "pruning"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

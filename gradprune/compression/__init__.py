@@ -1,0 +1,1 @@
+"""Compression: models made smaller that still know the answer."""
