@@ -270,6 +270,7 @@ typedef enum gp_loss {
     GP_CROSS_ENTROPY, /* labels; mean of logsumexp(z) - z[label]; a last softmax layer is fused */
     GP_MSE,           /* targets (B, O); mean over all elements */
     GP_BCE,           /* targets (B, O) on logits; mean over all elements; a last sigmoid is fused */
+    GP_DISTILLATION,  /* labels, and a teacher's logits (B, O) as targets; a last softmax layer is fused */
     GP_LOSSES
 } gp_loss;
 
@@ -309,13 +310,16 @@ typedef struct gp_batch {
     const float *x;       /* rows of I floats */
     const int64_t *index; /* which rows, or NULL for 0..size-1; the caller has checked the range */
     gp_loss loss;
-    const int64_t *labels; /* cross entropy; indexed like x */
-    const float *targets;  /* mse, bce: rows of O floats; indexed like x */
+    const int64_t *labels; /* cross entropy, distillation; indexed like x */
+    const float *targets;  /* mse, bce, distillation: rows of O floats; indexed like x */
+    float smoothing;       /* cross entropy: the share of a label's weight that all outputs share, in [0, 1] */
+    float temperature;     /* distillation: T > 0 */
+    float alpha;           /* distillation: weight of T^2 KL, in [0, 1]; 1 - alpha that of cross entropy */
 } gp_batch;
 
 typedef struct gp_result {
     double loss;    /* mean, with penalties */
-    size_t correct; /* cross entropy: samples whose largest logit is the label's */
+    size_t correct; /* where there are labels: samples whose largest logit is the label's */
 } gp_result;
 
 /* Where something went wrong, for the error message. */

@@ -365,7 +365,7 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
     const size_t O = net->out, P = pass->lanes;
-    const double elements = batch->loss == GP_CROSS_ENTROPY ? 1.0 : (double)O;
+    const double elements = batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0;
     const float factor = (float)(1.0 / ((double)batch->size * elements));
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks, &begin, &end);
@@ -375,7 +375,13 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
         switch (batch->loss) {
         case GP_CROSS_ENTROPY:
             pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient, losses,
-                                         net->hits + chunk * P, factor);
+                                         net->hits + chunk * P, batch->smoothing, factor);
+            break;
+        case GP_DISTILLATION:
+            pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient, losses,
+                                         net->hits + chunk * P, 0.0f, factor * (1.0f - batch->alpha));
+            pass->kernels->distillation(O, P, valid, z + at, net->targets + at, gradient, losses, batch->temperature,
+                                        batch->alpha, factor);
             break;
         case GP_MSE:
             pass->kernels->mean_squared_error(O, P, valid, z + at, net->targets + at, gradient, losses, factor);
@@ -550,11 +556,27 @@ static int arena_fits(const gp_net *net, const gp_arena *arena)
     return arena->n_prunable <= arena->n && arena->removed <= arena->n_prunable;
 }
 
+/* Whether the batch has what its loss is measured by. */
+static int fits_loss(const gp_batch *batch)
+{
+    switch (batch->loss) {
+    case GP_CROSS_ENTROPY: return batch->labels && batch->smoothing >= 0.0f && batch->smoothing <= 1.0f;
+    case GP_DISTILLATION:
+        return batch->labels && batch->targets && batch->temperature > 0.0f && batch->temperature < INFINITY &&
+               batch->alpha >= 0.0f && batch->alpha <= 1.0f;
+    case GP_MSE:
+    case GP_BCE: return batch->targets != NULL;
+    case GP_LOSSES: break;
+    }
+    return 0;
+}
+
 /* The layers to run before the loss: a last softmax (sigmoid) is part of cross entropy (binary cross entropy). */
 static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
 {
     const gp_layer_spec *last = &net->layers[net->n_layers - 1].spec;
-    int fused = (batch->loss == GP_CROSS_ENTROPY && last->type == GP_LAYER_SOFTMAX) ||
+    int is_cross_entropy = batch->loss == GP_CROSS_ENTROPY || batch->loss == GP_DISTILLATION;
+    int fused = (is_cross_entropy && last->type == GP_LAYER_SOFTMAX) ||
                 (batch->loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
     return net->n_layers - (fused ? 1 : 0);
 }
@@ -575,9 +597,8 @@ static gp_status enter(region *shared, double passes, size_t threads)
 {
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
-    int has_target = batch->loss == GP_CROSS_ENTROPY ? batch->labels != NULL : batch->targets != NULL;
     int wants_target = shared->backward || batch->labels || batch->targets;
-    if (batch->size == 0 || batch->loss >= GP_LOSSES || (wants_target && !has_target) ||
+    if (batch->size == 0 || batch->loss >= GP_LOSSES || (wants_target && !fits_loss(batch)) ||
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
     gp_status status = reserve(net, batch->size);

@@ -23,6 +23,7 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.compression.codebooks import Codebook
+from gradprune.compression.distillation import Distillation
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.report import ParameterReport, QuantizationReport
 from gradprune.compression.schemes import Coding
@@ -51,6 +52,7 @@ from gradprune.initializers import (
 )
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.losses import CrossEntropy
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
@@ -96,10 +98,12 @@ __all__ = [
     "ConstantLR",
     "CosineLR",
     "Costs",
+    "CrossEntropy",
     "Cubic",
     "DatasetNotFoundError",
     "Dense",
     "Diagnosis",
+    "Distillation",
     "Dropout",
     "EarlyStopping",
     "Element",

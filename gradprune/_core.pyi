@@ -29,6 +29,8 @@ _Layer: TypeAlias = tuple[
     float,
     float,
 ]
+_Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
+_Loss: TypeAlias = tuple[int, float, float, float]  # code, smoothing, temperature, alpha
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
 version: Final[str]
@@ -88,9 +90,9 @@ class Net:
         self,
         arena: Arena,
         x: _Floats,
-        y: NDArray[np.int64] | _Floats,
+        y: _Target,
         index: NDArray[np.int64] | None,
-        loss: int,
+        loss: _Loss,
         seed: int,
         step: int,
         /,
@@ -99,9 +101,9 @@ class Net:
         self,
         arena: Arena,
         x: _Floats,
-        y: NDArray[np.int64] | _Floats,
+        y: _Target,
         index: NDArray[np.int64] | None,
-        loss: int,
+        loss: _Loss,
         seed: int,
         step: int,
         clip: _Clip,
@@ -115,8 +117,8 @@ class Net:
         self,
         arena: Arena,
         x: _Floats,
-        y: NDArray[np.int64] | _Floats,
-        loss: int,
+        y: _Target,
+        loss: _Loss,
         out: _Floats | None,
         /,
     ) -> tuple[float, int]: ...

@@ -19,6 +19,7 @@ from gradprune.columns import aligned
 from gradprune.guards import Skip
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dense
+from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.summary import summarize
 
@@ -205,7 +206,7 @@ def _share(value: float | None) -> str:
 
 
 def diagnose(
-    model: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy"
+    model: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
 ) -> Diagnosis:
     """Measure activations, gradients, weights and the next step on a batch.
 
@@ -218,7 +219,7 @@ def diagnose(
         model: any network; its last optimizer, if any, takes the step.
         x: (n, *input_shape) real numbers, all finite.
         y: targets, as for ``model.backward``.
-        loss: "cross_entropy", "mse" or "bce".
+        loss: as for ``model.backward``.
 
     Returns:
         The diagnosis: numbers, ``advice``, ``plot()``; ``print`` shows it.
@@ -373,7 +374,9 @@ def _spectral_norm(values: Doubles) -> float:
     return sigma
 
 
-def _update_ratios(model: Network, x: ArrayLike, y: ArrayLike, loss: str) -> dict[str, float]:
+def _update_ratios(
+    model: Network, x: ArrayLike, y: ArrayLike | None, loss: LossLike
+) -> dict[str, float]:
     """Name to norm of the next step / norm; a step on a copy of model and optimizer."""
     optimizer = model.optimizer
     if optimizer is None:

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.checks import fraction, real, seed_number, whole
 from gradprune.columns import aligned
-from gradprune.losses import get_loss
+from gradprune.losses import LossLike, get_loss
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.snapshots import LastPass, Snapshot
@@ -112,7 +112,7 @@ def explode(
     delta: SupportsFloat = 0.1,
     restore: bool = False,
     seed: SupportsIndex = 0,
-    loss: str = "cross_entropy",
+    loss: LossLike = "cross_entropy",
 ) -> ExplosionReport:
     """The explosion phase: ``max_steps`` rounds of random shifts and one step each.
 
@@ -142,7 +142,7 @@ def explode(
         restore: undo the shifts of a round before its step; else they stay. Shifts that stay leave
             relu networks dead within a few rounds.
         seed: of what is drawn, 0 <= seed < 2**64.
-        loss: "cross_entropy", "mse" or "bce".
+        loss: as for ``model.backward``.
 
     Returns:
         Losses, norms, shifts, and the culprits: parameters ranked by the growth they caused.

@@ -50,6 +50,7 @@ class FrozenModel:
         input_shape: shape of a sample.
         outputs: features of a prediction.
         nbytes: bytes of the packed weights and what goes with them.
+        ends_with_softmax: whether predictions are probabilities.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
@@ -59,12 +60,13 @@ class FrozenModel:
     dense1  Dense              2        6     6    384  dense        dense
     """
 
-    __slots__ = ("_core", "input_shape", "layers", "nbytes", "outputs")
+    __slots__ = ("_core", "ends_with_softmax", "input_shape", "layers", "nbytes", "outputs")
 
     layers: tuple[FrozenLayer, ...]
     input_shape: tuple[int, ...]
     outputs: int
     nbytes: int
+    ends_with_softmax: bool
     _core: _core.Frozen
 
     def __init__(self, network: Network) -> None:
@@ -72,6 +74,7 @@ class FrozenModel:
         frozen = _core.Frozen([layer for _, layer in core], network.arena.core)
         for name, value in (
             ("_core", frozen),
+            ("ends_with_softmax", network.ends_with_softmax),
             ("input_shape", network.input_shape),
             ("layers", _layers(network, frozen)),
             ("nbytes", frozen.nbytes),

@@ -1,21 +1,31 @@
-"""Losses: their code in the C core and what targets they take."""
+"""Losses: their code and numbers in the C core, and what targets they take."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.checks import real_array
+from gradprune.checks import fraction, real_array
 
-__all__ = ["LOSSES", "Loss", "get_loss"]
-
-Target = NDArray[np.int64] | NDArray[np.float32]
+__all__ = ["LOSSES", "CrossEntropy", "Loss", "LossLike", "SoftTarget", "Target", "get_loss"]
 
 
-def _labels(y: ArrayLike, outputs: int) -> Target:
+class SoftTarget(NamedTuple):
+    """Labels (n,) and a teacher's logits (n, outputs)."""
+
+    labels: NDArray[np.int64]
+    logits: NDArray[np.float32]
+
+
+Target = NDArray[np.int64] | NDArray[np.float32] | SoftTarget
+
+
+def labels_as_target(y: ArrayLike, outputs: int) -> NDArray[np.int64]:
+    """One integer label a sample."""
     array = np.asarray(y)
     if array.dtype.kind not in "iub":
         raise TypeError(
@@ -31,7 +41,7 @@ def _labels(y: ArrayLike, outputs: int) -> Target:
     return np.ascontiguousarray(array, np.int64)
 
 
-def _values(y: ArrayLike, outputs: int) -> Target:
+def _values(y: ArrayLike, outputs: int) -> NDArray[np.float32]:
     array = real_array("y", y)
     if array.ndim == 1 and outputs == 1:
         array = array[:, np.newaxis]
@@ -40,28 +50,94 @@ def _values(y: ArrayLike, outputs: int) -> Target:
     return array
 
 
-@dataclass(frozen=True)
-class Loss:
-    """A loss: its name, its gp_loss code, and ``target(y, outputs)``, which checks and converts."""
+class Loss(ABC):
+    """What a network is trained by: a name, a gp_loss code, and what it makes of targets."""
 
-    name: str
-    code: int
-    target: Callable[[ArrayLike, int], Target]
-    is_classification: bool = False
+    name: ClassVar[str]
+    code: ClassVar[int]
+    is_classification: ClassVar[bool] = False
+
+    @abstractmethod
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+        """The target of samples x, checked and converted; what it has made it takes as it is."""
+
+    @property
+    def core(self) -> tuple[int, float, float, float]:
+        """Code, smoothing, temperature and alpha, as the core takes them."""
+        return self.code, 0.0, 1.0, 0.0
+
+    @property
+    def elsewhere(self) -> Loss:
+        """What ``fit`` measures validation data by."""
+        return self
 
 
-LOSSES = {
-    loss.name: loss
-    for loss in (
-        Loss("cross_entropy", 0, _labels, is_classification=True),
-        Loss("mse", 1, _values),
-        Loss("bce", 2, _values),
-    )
+@dataclass(frozen=True, kw_only=True)
+class CrossEntropy(Loss):
+    """Cross entropy with a share of each label's weight spread over all classes.
+
+    The mean of -sum_k q_k log softmax(z)_k, q = (1 - e) onehot + e / K for K outputs and
+    e = ``label_smoothing``, as torch's ``label_smoothing``. ``loss="cross_entropy"`` is
+    ``CrossEntropy()``. A last softmax layer is part of the loss.
+
+    Args:
+        label_smoothing: e in [0, 1]; Szegedy et al. 2016, "Rethinking the inception architecture".
+
+    Raises:
+        TypeError, ValueError: e is not as above.
+
+    >>> import gradprune as gp
+    >>> (x, y), _ = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(10)], input_shape=64, seed=0)
+    >>> optimizer = gp.Adam(model)
+    >>> loss = gp.CrossEntropy(label_smoothing=0.1)
+    >>> history = model.fit(x, y, optimizer=optimizer, loss=loss, epochs=2, verbose=0)
+    >>> history["accuracy"][1] > history["accuracy"][0]
+    True
+    """
+
+    label_smoothing: float = 0.0
+    name = "cross_entropy"
+    code = 0
+    is_classification = True
+
+    def __post_init__(self) -> None:
+        fraction("label_smoothing", self.label_smoothing)
+
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+        """(n,) int64 labels."""
+        return labels_as_target(y, outputs)  # type: ignore[arg-type]  # None: a clear TypeError
+
+    @property
+    def core(self) -> tuple[int, float, float, float]:
+        """See Loss."""
+        return self.code, self.label_smoothing, 1.0, 0.0
+
+
+class _ByValue(Loss):
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+        """(n, outputs) float32."""
+        return _values(y, outputs)  # type: ignore[arg-type]
+
+
+class _MeanSquaredError(_ByValue):
+    name = "mse"
+    code = 1
+
+
+class _BinaryCrossEntropy(_ByValue):
+    name = "bce"
+    code = 2
+
+
+LossLike = str | Loss
+LOSSES: dict[str, Loss] = {
+    loss.name: loss for loss in (CrossEntropy(), _MeanSquaredError(), _BinaryCrossEntropy())
 }
 
 
-def get_loss(name: str) -> Loss:
-    """The loss called ``name``.
+def get_loss(loss: LossLike) -> Loss:
+    """The loss of this name; a loss itself is what it is.
 
     cross_entropy: mean of logsumexp(z) - z[label], fused with a last softmax layer;
     mse: mean of (z - y)^2 over all elements;
@@ -70,7 +146,11 @@ def get_loss(name: str) -> Loss:
     >>> get_loss("mse").code
     1
     """
+    if isinstance(loss, Loss):
+        return loss
     try:
-        return LOSSES[name]
+        return LOSSES[loss]
     except (KeyError, TypeError):
-        raise ValueError(f"unknown loss {name!r}; known are {list(LOSSES)}") from None
+        raise ValueError(
+            f"unknown loss {loss!r}; known are {list(LOSSES)}, CrossEntropy and Distillation"
+        ) from None

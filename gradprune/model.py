@@ -13,6 +13,7 @@ from gradprune.callbacks import Callback
 from gradprune.frozen import FrozenModel
 from gradprune.history import History
 from gradprune.layers.base import Layer
+from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.summary import Summary, summarize
@@ -61,10 +62,10 @@ class Model(Network):
     def fit(
         self,
         x: ArrayLike,
-        y: ArrayLike,
+        y: ArrayLike | None,
         *,
         optimizer: Optimizer | None = None,
-        loss: str = "cross_entropy",
+        loss: LossLike = "cross_entropy",
         epochs: SupportsIndex = 1,
         batch_size: SupportsIndex = 32,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
@@ -85,7 +86,8 @@ class Model(Network):
             y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
                 if there is one output.
             optimizer: made for this model; None: ``model.optimizer``.
-            loss: "cross_entropy", "mse" or "bce".
+            loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
+                ``Distillation``.
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last step of an epoch takes what is left.
             validation_data: (x, y) to measure after each epoch.
@@ -134,16 +136,18 @@ class Model(Network):
             seed=seed,
         )
 
-    def evaluate(self, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy") -> Evaluation:
+    def evaluate(
+        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
+    ) -> Evaluation:
         """Measure on data, without dropout; nothing is changed.
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
             y: targets, as for ``fit``.
-            loss: "cross_entropy", "mse" or "bce".
+            loss: as for ``fit``.
 
         Returns:
-            "loss", the mean with the layers' penalties; for cross_entropy also "accuracy", and
+            "loss", the mean with the layers' penalties; with labels also "accuracy", and
             "precision" and "recall", (outputs,) float64, 0 for a class that was never predicted
             or has no sample.
 

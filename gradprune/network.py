@@ -18,7 +18,7 @@ from gradprune.checks import real_array, seed_number, whole
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
-from gradprune.losses import Loss, get_loss
+from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
 if TYPE_CHECKING:
@@ -137,6 +137,11 @@ class Network:
         """Share of the prunable weights that is removed."""
         return self.arena.sparsity
 
+    @property
+    def ends_with_softmax(self) -> bool:
+        """Whether predictions are probabilities."""
+        return self.core_layers[-1][1].type == CoreType.SOFTMAX
+
     def set_mask(self, name: str, mask: ArrayLike) -> None:
         """Replace one mask; see ``set_masks``."""
         self.set_masks({name: mask})
@@ -155,7 +160,9 @@ class Network:
 
     # ---- calls into the core -----------------------------------------------------------------
 
-    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy") -> float:
+    def backward(
+        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
+    ) -> float:
         """Forward and backward pass: fill ``gradients``, return the mean loss.
 
         Dropout is active. Gradients of removed weights are exactly 0.
@@ -164,7 +171,8 @@ class Network:
             x: (n, *input_shape) real numbers, all finite.
             y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
                 if there is one output.
-            loss: "cross_entropy", "mse" or "bce".
+            loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
+                ``Distillation``.
 
         Returns:
             The mean loss, l1 and l2 penalties of the layers included.
@@ -190,14 +198,19 @@ class Network:
         self._watch(guard)
         self.refused = False
         self.last_loss, correct = self._net.backward(
-            self.arena.core, inputs, targets, index, loss.code, self.seed, self.forward_count
+            self.arena.core, inputs, targets, index, loss.core, self.seed, self.forward_count
         )
         self.exploded = self._net.exploded
         self.forward_count += 1
         return correct
 
     def train_step(
-        self, x: ArrayLike, y: ArrayLike, *, optimizer: Optimizer, loss: str = "cross_entropy"
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        *,
+        optimizer: Optimizer,
+        loss: LossLike = "cross_entropy",
     ) -> tuple[float, StepInfo]:
         """``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
 
@@ -212,7 +225,7 @@ class Network:
     def train_on(
         self,
         inputs: Floats,
-        targets: NDArray[np.int64] | Floats,
+        targets: Target,
         index: NDArray[np.int64] | None,
         loss: Loss,
         optimizer: Optimizer,
@@ -238,7 +251,7 @@ class Network:
             inputs,
             targets,
             index,
-            loss.code,
+            loss.core,
             self.seed,
             self.forward_count,
             clip,
@@ -271,11 +284,13 @@ class Network:
         self._net.predict(self.arena.core, inputs, out)
         return out
 
-    def loss_and_outputs(self, x: ArrayLike, y: ArrayLike, loss: Loss) -> tuple[float, int, Floats]:
+    def loss_and_outputs(
+        self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
+    ) -> tuple[float, int, Floats]:
         """(mean loss with penalties, samples classified correctly, outputs), without dropout."""
         inputs, targets = self.batch(x, y, loss)
         out = np.empty((len(inputs), self.outputs), np.float32)
-        value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.code, out)
+        value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.core, out)
         return value, correct, out
 
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:
@@ -299,17 +314,16 @@ class Network:
         return array.reshape(len(array), prod(self.input_shape))
 
     def batch(
-        self, x: ArrayLike, y: ArrayLike, loss: Loss
-    ) -> tuple[Floats, NDArray[np.int64] | Floats]:
+        self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
+    ) -> tuple[Floats, Target]:
         """X and y as the core takes them; a TypeError or ValueError if they are not fit."""
         inputs = self.rows(x)
         if len(inputs) == 0:
             raise ValueError("the batch is empty")
-        targets = loss.target(y, self.outputs)
-        if len(inputs) != len(targets):
-            raise ValueError(
-                f"x and y must have the same length, got {len(inputs)} and {len(targets)}"
-            )
+        targets = loss.target(inputs.reshape(-1, *self.input_shape), y, self.outputs)
+        rows = len(targets.labels if isinstance(targets, SoftTarget) else targets)
+        if len(inputs) != rows:
+            raise ValueError(f"x and y must have the same length, got {len(inputs)} and {rows}")
         return inputs, targets
 
     def find_fault(self, norm: float = math.nan) -> NumericalError:

@@ -20,14 +20,14 @@ from gradprune import reference
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
-from gradprune.losses import get_loss
+from gradprune.losses import LossLike, SoftTarget, get_loss
 from gradprune.network import Network
 
 __all__ = ["TRACERS", "Backward", "Place", "Trace", "Traced", "Tracer", "live_values", "trace"]
 
 Doubles: TypeAlias = NDArray[np.floating[Any]]
 
-_FUSED = {"cross_entropy": "softmax", "bce": "sigmoid"}
+_FUSED = {"cross_entropy": "softmax", "distillation": "softmax", "bce": "sigmoid"}
 
 
 class Backward(NamedTuple):
@@ -80,7 +80,9 @@ class Trace:
     gradients: dict[str, Doubles]
 
 
-def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_entropy") -> Trace:
+def trace(
+    network: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
+) -> Trace:
     """The pass that ``network.backward(x, y)`` would make next; the network is left alone.
 
     Dropout drops what it would drop then. A last softmax (cross_entropy) or sigmoid (bce) is part
@@ -99,7 +101,7 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
     chosen = get_loss(loss)
     inputs, targets = network.batch(x, y, chosen)
     layers = list(network.layers)
-    layers[-1] = _without(layers[-1], _FUSED.get(loss))
+    layers[-1] = _without(layers[-1], _FUSED.get(chosen.name))
     core_names = [name for name, _ in network.core_layers]
     values = live_values(network)
     traced: list[Traced] = []
@@ -118,7 +120,14 @@ def trace(network: Network, x: ArrayLike, y: ArrayLike, *, loss: str = "cross_en
             entering.append(value)
             traced.append(_of_layer(TRACERS, layer)(layer, own, value, place))
             value = traced[-1].output
-        total, d = reference.loss_forward_backward(loss, value.reshape(len(value), -1), targets)
+        _, smoothing, temperature, alpha = chosen.core
+        z = value.reshape(len(value), -1)
+        if isinstance(targets, SoftTarget):
+            total, d = reference.distillation(z, *targets, temperature=temperature, alpha=alpha)
+        else:
+            total, d = reference.loss_forward_backward(
+                chosen.name, z, targets, label_smoothing=smoothing
+            )
         d = d.reshape(value.shape)
         leaving, backward = [], []
         gradients: dict[str, Doubles] = {}

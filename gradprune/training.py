@@ -21,7 +21,7 @@ from gradprune.batching import permutation
 from gradprune.callbacks import Callback, Context
 from gradprune.checks import seed_number, whole
 from gradprune.history import History
-from gradprune.losses import Loss, get_loss
+from gradprune.losses import Loss, LossLike, SoftTarget, get_loss
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -58,19 +58,23 @@ class Evaluation(_Evaluated, total=False):
 class _Data:
     """Samples and targets as the core takes them, checked as a whole."""
 
-    def __init__(self, model: Model, x: ArrayLike, y: ArrayLike, loss: Loss, suffix: str) -> None:
+    def __init__(
+        self, model: Model, x: ArrayLike, y: ArrayLike | None, loss: Loss, suffix: str
+    ) -> None:
         self.inputs, self.targets = model.batch(x, y, loss)
         # A bad value would otherwise stop the run in the middle of an epoch.
         _check_finite(f"x{suffix}", self.inputs)
+        targets = self.targets
+        labels = targets.labels if isinstance(targets, SoftTarget) else targets
         if loss.is_classification:
-            bad = np.flatnonzero((self.targets < 0) | (self.targets >= model.outputs))
+            bad = np.flatnonzero((labels < 0) | (labels >= model.outputs))
             if len(bad):
                 raise ValueError(
-                    f"y{suffix}[{bad[0]}] is {self.targets[bad[0]]}: "
+                    f"y{suffix}[{bad[0]}] is {labels[bad[0]]}: "
                     f"labels must be in 0..{model.outputs - 1}, one for each output"
                 )
         else:
-            _check_finite(f"y{suffix}", self.targets)
+            _check_finite(f"y{suffix}", labels)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -91,13 +95,15 @@ def _check_finite(name: str, array: NDArray[Any]) -> None:
 # ---- evaluation --------------------------------------------------------------------------------
 
 
-def evaluate(model: Model, x: ArrayLike, y: ArrayLike, *, loss: str) -> Evaluation:
+def evaluate(model: Model, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike) -> Evaluation:
     """See ``Model.evaluate``."""
     chosen = get_loss(loss)
-    value, correct, outputs = model.loss_and_outputs(x, y, chosen)
+    _, targets = model.batch(x, y, chosen)
+    value, correct, outputs = model.loss_and_outputs(x, targets, chosen)
     if not chosen.is_classification:
         return {"loss": value}
-    labels, predicted = chosen.target(y, model.outputs), outputs.argmax(axis=1)
+    labels = targets.labels if isinstance(targets, SoftTarget) else targets
+    predicted = outputs.argmax(axis=1)
     precision, recall, _, _ = precision_recall(labels, predicted, model.outputs)
     return {
         "loss": value,
@@ -113,10 +119,10 @@ def evaluate(model: Model, x: ArrayLike, y: ArrayLike, *, loss: str) -> Evaluati
 def fit(
     model: Model,
     x: ArrayLike,
-    y: ArrayLike,
+    y: ArrayLike | None,
     *,
     optimizer: Optimizer | None,
-    loss: str,
+    loss: LossLike,
     epochs: SupportsIndex,
     batch_size: SupportsIndex,
     validation_data: Any,
@@ -145,7 +151,7 @@ def fit(
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
             raise TypeError("validation_data must be a pair (x, y)")
         x_val, y_val = validation_data
-        validation = _Data(model, x_val, y_val, chosen, " of validation_data")
+        validation = _Data(model, x_val, y_val, chosen.elsewhere, " of validation_data")
 
     history = model.history = History()
     context = Context(model, epochs=epochs, validated=validation is not None)
@@ -206,7 +212,7 @@ def fit(
                     "seconds": perf_counter() - began,
                 }
                 if validation is not None:
-                    context.logs |= _validate(model, validation, chosen)
+                    context.logs |= _validate(model, validation, chosen.elsewhere)
                 history.add_epoch(context.logs)
                 progress.finish_epoch(context.logs)
                 for callback in callbacks:

@@ -37,8 +37,9 @@ LAYERS = {
         "pruning.scopes",
         "verification",
     },
-    # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
-    "chains": {"chains", "snapshots"},
+    # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate;
+    # distillation a teacher and cross entropy.
+    "chains": {"chains", "compression.distillation", "snapshots"},
     "schemes": {
         "compression.codebooks",
         "compression.report",

@@ -97,8 +97,13 @@ static void leave(net_object *self, arena_object *arena)
     gp_lock_leave(&self->lock);
 }
 
-static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index, int loss, gp_batch *batch)
+/* y: labels, values, or for distillation both; `loss`, see gp_batch: (code, smoothing, temperature, alpha) */
+static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index, PyObject *loss_tuple,
+                       gp_batch *batch)
 {
+    int loss;
+    float smoothing, temperature, alpha;
+    if (!PyArg_ParseTuple(loss_tuple, "ifff", &loss, &smoothing, &temperature, &alpha)) return -1;
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x"), *rows = NULL;
     if (!inputs || gp_array_or_none(index, NPY_INT64, 1, 0, "index", &rows)) return -1;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in) {
@@ -110,7 +115,12 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
         return -1;
     }
     npy_intp n = PyArray_DIM(inputs, 0);
-    *batch = (gp_batch){.size = (size_t)n, .x = PyArray_DATA(inputs), .loss = (gp_loss)loss};
+    *batch = (gp_batch){.size = (size_t)n,
+                        .x = PyArray_DATA(inputs),
+                        .loss = (gp_loss)loss,
+                        .smoothing = smoothing,
+                        .temperature = temperature,
+                        .alpha = alpha};
     if (rows) {
         const int64_t *at = PyArray_DATA(rows);
         batch->index = at;
@@ -125,24 +135,23 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
         PyErr_SetString(PyExc_ValueError, "the batch is empty");
         return -1;
     }
-    PyArrayObject *targets;
-    if (loss == GP_CROSS_ENTROPY) {
-        targets = gp_array(y, NPY_INT64, 1, 0, "y");
-        if (targets) batch->labels = PyArray_DATA(targets);
-    } else {
-        targets = gp_array(y, NPY_FLOAT32, 2, 0, "y");
-        if (targets) batch->targets = PyArray_DATA(targets);
-        if (targets && (size_t)PyArray_DIM(targets, 1) != self->out) {
-            PyErr_Format(PyExc_ValueError, "y has %zd columns, the network gives %zu", PyArray_DIM(targets, 1),
-                         self->out);
-            return -1;
-        }
-    }
-    if (!targets) return -1;
-    if (PyArray_DIM(targets, 0) != n) {
-        PyErr_Format(PyExc_ValueError, "x has %zd rows, y has %zd", n, PyArray_DIM(targets, 0));
+    PyObject *label_object = loss == GP_CROSS_ENTROPY ? y : NULL, *value_object = label_object ? NULL : y;
+    if (loss == GP_DISTILLATION && !PyArg_ParseTuple(y, "OO;y is (labels, logits)", &label_object, &value_object))
+        return -1;
+    PyArrayObject *labels = label_object ? gp_array(label_object, NPY_INT64, 1, 0, "y") : NULL;
+    PyArrayObject *values = value_object ? gp_array(value_object, NPY_FLOAT32, 2, 0, "y") : NULL;
+    if ((label_object && !labels) || (value_object && !values)) return -1;
+    if (values && (size_t)PyArray_DIM(values, 1) != self->out) {
+        PyErr_Format(PyExc_ValueError, "y has %zd columns, the network gives %zu", PyArray_DIM(values, 1), self->out);
         return -1;
     }
+    if ((labels && PyArray_DIM(labels, 0) != n) || (values && PyArray_DIM(values, 0) != n)) {
+        PyErr_Format(PyExc_ValueError, "x has %zd rows, y has %zd", n,
+                     PyArray_DIM(labels && PyArray_DIM(labels, 0) != n ? labels : values, 0));
+        return -1;
+    }
+    if (labels) batch->labels = PyArray_DATA(labels);
+    if (values) batch->targets = PyArray_DATA(values);
     return 0;
 }
 
@@ -165,13 +174,13 @@ static PyObject *raise_fault(net_object *self, const gp_batch *batch, gp_status 
 
 static PyObject *net_backward(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *y, *index;
-    int loss;
+    PyObject *arena_py, *x, *y, *index, *loss;
     unsigned long long seed, step;
     gp_batch batch;
     gp_result result;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOiKK", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed, &step) ||
+    if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena_py, &x, &y, &index, &PyTuple_Type, &loss,
+                          &seed, &step) ||
         parse_batch(self, x, y, index, loss, &batch))
         return NULL;
     arena_object *arena = (arena_object *)arena_py;
@@ -187,8 +196,7 @@ static PyObject *net_backward(net_object *self, PyObject *args)
 
 static PyObject *net_train(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *y, *index, *clip_tuple, *rule_tuple, *moments, *norms_object;
-    int loss;
+    PyObject *arena_py, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object;
     unsigned long long seed, step;
     gp_batch batch;
     gp_clip clips[GP_MAX_CLIPS];
@@ -198,8 +206,9 @@ static PyObject *net_train(net_object *self, PyObject *args)
     gp_result result;
     gp_step_info info;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOiKKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &loss, &seed,
-                          &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
+    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &PyTuple_Type,
+                          &loss, &seed, &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments,
+                          &norms_object) ||
         parse_batch(self, x, y, index, loss, &batch) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, clips, &rule,
                       &with_moments, &norms))
@@ -255,12 +264,11 @@ static PyObject *net_predict(net_object *self, PyObject *args)
 
 static PyObject *net_evaluate(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *y, *out;
-    int loss;
+    PyObject *arena_py, *x, *y, *loss, *out;
     gp_batch batch;
     gp_result result;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOiO", self->state->arena_type, &arena_py, &x, &y, &loss, &out) ||
+    if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena_py, &x, &y, &PyTuple_Type, &loss, &out) ||
         parse_batch(self, x, y, Py_None, loss, &batch))
         return NULL;
     PyArrayObject *outputs = NULL;

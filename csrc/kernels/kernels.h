@@ -110,11 +110,18 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, softmax_forward, (size_t o, size_t lanes, const float *z, float *y)) \
     /* dz = y * (dy - sum_o y dy), lane by lane; dz may be dy */ \
     X(void, softmax_backward, (size_t o, size_t lanes, const float *y, const float *dy, float *dz)) \
-    /* For the first `valid` lanes: loss[p] = logsumexp(z) - z[label], dz = (softmax(z) - onehot) * factor, and \
-     * hit[p] = z[label] is the first largest. Other lanes: dz = 0. dz may be NULL. */ \
+    /* For the first `valid` lanes: loss[p] = logsumexp(z) - sum_o q z, dz = (softmax(z) - q) * factor with \
+     * q = (1 - smoothing) onehot + smoothing / o, and hit[p] = z[label] is the first largest. Other lanes: dz = 0. dz \
+     * may be NULL. */ \
     X(void, cross_entropy, \
       (size_t o, size_t lanes, size_t valid, const float *z, const int64_t *label, float *dz, float *loss, \
-       uint8_t *hit, float factor)) \
+       uint8_t *hit, float smoothing, float factor)) \
+    /* Adds a teacher's logits t to what cross_entropy left, its factor times 1 - alpha: loss = (1-alpha) loss + \
+     * alpha T^2 KL(softmax(t/T) || softmax(z/T)), dz += alpha T (softmax(z/T) - softmax(t/T)) * factor; lanes from \
+     * valid on: dz = 0. dz may be NULL. */ \
+    X(void, distillation, \
+      (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, \
+       float temperature, float alpha, float factor)) \
     /* loss[p] = sum_o (z-t)^2, dz = 2 (z-t) * factor; lanes from valid on: dz = 0. dz may be NULL. */ \
     X(void, mean_squared_error, \
       (size_t o, size_t lanes, size_t valid, const float *z, const float *t, float *dz, float *loss, float factor)) \

@@ -127,14 +127,22 @@ static void test_softmax_backward(const gp_kernels *kernels) { over_lanes(kernel
 
 typedef struct loss_arrays {
     buffer z, t, dz, loss, label, hit; /* t: targets; hit and label: cross entropy */
+    gp_batch settings;                 /* the loss and its numbers */
 } loss_arrays;
 
-static loss_arrays loss_arrays_new(gp_loss kind, const lanes_case *c, noise *source)
+static loss_arrays loss_arrays_new(const gp_batch *settings, const lanes_case *c, noise *source)
 {
+    const gp_loss kind = settings->loss;
     size_t n = c->o * c->lanes;
     /* the square, and the sum, must be floats */
-    double size = fmin(c->size, kind == GP_MSE ? 1e10 : kind == GP_BCE ? 3e36 : INFINITY);
-    loss_arrays made = {.z = input_floats(source, n, 1, size), .t = input_floats(source, n, 3, 1.0)};
+    double size = fmin(c->size, kind == GP_MSE            ? 1e10
+                                : kind == GP_BCE          ? 3e36
+                                : kind == GP_DISTILLATION ? 1e30
+                                                          : INFINITY);
+    if (settings->smoothing > 0.0f) size = fmin(size, 1e38); /* distances must be floats, too */
+    double teacher = kind == GP_DISTILLATION ? size : 1.0;
+    loss_arrays made = {
+        .z = input_floats(source, n, 1, size), .t = input_floats(source, n, 3, teacher), .settings = *settings};
     made.dz = output_floats(n, 2);
     made.loss = output_floats(c->valid, 1);
     made.hit = output_bytes(c->valid, 0);
@@ -153,11 +161,18 @@ static void loss_arrays_close(loss_arrays *a)
     CLOSE(a->label);
 }
 
-static void loss_run(const gp_kernels *k, gp_loss kind, const lanes_case *c, loss_arrays *a, float *dz, float factor)
+static void loss_run(const gp_kernels *k, const lanes_case *c, loss_arrays *a, float *dz, float factor)
 {
-    switch (kind) {
+    const gp_batch *s = &a->settings;
+    switch (s->loss) {
     case GP_CROSS_ENTROPY:
-        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f, a->hit.data, factor);
+        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f, a->hit.data, s->smoothing,
+                         factor);
+        break;
+    case GP_DISTILLATION:
+        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f, a->hit.data, 0.0f,
+                         factor * (1.0f - s->alpha));
+        k->distillation(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, s->temperature, s->alpha, factor);
         break;
     case GP_MSE: k->mean_squared_error(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor); break;
     case GP_BCE: k->binary_cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor); break;
@@ -166,8 +181,10 @@ static void loss_run(const gp_kernels *k, gp_loss kind, const lanes_case *c, los
 }
 
 /* One lane against naive_loss: the loss, its gradient, and the guess. */
-static void loss_lane(gp_loss kind, const lanes_case *c, const loss_arrays *a, size_t p, double factor)
+static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, double factor)
 {
+    const gp_loss kind = a->settings.loss;
+    const double T = kind == GP_DISTILLATION ? fmax((double)a->settings.temperature, 1.0) : 1.0;
     double z[LOSS_FEATURES], dz[LOSS_FEATURES], size = 1.0;
     float t[LOSS_FEATURES];
     size_t best = 0;
@@ -178,45 +195,53 @@ static void loss_lane(gp_loss kind, const lanes_case *c, const loss_arrays *a, s
         size = fmax(size, fabs(z[i]));
         if (z[i] > z[best]) best = i;
     }
-    double loss = naive_loss(kind, c->o, z, label, t, dz);
-    if (loss < (double)FLT_MAX) CHECK_NEAR(a->loss.f[p], loss, (size + fabs(loss)) * 1e-6);
+    double loss = naive_loss(&a->settings, c->o, z, label, t, dz);
+    for (size_t i = 0; i < c->o && kind == GP_DISTILLATION; i++) size = fmax(size, fabs((double)t[i]));
+    if (loss < (double)FLT_MAX) CHECK_NEAR(a->loss.f[p], loss, (T * size + fabs(loss)) * 1e-6);
     else CHECK(a->loss.f[p] == INFINITY); /* cross entropy of logits that far apart */
-    if (kind == GP_CROSS_ENTROPY) CHECK_INT_EQUAL(((const uint8_t *)a->hit.data)[p], (size_t)label == best);
+    const int by_label = kind == GP_CROSS_ENTROPY || kind == GP_DISTILLATION;
+    if (by_label) CHECK_INT_EQUAL(((const uint8_t *)a->hit.data)[p], (size_t)label == best);
     for (size_t i = 0; i < c->o; i++) {
         double want = dz[i] * factor, scale = kind == GP_MSE ? fabs(want) : factor;
-        double rounded = kind == GP_CROSS_ENTROPY ? fmin(size, 60.0) * 6e-8 : 0.0; /* of z - max */
-        CHECK_NEAR(a->dz.f[i * c->lanes + p], want, scale * (5e-7 + rounded));
+        double rounded = by_label ? fmin(size, 60.0) * 6e-8 : 0.0; /* of z - max */
+        CHECK_NEAR(a->dz.f[i * c->lanes + p], want, scale * (5e-7 + rounded) * T);
     }
 }
 
-static void loss_case(const gp_kernels *kernels, gp_loss kind, const lanes_case *c, noise *source)
+static void loss_case_of(const gp_kernels *kernels, const gp_batch *settings, const lanes_case *c, noise *source)
 {
     const float factor = 0.125f;
-    loss_arrays a = loss_arrays_new(kind, c, source);
-    loss_run(kernels, kind, c, &a, a.dz.f, factor);
+    loss_arrays a = loss_arrays_new(settings, c, source);
+    loss_run(kernels, c, &a, a.dz.f, factor);
     for (size_t p = 0; p < c->lanes; p++) {
-        if (p < c->valid) loss_lane(kind, c, &a, p, (double)factor);
+        if (p < c->valid) loss_lane(c, &a, p, (double)factor);
         else
             for (size_t i = 0; i < c->o; i++) CHECK(bits_of(a.dz.f[i * c->lanes + p]) == 0);
     }
     buffer with = output_floats(c->valid, 0);
     memcpy(with.data, a.loss.data, with.bytes);
     memset(a.loss.data, 0, a.loss.bytes);
-    loss_run(kernels, kind, c, &a, NULL, factor); /* without a gradient: the same loss */
+    loss_run(kernels, c, &a, NULL, factor); /* without a gradient: the same loss */
     CHECK_BYTES_EQUAL(with.bytes, a.loss.data, with.data);
     CLOSE(with);
     loss_arrays_close(&a);
 }
 
+static void loss_case(const gp_kernels *kernels, gp_loss kind, const lanes_case *c, noise *source)
+{
+    loss_case_of(kernels, &(gp_batch){.loss = kind}, c, source);
+}
+
 /* A NaN or an infinity in one lane shows in its loss, and in no other. */
 static void loss_not_finite(const gp_kernels *kernels, gp_loss kind)
 {
+    const gp_batch settings = {.loss = kind, .temperature = 2.0f, .alpha = 0.5f};
     const lanes_case c = {3, 16, 16, 1.0};
     noise source = {5};
     for (size_t bad = 0; bad < 3 * NOT_FINITE; bad++) {
-        loss_arrays a = loss_arrays_new(kind, &c, &source);
+        loss_arrays a = loss_arrays_new(&settings, &c, &source);
         a.z.f[bad / NOT_FINITE * c.lanes + 7] = not_finite(bad % NOT_FINITE);
-        loss_run(kernels, kind, &c, &a, a.dz.f, 1.0f);
+        loss_run(kernels, &c, &a, a.dz.f, 1.0f);
         for (size_t p = 0; p < c.lanes; p++)
             if (p != 7) CHECK(isfinite(a.loss.f[p]));
         if (bad % NOT_FINITE < 2) CHECK(is_float_nan(a.loss.f[7]) && is_float_nan(a.dz.f[bad / NOT_FINITE * 16 + 7]));
@@ -228,6 +253,7 @@ static void loss_not_finite(const gp_kernels *kernels, gp_loss kind)
 static void cross_entropy_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
 {
     loss_case(kernels, GP_CROSS_ENTROPY, c, source);
+    loss_case_of(kernels, &(gp_batch){.loss = GP_CROSS_ENTROPY, .smoothing = 0.3f}, c, source);
 }
 
 /* Of equal logits the first is the guess. */
@@ -241,7 +267,7 @@ static void cross_entropy_ties(const gp_kernels *kernels)
         for (size_t i = 0; i < O; i++) z[i * P + p] = i == 0 ? 0.0f : 1.0f;
         label[p] = (int64_t)(p % O);
     }
-    kernels->cross_entropy(O, P, P, z, label, NULL, loss, hit, 1.0f);
+    kernels->cross_entropy(O, P, P, z, label, NULL, loss, hit, 0.0f, 1.0f);
     for (size_t p = 0; p < P; p++) CHECK_INT_EQUAL(hit[p], label[p] == 1);
 }
 
@@ -250,6 +276,53 @@ static void test_cross_entropy(const gp_kernels *kernels)
     over_lanes(kernels, cross_entropy_case);
     loss_not_finite(kernels, GP_CROSS_ENTROPY);
     cross_entropy_ties(kernels);
+}
+
+static void distillation_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
+{
+    static const float temperatures[] = {0.05f, 1.0f, 4.0f, 200.0f}, alphas[] = {0.0f, 0.9f, 1.0f};
+    for (size_t i = 0; i < 12; i++) {
+        gp_batch settings = {.loss = GP_DISTILLATION, .temperature = temperatures[i % 4], .alpha = alphas[i % 3]};
+        loss_case_of(kernels, &settings, c, source);
+    }
+}
+
+/* T^2 KL tends to the variance of z - t, halved, as T grows: nothing is lost to cancellation. A teacher that agrees
+ * teaches nothing. */
+static void distillation_is_hot(const gp_kernels *kernels)
+{
+    enum { O = 4, P = 16 };
+    float z[O * P] = {0}, t[O * P], dz[O * P] = {0}, loss[P] = {0};
+    for (size_t p = 0; p < P; p++)
+        for (size_t i = 0; i < O; i++) z[i * P + p] = (float)i, t[i * P + p] = p % 2 ? z[i * P + p] : 0.0f;
+    kernels->distillation(O, P, P, z, t, dz, loss, 500.0f, 1.0f, 1.0f);
+    for (size_t p = 0; p < P; p++) {
+        CHECK_NEAR(loss[p], p % 2 ? 0.0 : 0.625, 2e-3);
+        CHECK_NEAR(dz[p], p % 2 ? 0.0 : -1.5 / O, 2e-3);
+    }
+}
+
+/* Logits as far apart as can be: a loss that is no float is infinite rather than NaN, and the gradient is one. */
+static void distillation_is_far(const gp_kernels *kernels)
+{
+    enum { O = 3, P = 16 };
+    static const float far[] = {-FLT_MAX, 0.0f, FLT_MAX}, temperatures[] = {1e-3f, 1.0f, 1e3f};
+    float z[O * P], t[O * P], dz[O * P] = {0}, loss[P] = {0};
+    for (size_t p = 0; p < P; p++)
+        for (size_t i = 0; i < O; i++) z[i * P + p] = far[(i + p) % 3], t[i * P + p] = far[(i + p / 3) % 3];
+    for (size_t k = 0; k < 3; k++) {
+        kernels->distillation(O, P, P, z, t, dz, loss, temperatures[k], 1.0f, 0.125f);
+        for (size_t p = 0; p < P; p++) CHECK(p % 3 == p / 3 % 3 ? loss[p] == 0.0f : loss[p] >= FLT_MAX);
+        for (size_t i = 0; i < O * P; i++) CHECK(isfinite(dz[i]));
+    }
+}
+
+static void test_distillation(const gp_kernels *kernels)
+{
+    over_lanes(kernels, distillation_case);
+    loss_not_finite(kernels, GP_DISTILLATION);
+    distillation_is_hot(kernels);
+    distillation_is_far(kernels);
 }
 
 static void mean_squared_error_case(const gp_kernels *kernels, const lanes_case *c, noise *source)

@@ -30,15 +30,43 @@ static inline void naive_softmax(size_t o, const double *z, double *y)
     for (size_t i = 0; i < o; i++) y[i] = exp(z[i] - total);
 }
 
-/* Loss of one sample, not divided by anything; dz = its gradient. t or label by kind. */
-static inline double naive_loss(gp_loss kind, size_t o, const double *z, int64_t label, const float *t, double *dz)
+/* y = log softmax(z/T) */
+static inline void naive_log_softmax(size_t o, const double *z, double temperature, double *y)
 {
-    double loss = 0.0, total = kind == GP_CROSS_ENTROPY ? naive_logsumexp(o, z) : 0.0;
+    double total;
+    for (size_t i = 0; i < o; i++) y[i] = z[i] / temperature;
+    total = naive_logsumexp(o, y);
+    for (size_t i = 0; i < o; i++) y[i] -= total;
+}
+
+/* Loss of one sample, not divided by anything; dz = its gradient. t or label by the kind of the batch's loss. */
+static inline double naive_loss(const gp_batch *settings, size_t o, const double *z, int64_t label, const float *t,
+                                double *dz)
+{
+    enum { NAIVE_OUTPUTS = 512 };
+    const gp_loss kind = settings->loss;
+    const int by_label = kind == GP_CROSS_ENTROPY || kind == GP_DISTILLATION;
+    double loss = 0.0, total = by_label ? naive_logsumexp(o, z) : 0.0;
+    double own[NAIVE_OUTPUTS] = {0}, wide[NAIVE_OUTPUTS] = {0}, teacher[NAIVE_OUTPUTS] = {0},
+           T = (double)settings->temperature;
+    const double even = (double)settings->smoothing, alpha = (double)settings->alpha;
+    if (o > NAIVE_OUTPUTS) abort();
+    for (size_t i = 0; i < o && kind == GP_DISTILLATION; i++) wide[i] = (double)t[i];
+    if (kind == GP_DISTILLATION) naive_log_softmax(o, z, T, own), naive_log_softmax(o, wide, T, teacher);
     for (size_t i = 0; i < o; i++) {
+        const double one = i == (size_t)label ? 1.0 : 0.0;
+        double share = one, y, q;
         switch (kind) {
         case GP_CROSS_ENTROPY:
-            dz[i] = exp(z[i] - total) - (i == (size_t)label ? 1.0 : 0.0);
-            if (i == (size_t)label) loss = total - z[i];
+            if (even > 0.0) share = (1.0 - even) * one + even / (double)o;
+            dz[i] = exp(z[i] - total) - share;
+            if (share > 0.0) loss += share * (total - z[i]);
+            break;
+        case GP_DISTILLATION:
+            y = exp(own[i]), q = exp(teacher[i]);
+            dz[i] = (1.0 - alpha) * (exp(z[i] - total) - one) + alpha * T * (y - q);
+            if (share > 0.0) loss += (1.0 - alpha) * (total - z[i]);
+            if (q > 0.0) loss += alpha * T * T * q * (teacher[i] - own[i]);
             break;
         case GP_MSE:
             dz[i] = 2.0 * (z[i] - (double)t[i]);
@@ -379,7 +407,7 @@ static inline double naive_penalty(const naive_net *net, double *grads)
 static inline int naive_is_fused(const naive_net *net, gp_loss loss)
 {
     const gp_layer_spec *last = &net->layers[net->n_layers - 1];
-    return (loss == GP_CROSS_ENTROPY && last->type == GP_LAYER_SOFTMAX) ||
+    return ((loss == GP_CROSS_ENTROPY || loss == GP_DISTILLATION) && last->type == GP_LAYER_SOFTMAX) ||
            (loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
 }
 
@@ -396,7 +424,7 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
     naive_net copy = *given, *net = &copy;
     double loss = 0.0, dz[NAIVE_WIDTH];
     size_t L = net->n_layers, O = net->layers[L - 1].out, live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
-    double share = 1.0 / (double)batch->size / (batch->loss == GP_CROSS_ENTROPY ? 1.0 : (double)O);
+    double share = 1.0 / (double)batch->size / (batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0);
     if (!s) abort();
     copy.batch = batch->size;
     if (grads) memset(grads, 0, net->n * sizeof *grads);
@@ -406,7 +434,7 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
         for (size_t l = 0; l < L; l++) naive_forward_layer(net, l, b, s);
         if (out) memcpy(out + b * O, s->x[L], O * sizeof *out);
         if (!batch->labels && !batch->targets) continue;
-        loss += share * naive_loss(batch->loss, O, s->x[live], batch->labels ? batch->labels[row] : 0,
+        loss += share * naive_loss(batch, O, s->x[live], batch->labels ? batch->labels[row] : 0,
                                    batch->targets ? batch->targets + row * O : NULL, dz);
         for (size_t i = 0; i < O; i++) dz[i] *= share;
         for (size_t l = live; grads && l-- > 0;) naive_backward_layer(net, l, s, dz, grads);

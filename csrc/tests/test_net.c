@@ -295,6 +295,26 @@ static void bad_batches(const scene *s)
     call_refuses("no targets", &s->m, batch);
     batch.loss = GP_CROSS_ENTROPY;
     call_refuses("no labels", &s->m, batch);
+    batch.loss = GP_DISTILLATION;
+    batch.targets = s->targets;
+    call_refuses("a teacher but no labels", &s->m, batch);
+    batch.labels = s->labels;
+    batch.targets = NULL;
+    call_refuses("labels but no teacher", &s->m, batch);
+    batch.targets = s->targets;
+    const float bad[] = {-0.1f, 1.1f, NAN}, cold[] = {0.0f, INFINITY, NAN};
+    for (size_t i = 0; i < 3; i++) {
+        batch.alpha = bad[i];
+        call_refuses("alpha", &s->m, batch);
+        batch.alpha = 0.5f;
+        batch.temperature = cold[i];
+        call_refuses("temperature", &s->m, batch);
+        batch.temperature = 1.0f;
+        batch.loss = GP_CROSS_ENTROPY;
+        batch.smoothing = bad[i];
+        call_refuses("smoothing", &s->m, batch);
+        batch.loss = GP_DISTILLATION;
+    }
 }
 
 static void test_bad_arguments(void)

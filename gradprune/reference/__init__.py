@@ -31,7 +31,7 @@ from .layers import (
     sigmoid,
     softmax,
 )
-from .losses import LOSS_NAMES, loss_forward_backward, regularization
+from .losses import LOSS_NAMES, distillation, loss_forward_backward, regularization
 from .network import forward, loss_and_gradients
 from .optimizers import adam_step, rmsprop_step, sgd_step
 from .pruning import (
@@ -83,6 +83,7 @@ __all__ = [
     "clip_scale",
     "dense_backward",
     "dense_forward",
+    "distillation",
     "dropout_mask",
     "forward",
     "gradient",

@@ -17,7 +17,14 @@ from .layers import sigmoid, softmax
 Target = NDArray[Any]
 
 
-def _cross_entropy(z: Floats, labels: Target) -> tuple[float, Floats]:
+def _log_softmax(z: Floats) -> NDArray[np.float64]:
+    wide: NDArray[np.float64] = z.astype(np.float64)
+    wide -= wide.max(axis=-1, keepdims=True)
+    wide -= np.log(np.exp(wide).sum(axis=-1, keepdims=True))
+    return wide
+
+
+def _cross_entropy(z: Floats, labels: Target, smoothing: float) -> tuple[float, Floats]:
     if z.ndim != 2 or labels.shape != z.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"cross_entropy got logits {z.shape} and labels {labels.shape} of {labels.dtype}, "
@@ -32,9 +39,11 @@ def _cross_entropy(z: Floats, labels: Target) -> tuple[float, Floats]:
     wide = z.astype(np.float64)
     top = wide.max(axis=-1)
     log_sum = top + np.log(np.exp(wide - top[:, None]).sum(axis=-1))
-    dz = softmax(z)
-    dz[rows, labels] -= 1
-    return float(np.mean(log_sum - wide[rows, labels])), dz / batch
+    dz = softmax(z) - np.asarray(smoothing / classes, z.dtype)
+    dz[rows, labels] -= 1 - smoothing
+    kept = (1 - smoothing) * wide[rows, labels]
+    kept += smoothing * wide.mean(axis=-1) if smoothing else 0.0  # a class may be ruled out
+    return float(np.mean(log_sum - kept)), dz / batch
 
 
 def _mse(z: Floats, target: Floats) -> tuple[float, Floats]:
@@ -57,7 +66,9 @@ LOSS_NAMES: tuple[str, ...] = ("cross_entropy", *_ELEMENTWISE)
 """Every loss the oracle knows."""
 
 
-def loss_forward_backward(name: str, z: Floats, target: Target) -> tuple[float, Floats]:
+def loss_forward_backward(
+    name: str, z: Floats, target: Target, *, label_smoothing: float = 0.0
+) -> tuple[float, Floats]:
     """Mean loss and its gradient.
 
     ``cross_entropy = mean_b(logsumexp(z_b) - z_b[label_b])``; ``mse = mean (z - t)^2``;
@@ -67,6 +78,7 @@ def loss_forward_backward(name: str, z: Floats, target: Target) -> tuple[float, 
         name: cross_entropy, mse or bce.
         z: (B, outputs): logits for cross_entropy and bce, predictions for mse.
         target: (B,) integer labels for cross_entropy, else of the shape of z.
+        label_smoothing: e of cross_entropy: z[label] becomes (1 - e) z[label] + e mean(z).
 
     Returns:
         The loss in float64 and dz of the shape and dtype of z.
@@ -80,13 +92,50 @@ def loss_forward_backward(name: str, z: Floats, target: Target) -> tuple[float, 
         (0.6931, [[0.5, -0.5]])
     """
     if name == "cross_entropy":
-        return _cross_entropy(z, np.asarray(target))
+        return _cross_entropy(z, np.asarray(target), label_smoothing)
     if name not in _ELEMENTWISE:
         raise ValueError(f"loss is {name!r}, expected one of {', '.join(LOSS_NAMES)}")
     # a (B,) target beside a (B, 1) output would broadcast to (B, B)
     if np.shape(target) != z.shape:
         raise ValueError(f"{name} got a target of shape {np.shape(target)}, expected {z.shape}")
     return _ELEMENTWISE[name](z, np.asarray(target))
+
+
+def distillation(
+    z: Floats, labels: Target, logits: Floats, *, temperature: float, alpha: float
+) -> tuple[float, Floats]:
+    """Cross entropy and a teacher: mean of (1 - a) CE + a T^2 KL(softmax(t/T) || softmax(z/T)).
+
+    ``dz = ((1 - a) (softmax(z) - onehot) + a T (softmax(z/T) - softmax(t/T))) / B``.
+
+    Args:
+        z: (B, classes) logits.
+        labels: (B,) integers.
+        logits: (B, classes), t, the teacher's.
+        temperature: T > 0.
+        alpha: a in [0, 1].
+
+    Returns:
+        The loss in float64 and dz of the shape and dtype of z.
+
+    Raises:
+        ValueError: if shapes disagree or a label is out of range.
+
+    Example:
+        >>> z = np.log(np.array([[1.0, 3.0]]))
+        >>> loss, dz = distillation(z, np.array([1]), np.zeros((1, 2)), temperature=1.0, alpha=1.0)
+        >>> round(loss, 4), dz.round(4).tolist()
+        (0.1438, [[-0.25, 0.25]])
+    """
+    if logits.shape != z.shape:
+        raise ValueError(f"the teacher's logits have shape {logits.shape}, expected {z.shape}")
+    hard, dhard = _cross_entropy(z, labels, 0.0)
+    own, teacher = _log_softmax(z / temperature), _log_softmax(logits / temperature)
+    q = np.exp(teacher)
+    apart = np.where(q > 0, teacher - own, 0.0)  # 0 log 0 = 0
+    soft = temperature**2 * float(np.mean(np.sum(q * apart, axis=-1)))
+    dsoft = temperature * (np.exp(own) - q) / len(z)
+    return (1 - alpha) * hard + alpha * soft, ((1 - alpha) * dhard + alpha * dsoft).astype(z.dtype)
 
 
 def regularization(weight: Floats, *, l1: float = 0.0, l2: float = 0.0) -> tuple[float, Floats]:
