@@ -353,7 +353,10 @@ def _add_temporal_order(experiments: Any) -> None:
         "--quick", action="store_true", help="a short form: fewer methods, lengths, seeds, steps"
     )
     parser.add_argument(
-        "--processes", type=_whole(1), metavar="N", help="trainings at once (default: the CPUs)"
+        "--processes",
+        type=_whole(1),
+        metavar="N",
+        help="trainings at once (default: the CPUs where joblib is installed, else 1)",
     )
     parser.add_argument(
         "--out",

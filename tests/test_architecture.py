@@ -21,7 +21,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "columns", "errors"},
+    "ground": {"cache", "checks", "columns", "errors", "progress"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "pruning.statistics", "selection", "threads"},
@@ -68,6 +68,10 @@ LAYERS = {
         "plotting.style",
         "plotting.timeline",
         "plotting.weights",
+        "sweeps.journal",
+        "sweeps.parallel",
+        "sweeps.records",
+        "sweeps.sweep",
         "tables",
         "tracing",
     },
@@ -86,7 +90,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "layers", "plotting", "pruning"}
+FACES = {"", "layers", "plotting", "pruning", "sweeps"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

@@ -77,7 +77,7 @@ class Records:
             pyarrow: Any = importlib.import_module("pyarrow")
             parquet: Any = importlib.import_module("pyarrow.parquet")
         except ImportError as error:
-            raise ImportError('Parquet needs pyarrow: pip install "gradprune[sweep]"') from error
+            raise ImportError("Parquet files need pyarrow: pip install pyarrow") from error
         arrays = {name: _of_one_type(self.column(name)) for name in self.columns}
         content = io.BytesIO()
         parquet.write_table(pyarrow.table(arrays), content)
