@@ -63,6 +63,9 @@ from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
+from gradprune.sweeps.experiment import Experiment
+from gradprune.sweeps.records import Aggregate, Records
+from gradprune.sweeps.sweep import SweepResult, sweep
 from gradprune.threads import get_num_threads, set_num_threads, show_config
 from gradprune.verification import VerificationError, VerificationReport, verify
 
@@ -77,6 +80,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Aggregate",
     "AutoClip",
     "Block",
     "CSVLogger",
@@ -98,6 +102,7 @@ __all__ = [
     "EarlyStopping",
     "Element",
     "Event",
+    "Experiment",
     "Explosion",
     "ExplosionDetector",
     "ExplosionError",
@@ -136,11 +141,13 @@ __all__ = [
     "RMSprop",
     "Raise",
     "Random",
+    "Records",
     "Rollback",
     "Skip",
     "SparseSpectral",
     "StepInfo",
     "StepLR",
+    "SweepResult",
     "Taylor",
     "Uniform",
     "VerificationError",
@@ -163,6 +170,7 @@ __all__ = [
     "set_costs",
     "set_num_threads",
     "show_config",
+    "sweep",
     "topk_mask",
     "verify",
 ]

@@ -67,7 +67,9 @@ LAYERS = {
         "plotting.history",
         "plotting.style",
         "plotting.timeline",
+        "plotting.tradeoff",
         "plotting.weights",
+        "sweeps.experiment",
         "sweeps.journal",
         "sweeps.parallel",
         "sweeps.records",
@@ -75,7 +77,14 @@ LAYERS = {
         "tables",
         "tracing",
     },
-    "tools": {"bench", "cli", "demo", "experiments.statistics", "experiments.temporal_order"},
+    "tools": {
+        "bench",
+        "cli",
+        "demo",
+        "experiments.criteria",
+        "experiments.statistics",
+        "experiments.temporal_order",
+    },
 }
 # These know nothing of their neighbours: each can be read, replaced and tested alone.
 STRANGERS = {"parts", "descriptions"}
