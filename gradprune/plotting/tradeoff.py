@@ -28,7 +28,7 @@ _LABELS = {
     "pruned_accuracy": "accuracy before training on (%)",
 }
 _ACCURACIES = ("accuracy", "pruned_accuracy")
-_TICKS = (0, 0.5, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
+_TICKS = (0, 0.4, 0.6, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995, 0.998, 0.999)
 _PERFECT = 1 - 1e-4  # the log of an error of 0 has no place
 
 Floats = NDArray[np.float64]
@@ -91,12 +91,13 @@ def plot_tradeoff(
         axes.set_xlabel(_LABELS.get(x, x))
         axes.set_ylabel(_LABELS.get(y, y))
         _name_ticks(axes, [factor * at for at, _, _ in lines.values()], x)
-        if is_accuracy:
-            _scale_by_error(axes, np.concatenate([mean for _, mean, _ in lines.values()]))
         dense = _dense(result) if y == "accuracy" else None
         if dense is not None:
             axes.axhline(dense, color=GREY, lw=1, ls=":")
             ends.append((dense, "dense", GREY))
+        if is_accuracy:
+            shown = [mean for _, mean, _ in lines.values()]
+            _scale_by_error(axes, np.append(np.concatenate(shown), dense or shown[0][:1]))
         _label(axes, ends)
     return axes
 
