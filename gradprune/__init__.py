@@ -69,6 +69,9 @@ from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
+from gradprune.sweeps.experiment import Experiment
+from gradprune.sweeps.records import Aggregate, Records
+from gradprune.sweeps.sweep import SweepResult, sweep
 from gradprune.threads import get_num_threads, set_num_threads, show_config
 from gradprune.verification import VerificationError, VerificationReport, verify
 
@@ -83,6 +86,7 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
+    "Aggregate",
     "AutoClip",
     "Block",
     "CSVLogger",
@@ -108,6 +112,7 @@ __all__ = [
     "EarlyStopping",
     "Element",
     "Event",
+    "Experiment",
     "Explosion",
     "ExplosionDetector",
     "ExplosionError",
@@ -149,11 +154,13 @@ __all__ = [
     "RMSprop",
     "Raise",
     "Random",
+    "Records",
     "Rollback",
     "Skip",
     "SparseSpectral",
     "StepInfo",
     "StepLR",
+    "SweepResult",
     "Taylor",
     "Uniform",
     "VerificationError",
@@ -176,6 +183,7 @@ __all__ = [
     "set_costs",
     "set_num_threads",
     "show_config",
+    "sweep",
     "topk_mask",
     "verify",
 ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ from typing import Any, NoReturn
 from gradprune import _core, bench, demo, tables
 from gradprune.clipping import ClipNorm
 from gradprune.demo import CRITERIA, DATASETS, Data
-from gradprune.experiments import temporal_order
+from gradprune.experiments import criteria, temporal_order
 from gradprune.learning_rates import CosineLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -135,6 +136,7 @@ def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.Argum
         "inspect": _inspect,
         "bench": _bench,
         "temporal-order": _temporal_order,
+        "criteria": _criteria,
     }
     run = commands_by_name[name]
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -275,7 +277,8 @@ def _add_bench(commands: Any) -> None:
         "examples:\n"
         "  gradprune bench\n"
         "  gradprune bench --model 1024-1024 --batches 64 --sparsities 0 0.98 --threads 1\n"
-        "  gradprune bench temporal-order --quick",
+        "  gradprune bench temporal-order --quick\n"
+        "  gradprune bench criteria --quick",
     )
     _add_model(parser)
     parser.add_argument(
@@ -300,6 +303,7 @@ def _add_bench(commands: Any) -> None:
     _add_threads(parser)
     experiments = parser.add_subparsers(title="experiments, in place of times", metavar="NAME")
     _add_temporal_order(experiments)
+    _add_criteria(experiments)
 
 
 def _add_temporal_order(experiments: Any) -> None:
@@ -353,13 +357,56 @@ def _add_temporal_order(experiments: Any) -> None:
         "--quick", action="store_true", help="a short form: fewer methods, lengths, seeds, steps"
     )
     parser.add_argument(
-        "--processes", type=_whole(1), metavar="N", help="trainings at once (default: the CPUs)"
+        "--processes",
+        type=_whole(1),
+        metavar="N",
+        help="trainings at once (default: the CPUs where joblib is installed, else 1)",
     )
     parser.add_argument(
         "--out",
         metavar="FILE",
         help="of finished trials, JSON lines; a summary goes beside it "
         "(default: temporal-order.jsonl, with --quick temporal-order-quick.jsonl)",
+    )
+
+
+def _add_criteria(experiments: Any) -> None:
+    parser = _command(
+        experiments,
+        "criteria",
+        "compare pruning criteria at equal budget, over several seeds",
+        "examples:\n"
+        "  gradprune bench criteria --quick\n"
+        "  gradprune bench criteria --seeds 3 --criteria magnitude taylor --jobs 2\n\n"
+        "Interrupted, the same command goes on where it was.",
+    )
+    plan = criteria.Plan()
+    parser.add_argument(
+        "--seeds", type=_whole(1), metavar="N", help=f"how many (default: {len(plan.seeds)})"
+    )
+    parser.add_argument(
+        "--criteria",
+        nargs="+",
+        metavar="NAME",
+        choices=tuple(CRITERIA),
+        help=f"of {', '.join(CRITERIA)} (default: {' '.join(plan.criteria)})",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"mnist, fashion-mnist or digits (default: {plan.dataset})",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a short form: digits, fewer budgets and seeds"
+    )
+    parser.add_argument(
+        "--jobs", type=_whole(1), default=1, metavar="N", help="trials at once; needs joblib"
+    )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="of finished trials, JSON lines; a table and a plot go beside it "
+        "(default: criteria.jsonl, with --quick criteria-quick.jsonl)",
     )
 
 
@@ -642,6 +689,40 @@ def _temporal_order(options: argparse.Namespace) -> None:
         "same omega over all lengths, not corrected for the number of tests."
     )
     console.print(f"saved {file} and {summary}", soft_wrap=True)
+
+
+def _criteria(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    plan = criteria.QUICK if options.quick else criteria.Plan()
+    plan = replace(
+        plan,
+        seeds=tuple(range(options.seeds or len(plan.seeds))),
+        criteria=tuple(options.criteria or plan.criteria),
+        dataset=options.dataset or plan.dataset,
+    )
+    default = "criteria-quick.jsonl" if options.quick else "criteria.jsonl"
+    journal = _writable_file(options.journal or default)
+    result = criteria.run(plan, journal, n_jobs=options.jobs)
+    table, picture = journal.with_suffix(".csv"), journal.with_suffix(".png")
+    result.to_csv(table)
+    if "one-shot" in plan.ways:
+        console.print(criteria.accuracy_table(result, "one-shot", "pruned_accuracy"))
+    comparisons = criteria.compare(result)
+    for how in plan.ways:
+        console.print(criteria.accuracy_table(result, how))
+        if comparisons:
+            console.print(criteria.comparison_table(comparisons, how))
+    console.print(
+        "Mean ± standard deviation over the seeds. Differences are paired by seed; a star: the "
+        "95 % interval of Student's t leaves out 0, not corrected for the number of comparisons."
+    )
+    if result.failed:
+        console.print(f"{len(result.failed)} of {len(result)} trials failed; see {journal}")
+    saved = [journal, table]
+    if importlib.util.find_spec("matplotlib"):
+        criteria.plot(result).savefig(picture)
+        saved.append(picture)
+    console.print(f"saved {', '.join(map(str, saved))}", soft_wrap=True)
 
 
 def _describe_optimizer(optimizer: Optimizer | None) -> str:

@@ -7,7 +7,6 @@ the step in flight is complete, so that whatever was interrupted can be saved or
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from gradprune.history import History
 from gradprune.losses import Loss, LossLike, SoftTarget, get_loss
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
+from gradprune.progress import is_watched
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -377,7 +377,7 @@ def _text(row: dict[str, float]) -> str:
 def _progress(verbose: int, steps: int, history: History, loss: Loss) -> Iterator[_Progress]:
     if verbose == 2:
         yield _Lines()
-    elif verbose == 1 and (_is_notebook() or sys.stderr.isatty()):
+    elif verbose == 1 and is_watched():
         from tqdm.auto import tqdm
 
         # It refreshes at each update: _Bar does the waiting.
@@ -385,10 +385,3 @@ def _progress(verbose: int, steps: int, history: History, loss: Loss) -> Iterato
             yield _Bar(bar, history, loss)
     else:
         yield _Progress()
-
-
-def _is_notebook() -> bool:
-    """Whether output goes to a notebook, without importing IPython."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
-    return hasattr(shell, "kernel")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, SupportsFloat
@@ -10,8 +11,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.checks import not_negative
+from gradprune.columns import aligned
 
 __all__ = ["VerificationError", "VerificationReport", "verify"]
+
+_TOLERANCE = 1e-5  # of float32 sums in another order
 
 
 class Predictor(Protocol):
@@ -27,22 +31,43 @@ class VerificationError(AssertionError):
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What ``verify`` measured.
+    """What ``verify`` measured; ``print`` shows a table, and so does a notebook.
 
     Attributes:
         errors: name of a model, such as "FrozenModel 1", to its largest error, relative to the
             largest output of the reference.
+        agreement: name to the share of samples whose largest output is the same one as the
+            reference's; NaN where there is a single output.
+        tolerances: name to what would have been too much.
         samples: how many were compared.
-        tolerance: what would have been too much.
     """
 
     errors: Mapping[str, float]
+    agreement: Mapping[str, float]
+    tolerances: Mapping[str, float]
     samples: int
-    tolerance: float
+
+    def __str__(self) -> str:
+        cells = [
+            (
+                name,
+                f"{error:.2g}",
+                f"{self.tolerances[name]:.2g}",
+                "" if math.isnan(self.agreement[name]) else f"{100 * self.agreement[name]:.6g} %",
+            )
+            for name, error in self.errors.items()
+        ]
+        head = ("model", "largest error", "allowed", "same argmax")
+        return "\n".join([*aligned([head, *cells]), f"{self.samples:,} samples"])
+
+    __repr__ = __str__
 
 
 def verify(
-    reference: Predictor, *others: Predictor, x: ArrayLike, tolerance: SupportsFloat = 1e-5
+    reference: Predictor,
+    *others: Predictor | tuple[Predictor, SupportsFloat],
+    x: ArrayLike,
+    tolerance: SupportsFloat | None = None,
 ) -> VerificationReport:
     """Check that models predict what the reference does.
 
@@ -50,12 +75,13 @@ def verify(
 
     Args:
         reference: anything with ``predict``.
-        others: one or more of the same kind.
+        others: one or more of the same kind, or pairs of it and a tolerance of its own.
         x: samples, as each ``predict`` takes them; at least one.
-        tolerance: the largest error allowed, not negative.
+        tolerance: the largest error allowed, not negative; None: of a model that has a
+            ``tolerance``, as forms with rounded weights do, this one, else 1e-5.
 
     Returns:
-        The largest error of each model.
+        Largest error and agreement of each model.
 
     Raises:
         VerificationError: an error is above the tolerance, the shapes differ, or one is not a
@@ -65,24 +91,46 @@ def verify(
     >>> import numpy as np
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
-    >>> report = gp.verify(model, model.freeze(), x=np.ones((4, 3)))
-    >>> report.samples, list(report.errors), report.errors["FrozenModel 1"] < 1e-6
-    (4, ['FrozenModel 1'], True)
+    >>> report = gp.verify(model, model, model.freeze(), x=np.ones((4, 3)))
+    >>> report.samples, list(report.errors), report.errors["FrozenModel 2"] < 1e-6
+    (4, ['Model 1', 'FrozenModel 2'], True)
+    >>> print(gp.verify(model, (model, 0.01), x=np.ones((4, 3))))
+    model    largest error  allowed  same argmax
+    Model 1              0     0.01        100 %
+    4 samples
     """
-    limit = not_negative("tolerance", tolerance)
     if not others:
         raise ValueError("verify needs a model to compare with the reference")
-    for model in (reference, *others):
+    pairs = [other if isinstance(other, tuple) else (other, tolerance) for other in others]
+    for model in (reference, *(model for model, _ in pairs)):
         if not callable(getattr(model, "predict", None)):
             raise TypeError(f"a model must have a predict method, got {type(model).__name__}")
+    limits = [_tolerance(model, given) for model, given in pairs]
     expected = np.asarray(reference.predict(x))
     if expected.size == 0:
         raise ValueError("verify needs at least one sample")
-    errors = {}
-    for number, model in enumerate(others, start=1):
+    errors, agreement, tolerances = {}, {}, {}
+    for number, ((model, _), limit) in enumerate(zip(pairs, limits, strict=True), start=1):
         name = f"{type(model).__name__} {number}"
-        errors[name] = _largest_error(name, np.asarray(model.predict(x)), expected, limit)
-    return VerificationReport(errors, len(expected), limit)
+        outputs = np.asarray(model.predict(x))
+        errors[name] = _largest_error(name, outputs, expected, limit)
+        agreement[name] = _agreement(outputs, expected)
+        tolerances[name] = limit
+    return VerificationReport(errors, agreement, tolerances, len(expected))
+
+
+def _tolerance(model: Predictor, given: SupportsFloat | None) -> float:
+    if given is None:
+        given = getattr(model, "tolerance", _TOLERANCE)
+    return not_negative("tolerance", given)
+
+
+def _agreement(actual: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
+    """Share of the samples with the same largest output."""
+    if expected.ndim < 2 or expected.shape[-1] < 2:
+        return math.nan
+    same = actual.argmax(axis=-1) == expected.argmax(axis=-1)
+    return float(same.reshape(len(expected), -1).all(axis=1).mean())
 
 
 def _largest_error(

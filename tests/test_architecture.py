@@ -21,7 +21,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "columns", "errors"},
+    "ground": {"cache", "checks", "columns", "errors", "progress"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
@@ -74,11 +74,24 @@ LAYERS = {
         "plotting.history",
         "plotting.style",
         "plotting.timeline",
+        "plotting.tradeoff",
         "plotting.weights",
+        "sweeps.experiment",
+        "sweeps.journal",
+        "sweeps.parallel",
+        "sweeps.records",
+        "sweeps.sweep",
         "tables",
         "tracing",
     },
-    "tools": {"bench", "cli", "demo", "experiments.statistics", "experiments.temporal_order"},
+    "tools": {
+        "bench",
+        "cli",
+        "demo",
+        "experiments.criteria",
+        "experiments.statistics",
+        "experiments.temporal_order",
+    },
 }
 # These know nothing of their neighbours: each can be read, replaced and tested alone.
 STRANGERS = {"parts", "descriptions"}
@@ -93,7 +106,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "compression", "layers", "plotting", "pruning"}
+FACES = {"", "compression", "layers", "plotting", "pruning", "sweeps"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

@@ -230,7 +230,7 @@ def test_other_settings_need_another_file(tmp_path: Path) -> None:
     with pytest.raises(FileFormatError, match="does not hold trials with these settings"):
         run(replace(plan, settings=replace(TINY, lr=0.1)), file)
     file.write_bytes(before + b'{"trial": 3}\n')
-    with pytest.raises(FileFormatError, match="line 4: not an outcome"):
+    with pytest.raises(FileFormatError, match="line 4: not a row of a trial"):
         run(plan, file)
     file.write_text("my diary\n", encoding="utf-8")
     with pytest.raises(FileFormatError, match="does not hold trials"):

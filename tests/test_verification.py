@@ -16,6 +16,7 @@ class Fixed:
 
     def __init__(self, y: ArrayLike) -> None:
         self.y = np.asarray(y)
+        self.tolerance = 1e-5
 
     def predict(self, x: ArrayLike) -> NDArray[Any]:
         return self.y
@@ -31,7 +32,34 @@ def test_report() -> None:
     assert list(report.errors) == ["Fixed 1", "Fixed 2"]
     assert report.errors["Fixed 1"] == 0.0
     assert report.errors["Fixed 2"] == pytest.approx(0.0005)
-    assert (report.samples, report.tolerance) == (2, 1e-3)
+    assert (report.samples, report.tolerances) == (2, {"Fixed 1": 1e-3, "Fixed 2": 1e-3})
+
+
+def test_each_form_has_its_tolerance() -> None:
+    reference, rounded = Fixed([[1.0, 2.0], [3.0, -4.0]]), Fixed([[2.0, 1.9], [3.0, -4.0]])
+    with pytest.raises(gp.VerificationError, match=r"error of 0\.25 .* allowed is 1e-05"):
+        gp.verify(reference, rounded, x=X)
+    report = gp.verify(reference, reference, (rounded, 0.3), x=X)
+    assert report.tolerances == {"Fixed 1": 1e-5, "Fixed 2": 0.3}
+    assert report.agreement == {"Fixed 1": 1.0, "Fixed 2": 0.5}
+    assert str(report).splitlines() == [
+        "model    largest error  allowed  same argmax",
+        "Fixed 1              0    1e-05        100 %",
+        "Fixed 2           0.25      0.3         50 %",
+        "2 samples",
+    ]
+    rounded.tolerance = 0.3  # as a form with rounded weights says itself
+    assert gp.verify(reference, reference, rounded, x=X) == report
+    with pytest.raises(gp.VerificationError, match=r"allowed is 0\.2"):
+        gp.verify(reference, rounded, x=X, tolerance=0.2)  # the caller's word is the last
+    with pytest.raises(ValueError, match="tolerance"):
+        gp.verify(reference, (rounded, -1), x=X)
+
+
+def test_a_single_output_has_no_argmax() -> None:
+    report = gp.verify(Fixed([[1.0]]), Fixed([[1.0]]), x=X)
+    assert np.isnan(report.agreement["Fixed 1"])
+    assert str(report).splitlines()[1].split() == ["Fixed", "1", "0", "1e-05"]
 
 
 def test_the_message_names_the_place() -> None:

@@ -17,15 +17,12 @@ Trials are appended to a file as they finish, and are not run again when it is f
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
-import signal
 import statistics
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
-from pathlib import Path
+from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -35,15 +32,17 @@ from numpy.typing import NDArray
 from gradprune import _core, clipping
 from gradprune.clipping import Clipper
 from gradprune.datasets import temporal_order
-from gradprune.errors import FileFormatError, NonFiniteError
+from gradprune.errors import NonFiniteError
 from gradprune.experiments.statistics import fisher_exact, wilson_interval
 from gradprune.files import write_atomically
 from gradprune.initializers import Normal, Orthogonal
 from gradprune.layers import RNN, Dense
 from gradprune.model import Model
 from gradprune.optimizers import SGD
+from gradprune.sweeps.journal import Journal
+from gradprune.sweeps.parallel import as_completed, can_run_in_parallel
 from gradprune.tables import make_table
-from gradprune.threads import get_num_threads, set_num_threads
+from gradprune.threads import get_num_threads
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -298,13 +297,14 @@ def run(
     processes: int | None = None,
     report: Callable[[Outcome, int, int], object] | None = None,
 ) -> list[Outcome]:
-    """Run what the file does not hold yet, each trial on one thread.
+    """Run what the file does not hold yet.
 
     Args:
         plan: the trials.
         file: JSON lines, made if it is not there; a line is appended when a trial has finished.
             None: nothing is kept.
-        processes: how many run at once; None: one a CPU.
+        processes: how many run at once; more than one needs joblib. None: one a CPU where it is
+            installed, else 1.
         report: is told of each outcome, how many there are by now, and of how many.
 
     Returns:
@@ -313,87 +313,41 @@ def run(
     Raises:
         FileFormatError: the file holds something else, or trials with other settings.
         OSError: the file cannot be written.
+        ImportError: joblib is missing and several trials are to run at once.
     """
     trials = plan.trials()
-    journal = None if file is None else _Journal(Path(file), plan.settings)
-    known = {} if journal is None else journal.outcomes
+    journal, known = None, {}
+    if file is not None:
+        # Of the version too: another one may give other numbers.
+        header = {"experiment": "temporal order", "version": _core.version}
+        journal = Journal(file, {**header, **asdict(plan.settings)})
+        known = _known(journal)
     done = {trial: known[trial] for trial in trials if trial in known}
     missing = [trial for trial in trials if trial not in done]
-    at_once = min(processes or get_num_threads(), len(missing))
-    for outcome in _outcomes(missing, plan.settings, at_once):
-        done[outcome.trial] = outcome
+    if processes is None:
+        processes = get_num_threads() if can_run_in_parallel() else 1
+    outcomes = as_completed(
+        partial(run_trial, settings=plan.settings), missing, n_jobs=min(processes, len(missing))
+    )
+    for trial, outcome in outcomes:
+        done[trial] = outcome
         if journal:
-            journal.append(outcome)
+            journal.append(asdict(outcome))
         if report:
             report(outcome, len(done), len(trials))
     return [done[trial] for trial in trials]
 
 
-def _outcomes(trials: Sequence[Trial], settings: Settings, processes: int) -> Iterator[Outcome]:
-    """As they come."""
-    if processes <= 1:
-        threads = get_num_threads()
-        set_num_threads(1)
+def _known(journal: Journal) -> dict[Trial, Outcome]:
+    """The outcomes in the file."""
+    outcomes = {}
+    for number, row in enumerate(journal.rows, 2):
         try:
-            for trial in trials:
-                yield run_trial(trial, settings)
-        finally:
-            set_num_threads(threads)
-        return
-    # Fresh interpreters: nothing is inherited, neither threads nor locks.
-    spawn = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(processes, mp_context=spawn, initializer=_start_worker)
-    try:
-        pending: set[Future[Outcome]] = {pool.submit(run_trial, t, settings) for t in trials}
-        while pending:
-            finished, pending = wait(pending, return_when=FIRST_COMPLETED)
-            for future in finished:
-                yield future.result()
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _start_worker() -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends us
-    set_num_threads(1)
-
-
-class _Journal:
-    """The file of finished trials: a line of settings, then a line for each."""
-
-    def __init__(self, path: Path, settings: Settings) -> None:
-        self._path = path
-        self.outcomes: dict[Trial, Outcome] = {}
-        # Of the version too: another one may give other numbers.
-        first = {"experiment": "temporal order", "version": _core.version, **asdict(settings)}
-        header = json.dumps(first)
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
-            text = ""
-        # An interrupted write leaves a line without its end: as if it were not there.
-        lines = text[: text.rfind("\n") + 1].splitlines()
-        if not lines:
-            path.write_text(f"{header}\n", encoding="utf-8")
-            return
-        if lines[0] != header:
-            raise FileFormatError(
-                f"{path} does not hold trials with these settings of this version; "
-                f"remove it or name another file. It begins with {lines[0][:200]}"
-            )
-        for number, line in enumerate(lines[1:], 2):
-            try:
-                values = json.loads(line)
-                outcome = Outcome(Trial(**values.pop("trial")), **values)
-            except (ValueError, TypeError, KeyError, AttributeError):
-                raise FileFormatError(f"{path}, line {number}: not an outcome") from None
-            self.outcomes[outcome.trial] = outcome
-        if not text.endswith("\n"):
-            write_atomically(path, "".join(f"{line}\n" for line in lines).encode())
-
-    def append(self, outcome: Outcome) -> None:
-        with self._path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(asdict(outcome)) + "\n")
+            outcome = Outcome(Trial(**row.pop("trial")), **row)
+        except (TypeError, KeyError):
+            raise journal.wrong_line(number) from None
+        outcomes[outcome.trial] = outcome
+    return outcomes
 
 
 # ---- what came out -------------------------------------------------------------------------------

@@ -1,0 +1,23 @@
+"""Whether somebody watches: a progress bar belongs on terminals and in notebooks alone."""
+
+from __future__ import annotations
+
+import sys
+
+__all__ = ["is_watched"]
+
+
+def is_watched() -> bool:
+    """Whether standard error is a terminal or output goes to a notebook.
+
+    >>> is_watched() in (True, False)
+    True
+    """
+    return _is_notebook() or sys.stderr.isatty()
+
+
+def _is_notebook() -> bool:
+    """Without importing IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return hasattr(shell, "kernel")

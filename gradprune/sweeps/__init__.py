@@ -1,0 +1,1 @@
+"""Sweeps: many trials, on all CPUs, that go on after an interruption."""
