@@ -63,6 +63,7 @@ from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
+from gradprune.shrinking import LayerShrink, ShrinkReport
 from gradprune.threads import get_num_threads, set_num_threads, show_config
 from gradprune.verification import VerificationError, VerificationReport, verify
 
@@ -120,6 +121,7 @@ __all__ = [
     "LayerDiagnosis",
     "LayerReport",
     "LayerScope",
+    "LayerShrink",
     "Linear",
     "Magnitude",
     "Model",
@@ -137,6 +139,7 @@ __all__ = [
     "Raise",
     "Random",
     "Rollback",
+    "ShrinkReport",
     "Skip",
     "SparseSpectral",
     "StepInfo",

@@ -39,7 +39,7 @@ LAYERS = {
     },
     # Settings made of parts: a layer has initializers; an optimizer a clipper, a guard, a rate.
     "chains": {"chains", "snapshots"},
-    "layer": {"layers.base"},
+    "layer": {"layers.base", "layers.wiring"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
     "training": {
@@ -55,6 +55,7 @@ LAYERS = {
         "pruning.coverage",
         "pruning.pruner",
         "pruning.report",
+        "shrinking",
         "summary",
         "training",
     },
