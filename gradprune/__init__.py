@@ -69,6 +69,7 @@ from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import GlobalScope, LayerScope
 from gradprune.selection import topk_mask
+from gradprune.shrinking import LayerShrink, ShrinkReport
 from gradprune.sweeps.experiment import Experiment
 from gradprune.sweeps.records import Aggregate, Records
 from gradprune.sweeps.sweep import SweepResult, sweep
@@ -135,6 +136,7 @@ __all__ = [
     "LayerDiagnosis",
     "LayerReport",
     "LayerScope",
+    "LayerShrink",
     "Linear",
     "Magnitude",
     "Model",
@@ -156,6 +158,7 @@ __all__ = [
     "Random",
     "Records",
     "Rollback",
+    "ShrinkReport",
     "Skip",
     "SparseSpectral",
     "StepInfo",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from numpy.typing import ArrayLike
 
-from gradprune import files, training
+from gradprune import files, shrinking, training
 from gradprune.callbacks import Callback
 from gradprune.frozen import FrozenModel
 from gradprune.history import History
@@ -16,6 +16,7 @@ from gradprune.layers.base import Layer
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
+from gradprune.shrinking import ShrinkReport
 from gradprune.summary import Summary, summarize
 from gradprune.training import Evaluation
 
@@ -40,6 +41,7 @@ class Model(Network):
         quantizer: the last quantizer made for this model, or None.
         history: of the last ``fit``, also of one that failed or was interrupted, or None.
         epoch: epochs trained so far, by every ``fit``; saved with the model.
+        shrink_report: what ``shrink`` removed to make this model, or None.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(8, activation="tanh"), gp.Dense(2)], input_shape=3, seed=0)
@@ -58,6 +60,7 @@ class Model(Network):
         self.pruner: Pruner | None = None
         self.history: History | None = None
         self.epoch = 0
+        self.shrink_report: ShrinkReport | None = None
 
     def fit(
         self,
@@ -176,7 +179,8 @@ class Model(Network):
         total                      2          23    23    18         18     92        72
         sparsity 0.00%
         """
-        return summarize(self)
+        report = self.shrink_report
+        return summarize(self, notes=() if report is None else (report.headline,))
 
     def freeze(self) -> FrozenModel:
         """The model as it is now, immutable and for inference alone; see ``FrozenModel``.
@@ -190,6 +194,46 @@ class Model(Network):
         [[3.0]]
         """
         return FrozenModel(self)
+
+    def shrink(self, *, inputs: bool = False) -> Model:
+        """An ordinary smaller model with the same predictions, dead units really removed.
+
+        Removed are units of Dense layers that no sample can change, since none of their live
+        weights reads anything that varies, and units that nothing reads which stays itself; of
+        recurrent layers, units whose state nobody reads. A constant unit's f(bias) is added to
+        the biases behind it; where there are none it stays, unless it is 0. So does all that goes
+        into a softmax, and all outputs of the network; a layer keeps at least one unit. Weights
+        count as dead by their mask, not by their value.
+
+        This model is untouched. Masks, gradients, optimizer (moments, counters, schedule, what
+        clippers and guard remember) and counters of passes and epochs come along; so a step of
+        the smaller model changes what is left as a step of this one would, but for weight decay
+        of folded biases, for norms over parameters that are gone and for penalties of layers. Not
+        carried are the pruner, whose budgets are shares of this model's weights, the history and
+        the copies of a ``Rollback``. Dropout draws other masks, and constants no longer pass
+        through it.
+
+        Args:
+            inputs: also remove inputs that nothing reads. The smaller model then takes
+                ``x[:, small.shrink_report.live_inputs]``, for sequences reshaped to (n,
+                *small.input_shape); else it takes what this one takes.
+
+        Returns:
+            The smaller model; its ``shrink_report`` says what was removed.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+        >>> model.set_mask("dense0.weight", [[1, 1, 0], [0, 0, 0], [1, 0, 0], [0, 1, 0]])
+        >>> model.set_mask("dense1.weight", [[1, 1, 0, 0], [0, 1, 0, 1]])
+        >>> print(model.shrink().shrink_report)
+        shrunk from 26 to 14 parameters; 2 of 3 inputs are read
+        layer   outputs  kept  constant  unread  parameters  kept
+        dense0        4     2         1       1          16     8
+        dense1        2     2         0       0          10     6
+        """
+        small, report = shrinking.shrink(self, Model, inputs=inputs)
+        small.shrink_report = report
+        return small
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a safetensors file: a loaded model trains on with the same bits.

@@ -57,12 +57,14 @@ class Summary:
         sparsity: share of the prunable weights that is removed.
         costs: up to which share kept the kernel of a layer is sparse; "kernel" is for batches of 64
             and more.
+        notes: lines below the table, such as what the model was shrunk from.
     """
 
     layers: tuple[LayerSummary, ...]
     total: LayerSummary
     sparsity: float
     costs: Costs
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         rows = [_HEADINGS, *map(_cells, (*self.layers, self.total))]
@@ -75,7 +77,7 @@ class Summary:
                 f"sparse kernels up to {shares} kept at 16 / 32 / 48 / 64 samples"
                 f" ({self.costs.source})"
             )
-        return "\n".join([*texts[:-1], rule, texts[-1], *lines_below])
+        return "\n".join([*texts[:-1], rule, texts[-1], *lines_below, *self.notes])
 
     __repr__ = __str__
 
@@ -93,7 +95,7 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
     return (row.name, row.kind, *(f"{number:,}" for number in numbers), row.kernel)
 
 
-def summarize(network: Network) -> Summary:
+def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
     """Count what is in a network.
 
     A multiply-accumulate (MAC) is counted for each weight whenever it multiplies: once a sample in
@@ -112,7 +114,8 @@ def summarize(network: Network) -> Summary:
         tensors = layer.tensors(shape)
         shape = layer.output_shape(shape)
         rows.append(_row(network, layer, prod(shape), tensors))
-    return Summary(tuple(rows), _total(rows, network.outputs), network.sparsity, get_costs())
+    total = _total(rows, network.outputs)
+    return Summary(tuple(rows), total, network.sparsity, get_costs(), notes)
 
 
 def _row(

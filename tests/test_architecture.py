@@ -45,7 +45,7 @@ LAYERS = {
         "compression.report",
         "compression.schemes",
     },
-    "layer": {"layers.base"},
+    "layer": {"layers.base", "layers.wiring"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
     "training": {
@@ -62,6 +62,7 @@ LAYERS = {
         "pruning.coverage",
         "pruning.pruner",
         "pruning.report",
+        "shrinking",
         "summary",
         "training",
     },

@@ -1,8 +1,8 @@
 """What every layer answers.
 
-A layer says which parameters it has and how it is lowered to the core's layers; it holds no
-arrays. To add one: a class with its ``tensors`` and ``lower`` in this package, and one C file in
-csrc/layers.
+A layer says which parameters it has, how it is lowered to the core's layers and how its units
+can be cut; it holds no arrays. To add one: a class with its ``tensors``, ``lower`` and ``wiring``
+in this package, and one C file in csrc/layers.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from gradprune.initializers import Initializer
+from gradprune.layers.wiring import Whole, Wiring
 
 __all__ = ["ACTIVATIONS", "CoreLayer", "CoreType", "Layer", "Parameter", "Shape"]
 
@@ -91,3 +92,7 @@ class Layer(ABC):
     @abstractmethod
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """The core's layers; offsets maps a role to its place in the arena."""
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """Which outputs depend on which inputs, and how units are cut; ``Whole``: not at all."""
+        return Whole(self, shape)

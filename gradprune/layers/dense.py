@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.checks import fraction, not_negative, whole
 from gradprune.initializers import Glorot, He, Initializer
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.wiring import Elementwise, Entries, Flags, Masks, Whole, Wiring, at_least_one
 
 __all__ = ["Activation", "Dense", "Dropout"]
 
@@ -57,6 +62,10 @@ class Activation(Layer):
                 slope=self.slope,
             )
         ]
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return Whole(self, shape) if self.function == "softmax" else Elementwise(self, shape)
 
 
 @dataclass(frozen=True)
@@ -130,6 +139,50 @@ class Dense(Layer):
         )
         return [dense, *self.activation_layer().lower((self.units,), {})]
 
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return _DenseWiring(self, shape)
+
+
+class _DenseWiring(Wiring):
+    """A unit reads the inputs of the live weights in its row."""
+
+    layer: Dense
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring."""
+        if self._is_whole:
+            return np.zeros(self.output_shape, np.bool_)
+        moving: Flags = np.any(live["weight"][:, np.isnan(known).ravel()], axis=1)
+        return ~moving
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return np.ones_like(wanted) if self._is_whole else at_least_one(wanted)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        varies: Flags = np.isnan(known) if self.layer.bias else known != 0
+        read: Flags = np.any(live["weight"][kept], axis=0).reshape(self.shape)
+        return read & varies
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        layer = replace(self.layer, units=int(np.count_nonzero(outputs)))
+        entries: dict[str, tuple[Flags, ...]] = {"weight": (outputs, inputs.ravel())}
+        if self.layer.bias:
+            entries["bias"] = (outputs,)
+        return layer, entries
+
+    def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
+        """See Wiring."""
+        return {"bias": values["weight"] @ gone.ravel()} if self.layer.bias else {}
+
+    @property
+    def _is_whole(self) -> bool:
+        """Whether softmax makes every output depend on every unit."""
+        return self.layer.activation_layer().function == "softmax"
+
 
 @dataclass(frozen=True)
 class Dropout(Layer):
@@ -151,3 +204,7 @@ class Dropout(Layer):
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         return [CoreLayer(CoreType.DROPOUT, prod(shape), prod(shape), rate=self.rate)]
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return Elementwise(self, shape)

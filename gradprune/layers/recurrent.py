@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from gradprune.checks import not_negative, whole
 from gradprune.initializers import Glorot, Initializer, Orthogonal
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -122,6 +123,15 @@ class Recurrent(Layer):
             )
         ]
 
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return _RecurrentWiring(self, shape)
+
+    @property
+    def gates(self) -> int:
+        """Rows of the weights a unit has."""
+        return self._gates
+
     def _steps(self, shape: Shape) -> tuple[int, int]:
         if len(shape) != 2:
             raise ValueError(
@@ -139,6 +149,71 @@ class Recurrent(Layer):
 
     def _bias_initializer(self) -> Initializer | None:
         return None
+
+
+class _RecurrentWiring(Wiring):
+    """A unit reads what its rows of all gates read, and its own state.
+
+    A unit goes if nobody reads its state: neither the next layer nor a unit that stays. A unit
+    that no sample can change, but that others of the layer read, stays too: before the first step
+    its state is 0, so no bias could make up for it.
+    """
+
+    layer: Recurrent
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring."""
+        varies = np.isnan(known).any(axis=0)
+        moving: Flags = np.any(self._reads(live["weight_ih"])[:, varies], axis=1)
+        moving = _closure(moving, self._reads(live["weight_hh"]))
+        return np.broadcast_to(~moving, self.output_shape)
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        units = at_least_one(self._units(wanted))
+        read_by = self._reads(live["weight_hh"]).T
+        return np.broadcast_to(_closure(units, read_by), self.output_shape)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        folds = (known == known[0]).all(axis=0) & (self.layer.bias | (known[0] == 0))
+        read = self._reads(live["weight_ih"])[self._units(kept)].any(axis=0)
+        return np.broadcast_to(read & ~folds, self.shape)
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        units = self._units(outputs)
+        rows = np.tile(units, self.layer.gates)
+        entries: dict[str, tuple[Flags, ...]] = {
+            "weight_ih": (rows, np.any(inputs, axis=0)),
+            "weight_hh": (rows, units),
+        }
+        if self.layer.bias:
+            entries |= {"bias_ih": (rows,), "bias_hh": (rows,)}
+        return replace(self.layer, units=int(np.count_nonzero(units))), entries
+
+    def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
+        """See Wiring."""
+        return {"bias_ih": values["weight_ih"] @ gone[0]} if self.layer.bias else {}
+
+    def _reads(self, mask: Flags) -> Flags:
+        """(units, columns): what each unit reads through any of its gates."""
+        read: Flags = np.any(mask.reshape(self.layer.gates, self.layer.units, -1), axis=0)
+        return read
+
+    def _units(self, outputs: Flags) -> Flags:
+        """(units,): those with one of these outputs, at any step."""
+        units: Flags = np.any(outputs.reshape(-1, self.layer.units), axis=0)
+        return units
+
+
+def _closure(chosen: Flags, follows: Flags) -> Flags:
+    """All that is chosen, or follows (i from j where ``follows[i, j]``) from what is."""
+    while True:
+        grown = chosen | follows[:, chosen].any(axis=1)
+        if np.array_equal(grown, chosen):
+            return chosen
+        chosen = grown
 
 
 @dataclass(frozen=True)

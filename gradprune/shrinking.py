@@ -1,0 +1,304 @@
+"""Shrinking: a model from which dead units are really removed.
+
+Two passes over the layers find them; both look at masks, never at values, since a kept weight that
+happens to be 0 can still be trained. Forwards: what no sample can change, because no live weight
+reads anything that varies. Backwards: what is read by something that stays. What is neither read
+nor varies can go, and the biases behind take over what constant units have contributed; units that
+are dead because others are go with them. What each layer knows of its units is its ``Wiring``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.columns import aligned
+from gradprune.layers.base import Layer, Shape
+from gradprune.layers.wiring import Entries, Wiring
+from gradprune.network import Network
+
+if TYPE_CHECKING:
+    from gradprune.model import Model
+
+__all__ = ["LayerShrink", "ShrinkReport", "live_paths", "shrink"]
+
+Flags = NDArray[np.bool_]
+Floats = NDArray[np.float32]
+Arrays = Mapping[str, NDArray[Any]]
+_Model = TypeVar("_Model", bound="Model")
+
+_PRUNER = "the pruner stays with the larger model, of whose weights its budgets are shares"
+
+
+@dataclass(frozen=True)
+class LayerShrink:
+    """What became of a layer with parameters; outputs are features a sample, as in ``summary``.
+
+    Attributes:
+        name: of the layer.
+        outputs: before.
+        constant: of these removed because no sample could change them; biases have taken over.
+        unread: of these removed because nothing that stays reads them.
+        parameters, parameters_kept: entries, removed weights included, before and after.
+    """
+
+    name: str
+    outputs: int
+    constant: int
+    unread: int
+    parameters: int
+    parameters_kept: int
+
+    @property
+    def kept(self) -> int:
+        """Outputs after."""
+        return self.outputs - self.constant - self.unread
+
+
+@dataclass(frozen=True)
+class ShrinkReport:
+    """What ``model.shrink()`` removed; ``print`` shows a table.
+
+    Attributes:
+        layers: one LayerShrink for each layer with parameters.
+        live_inputs: bool, shape of a sample of the larger model: which inputs something reads; the
+            first feature if nothing does.
+        notes: what did not come along.
+    """
+
+    layers: tuple[LayerShrink, ...]
+    live_inputs: Flags
+    notes: tuple[str, ...] = ()
+
+    @property
+    def headline(self) -> str:
+        """What happened in a line."""
+        before = sum(layer.parameters for layer in self.layers)
+        after = sum(layer.parameters_kept for layer in self.layers)
+        read = int(np.count_nonzero(self.live_inputs))
+        return (
+            f"shrunk from {before:,} to {after:,} parameters; "
+            f"{read:,} of {self.live_inputs.size:,} inputs are read"
+        )
+
+    def __str__(self) -> str:
+        rows: list[tuple[str, ...]] = [
+            ("layer", "outputs", "kept", "constant", "unread", "parameters", "kept")
+        ]
+        for layer in self.layers:
+            outputs = (layer.outputs, layer.kept, layer.constant, layer.unread)
+            numbers = (*outputs, layer.parameters, layer.parameters_kept)
+            rows.append((layer.name, *(f"{number:,}" for number in numbers)))
+        return "\n".join([self.headline, *aligned(rows), *(f"note: {n}" for n in self.notes)])
+
+    __repr__ = __str__
+
+
+def shrink(
+    model: Model, factory: Callable[..., _Model], *, inputs: bool
+) -> tuple[_Model, ShrinkReport]:
+    """The smaller model and what was removed; see ``Model.shrink``.
+
+    Args:
+        model: is left as it is.
+        factory: called with layers, input_shape and seed; makes the model to be filled.
+        inputs: whether inputs that nothing reads go too.
+    """
+    values = _by_layer(model, _masked(model.parameters, model.masks))
+    live = _by_layer(model, model.masks)
+    wirings = _wirings(model)
+    known = _known(wirings, values, live)
+    kept, live_inputs = _kept(wirings, live, known, inputs=inputs)
+
+    layers: list[Layer] = []
+    entries: dict[str, tuple[Flags, ...]] = {}
+    folded: dict[str, Any] = {}
+    for i, wiring in enumerate(wirings):
+        name = str(wiring.layer.name)
+        layer, cuts = wiring.cut(kept[i], kept[i + 1])
+        layers.append(layer)
+        entries |= {f"{name}.{role}": flags for role, flags in cuts.items()}
+        gone = np.where(kept[i] | np.isnan(known[i]), 0.0, known[i])
+        if gone.any():
+            added = wiring.fold(values[name], gone)
+            folded |= {f"{name}.{role}": array for role, array in added.items()}
+
+    small = factory(layers, _cut_shape(model.input_shape, kept[0]), seed=model.seed)
+    small.set_masks({name: _cut(mask, name, entries) for name, mask in model.masks.items()})
+    parameters = dict(model.parameters)
+    for name, array in folded.items():
+        parameters[name] = (parameters[name] + array).astype(np.float32)
+    _copy(parameters, small.parameters, entries)
+    _copy(model.gradients, small.gradients, entries)
+    small.arena.enforce_masks()
+    small.arena.keep_clipped = model.arena.keep_clipped
+    for counter in ("epoch", "forward_count", "last_loss", "exploded", "refused"):
+        setattr(small, counter, getattr(model, counter))
+    if model.optimizer is not None:
+        _carry_optimizer(model, small, entries)
+
+    rows = tuple(
+        _row(model, small, wiring, kept[i + 1], known[i + 1])
+        for i, wiring in enumerate(wirings)
+        if values[str(wiring.layer.name)]
+    )
+    notes = () if model.pruner is None else (_PRUNER,)
+    return small, ShrinkReport(rows, live_inputs, notes)
+
+
+def live_paths(network: Network) -> Flags:
+    """Which inputs a live path leads from to an output: bool, of the shape of a sample.
+
+    >>> from gradprune.layers.dense import Dense
+    >>> network = Network([Dense(2), Dense(1)], input_shape=3)
+    >>> network.set_masks({"dense0.weight": [[1, 0, 1], [0, 1, 0]], "dense1.weight": [[1, 0]]})
+    >>> live_paths(network).tolist()
+    [True, False, True]
+    """
+    wanted: Flags = np.ones(network.output_shape, np.bool_)
+    live = _by_layer(network, network.masks)
+    for wiring in reversed(_wirings(network)):
+        if not wanted.any():
+            return np.zeros(network.input_shape, np.bool_)
+        own = live[str(wiring.layer.name)]
+        varies = np.full(wiring.shape, np.nan)
+        wanted = wiring.reads(own, varies, wiring.kept(own, wanted))
+    return wanted
+
+
+# ---- what stays ----------------------------------------------------------------------------------
+
+
+def _wirings(network: Network) -> list[Wiring]:
+    wirings = []
+    shape = network.input_shape
+    for layer in network.layers:
+        wirings.append(layer.wiring(shape))
+        shape = layer.output_shape(shape)
+    return wirings
+
+
+def _known(
+    wirings: Sequence[Wiring], values: Mapping[str, Arrays], live: Mapping[str, Arrays]
+) -> list[NDArray[Any]]:
+    """Before each layer and at the end: values that no sample can change, NaN where they vary.
+
+    The engine computes them, a layer at a time, so that they have the bits of a prediction.
+    """
+    known: list[NDArray[Any]] = [np.full(wirings[0].shape, np.nan, np.float32)]
+    for wiring in wirings:
+        name = str(wiring.layer.name)
+        constant = wiring.constant(live[name], known[-1])
+        found = np.full(wiring.output_shape, np.nan, np.float32)
+        if constant.any():
+            network = Network([wiring.layer], wiring.shape)
+            for role, array in values[name].items():
+                network.parameters[f"{name}.{role}"][...] = array
+            sample = np.nan_to_num(known[-1], nan=0.0)[np.newaxis]
+            outputs = network.predict(sample).reshape(wiring.output_shape)
+            np.copyto(found, outputs, where=constant & np.isfinite(outputs))
+        known.append(found)
+    return known
+
+
+def _kept(
+    wirings: Sequence[Wiring],
+    live: Mapping[str, Arrays],
+    known: Sequence[NDArray[Any]],
+    *,
+    inputs: bool,
+) -> tuple[list[Flags], Flags]:
+    """Features that stay, before each layer and at the end; and which inputs are read."""
+    wanted: Flags = np.ones(wirings[-1].output_shape, np.bool_)
+    needed = []
+    for wiring, before in zip(reversed(wirings), reversed(known[: len(wirings)]), strict=True):
+        own = live[str(wiring.layer.name)]
+        needed.append(wiring.kept(own, wanted))
+        wanted = wiring.reads(own, before, needed[-1])
+    read = wanted.copy()
+    read[..., 0] |= not wanted.any()  # a network has an input
+    kept: list[Flags] = [read if inputs else np.ones_like(read)]
+    for wiring, outputs in zip(wirings, reversed(needed), strict=True):
+        kept.append(kept[-1] if wiring.is_elementwise else outputs)
+    return kept, read
+
+
+def _cut_shape(shape: Shape, kept: Flags) -> Shape:
+    """(..., live features) if the same are live at each step, else (live numbers,)."""
+    features = kept.reshape(-1, shape[-1])
+    if (features == features[0]).all():
+        return (*shape[:-1], int(np.count_nonzero(features[0])))
+    return (int(np.count_nonzero(kept)),)
+
+
+# ---- what comes along ----------------------------------------------------------------------------
+
+
+def _by_layer(network: Network, arrays: Arrays) -> dict[str, dict[str, NDArray[Any]]]:
+    """Layer to role to array."""
+    layers: dict[str, dict[str, NDArray[Any]]] = {str(layer.name): {} for layer in network.layers}
+    for name, array in arrays.items():
+        layer, _, role = name.partition(".")
+        layers[layer][role] = array
+    return layers
+
+
+def _masked(parameters: Arrays, masks: Arrays) -> Arrays:
+    """Copies in which removed weights are 0, whatever was written there."""
+    return {
+        name: np.where(masks[name], array, np.float32(0)) if name in masks else array
+        for name, array in parameters.items()
+    }
+
+
+def _cut(array: NDArray[Any], name: str, entries: Entries) -> NDArray[Any]:
+    """The entries that stay, of a parameter or of what has its shape."""
+    cut: NDArray[Any] = array[np.ix_(*entries[name])] if name in entries else array
+    return cut
+
+
+def _copy(source: Arrays, target: Arrays, entries: Entries) -> None:
+    for name, view in target.items():
+        view[...] = _cut(source[name], name, entries)
+
+
+def _cut_flat(model: Model, small: Model, flat: Floats, entries: Entries) -> Floats:
+    """Of a flat buffer of the model's arena the part that stays, in the layout of the other's."""
+    cut = np.zeros(small.arena.size, np.float32)
+    _copy(model.arena.views(flat), small.arena.views(cut), entries)
+    return cut
+
+
+def _carry_optimizer(model: Model, small: Model, entries: Entries) -> None:
+    """An optimizer in the same state; it makes itself the smaller model's."""
+    optimizer = model.optimizer
+    assert optimizer is not None
+    settings = optimizer.settings()
+    carried = type(optimizer)(small, **settings, clip=optimizer.clip, guard=optimizer.guard)
+    carried.load_moments([_cut_flat(model, small, m, entries) for m in optimizer.moments])
+    carried.chain.load(
+        {
+            name: _cut_flat(model, small, array, entries) if name.endswith("residual") else array
+            for name, array in optimizer.chain.tensors().items()
+        }
+    )
+    carried.load_state(optimizer.state())
+    carried.parameter_norms[:] = optimizer.parameter_norms
+
+
+def _row(
+    model: Model, small: Model, wiring: Wiring, kept: Flags, known: NDArray[Any]
+) -> LayerShrink:
+    name = str(wiring.layer.name)
+    before, after = (
+        sum(array.size for array in arrays[name].values())
+        for arrays in (_by_layer(model, model.parameters), _by_layer(small, small.parameters))
+    )
+    constant = int(np.count_nonzero(~kept & ~np.isnan(known)))
+    unread = int(np.count_nonzero(~kept)) - constant
+    return LayerShrink(name, prod(wiring.output_shape), constant, unread, before, after)

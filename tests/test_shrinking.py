@@ -1,0 +1,372 @@
+"""Shrinking: the same predictions with fewer units, and training that goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradprune as gp
+from cases import (
+    EDGE_CASES,
+    OPTIMIZERS,
+    RANDOM_CASES,
+    RECURRENT_CASES,
+    Case,
+    OptimizerCase,
+    random_batch,
+)
+from gradprune.layers import Layer
+from gradprune.shrinking import live_paths
+from state import everything
+
+
+def model_of(case: Case) -> gp.Model:
+    """The case's network as a model."""
+    model = gp.Model(case.layers, case.features, seed=case.seed)
+    for name, values in case.network().parameters.items():
+        model.parameters[name][...] = values
+    return model
+
+
+def kill_units(model: gp.Model, share: float, seed: int) -> None:
+    """Random masks, and of every weight some whole rows and columns."""
+    rng = np.random.default_rng(seed)
+    masks = {}
+    for name, mask in model.masks.items():
+        masks[name] = rng.random(mask.shape) >= share
+        masks[name] &= rng.random(mask.shape[0])[:, None] >= 0.3
+        masks[name] &= rng.random(mask.shape[1]) >= 0.3
+    model.set_masks(masks)
+
+
+def dense(*layers: Layer, features: int, masks: dict[str, Any], **bias: Any) -> gp.Model:
+    """A model with these masks and biases."""
+    model = gp.Model(layers, features, seed=1)
+    model.set_masks(masks)
+    for name, values in bias.items():
+        model.parameters[f"{name}.bias"][...] = values
+    return model
+
+
+def removed_outputs(model: gp.Model) -> list[tuple[int, int]]:
+    assert model.shrink_report is not None
+    return [(layer.constant, layer.unread) for layer in model.shrink_report.layers]
+
+
+# ---- predictions ---------------------------------------------------------------------------------
+
+
+# Half of the recurrent ones: twelve of each cell are more than is needed here.
+SHRUNK = (*RANDOM_CASES, *EDGE_CASES, *RECURRENT_CASES[:18], *RECURRENT_CASES[-2:])
+
+
+@pytest.mark.parametrize("case", SHRUNK, ids=lambda case: case.name)
+def test_the_same_predictions_and_nothing_more_to_remove(case: Case) -> None:
+    model = model_of(case)
+    kill_units(model, 0.2 if case.seed % 2 else 0.9, case.seed)
+    optimizer = gp.Adam(model)
+    x, y = random_batch(case.loss, 10, case.features, model.outputs)
+    model.train_step(x, y, optimizer=optimizer, loss=case.loss)
+    before = everything(model, optimizer)
+    small = model.shrink()
+    assert everything(model, optimizer) == before
+    gp.verify(model, small, x=x)
+    assert small.input_shape == model.input_shape
+    assert small.arena.size <= model.arena.size
+    again = small.shrink()
+    assert again.arena.size == small.arena.size
+    np.testing.assert_array_equal(again.predict(x), small.predict(x))
+
+    least = model.shrink(inputs=True)
+    assert least.shrink_report is not None
+    live = least.shrink_report.live_inputs
+    taken = x.reshape(10, *model.input_shape)[:, live].reshape(10, *least.input_shape)
+    np.testing.assert_allclose(least.predict(taken), small.predict(x), rtol=1e-4, atol=1e-5)
+
+
+def test_every_kind_of_dead_unit_and_what_dies_with_it() -> None:
+    """Units 0 and 1 of dense0: alive; 2: constant; 3: unread; 4: read by an unread one alone."""
+    model = dense(
+        gp.Dense(5, activation="sigmoid"),
+        gp.Dropout(0.5),
+        gp.Dense(4),
+        gp.Activation("tanh"),
+        gp.Dense(2),
+        features=3,
+        masks={
+            "dense0.weight": [[1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 1, 1], [1, 0, 1]],
+            # 0: alive; 1: constant, since it reads a constant one; 2: unread; 3: reads all alive.
+            "dense1.weight": [[1, 1, 1, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 0, 1], [1, 1, 0, 0, 0]],
+            "dense2.weight": [[1, 1, 0, 1], [0, 1, 0, 1]],
+        },
+        dense0=[1, 2, 3, 4, 5],
+        dense1=[-1, 1, 2, -2],
+        dense2=[0.5, -0.5],
+    )
+    small = model.shrink()
+    assert [layer.name for layer in small.layers] == [layer.name for layer in model.layers]
+    assert removed_outputs(small) == [(1, 2), (1, 1), (0, 0)]
+    w = {name: view.copy() for name, view in model.parameters.items()}
+    s = small.parameters
+    constant = 1 / (1 + np.exp(-3.0))
+    np.testing.assert_array_equal(s["dense0.weight"], w["dense0.weight"][:2])
+    np.testing.assert_array_equal(s["dense1.weight"], w["dense1.weight"][[0, 3], :2])
+    np.testing.assert_allclose(
+        s["dense1.bias"], [-1 + w["dense1.weight"][0, 2] * constant, -2], rtol=1e-6
+    )
+    second = np.tanh(1 + w["dense1.weight"][1, 2] * constant)
+    np.testing.assert_allclose(
+        s["dense2.bias"], [0.5, -0.5] + w["dense2.weight"][:, 1] * second, rtol=1e-6
+    )
+    np.testing.assert_array_equal(small.masks["dense1.weight"], [[1, 1], [1, 1]])
+    np.testing.assert_array_equal(small.masks["dense0.weight"], [[1, 0, 0], [0, 1, 0]])
+    assert small.shrink_report is not None
+    assert small.shrink_report.live_inputs.tolist() == [True, True, False]
+    gp.verify(model, small, x=np.eye(3))
+
+
+def test_without_a_bias_only_zeros_can_go() -> None:
+    for bias, removed in (([0.5, -1.0, 0.0], 1), ([0.0, -1.0, 0.0], 2)):
+        model = dense(
+            gp.Dense(3, activation="relu"),
+            gp.Dense(1, bias=False),
+            features=2,
+            masks={"dense0.weight": [[0, 0], [0, 0], [1, 1]]},
+            dense0=bias,
+        )
+        small = model.shrink()
+        assert removed_outputs(small) == [(removed, 0), (0, 0)]
+        gp.verify(model, small, x=[[1, 2], [-3, 4]])
+
+
+@pytest.mark.parametrize("last", [gp.Activation("softmax"), "inside"])
+def test_a_softmax_keeps_all_that_goes_into_it(last: Any) -> None:
+    inside = last == "inside"
+    layers = [gp.Dense(3, activation="softmax" if inside else "identity")]
+    layers += [] if inside else [last]
+    model = dense(
+        *layers, gp.Dense(2), features=2, masks={"dense0.weight": np.eye(3, 2)}, dense0=[0, 0, 1]
+    )
+    model.set_mask("dense1.weight", [[1, 0, 0], [0, 0, 1]])
+    small = model.shrink()
+    assert removed_outputs(small) == [(0, 0), (0, 0)]
+    gp.verify(model, small, x=np.eye(2))
+
+
+def test_a_layer_keeps_a_unit_and_the_network_its_outputs() -> None:
+    model = gp.Model([gp.Dense(4), gp.Dense(3, activation="tanh"), gp.Dense(2)], 3, seed=0)
+    for name in model.parameters:
+        if name.endswith("bias"):
+            model.parameters[name][...] = 0.3
+    for name in model.masks:  # where the paths are cut
+        cut = gp.Model(model.layers, 3, seed=0)
+        for own, values in model.parameters.items():
+            cut.parameters[own][...] = values
+        cut.set_mask(name, np.zeros_like(model.masks[name]))
+        small = cut.shrink()
+        gp.verify(cut, small, x=np.eye(3))
+        assert (small.input_shape, small.output_shape) == ((3,), (2,))
+        assert not live_paths(cut).any()
+        assert cut.shrink(inputs=True).input_shape in {(1,), (3,)}
+    assert live_paths(model).all()
+
+
+def test_masks_decide_not_values() -> None:
+    model = gp.Model([gp.Dense(3), gp.Dense(1)], 2, seed=0)
+    model.parameters["dense0.weight"][...] = 0
+    assert removed_outputs(model.shrink()) == [(0, 0), (0, 0)]
+    model.set_mask("dense0.weight", [[1, 1], [1, 1], [0, 0]])
+    model.parameters["dense0.weight"][2] = np.nan  # removed: whatever is written there is not there
+    small = model.shrink()
+    assert removed_outputs(small) == [(1, 0), (0, 0)]
+    assert np.isfinite(small.arena.params).all()
+
+
+@pytest.mark.parametrize("cell", [gp.RNN, gp.LSTM, gp.GRU])
+def test_recurrent_units_that_nobody_reads_go(cell: Any) -> None:
+    """Unit 3 feeds itself and is fed by 0; 2 is read by 0 alone; 4 is constant, read by no unit."""
+    layers = [cell(5, return_sequences=True), gp.Dropout(0.2), cell(2), gp.Dense(2)]
+    model = gp.Model(layers, (4, 3), seed=0)
+    for name, values in model.parameters.items():
+        if "bias" in name:
+            values[...] = np.linspace(0.1, 1, values.size)
+    first, second = (str(layer.name) for layer in (model.layers[0], model.layers[2]))
+    gates = model.parameters[f"{first}.bias_ih"].size // 5
+    ih, hh = np.ones((5, 3), bool), np.zeros((5, 5), bool)
+    ih[4] = False
+    hh[3, [0, 3]] = hh[0, [2, 0]] = True
+    model.set_masks(
+        {
+            f"{first}.weight_ih": np.tile(ih, (gates, 1)),
+            f"{first}.weight_hh": np.tile(hh, (gates, 1)),
+            f"{second}.weight_ih": np.tile([[1, 1, 0, 0, 1], [0, 1, 0, 0, 1]], (gates, 1)),
+        }
+    )
+    small = model.shrink()
+    # Of the cells only an RNN without a state to read is the same after every step.
+    kept = 3 if cell is gp.RNN else 4
+    assert small.parameters[f"{first}.weight_hh"].shape == (gates * kept, kept)
+    assert small.parameters[f"{second}.weight_ih"].shape == (gates * 2, kept)
+    gp.verify(model, small, x=np.random.default_rng(0).standard_normal((6, 4, 3)))
+
+
+def test_a_dense_layer_folds_what_a_state_has_been_at_every_step() -> None:
+    model = gp.Model([gp.LSTM(3, return_sequences=True), gp.Dense(2)], (4, 2), seed=0)
+    model.parameters["lstm0.bias_ih"][...] = 0.7
+    ih, hh = np.tile([[1, 1], [0, 0], [1, 0]], (4, 1)), np.tile(np.eye(3), (4, 1))
+    model.set_masks({"lstm0.weight_ih": ih, "lstm0.weight_hh": hh})
+    small = model.shrink()
+    assert removed_outputs(small) == [(4, 0), (0, 0)]
+    gp.verify(model, small, x=np.random.default_rng(0).standard_normal((5, 4, 2)))
+
+
+# ---- inputs --------------------------------------------------------------------------------------
+
+
+def test_inputs_that_nothing_reads() -> None:
+    model = gp.Model([gp.Dropout(0.1), gp.Dense(3), gp.Dense(2)], (2, 3), seed=0)
+    mask = np.ones((3, 6), bool)
+    mask[:, [1, 2, 3]] = False
+    model.set_mask("dense0.weight", mask)
+    small = model.shrink(inputs=True)
+    assert small.shrink_report is not None
+    live = small.shrink_report.live_inputs
+    assert live.tolist() == [[True, False, False], [False, True, True]]
+    assert small.input_shape == (3,)
+    x = np.random.default_rng(0).standard_normal((7, 2, 3))
+    np.testing.assert_allclose(small.predict(x[:, live]), model.predict(x), rtol=1e-5)
+    assert model.shrink().input_shape == (2, 3)
+    gp.verify(model, model.shrink(), x=x)
+
+
+# ---- training goes on ----------------------------------------------------------------------------
+
+EXACT = [case for case in OPTIMIZERS if not case.settings.get("weight_decay")]
+KEPT = {  # of the model below
+    "dense0.weight": np.ix_([0, 2, 3], range(6)),
+    "dense0.bias": np.ix_([0, 2, 3]),
+    "dense1.weight": np.ix_([1, 2, 3], [0, 2, 3]),
+    "dense1.bias": np.ix_([1, 2, 3]),
+    "dense2.weight": np.ix_(range(3), [1, 2, 3]),
+    "dense2.bias": np.ix_(range(3)),
+}
+
+
+def with_dead_units(constant: float = 0.4) -> gp.Model:
+    """Unit 1 of dense0 is constant, 4 unread; of dense1 unit 0 is unread."""
+    model = gp.Model(
+        [gp.Dense(5, activation="relu"), gp.Dense(4, activation="tanh"), gp.Dense(3)], 6, seed=4
+    )
+    masks = {
+        name: np.random.default_rng(1).random(m.shape) < 0.8 for name, m in model.masks.items()
+    }
+    masks["dense0.weight"][1] = False
+    masks["dense1.weight"][:, 4] = masks["dense2.weight"][:, 0] = False
+    model.set_masks(masks)
+    model.parameters["dense0.bias"][1] = constant
+    return model
+
+
+@pytest.mark.parametrize("case", EXACT, ids=lambda case: case.name)
+def test_one_more_step_moves_what_is_left_alike(case: OptimizerCase) -> None:
+    model = with_dead_units()
+    optimizer = case.make(model, clip=gp.ClipValue(0.05))
+    for step in range(4):
+        model.train_step(
+            *random_batch("cross_entropy", 20, 6, 3, seed=(step,)), optimizer=optimizer
+        )
+    small = model.shrink()
+    assert removed_outputs(small) == [(1, 1), (0, 1), (0, 0)]
+    assert small.optimizer is not None
+    assert small.optimizer.step_count == 4
+    for mine, moment in zip(small.optimizer.moments, optimizer.moments, strict=True):
+        for name, place in KEPT.items():
+            own, whole = small.arena.views(mine)[name], model.arena.views(moment)[name]
+            np.testing.assert_array_equal(own, whole[place])
+    before = [{n: v.copy() for n, v in m.parameters.items()} for m in (model, small)]
+    last = random_batch("cross_entropy", 20, 6, 3, seed=(9,))
+    losses = [m.train_step(*last, optimizer=m.optimizer)[0] for m in (model, small)]
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    for name, place in KEPT.items():
+        moved = (model.parameters[name] - before[0][name])[place]
+        assert moved.any()
+        # One over a square root of nearly nothing: Adam turns rounding into more of it.
+        np.testing.assert_allclose(small.parameters[name] - before[1][name], moved, atol=2e-5)
+
+
+def test_units_that_cannot_wake_up_make_no_difference_for_good() -> None:
+    """A relu below 0 passes no gradient on, so the norm is the same too."""
+    model = with_dead_units(constant=-0.1)
+    gp.Adam(model, lr=gp.CosineLR(0.01, steps=20), clip=gp.ClipNorm(0.05))
+    small = model.shrink()
+    for step in range(10):
+        data = random_batch("cross_entropy", 20, 6, 3, seed=(step,))
+        infos = [m.train_step(*data, optimizer=m.optimizer)[1] for m in (model, small)]
+        np.testing.assert_allclose(infos[0].norm, infos[1].norm, rtol=1e-5)
+        assert infos[0].clipped
+    for name, place in KEPT.items():
+        np.testing.assert_allclose(small.parameters[name], model.parameters[name][place], atol=1e-5)
+
+
+def test_everything_an_optimizer_remembers_comes_along(tmp_path: Path) -> None:
+    model = with_dead_units()
+    optimizer = gp.SGD(
+        model,
+        lr=gp.StepLR(0.1, every=3),
+        momentum=0.9,
+        clip=(gp.AutoClip(50.0), gp.Quantize(levels=4, error_feedback=True)),
+        guard=gp.Rollback(every=2),
+    )
+    optimizer.keep_clipped = True
+    x, y = random_batch("cross_entropy", 50, 6, 3)
+    model.fit(x, y, optimizer=optimizer, epochs=2, batch_size=10, verbose=0)
+    optimizer.lr_factor = 0.25
+    small = model.shrink()
+    carried = small.optimizer
+    assert isinstance(carried, gp.SGD)
+    assert carried.state() == optimizer.state()
+    assert (carried.lr, carried.clip, carried.guard) == (
+        optimizer.lr,
+        optimizer.clip,
+        optimizer.guard,
+    )
+    assert (small.epoch, small.forward_count, small.seed) == (2, 10, 4)
+    assert small.last_loss == model.last_loss
+    assert carried.keep_clipped
+    mine, theirs = carried.chain.tensors(), optimizer.chain.tensors()
+    np.testing.assert_array_equal(mine["clip0.norms"], theirs["clip0.norms"])
+    residuals = [
+        m.arena.views(tensors["clip1.residual"]) for m, tensors in ((small, mine), (model, theirs))
+    ]
+    for name, place in KEPT.items():
+        np.testing.assert_array_equal(residuals[0][name], residuals[1][name][place])
+        np.testing.assert_array_equal(small.gradients[name], model.gradients[name][place])
+    small.save(tmp_path / "small")
+    loaded = gp.load(tmp_path / "small")
+    for m in (small, loaded):
+        m.fit(x, y, epochs=1, batch_size=10, verbose=0)
+    assert small.arena.params.tobytes() == loaded.arena.params.tobytes()
+
+
+# ---- the report ----------------------------------------------------------------------------------
+
+
+def test_report_and_summary() -> None:
+    model = with_dead_units()
+    gp.Pruner(model, criterion=gp.Magnitude())
+    small = model.shrink()
+    assert small.pruner is None
+    report = small.shrink_report
+    assert str(report) == (
+        "shrunk from 74 to 45 parameters; 6 of 6 inputs are read\n"
+        "layer   outputs  kept  constant  unread  parameters  kept\n"
+        "dense0        5     3         1       1          35    21\n"
+        "dense1        4     3         0       1          24    12\n"
+        "dense2        3     3         0       0          15    12\n"
+        "note: the pruner stays with the larger model, of whose weights its budgets are shares"
+    )
+    assert str(small.summary()).endswith("shrunk from 74 to 45 parameters; 6 of 6 inputs are read")
+    assert model.shrink_report is None
