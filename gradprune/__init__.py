@@ -23,6 +23,7 @@ from gradprune.clipping import (
     clip_grad_value_,
 )
 from gradprune.compression.codebooks import Codebook
+from gradprune.compression.grids import Grid
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.report import ParameterReport, QuantizationReport
 from gradprune.compression.schemes import Coding
@@ -117,6 +118,7 @@ __all__ = [
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
+    "Grid",
     "Guard",
     "He",
     "History",

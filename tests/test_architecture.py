@@ -41,6 +41,7 @@ LAYERS = {
     "chains": {"chains", "snapshots"},
     "schemes": {
         "compression.codebooks",
+        "compression.grids",
         "compression.report",
         "compression.schemes",
     },
