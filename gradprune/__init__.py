@@ -24,6 +24,7 @@ from gradprune.clipping import (
 )
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.distillation import Distillation
+from gradprune.compression.grids import Grid
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.report import ParameterReport, QuantizationReport
 from gradprune.compression.schemes import Coding
@@ -127,6 +128,7 @@ __all__ = [
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
+    "Grid",
     "Guard",
     "He",
     "History",

@@ -38,7 +38,7 @@ from gradprune import (
     optimizers,
 )
 from gradprune.checks import not_negative, seed_number, whole
-from gradprune.compression import codebooks
+from gradprune.compression import codebooks, grids
 from gradprune.compression.quantizer import Quantizer
 from gradprune.errors import FileFormatError
 from gradprune.layers import dense, recurrent
@@ -80,6 +80,7 @@ _SETTINGS = {
         criteria,
         dense,
         granularity,
+        grids,
         guards,
         initializers,
         learning_rates,

@@ -42,6 +42,7 @@ LAYERS = {
     "chains": {"chains", "compression.distillation", "snapshots"},
     "schemes": {
         "compression.codebooks",
+        "compression.grids",
         "compression.report",
         "compression.schemes",
     },

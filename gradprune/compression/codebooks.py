@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from gradprune.checks import whole
 from gradprune.compression.kmeans import kmeans
-from gradprune.compression.schemes import Coding, Layout, Part, Scheme, checked_tensor
+from gradprune.compression.schemes import (
+    Coding,
+    Layout,
+    Part,
+    Scheme,
+    checked_latent,
+    checked_tensor,
+)
 
 __all__ = ["Codebook"]
 
@@ -26,6 +33,7 @@ Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]
 Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -95,11 +103,13 @@ class Codebook(Scheme):
         codes = checked_tensor(tensors, "codes", np.int32, (layout.size,))
         if codes.min(initial=0) < -1 or codes.max(initial=0) >= self.clusters:
             raise ValueError(f"the quantizer's codes must be in -1..{self.clusters - 1}")
-        latent = None
-        if self.ste:
-            latent = checked_tensor(tensors, "latent", np.float32, (layout.size,))
-            latent = latent[codes >= 0]
-        return _Shared(self, layout, values, codes, latent)
+        live = np.zeros(layout.size, np.bool_)
+        live[layout.members().entry] = True
+        if not np.array_equal(codes >= 0, live):
+            raise ValueError("the quantizer's codes do not fit the masks")
+        return _Shared(
+            self, layout, values, codes, checked_latent(tensors, layout) if self.ste else None
+        )
 
 
 class _Shared(Part):
@@ -110,61 +120,67 @@ class _Shared(Part):
         layout: what it covers.
         values: (groups, clusters).
         codes: (covered,), -1 where there is none.
-        latent: of the entries that have a code.
+        latent: see Part.
     """
 
     def __init__(
         self, setting: Codebook, layout: Layout, values: Floats, codes: Codes, latent: Floats | None
     ) -> None:
-        self.setting = setting
-        self.layout = layout
-        self._values = values
+        super().__init__(layout, latent)
+        self._setting = setting
+        self._table = values
+        self._label(codes[self._members.entry])
+
+    def _label(self, codes: Codes) -> None:
+        """Note the codes, (members,)."""
         self._codes = codes
-        self._latent = latent
-        self._before: tuple[Floats, Floats] | None = None  # weights and gradients of the members
-        self._index(np.flatnonzero(codes >= 0))
+        self._labels = self._members.group * self._setting.clusters + codes
+        counts = np.bincount(self._labels, minlength=self._table.size)
+        self._counts = counts.astype(np.float64)
 
-    def _index(self, coded: Indices) -> None:
-        """Lists for the live entries; ``coded`` are those that had a code."""
-        layout, clusters = self.layout, self.setting.clusters
-        self._version = layout.arena.mask_version
-        self._members = members = layout.members()
-        before = np.isin(members.entry, coded, assume_unique=True)
-        latent = None
-        if self._latent is not None:
-            latent = layout.arena.params[members.place]
-            latent[before] = self._latent[np.isin(coded, members.entry, assume_unique=True)]
-        codes = np.full(layout.size, -1, np.int32)
-        codes[members.entry] = self._codes[members.entry]
-        new = ~before  # weights that were removed and are back
-        if new.any():
-            weights = layout.arena.params[members.place[new]]
-            codes[members.entry[new]] = self._nearest(weights, members.group[new])
-        self._codes, self._latent = codes, latent
-        self._label = members.group * clusters + codes[members.entry]
-        self._count = np.bincount(self._label, minlength=self._values.size).astype(np.float64)
-        if new.any():
-            layout.arena.params[members.place[new]] = self._values.ravel()[self._label[new]]
+    def values(self) -> Floats:
+        """See Part."""
+        values: Floats = self._table.ravel()[self._labels]
+        return values
 
-    def _sync(self) -> None:
-        """Follow the mask, and what was written into the views."""
-        if self._version != self.layout.arena.mask_version:
-            self._index(np.flatnonzero(self._codes >= 0))
+    def _take(self, weights: Floats) -> None:
+        """See Part."""
         if self._latent is not None:
-            weights = self.layout.arena.params[self._members.place]
-            written = weights != self._values.ravel()[self._label]
-            self._latent[written] = weights[written]
+            self._latent = weights
+            self._label(self._nearest(weights, self._members.group))
+        if self._setting.trained:  # a centroid without members stays
+            means = self._means(weights).astype(np.float32)
+            self._table = np.where(self._counts > 0, means, self._table.ravel()).reshape(
+                self._table.shape
+            )
+
+    def _follow(self, stays: Flags, stayed: Flags, weights: Floats) -> None:
+        """See Part."""
+        codes = self._nearest(weights, self._members.group)
+        codes[stays] = self._codes[stayed]
+        self._label(codes)
+
+    def _gradient(self, raw: Floats) -> Floats:
+        """See Part."""
+        if self._latent is not None:
+            return raw
+        if not self._setting.trained:
+            return np.zeros_like(raw)
+        with np.errstate(invalid="ignore"):  # a NaN refuses the step
+            means: Floats = self._means(raw).astype(np.float32)[self._labels]
+        return means
 
     def _nearest(self, weights: Floats, group: Indices) -> Codes:
         """The nearest centroid of each weight's group, of equally near ones the lower."""
         codes = np.empty(len(weights), np.int32)
-        bounds = np.searchsorted(group, np.arange(self.layout.groups + 1))
-        for number in np.unique(group):
-            inside = slice(bounds[number], bounds[number + 1])
-            order = np.argsort(self._values[number], kind="stable")
-            values = self._values[number][order].astype(np.float64)
+        bounds = np.searchsorted(group, np.arange(self.layout.groups + 1)).tolist()
+        for number, (start, stop) in enumerate(pairwise(bounds)):
+            if start == stop:
+                continue
+            order = np.argsort(self._table[number], kind="stable")
+            values = self._table[number][order].astype(np.float64)
             middles = (values[1:] + values[:-1]) / 2
-            codes[inside] = order[np.searchsorted(middles, weights[inside], side="left")]
+            codes[start:stop] = order[np.searchsorted(middles, weights[start:stop], side="left")]
         return codes
 
     def _means(self, numbers: Floats) -> Doubles:
@@ -172,82 +188,20 @@ class _Shared(Part):
 
         Sums in double of fewer than 2^29 equal floats are exact, and so is the quotient.
         """
-        sums = np.bincount(self._label, numbers, minlength=self._values.size)
-        return np.divide(sums, self._count, out=np.zeros_like(sums), where=self._count > 0)
+        sums = np.bincount(self._labels, numbers, minlength=self._table.size)
+        return np.divide(sums, self._counts, out=np.zeros_like(sums), where=self._counts > 0)
 
-    def _move(self, weights: Floats) -> None:
-        """Centroids to the means of these members' weights; one without members stays."""
-        means = self._means(weights).astype(np.float32).reshape(self._values.shape)
-        self._values = np.where(self._count.reshape(means.shape) > 0, means, self._values)
+    def _whole_codes(self) -> Codes:
+        """(covered,) codes, -1 where removed."""
+        codes = np.full(self.layout.size, -1, np.int32)
+        codes[self._members.entry] = self._codes
+        return codes
 
-    # ---- around a step
-
-    def begin(self) -> None:
-        """See Part."""
-        self._sync()
-        arena, place = self.layout.arena, self._members.place
-        params, grads = arena.params, arena.grads
-        raw = grads[place]
-        self._before = params[place], raw
-        if self._latent is not None:
-            params[place] = self._latent
-        elif self.setting.trained:
-            with np.errstate(invalid="ignore"):  # a NaN refuses the step
-                grads[place] = self._means(raw)[self._label]
-        else:
-            grads[place] = 0.0
-
-    def end(self, applied: bool) -> None:
-        """See Part."""
-        if self._before is None:
-            return
-        arena, place = self.layout.arena, self._members.place
-        before, raw = self._before
-        self._before = None
-        arena.grads[place] = raw
-        if not applied:
-            arena.params[place] = before
-            return
-        if self._latent is not None:
-            self._latent = arena.params[place]
-            codes = self._nearest(self._latent, self._members.group)
-            self._codes[self._members.entry] = codes
-            self._label = self._members.group * self.setting.clusters + codes
-            self._count = np.bincount(self._label, minlength=self._values.size).astype(np.float64)
-        if self.setting.trained:
-            self._move(arena.params[place])
-        self.write()
-
-    def write(self) -> None:
-        """See Part."""
-        self.layout.arena.params[self._members.place] = self._values.ravel()[self._label]
-
-    # ---- looking in
-
-    def coding(self, name: str) -> Coding:
-        """See Part."""
-        self._sync()
+    def _coding(self, name: str) -> Coding:
         tensor, groups = self.layout.tensors[name], self.layout.groups_of(name)
-        values = self._values[groups].copy()
-        codes = self._codes[self.layout.entries_of(name)].reshape(tensor.shape).copy()
-        return Coding(codes, values=values if self.setting.per == "row" else values[0])
+        values = self._table[groups].copy()
+        codes = self._whole_codes()[self.layout.entries_of(name)].reshape(tensor.shape)
+        return Coding(codes, values=values if self._setting.per == "row" else values[0])
 
-    def source(self) -> Floats:
-        """See Part."""
-        self._sync()
-        if self._latent is not None:
-            return self._latent.copy()
-        return self.layout.arena.params[self._members.place]
-
-    def tensors(self) -> dict[str, NDArray[Any]]:
-        """See Part."""
-        self._sync()
-        tensors: dict[str, NDArray[Any]] = {
-            "values": self._values.copy(),
-            "codes": self._codes.copy(),
-        }
-        if self._latent is not None:
-            latent = np.zeros(self.layout.size, np.float32)
-            latent[self._members.entry] = self._latent
-            tensors["latent"] = latent
-        return tensors
+    def _tensors(self) -> dict[str, NDArray[Any]]:
+        return {"values": self._table.copy(), "codes": self._whole_codes()}

@@ -1,8 +1,8 @@
 """Schemes: how weights share few values, and what keeps them so while they are trained.
 
 A ``Scheme`` is settings; ``fit`` makes a ``Part`` of it, the state for the entries it covers. A
-part is asked three things around each step of an optimizer: ``begin`` puts in place what the step
-is to see, ``end`` writes the quantized result, or, if the step was refused, what was there before.
+part is asked twice around each step of an optimizer: ``begin`` puts in place what the step is to
+see, ``end`` writes the quantized result or, if the step was refused, what was there before.
 To add a scheme: a module with a frozen dataclass and its part.
 """
 
@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.arena import Arena, Tensor
+from gradprune.errors import NonFiniteError
 
-__all__ = ["Coding", "Layout", "Members", "Part", "Scheme"]
+__all__ = ["Coding", "Layout", "Members", "Part", "Scheme", "checked_latent", "checked_tensor"]
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 Codes = NDArray[np.int32]
 Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -124,33 +126,135 @@ class Layout:
 
 
 class Part(ABC):
-    """A scheme at work on the entries of a layout."""
+    """A scheme at work on the entries of a layout.
 
-    layout: Layout
+    Args:
+        layout: what it covers.
+        latent: (members,) the float weights behind the quantized ones, which training moves; None
+            if it moves the quantized ones themselves.
+    """
+
+    def __init__(self, layout: Layout, latent: Floats | None) -> None:
+        self.layout = layout
+        self._latent = latent
+        self._members = layout.members()
+        self._version = layout.arena.mask_version
+        self._before: tuple[Floats, Floats] | None = None  # weights and gradients of the members
+
+    # ---- what schemes differ in
 
     @abstractmethod
-    def write(self) -> None:
-        """The quantized values into the arena."""
+    def values(self) -> Floats:
+        """(members,) the quantized weights."""
 
     @abstractmethod
+    def _take(self, weights: Floats) -> None:
+        """Quantize (members,) weights as a step has left them."""
+
+    @abstractmethod
+    def _follow(self, stays: Flags, stayed: Flags, weights: Floats) -> None:
+        """The members have changed.
+
+        Args:
+            stays: (members,) which of them were there before.
+            stayed: (members before,) which of them are there still.
+            weights: (members,) as they are in the arena.
+        """
+
+    @abstractmethod
+    def _gradient(self, raw: Floats) -> Floats:
+        """(members,) what the step sees for the gradient of the single weights."""
+
+    @abstractmethod
+    def _coding(self, name: str) -> Coding: ...
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, NDArray[Any]]: ...
+
+    # ---- around a step
+
     def begin(self) -> None:
         """Before a step: follow the mask, put in place what the step is to see."""
+        self._sync()
+        arena, place = self.layout.arena, self._members.place
+        before, raw = arena.params[place], arena.grads[place]
+        seen, gradient = self._seen(before), self._gradient(raw)
+        self._before = before, raw
+        arena.grads[place] = gradient
+        arena.params[place] = seen
 
-    @abstractmethod
     def end(self, applied: bool) -> None:
         """After a step: quantize again; if it was not taken, put everything back."""
+        if self._before is None:
+            return
+        arena, place = self.layout.arena, self._members.place
+        before, raw = self._before
+        self._before = None
+        arena.grads[place] = raw
+        if applied:
+            self._take(arena.params[place])
+            self.write()
+        else:
+            arena.params[place] = before
 
-    @abstractmethod
-    def coding(self, name: str) -> Coding:
-        """Of one parameter, as it is in the arena now."""
+    def write(self) -> None:
+        """The quantized values into the arena."""
+        self.layout.arena.params[self._members.place] = self.values()
 
-    @abstractmethod
+    def _sync(self) -> None:
+        """Follow the mask: weights that are removed leave, those that are back are quantized."""
+        arena = self.layout.arena
+        if self._version == arena.mask_version:
+            return
+        old, self._members = self._members, self.layout.members()
+        self._version = arena.mask_version
+        weights = arena.params[self._members.place]
+        stays = np.isin(self._members.entry, old.entry, assume_unique=True)
+        stayed = np.isin(old.entry, self._members.entry, assume_unique=True)
+        if self._latent is not None:
+            latent = weights.copy()
+            latent[stays] = self._latent[stayed]
+            self._latent = latent
+        self._follow(stays, stayed, weights)
+        arena.params[self._members.place[~stays]] = self.values()[~stays]
+
+    def _seen(self, weights: Floats) -> Floats:
+        """What a step moves: the latent weights, but where others were written into the views."""
+        if self._latent is None:
+            return weights
+        return np.where(weights == self.values(), self._latent, weights)
+
+    # ---- looking in
+
     def source(self) -> Floats:
         """(members,) the weights to quantize anew from: latent ones where there are any."""
+        self._sync()
+        return self._seen(self.layout.arena.params[self._members.place])
 
-    @abstractmethod
+    def coding(self, name: str) -> Coding:
+        """Of one parameter; what was written into the views is quantized first.
+
+        Raises:
+            NonFiniteError: a weight is not finite.
+        """
+        self._sync()
+        weights = self.layout.arena.params[self._members.place]
+        if not np.array_equal(weights, self.values()):
+            if not np.isfinite(weights).all():
+                raise NonFiniteError("a weight to quantize is not finite", phase="parameter")
+            self._take(self._seen(weights))
+            self.write()
+        return self._coding(name)
+
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Copies of the state, for a checkpoint."""
+        self._sync()
+        tensors = self._tensors()
+        if self._latent is not None:
+            latent = np.zeros(self.layout.size, np.float32)
+            latent[self._members.entry] = self.source()
+            tensors["latent"] = latent
+        return tensors
 
 
 class Scheme(ABC):
@@ -178,3 +282,9 @@ def checked_tensor(
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ValueError(f"the quantizer's {name} must be finite")
     return array.copy()
+
+
+def checked_latent(tensors: Mapping[str, NDArray[Any]], layout: Layout) -> Floats:
+    """(members,) the latent weights among the tensors."""
+    latent: Floats = checked_tensor(tensors, "latent", np.float32, (layout.size,))
+    return latent[layout.members().entry]
