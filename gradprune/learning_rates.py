@@ -63,7 +63,8 @@ class StepLR(LearningRate):
 class CosineLR(LearningRate):
     """From ``lr`` to ``final`` along half a cosine over ``steps`` steps, then ``final``.
 
-    final + (lr - final) * (1 + cos(pi t / steps)) / 2. Source: Loshchilov and Hutter 2017.
+    final + (lr - final) * (1 + cos(pi t / steps)) / 2 with t counted from step ``start``, before
+    which it is ``lr``. Source: Loshchilov and Hutter 2017.
 
     >>> [round(CosineLR(1.0, steps=4)(step), 3) for step in range(6)]
     [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
@@ -72,15 +73,17 @@ class CosineLR(LearningRate):
     lr: float
     steps: int = field(kw_only=True)
     final: float = field(default=0.0, kw_only=True)
+    start: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
         not_negative("lr", self.lr)
         whole("steps", self.steps, least=1)
         not_negative("final", self.final)
+        whole("start", self.start)
 
     def __call__(self, step: int) -> float:
         """See LearningRate."""
-        progress = min(step / self.steps, 1.0)
+        progress = min(max(step - self.start, 0) / self.steps, 1.0)
         return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * progress)) / 2
 
 
