@@ -22,6 +22,7 @@ from gradprune.clipping import (
     clip_grad_norm_,
     clip_grad_value_,
 )
+from gradprune.compression.gpz import PackedModel, compress
 from gradprune.costs import Costs, get_costs, measure_costs, set_costs
 from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
 from gradprune.errors import (
@@ -47,7 +48,8 @@ from gradprune.initializers import (
 )
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
-from gradprune.model import Model, load
+from gradprune.loading import load
+from gradprune.model import Model
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
     Explosion,
@@ -128,6 +130,7 @@ __all__ = [
     "NumericalError",
     "OneShot",
     "Orthogonal",
+    "PackedModel",
     "ParameterDiagnosis",
     "Polynomial",
     "PruneReport",
@@ -151,6 +154,7 @@ __all__ = [
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "compress",
     "datasets",
     "detect_explosions",
     "diagnose",

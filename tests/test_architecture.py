@@ -45,6 +45,14 @@ LAYERS = {
     "training": {
         "batching",
         "callbacks",
+        "compression.architecture",
+        "compression.canonical",
+        "compression.gpz",
+        "compression.logistic",
+        "compression.neighbours",
+        "compression.positions",
+        "compression.range_coder",
+        "compression.values",
         "explosion_monitor",
         "explosion_phase",
         "files",
@@ -59,6 +67,7 @@ LAYERS = {
         "training",
     },
     "model": {"model"},
+    "loading": {"loading"},
     "views": {
         "diagnosis",
         "plotting.decomposition",
@@ -86,7 +95,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "layers", "plotting", "pruning"}
+FACES = {"", "compression", "layers", "plotting", "pruning"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

@@ -1,0 +1,1 @@
+"""Compression: fewer bits for each weight that pruning has left."""
