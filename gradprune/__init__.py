@@ -24,6 +24,7 @@ from gradprune.clipping import (
 )
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.distillation import Distillation
+from gradprune.compression.gpz import PackedModel, compress
 from gradprune.compression.grids import Grid
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.report import ParameterReport, QuantizationReport
@@ -53,6 +54,7 @@ from gradprune.initializers import (
 )
 from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.loading import load
 from gradprune.losses import CrossEntropy
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
@@ -147,6 +149,7 @@ __all__ = [
     "NumericalError",
     "OneShot",
     "Orthogonal",
+    "PackedModel",
     "ParameterDiagnosis",
     "ParameterReport",
     "Polynomial",
@@ -176,6 +179,7 @@ __all__ = [
     "batches",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "compress",
     "datasets",
     "detect_explosions",
     "diagnose",

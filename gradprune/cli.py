@@ -1,4 +1,4 @@
-"""The command ``gradprune``: demo, train, prune, inspect, bench.
+"""The command ``gradprune``: demo, train, prune, compress, inspect, bench.
 
 Exit codes: 0 done; 1 it failed; 2 the command was not understood; 130 interrupted by Ctrl-C.
 Errors are one line on standard error; ``--debug`` shows where they come from.
@@ -19,10 +19,12 @@ from typing import Any, NoReturn
 
 from gradprune import _core, bench, demo, tables
 from gradprune.clipping import ClipNorm
+from gradprune.compression.gpz import PackedModel, compress
 from gradprune.demo import CRITERIA, DATASETS, Data
 from gradprune.experiments import criteria, temporal_order
 from gradprune.learning_rates import CosineLR
-from gradprune.model import Model, load
+from gradprune.loading import load
+from gradprune.model import Model
 from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
 from gradprune.pruning.granularity import Block, Element, Granularity
 from gradprune.pruning.pruner import Pruner
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"gradprune {_core.version}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for add in (_add_demo, _add_train, _add_prune, _add_inspect, _add_bench):
+    for add in (_add_demo, _add_train, _add_prune, _add_compress, _add_inspect, _add_bench):
         add(commands)
     return parser
 
@@ -133,6 +135,7 @@ def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.Argum
         "demo": _demo,
         "train": _train,
         "prune": _prune,
+        "compress": _compress,
         "inspect": _inspect,
         "bench": _bench,
         "temporal-order": _temporal_order,
@@ -259,12 +262,30 @@ def _add_prune(commands: Any) -> None:
     _add_threads(parser)
 
 
+def _add_compress(commands: Any) -> None:
+    parser = _command(
+        commands,
+        "compress",
+        "write the weights of a saved network into the smallest file",
+        "example:\n  gradprune compress digits-pruned.safetensors digits.gpz",
+    )
+    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    parser.add_argument("out", metavar="FILE", help="is replaced if it exists")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="keep the order of hidden units, and those that are dead",
+    )
+
+
 def _add_inspect(commands: Any) -> None:
     parser = _command(
         commands,
         "inspect",
         "show what a saved network holds",
-        "example:\n  gradprune inspect gradprune-demo/m.safetensors",
+        "examples:\n"
+        "  gradprune inspect gradprune-demo/m.safetensors\n"
+        "  gradprune inspect digits.gpz",
     )
     parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
 
@@ -565,7 +586,7 @@ def _train(options: argparse.Namespace) -> None:
 def _prune(options: argparse.Namespace) -> None:
     console = tables.make_console()
     source = Path(options.model_file)
-    model = load(source)
+    model = _load_model(source)
     out = _writable_file(options.out or source.with_name(f"{source.stem}-pruned.safetensors"))
     data = demo.load_data(options.dataset)
     if (data.features,) != model.input_shape or data.classes > model.outputs:
@@ -595,11 +616,37 @@ def _prune(options: argparse.Namespace) -> None:
     _print_result(console, model, data, out)
 
 
+def _compress(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    model = _load_model(Path(options.model_file))
+    out = _writable_file(options.out)
+    packed = compress(model, canonical=not options.exact)
+    packed.save(out)
+    full = 4 * model.arena.size
+    console.print(
+        f"saved {out} ({packed.nbytes:,} bytes, {full / packed.nbytes:,.1f} times less than "
+        f"4 bytes for each of {model.arena.size:,} parameters)",
+        soft_wrap=True,
+    )
+
+
+def _load_model(path: Path) -> Model:
+    loaded = load(path)
+    return loaded.to_model() if isinstance(loaded, PackedModel) else loaded
+
+
 def _inspect(options: argparse.Namespace) -> None:
     console = tables.make_console()
     path = Path(options.model_file)
-    model = load(path)
+    loaded = load(path)
+    model = loaded.to_model() if isinstance(loaded, PackedModel) else loaded
     console.print(f"{path}: {tables.number_of_bytes(path.stat().st_size)}", soft_wrap=True)
+    if isinstance(loaded, PackedModel):
+        console.print(tables.packed_table(loaded))
+        console.print(
+            f"{4 * model.arena.size / loaded.nbytes:,.1f} times less than 4 bytes for each of "
+            f"{model.arena.size:,} parameters"
+        )
     console.print(tables.summary_table(model.summary()))
     total = model.summary().total
     console.print(
@@ -611,6 +658,8 @@ def _inspect(options: argparse.Namespace) -> None:
         f"sparsity   {tables.percent(model.sparsity)}: {model.arena.removed:,} of "
         f"{model.arena.prunable_size:,} weights removed"
     )
+    if isinstance(loaded, PackedModel):
+        return
     console.print(f"trained    {model.epoch:,} epochs, {model.forward_count:,} batches")
     console.print(f"optimizer  {_describe_optimizer(model.optimizer)}", soft_wrap=True)
     console.print(f"pruner     {_describe_pruner(model.pruner)}", soft_wrap=True)

@@ -31,7 +31,8 @@ from gradprune.history import History
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Dense
 from gradprune.learning_rates import CosineLR
-from gradprune.model import Model, load
+from gradprune.loading import load
+from gradprune.model import Model
 from gradprune.optimizers import SGD
 from gradprune.pruning import criteria
 from gradprune.pruning.criteria import Criterion, GradientDecomposition, ProbingCriterion

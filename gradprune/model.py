@@ -23,7 +23,7 @@ from gradprune.training import Evaluation
 if TYPE_CHECKING:
     from gradprune.pruning.pruner import Pruner
 
-__all__ = ["Model", "load"]
+__all__ = ["Model"]
 
 
 class Model(Network):
@@ -250,27 +250,3 @@ class Model(Network):
             TypeError: something is of a class of your own, which ``load`` could not make again.
         """
         files.save(self, path)
-
-
-def load(path: str | os.PathLike[str]) -> Model:
-    """Read what ``Model.save`` wrote.
-
-    The file is checked first: format, SHA-256, architecture, names, shapes and types. Nothing in
-    it is executed. To go on training: ``model.fit(x, y, pruner=model.pruner, ...)``.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A model of the same bits, with ``optimizer`` and ``pruner``.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        FileFormatError: it is damaged, truncated or of another kind.
-
-    >>> import gradprune as gp
-    >>> gp.Model([gp.Dense(2)], input_shape=3, seed=7).save("model.safetensors")
-    >>> gp.load("model.safetensors").seed
-    7
-    """
-    return files.load(path, Model)

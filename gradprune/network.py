@@ -62,7 +62,7 @@ class Network:
         *,
         seed: int = 0,
     ) -> None:
-        self.layers = _named(layers)
+        self.layers = named_layers(layers)
         self.input_shape = _shape(input_shape)
         self.seed = seed_number(seed)
         self.optimizer: Optimizer | None = None
@@ -391,7 +391,7 @@ class Network:
         )
 
 
-def _named(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+def named_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     """The layers with names: "dense0", "dense1", ... by type where none was given."""
     layers = tuple(layers)
     if not layers:

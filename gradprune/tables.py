@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from gradprune.compression.gpz import PackedModel
+
 __all__ = [
     "class_table",
     "make_console",
@@ -125,6 +127,21 @@ def summary_table(summary: Summary, title: str = "Layers") -> Table:
     table = make_table(title, columns, map(cells, (*summary.layers, summary.total)), total=True)
     table.columns[1].justify = "left"
     return table
+
+
+def packed_table(packed: PackedModel) -> Table:
+    """What every byte of a packed model is for."""
+    live = {name: int(mask.sum()) for name, mask in packed.masks.items()}
+    rows = []
+    for part, size in packed.parts.items():
+        weights = live.get(part.rpartition(" of ")[2], 0)
+        each = f"{8 * size / weights:.2f}" if weights else ""
+        rows.append((part, f"{size:,}", percent(size / packed.nbytes), each))
+    total = sum(live.values())
+    each = f"{8 * packed.nbytes / total:.2f}" if total else ""
+    rows.append(("all", f"{packed.nbytes:,}", percent(1.0), each))
+    columns = ("part", "bytes", "", "bits a live weight")
+    return make_table("Bytes", columns, rows, total=True)
 
 
 def report_table(report: PruneReport) -> Table:

@@ -1,0 +1,192 @@
+"""An architecture in few bytes: layers with their settings, and the shape of the input.
+
+A class is its place in a table, a field that has its default is not written. Tables only grow at
+their ends, so that old files mean what they meant.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+from gradprune import initializers
+from gradprune.errors import FileFormatError
+from gradprune.layers.base import Layer
+from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.recurrent import GRU, LSTM, RNN
+
+__all__ = ["read_architecture", "write_architecture"]
+
+_RECURRENT = (
+    "units",
+    "name",
+    "return_sequences",
+    "truncation",
+    "bias",
+    "initializer",
+    "recurrent_initializer",
+    "l1",
+    "l2",
+    "orthogonality",
+)
+_CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
+    (Dense, ("units", "activation", "bias", "name", "initializer", "l1", "l2")),
+    (Activation, ("function", "slope", "name")),
+    (Dropout, ("rate", "name")),
+    (RNN, (*_RECURRENT, "activation", "omega")),
+    (LSTM, (*_RECURRENT, "forget_bias")),
+    (GRU, _RECURRENT),
+    (initializers.Glorot, ("gain",)),
+    (initializers.He, ("gain",)),
+    (initializers.Orthogonal, ("gain",)),
+    (initializers.Identity, ("gain",)),
+    (initializers.SparseSpectral, ("nonzeros", "radius")),
+    (initializers.Normal, ("std",)),
+    (initializers.Uniform, ("limit",)),
+)
+_WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
+_NUMBERS = {cls: number for number, (cls, _) in enumerate(_CLASSES)}
+
+# What a value begins with; a whole number n is written as n + _INTEGER.
+_NONE, _FALSE, _TRUE, _FLOAT, _WORD, _TEXT, _OBJECT, _INTEGER = range(8)
+_DEEPEST = 4
+_MOST_LAYERS = 1000
+_LARGEST = 2**48
+
+
+def write_architecture(layers: Sequence[Layer], input_shape: Sequence[int]) -> bytes:
+    """The bytes of an architecture.
+
+    Raises:
+        TypeError: a setting is of a class that is not gradprune's.
+    """
+    out = bytearray()
+    _write_number(out, len(input_shape))
+    for size in input_shape:
+        _write_number(out, size)
+    _write_number(out, len(layers))
+    seen: dict[type[Layer], int] = {}
+    for layer in layers:
+        kind = type(layer)
+        automatic = f"{kind.__name__.lower()}{seen.get(kind, 0)}"
+        seen[kind] = seen.get(kind, 0) + 1
+        plain = dataclasses.replace(layer, name=None) if layer.name == automatic else layer
+        _write_object(out, plain)
+    return bytes(out)
+
+
+def _write_number(out: bytearray, number: int) -> None:
+    while number >= 128:
+        out.append(number & 127 | 128)
+        number >>= 7
+    out.append(number)
+
+
+def _write_object(out: bytearray, value: Any) -> None:
+    if type(value) not in _NUMBERS:
+        raise TypeError(f"cannot pack {value!r}: a file holds only classes of gradprune itself")
+    number = _NUMBERS[type(value)]
+    names = _CLASSES[number][1]
+    default = {field.name: field.default for field in dataclasses.fields(value)}
+    settings = [(name, getattr(value, name)) for name in names]
+    _write_number(out, number)
+    _write_number(
+        out, sum(1 << i for i, (name, own) in enumerate(settings) if own != default[name])
+    )
+    for name, own in settings:
+        if own != default[name]:
+            _write_value(out, own)
+
+
+def _write_value(out: bytearray, value: Any) -> None:
+    if value is None or isinstance(value, bool):
+        out.append({None: _NONE, False: _FALSE, True: _TRUE}[value])
+    elif isinstance(value, int):
+        _write_number(out, value + _INTEGER)
+    elif isinstance(value, float):
+        out.append(_FLOAT)
+        out += struct.pack("<d", value)
+    elif isinstance(value, str):
+        if value in _WORDS:
+            out.append(_WORD)
+            _write_number(out, _WORDS.index(value))
+        else:
+            text = value.encode()
+            out.append(_TEXT)
+            _write_number(out, len(text))
+            out += text
+    else:
+        out.append(_OBJECT)
+        _write_object(out, value)
+
+
+def read_architecture(data: bytes) -> tuple[tuple[Layer, ...], tuple[int, ...], int]:
+    """Layers, shape of the input and the number of bytes that this took.
+
+    Raises:
+        FileFormatError: it is not an architecture.
+    """
+    reader = _Reader(data)
+    try:
+        shape = tuple(reader.number() for _ in range(reader.number(8)))
+        layers = tuple(reader.object() for _ in range(reader.number(_MOST_LAYERS)))
+    except (TypeError, ValueError, UnicodeDecodeError) as error:
+        if isinstance(error, FileFormatError):
+            raise
+        raise FileFormatError(f"damaged architecture: {error}") from error
+    if not shape or min(shape) < 1 or not layers:
+        raise FileFormatError("damaged architecture: no layers, or no input")
+    for layer in layers:
+        if not isinstance(layer, Layer):
+            raise FileFormatError(f"damaged architecture: {layer!r} is not a layer")
+    return layers, shape, reader.position
+
+
+class _Reader:
+    def __init__(self, data: bytes) -> None:
+        self.data, self.position = data, 0
+
+    def take(self, count: int) -> bytes:
+        piece = self.data[self.position : self.position + count]
+        if len(piece) < count:
+            raise FileFormatError("truncated within the architecture")
+        self.position += count
+        return piece
+
+    def number(self, most: int = _LARGEST) -> int:
+        number = shift = 0
+        while True:
+            byte = self.take(1)[0]
+            number |= (byte & 127) << shift
+            shift += 7
+            if number > most or shift > 56:
+                raise FileFormatError(f"damaged architecture: a number is above {most}")
+            if byte < 128:
+                return number
+
+    def object(self, depth: int = 0) -> Any:
+        if depth > _DEEPEST:
+            raise FileFormatError("damaged architecture: settings within settings")
+        cls, names = _CLASSES[self.number(len(_CLASSES) - 1)]
+        present = self.number((1 << len(names)) - 1)
+        return cls(**{name: self.value(depth) for i, name in enumerate(names) if present >> i & 1})
+
+    def value(self, depth: int) -> Any:
+        tag = self.number()
+        if tag >= _INTEGER:
+            return tag - _INTEGER
+        if tag == _FLOAT:
+            value = struct.unpack("<d", self.take(8))[0]
+            if not math.isfinite(value):
+                raise FileFormatError("damaged architecture: a setting is not finite")
+            return value
+        if tag == _WORD:
+            return _WORDS[self.number(len(_WORDS) - 1)]
+        if tag == _TEXT:
+            return self.take(self.number(1 << 16)).decode()
+        if tag == _OBJECT:
+            return self.object(depth + 1)
+        return {_NONE: None, _FALSE: False, _TRUE: True}[tag]

@@ -1,0 +1,307 @@
+"""The packed file: the smallest one that still knows the answer.
+
+Layout: "gpz" and the number of the format, 4 bytes; CRC-32 of all that follows, 4 bytes; the
+architecture (``architecture``); one stream of the range coder with every parameter in forward
+order, first which of its weights are live (``positions``), then their values (``values``).
+
+A file is data: it is parsed by what is written here, nothing is executed or unpickled, and nothing
+is allocated before the architecture is known to be no larger than the limit.
+"""
+
+from __future__ import annotations
+
+import os
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import TYPE_CHECKING, Any, SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.checks import whole
+from gradprune.compression.architecture import read_architecture, write_architecture
+from gradprune.compression.canonical import Weights, canonical_weights
+from gradprune.compression.logistic import Integers, log2
+from gradprune.compression.positions import code_positions
+from gradprune.compression.range_coder import Coder, Decoder, Encoder
+from gradprune.compression.values import Values, code_values, ordered
+from gradprune.errors import FileFormatError, NonFiniteError
+from gradprune.files import write_atomically
+from gradprune.frozen import FrozenModel
+from gradprune.layers.base import Layer, Parameter, Shape
+from gradprune.layers.dense import Dense
+from gradprune.network import named_layers
+
+if TYPE_CHECKING:
+    from gradprune.model import Model
+
+__all__ = ["MAGIC", "PackedModel", "compress"]
+
+Floats = NDArray[np.float32]
+Bits = NDArray[np.bool_]
+
+MAGIC = b"gpz"
+_FORMAT = 1
+_HEAD = 8
+_BASE = 1 << 20  # weights that a file may hold whatever its size,
+_MOST_PER_BYTE = 1 << 13  # and how many for each byte that it has
+_WIDE = 1 << 20  # features
+
+
+class PackedModel:
+    """A model in the bytes of its file; made by ``gradprune.compress`` or ``gradprune.load``.
+
+    Attributes:
+        data: the bytes of the file; ``bytes(packed)`` are the same.
+        layers, input_shape: of the model, without the units that were dropped.
+        parts: name of a part of the file to its bytes; they add up to ``nbytes``. What shares a
+            byte with its neighbour in the range coder's stream is rounded.
+    """
+
+    def __init__(
+        self, data: bytes, factory: Callable[..., Model], *, max_bytes: SupportsIndex | None = None
+    ) -> None:
+        self.data = data
+        self._factory = factory
+        self._weights, self.input_shape, self.parts = _decode(data, max_bytes)
+        self.layers = self._weights.layers
+        self._frozen: FrozenModel | None = None
+
+    @property
+    def masks(self) -> Mapping[str, Bits]:
+        """Name of a prunable parameter to its mask, True = kept."""
+        return self._weights.masks
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the file."""
+        return len(self.data)
+
+    def __bytes__(self) -> bytes:
+        return self.data
+
+    def predict(self, x: ArrayLike) -> Floats:
+        """Outputs (n, outputs) for samples (n, *input_shape); see ``FrozenModel.predict``."""
+        if self._frozen is None:
+            self._frozen = self.to_model().freeze()
+        return self._frozen.predict(x)
+
+    def to_model(self) -> Model:
+        """An ordinary model, which can be trained, pruned and saved."""
+        model = self._factory(self.layers, self.input_shape)
+        model.set_masks(self._weights.masks)
+        for name, values in self._weights.parameters.items():
+            model.parameters[name][...] = values
+        return model
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the file, as a whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        write_atomically(path, self.data)
+
+
+def compress(model: Model, *, canonical: bool = True) -> PackedModel:
+    """Pack a model into the smallest file; weights and masks come back bit for bit.
+
+    Architecture, masks and values are kept; the seed, the optimizer, the pruner and what training
+    has counted are not. What can be is predicted from what was coded before: see
+    docs/math.md, "The packed file".
+
+    Args:
+        model: is not changed.
+        canonical: sort hidden units of consecutive Dense layers and leave out dead ones: those
+            that no later weight reads, or that are 0 whatever comes in. The model that comes back
+            predicts the same to rounding, and is smaller; False keeps everything as it is.
+
+    Returns:
+        The bytes, as a model that predicts; read back from them before they are returned.
+
+    Raises:
+        NonFiniteError: a parameter is not finite.
+        TypeError: a layer's setting is of a class of your own.
+        ImportError: constriction is not installed.
+
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(30, activation="relu"), gp.Dense(4)], input_shape=50, seed=0)
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.95)
+    >>> packed = gp.compress(model)
+    >>> packed.save("m.gpz")
+    >>> x = np.ones((2, 50))
+    >>> errors = gp.verify(model, packed, gp.load("m.gpz"), x=x)
+    >>> packed.nbytes == sum(packed.parts.values()) < model.arena.size
+    True
+    """
+    return PackedModel(_encode(model, canonical), type(model))
+
+
+def _encode(model: Model, canonical: bool) -> bytes:
+    parameters = {name: np.array(view) for name, view in model.parameters.items()}
+    masks = {name: np.array(view) for name, view in model.masks.items()}
+    for name, array in parameters.items():
+        if not np.isfinite(array).all():
+            raise NonFiniteError(
+                f"{name} holds a number that is not finite", phase="parameter", parameter=name
+            )
+        if name in masks:
+            array[~masks[name]] = 0.0
+    weights = Weights(model.layers, parameters, masks)
+    if canonical:
+        weights = canonical_weights(weights)
+    encoder = Encoder()
+    _code(encoder, weights.layers, model.input_shape, weights)
+    body = write_architecture(weights.layers, model.input_shape) + encoder.data
+    return MAGIC + bytes([_FORMAT]) + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def _decode(data: bytes, max_bytes: SupportsIndex | None) -> tuple[Weights, Shape, dict[str, int]]:
+    if data[:3] != MAGIC:
+        raise FileFormatError("not a packed model")
+    if len(data) <= _HEAD:
+        raise FileFormatError("truncated")
+    if data[3] != _FORMAT:
+        raise FileFormatError(f"format {data[3]} is not the one this gradprune reads, {_FORMAT}")
+    body = data[_HEAD:]
+    if zlib.crc32(body) != int.from_bytes(data[4:_HEAD], "little"):
+        raise FileFormatError("damaged: the contents do not match their CRC-32")
+    layers, input_shape, size = read_architecture(body)
+    layers = _check(layers, input_shape, len(data), max_bytes)
+    decoder = Decoder(body[size:])
+    weights = _code(decoder, layers, input_shape, None)
+    decoder.finish()
+    parts = {"magic and format": 4, "CRC-32": 4, "architecture": size}
+    parts |= _apportion(decoder.costs, len(body) - size)
+    return weights, input_shape, parts
+
+
+def _apportion(costs: Mapping[str, float], size: int) -> dict[str, int]:
+    """Bits of parts as bytes that add up to the size: the largest remainders are rounded up."""
+    total = sum(costs.values()) or 1.0
+    shares = {name: bits / total * size for name, bits in costs.items()}
+    parts = {name: int(share) for name, share in shares.items()}
+    by_remainder = sorted(shares, key=lambda name: parts[name] - shares[name])
+    for name in by_remainder[: size - sum(parts.values())]:
+        parts[name] += 1
+    return parts
+
+
+def _check(
+    layers: Sequence[Layer], input_shape: Shape, nbytes: int, max_bytes: SupportsIndex | None
+) -> tuple[Layer, ...]:
+    """The layers with names, if they are no larger than the limit."""
+    limit = 4 * (_BASE + _MOST_PER_BYTE * nbytes)
+    if max_bytes is not None:
+        limit = whole("max_bytes", max_bytes)
+    try:
+        layers = named_layers(layers)
+        shape, size, width = input_shape, 0, prod(input_shape)
+        for layer in layers:
+            size += 4 * sum(prod(parameter.shape) for parameter in layer.tensors(shape))
+            shape = layer.output_shape(shape)
+            width = max(width, prod(shape))
+    except (TypeError, ValueError) as error:
+        raise FileFormatError(f"damaged architecture: {error}") from error
+    if size > limit:
+        raise FileFormatError(
+            f"{size:,} bytes of parameters are more than the limit of {limit:,} for a file of "
+            f"{nbytes:,} bytes; max_bytes sets another one"
+        )
+    if width > max(_WIDE, limit // 4):
+        raise FileFormatError(f"{width:,} features are more than the limit of {limit // 4:,}")
+    return layers
+
+
+def _code(
+    coder: Coder, layers: Sequence[Layer], input_shape: Shape, given: Weights | None
+) -> Weights:
+    """All parameters in forward order, read or written."""
+    out = Weights(tuple(layers), {}, {})
+    books: list[Integers] = []
+    shape = input_shape
+    sizes: Integers | None = None  # live inputs of each unit before
+    for layer in layers:
+        for parameter in layer.tensors(shape):
+            name = f"{layer.name}.{parameter.role}"
+            values = None if given is None else given.parameters[name]
+            mask = None if given is None else given.masks.get(name)
+            if mask is None and values is not None:
+                mask = ordered(values) != 0
+            found, live = _code_parameter(coder, name, parameter, values, mask, sizes, books)
+            out.parameters[name] = found
+            if parameter.prunable:
+                out.masks[name] = live
+        if isinstance(layer, Dense):
+            sizes = out.masks[f"{layer.name}.weight"].sum(axis=1)
+        elif layer.tensors(shape):
+            sizes = None
+        shape = layer.output_shape(shape)
+    return out
+
+
+def _code_parameter(
+    coder: Coder,
+    name: str,
+    parameter: Parameter,
+    values: Floats | None,
+    mask: Bits | None,
+    sizes: Integers | None,
+    books: list[Integers],
+) -> tuple[Floats, Bits]:
+    shape = (parameter.shape[0], prod(parameter.shape[1:]))
+    turned = shape[1] > 2048 and shape[1] > 32 * shape[0]
+    if turned:
+        shape = shape[::-1]
+
+    def matrix(array: Any) -> Any:
+        if array is None:
+            return None
+        array = array.reshape(len(array), -1)
+        return array.T if turned else array
+
+    known = np.zeros(shape[1], np.int64)
+    if sizes is not None and not turned and len(sizes) == shape[1]:
+        known = log2(sizes + 1)
+    values, mask = matrix(values), matrix(mask)
+    with coder.part(f"positions of {name}"):
+        if parameter.prunable:
+            live, width = code_positions(coder, shape, mask, known)
+        else:
+            symbols = None if mask is None else mask.ravel().astype(np.int64)
+            live = coder.adaptive(2, symbols, prod(shape)).reshape(shape) == 1
+            width = shape[1]
+    with coder.part(f"values of {name}"):
+        choice = None if values is None else _cheapest(values, live, width, books)
+        found = code_values(coder, live, width, choice, books)
+    if turned:
+        found, live = found.T, live.T
+    return (
+        np.ascontiguousarray(found).reshape(parameter.shape),
+        np.ascontiguousarray(live).reshape(parameter.shape),
+    )
+
+
+def _cheapest(values: Floats, live: Bits, width: int, books: list[Integers]) -> Values:
+    """The kind of values that takes the fewest bits."""
+    flat = ordered(values[live])
+    own = np.unique(flat)
+    choices = [Values(values, 0)]
+    if len(own) <= max(1, len(flat) // 2):
+        choices.append(Values(values, 1))
+        choices += [
+            Values(values, 2, book=number)
+            for number, book in enumerate(books)
+            if len(book) <= 2 * len(own) and np.isin(own, book).all()
+        ]
+    if len(choices) == 1:
+        return choices[0]
+
+    def cost(choice: Values) -> float:
+        encoder = Encoder()
+        code_values(encoder, live, width, choice, list(books))
+        return encoder.total
+
+    return min(choices, key=cost)

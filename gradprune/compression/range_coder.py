@@ -1,0 +1,184 @@
+"""An encoder and a decoder with one interface, so that a model of the data is written once.
+
+Every call takes what is to be coded, or None when decoding, and returns it: whoever describes the
+data walks through it in one order for both. Numbers are coded by the range coder of constriction
+under probabilities that are whole numbers of a power of two, or counts; it turns them into its
+24-bit intervals by single IEEE operations, which are the same everywhere.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.compression.logistic import PROBABILITY_BITS, Integers
+from gradprune.errors import FileFormatError
+
+if TYPE_CHECKING:
+    Bits = NDArray[np.bool_]
+
+__all__ = ["Coder", "Decoder", "Encoder"]
+
+_UNIFORM_BITS = 16  # coded at once
+
+
+def _constriction() -> Any:
+    try:
+        import constriction
+    except ImportError as error:
+        raise ImportError(
+            'packed models need constriction: pip install "gradprune[compress]"'
+        ) from error
+    return constriction.stream
+
+
+class Coder(ABC):
+    """What Encoder and Decoder share.
+
+    Attributes:
+        costs: bits spent so far on each named part, by the probabilities of what was coded.
+    """
+
+    def __init__(self) -> None:
+        self._stream = _constriction()
+        self._bernoulli = self._stream.model.Bernoulli(perfect=False)
+        self.costs: dict[str, float] = {}
+        self._part = ""
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """What is coded within is accounted to this part of the file."""
+        outer, self._part = self._part, name
+        try:
+            yield
+        finally:
+            self._part = outer
+
+    def _pay(self, bits: float) -> None:
+        self.costs[self._part] = self.costs.get(self._part, 0.0) + bits
+
+    @property
+    def total(self) -> float:
+        """Bits spent so far."""
+        return sum(self.costs.values())
+
+    @abstractmethod
+    def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
+        """Code symbols; parameters are an array for each of them or the number of them."""
+
+    def bits(self, ones: Integers, bits: Bits | None) -> Bits:
+        """Bits (n,), each with a probability of ones / 2**22 of being 1."""
+        if ones.size == 0:
+            return np.zeros(0, np.bool_)
+        p = ones / 2.0**PROBABILITY_BITS
+        given = None if bits is None else bits.astype(np.int32)
+        coded: Bits = self._code(given, self._bernoulli, p) != 0
+        self._pay(-float(np.log2(np.where(coded, p, 1.0 - p)).sum()))
+        return coded
+
+    def symbols(self, counts: Integers, symbols: Integers | None, size: int) -> Integers:
+        """Symbols (size,) below len(counts), with probabilities in proportion to counts >= 1."""
+        if size == 0 or len(counts) == 1:
+            return np.zeros(size, np.int64)
+        p = counts.astype(np.float64)
+        model = self._stream.model.Categorical(p, perfect=False)
+        given = None if symbols is None else symbols.astype(np.int32)
+        coded: Integers = np.asarray(self._code(given, model, size), np.int64)
+        self._pay(-float(np.log2(p[coded] / p.sum()).sum()))
+        return coded
+
+    def adaptive(self, alphabet: int, symbols: Integers | None, size: int) -> Integers:
+        """Symbols (size,) below ``alphabet``, by the counts of those before them.
+
+        Counts are taken anew after every eighth of what was coded, and begin at 1/2 each or, of
+        large alphabets, at less (Krichevsky and Trofimov 1981).
+        """
+        weight = max(2, alphabet // 8)  # of a symbol that was seen, against one that was not
+        counts = np.ones(alphabet, np.int64)
+        out = np.zeros(size, np.int64)
+        start = 0
+        while start < size:
+            stop = min(size, start + max(4, start // 8))
+            given = None if symbols is None else symbols[start:stop]
+            out[start:stop] = self.symbols(counts, given, stop - start)
+            counts += weight * np.bincount(out[start:stop], minlength=alphabet)
+            start = stop
+        return out
+
+    def uniform(self, width: int, numbers: Integers | None, size: int) -> Integers:
+        """Numbers (size,) of so many bits, all alike."""
+        out = np.zeros(size, np.int64)
+        for low in range(0, width, _UNIFORM_BITS) if size else ():
+            bits = min(_UNIFORM_BITS, width - low)
+            model = self._stream.model.Uniform(1 << bits) if bits > 0 else None
+            given = None
+            if numbers is not None:
+                given = ((numbers >> low) & ((1 << bits) - 1)).astype(np.int32)
+            out |= np.asarray(self._code(given, model, size), np.int64) << low
+            self._pay(float(bits * size))
+        return out
+
+    def number(self, number: int | None) -> int:
+        """A whole number from 0 to 2**48 - 2, small ones in few bits (Elias's gamma code)."""
+        length = None if number is None else (number + 1).bit_length() - 1
+        value = self.symbols(_LENGTHS, None if length is None else np.array([length]), 1)
+        length = int(value[0])
+        rest = None if number is None else np.array([number + 1 - (1 << length)])
+        return int(self.uniform(length, rest, 1)[0]) + (1 << length) - 1
+
+    def flag(self, flag: bool | None) -> bool:
+        """Yes or no."""
+        half = np.array([1 << (PROBABILITY_BITS - 1)])
+        return bool(self.bits(half, None if flag is None else np.array([flag]))[0])
+
+
+_LENGTHS = np.array([max(1, 2 ** (14 - length)) for length in range(48)])
+
+
+class Encoder(Coder):
+    """Writes; ``data`` is what was written so far."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = self._stream.queue.RangeEncoder()
+
+    def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
+        assert symbols is not None
+        if isinstance(parameters[0], int):
+            self._encoder.encode(symbols, model)
+        else:
+            self._encoder.encode(symbols, model, *parameters)
+        return symbols
+
+    @property
+    def data(self) -> bytes:
+        """The bytes, without zeros at the end: a decoder puts them back."""
+        words: bytes = self._encoder.get_compressed().astype(">u4").tobytes()
+        return words.rstrip(b"\0")
+
+
+class Decoder(Coder):
+    """Reads what an Encoder has written, or anything else: a FileFormatError then, or numbers."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__()
+        padded = data + bytes(-len(data) % 4)
+        words = np.frombuffer(padded, ">u4").astype(np.uint32)
+        self._decoder = self._stream.queue.RangeDecoder(words)
+
+    def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
+        assert symbols is None
+        try:
+            return self._decoder.decode(model, *parameters)
+        except AssertionError as error:
+            raise FileFormatError("damaged: no model gives these bits") from error
+
+    def finish(self) -> None:
+        """Everything must have been read."""
+        if not self._decoder.maybe_exhausted():
+            raise FileFormatError("damaged: bytes are left over at the end")

@@ -1,0 +1,53 @@
+"""Loading: one function for every kind of file, told apart by what is in them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import SupportsIndex
+
+from gradprune import files
+from gradprune.compression import gpz
+from gradprune.compression.gpz import PackedModel
+from gradprune.errors import FileFormatError
+from gradprune.model import Model
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str], *, max_bytes: SupportsIndex | None = None
+) -> Model | PackedModel:
+    """Read what ``Model.save`` or ``PackedModel.save`` wrote; the contents tell which.
+
+    A file is checked first: format, checksum, architecture, names, shapes and types. Nothing in
+    it is executed. To go on training a saved model: ``model.fit(x, y, pruner=model.pruner, ...)``.
+
+    Args:
+        path: the file.
+        max_bytes: the largest size of the unpacked float32 parameters of a packed model. None:
+            4 MiB and 32 KiB more for each byte of the file, so that a small file from a stranger
+            cannot ask for all memory.
+
+    Returns:
+        A model of the same bits, with ``optimizer`` and ``pruner``; or a packed model, which
+        predicts, and of which ``to_model()`` makes one that can be trained.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        FileFormatError: it is damaged, truncated, beyond the limit or of another kind.
+        ImportError: a packed model, and constriction is not installed.
+
+    >>> import gradprune as gp
+    >>> gp.Model([gp.Dense(2)], input_shape=3, seed=7).save("model.safetensors")
+    >>> gp.load("model.safetensors").seed
+    7
+    """
+    with Path(path).open("rb") as file:
+        packed = file.read(len(gpz.MAGIC)) == gpz.MAGIC
+    if not packed:
+        return files.load(path, Model)
+    try:
+        return PackedModel(Path(path).read_bytes(), Model, max_bytes=max_bytes)
+    except FileFormatError as error:
+        raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
