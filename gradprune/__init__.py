@@ -26,6 +26,19 @@ from gradprune.compression.codebooks import Codebook
 from gradprune.compression.distillation import Distillation
 from gradprune.compression.gpz import PackedModel, compress
 from gradprune.compression.grids import Grid
+from gradprune.compression.pipeline import (
+    Encode,
+    FineTune,
+    Pipeline,
+    PipelineError,
+    PipelineResult,
+    Prune,
+    Quantization,
+    Shrink,
+    Stage,
+    StageReport,
+    Training,
+)
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.report import ParameterReport, QuantizationReport
 from gradprune.compression.schemes import Coding
@@ -56,7 +69,7 @@ from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.loading import load
 from gradprune.losses import CrossEntropy
-from gradprune.model import Model, load
+from gradprune.model import Model
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.criteria import (
     Explosion,
@@ -115,6 +128,7 @@ __all__ = [
     "Dropout",
     "EarlyStopping",
     "Element",
+    "Encode",
     "Event",
     "Experiment",
     "Explosion",
@@ -123,6 +137,7 @@ __all__ = [
     "ExplosionMonitor",
     "ExplosionReport",
     "FileFormatError",
+    "FineTune",
     "FrozenLayer",
     "FrozenModel",
     "GlobalScope",
@@ -152,9 +167,14 @@ __all__ = [
     "PackedModel",
     "ParameterDiagnosis",
     "ParameterReport",
+    "Pipeline",
+    "PipelineError",
+    "PipelineResult",
     "Polynomial",
+    "Prune",
     "PruneReport",
     "Pruner",
+    "Quantization",
     "QuantizationReport",
     "Quantize",
     "Quantizer",
@@ -163,13 +183,17 @@ __all__ = [
     "Random",
     "Records",
     "Rollback",
+    "Shrink",
     "ShrinkReport",
     "Skip",
     "SparseSpectral",
+    "Stage",
+    "StageReport",
     "StepInfo",
     "StepLR",
     "SweepResult",
     "Taylor",
+    "Training",
     "Uniform",
     "VerificationError",
     "VerificationReport",

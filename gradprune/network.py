@@ -189,7 +189,7 @@ class Network:
     def _pass(
         self,
         inputs: Floats,
-        targets: NDArray[np.int64] | Floats,
+        targets: Target,
         index: NDArray[np.int64] | None,
         loss: Loss,
         guard: Guard | None,

@@ -95,6 +95,7 @@ LAYERS = {
         "tables",
         "tracing",
     },
+    "pipelines": {"compression.pipeline"},
     "tools": {
         "bench",
         "cli",

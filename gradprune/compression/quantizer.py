@@ -119,6 +119,11 @@ class Quantizer:
         """Whether it has quantized, so that training goes on quantized."""
         return bool(self._parts)
 
+    @property
+    def quantized(self) -> tuple[str, ...]:
+        """Names of the parameters that are quantized; none before the first ``quantize``."""
+        return tuple(name for part in self._parts.values() for name in part.layout.tensors)
+
     def quantize(self) -> QuantizationReport:
         """Quantize now, by what the weights are now; to do so after training is all of PTQ.
 
@@ -169,8 +174,7 @@ class Quantizer:
         for part in self._parts.values():
             if name in part.layout.tensors:
                 return part.coding(name)
-        names = [name for part in self._parts.values() for name in part.layout.tensors]
-        raise KeyError(f"{name!r} is not quantized; quantized are {names}")
+        raise KeyError(f"{name!r} is not quantized; quantized are {list(self.quantized)}")
 
     # ---- training ------------------------------------------------------------------------------
 

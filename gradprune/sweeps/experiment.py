@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core, checks
+from gradprune import _core, checks, files
 from gradprune.cache import cache_folder
 from gradprune.clipping import ClipNorm, Clipper
 from gradprune.costs import get_costs
 from gradprune.errors import FileFormatError
 from gradprune.learning_rates import CosineLR
-from gradprune.model import Model, load
+from gradprune.model import Model
 from gradprune.optimizers import SGD
 from gradprune.pruning.criteria import Criterion, Magnitude, ProbingCriterion
 from gradprune.pruning.granularity import Element, Granularity
@@ -267,7 +267,7 @@ def _dense_model(e: Experiment) -> Model:
     folder = cache_folder() / "dense" if e.cache is None else Path(e.cache)
     file = folder / f"{_identity(e, model)}.safetensors"
     with contextlib.suppress(FileNotFoundError, FileFormatError):
-        return load(file)
+        return files.load(file, Model)
     _train(e, model, e.dense_epochs, e.dense_lr, e.dense_clip)
     with contextlib.suppress(OSError):  # a full disk makes it slow, not wrong
         folder.mkdir(parents=True, exist_ok=True)

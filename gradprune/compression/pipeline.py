@@ -1,0 +1,494 @@
+"""Pipelines: prune, shrink, quantize, fine-tune, encode, each stage keeping what the former did.
+
+A stage says what it achieves and which achievements of others it would undo. A pipeline refuses an
+order in which something would be undone when it is made, before anything is trained, and looks
+after every stage whether what was achieved is still there.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from time import perf_counter
+from types import MappingProxyType
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.checks import fraction, whole
+from gradprune.columns import aligned
+from gradprune.compression.codebooks import Codebook
+from gradprune.compression.gpz import PackedModel, compress
+from gradprune.compression.quantizer import Quantizer
+from gradprune.compression.schemes import Scheme
+from gradprune.model import Model
+from gradprune.optimizers import Optimizer
+from gradprune.pruning.criteria import Criterion, Magnitude
+from gradprune.pruning.granularity import Element, Granularity
+from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.schedules import Cubic
+from gradprune.pruning.scopes import Scope
+
+__all__ = [
+    "Encode",
+    "FineTune",
+    "Pipeline",
+    "PipelineError",
+    "PipelineResult",
+    "Property",
+    "Prune",
+    "Quantization",
+    "Shrink",
+    "Stage",
+    "StageReport",
+    "Training",
+]
+
+Data = tuple[ArrayLike, ArrayLike]
+MakeOptimizer = Callable[[Model], Optimizer]
+_NOTHING: Mapping[Property, str] = MappingProxyType({})
+
+
+class Property(Enum):
+    """What a stage may achieve, and later ones have to keep."""
+
+    ZEROS = "removed weights"
+    SHAPES = "shapes of the parameters"
+    CLUSTERS = "shared values"
+    GRID = "values on a grid"
+    FILE = "file"
+
+
+class PipelineError(RuntimeError):
+    """A stage has undone what an earlier one achieved; the message says which, and where."""
+
+
+@dataclass
+class Progress:
+    """What stages work on.
+
+    Attributes:
+        model: as it is by now.
+        data: (x, y) to train on.
+        packed: the file, once there is one.
+        seed, verbose: of training, as for ``fit``.
+    """
+
+    model: Model
+    data: Data
+    packed: PackedModel | None = None
+    seed: int = 0
+    verbose: int = 0
+
+
+class Stage(ABC):
+    """A step of a pipeline; a stage of your own says the same three things.
+
+    Attributes:
+        achieves: what is there afterwards that later stages have to keep, or None.
+        undoes: what earlier stages have achieved and this one would not keep, with the reason.
+    """
+
+    achieves: ClassVar[Property | None] = None
+    undoes: ClassVar[Mapping[Property, str]] = _NOTHING
+
+    @abstractmethod
+    def run(self, progress: Progress) -> None:
+        """Do it."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """How a stage trains.
+
+    Args:
+        epochs: passes over the data.
+        optimizer: makes the optimizer of the stage, such as ``lambda model: gp.SGD(model,
+            lr=0.1)``; None: the model's goes on.
+        batch_size, loss: as for ``fit``.
+    """
+
+    epochs: int
+    optimizer: MakeOptimizer | None = field(default=None, kw_only=True)
+    batch_size: int = field(default=128, kw_only=True)
+    loss: Any = field(default="cross_entropy", kw_only=True)
+
+    def __post_init__(self) -> None:
+        whole("epochs", self.epochs)
+        whole("batch_size", self.batch_size, least=1)
+
+    def fit(self, progress: Progress, pruner: Pruner | None = None) -> None:
+        """Train the model."""
+        model = progress.model
+        if self.optimizer is not None:
+            self.optimizer(model)
+        x, y = progress.data
+        model.fit(
+            x,
+            y,
+            loss=self.loss,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            pruner=pruner,
+            seed=progress.seed,
+            verbose=progress.verbose,
+        )
+
+
+@dataclass(frozen=True)
+class Prune(Stage):
+    """Remove weights: at once, or along a cubic schedule while ``training`` lasts.
+
+    Args:
+        sparsity: target in [0, 1], see ``Pruner.prune``.
+        criterion, scope, granularity: see ``Pruner``.
+        training: the schedule ends with it; None prunes at once.
+        every: steps between two events of the schedule.
+    """
+
+    achieves: ClassVar[Property | None] = Property.ZEROS
+    undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
+        {
+            Property.CLUSTERS: "clusters would be emptied, their values chosen for weights that go",
+        }
+    )
+    sparsity: float
+    criterion: Criterion = field(default_factory=Magnitude, kw_only=True)
+    scope: str | Scope = field(default="global", kw_only=True)
+    granularity: Granularity = field(default_factory=Element, kw_only=True)
+    training: Training | None = field(default=None, kw_only=True)
+    every: int = field(default=100, kw_only=True)
+
+    def __post_init__(self) -> None:
+        fraction("sparsity", self.sparsity)
+        whole("every", self.every, least=1)
+
+    def run(self, progress: Progress) -> None:
+        """See Stage."""
+        schedule = None
+        training = self.training
+        if training is not None and training.epochs:
+            steps = training.epochs * -(-len(np.asarray(progress.data[1])) // training.batch_size)
+            schedule = Cubic(self.sparsity, start=0, stop=steps, every=self.every)
+        pruner = Pruner(
+            progress.model,
+            criterion=self.criterion,
+            scope=self.scope,
+            granularity=self.granularity,
+            schedule=schedule,
+            seed=progress.seed,
+            probe_data=progress.data,
+        )
+        if schedule is None or training is None:
+            pruner.prune(self.sparsity, data=progress.data)
+        else:
+            training.fit(progress, pruner)
+
+
+@dataclass(frozen=True)
+class Shrink(Stage):
+    """Really remove dead units, see ``Model.shrink``: the pipeline goes on with a new model."""
+
+    achieves: ClassVar[Property | None] = Property.SHAPES
+    undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
+        dict.fromkeys(
+            (Property.CLUSTERS, Property.GRID),
+            "constants of dead units join biases, which would leave their values",
+        )
+    )
+
+    def run(self, progress: Progress) -> None:
+        """See Stage."""
+        progress.model = progress.model.shrink()
+
+
+@dataclass(frozen=True)
+class Quantization(Stage):
+    """Few values, from then on through all training; see ``Quantizer``.
+
+    Args:
+        weights: scheme for prunable parameters, such as ``Codebook(16)`` or ``Grid(8)``.
+        biases: scheme for the others; None: they stay float.
+        exclude: names of layers or parameters to leave alone.
+    """
+
+    undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
+        dict.fromkeys(
+            (Property.CLUSTERS, Property.GRID), "all values would be chosen anew, by another rule"
+        )
+    )
+    weights: Scheme
+    biases: Scheme | None = field(default=None, kw_only=True)
+    exclude: tuple[str, ...] = field(default=(), kw_only=True)
+
+    @property
+    def achieves(self) -> Property:  # type: ignore[override]
+        """See Stage."""
+        return Property.CLUSTERS if isinstance(self.weights, Codebook) else Property.GRID
+
+    def run(self, progress: Progress) -> None:
+        """See Stage."""
+        Quantizer(progress.model, self.weights, biases=self.biases, exclude=self.exclude).quantize()
+
+
+@dataclass(frozen=True)
+class FineTune(Stage):
+    """Train on; masks and quantizer hold.
+
+    Args:
+        training: how.
+    """
+
+    training: Training
+
+    def run(self, progress: Progress) -> None:
+        """See Stage."""
+        self.training.fit(progress)
+
+
+@dataclass(frozen=True)
+class Encode(Stage):
+    """Make the file, see ``gp.compress``."""
+
+    achieves: ClassVar[Property | None] = Property.FILE
+
+    def run(self, progress: Progress) -> None:
+        """See Stage."""
+        progress.packed = compress(progress.model)
+
+
+# ---- the pipeline --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """The model after a stage.
+
+    Attributes:
+        stage: name of its class.
+        parameters: how many the model has.
+        kept: weights that are not removed.
+        values: different values among weights that are not removed, all parameters counted apart.
+        loss, accuracy: on validation data, None without (accuracy also where there is none).
+        nbytes: of the file, once there is one.
+        seconds: the stage took.
+    """
+
+    stage: str
+    parameters: int
+    kept: int
+    values: int
+    loss: float | None
+    accuracy: float | None
+    nbytes: int | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class PipelineResult:
+    """What a pipeline made; ``print`` shows a line for each stage.
+
+    Attributes:
+        model: after the last stage; the model that was given unless a stage made a new one.
+        packed: what ``Encode`` made, or None.
+        stages: a report each, before the first one included.
+    """
+
+    model: Model
+    packed: PackedModel | None
+    stages: tuple[StageReport, ...]
+
+    def __str__(self) -> str:
+        headings = ("stage", "parameters", "kept", "values", "loss", "accuracy", "bytes", "seconds")
+        cells = [
+            (
+                row.stage,
+                f"{row.parameters:,}",
+                f"{row.kept:,}",
+                f"{row.values:,}",
+                "" if row.loss is None else f"{row.loss:.4f}",
+                "" if row.accuracy is None else f"{100 * row.accuracy:.2f}%",
+                "" if row.nbytes is None else f"{row.nbytes:,}",
+                f"{row.seconds:.1f}",
+            )
+            for row in self.stages
+        ]
+        return "\n".join(aligned([headings, *cells], words={0}))
+
+
+class Pipeline:
+    """Stages in an order in which none undoes what an earlier one achieved.
+
+    Args:
+        stages: ``Prune``, ``Shrink``, ``Quantization``, ``FineTune``, ``Encode``, or your own.
+
+    Raises:
+        TypeError: something is not a stage.
+        ValueError: there is none, or one would undo what an earlier one achieved; the message
+            says which, and why.
+
+    >>> import gradprune as gp
+    >>> gp.Pipeline([gp.Quantization(gp.Codebook(8)), gp.Prune(0.9)])
+    Traceback (most recent call last):
+    ...
+    ValueError: stage 2, Prune, would undo the shared values of stage 1, Quantization: clusters \
+would be emptied, their values chosen for weights that go; put Prune before Quantization
+    """
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = tuple(stages)
+        if not self.stages:
+            raise ValueError("a pipeline needs at least one stage")
+        achieved: dict[Property, tuple[int, str]] = {}
+        for number, stage in enumerate(self.stages, 1):
+            if not isinstance(stage, Stage):
+                raise TypeError(f"stage {number} must be a stage such as Prune(0.9), got {stage!r}")
+            name = type(stage).__name__
+            undone = dict(stage.undoes)
+            undone[Property.FILE] = "a file holds the model as it is when it is made"
+            for what, reason in undone.items():
+                if what in achieved:
+                    before, other = achieved[what]
+                    advice = f"put {name} before {other}" if name != other else "one is enough"
+                    raise ValueError(
+                        f"stage {number}, {name}, would undo the {what.value} of stage {before}, "
+                        f"{other}: {reason}; {advice}"
+                    )
+            if stage.achieves is not None:
+                achieved[stage.achieves] = number, name
+
+    def run(
+        self,
+        model: Model,
+        data: Data,
+        *,
+        validation_data: Data | None = None,
+        seed: int = 0,
+        verbose: int = 0,
+    ) -> PipelineResult:
+        """Run the stages on a model, which is changed; after each one look that all is kept.
+
+        Args:
+            model: trained, or to be trained by the stages.
+            data: (x, y) to train and score on.
+            validation_data: (x, y) to measure on after each stage.
+            seed: of training and pruning.
+            verbose: as for ``fit``.
+
+        Raises:
+            PipelineError: a stage has undone what an earlier one achieved.
+
+        >>> import gradprune as gp
+        >>> data, test = gp.datasets.digits()
+        >>> model = gp.Model([gp.Dense(32, activation="relu"), gp.Dense(10)], input_shape=64)
+        >>> training = gp.Training(10, optimizer=lambda model: gp.Adam(model, lr=3e-3))
+        >>> pipeline = gp.Pipeline([gp.Prune(0.8, training=training), gp.Shrink()])
+        >>> result = pipeline.run(model, data, validation_data=test)
+        >>> result.stages[-1].kept
+        474
+        """
+        progress = Progress(model, data, seed=seed, verbose=verbose)
+        reports = [_look("start", progress, validation_data, 0.0)]
+        kept: dict[Property, Any] = {}
+        for number, stage in enumerate(self.stages, 1):
+            begun = perf_counter()
+            stage.run(progress)
+            seconds = perf_counter() - begun
+            for what, state in kept.items():
+                fault = _CHECKS[what](progress.model, state)
+                if fault:
+                    raise PipelineError(
+                        f"stage {number}, {type(stage).__name__}, has undone the "
+                        f"{what.value}: {fault}"
+                    )
+            # What a stage achieves is what is there after the last that had a hand in it.
+            for state_of in _STATES.keys() & {*kept, stage.achieves}:
+                kept[state_of] = _STATES[state_of](progress.model)
+            reports.append(_look(type(stage).__name__, progress, validation_data, seconds))
+        return PipelineResult(progress.model, progress.packed, tuple(reports))
+
+
+def _look(name: str, progress: Progress, data: Data | None, seconds: float) -> StageReport:
+    model = progress.model
+    metrics: Mapping[str, Any] = {} if data is None else model.evaluate(*data)
+    return StageReport(
+        name,
+        parameters=model.arena.size,
+        kept=model.arena.prunable_size - model.arena.removed,
+        values=sum(_values(model).values()),
+        loss=metrics.get("loss"),
+        accuracy=metrics.get("accuracy"),
+        nbytes=None if progress.packed is None else progress.packed.nbytes,
+        seconds=seconds,
+    )
+
+
+# ---- what is kept: its state after a stage, and what is wrong with it after a later one ----------
+
+
+def _zeros(model: Model) -> dict[str, NDArray[np.bool_]]:
+    return {name: mask.copy() for name, mask in model.masks.items()}
+
+
+def _revived(model: Model, masks: Mapping[str, NDArray[np.bool_]]) -> str:
+    for name, mask in masks.items():
+        if name not in model.masks or model.masks[name].shape != mask.shape:
+            continue  # a shrunk model has only units with live weights
+        back = np.count_nonzero(~mask & (model.masks[name] | (model.parameters[name] != 0)))
+        if back:
+            return f"{back} of {name} came back"
+    return ""
+
+
+def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
+    return {name: array.shape for name, array in model.parameters.items()}
+
+
+def _reshaped(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> str:
+    found = _shapes(model)
+    return "" if found == shapes else f"{found} instead of {dict(shapes)}"
+
+
+def _values(model: Model) -> dict[str, int]:
+    return {
+        name: np.unique(model.parameters[name][mask]).size for name, mask in model.masks.items()
+    }
+
+
+def _spread(model: Model, counts: Mapping[str, int]) -> str:
+    for name, count in _values(model).items():
+        if count > counts[name]:
+            return f"{name} has {count} different values instead of {counts[name]}"
+    return ""
+
+
+def _grids(model: Model) -> None:
+    """Grids move with training: the quantizer knows them."""
+
+
+def _off_grid(model: Model, state: None) -> str:
+    quantizer = model.quantizer
+    if quantizer is None:
+        return "the model has lost its quantizer"
+    for name in quantizer.quantized:
+        found = model.parameters[name].copy()  # asking for the coding would mend it
+        if not np.array_equal(quantizer.coding(name).decode(), found):
+            return f"{name} is off its grid"
+    return ""
+
+
+_STATES: dict[Property, Callable[[Model], Any]] = {
+    Property.ZEROS: _zeros,
+    Property.SHAPES: _shapes,
+    Property.CLUSTERS: _values,
+    Property.GRID: _grids,
+}
+_CHECKS: dict[Property, Callable[[Model, Any], str]] = {
+    Property.ZEROS: _revived,
+    Property.SHAPES: _reshaped,
+    Property.CLUSTERS: _spread,
+    Property.GRID: _off_grid,
+}

@@ -1,0 +1,135 @@
+"""Pipelines: orders that would undo something are refused, and achievements are looked after."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradprune as gp
+from gradprune.compression.pipeline import Progress, Property
+
+
+def sgd(model: gp.Model) -> gp.SGD:
+    return gp.SGD(model, lr=0.05, momentum=0.9)
+
+
+def small_model() -> gp.Model:
+    layers = [gp.Dense(24, activation="relu"), gp.Dense(12, activation="relu"), gp.Dense(10)]
+    return gp.Model(layers, input_shape=64, seed=1)
+
+
+@pytest.fixture(scope="module")
+def digits() -> Any:
+    return gp.datasets.digits()
+
+
+TRAINING = gp.Training(4, optimizer=sgd)
+SHARE = gp.Quantization(gp.Codebook(4), biases=gp.Codebook(4))
+GRID = gp.Quantization(gp.Grid(4))
+
+
+def test_all_stages_one_after_the_other(digits: Any) -> None:
+    data, test = digits
+    stages = [
+        gp.FineTune(TRAINING),
+        gp.Prune(0.8, training=gp.Training(8, optimizer=sgd), every=10),
+        gp.Shrink(),
+        SHARE,
+        gp.FineTune(TRAINING),
+        gp.Encode(),
+    ]
+    result = gp.Pipeline(stages).run(small_model(), data, validation_data=test)
+    names = ["start", "FineTune", "Prune", "Shrink", "Quantization", "FineTune", "Encode"]
+    assert [row.stage for row in result.stages] == names
+    total = 64 * 24 + 24 * 12 + 12 * 10
+    assert result.stages[2].kept == total - round(0.8 * total)
+    assert result.stages[3].parameters < result.stages[2].parameters
+    assert result.stages[3].accuracy == result.stages[2].accuracy  # shrinking changes nothing
+    assert [row.values for row in result.stages[4:]] == [12, 12, 12]
+    assert result.packed is not None
+    assert result.stages[-1].nbytes == result.packed.nbytes == len(bytes(result.packed))
+    assert result.stages[-1].accuracy is not None
+    assert result.stages[-1].accuracy > 0.8
+    gp.verify(result.model, result.packed, x=test[0])
+    lines = str(result).splitlines()
+    assert len(lines) == 1 + len(names)
+    assert lines[-1].startswith("Encode")
+
+
+@pytest.mark.parametrize(
+    ("stages", "message"),
+    [
+        ([SHARE, gp.Prune(0.5)], "stage 2, Prune, would undo the shared values of stage 1"),
+        ([SHARE, gp.FineTune(TRAINING), gp.Shrink()], "stage 3, Shrink, .* put Shrink before"),
+        ([GRID, gp.Shrink()], "undo the values on a grid of stage 1, Quantization"),
+        ([SHARE, GRID], "chosen anew, by another rule; one is enough"),
+        ([gp.Encode(), gp.FineTune(TRAINING)], "undo the file of stage 1, Encode"),
+        ([], "at least one stage"),
+    ],
+)
+def test_orders_that_undo_something_are_refused(stages: list[gp.Stage], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gp.Pipeline(stages)
+
+
+def test_what_is_not_a_stage_is_refused() -> None:
+    with pytest.raises(TypeError, match="stage 2 must be a stage"):
+        gp.Pipeline([gp.Prune(0.5), "encode"])  # type: ignore[list-item]
+
+
+@pytest.mark.parametrize("stages", [[GRID, gp.Prune(0.5)], [gp.Prune(0.5), GRID]])
+def test_pruning_leaves_a_grid_alone(stages: list[gp.Stage], digits: Any) -> None:
+    data, _ = digits
+    result = gp.Pipeline([*stages, gp.FineTune(TRAINING)]).run(small_model(), data)
+    assert result.model.sparsity == pytest.approx(0.5, abs=1e-3)
+    assert result.packed is None
+    for name in result.model.masks:
+        coding = result.model.quantizer.coding(name)
+        np.testing.assert_array_equal(coding.decode(), result.model.parameters[name])
+
+
+class Damage(gp.Stage):
+    """A stage that does what it does not say."""
+
+    def __init__(self, what: Property) -> None:
+        self.what = what
+
+    def run(self, progress: Progress) -> None:
+        model = progress.model
+        name = "dense0.weight"
+        if self.what is Property.ZEROS:
+            model.set_mask(name, np.ones_like(model.masks[name]))
+        elif self.what is Property.SHAPES:
+            progress.model = small_model()
+        else:
+            view = model.parameters[name]
+            view[model.masks[name]] += np.linspace(0, 1, np.count_nonzero(model.masks[name]))
+
+
+@pytest.mark.parametrize(
+    ("stage", "what", "message"),
+    [
+        (gp.Prune(0.5), Property.ZEROS, r"removed weights: \d+ of dense0.weight came back"),
+        (gp.Shrink(), Property.SHAPES, "shapes of the parameters: "),
+        (SHARE, Property.CLUSTERS, r"dense0.weight has \d+ different values instead of 4"),
+        (GRID, Property.GRID, "dense0.weight is off its grid"),
+    ],
+)
+def test_a_stage_that_undoes_something_is_found_out(
+    stage: gp.Stage, what: Property, message: str, digits: Any
+) -> None:
+    data, _ = digits
+    model = small_model()
+    if what is Property.SHAPES:
+        gp.Pruner(model, criterion=gp.Magnitude()).prune(0.97)
+    with pytest.raises(gp.PipelineError, match=f"stage 2, Damage, has undone the .*{message}"):
+        gp.Pipeline([stage, Damage(what)]).run(model, data)
+
+
+def test_criteria_that_need_data_get_it(digits: Any) -> None:
+    data, _ = digits
+    model = small_model()
+    gp.Pipeline([gp.Prune(0.5, criterion=gp.Taylor(), scope="layer")]).run(model, data)
+    assert [int(mask.sum()) for mask in model.masks.values()] == [768, 144, 60]
