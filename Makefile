@@ -90,11 +90,20 @@ check-c-%:
 
 asan: $(COMPILERS:%=asan-%) ## C tests under the address and undefined behaviour sanitizers
 
-# Debian's clang comes without the sanitizers' library (libclang-rt-dev).
+# What they find is in the source, not in the compiler, and both at once are slow to compile: gcc watches
+# addresses, clang undefined behaviour. Without the libraries of one (Debian's clang: libclang-rt-dev), the
+# other watches both.
+sanitizes  = $(shell echo 'int main(void) { return 0; }' | \
+    $(1) -fsanitize=address,undefined -x c -o /dev/null - 2> /dev/null && echo $(1))
+SANITIZING = $(foreach cc,$(COMPILERS),$(call sanitizes,$(cc)))
+asan-gcc:   SANITIZE = $(if $(word 2,$(SANITIZING)),address,address,undefined)
+asan-clang: SANITIZE = $(if $(word 2,$(SANITIZING)),undefined,address,undefined)
+asan-cc:    SANITIZE = address,undefined
+
 asan-%:
-	@if echo 'int main(void) { return 0; }' | $* -fsanitize=address,undefined -x c -o /dev/null - 2> /dev/null; then \
+	@if [ -n '$(filter $*,$(SANITIZING))' ]; then \
 	    UBSAN_OPTIONS=print_stacktrace=1 $(MAKE) --no-print-directory -C csrc/tests CC=$* \
-	        BUILD=../../build/asan-$* SANITIZE=address,undefined check; \
+	        BUILD=../../build/$(SANITIZE)-$* SANITIZE=$(SANITIZE) check; \
 	else echo "asan: $* has no sanitizers here, skipped"; fi
 
 valgrind: check-c-$(firstword $(COMPILERS)) ## C tests under valgrind, if it is installed
