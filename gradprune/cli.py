@@ -21,7 +21,7 @@ from gradprune import _core, bench, demo, tables
 from gradprune.clipping import ClipNorm
 from gradprune.compression.gpz import PackedModel, compress
 from gradprune.demo import CRITERIA, DATASETS, Data
-from gradprune.experiments import criteria, temporal_order
+from gradprune.experiments import criteria, lenet, temporal_order
 from gradprune.learning_rates import CosineLR
 from gradprune.loading import load
 from gradprune.model import Model
@@ -140,6 +140,7 @@ def _command(commands: Any, name: str, text: str, epilog: str) -> argparse.Argum
         "bench": _bench,
         "temporal-order": _temporal_order,
         "criteria": _criteria,
+        "lenet": _lenet,
     }
     run = commands_by_name[name]
     parser: argparse.ArgumentParser = commands.add_parser(
@@ -299,7 +300,8 @@ def _add_bench(commands: Any) -> None:
         "  gradprune bench\n"
         "  gradprune bench --model 1024-1024 --batches 64 --sparsities 0 0.98 --threads 1\n"
         "  gradprune bench temporal-order --quick\n"
-        "  gradprune bench criteria --quick",
+        "  gradprune bench criteria --quick\n"
+        "  gradprune bench lenet --quick",
     )
     _add_model(parser)
     parser.add_argument(
@@ -325,6 +327,7 @@ def _add_bench(commands: Any) -> None:
     experiments = parser.add_subparsers(title="experiments, in place of times", metavar="NAME")
     _add_temporal_order(experiments)
     _add_criteria(experiments)
+    _add_lenet(experiments)
 
 
 def _add_temporal_order(experiments: Any) -> None:
@@ -428,6 +431,58 @@ def _add_criteria(experiments: Any) -> None:
         metavar="FILE",
         help="of finished trials, JSON lines; a table and a plot go beside it "
         "(default: criteria.jsonl, with --quick criteria-quick.jsonl)",
+    )
+
+
+def _add_lenet(experiments: Any) -> None:
+    parser = _command(
+        experiments,
+        "lenet",
+        "prune LeNet-300-100 to few weights, and write it into few bytes",
+        "examples:\n"
+        "  gradprune bench lenet --quick\n"
+        "  gradprune bench lenet --seeds 5 --jobs 2\n"
+        "  gradprune bench lenet --dataset fashion-mnist --methods dense magnitude random\n\n"
+        "Interrupted, the same command goes on where it was.",
+    )
+    parser.add_argument(
+        "--dataset", default="mnist", choices=tuple(lenet.DATASETS), help="what it classifies"
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        choices=lenet.METHODS,
+        default=["dense", "magnitude", "file"],
+        help=f"of {', '.join(lenet.METHODS)}",
+    )
+    parser.add_argument(
+        "--points",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        choices=tuple(lenet.POINTS),
+        default=list(lenet.POINTS),
+        help=f"shares of the weights kept, of {' '.join(map(str, lenet.POINTS))}",
+    )
+    parser.add_argument("--seeds", type=_whole(1), metavar="N", help="how many (default: 5)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a short form: one seed, few epochs, far from the goals",
+    )
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="test on 10,000 samples split off the training set: to choose settings by",
+    )
+    parser.add_argument(
+        "--jobs", type=_whole(1), default=1, metavar="N", help="trials at once; needs joblib"
+    )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="of finished trials, JSON lines (default: lenet.jsonl)",
     )
 
 
@@ -772,6 +827,28 @@ def _criteria(options: argparse.Namespace) -> None:
         criteria.plot(result).savefig(picture)
         saved.append(picture)
     console.print(f"saved {', '.join(map(str, saved))}", soft_wrap=True)
+
+
+def _lenet(options: argparse.Namespace) -> None:
+    console = tables.make_console()
+    rows = lenet.run(
+        dataset=options.dataset,
+        methods=options.methods,
+        points=options.points,
+        seeds=options.seeds or (1 if options.quick else 5),
+        scale=lenet.QUICK if options.quick else 1.0,
+        validation=options.validation,
+        journal=_writable_file(options.journal or "lenet.jsonl"),
+        processes=options.jobs,
+    )
+    for table in lenet.tables(rows):
+        console.print(table)
+    failed = [row for row in rows if row["error"] is not None]
+    if failed:
+        console.print(f"{len(failed)} trials failed, the first: {failed[0]['error']}")
+    console.print(
+        "Mean ± standard deviation over the seeds; 95 %: Wilson's interval of all of them together."
+    )
 
 
 def _describe_optimizer(optimizer: Optimizer | None) -> str:

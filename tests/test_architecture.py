@@ -101,6 +101,7 @@ LAYERS = {
         "cli",
         "demo",
         "experiments.criteria",
+        "experiments.lenet",
         "experiments.statistics",
         "experiments.temporal_order",
     },
