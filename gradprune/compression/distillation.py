@@ -62,7 +62,7 @@ class Distillation(Loss):
     >>> optimizer = gp.Adam(model, lr=3e-3)
     >>> history = model.fit(x, y, optimizer=optimizer, epochs=5, verbose=0)
     >>> teacher = model.freeze()
-    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.9)
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.8)
     >>> loss = gp.Distillation(teacher, temperature=2.0, alpha=0.9)
     >>> history = model.fit(x, y, optimizer=optimizer, loss=loss, epochs=5, verbose=0)
     >>> history["accuracy"][-1] > 0.9
