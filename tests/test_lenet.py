@@ -52,10 +52,10 @@ def test_all_methods_at_the_same_budget() -> None:
 
 
 def test_a_trial_is_a_function_of_its_levels() -> None:
-    levels: dict[str, Any] = {"dataset": "mnist", "method": "file", "kept": 0.0105, "scale": 0.5}
+    levels: dict[str, Any] = {"dataset": "mnist", "method": "magnitude", "kept": 0.01, "scale": 0.5}
     first = lenet.run_trial(**levels, seed=3, validation=True)
     assert lenet.run_trial(**levels, seed=3, validation=True) == first
-    assert lenet.run_trial(**levels, seed=4, validation=True)["nbytes"] != first["nbytes"]
+    assert lenet.run_trial(**levels, seed=4, validation=True)["kept0"] != first["kept0"]
 
 
 def test_validation_leaves_the_test_set_alone() -> None:
