@@ -57,11 +57,11 @@ from gradprune.pruning.criteria import (
     Random,
     Taylor,
 )
-from gradprune.pruning.granularity import Block, Element
+from gradprune.pruning.granularity import NM, Block, Element, InputUnit, Unit
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
-from gradprune.pruning.scopes import GlobalScope, LayerScope
+from gradprune.pruning.scopes import ERK, Budgets, GlobalScope, LayerScope
 from gradprune.selection import topk_mask
 from gradprune.shrinking import LayerShrink, ShrinkReport
 from gradprune.threads import get_num_threads, set_num_threads, show_config
@@ -71,8 +71,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AGC",
+    "ERK",
     "GRU",
     "LSTM",
+    "NM",
     "RNN",
     "SGD",
     "Activation",
@@ -80,6 +82,7 @@ __all__ = [
     "AdamW",
     "AutoClip",
     "Block",
+    "Budgets",
     "CSVLogger",
     "Callback",
     "Centralize",
@@ -117,6 +120,7 @@ __all__ = [
     "History",
     "Identity",
     "Inhibit",
+    "InputUnit",
     "Iterative",
     "LayerDiagnosis",
     "LayerReport",
@@ -146,6 +150,7 @@ __all__ = [
     "StepLR",
     "Taylor",
     "Uniform",
+    "Unit",
     "VerificationError",
     "VerificationReport",
     "WarmupLR",

@@ -52,6 +52,7 @@ LAYERS = {
         "history",
         "metrics",
         "pruning.budget",
+        "pruning.collapse",
         "pruning.coverage",
         "pruning.pruner",
         "pruning.report",

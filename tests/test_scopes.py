@@ -59,7 +59,7 @@ def test_scope_names() -> None:
     for scope in ("layer", gp.LayerScope()):
         assert gp.Pruner(model, criterion=gp.Magnitude(), scope=scope).scope == gp.LayerScope()
     for scope in ("Layer", None, 3, [1]):
-        with pytest.raises(ValueError, match=r"scope must be one of \['global', 'layer'\]"):
+        with pytest.raises(ValueError, match=r"scope must be one of \['global', 'layer', 'erk'\]"):
             gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)
 
 

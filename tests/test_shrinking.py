@@ -19,7 +19,7 @@ from cases import (
     random_batch,
 )
 from gradprune.layers import Layer
-from gradprune.shrinking import live_paths
+from gradprune.pruning.collapse import live_inputs
 from state import everything
 
 
@@ -169,9 +169,9 @@ def test_a_layer_keeps_a_unit_and_the_network_its_outputs() -> None:
         small = cut.shrink()
         gp.verify(cut, small, x=np.eye(3))
         assert (small.input_shape, small.output_shape) == ((3,), (2,))
-        assert not live_paths(cut).any()
+        assert not live_inputs(cut, cut.masks).any()
         assert cut.shrink(inputs=True).input_shape in {(1,), (3,)}
-    assert live_paths(model).all()
+    assert live_inputs(model, model.masks).all()
 
 
 def test_masks_decide_not_values() -> None:
