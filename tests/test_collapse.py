@@ -105,8 +105,8 @@ def test_fewer_weights_than_outputs() -> None:
     report = pruner(model, scope="layer").prune(0.9)
     assert [layer.kept for layer in report.per_layer.values()] == [9, 5, 3]
     assert report.warnings[:2] == (
-        "dense1.weight keeps 5 weights for 6 outputs",
-        "dense2.weight keeps 3 weights for 5 outputs",
+        "dense1.weight keeps fewer weights (5) than it has outputs (6)",
+        "dense2.weight keeps fewer weights (3) than it has outputs (5)",
     )
     assert f"warning: {report.warnings[0]}" in str(report).splitlines()
     assert pruner(network()).prune(0.2).warnings == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradprune as gp
+from gradprune.cli import main
 from pruning_models import batch, live, network, stub, weights_of
 
 
@@ -216,3 +218,17 @@ def test_a_schedule_ends_on_the_pattern() -> None:
         report = pruner.step()
         assert report is None or (report.notes == () and report.requested <= 0.5)
     assert model.masks["dense0.weight"].reshape(-1, 4).sum(axis=1).tolist() == [2] * 24
+
+
+@pytest.mark.parametrize(("text", "granularity"), [("2:4", gp.NM(2, 4)), ("unit", gp.Unit())])
+def test_command_line(
+    text: str, granularity: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    gp.Model([gp.Dense(12, activation="relu"), gp.Dense(10)], input_shape=64).save("m.safetensors")
+    prune = ["prune", "m.safetensors", "--criterion", "magnitude", "--sparsity", "0.5"]
+    assert main([*prune, "--granularity", text, "--scope", "erk"]) == 0
+    pruned = gp.load("m-pruned.safetensors")
+    assert pruned.pruner is not None
+    assert (pruned.pruner.granularity, pruned.pruner.scope) == (granularity, gp.ERK())
+    assert main([*prune, "--granularity", "4:2"]) == 2

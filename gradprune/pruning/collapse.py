@@ -22,11 +22,11 @@ def starved(tensors: Sequence[Tensor], masks: Mapping[str, Flags]) -> list[str]:
     """Warnings about parameters that keep fewer weights than they have outputs (rows).
 
     >>> starved([Tensor("dense0.weight", (2, 3), True, 0)], {"dense0.weight": np.eye(2, 3) > 1})
-    ['dense0.weight keeps 0 weights for 2 outputs']
+    ['dense0.weight keeps fewer weights (0) than it has outputs (2)']
     """
     kept = {tensor: int(np.count_nonzero(masks[tensor.name])) for tensor in tensors}
     return [
-        f"{tensor.name} keeps {number:,} weights for {tensor.shape[0]:,} outputs"
+        f"{tensor.name} keeps fewer weights ({number:,}) than it has outputs ({tensor.shape[0]:,})"
         for tensor, number in kept.items()
         if len(tensor.shape) > 1 and number < tensor.shape[0]
     ]
