@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from math import prod
 from typing import NamedTuple
 
@@ -73,12 +73,17 @@ class Scope(ABC):
         return dict(sizes)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _Capped(Scope):
     caps: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_shares("caps", self.caps)
+
+    def __repr__(self) -> str:
+        named = [f.name for f in fields(self) if f.name != "caps" or self.caps]
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in named)
+        return f"{type(self).__name__}({values})"
 
     def limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """See Scope."""
@@ -87,7 +92,7 @@ class _Capped(Scope):
         return {n: math.floor(shares.get(n, 1.0) * size + 1e-9) for n, size in sizes.items()}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GlobalScope(_Capped):
     """One ranking of all weights: the lowest scores go, wherever they are. ``"global"``.
 
@@ -103,7 +108,7 @@ class GlobalScope(_Capped):
         return [Share(range(len(layers)), total)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class _PerLayer(_Capped):
     """Every layer ranked by itself; how much it loses rises with one level in [0, 1].
 
@@ -151,7 +156,7 @@ class _PerLayer(_Capped):
         return [Share(range(i, i + 1), number) for i, number in enumerate(removed)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LayerScope(_PerLayer):
     """The same sparsity in every layer, each ranked by itself. ``"layer"``.
 
@@ -174,7 +179,7 @@ class LayerScope(_PerLayer):
         return sparsity
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ERK(_PerLayer):
     """Small layers denser than large ones: "Erdos-Renyi kernel". ``"erk"``.
 
@@ -208,7 +213,7 @@ class ERK(_PerLayer):
         return [n.size * (1.0 - min(1.0, e * share)) for n, share in zip(layers, raw, strict=True)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Budgets(_PerLayer):
     """A sparsity for each layer, as given; layers that are not named keep everything.
 
@@ -287,7 +292,7 @@ def get_scope(scope: str | Scope) -> Scope:
     """The scope itself, or the one of that name.
 
     >>> get_scope("erk")
-    ERK(caps={}, power_scale=1.0)
+    ERK(power_scale=1.0)
     """
     if isinstance(scope, Scope):
         return scope
