@@ -123,7 +123,7 @@ def shrink(
         layer, cuts = wiring.cut(kept[i], kept[i + 1])
         layers.append(layer)
         entries |= {f"{name}.{role}": flags for role, flags in cuts.items()}
-        gone = np.where(kept[i] | np.isnan(known[i]), 0.0, known[i])
+        gone = np.where(kept[i] | np.isnan(known[i]), 0.0, known[i].astype(np.float64))
         if gone.any():
             added = wiring.fold(values[name], gone)
             folded |= {f"{name}.{role}": array for role, array in added.items()}

@@ -223,6 +223,36 @@ def test_a_dense_layer_folds_what_a_state_has_been_at_every_step() -> None:
     gp.verify(model, small, x=np.random.default_rng(0).standard_normal((5, 4, 2)))
 
 
+def test_initializers_that_fit_one_shape_alone() -> None:
+    layers = [
+        gp.Dense(4, initializer=gp.Identity()),
+        gp.Dense(4, initializer=gp.SparseSpectral(3)),
+        gp.Dense(4, initializer=gp.Normal(0.5)),
+    ]
+    model = gp.Model(layers, 4, seed=0)
+    mask = np.ones((4, 4), bool)
+    mask[:2] = False
+    model.set_mask("dense0.weight", mask)
+    small = model.shrink()
+    gp.verify(model, small, x=np.eye(4))
+    made = [layer.initializer for layer in small.layers if isinstance(layer, gp.Dense)]
+    assert made == [None, None, gp.Normal(0.5)]
+
+
+def test_numbers_that_are_not_finite_stay_where_they_are() -> None:
+    model = dense(
+        gp.Dense(3, activation="relu"),
+        gp.Dense(2),
+        features=2,
+        masks={"dense0.weight": [[0, 0], [0, 0], [1, 1]]},
+        dense0=[1, np.inf, 0],
+    )
+    model.parameters["dense1.weight"][0, 2] = np.inf
+    small = model.shrink()
+    assert removed_outputs(small) == [(1, 0), (0, 0)]
+    assert np.isfinite(small.parameters["dense1.bias"]).all()
+
+
 # ---- inputs --------------------------------------------------------------------------------------
 
 

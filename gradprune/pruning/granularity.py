@@ -202,7 +202,8 @@ class Unit(_Lines):
 
     A unit scores the mean of its live weights' scores, or their norm. Its bias stays, so that a
     removed unit is f(bias) for every sample; ``Model.shrink`` folds that constant into the biases
-    behind it and removes the unit. Source: Li et al. 2017; torch's ``ln_structured`` with dim=0.
+    behind it and removes the unit. Exclude the last layer, whose units are the network's outputs.
+    Source: Li et al. 2017; torch's ``ln_structured`` with dim=0.
 
     Args:
         norm: "mean", or 1, 2 or inf (the largest). Norms grow with the width of a layer, which

@@ -144,7 +144,7 @@ class Pruner:
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.min_kept = (
             checks.fraction("min_kept", min_kept)
-            if isinstance(min_kept, float)
+            if isinstance(min_kept, float | np.floating)
             else checks.whole("min_kept", min_kept)
         )
         self.seed = checks.seed_number(seed)
