@@ -79,11 +79,11 @@ from gradprune.pruning.criteria import (
     Random,
     Taylor,
 )
-from gradprune.pruning.granularity import Block, Element
+from gradprune.pruning.granularity import NM, Block, Element, InputUnit, Unit
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
-from gradprune.pruning.scopes import GlobalScope, LayerScope
+from gradprune.pruning.scopes import ERK, Budgets, GlobalScope, LayerScope
 from gradprune.selection import topk_mask
 from gradprune.shrinking import LayerShrink, ShrinkReport
 from gradprune.sweeps.experiment import Experiment
@@ -96,8 +96,10 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AGC",
+    "ERK",
     "GRU",
     "LSTM",
+    "NM",
     "RNN",
     "SGD",
     "Activation",
@@ -106,6 +108,7 @@ __all__ = [
     "Aggregate",
     "AutoClip",
     "Block",
+    "Budgets",
     "CSVLogger",
     "Callback",
     "Centralize",
@@ -151,6 +154,7 @@ __all__ = [
     "History",
     "Identity",
     "Inhibit",
+    "InputUnit",
     "Iterative",
     "LayerDiagnosis",
     "LayerReport",
@@ -195,6 +199,7 @@ __all__ = [
     "Taylor",
     "Training",
     "Uniform",
+    "Unit",
     "VerificationError",
     "VerificationReport",
     "WarmupLR",

@@ -78,13 +78,7 @@ class Arena:
         self.mask.flags.writeable = False
         self.parameters = self.views(self.params)
         self._gradients = self.views(self._grads)
-        self.masks = MappingProxyType(
-            {
-                tensor.name: self._view(self.mask.view(np.bool_), tensor)
-                for tensor in tensors
-                if tensor.prunable
-            }
-        )
+        self.masks = self.mask_views(self.mask)
         self.mask_version = 0
         self.keep_clipped = False
         self._moments: list[weakref.ref[Floats]] = []
@@ -114,6 +108,11 @@ class Arena:
     def views(self, flat: Floats) -> Mapping[str, Floats]:
         """Named views of a flat buffer of this arena's layout, in forward order."""
         return MappingProxyType({tensor.name: self._view(flat, tensor) for tensor in self.tensors})
+
+    def mask_views(self, flat: NDArray[np.uint8]) -> Mapping[str, NDArray[np.bool_]]:
+        """Named bool views of a flat mask, (n_prunable,), in forward order."""
+        flags = flat.view(np.bool_)
+        return MappingProxyType({t.name: self._view(flags, t) for t in self.tensors if t.prunable})
 
     def new_moment(self) -> Floats:
         """A zeroed moment, in the form the core keeps it; it follows the masks while it is held.

@@ -26,7 +26,7 @@ from gradprune.learning_rates import CosineLR
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
-from gradprune.pruning.granularity import Block, Element, Granularity
+from gradprune.pruning.granularity import NM, Block, Element, Granularity, Unit
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.scopes import SCOPES
 from gradprune.threads import set_num_threads
@@ -237,14 +237,15 @@ def _add_prune(commands: Any) -> None:
         "--scope",
         choices=tuple(SCOPES),
         default="global",
-        help="one ranking of all weights, or the same sparsity in every layer",
+        help="one ranking of all weights, the same sparsity in every layer, or small layers denser",
     )
     parser.add_argument(
         "--granularity",
         type=_granularity,
         default="1x1",
-        metavar="ROWSxCOLUMNS",
-        help="remove blocks of so many outputs x inputs instead of single weights",
+        metavar="ROWSxCOLUMNS|N:M|unit",
+        help="remove blocks of so many outputs x inputs, all but N of every M inputs, or whole "
+        "output units instead of single weights",
     )
     parser.add_argument(
         "--fine-tune", type=_whole(0), default=0, metavar="N", help="epochs of training after it"
@@ -595,11 +596,18 @@ def _sizes(text: str) -> tuple[int, ...]:
 
 
 def _granularity(text: str) -> Granularity:
-    sizes = text.split("x")
-    if len(sizes) != 2 or not all(size.isdecimal() and int(size) for size in sizes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a block such as 4x1")
-    rows, columns = map(int, sizes)
-    return Element() if rows == columns == 1 else Block(rows, columns)
+    if text == "unit":
+        return Unit()
+    sizes = text.split(":" if ":" in text else "x")
+    if len(sizes) == 2 and all(size.isdecimal() and int(size) for size in sizes):
+        first, second = map(int, sizes)
+        if "x" in text:
+            return Element() if first == second == 1 else Block(first, second)
+        if first < second:
+            return NM(first, second)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a block such as 4x1, a pattern such as 2:4, or unit"
+    )
 
 
 # ---- the commands --------------------------------------------------------------------------------

@@ -182,6 +182,7 @@ def _describe(model: Model) -> dict[str, Any]:
                 "granularity": _encode(pruner.granularity),
                 "schedule": _encode(pruner.schedule),
                 "exclude": _encode(pruner.exclude),
+                "min_kept": _encode(pruner.min_kept),
                 "seed": pruner.seed,
                 "gradients": pruner.gradients,
             },
@@ -210,6 +211,8 @@ def _encode(value: Any) -> Any:
         return value if math.isfinite(value) else {"class": "float", "value": repr(value)}
     if isinstance(value, tuple | list):
         return [_encode(item) for item in value]
+    if isinstance(value, dict):
+        return {"class": "dict", "items": [[key, _encode(item)] for key, item in value.items()]}
     name = type(value).__name__
     if _SETTINGS.get(name) is type(value):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
@@ -409,6 +412,8 @@ def _decode(value: Any) -> Any:
     name = fields.pop("class")
     if name == "float":
         return float(fields["value"])
+    if name == "dict":
+        return {str(key): _decode(item) for key, item in fields["items"]}
     if name not in _SETTINGS:
         raise FileFormatError(f"unknown class {name!r}")
     return _SETTINGS[name](**{key: _decode(item) for key, item in fields.items()})

@@ -211,7 +211,7 @@ class Model(Network):
         of folded biases, for norms over parameters that are gone and for penalties of layers. Not
         carried are the pruner, whose budgets are shares of this model's weights, the history and
         the copies of a ``Rollback``. Dropout draws other masks, and constants no longer pass
-        through it.
+        through it. Layers that were cut have the default initializers.
 
         Args:
             inputs: also remove inputs that nothing reads. The smaller model then takes

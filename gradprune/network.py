@@ -18,6 +18,7 @@ from gradprune.checks import real_array, seed_number, whole
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
+from gradprune.layers.wiring import Wiring
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -157,6 +158,15 @@ class Network:
             ValueError: a wrong shape or a value that is not 0 or 1.
         """
         self.arena.set_masks(masks)
+
+    def wirings(self) -> list[Wiring]:
+        """Of every layer, in forward order: what its outputs depend on."""
+        wirings = []
+        shape = self.input_shape
+        for layer in self.layers:
+            wirings.append(layer.wiring(shape))
+            shape = layer.output_shape(shape)
+        return wirings
 
     # ---- calls into the core -----------------------------------------------------------------
 

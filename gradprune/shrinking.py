@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from gradprune.columns import aligned
 from gradprune.layers.base import Layer, Shape
-from gradprune.layers.wiring import Entries, Wiring
+from gradprune.layers.wiring import Entries, Wiring, roles_by_layer
 from gradprune.network import Network
 
 if TYPE_CHECKING:
     from gradprune.model import Model
 
-__all__ = ["LayerShrink", "ShrinkReport", "live_paths", "shrink"]
+__all__ = ["LayerShrink", "ShrinkReport", "shrink"]
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
@@ -109,9 +109,9 @@ def shrink(
         factory: called with layers, input_shape and seed; makes the model to be filled.
         inputs: whether inputs that nothing reads go too.
     """
-    values = _by_layer(model, _masked(model.parameters, model.masks))
-    live = _by_layer(model, model.masks)
-    wirings = _wirings(model)
+    values = roles_by_layer(model.layers, _masked(model.parameters, model.masks))
+    live = roles_by_layer(model.layers, model.masks)
+    wirings = model.wirings()
     known = _known(wirings, values, live)
     kept, live_inputs = _kept(wirings, live, known, inputs=inputs)
 
@@ -123,7 +123,7 @@ def shrink(
         layer, cuts = wiring.cut(kept[i], kept[i + 1])
         layers.append(layer)
         entries |= {f"{name}.{role}": flags for role, flags in cuts.items()}
-        gone = np.where(kept[i] | np.isnan(known[i]), 0.0, known[i])
+        gone = np.where(kept[i] | np.isnan(known[i]), 0.0, known[i].astype(np.float64))
         if gone.any():
             added = wiring.fold(values[name], gone)
             folded |= {f"{name}.{role}": array for role, array in added.items()}
@@ -151,36 +151,7 @@ def shrink(
     return small, ShrinkReport(rows, live_inputs, notes)
 
 
-def live_paths(network: Network) -> Flags:
-    """Which inputs a live path leads from to an output: bool, of the shape of a sample.
-
-    >>> from gradprune.layers.dense import Dense
-    >>> network = Network([Dense(2), Dense(1)], input_shape=3)
-    >>> network.set_masks({"dense0.weight": [[1, 0, 1], [0, 1, 0]], "dense1.weight": [[1, 0]]})
-    >>> live_paths(network).tolist()
-    [True, False, True]
-    """
-    wanted: Flags = np.ones(network.output_shape, np.bool_)
-    live = _by_layer(network, network.masks)
-    for wiring in reversed(_wirings(network)):
-        if not wanted.any():
-            return np.zeros(network.input_shape, np.bool_)
-        own = live[str(wiring.layer.name)]
-        varies = np.full(wiring.shape, np.nan)
-        wanted = wiring.reads(own, varies, wiring.kept(own, wanted))
-    return wanted
-
-
 # ---- what stays ----------------------------------------------------------------------------------
-
-
-def _wirings(network: Network) -> list[Wiring]:
-    wirings = []
-    shape = network.input_shape
-    for layer in network.layers:
-        wirings.append(layer.wiring(shape))
-        shape = layer.output_shape(shape)
-    return wirings
 
 
 def _known(
@@ -239,15 +210,6 @@ def _cut_shape(shape: Shape, kept: Flags) -> Shape:
 # ---- what comes along ----------------------------------------------------------------------------
 
 
-def _by_layer(network: Network, arrays: Arrays) -> dict[str, dict[str, NDArray[Any]]]:
-    """Layer to role to array."""
-    layers: dict[str, dict[str, NDArray[Any]]] = {str(layer.name): {} for layer in network.layers}
-    for name, array in arrays.items():
-        layer, _, role = name.partition(".")
-        layers[layer][role] = array
-    return layers
-
-
 def _masked(parameters: Arrays, masks: Arrays) -> Arrays:
     """Copies in which removed weights are 0, whatever was written there."""
     return {
@@ -297,7 +259,7 @@ def _row(
     name = str(wiring.layer.name)
     before, after = (
         sum(array.size for array in arrays[name].values())
-        for arrays in (_by_layer(model, model.parameters), _by_layer(small, small.parameters))
+        for arrays in (roles_by_layer(m.layers, m.parameters) for m in (model, small))
     )
     constant = int(np.count_nonzero(~kept & ~np.isnan(known)))
     unread = int(np.count_nonzero(~kept)) - constant

@@ -22,6 +22,8 @@ from gradprune.layers import Layer
 from gradprune.learning_rates import LearningRate
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer, Trainable
+from gradprune.pruning.granularity import Granularity
+from gradprune.pruning.scopes import Scope
 
 Batch = tuple[NDArray[np.float32], NDArray[Any]]
 Shape = int | tuple[int, ...]
@@ -378,6 +380,27 @@ OPTIMIZERS = (
         {"lr": 0.001, "alpha": 0.9, "momentum": 0.9, "weight_decay": 0.01},
     ),
 )
+
+
+# ---- pruning: of test_pruning_contracts, on weights dense0.weight (8, 12) to dense2.weight (5, 6)
+
+PRUNING_SCOPES: dict[str, str | Scope] = {
+    "global": "global",
+    "layer": "layer",
+    "erk": "erk",
+    "erk_half": gp.ERK(0.5),
+    "capped": gp.GlobalScope(caps={"dense2": 0.4, "dense0.weight": 0.9}),
+    "budgets": gp.Budgets({"dense0": 0.9, "dense1.weight": 0.6}, caps={"dense0": 0.85}),
+}
+GRANULARITIES: dict[str, Granularity] = {
+    "element": gp.Element(),
+    "block": gp.Block(4, 1),
+    "unit": gp.Unit(),
+    "unit_norm": gp.Unit(norm=2),
+    "input": gp.InputUnit(norm=math.inf),
+    "2:4": gp.NM(2, 4),
+    "1:5": gp.NM(1, 5),  # no width is a multiple of 5
+}
 
 
 # ---- learning rates

@@ -68,6 +68,7 @@ LAYERS = {
         "history",
         "metrics",
         "pruning.budget",
+        "pruning.collapse",
         "pruning.coverage",
         "pruning.pruner",
         "pruning.report",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradprune as gp
+from cases import GRANULARITIES, PRUNING_SCOPES
 from gradprune.pruning.criteria import Criterion
 from gradprune.reference import pruning as oracle
 from pruning_models import CRITERIA, PROBED, SCOPES, batch, live, name_of, network, stub
@@ -77,6 +79,59 @@ def test_budget_is_exact_monotone_and_deterministic(
     for a, b in zip(first[0], second[0], strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("g", range(len(GRANULARITIES)), ids=list(GRANULARITIES))
+@pytest.mark.parametrize("c", range(len(CRITERIA)), ids=map(name_of, CRITERIA))
+def test_every_pair_keeps_its_budget_and_goes_on_from_a_file(
+    c: int, g: int, tmp_path: Path
+) -> None:
+    """Criterion and granularity; scope and schedule take turns, so that all pairs are met."""
+    granularity = list(GRANULARITIES.values())[g]
+    scope = list(PRUNING_SCOPES.values())[(c + g) % len(PRUNING_SCOPES)]
+    schedule = SCHEDULES[(c + 2 * g) % len(SCHEDULES)]
+    layers = [gp.Dense(8, activation="relu"), gp.Dense(6, activation="tanh"), gp.Dense(5)]
+    model = gp.Model(layers, 12, seed=c)
+    gp.Adam(model, lr=0.01)
+    pruner = gp.Pruner(
+        model,
+        criterion=CRITERIA[c],
+        scope=scope,
+        schedule=schedule,
+        granularity=granularity,
+        min_kept=2,
+        seed=g,
+        probe_data=PROBED,
+    )
+    resumed = None
+    for step in range(1, 11):
+        before = live(model)
+        model.train_step(*batch(step), optimizer=model.optimizer)
+        report = pruner.step()
+        assert not (live(model) & ~before).any(), "a removed weight returned"
+        assert not model.arena.params[: before.size][~live(model)].any()
+        if report is not None:
+            due = round(report.requested * 174)
+            assert report.removed == 174 - live(model).sum() <= due
+            assert (report.removed < due) == bool(report.notes)
+            if granularity == gp.Element() and isinstance(scope, str):
+                assert report.removed == due
+        assert all(mask.sum() >= 2 for mask in model.masks.values())
+        if resumed is not None:
+            assert resumed.pruner is not None
+            resumed.train_step(*batch(step), optimizer=resumed.optimizer)
+            again = resumed.pruner.step()
+            assert (again is None) == (report is None)
+            assert again is None or again == report
+            np.testing.assert_array_equal(live(resumed), live(model))
+            assert resumed.arena.params.tobytes() == model.arena.params.tobytes()
+        if step == 4:
+            model.save(tmp_path / "file")
+            resumed = gp.load(tmp_path / "file")
+            assert resumed.pruner is not None
+            resumed.pruner.probe_data = PROBED  # is the user's, not the file's
+    assert pruner.events > 0
+    assert model.sparsity > 0.2
 
 
 @pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradprune as gp
@@ -59,7 +60,7 @@ def test_scope_names() -> None:
     for scope in ("layer", gp.LayerScope()):
         assert gp.Pruner(model, criterion=gp.Magnitude(), scope=scope).scope == gp.LayerScope()
     for scope in ("Layer", None, 3, [1]):
-        with pytest.raises(ValueError, match=r"scope must be one of \['global', 'layer'\]"):
+        with pytest.raises(ValueError, match=r"scope must be one of \['global', 'layer', 'erk'\]"):
             gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)
 
 
@@ -83,3 +84,93 @@ def test_a_scope_of_ones_own() -> None:
     model = stub([3, 1, 2], [0.1, 0.2])
     gp.Pruner(model, criterion=gp.Magnitude(), scope=FirstLayerOnly()).prune(count=2)
     assert live(model).tolist() == [True, False, False, True, True]
+
+
+# ---- ERK and explicit budgets --------------------------------------------------------------------
+
+SHAPES = ((2, 4), (3, 6), (2, 4, 6))
+
+
+def counts(*shapes: tuple[int, ...]) -> list[LayerCount]:
+    return [
+        LayerCount(prod(shape), 0, prod(shape), f"w{i}", shape) for i, shape in enumerate(shapes)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("total", "quotas"), [(37, [0.0, 0.31, 0.655]), (58, [0.556, 0.704, 0.852])]
+)
+def test_erk_is_jaxpruners(total: int, quotas: list[float]) -> None:
+    """Of 74; jaxpruner rounds layer by layer and so removes 37 at 0.5 and 58 at 0.8."""
+    shares = gp.ERK().distribute(total, total / 74, counts(*SHAPES))
+    assert sum(share.removed for share in shares) == total
+    for share, layer, quota in zip(shares, counts(*SHAPES), quotas, strict=True):
+        assert abs(share.removed - quota * layer.size) < 1
+    # Layers a million times as large have the quotas to six digits.
+    large = [
+        layer._replace(size=layer.size * 10**6, most=layer.most * 10**6)
+        for layer in counts(*SHAPES)
+    ]
+    shares = gp.ERK().distribute(total * 10**6, total / 74, large)
+    found = [share.removed / layer.size for share, layer in zip(shares, large, strict=True)]
+    assert found == pytest.approx(quotas, abs=6e-4)
+
+
+def test_erk_of_power_0_is_uniform() -> None:
+    shares = gp.ERK(0).distribute(37, 0.5, counts(*SHAPES))
+    assert [share.removed for share in shares] == [4, 9, 24]
+
+
+@pytest.mark.parametrize("power", [-1, 11, float("nan"), "1"])
+def test_bad_powers(power: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="power_scale"):
+        gp.ERK(power)
+
+
+def test_budgets_as_given_and_in_proportion_on_the_way() -> None:
+    model = network()
+    scope = gp.Budgets({"dense0": 0.75, "dense2.weight": 0.5})
+    assert scope.overall(model.masks) == (72 + 15) / 174
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)
+    report = pruner.prune(scope.overall(model.masks) / 3)
+    assert [layer.total - layer.kept for layer in report.per_layer.values()] == [24, 0, 5]
+    report = pruner.prune(scope.overall(model.masks))
+    assert [layer.total - layer.kept for layer in report.per_layer.values()] == [72, 0, 15]
+    assert (report.skipped, report.notes) == ({}, ())
+    report = pruner.prune(0.9)
+    assert report.removed_now == 0
+    assert report.notes[0].endswith("min_kept or the scope protects the rest")
+
+
+def test_budgets_are_rounded_by_the_largest_remainder() -> None:
+    scope = gp.Budgets({"w0": 0.33, "w1": 0.33, "w2": 0.33})
+    model = stub(*([[1, 2, 3, 4, 5]] for _ in range(3)))
+    report = gp.Pruner(model, criterion=gp.Magnitude(), scope=scope).prune(0.33)
+    assert [layer.total - layer.kept for layer in report.per_layer.values()] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("shares", [0.5, [0.5], {"w0": 1.5}, {"w0": "much"}, {"w0": float("nan")}])
+def test_bad_shares(shares: Any) -> None:
+    with pytest.raises((TypeError, ValueError), match="sparsities"):
+        gp.Budgets(shares)
+    with pytest.raises((TypeError, ValueError), match="caps"):
+        gp.GlobalScope(caps=shares)
+
+
+@settings(max_examples=40)
+@given(data=st.data(), sizes=SIZES, sparsity=st.floats(0, 1))
+def test_all_that_rank_by_layer_respect_bounds(
+    data: Any, sizes: list[int], sparsity: float
+) -> None:
+    removed = [data.draw(st.integers(0, n)) for n in sizes]
+    layers = [
+        LayerCount(n, r, data.draw(st.integers(r, n)), f"w{i}", (n, 1))
+        for i, (n, r) in enumerate(zip(sizes, removed, strict=True))
+    ]
+    total = data.draw(st.integers(sum(removed), sum(layer.most for layer in layers)))
+    own = gp.Budgets({layer.name: data.draw(st.floats(0, 1)) for layer in layers})
+    for scope in (gp.ERK(), gp.ERK(3.0), own):
+        shares = scope.distribute(total, sparsity, layers)
+        assert sum(share.removed for share in shares) == total
+        for share, layer in zip(shares, layers, strict=True):
+            assert layer.removed <= share.removed <= layer.most

@@ -19,7 +19,7 @@ from cases import (
     random_batch,
 )
 from gradprune.layers import Layer
-from gradprune.shrinking import live_paths
+from gradprune.pruning.collapse import live_inputs
 from state import everything
 
 
@@ -169,9 +169,9 @@ def test_a_layer_keeps_a_unit_and_the_network_its_outputs() -> None:
         small = cut.shrink()
         gp.verify(cut, small, x=np.eye(3))
         assert (small.input_shape, small.output_shape) == ((3,), (2,))
-        assert not live_paths(cut).any()
+        assert not live_inputs(cut, cut.masks).any()
         assert cut.shrink(inputs=True).input_shape in {(1,), (3,)}
-    assert live_paths(model).all()
+    assert live_inputs(model, model.masks).all()
 
 
 def test_masks_decide_not_values() -> None:
@@ -221,6 +221,36 @@ def test_a_dense_layer_folds_what_a_state_has_been_at_every_step() -> None:
     small = model.shrink()
     assert removed_outputs(small) == [(4, 0), (0, 0)]
     gp.verify(model, small, x=np.random.default_rng(0).standard_normal((5, 4, 2)))
+
+
+def test_initializers_that_fit_one_shape_alone() -> None:
+    layers = [
+        gp.Dense(4, initializer=gp.Identity()),
+        gp.Dense(4, initializer=gp.SparseSpectral(3)),
+        gp.Dense(4, initializer=gp.Normal(0.5)),
+    ]
+    model = gp.Model(layers, 4, seed=0)
+    mask = np.ones((4, 4), bool)
+    mask[:2] = False
+    model.set_mask("dense0.weight", mask)
+    small = model.shrink()
+    gp.verify(model, small, x=np.eye(4))
+    made = [layer.initializer for layer in small.layers if isinstance(layer, gp.Dense)]
+    assert made == [None, None, gp.Normal(0.5)]
+
+
+def test_numbers_that_are_not_finite_stay_where_they_are() -> None:
+    model = dense(
+        gp.Dense(3, activation="relu"),
+        gp.Dense(2),
+        features=2,
+        masks={"dense0.weight": [[0, 0], [0, 0], [1, 1]]},
+        dense0=[1, np.inf, 0],
+    )
+    model.parameters["dense1.weight"][0, 2] = np.inf
+    small = model.shrink()
+    assert removed_outputs(small) == [(1, 0), (0, 0)]
+    assert np.isfinite(small.parameters["dense1.bias"]).all()
 
 
 # ---- inputs --------------------------------------------------------------------------------------

@@ -168,7 +168,9 @@ class _DenseWiring(Wiring):
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
-        layer = replace(self.layer, units=int(np.count_nonzero(outputs)))
+        layer = self.layer
+        if not (inputs.all() and outputs.all()):  # an initializer may be for the old shape alone
+            layer = replace(layer, units=int(np.count_nonzero(outputs)), initializer=None)
         entries: dict[str, tuple[Flags, ...]] = {"weight": (outputs, inputs.ravel())}
         if self.layer.bias:
             entries["bias"] = (outputs,)
@@ -176,7 +178,9 @@ class _DenseWiring(Wiring):
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
         """See Wiring."""
-        return {"bias": values["weight"] @ gone.ravel()} if self.layer.bias else {}
+        columns = np.flatnonzero(gone)
+        added = values["weight"][:, columns] @ gone.ravel()[columns]
+        return {"bias": added} if self.layer.bias else {}
 
     @property
     def _is_whole(self) -> bool:

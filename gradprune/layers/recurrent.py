@@ -190,11 +190,17 @@ class _RecurrentWiring(Wiring):
         }
         if self.layer.bias:
             entries |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-        return replace(self.layer, units=int(np.count_nonzero(units))), entries
+        if inputs.all() and units.all():
+            return self.layer, entries
+        count = int(np.count_nonzero(units))  # an initializer may be for the old shape alone
+        layer = replace(self.layer, units=count, initializer=None, recurrent_initializer=None)
+        return layer, entries
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
         """See Wiring."""
-        return {"bias_ih": values["weight_ih"] @ gone[0]} if self.layer.bias else {}
+        columns = np.flatnonzero(gone[0])
+        added = values["weight_ih"][:, columns] @ gone[0, columns]
+        return {"bias_ih": added} if self.layer.bias else {}
 
     def _reads(self, mask: Flags) -> Flags:
         """(units, columns): what each unit reads through any of its gates."""

@@ -8,8 +8,8 @@ inputs and keeps all outputs, which is always right.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,20 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from gradprune.layers.base import Layer, Shape
 
-__all__ = ["Elementwise", "Entries", "Flags", "Masks", "Whole", "Wiring", "at_least_one"]
+__all__ = [
+    "Elementwise",
+    "Entries",
+    "Flags",
+    "Masks",
+    "Whole",
+    "Wiring",
+    "at_least_one",
+    "roles_by_layer",
+]
 
 Flags = NDArray[np.bool_]
 Masks = Mapping[str, Flags]
+_T = TypeVar("_T", bound=np.generic)
 Entries = Mapping[str, tuple[Flags, ...]]
 
 
@@ -126,3 +136,14 @@ def at_least_one(units: Flags) -> Flags:
     first = np.zeros_like(units)
     first[0] = True
     return first
+
+
+def roles_by_layer(
+    layers: Iterable[Layer], arrays: Mapping[str, NDArray[_T]]
+) -> dict[str, dict[str, NDArray[_T]]]:
+    """Layer to role to array, from arrays by the names of parameters."""
+    found: dict[str, dict[str, NDArray[_T]]] = {str(layer.name): {} for layer in layers}
+    for name, array in arrays.items():
+        layer, _, role = name.partition(".")
+        found[layer][role] = array
+    return found

@@ -1,4 +1,4 @@
-"""Choosing the mask: budgets met as closely as whole blocks allow, and no parameter emptied.
+"""Choosing the mask: budgets met as closely as whole blocks allow, and no layer collapsed.
 
 Pure functions of scores and counts; the model is not touched. Weights are ranked in the blocks of
 a granularity; by default a block is a single weight, and budgets are exact.
@@ -6,12 +6,14 @@ a granularity; by default a block is a single weight, and budgets are exact.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.arena import Tensor
 from gradprune.pruning.coverage import Layer
 from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.scopes import LayerCount, Scope
@@ -40,6 +42,7 @@ def remove_lowest(
     *,
     scope: Scope,
     granularity: Granularity,
+    min_kept: int | float,
     rank: Callable[[], Floats],
 ) -> Choice:
     """Remove the lowest blocks, in order, as long as no more than ``goal`` weights are gone in all.
@@ -47,34 +50,44 @@ def remove_lowest(
     Args:
         layers: the covered parameters, n weights in all.
         live: (n,) what is not removed yet.
-        goal: weights removed in all afterwards; fewer if a layer would be emptied, or if the next
-            block of a ranking is larger than what is left.
+        goal: weights removed in all afterwards; fewer if a layer would keep too few, or if the
+            next block of a ranking is larger than what is left.
         requested: the sparsity asked for.
         scope: distributes the goal over the layers.
         granularity: what is removed together.
+        min_kept: weights that every layer keeps: an integer, or a float for a share of them.
         rank: gives (n,) scores, -inf where removed; called only if there is something to remove.
     """
-    blocks = _Blocks(granularity, layers, live)
-    counts = [_layer_count(tensor.size, blocks.sizes[place]) for tensor, place in blocks.layers]
+    sizes = {tensor.name: tensor.size for tensor, _ in layers}
+    limits = scope.limits(sizes)
+    blocks = _Blocks(granularity, layers, live, min_kept, limits)
+    counts = blocks.counts
     removed = sum(layer.removed for layer in counts)
     most = sum(layer.most for layer in counts)
     keep = live
     skipped: dict[str, str] = {}
     if goal > most:
-        skipped = {tensor.name: blocks.protected for tensor, place in layers if live[place].any()}
+        skipped = {
+            tensor.name: blocks.reason(i)
+            for i, (tensor, place) in enumerate(layers)
+            if live[place].any()
+        }
     if min(goal, most) > removed:
         ranked = blocks.pool(rank())
         chosen = np.empty(ranked.shape, np.bool_)
         for together, number in scope.distribute(min(goal, most), requested, counts):
-            members = blocks.layers[together.start : together.stop]
             more = number - sum(counts[i].removed for i in together)
-            place = slice(members[0].place.start, members[-1].place.stop)
-            chosen[place], saved = _keep(ranked[place], blocks.sizes[place], more, members)
-            skipped |= dict.fromkeys(saved, blocks.protected)
-            if len(members) == 1:  # the scope has already spared a block
-                share = round(requested * counts[together.start].size)
-                if share > number == counts[together.start].most:
-                    skipped[members[0].tensor.name] = blocks.protected
+            place = slice(
+                blocks.layers[together.start].place.start,
+                blocks.layers[together.stop - 1].place.stop,
+            )
+            chosen[place], saved = _keep(ranked, blocks, more, together)
+            skipped |= {counts[i].name: blocks.reason(i) for i in saved}
+            if len(together) == 1:  # the scope has already spared a block
+                i, count = together.start, counts[together.start]
+                share = round(requested * count.size)
+                if share > number == count.most < limits[count.name]:
+                    skipped[count.name] = blocks.reason(i)
         keep = blocks.spread(chosen)
 
     gone = keep.size - int(np.count_nonzero(keep))
@@ -82,27 +95,33 @@ def remove_lowest(
     if gone > goal:
         notes = (f"{gone:,} weights are already removed, more than the {goal:,} due",)
     elif gone < goal:
-        unit = granularity.unit
-        floor = f"every parameter keeps at least one {unit}"
-        reason = floor if goal > most else f"a {unit} is removed as a whole"
+        reason = blocks.floor if goal > most else f"a {granularity.unit} is removed as a whole"
         notes = (f"{goal - gone:,} of {goal:,} removals are impossible: {reason}",)
     return Choice(keep, requested, skipped, notes)
 
 
 def remove_below(
-    layers: Sequence[Layer], live: Flags, limit: float, ranked: Floats, granularity: Granularity
+    layers: Sequence[Layer],
+    live: Flags,
+    limit: float,
+    ranked: Floats,
+    *,
+    granularity: Granularity,
+    min_kept: int | float,
 ) -> Choice:
     """Remove all live blocks that score below a limit; ``ranked`` is -inf where removed."""
-    blocks = _Blocks(granularity, layers, live)
+    blocks = _Blocks(granularity, layers, live, min_kept)
     scores = blocks.pool(ranked)
     with np.errstate(over="ignore"):
         chosen = scores >= np.float32(limit)
     requested = (live.size - int(blocks.sizes[chosen].sum())) / live.size
     skipped = {}
-    for tensor, place in blocks.layers:
-        if blocks.sizes[place].any() and not chosen[place].any():
-            chosen[_best(scores, place)] = True
-            skipped[tensor.name] = blocks.protected
+    for i, (tensor, place) in enumerate(blocks.layers):
+        stays = scores[place].copy()
+        best = blocks.protect(stays, scores[place], i)
+        if not chosen[place][best].all():
+            skipped[tensor.name] = blocks.reason(i)
+        chosen[place] |= stays == np.inf
     return Choice(blocks.spread(chosen), requested, skipped)
 
 
@@ -122,19 +141,70 @@ class _Blocks:
     Attributes:
         layers: the covered parameters, each with its place among all blocks.
         sizes: (blocks,) live weights.
-        protected: why a parameter was not pruned as asked.
+        floors: of each layer, live weights that its best blocks keep.
+        counts: what scopes are told.
     """
 
-    def __init__(self, granularity: Granularity, layers: Sequence[Layer], live: Flags) -> None:
+    def __init__(
+        self,
+        granularity: Granularity,
+        layers: Sequence[Layer],
+        live: Flags,
+        min_kept: int | float,
+        limits: Mapping[str, int] | None = None,
+    ) -> None:
         self._granularity, self._weights, self._live = granularity, layers, live
+        self._min_kept, self._limits = min_kept, limits
         sizes = [granularity.count(live[place], tensor.shape) for tensor, place in layers]
         self.sizes: NDArray[Any] = np.concatenate(sizes)
-        self.layers = []
+        self.layers: list[Layer] = []
+        self.floors: list[int] = []
+        self.counts: list[LayerCount] = []
+        self._spared: list[int] = []  # weights that the pattern keeps
         start = 0
-        for (tensor, _), part in zip(layers, sizes, strict=True):
+        for (tensor, place), part in zip(layers, sizes, strict=True):
             self.layers.append(Layer(tensor, slice(start, start + part.size)))
             start += part.size
-        self.protected = f"one {granularity.unit} protected: the parameter would have been emptied"
+            kept = int(np.sum(part))
+            floor = min(max(self._least(tensor.size), self._below_limit(tensor)), kept)
+            spared = granularity.spared(live[place], tensor.shape)
+            self.floors.append(floor)
+            self._spared.append(spared)
+            removed, most = tensor.size - kept, tensor.size - max(_smallest(part, floor), spared)
+            self.counts.append(LayerCount(tensor.size, removed, most, tensor.name, tensor.shape))
+
+    def _least(self, size: int) -> int:
+        """Weights of so many that ``min_kept`` protects."""
+        if isinstance(self._min_kept, float):
+            return math.ceil(self._min_kept * size - 1e-9)
+        return self._min_kept
+
+    def _below_limit(self, tensor: Tensor) -> int:
+        """Weights that the scope protects."""
+        return 0 if self._limits is None else tensor.size - self._limits[tensor.name]
+
+    def reason(self, i: int) -> str:
+        """Why a layer was not pruned as asked."""
+        tensor = self.layers[i].tensor
+        unit, least, limited = (
+            self._granularity.unit,
+            self._least(tensor.size),
+            self._below_limit(tensor),
+        )
+        if self._spared[i] > self.floors[i]:
+            return self._granularity.rule
+        if limited > least:
+            return f"the scope keeps {limited:,} weights"
+        if least == 1:
+            return f"one {unit} protected: the parameter would have been emptied"
+        return f"min_kept keeps {least:,} weights"
+
+    @property
+    def floor(self) -> str:
+        """Why more cannot be removed."""
+        if any(floor > 1 for floor in self.floors):
+            return "min_kept or the scope protects the rest"
+        return self._granularity.rule
 
     def pool(self, scores: Floats) -> Floats:
         """Scores of blocks from those of weights."""
@@ -151,29 +221,49 @@ class _Blocks:
         ]
         return np.concatenate(parts) & self._live
 
+    def protect(self, candidates: Floats, scores: Floats, i: int) -> NDArray[np.intp]:
+        """Give what has to stay in a layer the score inf.
 
-def _keep(
-    scores: Floats, sizes: NDArray[Any], more: int, layers: Sequence[Layer]
-) -> tuple[Flags, list[str]]:
-    """The mask of some layers ranked together, and the names of those saved from emptying.
+        Args:
+            candidates: (its blocks,) written to.
+            scores: (its blocks,).
+            i: number of the layer.
 
-    The best block of each layer is no candidate; the others go as long as ``more`` weights allow.
+        Returns:
+            Those of its blocks that stay for another reason than the pattern.
+        """
+        (tensor, place), weights = self.layers[i], self._weights[i].place
+        pattern = self._granularity.pattern(scores, self._live[weights], tensor.shape)
+        if pattern is not None:
+            candidates[pattern] = np.inf
+        best = _best(candidates, self.sizes[place], self.floors[i])
+        candidates[best] = np.inf
+        return best if pattern is None else best[~pattern[best]]
+
+
+def _keep(scores: Floats, blocks: _Blocks, more: int, together: range) -> tuple[Flags, list[int]]:
+    """The mask of some layers ranked together, and the numbers of those saved from collapse.
+
+    What is protected is no candidate; the others go as long as ``more`` weights allow.
     """
-    first = layers[0].place.start
-    candidates = scores.copy()
+    places = [blocks.layers[i].place for i in together]
+    first = places[0].start
+    inside = slice(first, places[-1].stop)
+    own = scores[inside]
+    candidates = own.copy()
     best = {}
-    for tensor, place in layers:
-        inside = slice(place.start - first, place.stop - first)
-        if sizes[inside].any():
-            best[tensor.name] = _best(scores, inside)
-    candidates[list(best.values())] = np.inf
-    keep = _keep_highest(candidates, sizes, more)
+    for i, place in zip(together, places, strict=True):
+        part = slice(place.start - first, place.stop - first)
+        best[i] = part.start + blocks.protect(candidates[part], own[part], i)
+    keep = _keep_highest(candidates, blocks.sizes[inside], more)
 
     # Saved is what ranks below the last one that went; of equals the lower index goes last.
-    gone = only(scores, ~keep)
+    gone = only(own, ~keep)
     last = int(gone.argmax())
-    saved = [name for name, i in best.items() if (scores[i], -i) < (gone[last], -last)]
-    return keep, saved
+    lower = {
+        i: (own[b] < gone[last]) | ((own[b] == gone[last]) & (b > last)) for i, b in best.items()
+    }
+    return keep, [i for i, flags in lower.items() if flags.any()]
 
 
 def _keep_highest(scores: Floats, sizes: NDArray[Any], more: int) -> Flags:
@@ -194,15 +284,19 @@ def _keep_highest(scores: Floats, sizes: NDArray[Any], more: int) -> Flags:
     return keep
 
 
-def _best(scores: Floats, place: slice) -> int:
-    start: int = place.start
-    return start + int(scores[place].argmax())
+def _best(scores: Floats, sizes: NDArray[Any], floor: int) -> NDArray[np.intp]:
+    """The highest blocks that hold ``floor`` live weights together; of equals the first."""
+    if floor <= 1:
+        return np.array([scores.argmax()][:floor], np.intp)
+    if sizes.dtype == np.bool_:  # single weights
+        return np.flatnonzero(topk_mask(scores, floor))
+    order = np.argsort(-scores, kind="stable")
+    return order[: np.searchsorted(np.cumsum(sizes[order]), floor) + 1]
 
 
-def _layer_count(size: int, blocks: NDArray[Any]) -> LayerCount:
-    if blocks.dtype == np.bool_:  # single weights
-        kept = int(np.count_nonzero(blocks))
-        return LayerCount(size, size - kept, size - min(kept, 1))
-    kept = int(np.sum(blocks))
-    least = int(np.min(blocks, where=blocks > 0, initial=kept))
-    return LayerCount(size, size - kept, size - least)
+def _smallest(sizes: NDArray[Any], floor: int) -> int:
+    """Weights in the smallest blocks that hold ``floor`` live weights together."""
+    if floor == 0 or sizes.dtype == np.bool_:
+        return floor
+    sums = np.cumsum(np.sort(sizes))
+    return int(sums[np.searchsorted(sums, floor)])

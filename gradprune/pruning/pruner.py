@@ -19,8 +19,10 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError, NumericalError
+from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
+from gradprune.pruning.collapse import NO_PATH, live_inputs, starved
 from gradprune.pruning.coverage import covered_layers
 from gradprune.pruning.criteria import (
     Criterion,
@@ -63,15 +65,21 @@ class Pruner:
     """Removes weights of a model: now, by ``prune``, or by a schedule, by ``step``.
 
     A weight once removed never returns. No parameter is emptied: if it would be, its best weight
-    (or block) is protected and another one goes in its place.
+    (or block) is protected and another one goes in its place. ``min_kept`` protects more of them;
+    where units or paths die all the same, the report warns.
 
     Args:
         model: the network to prune; ``model.pruner`` becomes this pruner.
         criterion: which weights matter, such as ``Magnitude()`` or ``Taylor()``.
-        scope: "global" (one ranking), "layer" (the same sparsity everywhere), or a scope object.
+        scope: "global" (one ranking), "layer" (the same sparsity everywhere), "erk" (small layers
+            denser), or a scope object such as ``Budgets({"dense0": 0.9})``.
         schedule: which sparsity is due when; ``step`` follows it.
-        granularity: what is removed together: single weights, ``Element()``, or ``Block(4, 1)``.
+        granularity: what is removed together: single weights, ``Element()``, ``Block(4, 1)``,
+            output units, ``Unit()``, or the pattern ``NM(2, 4)``.
         exclude: names of layers or parameters to leave alone; budgets do not count them.
+        min_kept: what every parameter keeps, its best: an integer for so many weights, a float for
+            a share of them, rounded up (of blocks, the fewest that have so many). 0 allows a
+            parameter to be emptied.
         seed: of ``Random`` and ``Explosion``, 0 <= seed < 2**64.
         gradients: what ``step`` observes: "raw", the gradient as ``backward`` gave it, or
             "clipped", what the optimizer's rule saw in the step before.
@@ -81,8 +89,8 @@ class Pruner:
         probe_loss: of ``probe_data``.
 
     Attributes:
-        model, criterion, scope, granularity, schedule, exclude, seed, gradients: as given, scope
-            as an object.
+        model, criterion, scope, granularity, schedule, exclude, min_kept, seed, gradients: as
+            given, scope as an object.
         probe_data, probe_loss: as given; may be replaced.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.
@@ -110,6 +118,7 @@ class Pruner:
         schedule: Schedule | None = None,
         granularity: Granularity = _ELEMENT,
         exclude: str | Sequence[str] = (),
+        min_kept: int | float = 1,
         seed: SupportsIndex = 0,
         gradients: str = "raw",
         probe_data: tuple[ArrayLike, ArrayLike] | None = None,
@@ -133,6 +142,11 @@ class Pruner:
         self.schedule = schedule
         self.granularity = granularity
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
+        self.min_kept = (
+            checks.fraction("min_kept", min_kept)
+            if isinstance(min_kept, float | np.floating)
+            else checks.whole("min_kept", min_kept)
+        )
         self.seed = checks.seed_number(seed)
         self.gradients = gradients
         self.probe_data = None if probe_data is None else _pair(probe_data)
@@ -146,6 +160,7 @@ class Pruner:
         if not self._layers:
             raise ValueError("nothing to prune: the model has no prunable weights left to cover")
         self._total = self._layers[-1].place.stop
+        self.scope.limits({tensor.name: tensor.size for tensor, _ in self._layers})  # known names?
         model.pruner = self
         if gradients == "clipped":
             model.arena.keep_clipped = True
@@ -212,9 +227,15 @@ class Pruner:
             limit = checks.real("threshold", threshold)
             statistics = self._statistics(data, loss, batch_size)
             ranked = self._ranked(live, statistics, data, loss)
-            return self._commit(
-                live, remove_below(self._layers, live, limit, ranked, self.granularity)
+            choice = remove_below(
+                self._layers,
+                live,
+                limit,
+                ranked,
+                granularity=self.granularity,
+                min_kept=self.min_kept,
             )
+            return self._commit(live, choice)
         if sparsity is not None:
             target = _sparsity(sparsity)
             goal = round(target * self._total)
@@ -553,8 +574,17 @@ class Pruner:
             requested,
             scope=self.scope,
             granularity=self.granularity,
+            min_kept=self.min_kept,
             rank=lambda: self._ranked(live, statistics, data, loss),
         )
+
+    def _warnings(self, mask: NDArray[np.uint8]) -> tuple[str, ...]:
+        """What a mask of the whole arena would cut off."""
+        masks = self.model.arena.mask_views(mask)
+        warnings = starved([tensor for tensor, _ in self._layers], masks)
+        if isinstance(self.model, Network) and not live_inputs(self.model, masks).any():
+            warnings.append(NO_PATH)
+        return tuple(warnings)
 
     def _commit(self, live: Flags, choice: Choice) -> PruneReport:
         """Set the mask, count the event and report it."""
@@ -577,6 +607,7 @@ class Pruner:
             per_layer=per_layer,
             skipped={**dict.fromkeys(self._excluded, "excluded"), **choice.skipped},
             notes=choice.notes,
+            warnings=self._warnings(mask),
         )
         arena.set_flat_mask(mask)
         self.events += 1

@@ -35,6 +35,7 @@ class PruneReport:
         per_layer: name of a pruned parameter, as in ``model.masks``, to its ``LayerReport``.
         skipped: name of a parameter that was left alone or not pruned as asked, to the reason.
         notes: whatever else is worth knowing, such as why achieved is not requested.
+        warnings: of layers about to collapse: fewer weights than outputs, no way through.
     """
 
     requested: float
@@ -44,6 +45,7 @@ class PruneReport:
     per_layer: Mapping[str, LayerReport]
     skipped: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def achieved(self) -> float:
@@ -72,4 +74,5 @@ class PruneReport:
         lines += aligned(rows)
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"note: {note}" for note in self.notes]
+        lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)

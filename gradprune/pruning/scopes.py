@@ -1,14 +1,33 @@
-"""Scopes: how a number of weights to remove is distributed over the layers."""
+"""Scopes: how a number of weights to remove is distributed over the layers.
+
+To add one: a frozen dataclass here, of ``_PerLayer`` if every layer is ranked by itself. Whatever
+it distributes, ``caps`` limit the sparsity of single layers.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from math import prod
 from typing import NamedTuple
 
-__all__ = ["GlobalScope", "LayerCount", "LayerScope", "Scope", "Share", "get_scope"]
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.checks import fraction, not_negative
+
+__all__ = [
+    "ERK",
+    "Budgets",
+    "GlobalScope",
+    "LayerCount",
+    "LayerScope",
+    "Scope",
+    "Share",
+    "get_scope",
+]
 
 
 class LayerCount(NamedTuple):
@@ -17,6 +36,8 @@ class LayerCount(NamedTuple):
     size: int
     removed: int  # so far; they never return
     most: int  # may be removed in all; the rest is protected
+    name: str = ""  # of the parameter
+    shape: tuple[int, ...] = ()
 
 
 class Share(NamedTuple):
@@ -40,10 +61,43 @@ class Scope(ABC):
             layers: the layers in forward order.
         """
 
+    def limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """Parameter name to the most weights that it may lose in all.
 
-@dataclass(frozen=True)
-class GlobalScope(Scope):
+        Args:
+            sizes: name of each parameter to its weights.
+
+        Raises:
+            ValueError: the scope names layers or parameters that are not there.
+        """
+        return dict(sizes)
+
+
+@dataclass(frozen=True, repr=False)
+class _Capped(Scope):
+    caps: Mapping[str, float] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        _check_shares("caps", self.caps)
+
+    def __repr__(self) -> str:
+        named = [f.name for f in fields(self) if f.name != "caps" or self.caps]
+        values = ", ".join(f"{name}={getattr(self, name)!r}" for name in named)
+        return f"{type(self).__name__}({values})"
+
+    def limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """See Scope."""
+        shares = _by_parameter("caps", self.caps, sizes)
+        # Not below by the last bit: 0.7 of 10 is 7.
+        return {n: math.floor(shares.get(n, 1.0) * size + 1e-9) for n, size in sizes.items()}
+
+
+@dataclass(frozen=True, repr=False)
+class GlobalScope(_Capped):
     """One ranking of all weights: the lowest scores go, wherever they are. ``"global"``.
+
+    Args:
+        caps: name of a layer or parameter to the sparsity that it never exceeds, in [0, 1].
 
     >>> GlobalScope().distribute(5, 0.5, [LayerCount(6, 0, 5), LayerCount(4, 0, 3)])
     [Share(layers=range(0, 2), removed=5)]
@@ -54,26 +108,34 @@ class GlobalScope(Scope):
         return [Share(range(len(layers)), total)]
 
 
-@dataclass(frozen=True)
-class LayerScope(Scope):
-    """The same sparsity in every layer, each ranked by itself. ``"layer"``.
+@dataclass(frozen=True, repr=False)
+class _PerLayer(_Capped):
+    """Every layer ranked by itself; how much it loses rises with one level in [0, 1].
 
-    Layer l loses sparsity * size_l weights rounded by the largest remainder, ties to the earlier
-    layer: the total is exact and each layer within 1 of its share. A layer that is already beyond
-    its share stays there, one that would be emptied keeps a weight; the others make up for it.
-
-    >>> layers = [LayerCount(size, 0, size - 1) for size in (5, 5, 7)]
-    >>> [share.removed for share in LayerScope().distribute(7, 0.4, layers)]
-    [2, 2, 3]
+    Layer l loses its quota rounded by the largest remainder, ties to the earlier layer: the total
+    is exact and each layer within 1 of its quota. A layer that is already beyond its quota stays
+    there, one that would lose more than it may does not; the others make up for it.
     """
+
+    @abstractmethod
+    def _quotas(self, level: float, layers: Sequence[LayerCount]) -> list[float]:
+        """Weights that each layer loses; none at level 0."""
+
+    def _guess(self, sparsity: float) -> float:
+        """A level to be tried first."""
+        return 0.0
 
     def distribute(self, total: int, sparsity: float, layers: Sequence[LayerCount]) -> list[Share]:
         """See Scope."""
 
         def quotas(level: float) -> list[float]:
-            return [min(max(level * layer.size, layer.removed), layer.most) for layer in layers]
+            wanted = self._quotas(level, layers)
+            return [
+                min(max(number, layer.removed), layer.most)
+                for number, layer in zip(wanted, layers, strict=True)
+            ]
 
-        quota = quotas(sparsity)
+        quota = quotas(self._guess(sparsity))
         if not sum(map(math.floor, quota)) <= total <= sum(map(math.ceil, quota)):
             low, high = 0.0, 1.0  # the level at which the bounded quotas sum up to the total
             for _ in range(64):
@@ -94,14 +156,143 @@ class LayerScope(Scope):
         return [Share(range(i, i + 1), number) for i, number in enumerate(removed)]
 
 
-SCOPES: dict[str, Scope] = {"global": GlobalScope(), "layer": LayerScope()}
+@dataclass(frozen=True, repr=False)
+class LayerScope(_PerLayer):
+    """The same sparsity in every layer, each ranked by itself. ``"layer"``.
+
+    Layer l loses sparsity * size_l weights, rounded by the largest remainder, ties to the earlier
+    layer: the total is exact and each layer within 1 of its share. A layer that is already beyond
+    its share stays there, one that would be emptied keeps a weight; the others make up for it.
+
+    Args:
+        caps: as for ``GlobalScope``.
+
+    >>> layers = [LayerCount(size, 0, size - 1) for size in (5, 5, 7)]
+    >>> [share.removed for share in LayerScope().distribute(7, 0.4, layers)]
+    [2, 2, 3]
+    """
+
+    def _quotas(self, level: float, layers: Sequence[LayerCount]) -> list[float]:
+        return [level * layer.size for layer in layers]
+
+    def _guess(self, sparsity: float) -> float:
+        return sparsity
+
+
+@dataclass(frozen=True, repr=False)
+class ERK(_PerLayer):
+    """Small layers denser than large ones: "Erdos-Renyi kernel". ``"erk"``.
+
+    Layer l of shape d keeps the share min(1, e * (sum d / prod d)^power_scale) of its weights, each
+    layer ranked by itself; e is such that the total is met, so what a layer of share 1 cannot keep
+    is kept by the others. Rounded as by ``LayerScope``.
+
+    Args:
+        power_scale: in [0, 10]; 0 gives every layer the same share.
+        caps: as for ``GlobalScope``.
+
+    Source: Mocanu et al. 2018; Evci et al. 2020 (RigL); jaxpruner's ``erk``, which removes
+    floor(sparsity * size_l) weights a layer in total, where we remove round(sparsity * n).
+
+    >>> layers = [LayerCount(prod(d), 0, prod(d), "", d) for d in ((2, 4), (3, 6), (2, 4, 6))]
+    >>> removed = [share.removed for share in ERK().distribute(37, 0.5, layers)]
+    >>> [round(n / layer.size, 2) for n, layer in zip(removed, layers)]
+    [0.0, 0.33, 0.65]
+    """
+
+    power_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not_negative("power_scale", self.power_scale) > 10:
+            raise ValueError(f"power_scale must be in [0, 10], got {self.power_scale}")
+
+    def _quotas(self, level: float, layers: Sequence[LayerCount]) -> list[float]:
+        raw = [(sum(layer.shape) / prod(layer.shape)) ** self.power_scale for layer in layers]
+        e = (1.0 - level) / min(raw)  # at level 0 even the largest layer keeps everything
+        return [n.size * (1.0 - min(1.0, e * share)) for n, share in zip(layers, raw, strict=True)]
+
+
+@dataclass(frozen=True, repr=False)
+class Budgets(_PerLayer):
+    """A sparsity for each layer, as given; layers that are not named keep everything.
+
+    Asked for the sparsity that these make up together, ``overall``, every layer gets its own;
+    asked for less, as a schedule does on the way, all get the same share of theirs. More is not
+    removed, whatever is asked for. Rounded as by ``LayerScope``.
+
+    Args:
+        sparsities: name of a layer or parameter to its sparsity in [0, 1].
+        caps: as for ``GlobalScope``.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(10, activation="relu"), gp.Dense(5)], input_shape=20, seed=0)
+    >>> scope = gp.Budgets({"dense0": 0.9, "dense1": 0.5})
+    >>> pruner = gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)
+    >>> print(pruner.prune(scope.overall(model.masks)))
+    sparsity 82.00% (requested 82.00%), 45 of 250 weights kept
+    parameter      total  kept  sparsity  removed now
+    dense0.weight    200    20    90.00%          180
+    dense1.weight     50    25    50.00%           25
+    """
+
+    sparsities: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_shares("sparsities", self.sparsities)
+
+    def overall(self, masks: Mapping[str, NDArray[np.bool_]]) -> float:
+        """The sparsity that they make up together, over all weights of ``model.masks``."""
+        sizes = {name: mask.size for name, mask in masks.items()}
+        shares = _by_parameter("sparsities", self.sparsities, sizes)
+        return sum(share * sizes[name] for name, share in shares.items()) / sum(sizes.values())
+
+    def limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """See Scope."""
+        shares = _by_parameter("sparsities", self.sparsities, sizes)
+        own = {n: math.ceil(shares.get(n, 0.0) * size - 1e-9) for n, size in sizes.items()}
+        return {name: min(most, own[name]) for name, most in super().limits(sizes).items()}
+
+    def _quotas(self, level: float, layers: Sequence[LayerCount]) -> list[float]:
+        sizes = {layer.name: layer.size for layer in layers}
+        shares = _by_parameter("sparsities", self.sparsities, sizes)
+        return [level * shares.get(layer.name, 0.0) * layer.size for layer in layers]
+
+    def _guess(self, sparsity: float) -> float:
+        return 1.0
+
+
+def _check_shares(what: str, shares: Mapping[str, float]) -> None:
+    if not isinstance(shares, Mapping):
+        raise TypeError(f"{what} must be a dict of names to sparsities, got {shares!r}")
+    for name, share in shares.items():
+        fraction(f"{what}[{name!r}]", share)
+
+
+def _by_parameter(
+    what: str, shares: Mapping[str, float], sizes: Mapping[str, int]
+) -> dict[str, float]:
+    """Parameter to share: its own or, if it has none, that of its layer."""
+    layers = {name: name.partition(".")[0] for name in sizes}
+    unknown = [name for name in shares if name not in sizes and name not in layers.values()]
+    if unknown:
+        raise ValueError(
+            f"{what} names {unknown}, which are neither covered parameters nor their layers; "
+            f"known are {list(sizes)}"
+        )
+    named = {name: name if name in shares else layer for name, layer in layers.items()}
+    return {name: float(shares[key]) for name, key in named.items() if key in shares}
+
+
+SCOPES: dict[str, Scope] = {"global": GlobalScope(), "layer": LayerScope(), "erk": ERK()}
 
 
 def get_scope(scope: str | Scope) -> Scope:
     """The scope itself, or the one of that name.
 
-    >>> get_scope("layer")
-    LayerScope()
+    >>> get_scope("erk")
+    ERK(power_scale=1.0)
     """
     if isinstance(scope, Scope):
         return scope
