@@ -49,19 +49,28 @@ from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.model import Model, load
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
+from gradprune.pruning.adaptive import AdaptiveSchedule
+from gradprune.pruning.correction import LeastSquares
 from gradprune.pruning.criteria import (
     Explosion,
+    Fisher,
     Gradient,
     GradientDecomposition,
+    GraSP,
     Magnitude,
+    Movement,
     Random,
+    SynFlow,
     Taylor,
 )
 from gradprune.pruning.granularity import Block, Element
 from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.regrowth import SET, RigL
 from gradprune.pruning.report import LayerReport, PruneReport
+from gradprune.pruning.rewinding import Rewind
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import GlobalScope, LayerScope
+from gradprune.pruning.sensitivity import Sensitivity, sensitivity
 from gradprune.selection import topk_mask
 from gradprune.threads import get_num_threads, set_num_threads, show_config
 from gradprune.verification import VerificationError, VerificationReport, verify
@@ -73,10 +82,12 @@ __all__ = [
     "GRU",
     "LSTM",
     "RNN",
+    "SET",
     "SGD",
     "Activation",
     "Adam",
     "AdamW",
+    "AdaptiveSchedule",
     "AutoClip",
     "Block",
     "CSVLogger",
@@ -104,10 +115,12 @@ __all__ = [
     "ExplosionMonitor",
     "ExplosionReport",
     "FileFormatError",
+    "Fisher",
     "FrozenLayer",
     "FrozenModel",
     "GlobalScope",
     "Glorot",
+    "GraSP",
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
@@ -120,9 +133,11 @@ __all__ = [
     "LayerDiagnosis",
     "LayerReport",
     "LayerScope",
+    "LeastSquares",
     "Linear",
     "Magnitude",
     "Model",
+    "Movement",
     "NonFiniteError",
     "Normal",
     "NumericalError",
@@ -136,11 +151,15 @@ __all__ = [
     "RMSprop",
     "Raise",
     "Random",
+    "Rewind",
+    "RigL",
     "Rollback",
+    "Sensitivity",
     "Skip",
     "SparseSpectral",
     "StepInfo",
     "StepLR",
+    "SynFlow",
     "Taylor",
     "Uniform",
     "VerificationError",
@@ -160,6 +179,7 @@ __all__ = [
     "load",
     "measure_costs",
     "plotting",
+    "sensitivity",
     "set_costs",
     "set_num_threads",
     "show_config",

@@ -22,10 +22,10 @@ class Counting(Protocol):
     def state(self) -> dict[str, int]:
         """Counters."""
 
-    def tensors(self) -> dict[str, Floats]:
+    def tensors(self) -> dict[str, NDArray[Any]]:
         """Arrays."""
 
-    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, Floats]) -> None:
+    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
         """Counters and arrays from before."""
 
 
@@ -74,7 +74,7 @@ class Snapshot:
         self._mask = np.empty_like(arena.mask)
         self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
         self._clippers: dict[str, NDArray[Any]] = {}
-        self._pruner: tuple[dict[str, int], dict[str, Floats]] | None = None
+        self._pruner: tuple[dict[str, int], dict[str, NDArray[Any]]] | None = None
         self.counters: dict[str, Any] = {}
 
     def take(self, counters: Mapping[str, Any], pruner: Counting | None) -> None:

@@ -25,14 +25,20 @@ LAYERS = {
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "pruning.statistics", "selection", "threads"},
+    "scores": {"pruning.criteria.base"},
     "parts": {
         "clipping",
         "guards",
         "initializers",
         "learning_rates",
         "losses",
-        "pruning.criteria",
+        "pruning.adaptive",
+        "pruning.criteria.explosion",
+        "pruning.criteria.flow",
+        "pruning.criteria.gradients",
+        "pruning.criteria.order",
         "pruning.granularity",
+        "pruning.regrowth",
         "pruning.schedules",
         "pruning.scopes",
         "verification",
@@ -42,6 +48,7 @@ LAYERS = {
     "layer": {"layers.base"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
+    "replicas": {"replicas"},
     "training": {
         "batching",
         "callbacks",
@@ -52,9 +59,12 @@ LAYERS = {
         "history",
         "metrics",
         "pruning.budget",
+        "pruning.correction",
         "pruning.coverage",
+        "pruning.probing",
         "pruning.pruner",
         "pruning.report",
+        "pruning.rewinding",
         "summary",
         "training",
     },
@@ -65,9 +75,11 @@ LAYERS = {
         "plotting.diagnosis",
         "plotting.glance",
         "plotting.history",
+        "plotting.sensitivity",
         "plotting.style",
         "plotting.timeline",
         "plotting.weights",
+        "pruning.sensitivity",
         "tables",
         "tracing",
     },
@@ -86,7 +98,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "layers", "plotting", "pruning"}
+FACES = {"", "layers", "plotting", "pruning", "pruning.criteria"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 
