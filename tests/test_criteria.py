@@ -57,6 +57,8 @@ def test_scores_against_the_oracle() -> None:
         gp.Gradient(): oracle.gradient(m),
         gp.Gradient(factor=-2.0): oracle.gradient(m, -2.0),
         gp.Taylor(): oracle.taylor(w, m),
+        gp.Movement(): m,
+        gp.Fisher(): oracle.fisher(w, f),
         gp.GradientDecomposition(): oracle.gradient_decomposition(w, m, f).scores,
     }
     for criterion, value in expected.items():
