@@ -71,19 +71,28 @@ from gradprune.loading import load
 from gradprune.losses import CrossEntropy
 from gradprune.model import Model
 from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
+from gradprune.pruning.adaptive import AdaptiveSchedule
+from gradprune.pruning.correction import LeastSquares
 from gradprune.pruning.criteria import (
     Explosion,
+    Fisher,
     Gradient,
     GradientDecomposition,
+    GraSP,
     Magnitude,
+    Movement,
     Random,
+    SynFlow,
     Taylor,
 )
 from gradprune.pruning.granularity import NM, Block, Element, InputUnit, Unit
 from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.regrowth import SET, RigL
 from gradprune.pruning.report import LayerReport, PruneReport
+from gradprune.pruning.rewinding import Rewind
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import ERK, Budgets, GlobalScope, LayerScope
+from gradprune.pruning.sensitivity import Sensitivity, sensitivity
 from gradprune.selection import topk_mask
 from gradprune.shrinking import LayerShrink, ShrinkReport
 from gradprune.sweeps.experiment import Experiment
@@ -101,10 +110,12 @@ __all__ = [
     "LSTM",
     "NM",
     "RNN",
+    "SET",
     "SGD",
     "Activation",
     "Adam",
     "AdamW",
+    "AdaptiveSchedule",
     "Aggregate",
     "AutoClip",
     "Block",
@@ -141,10 +152,12 @@ __all__ = [
     "ExplosionReport",
     "FileFormatError",
     "FineTune",
+    "Fisher",
     "FrozenLayer",
     "FrozenModel",
     "GlobalScope",
     "Glorot",
+    "GraSP",
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
@@ -160,9 +173,11 @@ __all__ = [
     "LayerReport",
     "LayerScope",
     "LayerShrink",
+    "LeastSquares",
     "Linear",
     "Magnitude",
     "Model",
+    "Movement",
     "NonFiniteError",
     "Normal",
     "NumericalError",
@@ -186,7 +201,10 @@ __all__ = [
     "Raise",
     "Random",
     "Records",
+    "Rewind",
+    "RigL",
     "Rollback",
+    "Sensitivity",
     "Shrink",
     "ShrinkReport",
     "Skip",
@@ -196,6 +214,7 @@ __all__ = [
     "StepInfo",
     "StepLR",
     "SweepResult",
+    "SynFlow",
     "Taylor",
     "Training",
     "Uniform",
@@ -218,6 +237,7 @@ __all__ = [
     "load",
     "measure_costs",
     "plotting",
+    "sensitivity",
     "set_costs",
     "set_num_threads",
     "show_config",

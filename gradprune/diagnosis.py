@@ -21,6 +21,7 @@ from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dense
 from gradprune.losses import LossLike
 from gradprune.network import Network
+from gradprune.replicas import replicate
 from gradprune.summary import summarize
 
 if TYPE_CHECKING:
@@ -381,11 +382,8 @@ def _update_ratios(
     optimizer = model.optimizer
     if optimizer is None:
         return {}
-    twin = Network(model.layers, model.input_shape, seed=model.seed)
+    twin = replicate(model)
     twin.set_masks(model.masks)
-    np.copyto(twin.arena.params, model.arena.params)
-    twin.arena.enforce_masks()
-    twin.forward_count = model.forward_count
     stepper = type(optimizer)(
         twin, **optimizer.settings(), clip=optimizer.clip, guard=Skip(limit=2**62)
     )

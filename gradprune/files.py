@@ -44,7 +44,8 @@ from gradprune.errors import FileFormatError
 from gradprune.layers import dense, recurrent
 from gradprune.layers.base import Layer
 from gradprune.optimizers import Optimizer
-from gradprune.pruning import criteria, granularity, schedules, scopes
+from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
+from gradprune.pruning.criteria import explosion, flow, gradients, order
 from gradprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
@@ -75,16 +76,21 @@ _OPTIMIZERS: dict[str, type[Optimizer]] = {
 _SETTINGS = {
     name: cls
     for name, cls in _public_classes(
+        adaptive,
         clipping,
         codebooks,
-        criteria,
         dense,
+        explosion,
+        flow,
+        gradients,
         granularity,
         grids,
         guards,
         initializers,
         learning_rates,
+        order,
         recurrent,
+        regrowth,
         schedules,
         scopes,
     ).items()
@@ -181,6 +187,7 @@ def _describe(model: Model) -> dict[str, Any]:
                 "scope": _encode(pruner.scope),
                 "granularity": _encode(pruner.granularity),
                 "schedule": _encode(pruner.schedule),
+                "regrowth": _encode(pruner.regrowth),
                 "exclude": _encode(pruner.exclude),
                 "min_kept": _encode(pruner.min_kept),
                 "seed": pruner.seed,

@@ -319,6 +319,10 @@ class Optimizer(ABC):
         self.lr_factor *= self.guard.factor
         self.rollbacks += 1
 
+    def forget_snapshots(self) -> None:
+        """Roll back to nothing that was before now."""
+        self._snapshots.clear()
+
     # ---- looking back --------------------------------------------------------------------------
 
     @property

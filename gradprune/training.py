@@ -24,6 +24,7 @@ from gradprune.losses import Loss, LossLike, SoftTarget, get_loss
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
 from gradprune.progress import is_watched
+from gradprune.pruning.pruner import Pruner
 
 if TYPE_CHECKING:
     from types import FrameType
@@ -78,6 +79,10 @@ class _Data:
 
     def __len__(self) -> int:
         return len(self.inputs)
+
+    def samples(self, index: NDArray[np.int64], model: Model) -> tuple[Floats, NDArray[Any]]:
+        """(x, y) of some rows, as a user would give them."""
+        return self.inputs[index].reshape(-1, *model.input_shape), self.targets[index]
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:
@@ -137,6 +142,9 @@ def fit(
     optimizer = _checked_optimizer(model, optimizer)
     if pruner is not None and getattr(pruner, "model", model) is not model:
         raise ValueError("the pruner was made for another model")
+    feedback = pruner.feedback if isinstance(pruner, Pruner) and pruner.wants_feedback else None
+    if feedback is not None and validation_data is None:
+        raise ValueError("an adaptive schedule goes by the validation loss: pass validation_data")
     callbacks = tuple(callbacks)
     for callback in callbacks:
         if not isinstance(callback, Callback):
@@ -193,7 +201,9 @@ def fit(
                     if optimizer.rollbacks != rollbacks:
                         rollbacks = optimizer.rollbacks
                         history.add_event("rollback", info.norm)
-                    if pruner is not None:
+                    if isinstance(pruner, Pruner) and pruner.wants_batch:
+                        pruner.step(data=data.samples(index, model), loss=chosen.name)
+                    elif pruner is not None:
                         pruner.step()
                     if model.arena.removed != removed:
                         removed = model.arena.removed
@@ -213,6 +223,8 @@ def fit(
                 }
                 if validation is not None:
                     context.logs |= _validate(model, validation, chosen.elsewhere)
+                if feedback is not None and feedback(context.logs["val_loss"]):
+                    history.add_sparsity(model.sparsity)
                 history.add_epoch(context.logs)
                 progress.finish_epoch(context.logs)
                 for callback in callbacks:

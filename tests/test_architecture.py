@@ -25,14 +25,20 @@ LAYERS = {
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
+    "scores": {"pruning.criteria.base"},
     "parts": {
         "clipping",
         "guards",
         "initializers",
         "learning_rates",
         "losses",
-        "pruning.criteria",
+        "pruning.adaptive",
+        "pruning.criteria.explosion",
+        "pruning.criteria.flow",
+        "pruning.criteria.gradients",
+        "pruning.criteria.order",
         "pruning.granularity",
+        "pruning.regrowth",
         "pruning.schedules",
         "pruning.scopes",
         "verification",
@@ -49,6 +55,7 @@ LAYERS = {
     "layer": {"layers.base", "layers.wiring"},
     "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
     "network": {"network"},
+    "replicas": {"replicas"},
     "training": {
         "batching",
         "callbacks",
@@ -69,10 +76,13 @@ LAYERS = {
         "metrics",
         "pruning.budget",
         "pruning.collapse",
+        "pruning.correction",
         "pruning.coverage",
+        "pruning.probing",
         "pruning.pruner",
         "pruning.report",
         "shrinking",
+        "pruning.rewinding",
         "summary",
         "training",
     },
@@ -84,10 +94,12 @@ LAYERS = {
         "plotting.diagnosis",
         "plotting.glance",
         "plotting.history",
+        "plotting.sensitivity",
         "plotting.style",
         "plotting.timeline",
         "plotting.tradeoff",
         "plotting.weights",
+        "pruning.sensitivity",
         "sweeps.experiment",
         "sweeps.journal",
         "sweeps.parallel",
@@ -120,7 +132,7 @@ INDEPENDENT = {
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {"tracing"}
 # Packages that only collect names, for the tools; "" is gradprune itself.
-FACES = {"", "compression", "layers", "plotting", "pruning", "sweeps"}
+FACES = {"", "compression", "layers", "plotting", "pruning", "pruning.criteria", "sweeps"}
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 

@@ -13,6 +13,7 @@ import pytest
 import gradprune as gp
 from gradprune import _core
 from gradprune.pruning.criteria import Criterion, ProbingCriterion
+from gradprune.pruning.probing import probing
 from gradprune.pruning.statistics import Statistics
 from gradprune.reference import pruning as oracle
 from pruning_models import CRITERIA, PROBED, batch, live, name_of, network, stub, weights_of
@@ -56,6 +57,8 @@ def test_scores_against_the_oracle() -> None:
         gp.Gradient(): oracle.gradient(m),
         gp.Gradient(factor=-2.0): oracle.gradient(m, -2.0),
         gp.Taylor(): oracle.taylor(w, m),
+        gp.Movement(): m,
+        gp.Fisher(): oracle.fisher(w, f),
         gp.GradientDecomposition(): oracle.gradient_decomposition(w, m, f).scores,
     }
     for criterion, value in expected.items():
@@ -120,7 +123,8 @@ def test_scores_are_pure(criterion: Criterion) -> None:
         weights = before[0][:174]
         if not isinstance(criterion, ProbingCriterion):
             return criterion.scores(weights, statistics, lambda n: _core.uniform(n, 1, 2))
-        with pruner._probe(live(model), *PROBED, "cross_entropy") as probe:
+        samples = (*PROBED, "cross_entropy")
+        with probing(model, pruner._layers, live(model), samples) as probe:
             return criterion.scores(weights, statistics, lambda n: _core.uniform(n, 1, 2), probe)
 
     np.testing.assert_array_equal(scores(), scores())

@@ -77,7 +77,15 @@ def assert_same(a: gp.Model, b: gp.Model) -> None:
             assert u.tobytes() == v.tobytes()
     assert (a.pruner is None) == (b.pruner is None)
     if a.pruner is not None and b.pruner is not None:
-        for name in ("criterion", "scope", "granularity", "schedule", "exclude", "seed"):
+        for name in (
+            "criterion",
+            "scope",
+            "granularity",
+            "schedule",
+            "regrowth",
+            "exclude",
+            "seed",
+        ):
             assert getattr(a.pruner, name) == getattr(b.pruner, name)
         assert a.pruner.state() == b.pruner.state()
         assert a.pruner.tensors().keys() == b.pruner.tensors().keys()
@@ -136,6 +144,12 @@ PRUNERS = [
         schedule=gp.Polynomial(0.9, start=2, stop=14, power=2.0, every=5, initial=0.1),
     ),
     lambda model: gp.Pruner(model, criterion=gp.Taylor()),
+    lambda model: gp.Pruner(
+        model,
+        criterion=gp.Movement(),
+        schedule=gp.OneShot(0.5, at=2),
+        regrowth=gp.RigL(fraction=0.4, every=3, stop=30),
+    ),
     lambda model: gp.Pruner(model, criterion=gp.Explosion(group_size=3, measure="norm")),
     lambda model: gp.Pruner(
         model,

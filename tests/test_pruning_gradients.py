@@ -51,7 +51,7 @@ def test_data_equals_observed_steps(criterion: Criterion) -> None:
     model = network()
     for start in range(0, 50, 16):
         model.backward(x[start : start + 16], y[start : start + 16])
-        statistics.add(model.arena.grads[:174])
+        statistics.add(criterion.observed(model.arena.params[:174], model.arena.grads[:174]))
     scores = criterion.scores(model.arena.params[:174], statistics, np.zeros)
     expected = oracle.prune_mask(scores, np.ones(174, bool), round(0.6 * 174))
     np.testing.assert_array_equal(live(by_data), expected)

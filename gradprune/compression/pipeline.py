@@ -26,7 +26,8 @@ from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.schemes import Scheme
 from gradprune.model import Model
 from gradprune.optimizers import Optimizer
-from gradprune.pruning.criteria import Criterion, Magnitude
+from gradprune.pruning.criteria.base import Criterion
+from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic

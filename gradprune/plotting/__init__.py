@@ -18,6 +18,9 @@ that is the value of a cell is shown. Needs matplotlib: ``pip install "gradprune
 >>> gp.plotting.plot_sparsity(model).get_xlabel()
 'weights kept (%)'
 >>> gp.diagnose(model, x[:200], y[:200]).plot().savefig("diagnosis.png")
+>>> curves = gp.sensitivity(model, *test, sparsities=(0.95, 0.99))
+>>> curves.plot().get_ylabel()
+'accuracy (%)'
 >>> gp.plotting.overview(history, before, model).savefig("overview.png")
 """
 
@@ -26,6 +29,7 @@ from gradprune.plotting.diagnosis import plot_diagnosis
 from gradprune.plotting.glance import overview
 from gradprune.plotting.history import plot_accuracy, plot_history, plot_loss, plot_norms
 from gradprune.plotting.tradeoff import plot_tradeoff
+from gradprune.plotting.sensitivity import plot_sensitivity
 from gradprune.plotting.weights import plot_sparsity, plot_weights
 
 __all__ = [
@@ -36,6 +40,7 @@ __all__ = [
     "plot_history",
     "plot_loss",
     "plot_norms",
+    "plot_sensitivity",
     "plot_sparsity",
     "plot_tradeoff",
     "plot_weights",

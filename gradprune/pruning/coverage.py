@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from gradprune.arena import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["Layer", "covered_layers"]
+from gradprune.arena import Arena, Tensor
+
+__all__ = ["Layer", "covered_layers", "gathered"]
+
+_T = TypeVar("_T", bound=np.generic)
 
 
 class Layer(NamedTuple):
@@ -41,3 +46,12 @@ def covered_layers(
             layers.append(Layer(tensor, slice(start, start + tensor.size)))
             start += tensor.size
     return layers, excluded
+
+
+def gathered(arena: Arena, layers: Sequence[Layer], flat: NDArray[_T]) -> NDArray[_T]:
+    """The covered part of a flat buffer of the arena; a view if that is everything."""
+    total = layers[-1].place.stop
+    if total == arena.prunable_size:
+        return flat[:total]
+    starts = [(arena.offsets[tensor.name], tensor.size) for tensor, _ in layers]
+    return np.concatenate([flat[start : start + size] for start, size in starts])

@@ -9,64 +9,60 @@ left out and why.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol, SupportsFloat, SupportsIndex, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core, checks
 from gradprune.batching import batches
-from gradprune.errors import NonFiniteError, NumericalError
+from gradprune.errors import NonFiniteError
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
+from gradprune.pruning.adaptive import AdaptiveSchedule, Course
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.collapse import NO_PATH, live_inputs, starved
-from gradprune.pruning.coverage import covered_layers
-from gradprune.pruning.criteria import (
-    Criterion,
-    Decomposition,
-    Explosion,
-    GradientDecomposition,
-    Growth,
-    Probe,
-    ProbingCriterion,
-    Response,
-)
+from gradprune.pruning.correction import LeastSquares, corrected
+from gradprune.pruning.coverage import covered_layers, gathered
+from gradprune.pruning.criteria.base import Criterion, ProbingCriterion
+from gradprune.pruning.criteria.explosion import Explosion, Growth
+from gradprune.pruning.criteria.gradients import Decomposition, GradientDecomposition
 from gradprune.pruning.granularity import Element, Granularity
+from gradprune.pruning.probing import Tried, dense_gradient, probing, trial
+from gradprune.pruning.regrowth import Regrowth
 from gradprune.pruning.report import LayerReport, PruneReport
+from gradprune.pruning.rewinding import Weights
 from gradprune.pruning.schedules import Schedule
 from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.pruning.statistics import Statistics
-from gradprune.snapshots import LastPass, Passing
 
 __all__ = ["Pruner"]
 
 _ELEMENT = Element()
 _DRAW_STREAMS = 1 << 62  # apart from the streams of initial weights, dropout and shuffling
+_GROWTH_STREAMS = 3 << 61
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
-_T = TypeVar("_T", bound=np.generic)
+Data = tuple[ArrayLike, ArrayLike]
 
 
-class Prunable(Passing, Protocol):
+class Prunable(Tried, Protocol):
     """What a pruner needs of a network."""
 
     optimizer: Optimizer | None
     pruner: Pruner | None
 
-    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float: ...
-    def find_fault(self, norm: float = ...) -> NumericalError: ...
+    def rows(self, x: ArrayLike) -> Floats: ...
 
 
 class Pruner:
     """Removes weights of a model: now, by ``prune``, or by a schedule, by ``step``.
 
-    A weight once removed never returns. No parameter is emptied: if it would be, its best weight
-    (or block) is protected and another one goes in its place. ``min_kept`` protects more of them;
-    where units or paths die all the same, the report warns.
+    A weight once removed never returns, unless there is a ``regrowth``. No parameter is emptied:
+    if it would be, its best weight (or block) is protected and another one goes in its place.
+    ``min_kept`` protects more of them; where units or paths die all the same, the report warns.
 
     Args:
         model: the network to prune; ``model.pruner`` becomes this pruner.
@@ -74,6 +70,9 @@ class Pruner:
         scope: "global" (one ranking), "layer" (the same sparsity everywhere), "erk" (small layers
             denser), or a scope object such as ``Budgets({"dense0": 0.9})``.
         schedule: which sparsity is due when; ``step`` follows it.
+        regrowth: ``SET(...)`` or ``RigL(...)``: at its events ``step`` exchanges weights within
+            each parameter: the least by criterion go, as many others grow from 0. Single weights
+            only.
         granularity: what is removed together: single weights, ``Element()``, ``Block(4, 1)``,
             output units, ``Unit()``, or the pattern ``NM(2, 4)``.
         exclude: names of layers or parameters to leave alone; budgets do not count them.
@@ -83,13 +82,13 @@ class Pruner:
         seed: of ``Random`` and ``Explosion``, 0 <= seed < 2**64.
         gradients: what ``step`` observes: "raw", the gradient as ``backward`` gave it, or
             "clipped", what the optimizer's rule saw in the step before.
-        probe_data: (x, y) on which ``Explosion`` tries weights out, at events of the schedule and
-            wherever ``prune`` is given no data; a few hundred samples. It is not saved with the
-            model.
+        probe_data: (x, y) on which ``Explosion`` and ``GraSP`` try weights out and ``RigL`` looks
+            for those to grow, wherever ``prune`` or ``step`` is given no data; a few hundred
+            samples. It is not saved with the model.
         probe_loss: of ``probe_data``.
 
     Attributes:
-        model, criterion, scope, granularity, schedule, exclude, min_kept, seed, gradients: as
+        model, criterion, scope, granularity, schedule, regrowth, exclude, min_kept, seed, gradients: as
             given, scope as an object.
         probe_data, probe_loss: as given; may be replaced.
         step_count: calls of ``step``.
@@ -115,20 +114,21 @@ class Pruner:
         *,
         criterion: Criterion,
         scope: str | Scope = "global",
-        schedule: Schedule | None = None,
+        schedule: Schedule | AdaptiveSchedule | None = None,
+        regrowth: Regrowth | None = None,
         granularity: Granularity = _ELEMENT,
         exclude: str | Sequence[str] = (),
         min_kept: int | float = 1,
         seed: SupportsIndex = 0,
         gradients: str = "raw",
-        probe_data: tuple[ArrayLike, ArrayLike] | None = None,
+        probe_data: Data | None = None,
         probe_loss: str = "cross_entropy",
     ) -> None:
         if gradients not in ("raw", "clipped"):
             raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
         if not isinstance(criterion, Criterion):
             raise TypeError(f"criterion must be a criterion such as Magnitude(), got {criterion!r}")
-        if schedule is not None and not isinstance(schedule, Schedule):
+        if schedule is not None and not isinstance(schedule, Schedule | AdaptiveSchedule):
             raise TypeError(
                 f"schedule must be a schedule such as OneShot(0.9) or None, got {schedule!r}"
             )
@@ -136,10 +136,15 @@ class Pruner:
             raise TypeError(
                 f"granularity must be a granularity such as Block(4, 1), got {granularity!r}"
             )
+        if regrowth is not None and not isinstance(regrowth, Regrowth):
+            raise TypeError(f"regrowth must be SET(...), RigL(...) or None, got {regrowth!r}")
+        if regrowth is not None and granularity != _ELEMENT:
+            raise ValueError(f"weights regrow one by one, not with granularity {granularity!r}")
         self.model = model
         self.criterion = criterion
         self.scope = get_scope(scope)
         self.schedule = schedule
+        self.regrowth = regrowth
         self.granularity = granularity
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.min_kept = (
@@ -155,11 +160,14 @@ class Pruner:
         self.events = 0
         self._overdue = False  # an event found no gradient to go by and waits for one
         self.statistics = Statistics.zeros(model.arena.prunable_size)
+        self._weights = self._current_weights()  # at which the next gradient is taken
+        self._course = schedule.begin() if isinstance(schedule, AdaptiveSchedule) else None
+        self._before: Weights | None = None  # the last removal, which may have to be taken back
 
         self._layers, self._excluded = covered_layers(model.arena.tensors, self.exclude)
         if not self._layers:
             raise ValueError("nothing to prune: the model has no prunable weights left to cover")
-        self._total = self._layers[-1].place.stop
+        self._total: int = self._layers[-1].place.stop
         self.scope.limits({tensor.name: tensor.size for tensor, _ in self._layers})  # known names?
         model.pruner = self
         if gradients == "clipped":
@@ -174,9 +182,11 @@ class Pruner:
         count: SupportsIndex | None = None,
         fraction: SupportsFloat | None = None,
         threshold: SupportsFloat | None = None,
-        data: tuple[ArrayLike, ArrayLike] | None = None,
+        data: Data | None = None,
         loss: str = "cross_entropy",
         batch_size: int = 128,
+        rounds: SupportsIndex | None = None,
+        correct: LeastSquares | None = None,
     ) -> PruneReport:
         """Remove weights now, those with the lowest scores first; ties keep the lower index.
 
@@ -199,6 +209,10 @@ class Pruner:
                 it as one batch, with one dropout mask; None: ``probe_data``.
             loss: of the pass over ``data``.
             batch_size: samples a batch of it.
+            rounds: score anew so many times, each time removing the same share of what is left;
+                None: as often as the criterion wants, 100 times for ``SynFlow`` and else once.
+            correct: ``LeastSquares()``: what is left of each ``Dense`` is fitted to the outputs
+                that it had, on the x of ``data`` (or ``probe_data``), in the same transaction.
 
         Returns:
             What was done. ``str(report)`` is a table.
@@ -220,13 +234,20 @@ class Pruner:
                 "give exactly one of sparsity, count, fraction and threshold, "
                 f"got {' and '.join(given) or 'none'}"
             )
+        if correct is not None and not isinstance(correct, LeastSquares):
+            raise TypeError(f"correct must be LeastSquares(...) or None, got {correct!r}")
         live = self._live()
         kept = int(np.count_nonzero(live))
         removed = self._total - kept
+
+        def measure() -> Statistics:
+            return self._statistics(data, loss, batch_size)
+
         if threshold is not None:
+            if rounds is not None:
+                raise ValueError("rounds are of a budget; threshold has none")
             limit = checks.real("threshold", threshold)
-            statistics = self._statistics(data, loss, batch_size)
-            ranked = self._ranked(live, statistics, data, loss)
+            ranked = self._ranked(live, measure(), data, loss)
             choice = remove_below(
                 self._layers,
                 live,
@@ -235,7 +256,7 @@ class Pruner:
                 granularity=self.granularity,
                 min_kept=self.min_kept,
             )
-            return self._commit(live, choice)
+            return self._commit(live, *self._corrected(choice, correct, data))
         if sparsity is not None:
             target = _sparsity(sparsity)
             goal = round(target * self._total)
@@ -249,53 +270,154 @@ class Pruner:
             assert fraction is not None
             goal = removed + round(checks.fraction("fraction", fraction) * kept)
             target = goal / self._total
-        statistics = self._statistics(data, loss, batch_size)
-        return self._commit(live, self._lowest(live, goal, target, statistics, data, loss))
+        times = self.criterion.rounds if rounds is None else checks.whole("rounds", rounds, least=1)
+        if times > 1 and self.criterion.needs_gradients and data is None:
+            raise ValueError(f"rounds={times} need data=(x, y): scores follow what is removed")
+        choice = self._in_rounds(times, live, goal, target, measure, data, loss)
+        return self._commit(live, *self._corrected(choice, correct, data))
 
-    def step(self) -> PruneReport | None:
+    def step(self, *, data: Data | None = None, loss: str = "cross_entropy") -> PruneReport | None:
         """Call once after each training step: observe the gradient, prune when it is time.
+
+        If a schedule and a regrowth have an event at the same step, weights are removed first.
 
         Gradients are observed only if the criterion needs them, and only while there are events
         ahead (without a schedule: always); a batch whose loss or gradient is not finite, or whose
         step the optimizer's guard has refused, is left out. If no gradient was observed since the
-        last event, the event waits for the next step.
+        last event, the event waits for the next step; an exchange of ``regrowth`` is left out.
+
+        Args:
+            data: (x, y) of the training step, for what looks at it again (see ``wants_batch``);
+                None: ``probe_data``. ``fit`` gives it.
+            loss: of ``data``.
 
         Returns:
-            The report of a pruning event, None at other steps.
+            The report of an event, None at other steps.
 
         Raises:
             NonFiniteError: as ``prune``; nothing is changed, the step is not counted.
-            ValueError: the criterion needs ``probe_data`` and there is none; likewise.
+            ValueError: there is neither ``data`` nor ``probe_data`` and the event needs one;
+                likewise.
         """
         step = self.step_count + 1
-        schedule = self.schedule
-        due = self._overdue or (schedule is not None and schedule.is_event(step))
-        ahead = schedule is None or step <= schedule.last_event
+        target = self._due(step)
+        exchanges = self.regrowth is not None and self.regrowth.is_event(step)
+        is_event = target is not None or exchanges
         needs = self.criterion.needs_gradients
         # A copy, so that an event that fails leaves no trace.
-        statistics = self.statistics.copy() if due and needs else self.statistics
-        if needs and (due or ahead):
+        statistics = self.statistics.copy() if is_event and needs else self.statistics
+        if needs and (is_event or self._is_ahead(step)):
             if self.gradients == "clipped":
                 self._observe_clipped(statistics)
             else:
                 self._observe(statistics)
 
         report = None
-        if due and schedule is not None:
-            waits = needs and statistics.count == 0
-            if not waits:
-                live = self._live()
-                target = schedule.sparsity_at(step)
-                goal = round(target * self._total)
-                report = self._commit(live, self._lowest(live, goal, target, statistics))
-            self._overdue = waits
+        waits = needs and statistics.count == 0
+        if is_event and not waits:
+            report = self._event(step, target, exchanges, statistics, data, loss)
+        if not isinstance(self.schedule, AdaptiveSchedule):
+            self._overdue = target is not None and waits
+        self._weights = self._current_weights()
         self.step_count = step
         return report
+
+    def _event(
+        self,
+        step: int,
+        target: float | None,
+        exchanges: bool,
+        statistics: Statistics,
+        data: Data | None,
+        loss: str,
+    ) -> PruneReport:
+        """Remove down to a target, or exchange, or both."""
+        live = self._live()
+        choice = Choice(live, np.count_nonzero(~live) / self._total, {})
+        if target is not None:
+            goal = round(target * self._total)
+            rounds = self.criterion.rounds
+            choice = self._in_rounds(rounds, live, goal, target, lambda: statistics, data, loss)
+        if exchanges:
+            choice = choice._replace(
+                keep=self._exchanged(step, choice.keep, statistics, data, loss)
+            )
+        is_adaptive = self._course is not None and target is not None
+        before = Weights.of(self.model) if is_adaptive else None
+        report = self._commit(live, choice)
+        if self._course is not None and is_adaptive:
+            self._before, self._course = before, self._course._replace(due=math.nan)
+        return report
+
+    def _due(self, step: int) -> float | None:
+        """The sparsity that is due at a step, if weights are to be removed."""
+        schedule = self.schedule
+        if isinstance(schedule, AdaptiveSchedule):
+            assert self._course is not None
+            return None if math.isnan(self._course.due) else self._course.due
+        if schedule is not None and (self._overdue or schedule.is_event(step)):
+            return schedule.sparsity_at(step)
+        return None
+
+    def _is_ahead(self, step: int) -> bool:
+        """Whether events are to come, for which gradients are observed."""
+        schedule, regrowth = self.schedule, self.regrowth
+        if isinstance(schedule, AdaptiveSchedule) or (schedule is None and regrowth is None):
+            return True
+        return (schedule is not None and step <= schedule.last_event) or (
+            regrowth is not None and step <= regrowth.stop
+        )
+
+    @property
+    def wants_batch(self) -> bool:
+        """Whether the next ``step`` has to be given the batch of its training step."""
+        if self.probe_data is not None:
+            return False
+        step = self.step_count + 1
+        probes = isinstance(self.criterion, ProbingCriterion) and self.criterion.needs_data
+        exchanges = self.regrowth is not None and self.regrowth.is_event(step)
+        grows = self.regrowth is not None and self.regrowth.needs_data
+        return (probes and (exchanges or self._due(step) is not None)) or (exchanges and grows)
+
+    @property
+    def wants_feedback(self) -> bool:
+        """Whether the schedule goes by ``feedback``."""
+        return isinstance(self.schedule, AdaptiveSchedule)
+
+    def feedback(self, loss: SupportsFloat) -> bool:
+        """Tell an ``AdaptiveSchedule`` a validation loss; ``fit`` does after each epoch.
+
+        What is to be removed goes at the next ``step``. If the loss no longer holds, weights,
+        masks and moments of before the last removal come back at once. Other schedules ignore it.
+
+        Args:
+            loss: of data that is not trained on; one that is not finite does not hold.
+
+        Returns:
+            Whether a removal was taken back.
+        """
+        schedule, course = self.schedule, self._course
+        if not isinstance(schedule, AdaptiveSchedule) or course is None:
+            return False
+        before = self._before
+        verdict = schedule.judge(
+            course, loss=float(loss), sparsity=self._sparsity(), can_undo=before is not None
+        )
+        course = verdict.course
+        if verdict.undo and before is not None:
+            before.restore(self.model, mask=before.mask, moments=True)
+            course = schedule.retry(course, self._sparsity())
+            self.statistics.reset()
+            self._weights = self._current_weights()
+        if verdict.holds or verdict.undo:
+            self._before = None
+        self._course = course
+        return verdict.undo
 
     def decomposition(
         self,
         *,
-        data: tuple[ArrayLike, ArrayLike] | None = None,
+        data: Data | None = None,
         loss: str = "cross_entropy",
         batch_size: int = 128,
     ) -> dict[str, Decomposition]:
@@ -316,7 +438,12 @@ class Pruner:
         """
         if data is None and self.statistics.count == 0:
             raise ValueError(_no_gradients("the decomposition"))
-        statistics = self.statistics if data is None else self._measure(data, loss, batch_size)
+        if data is None and self.criterion.needs_weights:
+            name = type(self.criterion).__name__
+            raise ValueError(f"{name} observes no gradients alone: pass data=(x, y)")
+        statistics = self.statistics
+        if data is not None:
+            statistics = self._measure(GradientDecomposition(), data, loss, batch_size)
         live = self._live()
         with np.errstate(over="ignore", invalid="ignore"):
             parts = GradientDecomposition().decompose(*self._visible(statistics))
@@ -330,7 +457,7 @@ class Pruner:
     def growth(
         self,
         *,
-        data: tuple[ArrayLike, ArrayLike] | None = None,
+        data: Data | None = None,
         loss: str = "cross_entropy",
     ) -> dict[str, Growth]:
         """What ``Explosion`` estimates for every covered parameter, with variances.
@@ -349,7 +476,8 @@ class Pruner:
         """
         criterion = self.criterion if isinstance(self.criterion, Explosion) else Explosion()
         weights, _ = self._visible(self.statistics)
-        with self._probe(self._live(), *self._probed(criterion, data, loss)) as probe:
+        samples = self._samples(type(criterion).__name__, data, loss)
+        with probing(self.model, self._layers, self._live(), samples) as probe:
             found = criterion.estimate(weights.copy(), self._draw, probe)
         return {
             tensor.name: Growth(
@@ -371,14 +499,24 @@ class Pruner:
             "observed": self.statistics.count,
         }
 
-    def tensors(self) -> dict[str, Floats]:
-        """Arrays for a checkpoint, (n_prunable,) each; none if the criterion needs no gradients."""
-        if not self.criterion.needs_gradients:
-            return {}
-        statistics = self.statistics.copy()
-        return {"mean": statistics.mean, "mean_square": statistics.mean_square}
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Arrays for a checkpoint: what ``step`` has observed, and how far the schedule has come.
 
-    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, Floats]) -> None:
+        With an adaptive schedule also what it may have to take back.
+        """
+        tensors: dict[str, NDArray[Any]] = {}
+        if self.criterion.needs_gradients:
+            statistics = self.statistics.copy()
+            tensors |= {"mean": statistics.mean, "mean_square": statistics.mean_square}
+        if self._weights is not None:
+            tensors["weights"] = self._weights
+        if self._course is not None:
+            tensors["course"] = np.array(self._course, np.float64)
+        if self._before is not None:
+            tensors |= self._before.tensors()
+        return tensors
+
+    def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
         """Counters and arrays from a checkpoint; all or, on an error, nothing.
 
         Args:
@@ -395,122 +533,113 @@ class Pruner:
         step_count, events, overdue, observed = (checks.whole(n, state[n]) for n in names)
         statistics = Statistics.zeros(self.model.arena.prunable_size)
         statistics.count = observed
-        for name in self.tensors():
-            buffer: Floats = getattr(statistics, name)
+        course, weights = self._course, self._current_weights()
+        own: dict[str, NDArray[Any]] = {}
+        if self.criterion.needs_gradients:
+            own |= {"mean": statistics.mean, "mean_square": statistics.mean_square}
+        if weights is not None:
+            own["weights"] = weights
+        if course is not None:
+            own["course"] = np.empty(len(course))
+        for name, buffer in own.items():
             got = np.shape(tensors[name]) if name in tensors else "none"
             if got != buffer.shape:
                 raise ValueError(f"the pruner needs {name} of shape {buffer.shape}, got {got}")
             buffer[...] = tensors[name]
+        if course is not None:
+            rate, best, waited, due = own["course"].tolist()
+            course = Course(rate, best, checks.whole("waited", int(waited)), due)
+            self._before = Weights.from_tensors(tensors, self.model.arena)
         self.step_count, self.events, self._overdue = step_count, events, bool(overdue)
-        self.statistics = statistics
+        self.statistics, self._weights, self._course = statistics, weights, course
 
     # ---- covered weights -----------------------------------------------------------------------
 
-    def _cover(self, flat: NDArray[_T]) -> NDArray[_T]:
-        """The covered part of a flat buffer of the arena; a view if that is everything."""
-        arena = self.model.arena
-        if self._total == arena.prunable_size:
-            return flat[: self._total]
-        starts = [(arena.offsets[tensor.name], tensor.size) for tensor, _ in self._layers]
-        return np.concatenate([flat[start : start + size] for start, size in starts])
-
     def _live(self) -> Flags:
-        return self._cover(self.model.arena.mask).astype(np.bool_)
+        return gathered(self.model.arena, self._layers, self.model.arena.mask).astype(np.bool_)
+
+    def _sparsity(self) -> float:
+        return 1.0 - float(np.count_nonzero(self._live())) / self._total
+
+    def _current_weights(self) -> Floats | None:
+        """A copy of all prunable weights, if the criterion looks at them."""
+        if not self.criterion.needs_weights:
+            return None
+        arena = self.model.arena
+        return arena.params[: arena.prunable_size].copy()
 
     def _visible(self, statistics: Statistics) -> tuple[Floats, Statistics]:
         """Weights and statistics as criteria see them."""
-        weights = self._cover(self.model.arena.params).view()
+        arena = self.model.arena
+        weights, mean, mean_square = (
+            gathered(arena, self._layers, flat)
+            for flat in (arena.params, statistics.mean, statistics.mean_square)
+        )
+        weights = weights.view()
         weights.flags.writeable = False
-        mean, mean_square = map(self._cover, (statistics.mean, statistics.mean_square))
         return weights, Statistics(mean, mean_square, statistics.count)
 
     # ---- gradients -----------------------------------------------------------------------------
 
-    def _observe(self, statistics: Statistics) -> bool:
-        """Add the model's gradient if it and the loss are finite; say whether."""
-        arena = self.model.arena
-        if self.model.refused:
-            return False
-        finite = math.isfinite(self.model.last_loss) and math.isfinite(_core.norm(arena.grads, 2.0))
-        if finite:
-            statistics.add(arena.grads[: arena.prunable_size])
-        return finite
+    def _observe(self, statistics: Statistics) -> None:
+        """Add the model's gradient if it and the loss are finite."""
+        if not self.model.refused and self._is_finite():
+            self._add(statistics, self.model.arena.grads)
 
     def _observe_clipped(self, statistics: Statistics) -> None:
         """Add the gradient that the optimizer's last step used, if it was taken."""
-        arena, optimizer = self.model.arena, self.model.optimizer
+        optimizer = self.model.optimizer
         used = None if optimizer is None else optimizer.chain.clipped_gradient()
         if used is not None:
-            statistics.add(used[: arena.prunable_size])
+            self._add(statistics, used)
 
-    def _measure(self, data: tuple[ArrayLike, ArrayLike], loss: str, batch_size: int) -> Statistics:
+    def _add(self, statistics: Statistics, gradient: Floats) -> None:
+        gradient = gradient[: self.model.arena.prunable_size]
+        if self._weights is not None:
+            gradient = self.criterion.observed(self._weights, gradient)
+        statistics.add(gradient)
+
+    def _is_finite(self) -> bool:
+        norm = _core.norm(self.model.arena.grads, 2.0)
+        return math.isfinite(self.model.last_loss) and math.isfinite(norm)
+
+    def _measure(self, criterion: Criterion, data: Data, loss: str, batch_size: int) -> Statistics:
         """Statistics over one pass of the data; the model is left as it was."""
         x_all, y_all = _pair(data)
-        statistics = Statistics.zeros(self.model.arena.prunable_size)
-        with _restored(self.model):
+        arena = self.model.arena
+        prunable = slice(arena.prunable_size)
+        statistics = Statistics.zeros(arena.prunable_size)
+        with trial(self.model):
             for x, y in batches(x_all, y_all, batch_size=batch_size, shuffle=False):
                 self.model.backward(x, y, loss=loss)
-                if not self._observe(statistics):
+                if not self._is_finite():
                     raise self.model.find_fault()
+                gradient = arena.grads[prunable]
+                statistics.add(criterion.observed(arena.params[prunable], gradient))
         return statistics
 
-    def _statistics(
-        self, data: tuple[ArrayLike, ArrayLike] | None, loss: str, batch_size: int
-    ) -> Statistics:
+    def _statistics(self, data: Data | None, loss: str, batch_size: int) -> Statistics:
         """What ``prune`` scores by."""
         if not self.criterion.needs_gradients:
             return self.statistics
         if data is not None:
-            return self._measure(data, loss, batch_size)
+            return self._measure(self.criterion, data, loss, batch_size)
         if self.statistics.count == 0:
             raise ValueError(_no_gradients(type(self.criterion).__name__))
         return self.statistics
 
-    # ---- probes --------------------------------------------------------------------------------
+    # ---- data to look at again -----------------------------------------------------------------
 
-    def _probed(
-        self, criterion: Criterion, data: tuple[ArrayLike, ArrayLike] | None, loss: str
-    ) -> tuple[ArrayLike, ArrayLike, str]:
+    def _samples(self, who: str, data: Data | None, loss: str) -> tuple[ArrayLike, ArrayLike, str]:
         """(x, y, loss) to try weights out on."""
         if data is not None:
             return *_pair(data), loss
         if self.probe_data is None:
             raise ValueError(
-                f"{type(criterion).__name__} tries weights out and there is no data for it: pass "
+                f"{who} tries weights out and there is no data for it: pass "
                 "data=(x, y), or probe_data=(x, y) to the Pruner"
             )
         return *self.probe_data, self.probe_loss
-
-    @contextmanager
-    def _probe(self, live: Flags, x: ArrayLike, y: ArrayLike, loss: str) -> Iterator[Probe]:
-        """A probe; afterwards the model is as it was."""
-        model, arena = self.model, self.model.arena
-        params = arena.params.copy()
-
-        def respond(weights: Floats) -> Response:
-            for tensor, place in self._layers:
-                np.copyto(arena.parameters[tensor.name], weights[place].reshape(tensor.shape))
-            value = model.backward(x, y, loss=loss)
-            model.forward_count -= 1  # the same dropout for all
-            return Response(value, _core.norm(arena.grads, 2.0))
-
-        with _restored(model):
-            try:
-                before = respond(self._cover(params))
-                if not (math.isfinite(before.loss) and math.isfinite(before.norm)):
-                    raise model.find_fault()
-                yield Probe(live, self._units(), respond)
-            finally:
-                np.copyto(arena.params, params)
-
-    def _units(self) -> NDArray[np.intp]:
-        """(n,) the output unit of each covered weight, counted over all of them."""
-        parts, first = [], 0
-        for tensor, _ in self._layers:
-            outputs = tensor.shape[0]
-            parts.append(first + np.repeat(np.arange(outputs), tensor.size // outputs))
-            first += outputs
-        return np.concatenate(parts)
 
     def _draw(self, n: int) -> Floats:
         """Uniform numbers, new ones at each event."""
@@ -522,17 +651,19 @@ class Pruner:
         self,
         live: Flags,
         statistics: Statistics,
-        data: tuple[ArrayLike, ArrayLike] | None,
+        data: Data | None,
         loss: str,
     ) -> Floats:
         """Scores of the covered weights, -inf where removed."""
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named below
+            weights, known = self._visible(statistics)
             if isinstance(self.criterion, ProbingCriterion):
-                weights, known = self._visible(statistics)
-                with self._probe(live, *self._probed(self.criterion, data, loss)) as probe:
+                name = type(self.criterion).__name__
+                samples = self._samples(name, data, loss) if self.criterion.needs_data else None
+                with probing(self.model, self._layers, live, samples) as probe:
                     scores = self.criterion.scores(weights.copy(), known, self._draw, probe)
             else:
-                scores = self.criterion.scores(*self._visible(statistics), self._draw)
+                scores = self.criterion.scores(weights, known, self._draw)
             scores = np.asarray(scores, np.float32)
         if scores.shape != live.shape:
             raise ValueError(
@@ -564,7 +695,7 @@ class Pruner:
         goal: int,
         requested: float,
         statistics: Statistics,
-        data: tuple[ArrayLike, ArrayLike] | None = None,
+        data: Data | None = None,
         loss: str = "cross_entropy",
     ) -> Choice:
         return remove_lowest(
@@ -586,16 +717,84 @@ class Pruner:
             warnings.append(NO_PATH)
         return tuple(warnings)
 
-    def _commit(self, live: Flags, choice: Choice) -> PruneReport:
-        """Set the mask, count the event and report it."""
+    def _in_rounds(
+        self,
+        rounds: int,
+        live: Flags,
+        goal: int,
+        requested: float,
+        measure: Callable[[], Statistics],
+        data: Data | None,
+        loss: str,
+    ) -> Choice:
+        """``_lowest`` in rounds that each remove the same share and score what is left."""
+        if rounds == 1:
+            return self._lowest(live, goal, requested, measure(), data, loss)
+        kept, left = int(np.count_nonzero(live)), self._total - goal
+        arena, keep = self.model.arena, live
+        with trial(self.model):
+            for done in range(1, rounds + 1):
+                now, sparsity = goal, requested
+                if done < rounds:
+                    now = self._total - round(kept * (left / max(kept, 1)) ** (done / rounds))
+                    sparsity = now / self._total
+                choice = self._lowest(keep, now, sparsity, measure(), data, loss)
+                keep = choice.keep
+                for tensor, place in self._layers:
+                    arena.parameters[tensor.name][~keep[place].reshape(tensor.shape)] = 0.0
+        return choice
+
+    def _exchanged(
+        self, step: int, live: Flags, statistics: Statistics, data: Data | None, loss: str
+    ) -> Flags:
+        """The mask after an exchange, with as many live weights in each parameter."""
+        regrowth = self.regrowth
+        assert regrowth is not None
+
+        def draw() -> Floats:
+            return _core.uniform(self._total, self.seed, _GROWTH_STREAMS + self.events)
+
+        def gradient() -> Floats:
+            samples = self._samples(type(regrowth).__name__, data, loss)
+            return dense_gradient(self.model, self._layers, live, samples)
+
+        drop = self._ranked(live, statistics, data, loss)
+        grow = regrowth.scores(draw, gradient)
+        keep = [
+            regrowth.exchange(live[place], drop[place], grow[place], step)
+            for _, place in self._layers
+        ]
+        return np.concatenate(keep)
+
+    def _corrected(
+        self, choice: Choice, correct: LeastSquares | None, data: Data | None
+    ) -> tuple[Choice, Mapping[str, Floats]]:
+        """The choice, and what parameters become by the correction."""
+        if correct is None:
+            return choice, {}
+        x, _, _ = self._samples(type(correct).__name__, data, "")
+        masks = {
+            tensor.name: choice.keep[place].reshape(tensor.shape) for tensor, place in self._layers
+        }
+        changed, others = corrected(self.model, masks, x, correct)
+        if others:
+            note = f"not corrected, since their layers are no Dense: {', '.join(others)}"
+            choice = choice._replace(notes=(*choice.notes, note))
+        return choice, changed
+
+    def _commit(
+        self, live: Flags, choice: Choice, changed: Mapping[str, Floats] | None = None
+    ) -> PruneReport:
+        """Set the mask, and what parameters are changed besides; count the event and report it."""
         arena = self.model.arena
         keep = choice.keep
         per_layer = {}
         mask = arena.mask.copy()
         for tensor, place in self._layers:
             kept = int(np.count_nonzero(keep[place]))
-            removed_now = int(np.count_nonzero(live[place])) - kept
-            per_layer[tensor.name] = LayerReport(kept, tensor.size, removed_now)
+            removed_now = int(np.count_nonzero(live[place] & ~keep[place]))
+            grown_now = int(np.count_nonzero(keep[place] & ~live[place]))
+            per_layer[tensor.name] = LayerReport(kept, tensor.size, removed_now, grown_now)
             start = arena.offsets[tensor.name]
             mask[start : start + tensor.size] = keep[place]
         kept = int(np.count_nonzero(keep))
@@ -610,8 +809,11 @@ class Pruner:
             warnings=self._warnings(mask),
         )
         arena.set_flat_mask(mask)
+        for name, values in (changed or {}).items():
+            np.copyto(arena.parameters[name], values)
         self.events += 1
         self.statistics.reset()
+        self._weights = self._current_weights()
         return report
 
 
@@ -636,13 +838,3 @@ def _no_gradients(who: str) -> str:
         f"{who} needs gradients and none have been observed: pass data=(x, y), "
         "or call pruner.step() after each training step"
     )
-
-
-@contextmanager
-def _restored(model: Prunable) -> Iterator[None]:
-    """Put back afterwards what the last pass left, to resume training."""
-    last = LastPass(model)
-    try:
-        yield
-    finally:
-        last.restore()

@@ -17,6 +17,7 @@ class LayerReport:
     kept: int
     total: int
     removed_now: int
+    grown_now: int = 0
 
     @property
     def sparsity(self) -> float:
@@ -57,18 +58,19 @@ class PruneReport:
         """Weights removed by this event."""
         return sum(layer.removed_now for layer in self.per_layer.values())
 
+    @property
+    def grown_now(self) -> int:
+        """Weights that came back in this event, at 0."""
+        return sum(layer.grown_now for layer in self.per_layer.values())
+
     def __str__(self) -> str:
-        rows = [("parameter", "total", "kept", "sparsity", "removed now")]
-        rows += [
-            (
-                name,
-                f"{layer.total:,}",
-                f"{layer.kept:,}",
-                f"{layer.sparsity:.2%}",
-                f"{layer.removed_now:,}",
-            )
-            for name, layer in self.per_layer.items()
-        ]
+        rows = [["parameter", "total", "kept", "sparsity", "removed now"]]
+        for name, layer in self.per_layer.items():
+            counts = f"{layer.total:,}", f"{layer.kept:,}"
+            rows.append([name, *counts, f"{layer.sparsity:.2%}", f"{layer.removed_now:,}"])
+        if self.grown_now:
+            grown = ["grown now", *(f"{layer.grown_now:,}" for layer in self.per_layer.values())]
+            rows = [[*row, cell] for row, cell in zip(rows, grown, strict=True)]
         lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
         lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
         lines += aligned(rows)

@@ -113,6 +113,122 @@ def taylor(weight: Floats, mean: Floats) -> Floats:
     return np.abs(weight * mean)
 
 
+def movement(weight: Floats, gradient: Floats) -> Floats:
+    """``-w g`` of a step; the score is its mean over steps.
+
+    Args:
+        weight: w, at which the gradient was taken, any shape.
+        gradient: g, of the shape of weight.
+
+    Returns:
+        What one step adds, of the shape of weight.
+
+    Example:
+        >>> movement(np.array([2.0, -1.0]), np.array([0.5, 3.0]))
+        array([-1.,  3.])
+
+    Source: Sanh, Wolf and Rush 2020.
+    """
+    return -weight * gradient
+
+
+def fisher(weight: Floats, mean_square: Floats) -> Floats:
+    """``w^2 F / 2``: the second-order change of the loss where the gradient is 0.
+
+    Args:
+        weight: w, any shape.
+        mean_square: F, mean squared gradient, of the shape of weight.
+
+    Returns:
+        Scores of the shape of weight.
+
+    Example:
+        >>> fisher(np.array([2.0, -1.0]), np.array([0.5, 4.0]))
+        array([1., 2.])
+
+    Source: LeCun et al. 1990 with the Fisher diagonal (Theis et al. 2018).
+    """
+    return 0.5 * weight * weight * mean_square
+
+
+def grasp(weight: Floats, product: Floats) -> Floats:
+    """``w (H g)``: minus the first-order change of ``|g|^2 / 2`` when w goes to zero.
+
+    Args:
+        weight: w, any shape.
+        product: H g, Hessian times gradient, of the shape of weight.
+
+    Returns:
+        Scores of the shape of weight.
+
+    Example:
+        >>> grasp(np.array([2.0, -1.0]), np.array([0.5, 3.0]))
+        array([ 1., -3.])
+
+    Source: Wang, Zhang and Grosse 2020, with the other sign.
+    """
+    return weight * product
+
+
+def synflow(weights: Sequence[Floats]) -> list[Floats]:
+    """``|w| dR/d|w| / R`` with ``R = 1^T |W_L| ... |W_1| 1``.
+
+    Args:
+        weights: of dense layers that follow each other, (out, in) each.
+
+    Returns:
+        Scores of each, with a sum of 1; zeros if R is 0.
+
+    Example:
+        >>> synflow([np.array([[1.0, 3.0]]), np.array([[1.0], [-1.0]])])
+        [array([[0.25, 0.75]]), array([[0.5],
+               [0.5]])]
+
+    Source: Tanaka et al. 2020.
+    """
+    sizes = [np.abs(weight) for weight in weights]
+    forward = [np.ones(sizes[0].shape[1])]
+    for size in sizes:
+        forward.append(size @ forward[-1])
+    total = forward[-1].sum()
+    if total == 0:
+        return [np.zeros_like(size) for size in sizes]
+    back = np.ones(sizes[-1].shape[0])
+    scores: list[Floats] = []
+    for size, into in zip(reversed(sizes), reversed(forward[:-1]), strict=True):
+        scores.insert(0, back[:, None] * size * into / total)
+        back = size.T @ back
+    return scores
+
+
+def exchange(mask: Mask, drop: Floats, grow: Floats, count: int) -> NDArray[np.bool_]:
+    """The mask after ``count`` weights went, lowest of drop first, and as many came.
+
+    What comes has the highest of grow among all that do not survive.
+
+    Args:
+        mask: kept entries, (n,).
+        drop: (n,) scores; those of removed entries are ignored.
+        grow: (n,) scores.
+        count: at most the entries kept.
+
+    Returns:
+        The new mask.
+
+    Example:
+        >>> exchange(np.array([1, 1, 0], bool), np.array([1.0, 2, 0]), np.array([0.0, 0, 3]), 1)
+        array([False,  True,  True])
+
+    Source: SET, Mocanu et al. 2018; RigL, Evci et al. 2020.
+    """
+    kept = sorted(np.flatnonzero(mask), key=lambda i: (-drop[i], i))
+    survivors = kept[: len(kept) - count]
+    others = sorted(set(range(len(mask))) - set(survivors), key=lambda i: (-grow[i], i))
+    changed = np.zeros(len(mask), np.bool_)
+    changed[[*survivors, *others[:count]]] = True
+    return changed
+
+
 class GradientDecomposition(NamedTuple):
     """The score of ``gradient_decomposition`` and its parts, all of the shape of the weight."""
 

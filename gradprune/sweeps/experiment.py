@@ -23,7 +23,8 @@ from gradprune.errors import FileFormatError
 from gradprune.learning_rates import CosineLR
 from gradprune.model import Model
 from gradprune.optimizers import SGD
-from gradprune.pruning.criteria import Criterion, Magnitude, ProbingCriterion
+from gradprune.pruning.criteria.base import Criterion, ProbingCriterion
+from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic

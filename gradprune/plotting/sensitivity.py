@@ -1,0 +1,53 @@
+"""How much of each layer can go: sensitivity curves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gradprune.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, drawing, legend_above
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from gradprune.pruning.sensitivity import Sensitivity
+
+__all__ = ["plot_sensitivity"]
+
+_COLORS = (BLUE, ORANGE, GREEN, PURPLE, "black")
+_MARKERS = "os^Dv<>"
+
+
+def plot_sensitivity(curves: Sensitivity, *, ax: Axes | None = None) -> Axes:
+    """Accuracy, or loss, against the sparsity of one parameter alone: a line for each.
+
+    Args:
+        curves: what ``gp.sensitivity`` gave.
+        ax: where to draw; a new figure if None.
+
+    Returns:
+        The axes.
+
+    Raises:
+        ImportError: matplotlib is missing.
+    """
+    is_accuracy = curves.accuracy is not None
+    rows = curves.accuracies if is_accuracy else curves.losses
+    scale = 100.0 if is_accuracy else 1.0
+    level = curves.loss if curves.accuracy is None else scale * curves.accuracy
+    places = [100 * sparsity for sparsity in curves.sparsities]
+    with drawing(ax) as axes:
+        axes.axhline(level, color=GREY, linewidth=1.0, linestyle="--", label="as it is")
+        for i, (name, values) in enumerate(rows.items()):
+            axes.plot(
+                places,
+                (scale * values).tolist(),
+                color=_COLORS[i % len(_COLORS)],
+                marker=_MARKERS[i % len(_MARKERS)],
+                markersize=4,
+                linewidth=1.3,
+                label=name,
+            )
+        axes.set_xlabel("sparsity of one parameter alone (%)")
+        axes.set_ylabel("accuracy (%)" if is_accuracy else "loss")
+        legend_above(axes)
+    return axes

@@ -1,0 +1,115 @@
+"""What every criterion answers: a score for each weight; the lowest is removed first.
+
+A criterion is a pure function of weights, gradient statistics and random numbers. One that has to
+try weights out is a ``ProbingCriterion``: it also gets a probe, which answers with loss, gradient
+norm, gradient or flow.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.pruning.statistics import Statistics
+
+__all__ = ["Criterion", "Draw", "Floats", "Probe", "ProbingCriterion", "Response"]
+
+Floats = NDArray[np.float32]
+Draw = Callable[[int], Floats]
+
+
+class Criterion(ABC):
+    """Gives every weight a score.
+
+    Attributes:
+        needs_gradients: whether ``statistics`` must hold some.
+        needs_weights: whether ``observed`` looks at the weights.
+        rounds: in which ``Pruner.prune`` meets a budget unless told otherwise.
+    """
+
+    needs_gradients: ClassVar[bool]
+    needs_weights: ClassVar[bool] = False
+    rounds: ClassVar[int] = 1
+
+    @abstractmethod
+    def scores(self, weights: Floats, statistics: Statistics, draw: Draw) -> Floats:
+        """Scores of the weights, the lowest to be removed first.
+
+        Args:
+            weights: (n,) all weights the pruner covers, read-only; removed ones are 0 and their
+                scores are ignored.
+            statistics: of the gradient of these weights; empty unless ``needs_gradients``.
+            draw: ``draw(n)`` gives n uniform numbers in [0, 1), new ones at each pruning event.
+
+        Returns:
+            (n,) float32, finite.
+        """
+
+    def observed(self, weights: Floats, gradient: Floats) -> Floats:
+        """What statistics are of: the gradient, unless a criterion has something else in mind.
+
+        Args:
+            weights: (n,) all prunable weights, at which the gradient was taken.
+            gradient: (n,) of a batch.
+        """
+        return gradient
+
+
+class Response(NamedTuple):
+    """What the model answers to some weights."""
+
+    loss: float
+    norm: float  # of the gradient of all parameters
+
+
+def _unable(weights: Floats) -> Any:
+    raise ValueError("this probe cannot answer that")
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Tries weights out: a pruner makes it of its model and data.
+
+    Its functions take (n,) weights in place of the covered ones, the removed ones 0; the model
+    gets its own back when the probe is no longer needed.
+
+    Args:
+        live: (n,) bool, what is not removed.
+        units: (n,) integers, equal where weights lead into the same output unit.
+        respond: loss and gradient norm.
+        gradient: (n,) gradient, 0 where removed.
+        flow: (n,) derivatives of log R, R the sum of the outputs for an input of ones, of the
+            network with these weights, no biases and no activations; zeros where R is 0.
+    """
+
+    live: NDArray[np.bool_]
+    units: NDArray[np.intp]
+    respond: Callable[[Floats], Response] = _unable
+    gradient: Callable[[Floats], Floats] = _unable
+    flow: Callable[[Floats], Floats] = _unable
+
+
+class ProbingCriterion(Criterion):
+    """A criterion that needs a probe; the pruner makes it from ``data`` or ``probe_data``.
+
+    Attributes:
+        needs_data: whether the probe is asked for anything but the flow.
+    """
+
+    needs_gradients: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
+
+    @abstractmethod
+    def scores(
+        self,
+        weights: Floats,
+        statistics: Statistics,
+        draw: Draw,
+        probe: Probe | None = None,
+    ) -> Floats:
+        """See Criterion; ValueError without a probe."""

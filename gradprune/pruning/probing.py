@@ -1,0 +1,196 @@
+"""Probes: loss, gradient and flow as functions of the covered weights of a model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+from gradprune.errors import NumericalError
+from gradprune.layers.base import Layer as NetworkLayer
+from gradprune.layers.dense import Activation, Dropout
+from gradprune.network import Network
+from gradprune.pruning.coverage import Layer, gathered
+from gradprune.pruning.criteria.base import Probe, Response
+from gradprune.replicas import Replicable, replicate
+from gradprune.snapshots import LastPass, Passing
+
+__all__ = ["Tried", "dense_gradient", "probing", "trial"]
+
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Samples = tuple[ArrayLike, ArrayLike, str]  # x, y and the name of the loss
+
+
+class Tried(Passing, Replicable, Protocol):
+    """What a probe needs of a network."""
+
+    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float:
+        """Fill the gradients."""
+
+    def find_fault(self, norm: float = ...) -> NumericalError:
+        """What is wrong with them."""
+
+
+@contextmanager
+def trial(model: Passing) -> Iterator[None]:
+    """Parameters may be changed and passes made; afterwards the model is as it was."""
+    last, params = LastPass(model), model.arena.params.copy()
+    try:
+        yield
+    finally:
+        np.copyto(model.arena.params, params)
+        last.restore()
+
+
+@contextmanager
+def probing(
+    model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples | None
+) -> Iterator[Probe]:
+    """A probe; afterwards the model is as it was.
+
+    Args:
+        model: the network.
+        layers: the covered parameters, n weights in all.
+        live: (n,) what is not removed.
+        samples: to measure on; None for a probe that is asked for the flow alone.
+
+    Raises:
+        NonFiniteError: loss or gradient are not finite as it is.
+    """
+    arena = model.arena
+
+    def respond(weights: Floats) -> Response:
+        assert samples is not None
+        x, y, loss = samples
+        for tensor, place in layers:
+            np.copyto(arena.parameters[tensor.name], weights[place].reshape(tensor.shape))
+        value = model.backward(x, y, loss=loss)
+        model.forward_count -= 1  # the same dropout for all
+        return Response(value, _core.norm(arena.grads, 2.0))
+
+    def gradient(weights: Floats) -> Floats:
+        response = respond(weights)
+        if not math.isfinite(response.norm):
+            raise model.find_fault()
+        return gathered(arena, layers, arena.grads) * live
+
+    with trial(model):
+        if samples is not None:
+            before = respond(gathered(arena, layers, arena.params).copy())
+            if not (math.isfinite(before.loss) and math.isfinite(before.norm)):
+                raise model.find_fault()
+        yield Probe(live, _units(layers), respond, gradient, _Flow(model, layers))
+
+
+def dense_gradient(model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples) -> Floats:
+    """(n,) the gradient of all covered weights, those included that are removed and 0.
+
+    It is taken on a replica of which nothing is removed, so that masks, lists and moments of the
+    model stay as they are.
+
+    Args:
+        model: the network.
+        layers: the covered parameters, n weights in all.
+        live: (n,) the others count as 0.
+        samples: to measure on.
+
+    Raises:
+        NonFiniteError: loss or gradient are not finite.
+    """
+    x, y, loss = samples
+    replica = replicate(model)
+    for tensor, place in layers:
+        replica.parameters[tensor.name][~live[place].reshape(tensor.shape)] = 0.0
+    value = replica.backward(x, y, loss=loss)
+    if not (math.isfinite(value) and math.isfinite(_core.norm(replica.arena.grads, 2.0))):
+        raise replica.find_fault()
+    return gathered(replica.arena, layers, replica.arena.grads)
+
+
+def _units(layers: Sequence[Layer]) -> NDArray[np.intp]:
+    """(n,) the output unit of each covered weight, counted over all of them."""
+    parts, first = [], 0
+    for tensor, _ in layers:
+        outputs = tensor.shape[0]
+        parts.append(first + np.repeat(np.arange(outputs), tensor.size // outputs))
+        first += outputs
+    return np.concatenate(parts)
+
+
+class _Flow:
+    """Derivatives of log R, the sum of the outputs of a linear, positive network for ones.
+
+    Products of many layers leave the range of floats, so each weight matrix is scaled to rows of
+    sum 1 on average, which log R only shifts by a constant.
+    """
+
+    def __init__(self, model: Tried, layers: Sequence[Layer]) -> None:
+        self._model, self._layers = model, layers
+        self._network: Network | None = None
+
+    def __call__(self, weights: Floats) -> Floats:
+        if self._network is None:
+            self._network = replicate(self._model, _linear(self._model))
+        network = self._network
+        flow = np.zeros_like(weights)
+        for tensor in self._model.arena.tensors:
+            values = self._model.parameters[tensor.name] if tensor.prunable else np.float32(0)
+            np.copyto(network.parameters[tensor.name], values)
+        for tensor, place in self._layers:
+            np.copyto(network.parameters[tensor.name], weights[place].reshape(tensor.shape))
+        scales: dict[str, np.float32] = {}
+        for name in network.masks:
+            matrix = np.abs(network.parameters[name])
+            rows = matrix.reshape(len(matrix), -1).sum(axis=1)
+            if not rows.any():
+                return flow
+            scales[name] = rows[rows > 0].mean()
+            np.divide(matrix, scales[name], out=network.parameters[name])
+
+        ones = np.ones((1, *network.input_shape), np.float32)
+        outputs = network.predict(ones)
+        height, total = outputs.max(), outputs.sum()
+        if not height > 0:
+            return flow
+        # The mean squared error has the same slope, 2 height / outputs, in each output.
+        network.backward(ones, outputs - height, loss="mse")
+        slope = 2 * height / outputs.size * total
+        for tensor, place in self._layers:
+            gradient = network.gradients[tensor.name].ravel()
+            np.divide(gradient, slope * scales[tensor.name], out=flow[place])
+        return flow
+
+
+def _linear(model: Tried) -> list[NetworkLayer]:
+    """The layers with what is not linear, or not of the weights, taken out.
+
+    For weights and inputs of at least 0 relu is the identity, which every activation is made here.
+    """
+    linear: list[NetworkLayer] = []
+    shape = model.input_shape
+    for layer in model.layers:
+        fields = {field.name for field in dataclasses.fields(layer)}
+        changes: dict[str, Any] = dict.fromkeys(
+            fields & {"l1", "l2", "orthogonality", "omega"}, 0.0
+        )
+        if "activation" in fields:
+            changes["activation"] = "relu"
+        elif layer.tensors(shape):
+            raise ValueError(
+                f"there is no flow through {layer.name}: {type(layer).__name__} has no linear form"
+            )
+        is_function = isinstance(layer, Activation | Dropout)
+        linear.append(
+            Activation("relu", name=layer.name)
+            if is_function
+            else dataclasses.replace(layer, **changes)
+        )
+        shape = layer.output_shape(shape)
+    return linear
