@@ -165,8 +165,8 @@ class _Shared(Part):
         if self._latent is not None:
             return raw
         if not self._setting.trained:
-            return np.zeros_like(raw)
-        with np.errstate(invalid="ignore"):  # a NaN refuses the step
+            return np.where(np.isfinite(raw), np.float32(0), raw)  # a NaN refuses the step
+        with np.errstate(invalid="ignore"):  # likewise
             means: Floats = self._means(raw).astype(np.float32)[self._labels]
         return means
 

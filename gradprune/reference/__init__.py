@@ -49,6 +49,7 @@ from .pruning import (
     removed_count,
     taylor,
 )
+from .quantization import fake_quantize, grid, kmeans_cost, share
 from .recurrent import (
     RecurrentGradients,
     States,
@@ -84,13 +85,16 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "dropout_mask",
+    "fake_quantize",
     "forward",
     "gradient",
     "gradient_decomposition",
+    "grid",
     "gru_backward",
     "gru_forward",
     "inhibit",
     "iterative_sparsity",
+    "kmeans_cost",
     "loss_and_gradients",
     "loss_forward_backward",
     "lstm_backward",
@@ -117,6 +121,7 @@ __all__ = [
     "rnn_backward",
     "scaled_sign",
     "sgd_step",
+    "share",
     "sigmoid",
     "softmax",
     "taylor",
