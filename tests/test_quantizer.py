@@ -405,3 +405,17 @@ def test_invariants(name: str, optimizer_case: Any, calls: list[str]) -> None:
             model.quantizer.load_state(state, tensors)
         if call != "write":
             check(model)
+
+
+@pytest.mark.parametrize("name", ["shared", "grid4"])
+def test_a_diagnosis_takes_the_quantized_step(name: str) -> None:
+    model = network(SCHEMES[name])
+    optimizer = gp.SGD(model, lr=0.5)
+    found = gp.diagnose(model, X, Y)
+    before = {key: values.astype(np.float64) for key, values in model.parameters.items()}
+    step(model, optimizer, fused=True)
+    for own in found.parameters:
+        if own.update_ratio is not None:
+            change = np.linalg.norm(model.parameters[own.name] - before[own.name])
+            ratio = change / np.linalg.norm(before[own.name])
+            assert own.update_ratio == pytest.approx(ratio, rel=1e-5)
