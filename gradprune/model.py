@@ -191,8 +191,8 @@ class Model(Network):
         """Write everything to a safetensors file: a loaded model trains on with the same bits.
 
         Layers, weights, masks, the optimizer with its moments, clip, guard and schedule, the
-        pruner with its statistics, and all counters are in it; gradients and history are not.
-        The file is replaced as a whole or, on an error, left as it was.
+        pruner with its statistics, the quantizer with its codes, and all counters are in it;
+        gradients and history are not. The file is replaced as a whole or, on an error, left as it was.
 
         Args:
             path: the file.
@@ -214,7 +214,7 @@ def load(path: str | os.PathLike[str]) -> Model:
         path: the file.
 
     Returns:
-        A model of the same bits, with ``optimizer`` and ``pruner``.
+        A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``.
 
     Raises:
         FileNotFoundError: there is no such file.

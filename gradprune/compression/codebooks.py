@@ -27,7 +27,7 @@ from gradprune.compression.schemes import (
 
 __all__ = ["Codebook"]
 
-_MOST = 2**16
+_MOST = 2**8  # codes of a byte; and the search for more would take minutes
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Codebook(Scheme):
     Source: Han, Mao and Dally 2016, "Deep Compression", section 3.
 
     Args:
-        clusters: from 1 to 65,536.
+        clusters: from 1 to 256.
         per: what has a codebook of its own: each "parameter", each "row" of a weight (an output),
             or the "model" as a whole.
         trained: whether training moves the values; else they stay as they are.
