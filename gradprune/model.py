@@ -192,7 +192,8 @@ class Model(Network):
 
         Layers, weights, masks, the optimizer with its moments, clip, guard and schedule, the
         pruner with its statistics, the quantizer with its codes, and all counters are in it;
-        gradients and history are not. The file is replaced as a whole or, on an error, left as it was.
+        gradients and history are not. The file is replaced as a whole or, on an error, left as it
+        was.
 
         Args:
             path: the file.
