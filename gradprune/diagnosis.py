@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.columns import aligned
+from gradprune.compression.quantizer import Quantizer
 from gradprune.guards import Skip
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dense
@@ -390,6 +391,11 @@ def _update_ratios(
     stepper.load_moments(optimizer.moments)
     stepper.load_state(optimizer.state())
     stepper.chain.load(optimizer.chain.tensors())
+    quantizer = model.quantizer
+    if quantizer is not None:
+        Quantizer(
+            twin, quantizer.weights, exclude=quantizer.exclude, biases=quantizer.biases
+        ).load_state(quantizer.state(), quantizer.tensors())
     twin.backward(x, y, loss=loss)
     before = {name: values.copy() for name, values in twin.parameters.items()}
     if not stepper.step().applied:

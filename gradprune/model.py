@@ -239,8 +239,9 @@ class Model(Network):
         """Write everything to a safetensors file: a loaded model trains on with the same bits.
 
         Layers, weights, masks, the optimizer with its moments, clip, guard and schedule, the
-        pruner with its statistics, and all counters are in it; gradients and history are not.
-        The file is replaced as a whole or, on an error, left as it was.
+        pruner with its statistics, the quantizer with its codes, and all counters are in it;
+        gradients and history are not. The file is replaced as a whole or, on an error, left as it
+        was.
 
         Args:
             path: the file.

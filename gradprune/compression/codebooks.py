@@ -27,7 +27,7 @@ from gradprune.compression.schemes import (
 
 __all__ = ["Codebook"]
 
-_MOST = 2**16
+_MOST = 2**8  # codes of a byte; and the search for more would take minutes
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -53,7 +53,7 @@ class Codebook(Scheme):
     Source: Han, Mao and Dally 2016, "Deep Compression", section 3.
 
     Args:
-        clusters: from 1 to 65,536.
+        clusters: from 1 to 256.
         per: what has a codebook of its own: each "parameter", each "row" of a weight (an output),
             or the "model" as a whole.
         trained: whether training moves the values; else they stay as they are.
@@ -165,8 +165,8 @@ class _Shared(Part):
         if self._latent is not None:
             return raw
         if not self._setting.trained:
-            return np.zeros_like(raw)
-        with np.errstate(invalid="ignore"):  # a NaN refuses the step
+            return np.where(np.isfinite(raw), np.float32(0), raw)  # a NaN refuses the step
+        with np.errstate(invalid="ignore"):  # likewise
             means: Floats = self._means(raw).astype(np.float32)[self._labels]
         return means
 

@@ -1,6 +1,6 @@
 """Grids: weights that are whole multiples of a step, for arithmetic on integers.
 
-A grid is a scale and a zero point: w = scale * (code - zero_point), the code an integer of few bits.
+A grid is a scale and a zero point: w = scale * (code - zero_point), with codes of few bits.
 Arithmetic is in float32, with the bits of torch's ``fake_quantize``.
 """
 
@@ -25,7 +25,7 @@ from gradprune.compression.schemes import (
 
 __all__ = ["Grid"]
 
-_SMALLEST = np.finfo(np.float32).tiny  # a scale whose inverse is finite
+_SMALLEST = np.finfo(np.float32).tiny  # of what has a finite inverse
 _CANDIDATES = 2.0 ** (-np.arange(41) / 8)  # of the largest weight: what scale="mse" starts from
 _ROUNDS = 3  # of least squares for each
 
@@ -108,8 +108,8 @@ class Grid(Scheme):
         """See Scheme."""
         scale = checked_tensor(tensors, "scale", np.float32, (layout.groups,))
         zero = checked_tensor(tensors, "zero_point", np.int32, (layout.groups,))
-        if (scale < _SMALLEST).any():
-            raise ValueError("the quantizer's scales must be positive")
+        if (scale < 0).any():
+            raise ValueError("the quantizer's scales must not be negative")
         if ((zero < self.lowest) | (zero > self.highest)).any():
             raise ValueError("the quantizer's zero points must be codes of its grid")
         return _Gridded(self, layout, scale, zero, checked_latent(tensors, layout))
@@ -118,7 +118,7 @@ class Grid(Scheme):
         """(members,) code - zero_point of each weight, whole numbers."""
         if self.bits == 1:
             return np.where(weights < 0, np.float32(-1), np.float32(1))
-        steps: Floats = np.rint(weights * (np.float32(1) / scale)[group])
+        steps: Floats = np.rint(weights * (np.float32(1) / np.maximum(scale, _SMALLEST))[group])
         low, high = (
             (self.lowest - zero).astype(np.float32),
             (self.highest - zero).astype(np.float32),
@@ -146,17 +146,19 @@ class Grid(Scheme):
             high[present] = np.maximum(np.maximum.reduceat(weights, first), 0)
         low, high = share * low, share * high
         if self.symmetric:
-            scale = _positive(np.maximum(-low, high) / self.highest)
+            scale = (np.maximum(-low, high) / self.highest).astype(np.float32)
             return scale, np.zeros(groups, np.int32)
-        scale = _positive((high - low) / self.highest)
-        return scale, np.clip(np.rint(-low / scale), 0, self.highest).astype(np.int32)
+        scale = ((high - low) / self.highest).astype(np.float32)
+        zero = np.rint(-low / np.maximum(scale, _SMALLEST))
+        return scale, np.clip(zero, 0, self.highest).astype(np.int32)
 
     def _least_squares(self, weights: Floats, group: Indices, scale: Floats, zero: Codes) -> Floats:
         """The best scale for the codes that these weights have now."""
         steps = self.steps(weights, group, scale, zero).astype(np.float64)
         products = np.bincount(group, steps * weights, minlength=len(scale))
         squares = np.bincount(group, steps * steps, minlength=len(scale))
-        return _positive(np.divide(products, squares, out=scale.astype(float), where=products > 0))
+        found = np.divide(products, squares, out=scale.astype(np.float64), where=products > 0)
+        return found.astype(np.float32)
 
     def _search(self, weights: Floats, group: Indices, groups: int) -> tuple[Floats, Codes]:
         """The best of some ranges, each with its scale brought to its own optimum."""
@@ -171,10 +173,6 @@ class Grid(Scheme):
             least = np.where(better, error, least)
             best = np.where(better, scale, best[0]), np.where(better, zero, best[1])
         return best
-
-
-def _positive(scale: NDArray[np.float64]) -> Floats:
-    return np.maximum(scale, _SMALLEST).astype(np.float32)
 
 
 class _Gridded(Part):

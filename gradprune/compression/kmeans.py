@@ -31,7 +31,7 @@ def kmeans(values: NDArray[np.float32], clusters: int) -> tuple[Doubles, Indices
 
     Args:
         values: (n,) finite.
-        clusters: at least 1.
+        clusters: at least 1, below 8,192.
 
     Returns:
         (k,) ascending centroids, k = clusters or, if these are fewer, the number of distinct
