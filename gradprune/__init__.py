@@ -62,6 +62,7 @@ from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import GlobalScope, LayerScope
+from gradprune.reports import Report, report
 from gradprune.selection import topk_mask
 from gradprune.sweeps.experiment import Experiment
 from gradprune.sweeps.records import Aggregate, Records
@@ -142,6 +143,7 @@ __all__ = [
     "Raise",
     "Random",
     "Records",
+    "Report",
     "Rollback",
     "Skip",
     "SparseSpectral",
@@ -167,6 +169,7 @@ __all__ = [
     "load",
     "measure_costs",
     "plotting",
+    "report",
     "set_costs",
     "set_num_threads",
     "show_config",

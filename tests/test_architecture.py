@@ -21,7 +21,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "columns", "errors", "progress"},
+    "ground": {"cache", "checks", "columns", "errors", "progress", "timing"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "pruning.statistics", "selection", "threads"},
@@ -63,12 +63,14 @@ LAYERS = {
         "diagnosis",
         "plotting.decomposition",
         "plotting.diagnosis",
+        "plotting.forms",
         "plotting.glance",
         "plotting.history",
         "plotting.style",
         "plotting.timeline",
         "plotting.tradeoff",
         "plotting.weights",
+        "reports",
         "sweeps.experiment",
         "sweeps.journal",
         "sweeps.parallel",

@@ -218,12 +218,13 @@ def _run(e: Experiment) -> dict[str, float]:
     _train(e, model, e.epochs, e.lr, e.clip, pruner if e.how == "iterative" else None)
     accuracy = model.evaluate(*test)["accuracy"]
     total = model.summary().total
+    weights = model.arena.prunable_size - model.arena.removed
     metrics = {
         "accuracy": accuracy,
         "change": accuracy - dense,
         "pruned_accuracy": pruned,
-        "kept": 1.0 - model.sparsity,
-        "weights": model.arena.prunable_size - model.arena.removed,
+        "kept": weights / model.arena.prunable_size,
+        "weights": weights,
         "parameters": total.kept,
         "macs": total.macs_effective,
         "nbytes": model.freeze().nbytes,
