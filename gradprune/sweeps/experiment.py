@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -158,19 +157,11 @@ def _name(value: object) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Training and test samples, with a digest that is computed once, whoever pickles them."""
+    """Training and test samples with their digest, so that workers need not compute it."""
 
     train: Pair
     test: Pair
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all samples, their shapes and types."""
-        sha = hashlib.sha256()
-        for array in (*self.train, *self.test):
-            sha.update(f"{array.shape}{array.dtype.str}".encode())
-            sha.update(np.ascontiguousarray(array).data)
-        return sha.hexdigest()
+    digest: str
 
 
 def _data(given: Any) -> _Data:
@@ -178,7 +169,12 @@ def _data(given: Any) -> _Data:
         (x, y), (x_test, y_test) = given
     except (TypeError, ValueError):
         raise TypeError("data must be ((x_train, y_train), (x_test, y_test))") from None
-    return _Data(_pair("train", x, y), _pair("test", x_test, y_test))
+    train, test = _pair("train", x, y), _pair("test", x_test, y_test)
+    sha = hashlib.sha256()
+    for array in (*train, *test):
+        sha.update(f"{array.shape}{array.dtype.str}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return _Data(train, test, sha.hexdigest())
 
 
 def _pair(name: str, x: ArrayLike, y: ArrayLike) -> Pair:
