@@ -93,6 +93,7 @@ from gradprune.pruning.rewinding import Rewind
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import ERK, Budgets, GlobalScope, LayerScope
 from gradprune.pruning.sensitivity import Sensitivity, sensitivity
+from gradprune.reports import Report, report
 from gradprune.selection import topk_mask
 from gradprune.shrinking import LayerShrink, ShrinkReport
 from gradprune.sweeps.experiment import Experiment
@@ -201,6 +202,7 @@ __all__ = [
     "Raise",
     "Random",
     "Records",
+    "Report",
     "Rewind",
     "RigL",
     "Rollback",
@@ -237,6 +239,7 @@ __all__ = [
     "load",
     "measure_costs",
     "plotting",
+    "report",
     "sensitivity",
     "set_costs",
     "set_num_threads",

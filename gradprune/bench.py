@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from gradprune.model import Model
 from gradprune.optimizers import Adam
 from gradprune.pruning.criteria import Random
 from gradprune.pruning.pruner import Pruner
+from gradprune.timing import median_times
 
 __all__ = ["Measured", "measure"]
 
@@ -71,7 +70,7 @@ def measure(
                 work,
                 batch,
                 sparsity,
-                _median(run, turns, seconds),
+                _microseconds(run, turns, seconds),
                 _median_of_torch(peers[work], turns, seconds) if peers else None,
             )
 
@@ -141,22 +140,10 @@ def _median_of_torch(run: Callable[[], object], turns: int, seconds: float) -> f
     times = []
     for threads in {1, most}:
         torch.set_num_threads(threads)
-        times.append(_median(run, turns, seconds))
+        times.append(_microseconds(run, turns, seconds))
     torch.set_num_threads(most)
     return min(times)
 
 
-def _median(run: Callable[[], object], turns: int, seconds: float) -> float:
-    """Microseconds a call."""
-    run()
-    calls = 1
-    while (spent := _time(run, calls)) < seconds / 2:  # also warms up
-        calls = max(2 * calls, min(10 * calls, int(calls * seconds / max(spent, 1e-9))))
-    return 1e6 * statistics.median(_time(run, calls) / calls for _ in range(turns))
-
-
-def _time(run: Callable[[], object], calls: int) -> float:
-    start = perf_counter()
-    for _ in range(calls):
-        run()
-    return perf_counter() - start
+def _microseconds(run: Callable[[], object], turns: int, seconds: float) -> float:
+    return median_times({"": run}, turns=turns, seconds=seconds)[""]

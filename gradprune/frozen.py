@@ -35,6 +35,9 @@ class FrozenLayer:
     nbytes: int
     few: str  # kernel for few samples, "dense" or "sparse"; "" where there are no weights
     many: str  # kernel for many samples
+    parameters: int = 0  # that are not removed, biases included
+    macs_dense: int = 0  # multiply-accumulates a sample
+    macs_effective: int = 0  # those of kept weights
 
 
 class FrozenModel:
@@ -152,7 +155,19 @@ def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
             kept, nbytes, few_listed, many_listed = frozen.describe(position)
             few, many = ("sparse" if listed else "dense" for listed in (few_listed, many_listed))
         layers.append(
-            FrozenLayer(row.name, row.kind, row.outputs, weights, kept, nbytes, few, many)
+            FrozenLayer(
+                row.name,
+                row.kind,
+                row.outputs,
+                weights,
+                kept,
+                nbytes,
+                few,
+                many,
+                parameters=row.kept,
+                macs_dense=row.macs_dense,
+                macs_effective=row.macs_effective,
+            )
         )
     return tuple(layers)
 

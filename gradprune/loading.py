@@ -30,8 +30,8 @@ def load(
             cannot ask for all memory.
 
     Returns:
-        A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; or a packed model, which
-        predicts, and of which ``to_model()`` makes one that can be trained.
+        A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; or a packed
+        model, which predicts, and of which ``to_model()`` makes one that can be trained.
 
     Raises:
         FileNotFoundError: there is no such file.

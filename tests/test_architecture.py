@@ -21,7 +21,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "columns", "errors", "progress"},
+    "ground": {"cache", "checks", "columns", "errors", "progress", "timing"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
@@ -92,6 +92,7 @@ LAYERS = {
         "diagnosis",
         "plotting.decomposition",
         "plotting.diagnosis",
+        "plotting.forms",
         "plotting.glance",
         "plotting.history",
         "plotting.sensitivity",
@@ -100,6 +101,7 @@ LAYERS = {
         "plotting.tradeoff",
         "plotting.weights",
         "pruning.sensitivity",
+        "reports",
         "sweeps.experiment",
         "sweeps.journal",
         "sweeps.parallel",

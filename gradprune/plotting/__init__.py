@@ -28,8 +28,8 @@ from gradprune.plotting.decomposition import plot_decomposition
 from gradprune.plotting.diagnosis import plot_diagnosis
 from gradprune.plotting.glance import overview
 from gradprune.plotting.history import plot_accuracy, plot_history, plot_loss, plot_norms
-from gradprune.plotting.tradeoff import plot_tradeoff
 from gradprune.plotting.sensitivity import plot_sensitivity
+from gradprune.plotting.tradeoff import plot_tradeoff
 from gradprune.plotting.weights import plot_sparsity, plot_weights
 
 __all__ = [

@@ -8,7 +8,6 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -159,19 +158,11 @@ def _name(value: object) -> str:
 
 @dataclass(frozen=True, eq=False)
 class _Data:
-    """Training and test samples, with a digest that is computed once, whoever pickles them."""
+    """Training and test samples with their digest, so that workers need not compute it."""
 
     train: Pair
     test: Pair
-
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 of all samples, their shapes and types."""
-        sha = hashlib.sha256()
-        for array in (*self.train, *self.test):
-            sha.update(f"{array.shape}{array.dtype.str}".encode())
-            sha.update(np.ascontiguousarray(array).data)
-        return sha.hexdigest()
+    digest: str
 
 
 def _data(given: Any) -> _Data:
@@ -179,7 +170,12 @@ def _data(given: Any) -> _Data:
         (x, y), (x_test, y_test) = given
     except (TypeError, ValueError):
         raise TypeError("data must be ((x_train, y_train), (x_test, y_test))") from None
-    return _Data(_pair("train", x, y), _pair("test", x_test, y_test))
+    train, test = _pair("train", x, y), _pair("test", x_test, y_test)
+    sha = hashlib.sha256()
+    for array in (*train, *test):
+        sha.update(f"{array.shape}{array.dtype.str}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return _Data(train, test, sha.hexdigest())
 
 
 def _pair(name: str, x: ArrayLike, y: ArrayLike) -> Pair:
@@ -219,12 +215,13 @@ def _run(e: Experiment) -> dict[str, float]:
     _train(e, model, e.epochs, e.lr, e.clip, pruner if e.how == "iterative" else None)
     accuracy = model.evaluate(*test)["accuracy"]
     total = model.summary().total
+    weights = model.arena.prunable_size - model.arena.removed
     metrics = {
         "accuracy": accuracy,
         "change": accuracy - dense,
         "pruned_accuracy": pruned,
-        "kept": 1.0 - model.sparsity,
-        "weights": model.arena.prunable_size - model.arena.removed,
+        "kept": weights / model.arena.prunable_size,
+        "weights": weights,
         "parameters": total.kept,
         "macs": total.macs_effective,
         "nbytes": model.freeze().nbytes,

@@ -83,13 +83,18 @@ class Records:
         parquet.write_table(pyarrow.table(arrays), content)
         write_atomically(path, content.getvalue())
 
+    def cells(self) -> list[list[str]]:
+        """What ``print`` shows: the headings and then each row, as text."""
+        rows = [[format_value(row[name]) for name in self.columns] for row in self.rows]
+        return [list(self.columns), *rows]
+
     def __str__(self) -> str:
-        cells = [[format_value(row[name]) for name in self.columns] for row in self.rows]
-        return "\n".join(aligned([self.columns, *cells], words=self._words()))
+        return "\n".join(aligned(self.cells(), words=self.words))
 
     __repr__ = __str__
 
-    def _words(self) -> set[int]:
+    @property
+    def words(self) -> set[int]:
         """Positions of the columns that hold text."""
         return {
             i
@@ -138,19 +143,22 @@ class Aggregate(Records):
             [*by, "n", *(f"{name}{end}" for name in metrics for end in ("", "_std"))], rows
         )
 
-    def __str__(self) -> str:
+    def cells(self) -> list[list[str]]:
+        """See Records; mean ± standard deviation in one column."""
         head = [*self.by, "n"]
-        cells = [
+        rows = [
             [
                 *(format_value(row[name]) for name in head),
                 *(_with_deviation(row[name], row[f"{name}_std"]) for name in self.metrics),
             ]
             for row in self.rows
         ]
-        words = {i for i in self._words() if i < len(self.by)}
-        return "\n".join(aligned([[*head, *self.metrics], *cells], words=words))
+        return [[*head, *self.metrics], *rows]
 
-    __repr__ = __str__
+    @property
+    def words(self) -> set[int]:
+        """See Records."""
+        return {i for i in super().words if i < len(self.by)}
 
 
 def format_value(value: object) -> str:
