@@ -443,7 +443,7 @@ def _add_lenet(experiments: Any) -> None:
         "examples:\n"
         "  gradprune bench lenet --quick\n"
         "  gradprune bench lenet --seeds 5 --jobs 2\n"
-        "  gradprune bench lenet --dataset fashion-mnist --methods dense magnitude random\n\n"
+        "  gradprune bench lenet --dataset fashion-mnist --methods dense gradual random\n\n"
         "Interrupted, the same command goes on where it was.",
     )
     parser.add_argument(
@@ -454,7 +454,7 @@ def _add_lenet(experiments: Any) -> None:
         nargs="+",
         metavar="NAME",
         choices=lenet.METHODS,
-        default=["dense", "magnitude", "file"],
+        default=["dense", "gradual", "file"],
         help=f"of {', '.join(lenet.METHODS)}",
     )
     parser.add_argument(

@@ -36,7 +36,7 @@ def test_all_methods_at_the_same_budget() -> None:
     kept = {(row["method"], row["kept"]): sum(row[f"kept{i}"] for i in range(3)) for row in rows}
     assert kept == {
         ("dense", 1.0): 266_200,
-        ("magnitude", 0.05): 13_310,
+        ("gradual", 0.05): 13_310,
         ("one-shot", 0.05): 13_310,
         ("random", 0.05): 13_310,
         ("file", 0.0135): 3_594,
@@ -52,7 +52,7 @@ def test_all_methods_at_the_same_budget() -> None:
 
 
 def test_a_trial_is_a_function_of_its_levels() -> None:
-    levels: dict[str, Any] = {"dataset": "mnist", "method": "magnitude", "kept": 0.01, "scale": 0.5}
+    levels: dict[str, Any] = {"dataset": "mnist", "method": "gradual", "kept": 0.01, "scale": 0.5}
     first = lenet.run_trial(**levels, seed=3, validation=True)
     assert lenet.run_trial(**levels, seed=3, validation=True) == first
     assert lenet.run_trial(**levels, seed=4, validation=True)["kept0"] != first["kept0"]

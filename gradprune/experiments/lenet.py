@@ -8,10 +8,10 @@ other data sets get the same recipes, untuned.
 
 Methods:
 - "dense": nothing goes;
-- "magnitude": the smallest weights go, little by little, while the network is trained;
-- "one-shot": they go all at once, after half of the epochs, the rest of which fine-tunes;
-- "random": as "magnitude", but any weights go;
-- "file": as "magnitude"; then the survivors share few values (``Codebook``), these are trained, and
+- "gradual": the least important weights go, little by little, while the network is trained;
+- "one-shot": the smallest go all at once, after half of the epochs, the rest of which fine-tunes;
+- "random": as "gradual", but any weights go;
+- "file": as "gradual"; then the survivors share few values (``Codebook``), these are trained, and
   the model is written to a file. What is tested is the file.
 """
 
@@ -40,8 +40,9 @@ from gradprune.learning_rates import CosineLR
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.optimizers import SGD
-from gradprune.pruning.criteria import Criterion, Magnitude, Random
+from gradprune.pruning.criteria import Criterion, Fisher, Magnitude, Random
 from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.regrowth import RigL
 from gradprune.pruning.schedules import Cubic, OneShot
 from gradprune.sweeps.sweep import SweepResult, sweep
 from gradprune.tables import make_table
@@ -70,7 +71,7 @@ DATASETS: dict[str, Callable[[], Any]] = {
     "mnist": datasets.mnist,
     "fashion-mnist": datasets.fashion_mnist,
 }
-METHODS = ("dense", "magnitude", "one-shot", "random", "file")
+METHODS = ("dense", "gradual", "one-shot", "random", "file")
 QUICK = 0.02  # of the epochs
 _HELD_OUT = 10_000
 _SPLIT_STREAM = 1 << 61  # of the held-out samples, apart from shuffling
@@ -99,6 +100,8 @@ class Recipe:
         epochs: in all; pruning begins after ``dense`` of them and ends after ``pruned``, and with
             it the constant learning rate, which then falls along a cosine.
         dense, pruned: see ``epochs``.
+        criterion: what is important.
+        regrowth: share of the weights that change places each epoch (``RigL``), falling to 0.
         every: steps between two events of pruning.
         lr, momentum, weight_decay, batch_size, max_norm: of SGD with Nesterov's momentum and of
             the clipping of its gradient's norm.
@@ -110,6 +113,8 @@ class Recipe:
     dense: int = 3
     pruned: int = 140
     every: int = 100
+    criterion: Criterion = field(default_factory=Magnitude)
+    regrowth: float = 0.0
     lr: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 5e-4
@@ -117,6 +122,11 @@ class Recipe:
     max_norm: float = 1.0
     dropout: tuple[float, float] = (0.0, 0.0)
     sharing: Sharing = field(default_factory=Sharing)
+
+    @property
+    def regrown(self) -> int:
+        """Epochs after which no weight changes its place: half of the falling rate is left."""
+        return (self.pruned + self.epochs) // 2
 
     def scaled(self, factor: float) -> Recipe:
         """With so many times as many epochs, at least one of each kind."""
@@ -135,7 +145,7 @@ POINTS: dict[float, Recipe] = {
     0.02: Recipe(),
     0.015: Recipe(),
     0.01: Recipe(),
-    0.005: Recipe(),
+    0.005: Recipe(criterion=Fisher(), regrowth=0.2),
 }
 FILES: dict[float, Recipe] = {0.0135: Recipe(), 0.0105: Recipe()}
 # The error in percent that is to be reached on MNIST; of files also the bytes.
@@ -181,13 +191,17 @@ def train(data: Data, method: str, kept: float, seed: int, recipe: Recipe) -> Mo
     )
     pruner = None
     if method != "dense":
-        criterion: Criterion = Random() if method == "random" else Magnitude()
+        is_ours = method in ("gradual", "file")
+        baseline: Criterion = Random() if method == "random" else Magnitude()
         gradual = Cubic(1 - kept, start=steps * recipe.dense, stop=hold, every=recipe.every)
         at_once = OneShot(1 - kept, at=steps * recipe.epochs // 2)
         pruner = Pruner(
             model,
-            criterion=criterion,
+            criterion=recipe.criterion if is_ours else baseline,
             schedule=at_once if method == "one-shot" else gradual,
+            regrowth=RigL(fraction=recipe.regrowth, every=steps, stop=steps * recipe.regrown)
+            if is_ours and recipe.regrowth
+            else None,
             seed=seed,
         )
     model.fit(
@@ -266,7 +280,7 @@ def run_trial(
 def run(
     *,
     dataset: str = "mnist",
-    methods: Sequence[str] = ("dense", "magnitude", "file"),
+    methods: Sequence[str] = ("dense", "gradual", "file"),
     points: Sequence[float] = tuple(POINTS),
     seeds: int = 5,
     scale: float = 1.0,
@@ -339,7 +353,7 @@ def _cells(dataset: str, method: str, kept: float, rows: Sequence[dict[str, Any]
         sum(row["wrong"] for row in rows), sum(row["samples"] for row in rows)
     )
     goal = ""
-    if dataset == "mnist" and method == "magnitude":
+    if dataset == "mnist" and method == "gradual":
         goal = f"{GOALS[kept]:.2f}"
     elif dataset == "mnist" and method == "file":
         goal = f"{FILE_GOALS[kept][0]:.2f}, {FILE_GOALS[kept][1]:,} B"

@@ -88,8 +88,8 @@ class Pruner:
         probe_loss: of ``probe_data``.
 
     Attributes:
-        model, criterion, scope, granularity, schedule, regrowth, exclude, min_kept, seed, gradients: as
-            given, scope as an object.
+        model, criterion, scope, granularity, schedule, regrowth, exclude, min_kept, seed,
+            gradients: as given, scope as an object.
         probe_data, probe_loss: as given; may be replaced.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.
