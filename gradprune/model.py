@@ -173,8 +173,15 @@ class Model(Network):
         """
         return summarize(self)
 
-    def freeze(self) -> FrozenModel:
+    def freeze(self, *, precision: str = "float32") -> FrozenModel:
         """The model as it is now, immutable and for inference alone; see ``FrozenModel``.
+
+        Args:
+            precision: "int8" for Dense layers on 8-bit integers, which is faster and takes a
+                quarter of the memory, to about 1 % of the largest output.
+
+        Raises:
+            ValueError: precision is neither "float32" nor "int8".
 
         >>> import gradprune as gp
         >>> model = gp.Model([gp.Dense(1)], input_shape=2, seed=0)
@@ -184,7 +191,7 @@ class Model(Network):
         >>> fast.predict([[1, 1]]).tolist()
         [[3.0]]
         """
-        return FrozenModel(self)
+        return FrozenModel(self, precision)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a safetensors file: a loaded model trains on with the same bits.

@@ -314,7 +314,7 @@ static void test_frozen(void)
         const long start = live;
         for (gp_status status = GP_NO_MEMORY; status != GP_OK && failures < 100;) {
             until_failure = failures;
-            status = gp_frozen_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, &frozen);
+            status = gp_frozen_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, GP_FLOAT32, &frozen);
             until_failure = NEVER;
             if (status != GP_OK) CHECK(++failures && status == GP_NO_MEMORY && frozen == NULL && live == start);
         }
