@@ -22,6 +22,7 @@ from .clipping import (
     total_norm,
     zclip_limits,
 )
+from .int8 import int8_lanes, int8_rows, quantize_lanes, quantize_row, quantize_weights
 from .layers import (
     ACTIVATION_NAMES,
     activation_backward,
@@ -90,6 +91,8 @@ __all__ = [
     "gru_backward",
     "gru_forward",
     "inhibit",
+    "int8_lanes",
+    "int8_rows",
     "iterative_sparsity",
     "loss_and_gradients",
     "loss_forward_backward",
@@ -108,6 +111,9 @@ __all__ = [
     "prune_mask",
     "qsgd",
     "quantize_kbit",
+    "quantize_lanes",
+    "quantize_row",
+    "quantize_weights",
     "random",
     "recurrent_backward",
     "recurrent_forward",
