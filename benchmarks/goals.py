@@ -32,6 +32,8 @@ class Plan:
     sizes: tuple[int, ...] = LENET
     batches: tuple[int, ...] = (32, 128, 512)
     inference_batches: tuple[int, ...] = (32, 128)
+    int8_nets: tuple[tuple[int, ...], ...] = (LENET, (1024, 1024, 1024))
+    int8_batches: tuple[int, ...] = (1, 16, 64, 512)
     recurrent_batch: int = 64
     parameters: tuple[int, ...] = (10_000_000, 50_000_000)
     scores: tuple[int, ...] = (10_000_000, 100_000_000)
@@ -231,6 +233,22 @@ def predicting(plan: Plan, record: Record) -> list[Row]:
     return rows
 
 
+def on_integers(plan: Plan, record: Record) -> list[Row]:
+    """Inference of unpruned networks on 8-bit integers."""
+    rows = []
+    print("inference, int8")
+    goals = dict.fromkeys(("own float32", "onnxruntime", "onnxruntime int8"), 1.0)
+    with Ring(inference.int8_contestants()) as ring:
+        for sizes, batch in itertools.product(plan.int8_nets, plan.int8_batches):
+            case = {"sizes": sizes, "batch": batch, "sparsity": 0.0}
+            timings = ring.compare(case, turns=plan.turns, tolerance=0.1, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            what = f"int8, {'-'.join(map(str, sizes))}, batch {batch}"
+            rows += ratio_rows("int8", what, timings, goals, strictly=True)
+    return rows
+
+
 def updating(plan: Plan, record: Record) -> list[Row]:
     """Clip, Adam and mask on large layers. The goal is stated for masks; both are held to it."""
     rows = []
@@ -410,6 +428,7 @@ SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "training": training,
     "recurrent": recurring,
     "inference": predicting,
+    "int8": on_integers,
     "update": updating,
     "selection": selecting,
     "products": multiplying,

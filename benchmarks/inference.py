@@ -3,21 +3,35 @@
 Gradprune predicts with the frozen model. Torch, eager and compiled, and onnxruntime get the dense
 weights with zeros in them; onnxruntime with and without arrays bound beforehand. scipy multiplies
 CSR matrices with activations that are laid out for it, features by samples.
+
+On 8-bit integers: the frozen model with precision int8, its own float32, and onnxruntime in float32
+and after its dynamic quantization.
 """
 
 from __future__ import annotations
+
+import logging
+import tempfile
+from pathlib import Path
 
 import numpy as np
 from networks import draw_batch, draw_network, gradprune_model, torch_network
 from side_by_side import Contestant, Work, thread_counts
 
 
-def gradprune_predict(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
+def gradprune_predict(
+    *,
+    threads: int,
+    sizes: tuple[int, ...],
+    batch: int,
+    sparsity: float,
+    precision: str = "float32",
+) -> Work:
     import gradprune as gp
 
     gp.set_num_threads(threads)
     x, _ = draw_batch(sizes, batch)
-    frozen = gradprune_model(sizes, sparsity).freeze()
+    frozen = gradprune_model(sizes, sparsity).freeze(precision=precision)
     return lambda: frozen.predict(x), lambda: frozen.predict(x).astype(np.float64)
 
 
@@ -74,16 +88,35 @@ def onnx_model(sizes: tuple[int, ...], sparsity: float) -> bytes:
     return helper.make_model(graph, opset_imports=opset, ir_version=8).SerializeToString()
 
 
+def quantized(model: bytes) -> bytes:
+    """The same with int8 weights and inputs that become bytes in every call."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    logging.getLogger().setLevel(logging.ERROR)  # it recommends preprocessing that changes nothing
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "int8.onnx")
+        quantize_dynamic(onnx.load_from_string(model), path, weight_type=QuantType.QInt8)
+        return path.read_bytes()
+
+
 def onnxruntime_predict(
-    *, threads: int, setting: str, sizes: tuple[int, ...], batch: int, sparsity: float
+    *,
+    threads: int,
+    setting: str,
+    sizes: tuple[int, ...],
+    batch: int,
+    sparsity: float,
+    int8: bool = False,
 ) -> Work:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
+    model = onnx_model(sizes, sparsity)
     session = onnxruntime.InferenceSession(
-        onnx_model(sizes, sparsity), options, providers=["CPUExecutionProvider"]
+        quantized(model) if int8 else model, options, providers=["CPUExecutionProvider"]
     )
     x, _ = draw_batch(sizes, batch)
     source, target = session.get_inputs()[0].name, session.get_outputs()[0].name
@@ -143,3 +176,20 @@ def contestants() -> list[Contestant]:
         for n in counts
     ]
     return [*them, Contestant("scipy", scipy_predict, 1, "CSR", ("scipy.sparse",))]
+
+
+def int8_contestants() -> list[Contestant]:
+    them = [
+        Contestant(name, gradprune_predict, n, "", ("gradprune",), (("precision", precision),))
+        for name, precision in (("gradprune", "int8"), ("own float32", "float32"))
+        for n in thread_counts()
+    ]
+    needs = ("onnx", "onnxruntime")
+    for name, int8 in (("onnxruntime", False), ("onnxruntime int8", True)):
+        for setting in ("plain", "bound"):
+            options = (("setting", setting), ("int8", int8))
+            them += [
+                Contestant(name, onnxruntime_predict, n, setting, needs, options)
+                for n in thread_counts()
+            ]
+    return them

@@ -27,6 +27,9 @@ static int has_avx512(void)
            __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
 }
 #endif
+#if defined(GP_HAVE_AVX512VNNI)
+static int has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+#endif
 
 /* From the plainest to the best. */
 static const struct {
@@ -42,6 +45,9 @@ static const struct {
 #endif
 #if defined(GP_HAVE_AVX512)
     {&gp_kernels__avx512, has_avx512},
+#endif
+#if defined(GP_HAVE_AVX512VNNI)
+    {&gp_kernels__avx512vnni, has_avx512vnni},
 #endif
 };
 enum { TABLES = sizeof tables / sizeof tables[0] };

@@ -32,14 +32,12 @@ struct gp_frozen {
     size_t in, out, n_layers, bytes;
     size_t few;      /* up to so many samples pass as rows */
     size_t width[2]; /* the widest of the activations that alternate between two buffers */
-    size_t scratch;  /* floats a lane that layers need besides */
+    size_t scratch;  /* floats a sample or lane that layers need besides */
     double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
     gp_packed layers[];
 };
-
-static const gp_frozen_ops *ops_of(const gp_packed *packed) { return gp_layer_table[packed->spec.type]->frozen; }
 
 /* ---- making ------------------------------------------------------------------------------------------------------ */
 
@@ -55,28 +53,30 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
 }
 
 /* Adds a layer, unless it does nothing or the one before does it. */
-static gp_status add(gp_frozen *made, size_t index, const gp_layer_spec *spec, const gp_arena *arena)
+static gp_status add(gp_frozen *made, size_t index, const gp_layer_spec *spec, const gp_arena *arena,
+                     gp_precision precision)
 {
-    const gp_frozen_ops *ops = gp_layer_table[spec->type]->frozen;
+    const gp_layer_ops *type = gp_layer_table[spec->type];
+    const gp_frozen_ops *ops = precision == GP_INT8 && type->frozen_int8 ? type->frozen_int8 : type->frozen;
     gp_packed *last = made->n_layers > 0 ? &made->layers[made->n_layers - 1] : NULL;
     if (!ops->infer) return GP_OK;
-    if (spec->type == GP_LAYER_ACTIVATION && last && ops_of(last)->takes_activation && last->then == GP_IDENTITY) {
+    if (spec->type == GP_LAYER_ACTIVATION && last && last->ops->takes_activation && last->then == GP_IDENTITY) {
         last->then = spec->activation;
         last->slope = spec->slope;
         return GP_OK;
     }
     gp_packed *packed = &made->layers[made->n_layers];
-    *packed = (gp_packed){.spec = *spec, .index = index, .then = GP_IDENTITY};
+    *packed = (gp_packed){.ops = ops, .spec = *spec, .index = index, .then = GP_IDENTITY};
     gp_status status = ops->pack ? ops->pack(packed, arena) : GP_OK;
     if (status == GP_OK) made->n_layers++;
     return status;
 }
 
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
-                           const gp_arena *arena, gp_frozen **frozen)
+                           const gp_arena *arena, gp_precision precision, gp_frozen **frozen)
 {
     *frozen = NULL;
-    if (!are_valid(n_layers, layers, arena)) return GP_BAD_ARGUMENT;
+    if (precision >= GP_PRECISIONS || !are_valid(n_layers, layers, arena)) return GP_BAD_ARGUMENT;
     size_t bytes = sizeof(gp_frozen) + n_layers * sizeof(gp_packed);
     gp_frozen *made = calloc(1, bytes);
     if (!made) return GP_NO_MEMORY;
@@ -87,7 +87,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     made->bytes = bytes;
     atomic_flag_clear(&made->learning);
     for (size_t i = 0; i < n_layers; i++) {
-        gp_status status = add(made, i, &layers[i], arena);
+        gp_status status = add(made, i, &layers[i], arena, precision);
         if (status == GP_OK) continue;
         gp_frozen_destroy(made);
         return status;
@@ -96,9 +96,9 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     made->lane_ns = TO_LANES_NS * (double)made->in;
     for (size_t i = 0, at = 0; i < made->n_layers; i++) {
         const gp_packed *packed = &made->layers[i];
-        if (!ops_of(packed)->in_place) at = !at;
+        if (!packed->ops->in_place) at = !at;
         if (packed->spec.out > made->width[at]) made->width[at] = packed->spec.out;
-        const size_t scratch = ops_of(packed)->scratch ? ops_of(packed)->scratch(&packed->spec) : 0;
+        const size_t scratch = packed->ops->scratch ? packed->ops->scratch(&packed->spec) : 0;
         if (scratch > made->scratch) made->scratch = scratch;
         made->bytes += packed->bytes;
         made->lane_ns += packed->lane_ns;
@@ -124,7 +124,7 @@ gp_frozen_layer gp_frozen_describe(const gp_frozen *frozen, size_t layer)
     for (size_t i = 0; i < frozen->n_layers; i++) {
         const gp_packed *packed = &frozen->layers[i];
         if (packed->index == layer)
-            return (gp_frozen_layer){packed->kept, packed->bytes, packed->row_list, packed->lane_list};
+            return (gp_frozen_layer){packed->kept, packed->bytes, packed->row_list, packed->lane_list, packed->int8};
     }
     return (gp_frozen_layer){0};
 }
@@ -144,8 +144,9 @@ static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, g
 static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, float *work)
 {
     const size_t I = frozen->in, O = frozen->out;
-    const gp_chunk chunk = {.kernels = frozen->kernels, .samples = n};
-    float *now = work, *other = work + n * gp_padded(frozen->width[0]);
+    float *now = work, *other = now + n * gp_padded(frozen->width[0]);
+    float *scratch = other + n * gp_padded(frozen->width[1]);
+    const gp_chunk chunk = {.kernels = frozen->kernels, .samples = n, .scratch = scratch};
     for (size_t s = 0; s < n; s++) {
         float *row = now + s * gp_padded(I);
         memset(row + I, 0, (gp_padded(I) - I) * sizeof *row);
@@ -156,9 +157,9 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
     for (size_t i = 0; i < frozen->n_layers; i++) {
         const gp_packed *packed = &frozen->layers[i];
         const size_t width = packed->spec.out, padded = gp_padded(width);
-        float *y = ops_of(packed)->in_place ? now : other;
+        float *y = packed->ops->in_place ? now : other;
         for (size_t s = 0; y != now && s < n; s++) memset(y + s * padded + width, 0, (padded - width) * sizeof *y);
-        ops_of(packed)->infer(packed, &chunk, now, y);
+        packed->ops->infer(packed, &chunk, now, y);
         if (y != now) other = now;
         now = y;
     }
@@ -169,7 +170,7 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
 static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault)
 {
     _Alignas(64) float stack[STACK_FLOATS];
-    const size_t each = gp_padded(frozen->width[0]) + gp_padded(frozen->width[1]);
+    const size_t each = gp_padded(frozen->width[0]) + gp_padded(frozen->width[1]) + gp_padded(frozen->scratch);
     if (each > SIZE_MAX / sizeof(float) / n) return GP_NO_MEMORY;
     float *work = n * each <= STACK_FLOATS ? stack : aligned_alloc(64, n * each * sizeof *work);
     if (!work) return GP_NO_MEMORY;
@@ -216,8 +217,8 @@ static void run_lanes(void *context, const gp_team *team)
         for (size_t i = 0; i < frozen->n_layers; i++) {
             const gp_packed *packed = &frozen->layers[i];
             const float *from = buffer[at];
-            if (!ops_of(packed)->in_place) at = !at;
-            ops_of(packed)->infer(packed, &chunk, from, buffer[at]);
+            if (!packed->ops->in_place) at = !at;
+            packed->ops->infer(packed, &chunk, from, buffer[at]);
         }
         frozen->kernels->transpose(O, samples, buffer[at], P, shared->out + first * O, O);
     }

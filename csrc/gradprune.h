@@ -65,7 +65,7 @@ const char *gp_status_text(gp_status status);
 
 typedef struct gp_kernels gp_kernels;
 
-/* The table called `name` ("baseline", "avx2", "avx512", "neon"), or the best this CPU runs if name is NULL.
+/* The table called `name` ("baseline", "avx2", "avx512", "avx512vnni", "neon"), or the best this CPU runs if name is NULL.
  * NULL if the name is unknown, not built, or not supported by this CPU and operating system. */
 const gp_kernels *gp_kernels_get(const char *name);
 /* The i-th instruction set this CPU can run, from the plainest to the best; NULL past the end. */
@@ -380,10 +380,15 @@ size_t gp_net_bytes(const gp_net *net);
  * never changes, and any number of threads may be in it at once. */
 typedef struct gp_frozen gp_frozen;
 
+/* What weights are kept as. GP_INT8: those of Dense layers that run on all of their weights, at most 65536 inputs, as
+ * 8-bit integers with a scale a row; their inputs become bytes with a scale a sample in every call. A sample's outputs
+ * depend neither on the batch it is in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
+typedef enum gp_precision { GP_FLOAT32, GP_INT8, GP_PRECISIONS } gp_precision;
+
 /* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not chain, or a layer does
  * not fit the arena or cannot be frozen. */
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
-                           const gp_arena *arena, gp_frozen **frozen);
+                           const gp_arena *arena, gp_precision precision, gp_frozen **frozen);
 void gp_frozen_destroy(gp_frozen *frozen);
 /* x: n rows of I floats; out: n rows of O floats. GP_BAD_INPUT: fault says where x is not finite (else untouched), out
  * holds anything. */
@@ -394,6 +399,7 @@ size_t gp_frozen_bytes(const gp_frozen *frozen);
 typedef struct gp_frozen_layer {
     size_t kept, bytes;
     int row_list, lane_list; /* whether few (many) samples run on a list of its live weights */
+    int int8;                /* whether on 8-bit integers */
 } gp_frozen_layer;
 
 /* What became of a layer: zeros if it has no weights. */

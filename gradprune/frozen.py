@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FrozenLayer", "FrozenModel"]
 
+# The codes of the core, in order, and how far predictions may be from the network's.
+PRECISIONS = ("float32", "int8")
+_TOLERANCES = {"float32": 1e-5, "int8": 0.05}
+
 _HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few samples", "many samples")
 
 
@@ -33,7 +37,7 @@ class FrozenLayer:
     weights: int
     kept: int  # weights that are not removed
     nbytes: int
-    few: str  # kernel for few samples, "dense" or "sparse"; "" where there are no weights
+    few: str  # kernel for few samples, "dense", "sparse" or "int8"; "" where there are no weights
     many: str  # kernel for many samples
     parameters: int = 0  # that are not removed, biases included
     macs_dense: int = 0  # multiply-accumulates a sample
@@ -48,7 +52,17 @@ class FrozenModel:
     pruning or writing into the model it was made from changes nothing here. Any number of threads
     may call ``predict`` at once.
 
+    With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
+    inputs become bytes with a scale a sample: products and sums are exact integers, their result
+    is float32 again. A sample's outputs then do not depend on the batch it is in and, but for
+    tanh, sigmoid, gelu and softmax, not on the instruction set. Layers with so few weights left
+    that lists of them are faster, with more than 65,536 inputs, and recurrent ones stay float32.
+    Formulas are in docs/math.md, times in docs/performance.md.
+
     Attributes:
+        precision: "float32" or "int8".
+        tolerance: for ``gp.verify`` against the model, an error relative to the largest output:
+            1e-5, or 0.05 with int8, which usually stays below 0.02.
         layers: one FrozenLayer each.
         input_shape: shape of a sample.
         outputs: features of a prediction.
@@ -63,18 +77,34 @@ class FrozenModel:
     dense1  Dense              2        6     6    384  dense        dense
     """
 
-    __slots__ = ("_core", "ends_with_softmax", "input_shape", "layers", "nbytes", "outputs")
+    __slots__ = (
+        "_core",
+        "ends_with_softmax",
+        "input_shape",
+        "layers",
+        "nbytes",
+        "outputs",
+        "precision",
+        "tolerance",
+    )
 
     layers: tuple[FrozenLayer, ...]
     input_shape: tuple[int, ...]
     outputs: int
     nbytes: int
     ends_with_softmax: bool
+    precision: str
+    tolerance: float
     _core: _core.Frozen
 
-    def __init__(self, network: Network) -> None:
-        core = network.core_layers
-        frozen = _core.Frozen([layer for _, layer in core], network.arena.core)
+    def __init__(self, network: Network, precision: str = "float32") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
+        frozen = _core.Frozen(
+            [layer for _, layer in network.core_layers],
+            network.arena.core,
+            PRECISIONS.index(precision),
+        )
         for name, value in (
             ("_core", frozen),
             ("ends_with_softmax", network.ends_with_softmax),
@@ -82,6 +112,8 @@ class FrozenModel:
             ("layers", _layers(network, frozen)),
             ("nbytes", frozen.nbytes),
             ("outputs", network.outputs),
+            ("precision", precision),
+            ("tolerance", _TOLERANCES[precision]),
         ):
             object.__setattr__(self, name, value)
 
@@ -152,8 +184,9 @@ def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
         if row.name in positions:
             position = positions[row.name]
             weights = sum(m.size for name, m in network.masks.items() if _layer(name) == row.name)
-            kept, nbytes, few_listed, many_listed = frozen.describe(position)
-            few, many = ("sparse" if listed else "dense" for listed in (few_listed, many_listed))
+            kept, nbytes, few_listed, many_listed, is_int8 = frozen.describe(position)
+            whole = "int8" if is_int8 else "dense"
+            few, many = ("sparse" if listed else whole for listed in (few_listed, many_listed))
         layers.append(
             FrozenLayer(
                 row.name,

@@ -182,8 +182,15 @@ class Model(Network):
         report = self.shrink_report
         return summarize(self, notes=() if report is None else (report.headline,))
 
-    def freeze(self) -> FrozenModel:
+    def freeze(self, *, precision: str = "float32") -> FrozenModel:
         """The model as it is now, immutable and for inference alone; see ``FrozenModel``.
+
+        Args:
+            precision: "int8" for Dense layers on 8-bit integers, which is faster and takes a
+                quarter of the memory, to about 1 % of the largest output.
+
+        Raises:
+            ValueError: precision is neither "float32" nor "int8".
 
         >>> import gradprune as gp
         >>> model = gp.Model([gp.Dense(1)], input_shape=2, seed=0)
@@ -193,7 +200,7 @@ class Model(Network):
         >>> fast.predict([[1, 1]]).tolist()
         [[3.0]]
         """
-        return FrozenModel(self)
+        return FrozenModel(self, precision)
 
     def shrink(self, *, inputs: bool = False) -> Model:
         """An ordinary smaller model with the same predictions, dead units really removed.

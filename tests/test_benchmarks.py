@@ -26,6 +26,7 @@ ROWS = {
     "training": 6,
     "recurrent": 6,
     "inference": 6,
+    "int8": 3,
     "update": 4,
     "selection": 1,
     "products": 1,
@@ -120,6 +121,8 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "sizes": (20, 12, 10),
         "batches": (4,),
         "inference_batches": (4,),
+        "int8_nets": ((20, 12, 10),),
+        "int8_batches": (4,),
         "parameters": (3_000,),
         "scores": (1_000,),
         "nets": ((20, 12, 10),),
@@ -138,7 +141,8 @@ def test_sections(section: str, module: Any, files: list[str]) -> None:
     rows = goals.SECTIONS[section](tiny_plan(module, files=files), record)
     names = [row.peer.split()[0] for row in rows]
     if importlib.util.find_spec("onnxruntime") is None:
-        assert section != "inference" or len(rows) == ROWS[section] / 2
+        without = {"inference": ROWS["inference"] / 2, "int8": 1}
+        assert len(rows) == without.get(section, ROWS[section])
     else:
         assert len(rows) == ROWS[section], names
     for row in rows:

@@ -12,10 +12,12 @@ typedef struct frozen_object {
 
 static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"layers", "arena", NULL};
+    static char *names[] = {"layers", "arena", "precision", NULL};
+    int precision = GP_FLOAT32;
     PyObject *list, *arena, *module = PyType_GetModule(type);
     module_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!", names, &PyList_Type, &list, state->arena_type, &arena))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!|i", names, &PyList_Type, &list, state->arena_type, &arena,
+                                     &precision))
         return NULL;
     size_t n = (size_t)PyList_GET_SIZE(list);
     gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
@@ -27,8 +29,8 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     if (!self) goto done;
     self->module = Py_NewRef(module);
     self->state = state;
-    gp_status status =
-        gp_frozen_create(state->kernels, state->pool, n, specs, &((arena_object *)arena)->arena, &self->frozen);
+    gp_status status = gp_frozen_create(state->kernels, state->pool, n, specs, &((arena_object *)arena)->arena,
+                                        (gp_precision)precision, &self->frozen);
     if (status != GP_OK) {
         gp_raise_status(status);
         Py_CLEAR(self);
@@ -92,8 +94,8 @@ static PyObject *frozen_describe(frozen_object *self, PyObject *number)
     Py_ssize_t layer = PyNumber_AsSsize_t(number, PyExc_OverflowError);
     if (layer == -1 && PyErr_Occurred()) return NULL;
     gp_frozen_layer found = gp_frozen_describe(self->frozen, layer < 0 ? GP_NONE : (size_t)layer);
-    return Py_BuildValue("(nnNN)", (Py_ssize_t)found.kept, (Py_ssize_t)found.bytes, PyBool_FromLong(found.row_list),
-                         PyBool_FromLong(found.lane_list));
+    return Py_BuildValue("(nnNNN)", (Py_ssize_t)found.kept, (Py_ssize_t)found.bytes, PyBool_FromLong(found.row_list),
+                         PyBool_FromLong(found.lane_list), PyBool_FromLong(found.int8));
 }
 
 static PyObject *frozen_nbytes(frozen_object *self, void *unused)
@@ -106,12 +108,12 @@ static PyMethodDef frozen_methods[] = {
     {"predict", (PyCFunction)frozen_predict, METH_O,
      "predict(x) -> float32 (n, outputs); None if x is not a C-contiguous float32 array (n, features)"},
     {"describe", (PyCFunction)frozen_describe, METH_O,
-     "describe(layer) -> (kept, bytes, few samples on a list, many samples on a list)"},
+     "describe(layer) -> (kept, bytes, few samples on a list, many samples on a list, int8)"},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef frozen_getset[] = {{"nbytes", (getter)frozen_nbytes, NULL, "Bytes held.", NULL},
                                       {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot frozen_slots[] = {
-    {Py_tp_doc, "Frozen(layers, arena): an immutable copy of a network for inference."},
+    {Py_tp_doc, "Frozen(layers, arena, precision=0): an immutable copy of a network for inference."},
     {Py_tp_new, (void *)frozen_new},
     {Py_tp_dealloc, (void *)frozen_dealloc},
     {Py_tp_traverse, (void *)frozen_traverse},

@@ -18,17 +18,24 @@
 #define GP_FOLD(a, b, w) (GP_PICK(a, b, GP_LANES_AT(w, 0)) + GP_PICK(a, b, GP_LANES_AT(w, (w) / 2)))
 
 /* Lanes 0..3 are the sums of four vectors. */
-static inline vfloat sum_of_four(vfloat a, vfloat b, vfloat c, vfloat d)
-{
-    vfloat ab = GP_FOLD(a, b, GP_V), cd = GP_FOLD(c, d, GP_V), all = GP_FOLD(ab, cd, GP_V / 2);
 #if GP_V == 16
-    all = GP_FOLD(all, all, 4);
+#define GP_FOLD_REST(all) \
+    all = GP_FOLD(all, all, 4); \
+    all = GP_FOLD(all, all, 2)
+#elif GP_V == 8
+#define GP_FOLD_REST(all) all = GP_FOLD(all, all, 2)
+#else
+#define GP_FOLD_REST(all) (void)all
 #endif
-#if GP_V >= 8
-    all = GP_FOLD(all, all, 2);
-#endif
-    return all;
-}
+#define GP_SUM_OF_FOUR(name, vector) \
+    static inline vector name(vector a, vector b, vector c, vector d) \
+    { \
+        vector ab = GP_FOLD(a, b, GP_V), cd = GP_FOLD(c, d, GP_V), all = GP_FOLD(ab, cd, GP_V / 2); \
+        GP_FOLD_REST(all); \
+        return all; \
+    }
+GP_SUM_OF_FOUR(sum_of_four, vfloat)
+GP_SUM_OF_FOUR(int_sum_of_four, vint)
 
 /* Entries whose sums over lanes are formed together: many share the cost of the folds, few waste little at a row's end. */
 enum { GP_GROUP = GP_V < 8 ? GP_V : 8 };

@@ -4,6 +4,7 @@
 #include "kernels/cells.h"
 #include "kernels/elementwise.h"
 #include "kernels/gemm.h"
+#include "kernels/int8.h"
 #include "kernels/lanes.h"
 #include "kernels/loss.h"
 #include "kernels/norms.h"

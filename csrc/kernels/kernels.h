@@ -25,6 +25,17 @@ typedef struct gp_update {
     int nesterov;
 } gp_update;
 
+/* Rows of 8-bit weights, w(r, i) = scale[r] weights[r * stride + i]; past the columns weights are 0 up to the stride. */
+typedef struct gp_int8_matrix {
+    size_t stride; /* a multiple of 64, at most GP_INT8_MOST */
+    const int8_t *weights;
+    const int32_t *sum; /* of a row's weights */
+    const float *scale, *bias;
+} gp_int8_matrix;
+
+/* The widest row whose products with bytes fit in 32 bits whatever they are: 255 * 127 * 65536 < 2^31. */
+enum { GP_INT8_MOST = 65536 };
+
 enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the instruction set */
 
 /* X(return type, name, parameters) */
@@ -58,6 +69,21 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, sliced_rows, \
       (size_t slices, const uint32_t *start, const uint32_t *index, const float *values, const uint32_t *row, \
        const float *bias, const float *x, float *y)) \
+    /* A sample as bytes, x ~ scale (out - zero), by its largest |x|: zero is 0 if no x is negative, else 128. out has \
+     * room for n rounded up to 64. scale is NaN if an x is not finite, and 0 if all are next to 0 */ \
+    X(void, quantize_row, (size_t n, const float *x, uint8_t *out, float *scale, int32_t *zero)) \
+    /* The same for P samples in lanes: out[feature/4][P][feature%4], features up to a multiple of 4; scale[P], zero[P] */ \
+    X(void, quantize_lanes, \
+      (size_t features, size_t lanes, const float *x, uint8_t *out, float *scale, int32_t *zero)) \
+    /* y[s][r] = (sum over q in 0..k of w[r][q] x[s][q] - zero[s] sum[r]) (w.scale[r] scale[s]) + bias[r] for the rows \
+     * first..first+rows, the sum exact; k is a multiple of 64 */ \
+    X(void, int8_rows, \
+      (size_t samples, size_t first, size_t rows, size_t k, const gp_int8_matrix *w, const uint8_t *x, size_t x_row, \
+       const float *scale, const int32_t *zero, float *y, size_t y_row)) \
+    /* The same in lanes, y[r - first][P], x in fours of features: k of them */ \
+    X(void, int8_lanes, \
+      (size_t first, size_t rows, size_t lanes, size_t k, const gp_int8_matrix *w, const uint8_t *x, \
+       const float *scale, const int32_t *zero, float *y)) \
     /* y = softmax(z) of one sample; y may be z */ \
     X(void, softmax_row, (size_t n, const float *z, float *y)) \
     /* out[r][P] = values[r] */ \
@@ -189,6 +215,7 @@ struct gp_kernels {
 extern const gp_kernels gp_kernels__baseline;
 extern const gp_kernels gp_kernels__avx2;
 extern const gp_kernels gp_kernels__avx512;
+extern const gp_kernels gp_kernels__avx512vnni;
 extern const gp_kernels gp_kernels__neon;
 
 #endif

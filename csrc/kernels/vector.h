@@ -6,11 +6,15 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(GP_ISA_AVX512) || defined(GP_ISA_AVX2)
+#if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
-#if defined(GP_ISA_AVX512)
+#if defined(GP_ISA_AVX512VNNI)
+#define GP_ISA_AVX512 /* and one instruction more */
+#define GP_V 16
+#define GP_SUFFIX avx512vnni
+#elif defined(GP_ISA_AVX512)
 #define GP_V 16
 #define GP_SUFFIX avx512
 #elif defined(GP_ISA_AVX2)
@@ -42,9 +46,29 @@ typedef float vhalf_any __attribute__((vector_size(4 * GP_H), aligned(4), may_al
 #define GP_PICK(a, b, ...) __builtin_shuffle(a, b, (vint){__VA_ARGS__})
 #endif
 
+typedef int32_t vint_any __attribute__((vector_size(4 * GP_V), aligned(4), may_alias));
+
 static inline vfloat v_splat(float x) { return x - (vfloat){0}; }
 static inline vfloat v_load(const float *p) { return (vfloat) * (const vfloat_any *)p; }
 static inline void v_store(float *p, vfloat x) { *(vfloat_any *)p = (vfloat_any)x; }
+
+static inline vint v_load_int(const void *p) { return (vint) * (const vint_any *)p; }
+
+/* A product as it is rounded: what is added to it may not be fused with it, so that the bits are those of every
+ * instruction set, with an FMA or without. */
+static inline vfloat v_rounded(vfloat product)
+{
+#if defined(GP_ISA_AVX512)
+    __asm__("" : "+v"(product));
+#elif defined(__x86_64__)
+    __asm__("" : "+x"(product));
+#elif defined(__aarch64__)
+    __asm__("" : "+w"(product));
+#else
+    __asm__("" : "+m"(product));
+#endif
+    return product;
+}
 
 /* The first n < V entries; the rest reads as 0. */
 static inline vfloat v_load_part(const float *p, size_t n)

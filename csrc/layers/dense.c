@@ -131,4 +131,5 @@ const gp_layer_ops gp_layer_dense = {.name = "dense",
                                      .workspace = dense_workspace,
                                      .forward = dense_forward,
                                      .backward = dense_backward,
-                                     .frozen = &gp_dense_frozen};
+                                     .frozen = &gp_dense_frozen,
+                                     .frozen_int8 = &gp_dense_frozen_int8};

@@ -68,6 +68,7 @@ void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 
 /* A layer of a frozen network (frozen.c): packed once, then read by any number of threads at once. */
 typedef struct gp_packed {
+    const struct gp_frozen_ops *ops;
     gp_layer_spec spec;
     size_t index;       /* in the network it was made from */
     gp_activation then; /* what follows, computed with the layer; GP_IDENTITY if nothing does */
@@ -76,6 +77,7 @@ typedef struct gp_packed {
     void *memory;            /* the type's own, to be freed; or NULL */
     size_t bytes, kept;      /* of memory; weights that are not removed */
     int row_list, lane_list; /* whether it runs on its live weights alone: few samples, many samples */
+    int int8;                /* whether on 8-bit weights, all of them */
     double row_ns, lane_ns;  /* estimated time of a sample among few, INFINITY: never so; of 16 together */
 } gp_packed;
 
@@ -85,15 +87,16 @@ typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
     size_t lanes;   /* P; 0: few samples */
-    float *scratch; /* many samples: the floats the layer asked for, for every lane */
+    float *scratch; /* the floats the layer asked for, for every sample or lane */
 } gp_chunk;
 
 typedef struct gp_frozen_ops {
     int in_place;         /* y is x */
     int takes_activation; /* computes packed->then itself */
-    /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep */
+    /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep. May hand the
+     * layer over to other ops. */
     gp_status (*pack)(gp_packed *packed, const gp_arena *arena);
-    /* floats of scratch a lane; NULL: none */
+    /* floats of scratch a sample or lane; NULL: none */
     size_t (*scratch)(const gp_layer_spec *spec);
     /* one thread, nothing but y and scratch is written; NULL: the layer does nothing at inference */
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
@@ -106,8 +109,9 @@ static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
     return (double)kept * 0.6 < (double)weights * 0.25;
 }
 
-extern const gp_frozen_ops gp_dense_frozen;     /* dense_frozen.c */
-extern const gp_frozen_ops gp_recurrent_frozen; /* recurrent_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen;      /* dense_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen_int8; /* dense_frozen_int8.c */
+extern const gp_frozen_ops gp_recurrent_frozen;  /* recurrent_frozen.c */
 
 /* Of a recurrent layer: rows of a weight matrix are gates times units. */
 static inline size_t gp_gates_of(const gp_layer_spec *spec)
@@ -136,7 +140,8 @@ typedef struct gp_layer_ops {
     /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL: nothing */
     double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
                       int backward);
-    const gp_frozen_ops *frozen; /* NULL: cannot be frozen */
+    const gp_frozen_ops *frozen;      /* NULL: cannot be frozen */
+    const gp_frozen_ops *frozen_int8; /* NULL: as `frozen`, in float32 */
 } gp_layer_ops;
 
 extern const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES];

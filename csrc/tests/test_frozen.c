@@ -34,7 +34,8 @@ static void stage_open(stage *s, const gp_kernels *kernels, double removed, uint
     noise_floats(&source, MOST * IN, s->x, 2.0);
     CHECK_INT_EQUAL(gp_pool_create(&s->pool), GP_OK);
     CHECK_INT_EQUAL(gp_net_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->net), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->m.arena, &s->frozen), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &s->frozen),
+                    GP_OK);
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, MOST, s->x, s->want, 1), GP_OK);
 }
 
@@ -70,6 +71,111 @@ static void test_predict(const gp_kernels *kernels)
         CHECK(layer.row_list == (removed[i] > 0.9) && layer.lane_list == (removed[i] > 0.7));
         CHECK(none.kept == 0 && none.bytes == 0 && gp_frozen_bytes(s.frozen) > layer.bytes);
         stage_close(&s);
+    }
+}
+
+/* In int8: about the same numbers; and those of a sample have the same bits in every batch, with any threads, and for
+ * layers without exp on every instruction set. */
+static void test_int8(const gp_kernels *kernels)
+{
+    enum { INPUTS = 37, HIDDEN = 50 };
+    model m = {0};
+    gp_pool *pool;
+    gp_net *net;
+    gp_frozen *frozen, *plain;
+    noise source = {45};
+    gp_fault fault;
+    float *x = allocated(MOST * INPUTS * sizeof(float)), *want = allocated(MOST * OUT * sizeof(float));
+    float *out = allocated(MOST * OUT * sizeof(float)), *all = allocated(MOST * OUT * sizeof(float));
+    noise_floats(&source, MOST * INPUTS, x, 2.0);
+    model_dense(&m, INPUTS, HIDDEN);
+    model_activation(&m, GP_RELU, 0);
+    model_dense(&m, HIDDEN, HIDDEN)->bias = GP_NONE;
+    model_activation(&m, GP_LEAKY_RELU, 0);
+    model_dense(&m, HIDDEN, OUT);
+    model_finish(&m, 46);
+    model_prune(&m, 0.3, 47);
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, m.n_layers, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(gp_kernels_get("baseline"), pool, m.n_layers, m.layers, &m.arena, GP_INT8, &plain),
+                    GP_OK);
+    CHECK_INT_EQUAL(gp_net_create(kernels, pool, m.n_layers, m.layers, &net), GP_OK);
+    CHECK_INT_EQUAL(gp_net_predict(net, &m.arena, MOST, x, want, 1), GP_OK);
+    for (size_t i = 0; i < m.n_layers; i += 2) {
+        gp_frozen_layer layer = gp_frozen_describe(frozen, i);
+        CHECK(layer.int8 && !layer.row_list && !layer.lane_list && layer.kept > 0);
+        CHECK(layer.bytes == 64 + 64 * m.layers[i].out + 12 * ((m.layers[i].out + 15) / 16 * 16));
+    }
+    CHECK_INT_EQUAL(gp_frozen_predict(frozen, MOST, x, all, &fault, 2), GP_OK);
+    CHECK_FLOATS_NEAR(MOST * OUT, all, want, 0.1, 0.0);
+    CHECK_INT_EQUAL(gp_frozen_predict(plain, MOST, x, out, &fault, 1), GP_OK);
+    CHECK_BYTES_EQUAL(MOST * OUT * sizeof(float), out, all);
+    for (size_t n = 1; n < MOST; n += 1 + n / 3)
+        for (size_t first = 0; first + n <= MOST; first += 1 + MOST / 3) {
+            CHECK_INT_EQUAL(gp_frozen_predict(frozen, n, x + first * INPUTS, out, &fault, 1 + n % 3), GP_OK);
+            CHECK_BYTES_EQUAL(n * OUT * sizeof(float), out, all + first * OUT);
+        }
+    x[3 * INPUTS + 5] = NAN;
+    CHECK_INT_EQUAL(gp_frozen_predict(frozen, MOST, x, out, &fault, 2), GP_BAD_INPUT);
+    CHECK(fault.row == 3 && fault.column == 5);
+    gp_frozen_destroy(frozen);
+    gp_frozen_destroy(plain);
+    gp_net_destroy(net);
+    gp_pool_destroy(pool);
+    model_free(&m);
+    free(x);
+    free(want);
+    free(out);
+    free(all);
+}
+
+/* A layer that hardly lives stays on lists of floats; so does one that is too wide for the sums. */
+static void test_int8_is_left(const gp_kernels *kernels)
+{
+    model m = {0};
+    gp_pool *pool;
+    gp_frozen *frozen;
+    model_dense(&m, GP_INT8_MOST + 1, 2);
+    model_dense(&m, 2, 2);
+    model_finish(&m, 48);
+    memset(m.mask + 2 * (GP_INT8_MOST + 1), 0, 4);
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, 2, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
+    gp_frozen_layer wide = gp_frozen_describe(frozen, 0), dead = gp_frozen_describe(frozen, 1);
+    CHECK(!wide.int8 && wide.bytes > 2 * GP_INT8_MOST * sizeof(float));
+    CHECK(!dead.int8 && dead.row_list && dead.lane_list);
+    gp_frozen_destroy(frozen);
+    gp_pool_destroy(pool);
+    model_free(&m);
+}
+
+/* Numbers that overflow inside of the network, or were never finite, do not become ordinary ones. */
+static void test_int8_not_finite(const gp_kernels *kernels)
+{
+    float x[20 * 3], out[20 * 2];
+    for (size_t kind = 0; kind < 3; kind++) {
+        model m = {0};
+        gp_pool *pool;
+        gp_frozen *frozen;
+        gp_fault fault;
+        model_dense(&m, 3, 4);
+        model_activation(&m, GP_RELU, 0);
+        model_dense(&m, 4, 2);
+        model_finish(&m, 49);
+        float *W = m.arena.params + m.layers[0].weight;
+        if (kind == 0) W[0] = NAN;
+        if (kind == 1) W[1] = INFINITY;
+        if (kind == 2) W[0] = W[1] = W[2] = 3e38f;
+        for (size_t i = 0; i < 60; i++) x[i] = 10.0f;
+        CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+        CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, m.n_layers, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
+        for (size_t n = 1; n <= 20; n += 19) {
+            CHECK_INT_EQUAL(gp_frozen_predict(frozen, n, x, out, &fault, 1), GP_OK);
+            for (size_t i = 0; i < n * 2; i++) CHECK(is_float_nan(out[i]));
+        }
+        gp_frozen_destroy(frozen);
+        gp_pool_destroy(pool);
+        model_free(&m);
     }
 }
 
@@ -118,11 +224,13 @@ static void test_bad_arguments(const gp_kernels *kernels)
     stage s;
     gp_frozen *made;
     stage_open(&s, kernels, 0.0, 80);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 0, s.m.layers, &s.m.arena, &made), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 0, s.m.layers, &s.m.arena, GP_FLOAT32, &made), GP_BAD_ARGUMENT);
     gp_layer_spec layers[2] = {s.m.layers[1], s.m.layers[1]}; /* do not chain */
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 2, layers, &s.m.arena, &made), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 2, layers, &s.m.arena, GP_FLOAT32, &made), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, GP_PRECISIONS, &made),
+                    GP_BAD_ARGUMENT);
     layers[0].weight = s.m.arena.n_prunable; /* past the end */
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, layers, &s.m.arena, &made), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, layers, &s.m.arena, GP_FLOAT32, &made), GP_BAD_ARGUMENT);
     CHECK(made == NULL);
     gp_frozen_destroy(made);
     stage_close(&s);
@@ -139,7 +247,7 @@ static void test_identity(const gp_kernels *kernels)
     model_dropout(&s.m, 0.5f, 5);
     model_finish(&s.m, 1);
     CHECK_INT_EQUAL(gp_pool_create(&s.pool), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, s.m.layers, &s.m.arena, &s.frozen), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, s.m.layers, &s.m.arena, GP_FLOAT32, &s.frozen), GP_OK);
     for (size_t n = 1; n <= 20; n++) {
         CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, x, out, &fault, 1), GP_OK);
         CHECK_BYTES_EQUAL(n * 5 * sizeof(float), out, x);
@@ -194,6 +302,9 @@ static void test_callers(const gp_kernels *kernels)
 int main(void)
 {
     OVER_INSTRUCTION_SETS(test_predict);
+    OVER_INSTRUCTION_SETS(test_int8);
+    OVER_INSTRUCTION_SETS(test_int8_is_left);
+    OVER_INSTRUCTION_SETS(test_int8_not_finite);
     OVER_INSTRUCTION_SETS(test_bits);
     OVER_INSTRUCTION_SETS(test_faults);
     OVER_INSTRUCTION_SETS(test_bad_arguments);

@@ -9,6 +9,7 @@
 #include "cases_cells.h"
 #include "cases_elementwise.h"
 #include "cases_gemm.h"
+#include "cases_int8.h"
 #include "cases_lanes.h"
 #include "cases_loss.h"
 #include "cases_norms.h"

@@ -137,7 +137,8 @@ static void test_frozen(const gp_kernels *kernels)
             gp_fault fault;
             if (share > 0) model_prune(&s->m, share == 1 ? 0.3 : 0.9, 4);
             CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
-            CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, &frozen), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
             const size_t counts[] = {1, MOST + 1, SAMPLES};
             for (size_t i = 0; i < 3; i++) {
                 CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got, &fault, 2), GP_OK);

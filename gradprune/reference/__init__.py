@@ -22,6 +22,7 @@ from .clipping import (
     total_norm,
     zclip_limits,
 )
+from .int8 import int8_lanes, int8_rows, quantize_lanes, quantize_row, quantize_weights
 from .layers import (
     ACTIVATION_NAMES,
     activation_backward,
@@ -102,6 +103,8 @@ __all__ = [
     "gru_backward",
     "gru_forward",
     "inhibit",
+    "int8_lanes",
+    "int8_rows",
     "iterative_sparsity",
     "kmeans_cost",
     "loss_and_gradients",
@@ -122,6 +125,9 @@ __all__ = [
     "prune_mask",
     "qsgd",
     "quantize_kbit",
+    "quantize_lanes",
+    "quantize_row",
+    "quantize_weights",
     "random",
     "recurrent_backward",
     "recurrent_forward",
