@@ -21,7 +21,7 @@ from gradprune.pruning import criteria
 class QuickFlow(gp.SynFlow):
     """With fewer rounds, to be quick."""
 
-    rounds: ClassVar[int] = 4
+    rounds: ClassVar[int] = 2
 
 
 CRITERIA = [
