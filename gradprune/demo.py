@@ -109,7 +109,7 @@ def _criteria() -> Iterator[tuple[str, Criterion]]:
     for name in criteria.__all__:
         cls = getattr(criteria, name)
         if issubclass(cls, Criterion) and not inspect.isabstract(cls):
-            yield re.sub(r"(?<=[a-z])(?=[A-Z])", "-", name).lower(), cls()
+            yield re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "-", name).lower(), cls()
 
 
 CRITERIA = dict(_criteria())

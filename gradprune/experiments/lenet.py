@@ -74,6 +74,7 @@ DATASETS: dict[str, Callable[[], Any]] = {
 METHODS = ("dense", "gradual", "one-shot", "random", "file")
 QUICK = 0.02  # of the epochs
 _HELD_OUT = 10_000
+_PROBED = 5_000  # samples whose gradient says what grows
 _SPLIT_STREAM = 1 << 61  # of the held-out samples, apart from shuffling
 
 
@@ -202,6 +203,7 @@ def train(data: Data, method: str, kept: float, seed: int, recipe: Recipe) -> Mo
             regrowth=RigL(fraction=recipe.regrowth, every=steps, stop=steps * recipe.regrown)
             if is_ours and recipe.regrowth
             else None,
+            probe_data=(x[:_PROBED], y[:_PROBED]),
             seed=seed,
         )
     model.fit(

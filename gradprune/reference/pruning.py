@@ -221,11 +221,12 @@ def exchange(mask: Mask, drop: Floats, grow: Floats, count: int) -> NDArray[np.b
 
     Source: SET, Mocanu et al. 2018; RigL, Evci et al. 2020.
     """
-    kept = sorted(np.flatnonzero(mask), key=lambda i: (-drop[i], i))
+    live: list[int] = np.flatnonzero(mask).tolist()
+    kept = sorted(live, key=lambda i: (-drop[i], i))
     survivors = kept[: len(kept) - count]
     others = sorted(set(range(len(mask))) - set(survivors), key=lambda i: (-grow[i], i))
     changed = np.zeros(len(mask), np.bool_)
-    changed[[*survivors, *others[:count]]] = True
+    changed[np.array([*survivors, *others[:count]], np.intp)] = True
     return changed
 
 
