@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["FrozenLayer", "FrozenModel"]
 
 # The codes of the core, in order, and how far predictions may be from the network's.
-PRECISIONS = ("float32", "int8")
+_PRECISIONS = ("float32", "int8")
 _TOLERANCES = {"float32": 1e-5, "int8": 0.05}
 
 _HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few samples", "many samples")
@@ -98,13 +98,11 @@ class FrozenModel:
     _core: _core.Frozen
 
     def __init__(self, network: Network, precision: str = "float32") -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {PRECISIONS}, got {precision!r}")
-        frozen = _core.Frozen(
-            [layer for _, layer in network.core_layers],
-            network.arena.core,
-            PRECISIONS.index(precision),
-        )
+        if precision not in _PRECISIONS:
+            raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
+        code = _PRECISIONS.index(precision)
+        core = network.core_layers
+        frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code)
         for name, value in (
             ("_core", frozen),
             ("ends_with_softmax", network.ends_with_softmax),

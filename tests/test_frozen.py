@@ -310,7 +310,7 @@ def test_the_core_checks_its_arguments() -> None:
         _core.Frozen([1], model.arena.core)
     frozen = _core.Frozen([tuple(layer) for layer in layers], model.arena.core)
     assert frozen.predict([[1.0]]) is None
-    assert frozen.describe(-1) == frozen.describe(99) == (0, 0, False, False)
+    assert frozen.describe(-1) == frozen.describe(99) == (0, 0, False, False, False)
 
 
 @pytest.mark.parametrize("cell", [gp.RNN, gp.LSTM, gp.GRU])
