@@ -79,10 +79,20 @@ _PROBABILITIES = _odds_to_probabilities()
 
 def log2(counts: NDArray[Any]) -> Integers:
     """256 log2 of whole numbers from 1 to 2**52, rounded, off by at most 0.8."""
+    if counts.size and int(counts.max()) < len(_SMALL):
+        logarithm: Integers = _SMALL[counts]
+        return logarithm
+    return _logarithm(counts)
+
+
+def _logarithm(counts: NDArray[Any]) -> Integers:
     fraction, exponent = np.frexp(counts.astype(np.float64))  # exact
     place = (fraction * (2 << _MANTISSA_BITS)).astype(np.int64) - (1 << _MANTISSA_BITS)
     logarithm: Integers = _LOGARITHMS[place] + (exponent.astype(np.int64) - 1) * ONE
     return logarithm
+
+
+_SMALL = _logarithm(np.maximum(np.arange(1 << 12), 1))  # most are looked up
 
 
 def probabilities(features: Integers, weights: Integers) -> Integers:
