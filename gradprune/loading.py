@@ -26,7 +26,7 @@ def load(
     Args:
         path: the file.
         max_bytes: the largest size of the unpacked float32 parameters of a packed model. None:
-            4 MiB and 32 KiB more for each byte of the file, so that a small file from a stranger
+            1 MiB and 8 KiB more for each byte of the file, so that a small file from a stranger
             cannot ask for all memory.
 
     Returns:

@@ -26,6 +26,7 @@ __all__ = [
     "make_console",
     "make_table",
     "number_of_bytes",
+    "packed_table",
     "percent",
     "report_table",
     "summary_table",

@@ -18,7 +18,7 @@ from gradprune import bench, cli, demo, tables
 from gradprune.cli import main
 
 ESCAPE = "\x1b"
-COMMANDS = ("demo", "train", "prune", "inspect", "bench")
+COMMANDS = ("demo", "train", "prune", "compress", "inspect", "bench")
 
 
 @pytest.fixture(autouse=True)

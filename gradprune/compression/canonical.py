@@ -29,27 +29,30 @@ class Weights:
     layers: tuple[Layer, ...]
     parameters: dict[str, Floats]
     masks: dict[str, Bits]
+    scales: dict[str, Floats]  # of parameters on a grid, (1,) or (rows,)
 
 
 def canonical_weights(weights: Weights) -> Weights:
     """Without dead units, the live ones of hidden Dense layers sorted."""
-    chains = list(_chains(weights.layers))
-    parameters, masks = dict(weights.parameters), dict(weights.masks)
-    changed = True
-    while changed:
-        changed = False
-        for first, functions, second in chains:
-            changed |= _drop(parameters, masks, first, functions, second)
+    chains = _chains(weights.layers)
+    out = Weights(
+        weights.layers, dict(weights.parameters), dict(weights.masks), dict(weights.scales)
+    )
+    dropped = True
+    while dropped:  # until a unit's end makes no other one dead
+        dropped = False
+        for chain in chains:
+            dropped |= _drop(out, *chain)
     for first, _, second in chains:
-        _sort(parameters, masks, first, second)
-    kept = {first: len(masks[f"{first}.weight"]) for first, _, _ in chains}
-    layers = tuple(
-        dataclasses.replace(layer, units=kept[layer.name])
-        if isinstance(layer, Dense) and layer.name in kept
+        _sort(out, first, second)
+    units = {first: len(out.masks[f"{first}.weight"]) for first, _, _ in chains}
+    out.layers = tuple(
+        dataclasses.replace(layer, units=units[str(layer.name)])
+        if isinstance(layer, Dense) and layer.name in units
         else layer
         for layer in weights.layers
     )
-    return Weights(layers, parameters, masks)
+    return out
 
 
 def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
@@ -71,18 +74,11 @@ def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
     return chains
 
 
-def _drop(
-    parameters: dict[str, Floats],
-    masks: dict[str, Bits],
-    first: str,
-    functions: list[str],
-    second: str,
-) -> bool:
+def _drop(weights: Weights, first: str, functions: list[str], second: str) -> bool:
     """Remove dead units of the first; whether there were any."""
-    incoming, outgoing = masks[f"{first}.weight"], masks[f"{second}.weight"]
-    bias = parameters.get(f"{first}.bias")
-    value = np.zeros(len(incoming), np.float32) if bias is None else bias
-    for function in functions:
+    incoming, outgoing = weights.masks[f"{first}.weight"], weights.masks[f"{second}.weight"]
+    value = weights.parameters.get(f"{first}.bias", np.zeros(len(incoming), np.float32))
+    for function in functions:  # all but these are 0 at 0 and nowhere else
         if function == "relu":
             value = np.maximum(value, 0)
         elif function == "sigmoid":
@@ -92,38 +88,32 @@ def _drop(
         dead[0] = False  # a layer has a unit
     if not dead.any():
         return False
-    _select(parameters, masks, first, second, np.flatnonzero(~dead))
+    _select(weights, first, second, np.flatnonzero(~dead))
     return True
 
 
-def _select(
-    parameters: dict[str, Floats],
-    masks: dict[str, Bits],
-    first: str,
-    second: str,
-    units: NDArray[np.intp],
-) -> None:
-    """Take these units of the first, in this order."""
-    for arrays in (parameters, masks):
-        for role in ("weight", "bias"):
-            if f"{first}.{role}" in arrays:
-                arrays[f"{first}.{role}"] = arrays[f"{first}.{role}"][units]
-        arrays[f"{second}.weight"] = arrays[f"{second}.weight"][:, units]
-
-
-def _sort(parameters: dict[str, Floats], masks: dict[str, Bits], first: str, second: str) -> None:
-    """By the first live column, then the second, and so on; equal ones by their values."""
-    weight, mask = parameters[f"{first}.weight"], masks[f"{first}.weight"]
-    bias = parameters.get(f"{first}.bias", np.zeros(len(weight), np.float32))
-    rows = [np.packbits(~row).tobytes() for row in mask]
+def _sort(weights: Weights, first: str, second: str) -> None:
+    """By the first live input, then the second, and so on; equal ones by their values."""
+    mask, weight = weights.masks[f"{first}.weight"], weights.parameters[f"{first}.weight"]
+    bias = weights.parameters.get(f"{first}.bias", np.zeros(len(weight), np.float32))
+    outgoing = weights.parameters[f"{second}.weight"].T
     keys = [
-        (
-            rows[i],
-            weight[i].tobytes(),
-            bias[i].tobytes(),
-            parameters[f"{second}.weight"][:, i].tobytes(),
-        )
-        for i in range(len(rows))
+        (np.packbits(~row).tobytes(), *(np.ascontiguousarray(own).tobytes() for own in others))
+        for row, *others in zip(mask, weight, bias, outgoing, strict=True)
     ]
-    order = sorted(range(len(rows)), key=keys.__getitem__)
-    _select(parameters, masks, first, second, np.array(order, np.intp))
+    order = sorted(range(len(keys)), key=keys.__getitem__)
+    _select(weights, first, second, np.array(order, np.intp))
+
+
+def _select(weights: Weights, first: str, second: str, units: NDArray[np.intp]) -> None:
+    """Take these units of the first, in this order."""
+    parameters, masks, scales = weights.parameters, weights.masks, weights.scales
+    for name in (f"{first}.weight", f"{first}.bias"):
+        if name in parameters:
+            parameters[name] = parameters[name][units]
+        if name in masks:
+            masks[name] = masks[name][units]
+        if name in scales and len(scales[name]) > 1:
+            scales[name] = scales[name][units]
+    parameters[f"{second}.weight"] = parameters[f"{second}.weight"][:, units]
+    masks[f"{second}.weight"] = masks[f"{second}.weight"][:, units]

@@ -14,21 +14,20 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from gradprune.checks import whole
 from gradprune.compression.architecture import read_architecture, write_architecture
 from gradprune.compression.canonical import Weights, canonical_weights
-from gradprune.compression.logistic import Integers, log2
+from gradprune.compression.logistic import Bits, Integers, log2
 from gradprune.compression.positions import code_positions
 from gradprune.compression.range_coder import Coder, Decoder, Encoder
-from gradprune.compression.values import Values, code_values, ordered
+from gradprune.compression.values import Floats, Values, code_values, kinds, ordered
 from gradprune.errors import FileFormatError, NonFiniteError
 from gradprune.files import write_atomically
-from gradprune.frozen import FrozenModel
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.dense import Dense
 from gradprune.network import named_layers
@@ -38,15 +37,13 @@ if TYPE_CHECKING:
 
 __all__ = ["MAGIC", "PackedModel", "compress"]
 
-Floats = NDArray[np.float32]
-Bits = NDArray[np.bool_]
-
 MAGIC = b"gpz"
 _FORMAT = 1
 _HEAD = 8
-_BASE = 1 << 20  # weights that a file may hold whatever its size,
-_MOST_PER_BYTE = 1 << 13  # and how many for each byte that it has
+_BASE = 1 << 18  # parameters that a file may hold whatever its size,
+_MOST_PER_BYTE = 1 << 11  # and how many more for each byte that it has
 _WIDE = 1 << 20  # features
+_WIDE_MATRIX = 1024
 
 
 class PackedModel:
@@ -66,7 +63,10 @@ class PackedModel:
         self._factory = factory
         self._weights, self.input_shape, self.parts = _decode(data, max_bytes)
         self.layers = self._weights.layers
-        self._frozen: FrozenModel | None = None
+        try:
+            self._frozen = self.to_model().freeze()
+        except (TypeError, ValueError) as error:
+            raise FileFormatError(f"damaged architecture: {error}") from error
 
     @property
     def masks(self) -> Mapping[str, Bits]:
@@ -83,8 +83,6 @@ class PackedModel:
 
     def predict(self, x: ArrayLike) -> Floats:
         """Outputs (n, outputs) for samples (n, *input_shape); see ``FrozenModel.predict``."""
-        if self._frozen is None:
-            self._frozen = self.to_model().freeze()
         return self._frozen.predict(x)
 
     def to_model(self) -> Model:
@@ -149,13 +147,29 @@ def _encode(model: Model, canonical: bool) -> bytes:
             )
         if name in masks:
             array[~masks[name]] = 0.0
-    weights = Weights(model.layers, parameters, masks)
+    weights = Weights(model.layers, parameters, masks, _scales(model))
     if canonical:
         weights = canonical_weights(weights)
     encoder = Encoder()
     _code(encoder, weights.layers, model.input_shape, weights)
     body = write_architecture(weights.layers, model.input_shape) + encoder.data
     return MAGIC + bytes([_FORMAT]) + zlib.crc32(body).to_bytes(4, "little") + body
+
+
+def _scales(model: Model) -> dict[str, Floats]:
+    """Of the parameters that a quantizer keeps on a grid."""
+    scales: dict[str, Floats] = {}
+    quantizer = getattr(model, "quantizer", None)
+    if quantizer is None:
+        return scales
+    for name in model.parameters:
+        try:
+            coding = quantizer.coding(name)
+        except KeyError:  # not one of those that it quantizes
+            continue
+        if coding.scale is not None:
+            scales[name] = np.array(coding.scale, np.float32)
+    return scales
 
 
 def _decode(data: bytes, max_bytes: SupportsIndex | None) -> tuple[Weights, Shape, dict[str, int]]:
@@ -219,7 +233,7 @@ def _code(
     coder: Coder, layers: Sequence[Layer], input_shape: Shape, given: Weights | None
 ) -> Weights:
     """All parameters in forward order, read or written."""
-    out = Weights(tuple(layers), {}, {})
+    out = Weights(tuple(layers), {}, {}, {})
     books: list[Integers] = []
     shape = input_shape
     sizes: Integers | None = None  # live inputs of each unit before
@@ -230,7 +244,8 @@ def _code(
             mask = None if given is None else given.masks.get(name)
             if mask is None and values is not None:
                 mask = ordered(values) != 0
-            found, live = _code_parameter(coder, name, parameter, values, mask, sizes, books)
+            scale = None if given is None else given.scales.get(name)
+            found, live = _code_parameter(coder, name, parameter, values, mask, scale, sizes, books)
             out.parameters[name] = found
             if parameter.prunable:
                 out.masks[name] = live
@@ -248,24 +263,23 @@ def _code_parameter(
     parameter: Parameter,
     values: Floats | None,
     mask: Bits | None,
+    scale: Floats | None,
     sizes: Integers | None,
     books: list[Integers],
 ) -> tuple[Floats, Bits]:
+    """One parameter as a matrix, and its mask; a very wide matrix is turned."""
     shape = (parameter.shape[0], prod(parameter.shape[1:]))
-    turned = shape[1] > 2048 and shape[1] > 32 * shape[0]
+    turned = shape[1] > _WIDE_MATRIX and shape[1] > 32 * shape[0]
     if turned:
-        shape = shape[::-1]
-
-    def matrix(array: Any) -> Any:
-        if array is None:
-            return None
-        array = array.reshape(len(array), -1)
-        return array.T if turned else array
-
+        shape = (shape[1], shape[0])
+        scale = None if scale is not None and len(scale) > 1 else scale
+    if values is not None and mask is not None:
+        values, mask = values.reshape(len(values), -1), mask.reshape(len(mask), -1)
+        if turned:
+            values, mask = values.T, mask.T
     known = np.zeros(shape[1], np.int64)
-    if sizes is not None and not turned and len(sizes) == shape[1]:
+    if sizes is not None and len(sizes) == shape[1]:
         known = log2(sizes + 1)
-    values, mask = matrix(values), matrix(mask)
     with coder.part(f"positions of {name}"):
         if parameter.prunable:
             live, width = code_positions(coder, shape, mask, known)
@@ -274,8 +288,8 @@ def _code_parameter(
             live = coder.adaptive(2, symbols, prod(shape)).reshape(shape) == 1
             width = shape[1]
     with coder.part(f"values of {name}"):
-        choice = None if values is None else _cheapest(values, live, width, books)
-        found = code_values(coder, live, width, choice, books)
+        given = None if values is None else _cheapest(values, live, width, books, scale)
+        found = code_values(coder, live, width, given, books)
     if turned:
         found, live = found.T, live.T
     return (
@@ -284,18 +298,11 @@ def _code_parameter(
     )
 
 
-def _cheapest(values: Floats, live: Bits, width: int, books: list[Integers]) -> Values:
-    """The kind of values that takes the fewest bits."""
-    flat = ordered(values[live])
-    own = np.unique(flat)
-    choices = [Values(values, 0)]
-    if len(own) <= max(1, len(flat) // 2):
-        choices.append(Values(values, 1))
-        choices += [
-            Values(values, 2, book=number)
-            for number, book in enumerate(books)
-            if len(book) <= 2 * len(own) and np.isin(own, book).all()
-        ]
+def _cheapest(
+    values: Floats, live: Bits, width: int, books: list[Integers], scale: Floats | None
+) -> Values:
+    """The way of writing the values that takes the fewest bits."""
+    choices = kinds(values, live, books, scale)
     if len(choices) == 1:
         return choices[0]
 

@@ -13,6 +13,7 @@ pruned network has too few live weights to learn from while they go by.
 from __future__ import annotations
 
 import math
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ __all__ = [
 ]
 
 Integers = NDArray[np.int64]
+Bits = NDArray[np.bool_]
 
 PROBABILITY_BITS = 22
 ONE = 256  # 1 as a logarithm
@@ -39,11 +41,12 @@ _RANGE = 16  # log2 odds beyond +-16 are not told apart
 _SAMPLE = 1 << 17  # entries that weights are fitted to
 _ITERATIONS = 25
 _RIDGE = 0.01
+_WORTH = 6.2  # nats that a weight must save: it takes 9 bits
 _LN2 = 0.6931471805599453
 
 
 def _mantissa_logarithms() -> Integers:
-    """256 log2(1 + i/1024), rounded, for i < 1024, by squaring: each square gives a binary place."""
+    """256 log2(1 + i/1024), rounded, for i < 1024: each square gives a binary place."""
     value = (1 << _MANTISSA_BITS) + np.arange(1 << _MANTISSA_BITS, dtype=np.int64)
     value <<= 30 - _MANTISSA_BITS
     logarithm = np.zeros_like(value)
@@ -57,7 +60,7 @@ def _mantissa_logarithms() -> Integers:
 
 def _odds_to_probabilities() -> Integers:
     """2**22 / (1 + 2**-z), rounded, for z in steps of 1/256 from -16 to 16."""
-    root = 2 << 60  # 2**(1/2), 2**(1/4), ... with 30 binary places by whole roots
+    root = 2 << 60  # 2**(1/2), 2**(1/4), ..., with 30 binary places by whole roots
     powers = np.full(ONE, 1 << 30, np.int64)  # 2**(i/256)
     for place in reversed(range(8)):
         root = math.isqrt(root)  # with 30 places
@@ -74,40 +77,82 @@ _LOGARITHMS = _mantissa_logarithms()
 _PROBABILITIES = _odds_to_probabilities()
 
 
-def log2(counts: NDArray[np.integer]) -> Integers:
-    """256 log2 of whole numbers from 1 to 2**52, within 1/2 + 1/1024 * 370."""
+def log2(counts: NDArray[Any]) -> Integers:
+    """256 log2 of whole numbers from 1 to 2**52, rounded, off by at most 0.8."""
+    if counts.size and int(counts.max()) < len(_SMALL):
+        logarithm: Integers = _SMALL[counts]
+        return logarithm
+    return _logarithm(counts)
+
+
+def _logarithm(counts: NDArray[Any]) -> Integers:
     fraction, exponent = np.frexp(counts.astype(np.float64))  # exact
     place = (fraction * (2 << _MANTISSA_BITS)).astype(np.int64) - (1 << _MANTISSA_BITS)
     logarithm: Integers = _LOGARITHMS[place] + (exponent.astype(np.int64) - 1) * ONE
     return logarithm
 
 
+_SMALL = _logarithm(np.maximum(np.arange(1 << 12), 1))  # most are looked up
+
+
 def probabilities(features: Integers, weights: Integers) -> Integers:
     """Of a 1, of 2**22, for features (n, k) and weights (k,)."""
     odds = (features @ weights) >> _WEIGHT_BITS
+    return _table(odds)
+
+
+def _table(odds: Integers) -> Integers:
     limit = _RANGE * ONE
-    return _PROBABILITIES[np.clip(odds, -limit, limit) + limit]
+    p: Integers = _PROBABILITIES[np.clip(odds, -limit, limit) + limit]
+    return p
 
 
-def fit_weights(features: Integers, bits: NDArray[np.bool_]) -> Integers:
-    """Weights (k,) under which the bits (n,) cost little: Newton's method, then rounding.
+def fit_weights(features: Integers, bits: Bits) -> Integers:
+    """Weights (k,) under which the bits (n,) cost little; 0 where a weight does not pay its byte.
 
-    Sums are of whole numbers and the small system is solved by one operation after the other, so
-    the same bits give the same weights on every machine.
+    Newton's method; then a feature whose weight saves less than it costs is left out and the
+    others make up for it (Hassibi and Stork's optimal brain surgeon 1993), and in the same way
+    each makes up for the rounding of those before it.
     """
     count, size = features.shape
     if count > _SAMPLE:
         step = -(-count // _SAMPLE)
         features, bits = features[::step], bits[::step]
-    features = features.astype(np.float64)
-    weights = [0.0] * size
+    used = list(range(size))
+    whole = features.astype(np.float64)
+    weights, second = _newton(whole, bits)
+    while len(used) > 1:
+        inverse = _inverse(second)
+        losses = [w * w / (2 * inverse[i][i]) for i, w in enumerate(weights)]
+        least = min(range(1, len(used)), key=losses.__getitem__)
+        if losses[least] > _WORTH:
+            break
+        del used[least]
+        weights, second = _newton(whole[:, used], bits)
+    scale = 1 << _WEIGHT_BITS
+    out = np.zeros(size, np.int64)
+    for position in reversed(used):  # the constant last
+        inverse = _inverse(second)
+        weight = weights.pop()
+        rounded = max(-_LARGEST, min(_LARGEST, round(weight * scale)))
+        out[position] = rounded
+        share = (weight - rounded / scale) / inverse[-1][-1]
+        weights = [w - share * row[-1] for w, row in zip(weights, inverse, strict=False)]
+        second = [row[:-1] for row in second[:-1]]
+    return out
+
+
+def _newton(features: NDArray[np.float64], bits: Bits) -> tuple[list[float], list[list[float]]]:
+    """The best weights, and the second derivatives of the cost there."""
+    weights = [0.0] * features.shape[1]
     ones = int(bits.sum())
     if 0 < ones < len(bits):  # features[:, 0] is CONSTANT
         both = log2(np.array([ones, len(bits) - ones])).tolist()
         weights[0] = (both[0] - both[1]) / CONSTANT
     best, p = _cost(features, bits, weights)
+    second, first = _system(features, bits, p, weights)
     for _ in range(_ITERATIONS):
-        step = _solve(*_system(features, bits, p, weights))
+        step = _solve(second, first)
         while True:
             tried = [weight + change for weight, change in zip(weights, step, strict=True)]
             cost, q = _cost(features, bits, tried)
@@ -117,26 +162,26 @@ def fit_weights(features: Integers, bits: NDArray[np.bool_]) -> Integers:
         if cost >= best - 64:
             break
         weights, best, p = tried, cost, q
-    scale = 1 << _WEIGHT_BITS
-    return np.array(
-        [max(-_LARGEST, min(_LARGEST, round(weight * scale))) for weight in weights], np.int64
-    )
+        second, first = _system(features, bits, p, weights)
+    return weights, second
 
 
-def _cost(
-    features: NDArray[np.float64], bits: NDArray[np.bool_], weights: list[float]
-) -> tuple[int, Integers]:
+def _inverse(matrix: list[list[float]]) -> list[list[float]]:
+    size = len(matrix)
+    return [_solve(matrix, [float(i == k) for k in range(size)]) for i in range(size)]
+
+
+def _cost(features: NDArray[np.float64], bits: Bits, weights: list[float]) -> tuple[int, Integers]:
     """Of the bits in 1/256 bit, and their probabilities of being 1."""
     fine = np.array([round(max(-99.0, min(99.0, weight)) * 4096) for weight in weights], np.float64)
     odds = (features @ fine).astype(np.int64) >> 12
-    limit = _RANGE * ONE
-    p = _PROBABILITIES[np.clip(odds, -limit, limit) + limit]
+    p = _table(odds)
     chosen = np.where(bits, p, (1 << PROBABILITY_BITS) - p)
     return PROBABILITY_BITS * ONE * len(bits) - int(log2(chosen).sum()), p
 
 
 def _system(
-    features: NDArray[np.float64], bits: NDArray[np.bool_], p: Integers, weights: list[float]
+    features: NDArray[np.float64], bits: Bits, p: Integers, weights: list[float]
 ) -> tuple[list[list[float]], list[float]]:
     """Second derivatives of the cost in nats and, negative, the first ones.
 
@@ -170,13 +215,20 @@ def _solve(left: list[list[float]], right: list[float]) -> list[float]:
     return solution
 
 
+class BitModel(Protocol):
+    """What walks through data ask for its bits."""
+
+    def code(self, features: Integers, bits: Bits | None) -> Bits:
+        """Bits (n,) with features (n, k), of which the first is CONSTANT."""
+
+
 class Learner:
-    """Stands where a Logistic will: keeps what passes and fits the weights to it."""
+    """Stands where a model will: keeps what passes and fits the weights to it."""
 
     def __init__(self) -> None:
-        self._seen: list[tuple[Integers, NDArray[np.bool_]]] = []
+        self._seen: list[tuple[Integers, Bits]] = []
 
-    def code(self, features: Integers, bits: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    def code(self, features: Integers, bits: Bits | None) -> Bits:
         """The bits, which are remembered."""
         assert bits is not None
         self._seen.append((features, bits))
@@ -188,15 +240,3 @@ class Learner:
             return np.zeros(size, np.int64)
         features, bits = zip(*self._seen, strict=True)
         return fit_weights(np.concatenate(features), np.concatenate(bits))
-
-
-class Logistic:
-    """Codes bits under given weights."""
-
-    def __init__(self, coder, weights: Integers) -> None:
-        self._coder = coder
-        self._weights = weights
-
-    def code(self, features: Integers, bits: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-        """Bits (n,) with features (n, k)."""
-        return self._coder.bits(probabilities(features, self._weights), bits)

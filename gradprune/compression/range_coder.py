@@ -11,20 +11,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.compression.logistic import PROBABILITY_BITS, Integers
+from gradprune.compression.logistic import PROBABILITY_BITS, Bits, Integers, probabilities
 from gradprune.errors import FileFormatError
 
-if TYPE_CHECKING:
-    Bits = NDArray[np.bool_]
-
-__all__ = ["Coder", "Decoder", "Encoder"]
+__all__ = ["Coder", "Decoder", "Encoder", "Logistic"]
 
 _UNIFORM_BITS = 16  # coded at once
+_SLACK = 1e-3  # of costs, since constriction rounds probabilities
 
 
 def _constriction() -> Any:
@@ -115,7 +113,7 @@ class Coder(ABC):
         out = np.zeros(size, np.int64)
         for low in range(0, width, _UNIFORM_BITS) if size else ():
             bits = min(_UNIFORM_BITS, width - low)
-            model = self._stream.model.Uniform(1 << bits) if bits > 0 else None
+            model = self._stream.model.Uniform(1 << bits)
             given = None
             if numbers is not None:
                 given = ((numbers >> low) & ((1 << bits) - 1)).astype(np.int32)
@@ -125,16 +123,35 @@ class Coder(ABC):
 
     def number(self, number: int | None) -> int:
         """A whole number from 0 to 2**48 - 2, small ones in few bits (Elias's gamma code)."""
-        length = None if number is None else (number + 1).bit_length() - 1
-        value = self.symbols(_LENGTHS, None if length is None else np.array([length]), 1)
-        length = int(value[0])
-        rest = None if number is None else np.array([number + 1 - (1 << length)])
-        return int(self.uniform(length, rest, 1)[0]) + (1 << length) - 1
+        length = None if number is None else np.array([(number + 1).bit_length() - 1])
+        length = self.symbols(_LENGTHS, length, 1)
+        first = 1 << int(length[0])
+        rest = None if number is None else np.array([number + 1 - first])
+        return int(self.uniform(int(length[0]), rest, 1)[0]) + first - 1
 
     def flag(self, flag: bool | None) -> bool:
         """Yes or no."""
-        half = np.array([1 << (PROBABILITY_BITS - 1)])
-        return bool(self.bits(half, None if flag is None else np.array([flag]))[0])
+        return bool(self.uniform(1, None if flag is None else np.array([flag], np.int64), 1)[0])
+
+    def weights(self, size: int, weights: Integers | None) -> Integers:
+        """Weights (size,) of a logistic regression: which are not 0, and a byte for each."""
+        used = self.uniform(1, None if weights is None else (weights != 0) * 1, size) == 1
+        out = np.zeros(size, np.int64)
+        given = None if weights is None else weights[used] + 128
+        out[used] = self.uniform(8, given, int(used.sum())) - 128
+        return out
+
+
+class Logistic:
+    """Codes bits under given weights of a logistic regression."""
+
+    def __init__(self, coder: Coder, weights: Integers) -> None:
+        self._coder = coder
+        self._weights = weights
+
+    def code(self, features: Integers, bits: Bits | None) -> Bits:
+        """Bits (n,) with features (n, k)."""
+        return self._coder.bits(probabilities(features, self._weights), bits)
 
 
 _LENGTHS = np.array([max(1, 2 ** (14 - length)) for length in range(48)])
@@ -163,13 +180,15 @@ class Encoder(Coder):
 
 
 class Decoder(Coder):
-    """Reads what an Encoder has written, or anything else: a FileFormatError then, or numbers."""
+    """Reads what an Encoder has written; a FileFormatError if something else turns out."""
 
     def __init__(self, data: bytes) -> None:
         super().__init__()
         padded = data + bytes(-len(data) % 4)
         words = np.frombuffer(padded, ">u4").astype(np.uint32)
         self._decoder = self._stream.queue.RangeDecoder(words)
+        self._most = 8.0 * len(data) * (1 + _SLACK) + 64
+        self._spent = 0.0
 
     def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
         assert symbols is None
@@ -177,6 +196,12 @@ class Decoder(Coder):
             return self._decoder.decode(model, *parameters)
         except AssertionError as error:
             raise FileFormatError("damaged: no model gives these bits") from error
+
+    def _pay(self, bits: float) -> None:
+        super()._pay(bits)
+        self._spent += bits
+        if self._spent > self._most:
+            raise FileFormatError("truncated: more is described than there are bytes")
 
     def finish(self) -> None:
         """Everything must have been read."""

@@ -12,95 +12,93 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.compression.logistic import CONSTANT, Integers, Learner, Logistic, log2
+from gradprune.compression.logistic import CONSTANT, BitModel, Bits, Integers, Learner, log2
 from gradprune.compression.neighbours import KERNELS, Neighbours
-from gradprune.compression.positions import code_weights
-from gradprune.compression.range_coder import Coder
+from gradprune.compression.range_coder import Coder, Logistic
 from gradprune.errors import FileFormatError
 
 Floats = NDArray[np.float32]
-Bits = NDArray[np.bool_]
 
-__all__ = ["Grid", "Values", "code_values"]
+__all__ = ["Values", "code_values", "kinds", "ordered"]
 
+MOST_VALUES = 1 << 12  # of a codebook or a grid
 _KINDS = ("raw", "own codebook", "earlier codebook", "grid")
 _MANTISSA = 23
-_LARGEST_GRID = 1 << 12
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Values that are scale[row] * code.
-
-    Attributes:
-        codes: int64 (rows, columns).
-        scale: float32, (1,) or (rows,).
-    """
-
-    codes: Integers
-    scale: Floats
-
-    def decode(self) -> Floats:
-        """The values (rows, columns)."""
-        return self.scale[:, None] * self.codes.astype(np.float32)
+_PLACES = np.ones(_MANTISSA + 1, np.int64)
+_SIGN = 1 + len(KERNELS)  # features of a sign
+_MOST_SIGNS = 1 << 17  # beyond, signs are not told apart
 
 
 @dataclass(frozen=True)
 class Values:
-    """What is to be written: values (rows, columns), and how they may be seen."""
+    """What is to be written, and how.
+
+    Attributes:
+        values: (rows, columns) float32.
+        kind: place in the list of kinds.
+        book: which of the earlier codebooks.
+        scale: (1,) or (rows,) float32, of a grid: the values are scale * whole numbers.
+    """
 
     values: Floats
     kind: int
-    grid: Grid | None = None
-    book: int = 0  # which of the earlier codebooks
+    book: int = 0
+    scale: Floats | None = None
+
+
+def kinds(values: Floats, live: Bits, books: list[Integers], scale: Floats | None) -> list[Values]:
+    """In which ways the live values can be written, without those that hardly are the cheapest."""
+    flat = ordered(values[live])
+    found = []
+    if scale is not None and _codes(values, live, scale) is not None:
+        found.append(Values(values, _KINDS.index("grid"), scale=scale))
+    own = np.unique(flat)
+    if len(own) <= min(MOST_VALUES, max(1, len(flat) // 2)):
+        found.append(Values(values, _KINDS.index("own codebook")))
+        found += [
+            Values(values, _KINDS.index("earlier codebook"), book=number)
+            for number, book in enumerate(books)
+            if len(book) <= 2 * len(own) and np.isin(own, book).all()
+        ]
+    if not found or len(own) > len(flat) // 16:
+        found.append(Values(values, _KINDS.index("raw")))
+    return found
 
 
 def code_values(
     coder: Coder, live: Bits, width: int, given: Values | None, books: list[Integers]
 ) -> Floats:
-    """Code the values of live weights.
+    """Code the values of live weights, in the order of a walk through the columns.
 
     Args:
         coder: reads or writes.
         live: (rows, columns).
-        width: of the grid of columns.
+        width: of the grid that the columns are.
         given: to be written, or None.
         books: codebooks of the parameters before this one; a new one is added.
 
     Returns:
         (rows, columns) float32, 0 where no weight is live.
     """
-    out = np.zeros(live.shape, np.float32)
-    count = int(live.sum())
-    if count == 0:
-        return out
-    kind = int(coder.uniform(2, None if given is None else np.array([given.kind]), 1)[0])
-    # in the order of the walk through the columns
-    transposed = out.T
     place = live.T
+    count = int(place.sum())
+    out = np.zeros(place.shape, np.float32)
+    if count == 0:
+        return out.T
+    kind = int(coder.uniform(2, None if given is None else np.array([given.kind]), 1)[0])
     flat = None if given is None else given.values.T[place]
     if _KINDS[kind] == "raw":
-        transposed[place] = _code_raw(coder, flat, count)
+        out[place] = _code_raw(coder, flat, count)
     elif _KINDS[kind] == "grid":
-        out[...] = _code_grid(coder, live, None if given is None else given.grid)
+        out[...] = _code_grid(coder, live, given).T
     else:
-        if _KINDS[kind] == "own codebook":
-            own = None if flat is None else np.unique(ordered(flat))
-            with coder.part("codebooks"):
-                books.append(_code_book(coder, own, count))
-            book = books[-1]
-        else:
-            number = coder.number(None if given is None else given.book)
-            if number >= len(books):
-                raise FileFormatError("damaged: there is no such codebook")
-            book = books[number]
+        book = _choose_book(coder, kind, flat, given, min(count, MOST_VALUES), books)
         symbols = None if flat is None else np.searchsorted(book, ordered(flat))
-        negative = int((book < 0).sum())
-        symbols = _code_symbols(coder, live, width, symbols, negative, len(book))
-        transposed[place] = from_ordered(book[symbols])
+        symbols = _code_symbols(coder, live, width, symbols, book)
+        out[place] = from_ordered(book[symbols])
     if not np.isfinite(out).all():
         raise FileFormatError("damaged: a value is not finite")
-    return out
+    return out.T
 
 
 def ordered(values: Floats) -> Integers:
@@ -115,127 +113,147 @@ def from_ordered(numbers: Integers) -> Floats:
     return pattern.astype(np.uint32).view(np.float32)
 
 
+def _code_places(coder: Coder, patterns: Integers | None) -> int:
+    """How many binary places at the end of all mantissas are 0."""
+    zeros = None
+    if patterns is not None:
+        together = int(np.bitwise_or.reduce(patterns)) | 1 << _MANTISSA
+        zeros = np.array([(together & -together).bit_length() - 1])
+    return int(coder.symbols(_PLACES, zeros, 1)[0])
+
+
 def _code_raw(coder: Coder, values: Floats | None, count: int) -> Floats:
+    """Sign and exponent by how common they are, the mantissa as it is."""
     pattern = None if values is None else values.view(np.uint32).astype(np.int64)
+    zeros = _code_places(coder, pattern)
     high = coder.adaptive(512, None if pattern is None else pattern >> _MANTISSA, count)
-    low = coder.uniform(_MANTISSA, pattern, count)
-    return (high << _MANTISSA | low).astype(np.uint32).view(np.float32)
+    low = coder.uniform(_MANTISSA - zeros, None if pattern is None else pattern >> zeros, count)
+    return (high << _MANTISSA | low << zeros).astype(np.uint32).view(np.float32)
+
+
+def _choose_book(
+    coder: Coder,
+    kind: int,
+    flat: Floats | None,
+    given: Values | None,
+    most: int,
+    books: list[Integers],
+) -> Integers:
+    """A codebook of its own, or one of those before."""
+    if _KINDS[kind] == "own codebook":
+        with coder.part("codebooks"):
+            books.append(
+                _code_book(coder, None if flat is None else np.unique(ordered(flat)), most)
+            )
+        return books[-1]
+    number = coder.number(None if given is None else given.book)
+    if number >= len(books):
+        raise FileFormatError("damaged: there is no such codebook")
+    return books[number]
 
 
 def _code_book(coder: Coder, book: Integers | None, most: int) -> Integers:
-    """Distinct values: how many are negative, exponents, and as many places as they need."""
-    size = coder.number(None if book is None else len(book) - 1) + 1
-    if size > most:
-        raise FileFormatError("damaged: a codebook is larger than what it is for")
-    negative = coder.number(None if book is None else int((book < 0).sum()))
-    if negative > size:
-        raise FileFormatError("damaged: a codebook is larger than what it is for")
-    magnitude = None
-    if book is not None:  # from the smallest to the largest, of either sign
-        magnitude = np.concatenate([(-1 - book[:negative])[::-1], book[negative:]])
-    zeros = None
-    if magnitude is not None:
-        lowest = int(np.bitwise_or.reduce(magnitude))
-        zeros = min(_MANTISSA, (lowest & -lowest).bit_length() - 1 if lowest else _MANTISSA)
-    zeros = int(
-        coder.symbols(np.ones(24, np.int64), None if zeros is None else np.array([zeros]), 1)[0]
-    )
-    parts = []
-    for start, stop in ((0, negative), (negative, size)):
-        own = None if magnitude is None else magnitude[start:stop]
-        if start == stop:
-            continue
-        exponent = None if own is None else own >> _MANTISSA
-        first = coder.uniform(8, None if exponent is None else exponent[:1], 1)
-        rises = (
-            coder.adaptive(256, None if exponent is None else np.diff(exponent), stop - start - 1)
-            if 0
-            else np.array(
-                [
-                    coder.number(None if exponent is None else int(exponent[i + 1] - exponent[i]))
-                    for i in range(stop - start - 1)
-                ],
-                np.int64,
-            )
-        )
-        exponents = np.concatenate([first, rises]).cumsum()
-        rest = coder.uniform(
-            _MANTISSA - zeros,
-            None if own is None else (own & ((1 << _MANTISSA) - 1)) >> zeros,
-            stop - start,
-        )
-        parts.append((exponents << _MANTISSA) + (rest << zeros))
-    numbers = np.concatenate([-1 - parts[0][::-1], *parts[1:]]) if negative else parts[0]
-    if (np.diff(numbers) <= 0).any() or np.abs(numbers).max() > 0x7F800000:
+    """Distinct values, from 0 outwards on either side: exponents by their rises, mantissas."""
+    sides = None if book is None else [(-1 - book[book < 0])[::-1], book[book >= 0]]
+    lengths = [coder.number(None if sides is None else len(sides[i])) for i in range(2)]
+    if not 0 < sum(lengths) <= most:
+        raise FileFormatError("damaged: a codebook is empty or larger than what it is for")
+    zeros = _code_places(coder, None if sides is None else np.concatenate(sides))
+    found = []
+    for i, length in enumerate(lengths):
+        side = None if sides is None else sides[i]
+        exponents = np.zeros(length, np.int64)
+        for k in range(length):
+            last = int(exponents[k - 1]) if k else 0
+            number = None if side is None else (int(side[k]) >> _MANTISSA) - last
+            if k == 0:
+                first = None if number is None else np.array([number])
+                exponents[0] = coder.uniform(8, first, 1)[0]
+            else:
+                exponents[k] = min(255, last + coder.number(number))
+        low = coder.uniform(_MANTISSA - zeros, None if side is None else side >> zeros, length)
+        found.append((exponents << _MANTISSA) + (low << zeros))
+    numbers = np.concatenate([-1 - found[0][::-1], found[1]])
+    if (np.diff(numbers) <= 0).any():
         raise FileFormatError("damaged: a codebook is out of order")
     return numbers
 
 
-def _code_symbols(coder, live, width, symbols, negative, size) -> Integers:
+def _code_symbols(
+    coder: Coder, live: Bits, width: int, symbols: Integers | None, book: Integers
+) -> Integers:
     """Symbols of a codebook: the sign by those of the weights nearby, then which of that sign."""
-    count = int(live.sum())
-    if symbols is None:
-        minus = None
-    else:
-        minus = symbols < negative
-    if 0 < negative < size:
-        learned = None
-        if minus is not None:
-            learner = Learner()
-            _walk_signs(live, width, minus, learner)
-            learned = learner.weights(_SIGN)
-        model = Logistic(coder, code_weights(coder, _SIGN, learned))
-        minus = _walk_signs(live, width, minus, model)
-    else:
-        minus = np.full(count, negative > 0)
+    count, size = int(live.sum()), len(book)
+    negative = int((book < 0).sum())
+    minus = None if symbols is None else symbols < negative
+    learned = None
+    if minus is not None and 0 < negative < size and count <= _MOST_SIGNS:
+        learner = Learner()
+        _walk_signs(live, width, minus, learner)
+        learned = learner.weights(_SIGN)
+        if not learned[1:].any():
+            learned = None
+    if not coder.flag(None if symbols is None else learned is not None):
+        return coder.adaptive(size, symbols, count)
+    minus = _walk_signs(live, width, minus, Logistic(coder, coder.weights(_SIGN, learned)))
     out = np.zeros(count, np.int64)
-    for chosen, first, alphabet in ((minus, 0, negative), (~minus, negative, size - negative)):
-        given = None if symbols is None else symbols[chosen] - first
+    for chosen, first, stop in ((minus, 0, negative), (~minus, negative, size)):
         number = int(chosen.sum())
-        if number and not alphabet:
+        if number and first == stop:
             raise FileFormatError("damaged: a codebook lacks a sign")
-        out[chosen] = coder.adaptive(alphabet, given, number) + first
+        given = None if symbols is None else symbols[chosen] - first
+        out[chosen] = coder.adaptive(stop - first, given, number) + first
     return out
 
 
-_SIGN = 1 + len(KERNELS)
-
-
-def _walk_signs(live, width, minus, model):
-    rows, columns = live.shape
-    plus_fields = Neighbours(rows, columns, width)
-    minus_fields = Neighbours(rows, columns, width)
+def _walk_signs(live: Bits, width: int, minus: Bits | None, model: BitModel) -> Bits:
+    """Whether live weights are negative, column by column, read or written."""
+    near = [Neighbours(len(live), live.shape[1], width) for _ in range(2)]
     out = np.zeros(int(live.sum()), np.bool_)
     start = 0
-    for column in range(columns):
-        here = np.flatnonzero(live[:, column])
-        if not len(here):
+    for column in range(live.shape[1]):
+        rows = np.flatnonzero(live[:, column])
+        if len(rows) == 0:
             continue
-        stop = start + len(here)
-        features = np.empty((len(here), _SIGN), np.int64)
-        features[:, 0] = CONSTANT
-        features[:, 1:] = (
-            log2(minus_fields[column][:, here] + 1) - log2(plus_fields[column][:, here] + 1)
-        ).T
-        out[start:stop] = model.code(features, None if minus is None else minus[start:stop])
-        minus_fields.add(column, here[out[start:stop]])
-        plus_fields.add(column, here[~out[start:stop]])
-        start = stop
+        place = slice(start, start + len(rows))
+        start = place.stop
+        features = np.full((len(rows), _SIGN), CONSTANT)
+        both = [log2(fields[column][:, rows] + 1) for fields in near]
+        features[:, 1:] = (both[1] - both[0]).T
+        out[place] = model.code(features, None if minus is None else minus[place])
+        for sign, fields in enumerate(near):
+            fields.add(column, rows[out[place] == sign])
     return out
 
 
-def _code_grid(coder: Coder, live: Bits, grid: Grid | None) -> Floats:
-    per_row = coder.flag(None if grid is None else len(grid.scale) > 1)
-    size = len(live) if per_row else 1
-    scale = coder.uniform(
-        31, None if grid is None else grid.scale.view(np.uint32).astype(np.int64), size
-    )
-    codes = None if grid is None else grid.codes[live]
+def _codes(values: Floats, live: Bits, scale: Floats) -> Integers | None:
+    """The whole numbers of a grid, if the values are scale * these, to the last bit."""
+    if not (np.isfinite(scale).all() and (scale > 0).all()):
+        return None
+    codes = np.rint(values / scale[:, None]).astype(np.float32)
+    exact = ordered(scale[:, None] * codes)[live] == ordered(values)[live]
+    if not exact.all() or np.ptp(codes[live]) >= MOST_VALUES or np.abs(codes).max() >= MOST_VALUES:
+        return None
+    whole: Integers = codes.astype(np.int64)
+    return whole
+
+
+def _code_grid(coder: Coder, live: Bits, given: Values | None) -> Floats:
+    """Scales, and whole numbers by how common they are."""
+    codes = scale = patterns = None
+    if given is not None and given.scale is not None:
+        found = _codes(given.values, live, given.scale)
+        assert found is not None
+        codes, patterns = found.T[live.T], given.scale.view(np.uint32).astype(np.int64)
+    size = len(live) if coder.flag(None if patterns is None else len(patterns) > 1) else 1
+    scale = coder.uniform(31, patterns, size).astype(np.uint32).view(np.float32)
     low = coder.number(None if codes is None else max(0, -int(codes.min())))
     high = coder.number(None if codes is None else max(0, int(codes.max())))
-    if low + high + 1 > _LARGEST_GRID:
-        raise FileFormatError("damaged: a grid of so many values")
-    out = np.zeros(live.shape, np.int64)
+    if low + high >= 2 * MOST_VALUES or not (scale < np.float32(1e30)).all():
+        raise FileFormatError("damaged: a grid of too many or too large values")
+    shifted = None if codes is None else codes + low
     count = int(live.sum())
-    out[live] = coder.adaptive(low + high + 1, None if codes is None else codes + low, count) - low
-    return Grid(out, scale.astype(np.uint32).view(np.float32)).decode()
+    out = np.zeros(live.shape, np.float32)
+    out.T[live.T] = coder.adaptive(low + high + 1, shifted, count) - low
+    grid: Floats = scale[:, None] * out
+    return grid
