@@ -283,7 +283,7 @@ def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
 
 # ---- without extras
 
-BLOCK = """
+BLOCK = """import sys
 
 class Blocker:
     def find_spec(self, name, path=None, target=None):

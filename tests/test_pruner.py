@@ -12,7 +12,16 @@ import pytest
 import gradprune as gp
 from gradprune.network import Network
 from gradprune.pruning.criteria import Criterion
-from pruning_models import CRITERIA, batch, live, name_of, network, stub, weights_of
+from pruning_models import (  # noqa: F401 - few_rounds is there for all tests
+    CRITERIA,
+    batch,
+    few_rounds,
+    live,
+    name_of,
+    network,
+    stub,
+    weights_of,
+)
 
 
 def test_the_pruner_makes_itself_the_models() -> None:
