@@ -6,6 +6,7 @@ are found in the journal. One that fails is written down too, and the others go 
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import json
 import math
@@ -326,7 +327,7 @@ def _result(
 
 
 def _bar(total: int, done: int, verbose: int) -> Any:
-    from tqdm.auto import tqdm
-
     hidden = not verbose or not is_watched()
-    return tqdm(total=total, initial=done, unit="trial", dynamic_ncols=True, disable=hidden)
+    # tqdm.auto warns in a notebook without widgets, even of a bar that is hidden.
+    tqdm: Any = importlib.import_module("tqdm" if hidden else "tqdm.auto")
+    return tqdm.tqdm(total=total, initial=done, unit="trial", dynamic_ncols=True, disable=hidden)
