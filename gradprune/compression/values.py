@@ -228,7 +228,7 @@ def _walk_signs(live: Bits, width: int, minus: Bits | None, model: BitModel) -> 
 
 def _codes(values: Floats, live: Bits, scale: Floats) -> Integers | None:
     """The whole numbers of a grid, if the values are scale * these, to the last bit."""
-    if not (np.isfinite(scale).all() and (scale > 0).all()):
+    if not (live.any() and np.isfinite(scale).all() and (scale > 0).all()):
         return None
     codes = np.rint(values / scale[:, None]).astype(np.float32)
     exact = ordered(scale[:, None] * codes)[live] == ordered(values)[live]
