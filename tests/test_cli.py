@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune import bench, cli, demo, tables
+from gradprune import bench, demo, tables
 from gradprune.cli import main
 
 ESCAPE = "\x1b"
@@ -343,7 +343,7 @@ def test_unforeseen_error_is_one_line(
     def fail(path: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(cli, "load", fail)
+    monkeypatch.setattr("gradprune.commands.inspect.load", fail)
     assert main(["inspect", "m"]) == 1
     assert complaint(capsys) == "gradprune: error: RuntimeError\n"
 
