@@ -252,7 +252,7 @@ FAILURES = {
 }
 MISUSES = {
     "no command": ([], "required: COMMAND (see gradprune --help)"),
-    "unknown command": (["compress"], "invalid choice: 'compress'"),
+    "unknown command": (["squash"], "invalid choice: 'squash'"),
     "unknown option": (["demo", "--sparsty", "1"], "unrecognized arguments: --sparsty"),
     "unknown criterion": (["demo", "--criterion", "best"], "--criterion: invalid choice: 'best'"),
     "unknown optimizer": (["train", "--optimizer", "x"], "--optimizer: invalid choice: 'x'"),
