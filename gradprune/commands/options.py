@@ -88,7 +88,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )
 
 
-# ---- types of arguments: argparse puts the message behind the name of the option ------------------
+# ---- types of arguments: argparse puts the message behind the name of the option -----------------
 
 
 def whole(least: int) -> Callable[[str], int]:
