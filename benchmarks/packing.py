@@ -1,6 +1,6 @@
 """CPU seconds to pack models of a million parameters and to load them.
 
-Dense float32, 8-bit and 95 % sparse models of 784-1000-150-10, and one file of your own. Each
+Dense float32, 8-bit and 95 % sparse models of 784-1000-150-10, and saved ones. Each
 load is a process of its own, so that importing the range coder counts; importing gradprune does
 not. The least of several repetitions.
 

@@ -41,7 +41,7 @@ class Neighbours:
     def __init__(
         self, rows: int, columns: int, width: int, used: Iterable[int] = range(len(KERNELS))
     ) -> None:
-        self._width = width
+        self._width, self._is_line = width, width == columns
         self._offsets = {kernel: _offsets(KERNELS[kernel], columns, width) for kernel in used}
         self._inside: dict[int, list[tuple[NDArray[np.int32], Steps, Steps]]] = {}
         self.fields: dict[int, NDArray[np.int32]] = {}
@@ -53,7 +53,7 @@ class Neighbours:
         """Weights of these rows in this column are live."""
         if len(rows) == 0:
             return
-        x = column % self._width
+        x = 0 if self._is_line else column % self._width
         if x not in self._inside:
             self._inside[x] = self._from(x)
         for field, steps, sizes in self._inside[x]:
