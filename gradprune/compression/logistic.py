@@ -13,19 +13,22 @@ pruned network has too few live weights to learn from while they go by.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
     "CONSTANT",
-    "ONE",
     "PROBABILITY_BITS",
+    "Bits",
     "Integers",
     "fit_weights",
     "log2",
     "probabilities",
+    "sampling",
+    "weighted",
 ]
 
 Integers = NDArray[np.int64]
@@ -42,6 +45,7 @@ _SAMPLE = 1 << 17  # entries that weights are fitted to
 _ITERATIONS = 25
 _RIDGE = 0.01
 _WORTH = 6.2  # nats that a weight must save: it takes 9 bits
+_NEAR = 0.1  # nats that may be lost before weights are fitted anew
 _LN2 = 0.6931471805599453
 
 
@@ -93,41 +97,57 @@ def _logarithm(counts: NDArray[Any]) -> Integers:
 
 
 _SMALL = _logarithm(np.maximum(np.arange(1 << 12), 1))  # most are looked up
+_COSTS = PROBABILITY_BITS * ONE - _logarithm(_PROBABILITIES)  # of a bit with these odds
 
 
 def probabilities(features: Integers, weights: Integers) -> Integers:
     """Of a 1, of 2**22, for features (n, k) and weights (k,)."""
-    odds = (features @ weights) >> _WEIGHT_BITS
-    return _table(odds)
+    return weighted([features @ weights])
 
 
-def _table(odds: Integers) -> Integers:
-    limit = _RANGE * ONE
-    p: Integers = _PROBABILITIES[np.clip(odds, -limit, limit) + limit]
-    return p
+def weighted(terms: Iterable[Integers]) -> Integers:
+    """Probabilities of a 1, of 2**22: the terms are weights times features, of any one shape."""
+    return _looked_up(_PROBABILITIES, np.asarray(sum(terms)) >> _WEIGHT_BITS)
+
+
+def _looked_up(table: Integers, odds: Integers) -> Integers:
+    return table.take(odds + _RANGE * ONE, mode="clip")
+
+
+def sampling(count: int) -> int:
+    """Weights are fitted to every how many of so many entries."""
+    return max(1, -(-count // _SAMPLE))
 
 
 def fit_weights(features: Integers, bits: Bits) -> Integers:
     """Weights (k,) under which the bits (n,) cost little; 0 where a weight does not pay its byte.
 
-    Newton's method; then a feature whose weight saves less than it costs is left out and the
-    others make up for it (Hassibi and Stork's optimal brain surgeon 1993), and in the same way
-    each makes up for the rounding of those before it.
+    Newton's method; then features whose weights save less than they cost are left out, the others
+    make up for them (Hassibi and Stork's optimal brain surgeon 1993) and are fitted anew, and in
+    the same way each makes up for the rounding of those before it.
     """
     count, size = features.shape
-    if count > _SAMPLE:
-        step = -(-count // _SAMPLE)
-        features, bits = features[::step], bits[::step]
+    step = sampling(count)
+    features, bits = features[::step], bits[::step]
     used = list(range(size))
     whole = features.astype(np.float64)
     weights, second = _newton(whole, bits)
-    while len(used) > 1:
-        inverse = _inverse(second)
-        losses = [w * w / (2 * inverse[i][i]) for i, w in enumerate(weights)]
-        least = min(range(1, len(used)), key=losses.__getitem__)
-        if losses[least] > _WORTH:
+    while True:
+        before = len(used)
+        while len(used) > 1:
+            inverse = _inverse(second)
+            losses = [w * w / (2 * inverse[i][i]) for i, w in enumerate(weights)]
+            least = min(range(1, len(used)), key=losses.__getitem__)
+            if losses[least] > _WORTH:
+                break
+            share = weights[least] / inverse[least][least]
+            weights = [w - share * row[least] for w, row in zip(weights, inverse, strict=True)]
+            del used[least], weights[least], second[least]
+            second = [row[:least] + row[least + 1 :] for row in second]
+            if losses[least] > _NEAR:
+                break
+        if len(used) == before:
             break
-        del used[least]
         weights, second = _newton(whole[:, used], bits)
     scale = 1 << _WEIGHT_BITS
     out = np.zeros(size, np.int64)
@@ -175,9 +195,8 @@ def _cost(features: NDArray[np.float64], bits: Bits, weights: list[float]) -> tu
     """Of the bits in 1/256 bit, and their probabilities of being 1."""
     fine = np.array([round(max(-99.0, min(99.0, weight)) * 4096) for weight in weights], np.float64)
     odds = (features @ fine).astype(np.int64) >> 12
-    p = _table(odds)
-    chosen = np.where(bits, p, (1 << PROBABILITY_BITS) - p)
-    return PROBABILITY_BITS * ONE * len(bits) - int(log2(chosen).sum()), p
+    paid = _looked_up(_COSTS, np.where(bits, odds, -odds))
+    return int(paid.sum()), _looked_up(_PROBABILITIES, odds)
 
 
 def _system(
@@ -213,30 +232,3 @@ def _solve(left: list[list[float]], right: list[float]) -> list[float]:
         rest = rows[i][size] - sum(rows[i][k] * solution[k] for k in range(i + 1, size))
         solution[i] = rest / rows[i][i]
     return solution
-
-
-class BitModel(Protocol):
-    """What walks through data ask for its bits."""
-
-    def code(self, features: Integers, bits: Bits | None) -> Bits:
-        """Bits (n,) with features (n, k), of which the first is CONSTANT."""
-
-
-class Learner:
-    """Stands where a model will: keeps what passes and fits the weights to it."""
-
-    def __init__(self) -> None:
-        self._seen: list[tuple[Integers, Bits]] = []
-
-    def code(self, features: Integers, bits: Bits | None) -> Bits:
-        """The bits, which are remembered."""
-        assert bits is not None
-        self._seen.append((features, bits))
-        return bits
-
-    def weights(self, size: int) -> Integers:
-        """What suits everything seen, (size,)."""
-        if not self._seen:
-            return np.zeros(size, np.int64)
-        features, bits = zip(*self._seen, strict=True)
-        return fit_weights(np.concatenate(features), np.concatenate(bits))

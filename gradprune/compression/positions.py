@@ -10,11 +10,22 @@ log2(n!) bits that the order of n units costs otherwise.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
-from gradprune.compression.logistic import CONSTANT, BitModel, Bits, Integers, Learner, log2
+from gradprune.compression.logistic import (
+    CONSTANT,
+    Bits,
+    Integers,
+    fit_weights,
+    log2,
+    probabilities,
+    sampling,
+    weighted,
+)
 from gradprune.compression.neighbours import KERNELS, Neighbours
-from gradprune.compression.range_coder import Coder, Logistic
+from gradprune.compression.range_coder import Coder
 from gradprune.errors import FileFormatError
 
 __all__ = ["code_positions"]
@@ -44,21 +55,16 @@ def code_positions(
     if coder.flag(None if mask is None else bool(mask.all())):
         return np.ones(shape, np.bool_), columns
     width, is_sorted = columns, None
-    learned: list[Integers | None] = [None, None]
     if mask is not None:
         width, is_sorted = _likely_width(mask), _is_sorted(mask)
-        learners = Learner(), Learner()
-        _walk(mask, shape, width, is_sorted, known, *learners)
-        learned = [learners[0].weights(_GOING_ON), learners[1].weights(_BEGINNING)]
     is_sorted = coder.flag(is_sorted)
     width = columns - coder.number(None if mask is None else columns - width)
     if width < 1:
         raise FileFormatError("damaged: a grid without width")
-    going_on = Logistic(coder, coder.weights(_GOING_ON, learned[0]))
-    beginning = going_on
-    if is_sorted:
-        beginning = Logistic(coder, coder.weights(_BEGINNING, learned[1]))
-    return _walk(mask, shape, width, is_sorted, known, going_on, beginning), width
+    if mask is None:
+        return _read(coder, shape, width, is_sorted, known), width
+    _write(coder, mask, width, is_sorted, known)
+    return mask, width
 
 
 def _is_sorted(mask: Bits) -> bool:
@@ -87,50 +93,138 @@ def _likely_width(mask: Bits) -> int:
     return width
 
 
-def _walk(
-    mask: Bits | None,
-    shape: tuple[int, int],
-    width: int,
-    is_sorted: bool,
-    known: Integers,
-    going_on: BitModel,
-    beginning: BitModel,
-) -> Bits:
-    """Every column after the other, read or written."""
-    rows, columns = shape
-    out = np.zeros(shape, np.bool_)
+class _Features:
+    """What odds depend on, of one column or of all at once.
+
+    Args:
+        fields: kernel to its fields (..., rows).
+        counts: (..., rows) live weights so far.
+        known, age: logarithms (...) of columns.
+    """
+
+    def __init__(
+        self, fields: Mapping[int, Integers], counts: Integers, known: Integers, age: Integers
+    ) -> None:
+        self.fields, self.counts = fields, counts
+        self.known, self.age = known, age
+
+    def total(self, kernel: int) -> Integers:
+        """(...) of the fields of all rows."""
+        return log2(self.fields[kernel].sum(axis=-1, dtype=np.int64) + _OFFSETS[kernel])
+
+    def __call__(self, place: int, rows: slice) -> Integers:
+        """(..., rows) a feature of rows that have begun, or (..., 1) where they are alike."""
+        kernels = len(KERNELS)
+        if place == 0:
+            return np.array([CONSTANT])
+        if place <= kernels:
+            return log2(self.fields[place - 1][..., rows] + _OFFSETS[place - 1])
+        if place <= 2 * kernels:
+            return self.total(place - 1 - kernels)[..., None]
+        if place == 2 * kernels + 1:
+            return log2(2 * self.counts[..., rows] + 1)
+        return (self.known if place == 2 * kernels + 2 else self.age)[..., None]
+
+
+def _write(coder: Coder, mask: Bits, width: int, is_sorted: bool, known: Integers) -> None:
+    """Every column after the other: the fields of all are known."""
+    rows, columns = mask.shape
+    live = np.ascontiguousarray(mask.T)
     near = Neighbours(rows, columns, width)
-    counts = np.zeros(rows, np.int64)
+    near.add_all(mask)
+    fields = {kernel: field[:columns] for kernel, field in near.fields.items()}
+    counts = np.cumsum(live, axis=0, dtype=np.int32) - live
+    features = _Features(fields, counts, known, log2(np.arange(1, columns + 1)))
+
+    first = np.where(mask.any(axis=1), mask.argmax(axis=1), columns) if is_sorted else np.zeros(0)
+    begun = (
+        np.searchsorted(first, np.arange(columns + 1)) if is_sorted else np.full(columns + 1, rows)
+    )
+    entries = np.flatnonzero(np.arange(rows) < begun[:-1, None])
+    chosen = entries[:: sampling(len(entries))]
+    sample = np.empty((len(chosen), _GOING_ON), np.int64)
+    for place in range(_GOING_ON):
+        feature = np.broadcast_to(features(place, slice(rows)), live.shape)
+        sample[:, place] = feature[chosen // rows, chosen % rows]
+    weights = np.zeros(_GOING_ON, np.int64)
+    if len(chosen):
+        weights = fit_weights(sample, live.ravel()[chosen])
+    weights = coder.weights(_GOING_ON, weights)
+    odds = [weights[i] * features(int(i), slice(rows)) for i in np.flatnonzero(weights)]
+    p = np.broadcast_to(weighted(odds), live.shape).ravel()[entries]
+    bits = live.ravel()[entries]
+    if is_sorted:
+        new, sizes, begins = _beginnings(features, begun, rows)
+        weights = np.zeros(_BEGINNING, np.int64)
+        if len(begins):
+            weights = fit_weights(new, begins)
+        weights = coder.weights(_BEGINNING, weights)
+        place = np.repeat(np.cumsum(begun[:-1]), sizes)  # behind the others of their columns
+        p = np.insert(p, place, probabilities(new, weights))
+        bits = np.insert(bits, place, begins)
+    coder.bits(p, bits)
+
+
+def _beginnings(features: _Features, begun: Integers, rows: int) -> tuple[Integers, Integers, Bits]:
+    """Features (n, k) of whether another row begins, how many of these are in a column, bits."""
+    more = np.diff(begun)
+    sizes = more + (begun[1:] < rows)
+    column = np.repeat(np.arange(len(sizes)), sizes)
+    number = np.arange(len(column)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    left = log2(np.arange(1, rows + 2))
+    new = np.column_stack(
+        [
+            np.full(len(column), CONSTANT),
+            features.total(1)[column],
+            features.total(2)[column],
+            left[rows - begun[column] - number - 1],
+            left[number],
+            features.known[column],
+        ]
+    )
+    return new, sizes, number < more[column]
+
+
+def _read(
+    coder: Coder, shape: tuple[int, int], width: int, is_sorted: bool, known: Integers
+) -> Bits:
+    """Every column after the other."""
+    rows, columns = shape
+    weights = coder.weights(_GOING_ON, None)
+    start = coder.weights(_BEGINNING, None) if is_sorted else np.zeros(_BEGINNING, np.int64)
+    kernels = range(len(KERNELS))
+    totals = [kernel for kernel in (1, 2) if start[kernel]]
+    near = Neighbours(
+        rows,
+        columns,
+        width,
+        [k for k in kernels if k in totals or weights[1 + k] or weights[1 + len(KERNELS) + k]],
+    )
+    used = [(int(place), int(weights[place])) for place in np.flatnonzero(weights)]
+    counts = np.zeros(rows, np.int32)
     ages = log2(np.arange(1, columns + 1))
     left = log2(np.arange(1, rows + 2))
     begun = 0 if is_sorted else rows
-    features = np.empty((rows, _GOING_ON), np.int64)
-    features[:, 0] = CONSTANT
-    kernels = len(KERNELS)
-    for column in range(columns):
-        fields = near[column]
-        totals = log2(fields.sum(axis=1) + _OFFSETS)
-        given = None if mask is None else mask[:, column]
-        live = np.zeros(rows, np.bool_)
+    out = np.zeros((columns, rows), np.bool_)
+    for column, live in enumerate(out):
+        fields = {kernel: field[column] for kernel, field in near.fields.items()}
+        features = _Features(fields, counts, known[column], ages[column])
         if begun:
-            own = features[:begun].copy()
-            own[:, 1 : 1 + kernels] = log2(fields[:, :begun] + _OFFSETS[:, None]).T
-            own[:, 1 + kernels : 1 + 2 * kernels] = totals
-            own[:, -3] = log2(2 * counts[:begun] + 1)
-            own[:, -2] = known[column]
-            own[:, -1] = ages[column]
-            live[:begun] = going_on.code(own, None if given is None else given[:begun])
+            odds = np.zeros(begun, np.int64)
+            for place, weight in used:
+                odds += weight * features(place, slice(begun))
+            live[:begun] = coder.bits(weighted([odds]), None)
+        if begun < rows:
+            same = CONSTANT * start[0] + known[column] * start[5]
+            same += sum(features.total(kernel) * start[kernel] for kernel in totals)
         before = begun
         while begun < rows:
-            new = left[begun - before]
-            own = np.array(
-                [[CONSTANT, totals[1], totals[2], left[rows - begun - 1], new, known[column]]]
-            )
-            if not beginning.code(own, None if given is None else given[begun : begun + 1])[0]:
+            new = left[begun - before] * start[4]
+            odds = np.array([same + left[rows - begun - 1] * start[3] + new])
+            if not coder.bits(weighted([odds]), None)[0]:
                 break
             live[begun] = True
             begun += 1
-        out[:, column] = live
         counts += live
         near.add(column, np.flatnonzero(live))
-    return out
+    return out.T

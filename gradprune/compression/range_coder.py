@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.compression.logistic import PROBABILITY_BITS, Bits, Integers, probabilities
+from gradprune.compression.logistic import PROBABILITY_BITS, Bits, Integers
 from gradprune.errors import FileFormatError
 
-__all__ = ["Coder", "Decoder", "Encoder", "Logistic"]
+__all__ = ["Coder", "Decoder", "Encoder"]
 
 _UNIFORM_BITS = 16  # coded at once
+_UNPAID = 1 << 14  # bits whose costs are added up at once
 _SLACK = 1e-3  # of costs, since constriction rounds probabilities
 
 
@@ -47,15 +48,28 @@ class Coder(ABC):
         self._bernoulli = self._stream.model.Bernoulli(perfect=False)
         self.costs: dict[str, float] = {}
         self._part = ""
+        self._unpaid: list[tuple[Integers, Bits]] = []
+        self._entries = 0
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
         """What is coded within is accounted to this part of the file."""
+        self._settle()
         outer, self._part = self._part, name
         try:
             yield
+            self._settle()
         finally:
             self._part = outer
+
+    def _settle(self) -> None:
+        """Pay for bits."""
+        if self._unpaid:
+            ones, coded = (np.concatenate(each) for each in zip(*self._unpaid, strict=True))
+            self._unpaid.clear()
+            self._entries = 0
+            chosen = np.where(coded, ones, (1 << PROBABILITY_BITS) - ones)
+            self._pay(PROBABILITY_BITS * chosen.size - float(np.log2(chosen).sum()))
 
     def _pay(self, bits: float) -> None:
         self.costs[self._part] = self.costs.get(self._part, 0.0) + bits
@@ -63,6 +77,7 @@ class Coder(ABC):
     @property
     def total(self) -> float:
         """Bits spent so far."""
+        self._settle()
         return sum(self.costs.values())
 
     @abstractmethod
@@ -76,7 +91,10 @@ class Coder(ABC):
         p = ones / 2.0**PROBABILITY_BITS
         given = None if bits is None else bits.astype(np.int32)
         coded: Bits = self._code(given, self._bernoulli, p) != 0
-        self._pay(-float(np.log2(np.where(coded, p, 1.0 - p)).sum()))
+        self._unpaid.append((ones, coded))
+        self._entries += ones.size
+        if self._entries > _UNPAID:
+            self._settle()
         return coded
 
     def symbols(self, counts: Integers, symbols: Integers | None, size: int) -> Integers:
@@ -140,18 +158,6 @@ class Coder(ABC):
         given = None if weights is None else weights[used] + 128
         out[used] = self.uniform(8, given, int(used.sum())) - 128
         return out
-
-
-class Logistic:
-    """Codes bits under given weights of a logistic regression."""
-
-    def __init__(self, coder: Coder, weights: Integers) -> None:
-        self._coder = coder
-        self._weights = weights
-
-    def code(self, features: Integers, bits: Bits | None) -> Bits:
-        """Bits (n,) with features (n, k)."""
-        return self._coder.bits(probabilities(features, self._weights), bits)
 
 
 _LENGTHS = np.array([max(1, 2 ** (14 - length)) for length in range(48)])

@@ -12,9 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.compression.logistic import CONSTANT, BitModel, Bits, Integers, Learner, log2
+from gradprune.compression.logistic import (
+    CONSTANT,
+    Bits,
+    Integers,
+    fit_weights,
+    log2,
+    probabilities,
+    weighted,
+)
 from gradprune.compression.neighbours import KERNELS, Neighbours
-from gradprune.compression.range_coder import Coder, Logistic
+from gradprune.compression.range_coder import Coder
 from gradprune.errors import FileFormatError
 
 Floats = NDArray[np.float32]
@@ -188,14 +196,17 @@ def _code_symbols(
     minus = None if symbols is None else symbols < negative
     learned = None
     if minus is not None and 0 < negative < size and count <= _MOST_SIGNS:
-        learner = Learner()
-        _walk_signs(live, width, minus, learner)
-        learned = learner.weights(_SIGN)
+        features = _sign_features(live, width, minus)
+        learned = fit_weights(features, minus)
         if not learned[1:].any():
             learned = None
     if not coder.flag(None if symbols is None else learned is not None):
         return coder.adaptive(size, symbols, count)
-    minus = _walk_signs(live, width, minus, Logistic(coder, coder.weights(_SIGN, learned)))
+    weights = coder.weights(_SIGN, learned)
+    if minus is None:
+        minus = _read_signs(coder, live, width, weights)
+    else:
+        coder.bits(probabilities(features, weights), minus)
     out = np.zeros(count, np.int64)
     for chosen, first, stop in ((minus, 0, negative), (~minus, negative, size)):
         number = int(chosen.sum())
@@ -206,23 +217,41 @@ def _code_symbols(
     return out
 
 
-def _walk_signs(live: Bits, width: int, minus: Bits | None, model: BitModel) -> Bits:
-    """Whether live weights are negative, column by column, read or written."""
-    near = [Neighbours(len(live), live.shape[1], width) for _ in range(2)]
+def _sign_features(live: Bits, width: int, minus: Bits) -> Integers:
+    """(n, features) of all signs, in the order of the walk."""
+    place = live.T
+    features = np.full((len(minus), _SIGN), CONSTANT)
+    features[:, 1:] = 0
+    for sign, chosen in ((1, minus), (-1, ~minus)):
+        those = np.zeros(place.shape, np.bool_)
+        those[place] = chosen
+        near = Neighbours(len(live), live.shape[1], width)
+        near.add_all(those.T)
+        for kernel, field in near.fields.items():
+            features[:, 1 + kernel] += sign * log2(field[: len(place)][place] + 1)
+    return features
+
+
+def _read_signs(coder: Coder, live: Bits, width: int, weights: Integers) -> Bits:
+    """Whether live weights are negative, column by column."""
+    used = [int(kernel) for kernel in np.flatnonzero(weights[1:])]
+    near = [Neighbours(len(live), live.shape[1], width, used) for _ in range(2)]
+    constant = CONSTANT * int(weights[0])
     out = np.zeros(int(live.sum()), np.bool_)
     start = 0
     for column in range(live.shape[1]):
         rows = np.flatnonzero(live[:, column])
         if len(rows) == 0:
             continue
-        place = slice(start, start + len(rows))
-        start = place.stop
-        features = np.full((len(rows), _SIGN), CONSTANT)
-        both = [log2(fields[column][:, rows] + 1) for fields in near]
-        features[:, 1:] = (both[1] - both[0]).T
-        out[place] = model.code(features, None if minus is None else minus[place])
-        for sign, fields in enumerate(near):
-            fields.add(column, rows[out[place] == sign])
+        odds = np.full(len(rows), constant)
+        for kernel in used:
+            minus, plus = (log2(fields.fields[kernel][column, rows] + 1) for fields in near)
+            odds += (minus - plus) * weights[1 + kernel]
+        found = coder.bits(weighted([odds]), None)
+        out[start : start + len(rows)] = found
+        start += len(rows)
+        near[0].add(column, rows[found])
+        near[1].add(column, rows[~found])
     return out
 
 
