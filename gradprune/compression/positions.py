@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.compression.logistic import (
     CONSTANT,
@@ -29,6 +30,8 @@ from gradprune.compression.range_coder import Coder
 from gradprune.errors import FileFormatError
 
 __all__ = ["code_positions"]
+
+Counts = NDArray[np.int32]
 
 _GOING_ON = 2 * len(KERNELS) + 4  # features of a row that has begun
 _BEGINNING = 6
@@ -103,7 +106,7 @@ class _Features:
     """
 
     def __init__(
-        self, fields: Mapping[int, Integers], counts: Integers, known: Integers, age: Integers
+        self, fields: Mapping[int, Counts], counts: Counts, known: Integers, age: Integers
     ) -> None:
         self.fields, self.counts = fields, counts
         self.known, self.age = known, age
@@ -159,9 +162,9 @@ def _write(coder: Coder, mask: Bits, width: int, is_sorted: bool, known: Integer
         if len(begins):
             weights = fit_weights(new, begins)
         weights = coder.weights(_BEGINNING, weights)
-        place = np.repeat(np.cumsum(begun[:-1]), sizes)  # behind the others of their columns
-        p = np.insert(p, place, probabilities(new, weights))
-        bits = np.insert(bits, place, begins)
+        behind = np.repeat(np.cumsum(begun[:-1]), sizes)  # the others of their columns
+        p = np.insert(p, behind, probabilities(new, weights))
+        bits = np.insert(bits, behind, begins)
     coder.bits(p, bits)
 
 
