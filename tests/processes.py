@@ -32,3 +32,8 @@ def on_instruction_set(isa: str, script: str, *, timeout: float = 300) -> str:
     done = python("-c", script, timeout=timeout, GRADPRUNE_ISA=isa)
     assert done.returncode == 0, f"with GRADPRUNE_ISA={isa}:\n{done.stderr}"
     return done.stdout.strip()
+
+
+def plain(a: int) -> dict[str, float]:
+    """A trial that says where it runs; here, since workers can import this module."""
+    return {"square": a**2, "threads": gp.get_num_threads(), "cost": gp.get_costs().most[0]}

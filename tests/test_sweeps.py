@@ -15,6 +15,7 @@ import gradprune as gp
 from gradprune.errors import FileFormatError
 from gradprune.sweeps.journal import Journal
 from gradprune.sweeps.parallel import as_completed
+from processes import plain
 
 SEEDS = {"seed": range(3), "scale": [1.0, 2.5]}
 
@@ -105,10 +106,6 @@ def test_names_of_levels() -> None:
 
 
 # ---- how it runs
-
-
-def plain(a: int) -> dict[str, float]:
-    return {"square": a**2, "threads": gp.get_num_threads(), "cost": gp.get_costs().most[0]}
 
 
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
