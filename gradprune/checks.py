@@ -68,7 +68,7 @@ def seed_number(value: SupportsIndex) -> int:
     return number
 
 
-def real_array(name: str, value: ArrayLike, dtype: DTypeLike = np.float32) -> np.ndarray:
+def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32) -> np.ndarray:
     """An aligned C-contiguous array of ``dtype`` from real numbers; not a copy if it is one."""
     if type(value) is np.ndarray and value.ndim and value.dtype == dtype and value.flags.carray:
         return value  # at once: small steps are made of calls like this

@@ -24,7 +24,7 @@ class SoftTarget(NamedTuple):
 Target = NDArray[np.int64] | NDArray[np.float32] | SoftTarget
 
 
-def labels_as_target(y: ArrayLike, outputs: int) -> NDArray[np.int64]:
+def labels_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.int64]:
     """One integer label a sample."""
     array = np.asarray(y)
     if array.dtype.kind not in "iub":
@@ -41,7 +41,7 @@ def labels_as_target(y: ArrayLike, outputs: int) -> NDArray[np.int64]:
     return np.ascontiguousarray(array, np.int64)
 
 
-def _values(y: ArrayLike, outputs: int) -> NDArray[np.float32]:
+def _values(y: ArrayLike | None, outputs: int) -> NDArray[np.float32]:
     array = real_array("y", y)
     if array.ndim == 1 and outputs == 1:
         array = array[:, np.newaxis]
@@ -106,7 +106,7 @@ class CrossEntropy(Loss):
 
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
         """(n,) int64 labels."""
-        return labels_as_target(y, outputs)  # type: ignore[arg-type]  # None: a clear TypeError
+        return labels_as_target(y, outputs)
 
     @property
     def core(self) -> tuple[int, float, float, float]:
@@ -117,7 +117,7 @@ class CrossEntropy(Loss):
 class _ByValue(Loss):
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
         """(n, outputs) float32."""
-        return _values(y, outputs)  # type: ignore[arg-type]
+        return _values(y, outputs)
 
 
 class _MeanSquaredError(_ByValue):

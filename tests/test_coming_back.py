@@ -206,7 +206,7 @@ def test_a_correction_that_fails_changes_nothing() -> None:
     with pytest.raises(ValueError, match="LeastSquares tries weights out and there is no data"):
         pruner.prune(0.5, correct=gp.LeastSquares())
     with pytest.raises(TypeError, match="correct must be LeastSquares"):
-        pruner.prune(0.5, data=(x, y), correct=0.1)  # type: ignore[arg-type]
+        pruner.prune(0.5, data=(x, y), correct=0.1)
     assert same(before, snapshot(model))
 
 

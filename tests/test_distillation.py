@@ -334,7 +334,7 @@ def test_bad_calls_change_nothing(loss: Any, y: Any, error: type[Exception], mes
 def test_it_is_frozen_settings() -> None:
     loss = gp.Distillation(logits=LOGITS)
     with pytest.raises(AttributeError):
-        loss.alpha = 0.5  # type: ignore[misc]
+        loss.alpha = 0.5
     made = loss.target(X, Y, 5)
     assert loss.target(X, made, 5) is made
     assert isinstance(made, SoftTarget)

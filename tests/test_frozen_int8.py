@@ -99,7 +99,7 @@ def test_description() -> None:
     assert first.nbytes == 64 + 3 * 4 * 96 + 90 * 128  # scales, sums, biases; rows of 128 bytes
     assert frozen.nbytes < plain.nbytes / 2
     with pytest.raises(AttributeError, match="cannot be changed"):
-        frozen.precision = "float32"  # type: ignore[misc]
+        frozen.precision = "float32"
 
 
 def test_few_live_weights_stay_on_lists() -> None:

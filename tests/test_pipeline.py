@@ -76,7 +76,7 @@ def test_orders_that_undo_something_are_refused(stages: list[gp.Stage], message:
 
 def test_what_is_not_a_stage_is_refused() -> None:
     with pytest.raises(TypeError, match="stage 2 must be a stage"):
-        gp.Pipeline([gp.Prune(0.5), "encode"])  # type: ignore[list-item]
+        gp.Pipeline([gp.Prune(0.5), "encode"])
 
 
 @pytest.mark.parametrize("stages", [[GRID, gp.Prune(0.5)], [gp.Prune(0.5), GRID]])

@@ -145,4 +145,4 @@ def test_settings_are_checked() -> None:
             granularity=gp.Block(2, 2),
         )
     with pytest.raises(TypeError, match="regrowth must be"):
-        gp.Pruner(network(), criterion=gp.Magnitude(), regrowth="rigl")  # type: ignore[arg-type]
+        gp.Pruner(network(), criterion=gp.Magnitude(), regrowth="rigl")

@@ -67,7 +67,7 @@ def test_lines_and_bands() -> None:
 def test_names_do_not_overlap() -> None:
     names = tuple("abcdefgh")
     axes = plot_tradeoff(swept(criteria=names), x="macs")
-    heights = [float(text.xy[1]) for text in axes.texts]  # type: ignore[attr-defined]
+    heights = [float(text.xy[1]) for text in axes.texts]
     assert len(heights) == 9
     assert np.diff(heights).min() > 0.04
     assert max(heights) <= 1

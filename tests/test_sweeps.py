@@ -247,7 +247,7 @@ def test_refused_metrics(found: Any, error: str) -> None:
 
 def test_refused_arguments() -> None:
     with pytest.raises(TypeError, match="run must be a function"):
-        gp.sweep(3, {"a": [1]})  # type: ignore[arg-type]
+        gp.sweep(3, {"a": [1]})
     with pytest.raises(ValueError, match="verbose must be 0 or 1"):
         gp.sweep(plain, {"a": [1]}, verbose=2)
 

@@ -89,12 +89,15 @@ class Stage(ABC):
     """A step of a pipeline; a stage of your own says the same three things.
 
     Attributes:
-        achieves: what is there afterwards that later stages have to keep, or None.
         undoes: what earlier stages have achieved and this one would not keep, with the reason.
     """
 
-    achieves: ClassVar[Property | None] = None
     undoes: ClassVar[Mapping[Property, str]] = _NOTHING
+
+    @property
+    def achieves(self) -> Property | None:
+        """What is there afterwards that later stages have to keep, or None."""
+        return None
 
     @abstractmethod
     def run(self, progress: Progress) -> None:
@@ -150,7 +153,6 @@ class Prune(Stage):
         every: steps between two events of the schedule.
     """
 
-    achieves: ClassVar[Property | None] = Property.ZEROS
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
         {
             Property.CLUSTERS: "clusters would be emptied, their values chosen for weights that go",
@@ -166,6 +168,11 @@ class Prune(Stage):
     def __post_init__(self) -> None:
         fraction("sparsity", self.sparsity)
         whole("every", self.every, least=1)
+
+    @property
+    def achieves(self) -> Property:
+        """See Stage."""
+        return Property.ZEROS
 
     def run(self, progress: Progress) -> None:
         """See Stage."""
@@ -193,13 +200,17 @@ class Prune(Stage):
 class Shrink(Stage):
     """Really remove dead units, see ``Model.shrink``: the pipeline goes on with a new model."""
 
-    achieves: ClassVar[Property | None] = Property.SHAPES
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
         dict.fromkeys(
             (Property.CLUSTERS, Property.GRID),
             "constants of dead units join biases, which would leave their values",
         )
     )
+
+    @property
+    def achieves(self) -> Property:
+        """See Stage."""
+        return Property.SHAPES
 
     def run(self, progress: Progress) -> None:
         """See Stage."""
@@ -226,7 +237,7 @@ class Quantization(Stage):
     exclude: tuple[str, ...] = field(default=(), kw_only=True)
 
     @property
-    def achieves(self) -> Property:  # type: ignore[override]
+    def achieves(self) -> Property:
         """See Stage."""
         return Property.CLUSTERS if isinstance(self.weights, Codebook) else Property.GRID
 
@@ -254,7 +265,10 @@ class FineTune(Stage):
 class Encode(Stage):
     """Make the file, see ``gp.compress``."""
 
-    achieves: ClassVar[Property | None] = Property.FILE
+    @property
+    def achieves(self) -> Property:
+        """See Stage."""
+        return Property.FILE
 
     def run(self, progress: Progress) -> None:
         """See Stage."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,13 @@ class Rewindable(Protocol):
     arena: Arena
     optimizer: Optimizer | None
     forward_count: int
+
+
+@runtime_checkable
+class Trained(Protocol):
+    """A network that counts its epochs."""
+
+    epoch: int
 
 
 class Weights:
@@ -137,7 +144,7 @@ class Rewind:
         self._weights = Weights.of(model)
         self._then = _Counters(
             model.forward_count,
-            getattr(model, "epoch", None),
+            model.epoch if isinstance(model, Trained) else None,
             optimizer,
             (0, 0) if optimizer is None else (optimizer.step_count, optimizer.clip_count),
             {} if optimizer is None else optimizer.chain.tensors(),
@@ -153,8 +160,8 @@ class Rewind:
         is_same = optimizer is not None and optimizer is then.optimizer
         self._weights.restore(model, mask=model.arena.mask.copy(), moments=is_same)
         model.forward_count = then.forward_count
-        if then.epoch is not None:
-            model.epoch = then.epoch  # type: ignore[attr-defined]
+        if isinstance(model, Trained) and then.epoch is not None:
+            model.epoch = then.epoch
         if optimizer is not None:
             optimizer.step_count, optimizer.clip_count = then.steps if is_same else (0, 0)
             if is_same:
