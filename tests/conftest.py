@@ -79,3 +79,11 @@ def network() -> Network:
 def torch() -> Any:
     """The peer, where it is installed; tests that need it are skipped elsewhere."""
     return pytest.importorskip("torch")
+
+
+@pytest.fixture(scope="module")
+def few_rounds() -> Iterator[None]:
+    """SynFlow in two rounds, to be quick."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gp.SynFlow, "rounds", 2)
+        yield

@@ -4,26 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 
 import gradprune as gp
 from gradprune.arena import Arena, Tensor
 from gradprune.network import Network
 from gradprune.pruning import criteria
-
-
-@pytest.fixture(autouse=True, scope="module")
-def few_rounds() -> Iterator[None]:
-    """SynFlow in two rounds, to be quick; for modules that import it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gp.SynFlow, "rounds", 2)
-        yield
-
 
 # Every criterion there is, so that a new one gets the common tests by being there.
 CRITERIA = [

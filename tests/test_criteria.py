@@ -16,17 +16,18 @@ from gradprune.pruning.criteria import Criterion, ProbingCriterion
 from gradprune.pruning.probing import probing
 from gradprune.pruning.statistics import Statistics
 from gradprune.reference import pruning as oracle
-from pruning_models import (  # noqa: F401 - few_rounds is there for all tests
+from pruning_models import (
     CRITERIA,
     PROBED,
     batch,
-    few_rounds,
     live,
     name_of,
     network,
     stub,
     weights_of,
 )
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 def observed(model: Any, batches: int = 3) -> Statistics:

@@ -12,16 +12,17 @@ import pytest
 import gradprune as gp
 from gradprune.network import Network
 from gradprune.pruning.criteria import Criterion
-from pruning_models import (  # noqa: F401 - few_rounds is there for all tests
+from pruning_models import (
     CRITERIA,
     batch,
-    few_rounds,
     live,
     name_of,
     network,
     stub,
     weights_of,
 )
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 def test_the_pruner_makes_itself_the_models() -> None:

@@ -9,17 +9,18 @@ import pytest
 
 import gradprune as gp
 from gradprune.pruning.criteria import Criterion
-from pruning_models import (  # noqa: F401 - few_rounds is there for all tests
+from pruning_models import (
     CRITERIA,
     PROBED,
     batch,
-    few_rounds,
     live,
     name_of,
     network,
     same,
     snapshot,
 )
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 
 def test_step_observes_only_while_it_matters() -> None:

@@ -15,17 +15,18 @@ import gradprune as gp
 from cases import GRANULARITIES, PRUNING_SCOPES
 from gradprune.pruning.criteria import Criterion
 from gradprune.reference import pruning as oracle
-from pruning_models import (  # noqa: F401 - few_rounds is there for all tests
+from pruning_models import (
     CRITERIA,
     PROBED,
     SCOPES,
     batch,
-    few_rounds,
     live,
     name_of,
     network,
     stub,
 )
+
+pytestmark = pytest.mark.usefixtures("few_rounds")
 
 SCHEDULES = [
     gp.OneShot(0.8, at=3),
