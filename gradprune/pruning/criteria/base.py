@@ -104,7 +104,6 @@ class ProbingCriterion(Criterion):
     needs_gradients: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
 
-    @abstractmethod
     def scores(
         self,
         weights: Floats,
@@ -113,3 +112,10 @@ class ProbingCriterion(Criterion):
         probe: Probe | None = None,
     ) -> Floats:
         """See Criterion; ValueError without a probe."""
+        if probe is None:
+            raise ValueError(f"{type(self).__name__} needs a probe; a pruner gives it one")
+        return self.probed(weights, draw, probe)
+
+    @abstractmethod
+    def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
+        """Scores by what the probe answers, (n,) float32, finite; arguments as for ``scores``."""

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.checks import real, seed_number, whole
 from gradprune.pruning.criteria.base import Draw, Floats, Probe, ProbingCriterion, Response
-from gradprune.pruning.statistics import Statistics
 
 __all__ = ["Explosion", "Growth"]
 
@@ -93,16 +92,8 @@ class Explosion(ProbingCriterion):
         real("delta", self.delta)
         seed_number(self.seed)
 
-    def scores(
-        self,
-        weights: Floats,
-        statistics: Statistics,
-        draw: Draw,
-        probe: Probe | None = None,
-    ) -> Floats:
+    def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
         """See ProbingCriterion."""
-        if probe is None:
-            raise ValueError("Explosion needs a probe; a pruner gives it one of its data")
         return np.abs(self.estimate(weights, draw, probe).mean).astype(np.float32)
 
     def estimate(self, weights: Floats, draw: Draw, probe: Probe) -> Growth:

@@ -14,7 +14,6 @@ import numpy as np
 from gradprune import _core
 from gradprune.checks import positive
 from gradprune.pruning.criteria.base import Draw, Floats, Probe, ProbingCriterion
-from gradprune.pruning.statistics import Statistics
 
 __all__ = ["GraSP", "SynFlow"]
 
@@ -49,16 +48,8 @@ class GraSP(ProbingCriterion):
     def __post_init__(self) -> None:
         positive("step", self.step)
 
-    def scores(
-        self,
-        weights: Floats,
-        statistics: Statistics,
-        draw: Draw,
-        probe: Probe | None = None,
-    ) -> Floats:
+    def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
         """See ProbingCriterion."""
-        if probe is None:
-            raise ValueError("GraSP needs a probe; a pruner gives it one of its data")
         gradient = probe.gradient(weights)
         size, slope = _core.norm(weights, 2.0), _core.norm(gradient, 2.0)
         if size == 0 or slope == 0:
@@ -92,15 +83,7 @@ class SynFlow(ProbingCriterion):
     needs_data: ClassVar[bool] = False
     rounds: ClassVar[int] = 100
 
-    def scores(
-        self,
-        weights: Floats,
-        statistics: Statistics,
-        draw: Draw,
-        probe: Probe | None = None,
-    ) -> Floats:
+    def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
         """See ProbingCriterion."""
-        if probe is None:
-            raise ValueError("SynFlow needs a probe; a pruner gives it one")
         size: Floats = np.abs(weights)
         return size * probe.flow(size)
