@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.costs import ensure_costs
 
-__all__ = ["Arena", "Tensor"]
+__all__ = ["Arena", "Tensor", "excluded_names"]
 
 Floats = NDArray[np.float32]
 _T = TypeVar("_T", bound=np.generic)
@@ -39,6 +39,23 @@ class Tensor:
     def size(self) -> int:
         """Number of entries."""
         return prod(self.shape)
+
+
+def excluded_names(tensors: Sequence[Tensor], exclude: Sequence[str]) -> set[str]:
+    """Names of the parameters that names of layers or parameters leave out.
+
+    Raises:
+        ValueError: a name is neither.
+    """
+    names = {tensor.name for tensor in tensors}
+    known = names | {name.partition(".")[0] for name in names}
+    unknown = [name for name in exclude if name not in known]
+    if unknown:
+        raise ValueError(
+            f"exclude names {unknown}, which are neither layers with parameters nor parameters; "
+            f"known are {sorted(known)}"
+        )
+    return {name for name in names if {name, name.partition(".")[0]} & set(exclude)}
 
 
 class Arena:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Arena, Tensor
+from gradprune.arena import Arena, Tensor, excluded_names
 from gradprune.compression.report import ParameterReport, QuantizationReport, describe
 from gradprune.compression.schemes import Coding, Layout, Part, Scheme
 from gradprune.errors import NonFiniteError
@@ -96,17 +96,10 @@ class Quantizer:
     def _covered(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases to quantize."""
         tensors = self.model.arena.tensors
-        names = {tensor.name for tensor in tensors}
-        known = names | {name.partition(".")[0] for name in names}
-        unknown = [name for name in self.exclude if name not in known]
-        if unknown:
-            raise ValueError(
-                f"exclude names {unknown}, which are neither layers with parameters nor "
-                f"parameters; known are {sorted(known)}"
-            )
+        left_out = excluded_names(tensors, self.exclude)
         kept: tuple[list[Tensor], list[Tensor]] = [], []
         for tensor in tensors:
-            if {tensor.name, tensor.name.partition(".")[0]} & set(self.exclude):
+            if tensor.name in left_out:
                 self._skipped[tensor.name] = "excluded"
             elif not tensor.prunable and self.biases is None:
                 self._skipped[tensor.name] = "biases are not quantized"

@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Arena, Tensor
+from gradprune.arena import Arena, Tensor, excluded_names
 
 __all__ = ["Layer", "covered_layers", "gathered"]
 
@@ -26,21 +26,14 @@ def covered_layers(
     tensors: Sequence[Tensor], exclude: Sequence[str]
 ) -> tuple[list[Layer], list[str]]:
     """Layers to cover, and names of the prunable parameters left out."""
-    names = {tensor.name for tensor in tensors}
-    known = names | {name.partition(".")[0] for name in names}
-    unknown = [name for name in exclude if name not in known]
-    if unknown:
-        raise ValueError(
-            f"exclude names {unknown}, which are neither layers with parameters nor parameters; "
-            f"known are {sorted(known)}"
-        )
+    left_out = excluded_names(tensors, exclude)
     layers: list[Layer] = []
     excluded = []
     start = 0
     for tensor in tensors:
         if not tensor.prunable:
             continue
-        if tensor.name in exclude or tensor.name.partition(".")[0] in exclude:
+        if tensor.name in left_out:
             excluded.append(tensor.name)
         else:
             layers.append(Layer(tensor, slice(start, start + tensor.size)))
