@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import gradprune as gp
 from gradprune import cli
 from gradprune.experiments import lenet
 
@@ -90,3 +91,19 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 0  # nothing is run again
     assert capsys.readouterr().out == first
     assert journal.stat().st_size == size
+
+
+def test_a_trial_has_a_table_of_costs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    levels: dict[str, Any] = {"dataset": "mnist", "method": "gradual", "kept": 0.05, "scale": 0.5}
+    before = gp.get_costs().most
+    seen = []
+
+    def train(*args: Any) -> Any:
+        seen.append(gp.get_costs().most)
+        raise ValueError("enough")
+
+    monkeypatch.setattr(lenet, "train", train)
+    with pytest.raises(ValueError, match="enough"):
+        lenet.run_trial(**levels, seed=0, validation=True)
+    assert seen == [lenet._COSTS]
+    assert gp.get_costs().most == before
