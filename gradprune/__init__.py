@@ -65,7 +65,19 @@ from gradprune.initializers import (
     SparseSpectral,
     Uniform,
 )
-from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
+from gradprune.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool2D,
+)
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.loading import load
 from gradprune.losses import CrossEntropy
@@ -119,6 +131,7 @@ __all__ = [
     "AdaptiveSchedule",
     "Aggregate",
     "AutoClip",
+    "AvgPool2D",
     "Block",
     "Budgets",
     "CSVLogger",
@@ -132,6 +145,7 @@ __all__ = [
     "Codebook",
     "Coding",
     "ConstantLR",
+    "Conv2D",
     "CosineLR",
     "Costs",
     "CrossEntropy",
@@ -154,8 +168,10 @@ __all__ = [
     "FileFormatError",
     "FineTune",
     "Fisher",
+    "Flatten",
     "FrozenLayer",
     "FrozenModel",
+    "GlobalAvgPool",
     "GlobalScope",
     "Glorot",
     "GraSP",
@@ -177,6 +193,7 @@ __all__ = [
     "LeastSquares",
     "Linear",
     "Magnitude",
+    "MaxPool2D",
     "Model",
     "Movement",
     "NonFiniteError",

@@ -28,6 +28,7 @@ _Layer: TypeAlias = tuple[
     int,
     float,
     float,
+    tuple[object, ...],
 ]
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
 _Loss: TypeAlias = tuple[int, float, float, float]  # code, smoothing, temperature, alpha

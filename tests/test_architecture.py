@@ -53,7 +53,9 @@ LAYERS = {
         "compression.schemes",
     },
     "layer": {"layers.base", "layers.wiring"},
-    "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
+    "windows": {"layers.window"},
+    "descriptions": {"layers.dense", "layers.pooling", "layers.recurrent", "optimizers"},
+    "convolution": {"layers.convolution"},
     "network": {"network"},
     "replicas": {"replicas"},
     "training": {

@@ -33,6 +33,7 @@ enum { GP_MATRICES = 2 }; /* the most a layer has */
 typedef struct gp_matrix {
     size_t offset, rows, columns;
     int in_fours;   /* its rows are shared in whole fours */
+    size_t uses;    /* how often a sample multiplies by it */
     gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
 } gp_matrix;
 
@@ -112,6 +113,32 @@ static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
 extern const gp_frozen_ops gp_dense_frozen;      /* dense_frozen.c */
 extern const gp_frozen_ops gp_dense_frozen_int8; /* dense_frozen_int8.c */
 extern const gp_frozen_ops gp_recurrent_frozen;  /* recurrent_frozen.c */
+extern const gp_frozen_ops gp_convolution_frozen; /* convolution_frozen.c */
+
+/* Of a window: outputs along an axis, 0 if it does not fit; and sizes with padding. */
+static inline size_t gp_window_padded(const gp_window *w, size_t axis)
+{
+    return (axis == 0 ? w->height : w->width) + w->before[axis] + w->after[axis];
+}
+static inline size_t gp_window_places(const gp_window *w, size_t axis)
+{
+    const size_t reach = w->dilation[axis] * (w->kernel[axis] - 1) + 1, size = gp_window_padded(w, axis);
+    return size < reach ? 0 : (size - reach) / w->stride[axis] + 1;
+}
+static inline int gp_window_pads(const gp_window *w)
+{
+    return w->before[0] || w->before[1] || w->after[0] || w->after[1];
+}
+/* Whether the numbers make sense, and make up an input of `in` (window.c). */
+int gp_window_is_valid(const gp_window *window, size_t in);
+/* One plane of a chunk with zeros around it, and the plane without them. */
+void gp_window_pad(const gp_window *window, size_t lanes, const float *plane, float *padded);
+void gp_window_crop(const gp_window *window, size_t lanes, const float *padded, float *plane);
+/* Where the inputs of a filter at the first place lie in padded planes, in pixels: at[channel][y][x]; channels of one
+ * group. */
+void gp_window_offsets(const gp_window *window, uint32_t *at);
+/* The places of the filter in `rows` rows of outputs, reading padded planes of so many lanes. */
+gp_runs gp_window_runs(const gp_window *window, size_t lanes, size_t rows);
 
 /* Of a recurrent layer: rows of a weight matrix are gates times units. */
 static inline size_t gp_gates_of(const gp_layer_spec *spec)
@@ -140,6 +167,7 @@ typedef struct gp_layer_ops {
     /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL: nothing */
     double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
                       int backward);
+    int wants_rows;                   /* backward of the first layer, on all weights, wants the batch outermost */
     const gp_frozen_ops *frozen;      /* NULL: cannot be frozen */
     const gp_frozen_ops *frozen_int8; /* NULL: as `frozen`, in float32 */
 } gp_layer_ops;

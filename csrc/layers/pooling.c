@@ -1,0 +1,109 @@
+/* pooling.c - the largest or the mean number of every window, channel by channel.
+ *
+ * Of equal numbers the first one, row by row, gets the gradient. Windows of the largest leave out what pads; for the mean
+ * it counts as 0.
+ */
+#include <string.h>
+
+#include "layers/layers.h"
+
+static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    (void)n_params, (void)n_prunable;
+    const gp_window *w = &spec->window;
+    if (!gp_window_is_valid(w, spec->in) || w->groups != 1) return 0;
+    for (size_t axis = 0; axis < 2; axis++) /* every window meets the image */
+        if (w->before[axis] >= w->dilation[axis] * (w->kernel[axis] - 1) + 1 ||
+            w->after[axis] >= w->dilation[axis] * (w->kernel[axis] - 1) + 1)
+            return 0;
+    return w->kernel[0] <= SIZE_MAX / sizeof(float) / w->kernel[1] &&
+           spec->out == w->channels * gp_window_places(w, 0) * gp_window_places(w, 1);
+}
+
+static size_t pooling_workspace(const gp_layer_spec *spec) { return spec->out; }
+
+/* A list of a window's pixels for each member. */
+static size_t pooling_spare(const gp_layer_spec *spec)
+{
+    return GP_MAX_THREADS * gp_padded(spec->window.kernel[0] * spec->window.kernel[1]);
+}
+
+/* The pixels of the image in the window at one place; returns how many. */
+static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t *at)
+{
+    size_t count = 0;
+    for (size_t u = 0; u < w->kernel[0]; u++) {
+        const size_t y = row * w->stride[0] + u * w->dilation[0];
+        if (y < w->before[0] || y - w->before[0] >= w->height) continue;
+        for (size_t v = 0; v < w->kernel[1]; v++) {
+            const size_t x = column * w->stride[1] + v * w->dilation[1];
+            if (x < w->before[1] || x - w->before[1] >= w->width) continue;
+            at[count++] = (uint32_t)((y - w->before[0]) * w->width + x - w->before[1]);
+        }
+    }
+    return count;
+}
+
+static float factor_of(const gp_window *w) { return 1.0f / (float)(w->kernel[0] * w->kernel[1]); }
+
+/* The channels begin..end of one chunk. */
+static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t lanes, size_t channels, uint32_t *at,
+                        const float *x, float *y)
+{
+    const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1);
+    const size_t x_step = w->height * w->width * lanes, y_step = rows * columns * lanes;
+    for (size_t row = 0; row < rows; row++)
+        for (size_t column = 0; column < columns; column++, y += lanes) {
+            const size_t count = pixels_of(w, row, column, at);
+            if (w->pooling == GP_POOL_MAX) kernels->pool_max(channels, lanes, count, at, x, x_step, y, y_step);
+            else kernels->pool_mean(channels, lanes, count, at, x, x_step, y, y_step, factor_of(w));
+        }
+}
+
+static uint32_t *list_of(const gp_layer *layer, const gp_pass *pass)
+{
+    const gp_window *w = &layer->spec.window;
+    return (uint32_t *)(void *)(layer->spare + pass->team->rank * gp_padded(w->kernel[0] * w->kernel[1]));
+}
+
+static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    const gp_window *w = &layer->spec.window;
+    const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
+    pool_planes(w, pass->kernels, P, end - begin, list_of(layer, pass), x + begin * x_step,
+                layer->work + begin * y_step);
+    gp_team_wait(pass->team);
+    return layer->work;
+}
+
+static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
+{
+    if (!dx) return dx;
+    const gp_window *w = &layer->spec.window;
+    const gp_kernels *kernels = pass->kernels;
+    const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
+    uint32_t *at = list_of(layer, pass);
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
+    memset(dx + begin * x_step, 0, (end - begin) * x_step * sizeof *dx);
+    for (size_t place = 0, columns = gp_window_places(w, 1); place * P < y_step; place++) {
+        const size_t count = pixels_of(w, place / columns, place % columns, at), first = begin * y_step + place * P;
+        if (w->pooling == GP_POOL_MAX)
+            kernels->pool_max_back(end - begin, P, count, at, layer->input + begin * x_step, x_step,
+                                   layer->output + first, dy + first, y_step, dx + begin * x_step);
+        else
+            kernels->pool_mean_back(end - begin, P, count, at, dy + first, y_step, dx + begin * x_step, x_step,
+                                    factor_of(w));
+    }
+    gp_team_wait(pass->team);
+    return dx;
+}
+
+const gp_layer_ops gp_layer_pooling = {.name = "pooling",
+                                       .is_valid = pooling_is_valid,
+                                       .workspace = pooling_workspace,
+                                       .spare = pooling_spare,
+                                       .forward = pooling_forward,
+                                       .backward = pooling_backward};

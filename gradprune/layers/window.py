@@ -1,0 +1,85 @@
+"""Windows that slide over images: what convolution and pooling share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, SupportsIndex
+
+from gradprune.checks import whole
+from gradprune.layers.base import Shape
+
+__all__ = ["Padding", "Pair", "Window", "image", "pair", "padding_of"]
+
+Pair = int | tuple[int, int]
+Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+
+class Window(NamedTuple):
+    """gp_window of gradprune.h. Of each pair the first is along the height."""
+
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    before: tuple[int, int] = (0, 0)
+    after: tuple[int, int] = (0, 0)
+    groups: int = 1
+    pooling: int = 0
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Outputs along the height and the width; not positive where the kernel does not fit."""
+        sizes = (self.height, self.width)
+        rows, columns = (
+            (sizes[i] + self.before[i] + self.after[i] - self.dilation[i] * (self.kernel[i] - 1) - 1)
+            // self.stride[i]
+            + 1
+            for i in range(2)
+        )
+        return rows, columns
+
+
+def image(layer: object, shape: Shape) -> Shape:
+    """The shape, if it is that of an image."""
+    if len(shape) != 3:
+        kind = type(layer).__name__
+        raise ValueError(f"{kind} takes samples of shape (channels, height, width), got {shape}")
+    return shape
+
+
+def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
+    """A whole number for both axes, or one for each."""
+    if isinstance(value, SupportsIndex):
+        number = whole(name, value, least=least)
+        return number, number
+    if not isinstance(value, Sequence) or len(value) != 2:
+        raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
+    return whole(name, value[0], least=least), whole(name, value[1], least=least)
+
+
+def padding_of(value: Any, window: Window) -> Window:
+    """The window with its padding.
+
+    "valid" is none. "same" gives ceil(size / stride) outputs, with the odd zero behind (Keras's
+    rule; PyTorch's where it has one, at stride 1). A number pads all four sides, a pair (height,
+    width), and a pair of pairs ((top, bottom), (left, right)).
+    """
+    if value == "valid":
+        value = 0
+    if value == "same":
+        before, after = [], []
+        for i, size in enumerate((window.height, window.width)):
+            reach = window.dilation[i] * (window.kernel[i] - 1) + 1
+            total = max((-(-size // window.stride[i]) - 1) * window.stride[i] + reach - size, 0)
+            before.append(total // 2)
+            after.append(total - total // 2)
+        return window._replace(before=(before[0], before[1]), after=(after[0], after[1]))
+    if isinstance(value, str):
+        raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
+    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[0], Sequence):
+        height, width = (pair("padding", sides, least=0) for sides in value)
+        return window._replace(before=(height[0], width[0]), after=(height[1], width[1]))
+    sides = pair("padding", value, least=0)
+    return window._replace(before=sides, after=sides)
