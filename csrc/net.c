@@ -38,7 +38,8 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     for (size_t i = 0; i < n_layers; i++) {
         if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return GP_BAD_ARGUMENT;
         if (i > 0 && layers[i].in != layers[i - 1].out) return GP_BAD_ARGUMENT;
-        if (layers[i].type == GP_LAYER_RECURRENT && layers[i].steps == 0) return GP_BAD_ARGUMENT;
+        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        if (ops->fits && !ops->fits(&layers[i])) return GP_BAD_ARGUMENT;
     }
     gp_net *made = calloc(1, sizeof *made);
     if (!made) return GP_NO_MEMORY;

@@ -19,7 +19,7 @@ from gradprune.columns import aligned
 from gradprune.compression.quantizer import Quantizer
 from gradprune.guards import Skip
 from gradprune.layers.base import Layer
-from gradprune.layers.dense import Activation, Dense
+from gradprune.layers.dense import Activation, Affine
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.replicas import replicate
@@ -304,7 +304,7 @@ def _steps(series: Doubles, measure: Callable[[Doubles], float]) -> tuple[float,
 
 def _function(layer: Layer) -> str:
     """The activation of a layer, "" if it has none."""
-    if isinstance(layer, Dense):
+    if isinstance(layer, Affine):
         return layer.activation_layer().function
     if isinstance(layer, Activation):
         return layer.function

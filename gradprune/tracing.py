@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import reference
 from gradprune.layers.base import Layer
-from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.dense import Activation, Affine, Dense, Dropout
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import LossLike, SoftTarget, get_loss
 from gradprune.network import Network
@@ -152,7 +152,7 @@ def trace(
 
 def _without(layer: Layer, function: str | None) -> Layer:
     """The layer without the activation that is part of the loss."""
-    if isinstance(layer, Dense) and layer.activation_layer().function == function:
+    if isinstance(layer, Affine) and layer.activation_layer().function == function:
         return dataclasses.replace(layer, activation="identity")
     if isinstance(layer, Activation) and layer.function == function:
         return dataclasses.replace(layer, function="identity")

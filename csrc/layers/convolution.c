@@ -27,25 +27,30 @@ typedef struct view {
     int pads;
 } view;
 
-static int convolution_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
-{
-    const gp_window *w = &spec->window;
-    if (!gp_window_is_valid(w, spec->in)) return 0;
-    const size_t places = gp_window_places(w, 0) * gp_window_places(w, 1);
-    if (spec->out % places != 0 || w->kernel[0] > SIZE_MAX / w->kernel[1] / w->channels) return 0;
-    const size_t filters = spec->out / places, k = w->channels / w->groups * w->kernel[0] * w->kernel[1];
-    if (filters == 0 || filters % w->groups != 0 || k > n_prunable / filters) return 0;
-    if (spec->weight > n_prunable - filters * k) return 0;
-    return spec->bias == GP_NONE ||
-           (spec->bias >= n_prunable && filters <= n_params && spec->bias <= n_params - filters);
-}
-
 static size_t filters_of(const gp_layer_spec *spec)
 {
     return spec->out / (gp_window_places(&spec->window, 0) * gp_window_places(&spec->window, 1));
 }
 static size_t taps_of(const gp_window *w) { return w->kernel[0] * w->kernel[1]; }
 static size_t length_of(const gp_window *w) { return w->channels / w->groups * taps_of(w); }
+
+static int convolution_fits(const gp_layer_spec *spec)
+{
+    const gp_window *w = &spec->window;
+    if (!gp_window_is_valid(w, spec->in)) return 0;
+    const size_t filters = filters_of(spec);
+    return spec->out == filters * gp_window_places(w, 0) * gp_window_places(w, 1) && filters > 0 &&
+           filters % w->groups == 0 && length_of(w) <= UINT32_MAX / filters;
+}
+
+static int convolution_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    if (!convolution_fits(spec)) return 0;
+    const size_t filters = filters_of(spec), weights = filters * length_of(&spec->window);
+    if (weights > n_prunable || spec->weight > n_prunable - weights) return 0;
+    return spec->bias == GP_NONE ||
+           (spec->bias >= n_prunable && filters <= n_params && spec->bias <= n_params - filters);
+}
 
 static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
@@ -280,9 +285,11 @@ static float *convolution_backward(gp_layer *layer, const gp_pass *pass, float *
 }
 
 const gp_layer_ops gp_layer_convolution = {.name = "convolution",
+                                           .fits = convolution_fits,
                                            .is_valid = convolution_is_valid,
                                            .weights = convolution_weights,
                                            .workspace = convolution_workspace,
                                            .spare = convolution_spare,
                                            .forward = convolution_forward,
-                                           .backward = convolution_backward};
+                                           .backward = convolution_backward,
+                                           .frozen = &gp_convolution_frozen};

@@ -97,8 +97,8 @@ typedef struct gp_frozen_ops {
     /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep. May hand the
      * layer over to other ops. */
     gp_status (*pack)(gp_packed *packed, const gp_arena *arena);
-    /* floats of scratch a sample or lane; NULL: none */
-    size_t (*scratch)(const gp_layer_spec *spec);
+    /* floats of scratch a lane, or a sample among few; NULL: none */
+    size_t (*scratch)(const gp_layer_spec *spec, int in_lanes);
     /* one thread, nothing but y and scratch is written; NULL: the layer does nothing at inference */
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
 } gp_frozen_ops;
@@ -152,6 +152,9 @@ static inline size_t gp_units_of(const gp_layer_spec *spec)
 
 typedef struct gp_layer_ops {
     const char *name;
+    /* whether its sizes go together; nothing else is asked of a layer before; NULL: they do */
+    int (*fits)(const gp_layer_spec *spec);
+    /* whether it also has its place in the arena */
     int (*is_valid)(const gp_layer_spec *spec, size_t n_params, size_t n_prunable);
     /* the weight matrices, returns how many; NULL: none */
     size_t (*weights)(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES]);

@@ -7,17 +7,19 @@
 
 #include "layers/layers.h"
 
-static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+static int pooling_fits(const gp_layer_spec *spec)
 {
-    (void)n_params, (void)n_prunable;
     const gp_window *w = &spec->window;
     if (!gp_window_is_valid(w, spec->in) || w->groups != 1) return 0;
     for (size_t axis = 0; axis < 2; axis++) /* every window meets the image */
-        if (w->before[axis] >= w->dilation[axis] * (w->kernel[axis] - 1) + 1 ||
-            w->after[axis] >= w->dilation[axis] * (w->kernel[axis] - 1) + 1)
-            return 0;
-    return w->kernel[0] <= SIZE_MAX / sizeof(float) / w->kernel[1] &&
-           spec->out == w->channels * gp_window_places(w, 0) * gp_window_places(w, 1);
+        if (w->dilation[axis] != 1 || w->before[axis] >= w->kernel[axis] || w->after[axis] >= w->kernel[axis]) return 0;
+    return spec->out == w->channels * gp_window_places(w, 0) * gp_window_places(w, 1);
+}
+
+static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    (void)n_params, (void)n_prunable;
+    return pooling_fits(spec);
 }
 
 static size_t pooling_workspace(const gp_layer_spec *spec) { return spec->out; }
@@ -33,10 +35,10 @@ static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t 
 {
     size_t count = 0;
     for (size_t u = 0; u < w->kernel[0]; u++) {
-        const size_t y = row * w->stride[0] + u * w->dilation[0];
+        const size_t y = row * w->stride[0] + u;
         if (y < w->before[0] || y - w->before[0] >= w->height) continue;
         for (size_t v = 0; v < w->kernel[1]; v++) {
-            const size_t x = column * w->stride[1] + v * w->dilation[1];
+            const size_t x = column * w->stride[1] + v;
             if (x < w->before[1] || x - w->before[1] >= w->width) continue;
             at[count++] = (uint32_t)((y - w->before[0]) * w->width + x - w->before[1]);
         }
@@ -101,9 +103,66 @@ static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     return dx;
 }
 
+/* ---- inference ----------------------------------------------------------------------------------------------------- */
+
+static float pool_pixels(const gp_window *w, size_t row, size_t column, const float *plane)
+{
+    float most = 0.0f, sum = 0.0f;
+    int first = 1;
+    for (size_t u = 0; u < w->kernel[0]; u++) {
+        const size_t y = row * w->stride[0] + u;
+        if (y < w->before[0] || y - w->before[0] >= w->height) continue;
+        const float *pixels = plane + (y - w->before[0]) * w->width;
+        for (size_t v = 0; v < w->kernel[1]; v++) {
+            const size_t x = column * w->stride[1] + v;
+            if (x < w->before[1] || x - w->before[1] >= w->width) continue;
+            const float pixel = pixels[x - w->before[1]];
+            if (first || !(most >= pixel || most != most)) most = pixel; /* a NaN stays */
+            sum += pixel;
+            first = 0;
+        }
+    }
+    return w->pooling == GP_POOL_MAX ? most : sum * factor_of(w);
+}
+
+static size_t pooling_scratch(const gp_layer_spec *spec, int in_lanes)
+{
+    return in_lanes ? gp_padded(spec->window.kernel[0] * spec->window.kernel[1]) : 0;
+}
+
+static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+{
+    const gp_window *w = &packed->spec.window;
+    const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1);
+    if (chunk->lanes) {
+        pool_planes(w, chunk->kernels, chunk->lanes, w->channels, (uint32_t *)(void *)chunk->scratch, x, y);
+        return;
+    }
+    for (size_t s = 0; s < chunk->samples; s++) {
+        const float *plane = x + s * gp_padded(packed->spec.in);
+        float *to = y + s * gp_padded(packed->spec.out);
+        for (size_t c = 0; c < w->channels; c++, plane += w->height * w->width)
+            for (size_t row = 0; row < rows; row++)
+                for (size_t column = 0; column < columns; column++) *to++ = pool_pixels(w, row, column, plane);
+    }
+}
+
+static gp_status pooling_pack(gp_packed *packed, const gp_arena *arena)
+{
+    (void)arena;
+    const double pixels = (double)packed->spec.out * (double)(packed->spec.window.kernel[0] * packed->spec.window.kernel[1]);
+    packed->row_ns = 0.8 * pixels; /* estimated, as for convolution */
+    packed->lane_ns = 0.5 * pixels;
+    return GP_OK;
+}
+
+static const gp_frozen_ops frozen = {.pack = pooling_pack, .scratch = pooling_scratch, .infer = pooling_infer};
+
 const gp_layer_ops gp_layer_pooling = {.name = "pooling",
+                                       .fits = pooling_fits,
                                        .is_valid = pooling_is_valid,
                                        .workspace = pooling_workspace,
                                        .spare = pooling_spare,
                                        .forward = pooling_forward,
-                                       .backward = pooling_backward};
+                                       .backward = pooling_backward,
+                                       .frozen = &frozen};

@@ -23,6 +23,8 @@ static int fits(size_t offset, size_t length, size_t begin, size_t end)
     return offset >= begin && offset <= end && length <= end - offset;
 }
 
+static int recurrent_fits(const gp_layer_spec *spec) { return spec->steps > 0; }
+
 static int recurrent_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     const size_t T = spec->steps;
@@ -412,6 +414,7 @@ static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, cons
 }
 
 const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
+                                         .fits = recurrent_fits,
                                          .is_valid = recurrent_is_valid,
                                          .weights = recurrent_weights,
                                          .workspace = recurrent_workspace,

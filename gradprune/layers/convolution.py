@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
+from typing import Any
 
-from gradprune.checks import not_negative, whole
-from gradprune.initializers import Glorot, He, Initializer
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.checks import whole
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
-from gradprune.layers.dense import Activation
-from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair
+from gradprune.layers.dense import Affine
+from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair, windows
+from gradprune.layers.wiring import (
+    Channels,
+    Entries,
+    Flags,
+    Masks,
+    Whole,
+    Wiring,
+    channels,
+    images,
+)
 
 __all__ = ["Conv2D"]
 
 
 @dataclass(frozen=True)
-class Conv2D(Layer):
+class Conv2D(Affine):
     """Filters over images: y[o] = f(b[o] + sum over c of W[o, c] * x[c]), * the cross-correlation.
 
     Samples are (channels, height, width), as PyTorch's; outputs (filters, places down, places
@@ -49,37 +62,18 @@ class Conv2D(Layer):
     padding: Padding = field(default=0, kw_only=True)
     dilation: Pair = field(default=1, kw_only=True)
     groups: int = field(default=1, kw_only=True)
-    activation: str | Activation = field(default="identity", kw_only=True)
-    bias: bool = field(default=True, kw_only=True)
-    initializer: Initializer | None = field(default=None, kw_only=True)
-    l1: float = field(default=0.0, kw_only=True)
-    l2: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        super().__post_init__()
         whole("filters", self.filters, least=1)
         whole("groups", self.groups, least=1)
         if self.filters % self.groups:
-            raise ValueError(f"filters must be a multiple of groups={self.groups}, got {self.filters}")
-        self._window((self.groups, 1, 1))
-        not_negative("l1", self.l1)
-        not_negative("l2", self.l2)
-        self.activation_layer()
-        if self.initializer is not None and not isinstance(self.initializer, Initializer):
-            raise TypeError(
-                "initializer must be He(), Glorot(), Orthogonal() or None, "
-                f"got {self.initializer!r}"
+            raise ValueError(
+                f"filters must be a multiple of groups={self.groups}, got {self.filters}"
             )
-
-    def activation_layer(self) -> Activation:
-        """The activation as a layer."""
-        if isinstance(self.activation, Activation):
-            return self.activation
-        if not isinstance(self.activation, str):
-            raise TypeError(f"activation must be a name or an Activation, got {self.activation!r}")
-        if self.activation == "softmax":
-            raise ValueError("softmax is of features, not of images")
-        return Activation(self.activation)
+        self._window((self.groups, 1, 1))
+        super().__post_init__()
+        if self.activation_layer().function == "softmax":
+            raise ValueError("softmax takes samples of shape (features,), not images")
 
     def _window(self, shape: Shape) -> Window:
         channels, height, width = shape
@@ -111,14 +105,9 @@ class Conv2D(Layer):
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
-        initializer = self.initializer
-        if initializer is None:
-            rectified = self.activation_layer().function in {"relu", "leaky_relu", "gelu"}
-            initializer = He() if rectified else Glorot()
         window = self.window(shape)
         sizes = (self.filters, window.channels // self.groups, *window.kernel)
-        weight = Parameter("weight", sizes, True, initializer, uses=prod(window.places))
-        return [weight, Parameter("bias", (self.filters,), False, None)] if self.bias else [weight]
+        return self.parameters(sizes, uses=prod(window.places))
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
@@ -134,3 +123,53 @@ class Conv2D(Layer):
             window=self.window(shape),
         )
         return [convolution, *self.activation_layer().lower(outputs, {})]
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer. Groups stay whole: cut unevenly they would not be groups any more."""
+        return _ConvolutionWiring(self, shape) if self.groups == 1 else Whole(self, shape)
+
+
+class _ConvolutionWiring(Channels):
+    """A filter reads the channels of its live weights."""
+
+    layer: Conv2D
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring."""
+        seen = windows(self.layer.window(self.shape), np.isnan(known))
+        weights = live["weight"].reshape(self.layer.filters, -1).astype(np.float32)
+        moving: Flags = weights @ seen.reshape(weights.shape[1], -1).astype(np.float32) > 0
+        return ~moving.reshape(self.output_shape)
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return self.whole(wanted)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        read: Flags = np.any(live["weight"][channels(kept)], axis=(0, 2, 3))
+        return images(read & ~self._folds(known), self.shape)
+
+    def _folds(self, known: NDArray[Any]) -> Flags:
+        """Which channels add the same to a filter at every place: biases can make up for them."""
+        window = self.layer.window(self.shape)
+        if not self.layer.bias or any((*window.before, *window.after)):
+            return ~channels(known != 0)
+        return ~channels(known != known[:, :1, :1])
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        read, filters = channels(inputs), channels(outputs)
+        layer = self.layer
+        if not (read.all() and filters.all()):  # an initializer may be for the old shape alone
+            layer = replace(layer, filters=int(np.count_nonzero(filters)), initializer=None)
+        entries: dict[str, tuple[Flags, ...]] = {"weight": (filters, read)}
+        if self.layer.bias:
+            entries["bias"] = (filters,)
+        return layer, entries
+
+    def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
+        """See Wiring."""
+        if not self.layer.bias:
+            return {}
+        return {"bias": values["weight"].sum(axis=(2, 3), dtype=np.float64) @ gone[:, 0, 0]}

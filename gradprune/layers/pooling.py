@@ -6,10 +6,23 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
-from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair
+from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair, windows
+from gradprune.layers.wiring import (
+    Channels,
+    Elementwise,
+    Entries,
+    Flags,
+    Masks,
+    Wiring,
+    channels,
+    images,
+)
 
 __all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D"]
 
@@ -31,11 +44,47 @@ class _Pool(Layer):
         window = self.window(shape)
         return (window.channels, *window.places)
 
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return _PoolWiring(self, shape)
+
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         outputs = prod(self.output_shape(shape))
         window = self.window(shape)._replace(pooling=self.kind)
         return [CoreLayer(CoreType.POOLING, prod(shape), outputs, window=window)]
+
+
+class _PoolWiring(Channels):
+    """A channel out reads the same channel in."""
+
+    layer: _Pool
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring."""
+        moving: Flags = np.any(windows(self.layer.window(self.shape), np.isnan(known)), axis=(1, 2))
+        return ~moving.reshape(self.output_shape)
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return self.whole(self._image(wanted)).reshape(self.output_shape)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        return images(channels(self._image(kept)), self.shape)
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """See Wiring."""
+        places = prod(self.output_shape) // len(inputs)
+        return channels(inputs).repeat(places).reshape(self.output_shape)
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        return self.layer, {}
+
+    def _image(self, flags: Flags) -> Flags:
+        """(channels, places down, places across)."""
+        return flags.reshape(self.shape[0], *self.layer.window(self.shape).places)
 
 
 @dataclass(frozen=True)
@@ -133,6 +182,10 @@ class Flatten(Layer):
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
         return (prod(shape),)
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return Elementwise(self, shape)
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.checks import whole
 from gradprune.layers.base import Shape
 
-__all__ = ["Padding", "Pair", "Window", "image", "pair", "padding_of"]
+__all__ = ["Padding", "Pair", "Window", "image", "padding_of", "pair", "windows"]
 
 Pair = int | tuple[int, int]
 Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -33,12 +35,37 @@ class Window(NamedTuple):
         """Outputs along the height and the width; not positive where the kernel does not fit."""
         sizes = (self.height, self.width)
         rows, columns = (
-            (sizes[i] + self.before[i] + self.after[i] - self.dilation[i] * (self.kernel[i] - 1) - 1)
+            (
+                sizes[i]
+                + self.before[i]
+                + self.after[i]
+                - self.dilation[i] * (self.kernel[i] - 1)
+                - 1
+            )
             // self.stride[i]
             + 1
             for i in range(2)
         )
         return rows, columns
+
+
+def windows(window: Window, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What a window sees of (channels, height, width) flags, none outside of the image.
+
+    Returns:
+        (channels, kernel height, kernel width, places down, places across).
+    """
+    sides = [(before, after) for before, after in zip(window.before, window.after, strict=True)]
+    padded = np.pad(flags, [(0, 0), *sides])
+    places, (down, across) = window.places, window.stride
+    seen = np.empty((len(flags), *window.kernel, *places), np.bool_)
+    for u in range(window.kernel[0]):
+        for v in range(window.kernel[1]):
+            y, x = u * window.dilation[0], v * window.dilation[1]
+            seen[:, u, v] = padded[
+                :, y : y + places[0] * down : down, x : x + places[1] * across : across
+            ]
+    return seen
 
 
 def image(layer: object, shape: Shape) -> Shape:
@@ -54,8 +81,8 @@ def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
     if isinstance(value, SupportsIndex):
         number = whole(name, value, least=least)
         return number, number
-    if not isinstance(value, Sequence) or len(value) != 2:
-        raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ValueError(f"{name} must be a whole number or a tuple of two, got {value!r}")
     return whole(name, value[0], least=least), whole(name, value[1], least=least)
 
 
@@ -66,6 +93,8 @@ def padding_of(value: Any, window: Window) -> Window:
     rule; PyTorch's where it has one, at stride 1). A number pads all four sides, a pair (height,
     width), and a pair of pairs ((top, bottom), (left, right)).
     """
+    if isinstance(value, str) and value not in ("same", "valid"):
+        raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
     if value == "valid":
         value = 0
     if value == "same":
@@ -76,9 +105,7 @@ def padding_of(value: Any, window: Window) -> Window:
             before.append(total // 2)
             after.append(total - total // 2)
         return window._replace(before=(before[0], before[1]), after=(after[0], after[1]))
-    if isinstance(value, str):
-        raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
-    if isinstance(value, Sequence) and len(value) == 2 and isinstance(value[0], Sequence):
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple):
         height, width = (pair("padding", sides, least=0) for sides in value)
         return window._replace(before=(height[0], width[0]), after=(height[1], width[1]))
     sides = pair("padding", value, least=0)
