@@ -302,8 +302,8 @@ typedef struct gp_window {
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
-    size_t weight, bias;      /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
-    float l1, l2;             /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
+    size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
+    float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */
     float slope;              /* activation: of leaky_relu */
     float rate;               /* dropout, in [0, 1) */

@@ -77,10 +77,10 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, pool_max, \
       (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, float *y, \
        size_t y_step)) \
-    /* dx[at[i]] += dy for the first x[at[i]] that is y */ \
+    /* dx[at[i]] = dy for the first x[at[i]] that is y, 0 for the others; or += */ \
     X(void, pool_max_back, \
-      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, \
-       const float *y, const float *dy, size_t y_step, float *dx)) \
+      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, const float *y, \
+       const float *dy, size_t y_step, float *dx, int accumulate)) \
     /* y[P] = factor * sum of x[at[i]][P] */ \
     X(void, pool_mean, \
       (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, float *y, \

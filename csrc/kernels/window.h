@@ -178,7 +178,10 @@ static inline __attribute__((always_inline)) void dots_tile(const size_t R, cons
 static inline __attribute__((always_inline)) void dots_rows(const size_t R, const size_t Q, const dots_operands *in,
                                                             size_t row)
 {
-    for (size_t q = 0; q < in->k; q += Q) dots_tile(R, Q, in, row, q, in->k - q < Q ? in->k - q : Q);
+    const size_t rest = R == 4 ? 2 : Q; /* of a wide tile little would be wanted */
+    size_t q = 0;
+    for (; q + Q <= in->k; q += Q) dots_tile(R, Q, in, row, q, Q);
+    for (; q < in->k; q += rest) dots_tile(R, rest, in, row, q, in->k - q < rest ? in->k - q : rest);
 }
 
 static void window_dots(size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at, size_t unit,
@@ -211,7 +214,7 @@ static void pool_max(size_t channels, size_t lanes, size_t count, const uint32_t
 }
 
 static void pool_max_back(size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x,
-                          size_t x_step, const float *y, const float *dy, size_t y_step, float *dx)
+                          size_t x_step, const float *y, const float *dy, size_t y_step, float *dx, int accumulate)
 {
     for (size_t c = 0; c < channels; c++, x += x_step, dx += x_step, y += y_step, dy += y_step)
         for (size_t p = 0; p < lanes; p += GP_V) {
@@ -220,7 +223,8 @@ static void pool_max_back(size_t channels, size_t lanes, size_t count, const uin
             for (size_t i = 0; i < count; i++) {
                 const size_t place = at[i] * lanes + p;
                 vint here = v_load(x + place) == most;
-                v_store(dx + place, v_load(dx + place) + v_select(here, left, v_splat(0.0f)));
+                vfloat given = v_select(here, left, v_splat(0.0f));
+                v_store(dx + place, accumulate ? given + v_load(dx + place) : given);
                 left = v_select(here, v_splat(0.0f), left);
             }
         }

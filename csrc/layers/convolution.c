@@ -62,10 +62,7 @@ static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[G
     return 1;
 }
 
-static size_t padded_size(const gp_window *w)
-{
-    return gp_window_pads(w) ? w->channels * gp_window_padded(w, 0) * gp_window_padded(w, 1) : 0;
-}
+static size_t padded_size(const gp_window *w) { return gp_window_pads(w) ? w->channels * gp_window_plane(w) : 0; }
 
 static size_t convolution_workspace(const gp_layer_spec *spec) { return spec->out + padded_size(&spec->window); }
 
@@ -86,7 +83,7 @@ static view look_at(const gp_layer *layer, const gp_pass *pass)
               .O = filters_of(&layer->spec) / w->groups,
               .K = K,
               .taps = taps_of(w),
-              .plane = gp_window_padded(w, 0) * gp_window_padded(w, 1),
+              .plane = gp_window_plane(w),
               .rows = gp_window_places(w, 0),
               .columns = gp_window_places(w, 1),
               .at = (uint32_t *)(void *)layer->spare,
@@ -122,7 +119,8 @@ static void forward_row(const gp_layer *layer, const gp_pass *pass, const view *
     const gp_matrix *W = &layer->weights[0];
     const gp_runs runs = gp_window_runs(v->w, v->P, 1);
     const float *bias = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    const float *from = planes + (first / v->O * v->C * v->plane + row * v->w->stride[0] * gp_window_padded(v->w, 1)) * v->P;
+    const float *from =
+        planes + (first / v->O * v->C * v->plane + row * v->w->stride[0] * gp_window_padded(v->w, 1)) * v->P;
     float *to = y + (first * v->places + row * v->columns) * v->P;
     if (!W->live) {
         pass->kernels->window_product(n, v->K, pass->arena->params + W->offset + first * v->K, v->K, v->at, v->P, from,
@@ -185,7 +183,8 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
 {
     const gp_matrix *W = &layer->weights[0];
     const size_t row_bytes = v->O * v->columns * v->P * sizeof(float);
-    const size_t most = row_bytes < AT_ONCE ? AT_ONCE / row_bytes : 1, from_row = v->w->stride[0] * gp_window_padded(v->w, 1);
+    const size_t most = row_bytes < AT_ONCE ? AT_ONCE / row_bytes : 1,
+                 from_row = v->w->stride[0] * gp_window_padded(v->w, 1);
     const float *x = planes + first / v->O * v->C * v->plane * v->P;
     dy += first * v->places * v->P;
     for (size_t row = 0; row < v->rows; row += most) {
@@ -221,9 +220,11 @@ static void weight_gradients(const gp_layer *layer, const gp_pass *pass, const v
     pass->kernels->mask(n, arena->mask + at, arena->grads + at);
 }
 
-/* W of each group as [channel][tap][filter]. */
-static void turn(const gp_layer *layer, const gp_pass *pass, const view *v)
+/* For dx: W of each group as [channel][tap][filter], and dy as [chunk][place][filter][P] in the scratch, so that what a
+ * product reads lies side by side: rows a power of two apart would meet in a few sets of the cache. */
+static void turn(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy)
 {
+    const size_t filters = v->O * v->groups, P = v->P;
     const float *W = pass->arena->params + layer->weights[0].offset;
     size_t begin, end;
     gp_team_share(pass->team, v->groups * v->K, &begin, &end);
@@ -231,22 +232,36 @@ static void turn(const gp_layer *layer, const gp_pass *pass, const view *v)
         const size_t group = item / v->K, k = item % v->K;
         for (size_t o = 0; o < v->O; o++) v->turned[item * v->O + o] = W[(group * v->O + o) * v->K + k];
     }
+    gp_team_share(pass->team, pass->chunks * v->places, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        const float *from = dy + (item / v->places * filters * v->places + item % v->places) * P;
+        float *to = pass->scratch + item * filters * P;
+        for (size_t o = 0; o < filters; o++) memcpy(to + o * P, from + o * v->places * P, P * sizeof *to);
+    }
 }
 
 /* The gradient of the planes first..first+n of one group, padded ones if there is padding, from dy of the chunk. */
-static void input_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy, float *planes,
-                           size_t group, size_t first, size_t n)
+static void input_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk, const float *dy,
+                           float *planes, size_t group, size_t first, size_t n)
 {
     const gp_lists *live = layer->weights[0].live;
     const gp_runs places = gp_window_runs(v->w, v->P, v->rows);
     const gp_runs runs = {places.n,        places.inner,      places.outer,     places.to_inner,
                           places.to_outer, places.from_inner, places.from_outer}; /* the other way */
-    const size_t unit = v->places * v->P;
+    const size_t unit = v->places * v->P, filters = v->O * v->groups;
+    const gp_runs turned = {.n = v->P,
+                            .inner = v->columns,
+                            .outer = v->rows,
+                            .from_inner = filters * v->P,
+                            .from_outer = v->columns * filters * v->P,
+                            .to_inner = v->w->stride[1] * v->P,
+                            .to_outer = places.from_outer};
     memset(planes, 0, n * v->plane * v->P * sizeof *planes);
     for (size_t tap = 0; !live && tap < v->taps; tap++)
         pass->kernels->window_product(n, v->O, v->turned + ((group * v->C + first) * v->taps + tap) * v->O,
-                                      v->taps * v->O, NULL, unit, dy + group * v->O * unit, NULL,
-                                      planes + v->at[tap] * v->P, v->plane * v->P, &runs, 1);
+                                      v->taps * v->O, NULL, v->P,
+                                      pass->scratch + (chunk * v->places * filters + group * v->O) * v->P, NULL,
+                                      planes + v->at[tap] * v->P, v->plane * v->P, &turned, 1);
     for (size_t k = first * v->taps; live && k < (first + n) * v->taps; k++) {
         size_t begin = live->column_start[k], end = live->column_start[k + 1];
         while (begin < end && live->row[begin] / v->O < group) begin++;
@@ -267,7 +282,7 @@ static float *convolution_backward(gp_layer *layer, const gp_pass *pass, float *
     weight_gradients(layer, pass, &v, dy);
     if (dx) {
         if (layer->weights[0].live) gp_matrix_collect_columns(&layer->weights[0], pass); /* they meet */
-        else turn(layer, pass, &v);
+        else turn(layer, pass, &v, dy);
         gp_team_wait(pass->team);
         gp_team_share(pass->team, pass->chunks * v.groups * blocks, &begin, &end);
         for (size_t item = begin; item < end; item++) {
@@ -275,7 +290,7 @@ static float *convolution_backward(gp_layer *layer, const gp_pass *pass, float *
             const size_t chunk = item / blocks / v.groups, n = gp_smaller(CHANNELS, v.C - first);
             const size_t channel = chunk * v.w->channels + group * v.C + first, size = v.w->height * v.w->width * v.P;
             float *planes = v.pads ? v.padded + channel * v.plane * v.P : dx + channel * size;
-            input_gradient(layer, pass, &v, dy + chunk * filters * v.places * v.P, planes, group, first, n);
+            input_gradient(layer, pass, &v, chunk, dy + chunk * filters * v.places * v.P, planes, group, first, n);
             for (size_t c = 0; v.pads && c < n; c++)
                 gp_window_crop(v.w, v.P, planes + c * v.plane * v.P, dx + (channel + c) * size);
         }

@@ -15,13 +15,13 @@ enum { FILTERS = 24 };
 
 typedef struct convolution_packed {
     size_t K, filters, kept;
-    uint32_t *at;      /* distances of a filter's inputs, or of the live ones of all filters */
-    uint32_t *start;   /* filters + 1; NULL: whole */
+    uint32_t *at;    /* distances of a filter's inputs, or of the live ones of all filters */
+    uint32_t *start; /* filters + 1; NULL: whole */
     float *weights, *bias;
 } convolution_packed;
 
 static size_t places_of(const gp_window *w) { return gp_window_places(w, 0) * gp_window_places(w, 1); }
-static size_t planes_of(const gp_window *w) { return w->channels * gp_window_padded(w, 0) * gp_window_padded(w, 1); }
+static size_t planes_of(const gp_window *w) { return w->channels * gp_window_plane(w); }
 
 /* Few samples: pixels of a run, of which there are `runs`. */
 static size_t length_of_run(const gp_window *w, size_t *runs)
@@ -51,7 +51,8 @@ static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
 
     const size_t numbers = packed->lane_list ? packed->kept : filters * K;
     const size_t head = gp_padded((sizeof(convolution_packed) + sizeof(float) - 1) / sizeof(float));
-    const size_t words = head + gp_padded(numbers) + gp_padded(filters) + gp_padded(filters + 1) + gp_padded(packed->lane_list ? numbers : K);
+    const size_t words = head + gp_padded(numbers) + gp_padded(filters) + gp_padded(filters + 1) +
+                         gp_padded(packed->lane_list ? numbers : K);
     uint32_t *offsets = malloc((K + 1) * sizeof *offsets), *memory = aligned_alloc(64, words * sizeof *memory);
     if (!offsets || !memory) {
         free(offsets);
@@ -112,7 +113,7 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
 {
     const convolution_packed *own = packed->memory;
     const gp_window *w = &packed->spec.window;
-    const size_t P = chunk->lanes, plane = gp_window_padded(w, 0) * gp_window_padded(w, 1), places = places_of(w);
+    const size_t P = chunk->lanes, plane = gp_window_plane(w), places = places_of(w);
     const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1), filters = own->filters / w->groups;
     const size_t channels = w->channels / w->groups;
     const gp_runs runs = gp_window_runs(w, P, 1);
@@ -148,15 +149,12 @@ static void infer_sample(const gp_packed *packed, const gp_chunk *chunk, const f
 {
     const convolution_packed *own = packed->memory;
     const gp_window *w = &packed->spec.window;
-    const size_t plane = gp_window_padded(w, 0) * gp_window_padded(w, 1), places = places_of(w);
+    const size_t plane = gp_window_plane(w), places = places_of(w);
     const size_t filters = own->filters / w->groups, channels = w->channels / w->groups;
     size_t count;
     const size_t n = length_of_run(w, &count), slack = gp_padded(planes_of(w)) + GP_ALIGN_FLOATS;
-    const gp_runs runs = {.n = n,
-                          .inner = 1,
-                          .outer = count,
-                          .from_outer = w->stride[0] * gp_window_padded(w, 1),
-                          .to_outer = n};
+    const gp_runs runs = {
+        .n = n, .inner = 1, .outer = count, .from_outer = w->stride[0] * gp_window_padded(w, 1), .to_outer = n};
     float *planes = chunk->scratch, *found = planes + slack;
     for (size_t c = 0; c < w->channels; c++) gp_window_pad(w, 1, x + c * w->height * w->width, planes + c * plane);
     memset(planes + planes_of(w), 0, (slack - planes_of(w)) * sizeof *planes);
@@ -165,8 +163,7 @@ static void infer_sample(const gp_packed *packed, const gp_chunk *chunk, const f
             const size_t rows = gp_smaller(FILTERS, filters - o);
             slide(own, chunk->kernels, group * filters + o, rows, 1, planes + group * channels * plane, found,
                   count * n, &runs);
-            for (size_t r = 0; r < rows; r++)
-                pick(w, found + r * count * n, n, y + (group * filters + o + r) * places);
+            for (size_t r = 0; r < rows; r++) pick(w, found + r * count * n, n, y + (group * filters + o + r) * places);
         }
     if (packed->then != GP_IDENTITY)
         chunk->kernels->activation_forward(packed->spec.out, y, y, packed->then, packed->slope);

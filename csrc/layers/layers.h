@@ -110,9 +110,9 @@ static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
     return (double)kept * 0.6 < (double)weights * 0.25;
 }
 
-extern const gp_frozen_ops gp_dense_frozen;      /* dense_frozen.c */
-extern const gp_frozen_ops gp_dense_frozen_int8; /* dense_frozen_int8.c */
-extern const gp_frozen_ops gp_recurrent_frozen;  /* recurrent_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen;       /* dense_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen_int8;  /* dense_frozen_int8.c */
+extern const gp_frozen_ops gp_recurrent_frozen;   /* recurrent_frozen.c */
 extern const gp_frozen_ops gp_convolution_frozen; /* convolution_frozen.c */
 
 /* Of a window: outputs along an axis, 0 if it does not fit; and sizes with padding. */
@@ -128,6 +128,12 @@ static inline size_t gp_window_places(const gp_window *w, size_t axis)
 static inline int gp_window_pads(const gp_window *w)
 {
     return w->before[0] || w->before[1] || w->after[0] || w->after[1];
+}
+/* Pixels from one plane to the next. Padded planes are an odd number apart, or those of all channels would meet in a few
+ * sets of the cache where images are a power of two wide. */
+static inline size_t gp_window_plane(const gp_window *w)
+{
+    return gp_window_pads(w) ? (gp_window_padded(w, 0) * gp_window_padded(w, 1)) | 1 : w->height * w->width;
 }
 /* Whether the numbers make sense, and make up an input of `in` (window.c). */
 int gp_window_is_valid(const gp_window *window, size_t in);

@@ -80,6 +80,12 @@ static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const 
     return layer->work;
 }
 
+static int are_tiles(const gp_window *w, size_t axis)
+{
+    return w->stride[axis] == w->kernel[axis] &&
+           gp_window_places(w, axis) * w->kernel[axis] == gp_window_padded(w, axis);
+}
+
 static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
     if (!dx) return dx;
@@ -89,12 +95,14 @@ static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     uint32_t *at = list_of(layer, pass);
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
-    memset(dx + begin * x_step, 0, (end - begin) * x_step * sizeof *dx);
+    /* windows side by side that leave no pixel out write each of them once */
+    const int tiles = w->pooling == GP_POOL_MAX && are_tiles(w, 0) && are_tiles(w, 1);
+    if (!tiles) memset(dx + begin * x_step, 0, (end - begin) * x_step * sizeof *dx);
     for (size_t place = 0, columns = gp_window_places(w, 1); place * P < y_step; place++) {
         const size_t count = pixels_of(w, place / columns, place % columns, at), first = begin * y_step + place * P;
         if (w->pooling == GP_POOL_MAX)
             kernels->pool_max_back(end - begin, P, count, at, layer->input + begin * x_step, x_step,
-                                   layer->output + first, dy + first, y_step, dx + begin * x_step);
+                                   layer->output + first, dy + first, y_step, dx + begin * x_step, !tiles);
         else
             kernels->pool_mean_back(end - begin, P, count, at, dy + first, y_step, dx + begin * x_step, x_step,
                                     factor_of(w));
@@ -150,7 +158,8 @@ static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const 
 static gp_status pooling_pack(gp_packed *packed, const gp_arena *arena)
 {
     (void)arena;
-    const double pixels = (double)packed->spec.out * (double)(packed->spec.window.kernel[0] * packed->spec.window.kernel[1]);
+    const double pixels =
+        (double)packed->spec.out * (double)(packed->spec.window.kernel[0] * packed->spec.window.kernel[1]);
     packed->row_ns = 0.8 * pixels; /* estimated, as for convolution */
     packed->lane_ns = 0.5 * pixels;
     return GP_OK;

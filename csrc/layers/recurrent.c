@@ -43,9 +43,13 @@ static size_t recurrent_weights(const gp_layer_spec *spec, gp_matrix weights[GP_
 {
     const size_t H = gp_units_of(spec), rows = gp_gates_of(spec) * H;
     const int in_fours = H % 4 == 0;
-    weights[0] =
-        (gp_matrix){.offset = spec->weight, .rows = rows, .columns = spec->in / spec->steps, .in_fours = in_fours, .uses = spec->steps};
-    weights[1] = (gp_matrix){.offset = spec->recurrent_weight, .rows = rows, .columns = H, .in_fours = in_fours, .uses = spec->steps};
+    weights[0] = (gp_matrix){.offset = spec->weight,
+                             .rows = rows,
+                             .columns = spec->in / spec->steps,
+                             .in_fours = in_fours,
+                             .uses = spec->steps};
+    weights[1] = (gp_matrix){
+        .offset = spec->recurrent_weight, .rows = rows, .columns = H, .in_fours = in_fours, .uses = spec->steps};
     return 2;
 }
 

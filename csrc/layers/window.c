@@ -34,7 +34,8 @@ void gp_window_pad(const gp_window *w, size_t lanes, const float *plane, float *
         memset(padded, 0, w->after[1] * lanes * sizeof *padded);
         padded += w->after[1] * lanes;
     }
-    memset(padded, 0, w->after[0] * width * lanes * sizeof *padded);
+    const size_t rest = gp_window_plane(w) - (w->before[0] + w->height) * width;
+    memset(padded, 0, rest * lanes * sizeof *padded);
 }
 
 void gp_window_crop(const gp_window *w, size_t lanes, const float *padded, float *plane)
@@ -47,7 +48,7 @@ void gp_window_crop(const gp_window *w, size_t lanes, const float *padded, float
 
 void gp_window_offsets(const gp_window *w, uint32_t *at)
 {
-    const size_t width = gp_window_padded(w, 1), plane = gp_window_padded(w, 0) * width;
+    const size_t width = gp_window_padded(w, 1), plane = gp_window_plane(w);
     for (size_t c = 0; c < w->channels / w->groups; c++)
         for (size_t y = 0; y < w->kernel[0]; y++)
             for (size_t x = 0; x < w->kernel[1]; x++)
