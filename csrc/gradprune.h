@@ -93,6 +93,14 @@ void gp_random_normal(size_t n, float *out, uint64_t seed, uint64_t stream);
 /* Fisher-Yates */
 void gp_random_permutation(size_t n, int64_t *out, uint64_t seed, uint64_t stream);
 
+/* ---- augmentation (augment.c) --------------------------------------------------------------------------------------- */
+
+/* out (N, C, H, W): pixel (y, x) of sample i comes from row m0 y + m1 x + m2 and column m3 y + m4 x + m5 of all its
+ * channels, m = maps (N, 6), interpolated bilinearly between four pixels; around the image all is 0.
+ * images (N, C, H + 2, W + 2) have a border of zeros, and (H + 2) (W + 2) < 2^31. What comes from NaN is 0. */
+void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, const float *images, const double *maps,
+                    float *out);
+
 /* ---- selection (select.c) ------------------------------------------------------------------------------------------ */
 
 /* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n).

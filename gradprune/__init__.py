@@ -5,6 +5,7 @@ file, and clipping sees live weights only. See README.md for a first script, doc
 """
 
 from gradprune import datasets, plotting
+from gradprune.augmentation import Augmentation, Crop, Flip, Rotate, Shift
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
@@ -130,6 +131,7 @@ __all__ = [
     "AdamW",
     "AdaptiveSchedule",
     "Aggregate",
+    "Augmentation",
     "AutoClip",
     "AvgPool2D",
     "Block",
@@ -148,6 +150,7 @@ __all__ = [
     "Conv2D",
     "CosineLR",
     "Costs",
+    "Crop",
     "CrossEntropy",
     "Cubic",
     "DatasetNotFoundError",
@@ -169,6 +172,7 @@ __all__ = [
     "FineTune",
     "Fisher",
     "Flatten",
+    "Flip",
     "FrozenLayer",
     "FrozenModel",
     "GlobalAvgPool",
@@ -223,7 +227,9 @@ __all__ = [
     "Rewind",
     "RigL",
     "Rollback",
+    "Rotate",
     "Sensitivity",
+    "Shift",
     "Shrink",
     "ShrinkReport",
     "Skip",

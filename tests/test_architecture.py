@@ -59,6 +59,7 @@ LAYERS = {
     "network": {"network"},
     "replicas": {"replicas"},
     "training": {
+        "augmentation",
         "batching",
         "callbacks",
         "compression.quantizer",

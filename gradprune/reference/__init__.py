@@ -22,6 +22,7 @@ from .clipping import (
     total_norm,
     zclip_limits,
 )
+from .images import warp
 from .int8 import int8_lanes, int8_rows, quantize_lanes, quantize_row, quantize_weights
 from .layers import (
     ACTIVATION_NAMES,
@@ -145,6 +146,7 @@ __all__ = [
     "topk_mask",
     "total_norm",
     "uniform",
+    "warp",
     "words",
     "zclip_limits",
 ]
