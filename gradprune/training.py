@@ -85,12 +85,7 @@ class _Data:
         """Rows ``index``; a copy if they are augmented."""
         if augmenter is None:
             return _Batch(self.inputs, self.targets, index)
-        targets = self.targets
-        if isinstance(targets, SoftTarget):
-            targets = SoftTarget(targets.labels[index], targets.logits[index])
-        else:
-            targets = targets[index]
-        return _Batch(augmenter.apply(self.inputs[index], index), targets, None)
+        return _Batch(augmenter.apply(self.inputs[index], index), _rows(self.targets, index), None)
 
 
 class _Batch(NamedTuple):
@@ -100,10 +95,18 @@ class _Batch(NamedTuple):
     targets: Target
     rows: NDArray[np.int64] | None
 
-    def samples(self, model: Model) -> tuple[Floats, NDArray[Any]]:
-        """(x, y), as a user would give them."""
-        rows = slice(None) if self.rows is None else self.rows
-        return self.inputs[rows].reshape(-1, *model.input_shape), self.targets[rows]
+    def samples(self, model: Model) -> tuple[Floats, Target]:
+        """(x, y), as ``backward`` takes them."""
+        inputs, targets = self.inputs, self.targets
+        if self.rows is not None:
+            inputs, targets = inputs[self.rows], _rows(targets, self.rows)
+        return inputs.reshape(-1, *model.input_shape), targets
+
+
+def _rows(targets: Target, index: NDArray[np.int64]) -> Target:
+    if isinstance(targets, SoftTarget):
+        return SoftTarget(targets.labels[index], targets.logits[index])
+    return targets[index]
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:
@@ -227,7 +230,7 @@ def fit(
                         rollbacks = optimizer.rollbacks
                         history.add_event("rollback", info.norm)
                     if isinstance(pruner, Pruner) and pruner.wants_batch:
-                        pruner.step(data=batch.samples(model), loss=chosen.name)
+                        pruner.step(data=batch.samples(model), loss=chosen)
                     elif pruner is not None:
                         pruner.step()
                     if model.arena.removed != removed:
