@@ -39,6 +39,8 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
         if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return GP_BAD_ARGUMENT;
         if (i > 0 && layers[i].in != layers[i - 1].out) return GP_BAD_ARGUMENT;
         if (layers[i].type == GP_LAYER_RECURRENT && layers[i].steps == 0) return GP_BAD_ARGUMENT;
+        const int slides = layers[i].type == GP_LAYER_CONVOLUTION || layers[i].type == GP_LAYER_POOLING;
+        if (slides && !gp_window_is_valid(&layers[i].window, layers[i].in)) return GP_BAD_ARGUMENT;
     }
     gp_net *made = calloc(1, sizeof *made);
     if (!made) return GP_NO_MEMORY;
