@@ -12,10 +12,12 @@ static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n
     (void)n_params, (void)n_prunable;
     const gp_window *w = &spec->window;
     if (!gp_window_is_valid(w, spec->in) || w->groups != 1) return 0;
-    for (size_t axis = 0; axis < 2; axis++) /* every window meets the image */
-        if (w->before[axis] >= w->dilation[axis] * (w->kernel[axis] - 1) + 1 ||
-            w->after[axis] >= w->dilation[axis] * (w->kernel[axis] - 1) + 1)
-            return 0;
+    for (size_t axis = 0; axis < 2; axis++) /* every window meets the image, which does not fit between its entries */
+        if (w->before[axis] > 0 || w->after[axis] > 0) {
+            const size_t reach = w->dilation[axis] * (w->kernel[axis] - 1) + 1;
+            if (w->before[axis] >= reach || w->after[axis] >= reach) return 0;
+            if (w->dilation[axis] > (axis == 0 ? w->height : w->width)) return 0;
+        }
     return w->kernel[0] <= SIZE_MAX / sizeof(float) / w->kernel[1] &&
            spec->out == w->channels * gp_window_places(w, 0) * gp_window_places(w, 1);
 }
