@@ -5,7 +5,7 @@
 
 /* ---- networks -------------------------------------------------------------------------------------------------------- */
 
-/* Every setting of a window once, and different along the two axes: 9 x 7 pixels become 5 x 4, 4 x 3, 4 x 3, 2 x 2. */
+/* Every setting of a window once, and different along the two axes: 9 x 7 pixels become 5 x 4, 4 x 3, 4 x 3, 2 x 3. */
 static void build_settings(model *m)
 {
     gp_window w = model_window(4, 9, 7, 3);
@@ -24,9 +24,9 @@ static void build_settings(model *m)
     model_convolution(m, w, 5)->l1 = 0.002f;
     w = model_window(5, 4, 3, 3);
     w.stride[0] = 2;
-    w.before[0] = w.before[1] = w.after[0] = 1;
+    w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
     model_pooling(m, w, GP_POOL_MEAN);
-    model_dense(m, 20, 4);
+    model_dense(m, 30, 4);
 }
 /* Matrix products at every pixel of what a pool left, more filters and channels than are shared at a time. */
 static void build_pixels(model *m)
@@ -352,7 +352,7 @@ static void test_bad_specifications(void)
     REFUSED(window.groups, 4); /* no divisor of the filters */
     spec = &m.layers[5];       /* whose input is then not what comes before */
     good = *spec;
-    REFUSED(in, 21);
+    REFUSED(in, 31);
     m.n_layers = 1;
     spec = &m.layers[0];
     good = *spec;
