@@ -41,7 +41,7 @@ from gradprune.checks import not_negative, seed_number, whole
 from gradprune.compression import codebooks, grids
 from gradprune.compression.quantizer import Quantizer
 from gradprune.errors import FileFormatError
-from gradprune.layers import dense, recurrent
+from gradprune.layers import convolution, dense, pooling, recurrent
 from gradprune.layers.base import Layer
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
@@ -79,6 +79,7 @@ _SETTINGS = {
         adaptive,
         clipping,
         codebooks,
+        convolution,
         dense,
         explosion,
         flow,
@@ -89,6 +90,7 @@ _SETTINGS = {
         initializers,
         learning_rates,
         order,
+        pooling,
         recurrent,
         regrowth,
         schedules,

@@ -10,7 +10,7 @@ from gradprune.checks import not_negative, whole
 from gradprune.initializers import Glorot, He, Initializer
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.dense import Activation
-from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair
+from gradprune.layers.window import Padding, Pair, Window, fitting, image, padding_of, pair
 
 __all__ = ["Conv2D"]
 
@@ -60,7 +60,9 @@ class Conv2D(Layer):
         whole("filters", self.filters, least=1)
         whole("groups", self.groups, least=1)
         if self.filters % self.groups:
-            raise ValueError(f"filters must be a multiple of groups={self.groups}, got {self.filters}")
+            raise ValueError(
+                f"filters must be a multiple of groups={self.groups}, got {self.filters}"
+            )
         self._window((self.groups, 1, 1))
         not_negative("l1", self.l1)
         not_negative("l2", self.l2)
@@ -73,13 +75,14 @@ class Conv2D(Layer):
 
     def activation_layer(self) -> Activation:
         """The activation as a layer."""
-        if isinstance(self.activation, Activation):
-            return self.activation
-        if not isinstance(self.activation, str):
-            raise TypeError(f"activation must be a name or an Activation, got {self.activation!r}")
-        if self.activation == "softmax":
+        activation = self.activation
+        if isinstance(activation, str):
+            activation = Activation(activation)
+        if not isinstance(activation, Activation):
+            raise TypeError(f"activation must be a name or an Activation, got {activation!r}")
+        if activation.function == "softmax":
             raise ValueError("softmax is of features, not of images")
-        return Activation(self.activation)
+        return activation
 
     def _window(self, shape: Shape) -> Window:
         channels, height, width = shape
@@ -101,9 +104,7 @@ class Conv2D(Layer):
             raise ValueError(
                 f"the {window.channels} channels are not a multiple of groups={self.groups}"
             )
-        if min(window.places) < 1:
-            raise ValueError(f"a kernel of {window.kernel} does not fit into {shape}")
-        return window
+        return fitting(window, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
