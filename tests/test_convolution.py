@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 import gradprune as gp
 from cases import IMAGE_CASES, IMAGE_WAYS, Case, measure_images, random_batch
 from gradprune import _core, reference
+from gradprune.layers.base import CoreLayer, CoreType
+from gradprune.layers.window import Window
 from gradprune.network import Network
 from processes import on_instruction_set
 from state import everything, threads
@@ -430,6 +432,34 @@ def on(layer: Any, *images: int) -> Callable[[], Any]:
 def test_refused(make: Callable[[], Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [CoreType.CONVOLUTION, CoreType.POOLING])
+@pytest.mark.parametrize(
+    "window",
+    [
+        Window(),
+        Window(1, 5, 6),
+        Window(1, 5, 5, stride=(0, 1)),
+        Window(1, 5, 5, dilation=(1, 0)),
+        Window(1, 5, 5, kernel=(6, 1)),
+        Window(1, 5, 5, kernel=(2**31, 2**33)),
+        Window(1, 5, 5, kernel=(2, 2), dilation=(5, 1)),
+        Window(1, 5, 5, kernel=(4, 4), before=(2**31, 0), after=(2**63 - 1, 0)),
+        Window(1, 5, 5, groups=0),
+        Window(1, 5, 5, groups=2),
+        Window(2**62, 5, 5, kernel=(4, 4), before=(2, 2), after=(2, 2)),
+        (),
+    ],
+    ids=str,
+)
+def test_the_core_refuses_what_python_never_asks_for(kind: int, window: Any) -> None:
+    arena = Network([gp.Dense(25)], 25).arena
+    net = _core.Net([CoreLayer(kind, 25, 25, weight=0, window=window)])
+    out = np.full((2, 25), 7.0, np.float32)
+    with pytest.raises(ValueError, match="bad argument"):
+        net.predict(arena.core, np.ones((2, 25), np.float32), out)
+    assert (out == 7.0).all()
 
 
 @pytest.mark.parametrize("given_shape", [(3, 126), (3, 2, 7, 9), (3, 9, 7), (2, 9, 7)])
