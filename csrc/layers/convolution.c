@@ -55,6 +55,7 @@ static int convolution_is_valid(const gp_layer_spec *spec, size_t n_params, size
 static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
     const gp_window *w = &spec->window;
+    if (!gp_window_is_valid(w, spec->in)) return 0; /* asked before anybody has looked at the layer */
     weights[0] = (gp_matrix){.offset = spec->weight,
                              .rows = filters_of(spec),
                              .columns = length_of(w),
@@ -68,6 +69,7 @@ static size_t convolution_workspace(const gp_layer_spec *spec) { return spec->ou
 
 static size_t convolution_spare(const gp_layer_spec *spec)
 {
+    if (!gp_window_is_valid(&spec->window, spec->in)) return 0;
     const size_t K = length_of(&spec->window);
     return gp_padded(K) + gp_padded(filters_of(spec) * K);
 }

@@ -15,7 +15,7 @@ int gp_window_is_valid(const gp_window *w, size_t in)
         const size_t padded = gp_window_padded(w, axis);
         if (planes > most / padded) return 0;
         planes *= padded;
-        if (w->kernel[axis] > padded || w->dilation[axis] > padded) return 0;
+        if (w->kernel[axis] > padded || (w->kernel[axis] > 1 && w->dilation[axis] > padded)) return 0;
         if (gp_window_places(w, axis) == 0) return 0;
     }
     return in == w->channels * w->height * w->width;

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradprune.checks import whole
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.dense import Affine
-from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair, windows
+from gradprune.layers.window import Padding, Pair, Window, fitting, image, padding_of, pair, windows
 from gradprune.layers.wiring import (
     Channels,
     Entries,
@@ -95,9 +95,7 @@ class Conv2D(Affine):
             raise ValueError(
                 f"the {window.channels} channels are not a multiple of groups={self.groups}"
             )
-        if min(window.places) < 1:
-            raise ValueError(f"a kernel of {window.kernel} does not fit into {shape}")
-        return window
+        return fitting(window, shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""

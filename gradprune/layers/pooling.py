@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
-from gradprune.layers.window import Padding, Pair, Window, image, padding_of, pair, windows
+from gradprune.layers.window import Padding, Pair, Window, fitting, image, padding_of, pair, windows
 from gradprune.layers.wiring import (
     Channels,
     Elementwise,
@@ -106,9 +106,7 @@ class _SlidingPool(_Pool):
 
     def window(self, shape: Shape) -> Window:
         """See _Pool."""
-        window = self._window(image(self, shape))
-        if min(window.places) < 1:
-            raise ValueError(f"a kernel of {window.kernel} does not fit into {shape}")
+        window = fitting(self._window(image(self, shape)), shape)
         for i in range(2):
             if max(window.before[i], window.after[i]) >= window.kernel[i]:
                 raise ValueError(f"padding {self.padding!r} leaves windows without the image")
@@ -164,7 +162,7 @@ class GlobalAvgPool(_Pool):
     def window(self, shape: Shape) -> Window:
         """See _Pool."""
         channels, height, width = image(self, shape)
-        return Window(channels, height, width, kernel=(height, width))
+        return fitting(Window(channels, height, width, kernel=(height, width)), shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 from gradprune.checks import whole
 from gradprune.layers.base import Shape
 
-__all__ = ["Padding", "Pair", "Window", "image", "padding_of", "pair", "windows"]
+__all__ = ["Padding", "Pair", "Window", "fitting", "image", "padding_of", "pair"]
 
 Pair = int | tuple[int, int]
 Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+_MOST = 2**31 - 1  # the core counts places in padded planes in 32 bits
 
 
 class Window(NamedTuple):
@@ -35,16 +38,10 @@ class Window(NamedTuple):
         """Outputs along the height and the width; not positive where the kernel does not fit."""
         sizes = (self.height, self.width)
         rows, columns = (
-            (
-                sizes[i]
-                + self.before[i]
-                + self.after[i]
-                - self.dilation[i] * (self.kernel[i] - 1)
-                - 1
+            (sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
+            for *sides, kernel, dilation, stride in zip(
+                sizes, self.before, self.after, self.kernel, self.dilation, self.stride, strict=True
             )
-            // self.stride[i]
-            + 1
-            for i in range(2)
         )
         return rows, columns
 
@@ -76,6 +73,19 @@ def image(layer: object, shape: Shape) -> Shape:
     return shape
 
 
+def fitting(window: Window, shape: Shape) -> Window:
+    """The window, if it fits into samples of this shape."""
+    if min(window.places) < 1:
+        raise ValueError(f"a kernel of {window.kernel} does not fit into {shape}")
+    sides = zip((window.height, window.width), window.before, window.after, strict=True)
+    if max(window.channels * prod(map(sum, sides)), *window.stride, *window.dilation) > _MOST:
+        raise ValueError(
+            f"windows slide over fewer than 2**31 numbers, got {shape} padded by {window.before} "
+            f"and {window.after}, stride {window.stride}, dilation {window.dilation}"
+        )
+    return window
+
+
 def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
     """A whole number for both axes, or one for each."""
     if isinstance(value, SupportsIndex):
@@ -93,20 +103,24 @@ def padding_of(value: Any, window: Window) -> Window:
     rule; PyTorch's where it has one, at stride 1). A number pads all four sides, a pair (height,
     width), and a pair of pairs ((top, bottom), (left, right)).
     """
-    if isinstance(value, str) and value not in ("same", "valid"):
-        raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
-    if value == "valid":
+    if isinstance(value, str):
+        if value == "same":
+            return _same(window)
+        if value != "valid":
+            raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
         value = 0
-    if value == "same":
-        before, after = [], []
-        for i, size in enumerate((window.height, window.width)):
-            reach = window.dilation[i] * (window.kernel[i] - 1) + 1
-            total = max((-(-size // window.stride[i]) - 1) * window.stride[i] + reach - size, 0)
-            before.append(total // 2)
-            after.append(total - total // 2)
-        return window._replace(before=(before[0], before[1]), after=(after[0], after[1]))
     if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple):
         height, width = (pair("padding", sides, least=0) for sides in value)
         return window._replace(before=(height[0], width[0]), after=(height[1], width[1]))
     sides = pair("padding", value, least=0)
     return window._replace(before=sides, after=sides)
+
+
+def _same(window: Window) -> Window:
+    before, after = [], []
+    for i, size in enumerate((window.height, window.width)):
+        reach = window.dilation[i] * (window.kernel[i] - 1) + 1
+        total = max((-(-size // window.stride[i]) - 1) * window.stride[i] + reach - size, 0)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return window._replace(before=(before[0], before[1]), after=(after[0], after[1]))
