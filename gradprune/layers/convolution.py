@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from gradprune.checks import whole
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.dense import Affine
-from gradprune.layers.window import Padding, Pair, Window, fitting, image, padding_of, pair, windows
+from gradprune.layers.window import (
+    Padding,
+    Pair,
+    Window,
+    as_tuples,
+    fitting,
+    image,
+    padding_of,
+    pair,
+    windows,
+)
 from gradprune.layers.wiring import (
     Channels,
     Entries,
@@ -64,6 +74,7 @@ class Conv2D(Affine):
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
+        as_tuples(self, "kernel", "stride", "padding", "dilation")
         whole("filters", self.filters, least=1)
         whole("groups", self.groups, least=1)
         if self.filters % self.groups:

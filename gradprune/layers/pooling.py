@@ -12,7 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
-from gradprune.layers.window import Padding, Pair, Window, fitting, image, padding_of, pair, windows
+from gradprune.layers.window import (
+    Padding,
+    Pair,
+    Window,
+    as_tuples,
+    fitting,
+    image,
+    padding_of,
+    pair,
+    windows,
+)
 from gradprune.layers.wiring import (
     Channels,
     Elementwise,
@@ -95,6 +105,7 @@ class _SlidingPool(_Pool):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        as_tuples(self, "kernel", "stride", "padding")
         self._window((1, 1, 1))
 
     def _window(self, shape: Shape) -> Window:

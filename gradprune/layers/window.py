@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from gradprune.checks import whole
 from gradprune.layers.base import Shape
 
-__all__ = ["Padding", "Pair", "Window", "fitting", "image", "padding_of", "pair"]
+__all__ = ["Padding", "Pair", "Window", "as_tuples", "fitting", "image", "padding_of", "pair"]
 
 Pair = int | tuple[int, int]
 Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
@@ -84,6 +84,15 @@ def fitting(window: Window, shape: Shape) -> Window:
             f"and {window.after}, stride {window.stride}, dilation {window.dilation}"
         )
     return window
+
+
+def as_tuples(layer: Any, *names: str) -> None:
+    """Turn lists among the settings of a frozen layer into tuples, which compare and hash."""
+    for name in names:
+        value = getattr(layer, name)
+        if isinstance(value, list | tuple):
+            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+            object.__setattr__(layer, name, value)
 
 
 def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
