@@ -454,12 +454,8 @@ def test_refused(make: Callable[[], Any], error: type[Exception], message: str) 
     ids=str,
 )
 def test_the_core_refuses_what_python_never_asks_for(kind: int, window: Any) -> None:
-    arena = Network([gp.Dense(25)], 25).arena
-    net = _core.Net([CoreLayer(kind, 25, 25, weight=0, window=window)])
-    out = np.full((2, 25), 7.0, np.float32)
     with pytest.raises(ValueError, match="bad argument"):
-        net.predict(arena.core, np.ones((2, 25), np.float32), out)
-    assert (out == 7.0).all()
+        _core.Net([CoreLayer(kind, 25, 25, weight=0, window=window)])
 
 
 @pytest.mark.parametrize("given_shape", [(3, 126), (3, 2, 7, 9), (3, 9, 7), (2, 9, 7)])

@@ -24,11 +24,14 @@ static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n
 
 static size_t pooling_workspace(const gp_layer_spec *spec) { return spec->out; }
 
-/* A list of a window's pixels for each member. */
-static size_t pooling_spare(const gp_layer_spec *spec)
+/* The most pixels of the image that are in a window. */
+static size_t most_pixels(const gp_window *w)
 {
-    return GP_MAX_THREADS * gp_padded(spec->window.kernel[0] * spec->window.kernel[1]);
+    return gp_smaller(w->kernel[0], w->height) * gp_smaller(w->kernel[1], w->width);
 }
+
+/* A list of a window's pixels for each member. */
+static size_t pooling_spare(const gp_layer_spec *spec) { return GP_MAX_THREADS * gp_padded(most_pixels(&spec->window)); }
 
 /* The pixels of the image in the window at one place; returns how many. */
 static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t *at)
@@ -65,7 +68,7 @@ static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t la
 static uint32_t *list_of(const gp_layer *layer, const gp_pass *pass)
 {
     const gp_window *w = &layer->spec.window;
-    return (uint32_t *)(void *)(layer->spare + pass->team->rank * gp_padded(w->kernel[0] * w->kernel[1]));
+    return (uint32_t *)(void *)(layer->spare + pass->team->rank * gp_padded(most_pixels(w)));
 }
 
 static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const float *x)
@@ -135,7 +138,7 @@ static float pool_pixels(const gp_window *w, size_t row, size_t column, const fl
 
 static size_t pooling_scratch(const gp_layer_spec *spec, int in_lanes)
 {
-    return in_lanes ? gp_padded(spec->window.kernel[0] * spec->window.kernel[1]) : 0;
+    return in_lanes ? gp_padded(most_pixels(&spec->window)) : 0;
 }
 
 static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)

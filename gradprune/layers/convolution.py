@@ -84,7 +84,7 @@ class Conv2D(Affine):
         self._window((self.groups, 1, 1))
         super().__post_init__()
         if self.activation_layer().function == "softmax":
-            raise ValueError("softmax takes samples of shape (features,), not images")
+            raise ValueError("softmax is of features, not of images")
 
     def _window(self, shape: Shape) -> Window:
         channels, height, width = shape

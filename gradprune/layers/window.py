@@ -101,7 +101,7 @@ def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
         number = whole(name, value, least=least)
         return number, number
     if not isinstance(value, tuple) or len(value) != 2:
-        raise ValueError(f"{name} must be a whole number or a tuple of two, got {value!r}")
+        raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
     return whole(name, value[0], least=least), whole(name, value[1], least=least)
 
 
