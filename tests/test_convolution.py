@@ -393,7 +393,7 @@ def on(layer: Any, *images: int) -> Callable[[], Any]:
         (conv(kernel=(3, -1)), ValueError, "kernel must be at least 1, got -1"),
         (conv(kernel=3.5), ValueError, "kernel must be a whole number or a pair of them, got 3.5"),
         (conv(kernel=(3, 3, 3)), ValueError, r"kernel must .* a pair of them, got \(3, 3, 3\)"),
-        (conv(kernel="33"), TypeError, "kernel must be an integer, got '3'"),
+        (conv(kernel="33"), ValueError, "kernel must be .* a pair of them, got '33'"),
         (conv(kernel=True), TypeError, "kernel must be an integer, got True"),
         (conv(stride=0), ValueError, "stride must be at least 1, got 0"),
         (conv(stride=None), ValueError, "stride must be a whole number or a pair .* got None"),
