@@ -433,29 +433,35 @@ static void test_pool_max(const gp_kernels *kernels)
     over_pools(kernels, pool_max_case, 1, &source);
 }
 
-/* All of dy to the first that equals y; to none if y is NaN, which equals nothing. */
-static void pool_max_back_case(const gp_kernels *kernels, pool_input *p)
+/* All of dy to the first that equals y, and to none if y is NaN, which equals nothing. */
+static void pool_max_back_case(const gp_kernels *kernels, pool_input *p, int accumulate)
 {
     float *want = allocated(p->dx.bytes);
     memcpy(want, p->dx.data, p->dx.bytes);
     kernels->pool_max(POOL_CHANNELS, p->lanes, p->count, p->at, p->x.f, p->x_step, p->y.f, p->y_step);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
         for (size_t l = 0; l < p->lanes; l++)
-            for (size_t i = 0, given = 0; i < p->count && !given; i++)
-                if (p->x.f[pool_pixel(p, c, l, i)] == p->y.f[c * p->y_step + l]) {
-                    want[pool_pixel(p, c, l, i)] += p->dy.f[c * p->y_step + l];
-                    given = 1;
-                }
+            for (size_t i = 0, given = 0; i < p->count; i++) {
+                const size_t at = pool_pixel(p, c, l, i), place = c * p->y_step + l;
+                const int here = !given && p->x.f[at] == p->y.f[place];
+                if (!accumulate) want[at] = here ? p->dy.f[place] : 0.0f;
+                else if (here) want[at] += p->dy.f[place];
+                given |= (size_t)here;
+            }
     kernels->pool_max_back(POOL_CHANNELS, p->lanes, p->count, p->at, p->x.f, p->x_step, p->y.f, p->dy.f, p->y_step,
-                           p->dx.f);
+                           p->dx.f, accumulate);
     CHECK_BYTES_EQUAL(p->dx.bytes, p->dx.data, want);
     free(want);
 }
+static void pool_max_back_writes(const gp_kernels *kernels, pool_input *p) { pool_max_back_case(kernels, p, 0); }
+static void pool_max_back_adds(const gp_kernels *kernels, pool_input *p) { pool_max_back_case(kernels, p, 1); }
 static void test_pool_max_back(const gp_kernels *kernels)
 {
     noise source = {19};
-    over_pools(kernels, pool_max_back_case, 0, &source);
-    over_pools(kernels, pool_max_back_case, 1, &source);
+    for (int finite = 0; finite < 2; finite++) {
+        over_pools(kernels, pool_max_back_writes, finite, &source);
+        over_pools(kernels, pool_max_back_adds, finite, &source);
+    }
 }
 
 /* One after the other in the order of the list, then the factor: the same bits on every instruction set. */

@@ -44,7 +44,7 @@ static void build_pixels(model *m)
     w.kernel[1] = 2;
     model_pooling(m, w, GP_POOL_MEAN);
 }
-/* Filters of their own for each channel, then some that see everything at once. */
+/* Filters of their own for each channel, a pool of windows side by side, and some that see everything at once. */
 static void build_apart(model *m)
 {
     gp_window w = model_window(5, 5, 5, 3);
@@ -52,8 +52,12 @@ static void build_apart(model *m)
     w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
     model_convolution(m, w, 10);
     model_activation(m, GP_GELU, 0);
+    w = model_window(10, 5, 5, 3);
+    w.stride[0] = w.stride[1] = 3;
+    w.before[0] = w.after[1] = 1;
+    model_pooling(m, w, GP_POOL_MAX);
     model_dropout(m, 0.2f, 0);
-    model_convolution(m, model_window(10, 5, 5, 5), 3);
+    model_convolution(m, model_window(10, 2, 2, 2), 3);
     model_softmax(m);
 }
 
@@ -119,6 +123,35 @@ static void test_is_sparse(void)
         }
         scene_free(s);
     }
+}
+
+/* ---- frozen ------------------------------------------------------------------------------------------------------------- */
+
+static void test_frozen(const gp_kernels *kernels)
+{
+    enum { SAMPLES = 70 };
+    static const double shares[] = {0.0, 0.3, 0.9};
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (size_t share = 0; share < 3; share++) {
+            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 50 + b);
+            const size_t O = s->out, counts[] = {1, 17, SAMPLES};
+            float *expected = allocated(SAMPLES * O * sizeof *expected);
+            gp_frozen *frozen = NULL;
+            gp_fault fault;
+            model_prune(&s->m, shares[share], 4);
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            for (size_t i = 0; i < 3; i++) {
+                buffer got = output_floats(counts[i] * O, i);
+                CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got.f, &fault, 2), GP_OK);
+                CHECK_FLOATS_NEAR(counts[i] * O, got.f, expected, 2e-6, 2e-6);
+                CLOSE(got);
+            }
+            gp_frozen_destroy(frozen);
+            free(expected);
+            scene_free(s);
+        }
 }
 
 /* ---- blocks, lanes and threads ------------------------------------------------------------------------------------------ */
@@ -369,21 +402,11 @@ static void test_bad_specifications(void)
     REFUSED(window.groups, 2);    /* pools have none */
     REFUSED(window.before[0], 2); /* a window that sees nothing of the image */
     REFUSED(window.after[1], 2);
-    scene_free(s);
-}
-
-/* A pool whose window has the image between two of its entries sees nothing there. */
-static void test_pool_around_the_image(void)
-{
-    scene *s = scene_new(gp_kernels_get(NULL), build_pixels, 8, GP_MSE, 61);
-    model m = s->m;
-    gp_window w = model_window(3, 5, 5, 2);
     m.n_layers = 0;
-    w.dilation[1] =
-        7; /* entries 7 apart, 6 before and 6 behind 5 pixels: at the places 5 and 6 only one is wide of it */
-    w.before[1] = w.after[1] = 6;
+    gp_window w = model_window(4, 9, 7, 2);
+    w.dilation[1] = 2; /* pools have none */
     model_pooling(&m, w, GP_POOL_MAX);
-    refused("around", &m, &s->batch);
+    refused("dilation", &m, &s->batch);
     scene_free(s);
 }
 
@@ -394,6 +417,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_against_naive);
     OVER_INSTRUCTION_SETS(test_changes);
     test_is_sparse();
+    OVER_INSTRUCTION_SETS(test_frozen);
     OVER_INSTRUCTION_SETS(test_parts_add_up);
     OVER_INSTRUCTION_SETS(test_company);
     OVER_INSTRUCTION_SETS(test_same_bits);
@@ -402,7 +426,6 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_overflow_has_a_pixel);
     test_bad_windows();
     test_bad_specifications();
-    test_pool_around_the_image();
     gp_pool_destroy(pool);
     return check_summary();
 }
