@@ -316,7 +316,8 @@ def _idle_units(layer: Layer, states: Doubles) -> tuple[float | None, float | No
     """(share of dead units, share of saturated activations), None where it makes no sense."""
     function = _function(layer)
     if function == "relu":
-        units = states.reshape(-1, states.shape[-1])
+        units = np.moveaxis(states, 1, -1) if states.ndim == 4 else states  # of images: channels
+        units = units.reshape(-1, units.shape[-1])
         return float(np.mean(~(units != 0).any(axis=0))), None
     if function == "tanh":
         return None, float(np.mean(np.abs(states) > SATURATED))

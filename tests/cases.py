@@ -280,7 +280,7 @@ IMAGE_CASES = (
     ),
 )
 
-CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES
+CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES + IMAGE_CASES
 
 # Smooth and small: fifty steps of it stay comparable, and take a moment.
 TRAINED = Case(

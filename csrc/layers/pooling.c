@@ -30,8 +30,28 @@ static size_t most_pixels(const gp_window *w)
     return gp_smaller(w->kernel[0], w->height) * gp_smaller(w->kernel[1], w->width);
 }
 
-/* A list of a window's pixels for each member. */
-static size_t pooling_spare(const gp_layer_spec *spec) { return GP_MAX_THREADS * gp_padded(most_pixels(&spec->window)); }
+/* Lists of a window's pixels that are kept, one a member: fewer of large windows, so that all take about a megabyte. */
+static size_t lists_of(const gp_window *w)
+{
+    const size_t lists = ((size_t)1 << 18) / gp_padded(most_pixels(w));
+    return lists == 0 ? 1 : gp_smaller(lists, GP_MAX_THREADS);
+}
+
+static size_t pooling_spare(const gp_layer_spec *spec)
+{
+    return lists_of(&spec->window) * gp_padded(most_pixels(&spec->window));
+}
+
+/* This member's planes, if it has a list, and the list. */
+static uint32_t *share(const gp_layer *layer, const gp_pass *pass, size_t *begin, size_t *end)
+{
+    const gp_window *w = &layer->spec.window;
+    const size_t planes = pass->chunks * w->channels, members = gp_smaller(pass->team->size, lists_of(w));
+    const size_t rank = gp_smaller(pass->team->rank, members);
+    *begin = planes * rank / members;
+    *end = rank == members ? planes : planes * (rank + 1) / members;
+    return rank == members ? NULL : (uint32_t *)(void *)(layer->spare + rank * gp_padded(most_pixels(w)));
+}
 
 /* The pixels of the image in the window at one place; returns how many. */
 static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t *at)
@@ -65,20 +85,13 @@ static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t la
         }
 }
 
-static uint32_t *list_of(const gp_layer *layer, const gp_pass *pass)
-{
-    const gp_window *w = &layer->spec.window;
-    return (uint32_t *)(void *)(layer->spare + pass->team->rank * gp_padded(most_pixels(w)));
-}
-
 static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     const gp_window *w = &layer->spec.window;
     const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
     size_t begin, end;
-    gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
-    pool_planes(w, pass->kernels, P, end - begin, list_of(layer, pass), x + begin * x_step,
-                layer->work + begin * y_step);
+    uint32_t *at = share(layer, pass, &begin, &end);
+    if (at) pool_planes(w, pass->kernels, P, end - begin, at, x + begin * x_step, layer->work + begin * y_step);
     gp_team_wait(pass->team);
     return layer->work;
 }
@@ -95,13 +108,12 @@ static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     const gp_window *w = &layer->spec.window;
     const gp_kernels *kernels = pass->kernels;
     const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
-    uint32_t *at = list_of(layer, pass);
     size_t begin, end;
-    gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
+    uint32_t *at = share(layer, pass, &begin, &end);
     /* windows side by side that leave no pixel out write each of them once */
     const int tiles = w->pooling == GP_POOL_MAX && are_tiles(w, 0) && are_tiles(w, 1);
     if (!tiles) memset(dx + begin * x_step, 0, (end - begin) * x_step * sizeof *dx);
-    for (size_t place = 0, columns = gp_window_places(w, 1); place * P < y_step; place++) {
+    for (size_t place = 0, columns = gp_window_places(w, 1); at && place * P < y_step; place++) {
         const size_t count = pixels_of(w, place / columns, place % columns, at), first = begin * y_step + place * P;
         if (w->pooling == GP_POOL_MAX)
             kernels->pool_max_back(end - begin, P, count, at, layer->input + begin * x_step, x_step,

@@ -34,13 +34,13 @@ from gradprune.layers.wiring import (
     images,
 )
 
-__all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D"]
+__all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D", "Pool"]
 
 _MAX, _MEAN = range(2)  # gp_pooling of gradprune.h
 
 
 @dataclass(frozen=True)
-class _Pool(Layer):
+class Pool(Layer):
     """One number of each window, channel by channel."""
 
     kind: ClassVar[int]
@@ -68,7 +68,7 @@ class _Pool(Layer):
 class _PoolWiring(Channels):
     """A channel out reads the same channel in."""
 
-    layer: _Pool
+    layer: Pool
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""
@@ -98,7 +98,7 @@ class _PoolWiring(Channels):
 
 
 @dataclass(frozen=True)
-class _SlidingPool(_Pool):
+class _SlidingPool(Pool):
     kernel: Pair
     stride: Pair | None = field(default=None, kw_only=True)
     padding: Padding = field(default=0, kw_only=True)
@@ -116,7 +116,7 @@ class _SlidingPool(_Pool):
         return padding_of(self.padding, window)
 
     def window(self, shape: Shape) -> Window:
-        """See _Pool."""
+        """See Pool."""
         window = fitting(self._window(image(self, shape)), shape)
         for i in range(2):
             if max(window.before[i], window.after[i]) >= window.kernel[i]:
@@ -159,7 +159,7 @@ class AvgPool2D(_SlidingPool):
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool(_Pool):
+class GlobalAvgPool(Pool):
     """The mean of each channel: (channels, height, width) becomes (channels,).
 
     Source: Lin et al. 2013, "Network in Network".
@@ -171,7 +171,7 @@ class GlobalAvgPool(_Pool):
     kind: ClassVar[int] = _MEAN
 
     def window(self, shape: Shape) -> Window:
-        """See _Pool."""
+        """See Pool."""
         channels, height, width = image(self, shape)
         return fitting(Window(channels, height, width, kernel=(height, width)), shape)
 
