@@ -4,7 +4,7 @@ One C engine over flat buffers: a removed weight stays removed, through every op
 file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
 """
 
-from gradprune import datasets, plotting
+from gradprune import datasets, models, plotting
 from gradprune.augmentation import Augmentation, Crop, Flip, Rotate, Shift
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
@@ -261,6 +261,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "measure_costs",
+    "models",
     "plotting",
     "report",
     "sensitivity",

@@ -90,6 +90,7 @@ LAYERS = {
         "training",
     },
     "model": {"model"},
+    "ready made": {"models"},
     "loading": {"loading"},
     "views": {
         "diagnosis",
