@@ -32,7 +32,7 @@ struct gp_frozen {
     size_t in, out, n_layers, bytes;
     size_t few;      /* up to so many samples pass as rows */
     size_t width[2]; /* the widest of the activations that alternate between two buffers */
-    size_t scratch;  /* floats a sample or lane that layers need besides */
+    size_t scratch[2]; /* floats that layers need besides: a sample among few, a lane */
     double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
@@ -98,8 +98,10 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         const gp_packed *packed = &made->layers[i];
         if (!packed->ops->in_place) at = !at;
         if (packed->spec.out > made->width[at]) made->width[at] = packed->spec.out;
-        const size_t scratch = packed->ops->scratch ? packed->ops->scratch(&packed->spec) : 0;
-        if (scratch > made->scratch) made->scratch = scratch;
+        for (int in_lanes = 0; in_lanes < 2 && packed->ops->scratch; in_lanes++) {
+            const size_t scratch = packed->ops->scratch(&packed->spec, in_lanes);
+            if (scratch > made->scratch[in_lanes]) made->scratch[in_lanes] = scratch;
+        }
         made->bytes += packed->bytes;
         made->lane_ns += packed->lane_ns;
         row_ns += packed->row_ns;
@@ -170,7 +172,7 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
 static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault)
 {
     _Alignas(64) float stack[STACK_FLOATS];
-    const size_t each = gp_padded(frozen->width[0]) + gp_padded(frozen->width[1]) + gp_padded(frozen->scratch);
+    const size_t each = gp_padded(frozen->width[0]) + gp_padded(frozen->width[1]) + gp_padded(frozen->scratch[0]);
     if (each > SIZE_MAX / sizeof(float) / n) return GP_NO_MEMORY;
     float *work = n * each <= STACK_FLOATS ? stack : aligned_alloc(64, n * each * sizeof *work);
     if (!work) return GP_NO_MEMORY;
@@ -190,7 +192,10 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
-static size_t floats_a_lane(const gp_frozen *frozen) { return frozen->width[0] + frozen->width[1] + frozen->scratch; }
+static size_t floats_a_lane(const gp_frozen *frozen)
+{
+    return frozen->width[0] + frozen->width[1] + frozen->scratch[1];
+}
 
 /* A member's chunks follow each other, so the first member that finds a fault has the first one. */
 static void run_lanes(void *context, const gp_team *team)

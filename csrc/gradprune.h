@@ -93,6 +93,14 @@ void gp_random_normal(size_t n, float *out, uint64_t seed, uint64_t stream);
 /* Fisher-Yates */
 void gp_random_permutation(size_t n, int64_t *out, uint64_t seed, uint64_t stream);
 
+/* ---- augmentation (augment.c) --------------------------------------------------------------------------------------- */
+
+/* out (N, C, H, W): pixel (y, x) of sample i comes from row m0 y + m1 x + m2 and column m3 y + m4 x + m5 of all its
+ * channels, m = maps (N, 6), interpolated bilinearly between four pixels; around the image all is 0.
+ * images (N, C, H + 2, W + 2) have a border of zeros, and (H + 2) (W + 2) < 2^31. What comes from NaN is 0. */
+void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, const float *images, const double *maps,
+                    float *out);
+
 /* ---- selection (select.c) ------------------------------------------------------------------------------------------ */
 
 /* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n).
@@ -247,7 +255,9 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
     X(ACTIVATION, activation) \
     X(SOFTMAX, softmax) \
     X(DROPOUT, dropout) \
-    X(RECURRENT, recurrent)
+    X(RECURRENT, recurrent) \
+    X(CONVOLUTION, convolution) \
+    X(POOLING, pooling)
 
 typedef enum gp_layer_type {
 #define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
@@ -281,11 +291,27 @@ typedef enum gp_cell {
     GP_CELLS
 } gp_cell;
 
+typedef enum gp_pooling {
+    GP_POOL_MAX,
+    GP_POOL_MEAN, /* what pads counts as 0 */
+    GP_POOLS
+} gp_pooling;
+
+/* A window that slides over images (channels, height, width), row by row in a sample. Of each pair the first is along the
+ * height. Outputs along an axis: (size + before + after - dilation (kernel - 1) - 1) / stride + 1, rounded down. */
+typedef struct gp_window {
+    size_t channels, height, width;
+    size_t kernel[2], stride[2], dilation[2];
+    size_t before[2], after[2]; /* padding: zeros, but nothing for the largest */
+    size_t groups;              /* of channels, each with filters of its own */
+    gp_pooling pooling;
+} gp_window;
+
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
-    size_t weight, bias;      /* dense, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
-    float l1, l2;             /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
+    size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
+    float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */
     float slope;              /* activation: of leaky_relu */
     float rate;               /* dropout, in [0, 1) */
@@ -296,6 +322,7 @@ typedef struct gp_layer_spec {
     size_t recurrent_weight, recurrent_bias; /* of the state; recurrent_bias is GP_NONE when bias is */
     float orthogonality;                     /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
     float omega;                             /* RNN: adds omega * Pascanu's regularizer, in training */
+    gp_window window;                        /* convolution: W is (filters, channels / groups * kernel); pooling */
 } gp_layer_spec;
 
 typedef struct gp_net gp_net;

@@ -38,7 +38,8 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     for (size_t i = 0; i < n_layers; i++) {
         if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return GP_BAD_ARGUMENT;
         if (i > 0 && layers[i].in != layers[i - 1].out) return GP_BAD_ARGUMENT;
-        if (layers[i].type == GP_LAYER_RECURRENT && layers[i].steps == 0) return GP_BAD_ARGUMENT;
+        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        if (ops->fits && !ops->fits(&layers[i])) return GP_BAD_ARGUMENT;
     }
     gp_net *made = calloc(1, sizeof *made);
     if (!made) return GP_NO_MEMORY;
@@ -151,11 +152,10 @@ static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        const double times = layer->spec.type == GP_LAYER_RECURRENT ? (double)layer->spec.steps : 1.0;
         for (gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
             matrix->live = lists_of(matrix, arena, lanes);
-            net->macs +=
-                times * (matrix->live ? (double)matrix->live->count : (double)matrix->rows * (double)matrix->columns);
+            net->macs += (double)matrix->uses *
+                         (matrix->live ? (double)matrix->live->count : (double)matrix->rows * (double)matrix->columns);
         }
     }
 }
@@ -290,7 +290,8 @@ static gp_status load(region *shared, const gp_pass *pass)
     const gp_batch *batch = shared->batch;
     const gp_layer *first = &net->layers[0];
     /* only dW on all weights wants the batch outermost */
-    int wants_rows = shared->backward && first->n_weights > 0 && !first->weights[0].live;
+    int wants_rows =
+        shared->backward && gp_layer_table[first->spec.type]->wants_rows && !first->weights[0].live;
     if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
         find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
     if (batch->targets && !gather(shared, pass, batch->targets, net->out, net->targets, NULL))

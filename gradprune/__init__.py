@@ -4,7 +4,8 @@ One C engine over flat buffers: a removed weight stays removed, through every op
 file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
 """
 
-from gradprune import datasets, plotting
+from gradprune import datasets, models, plotting
+from gradprune.augmentation import Augmentation, Crop, Flip, Rotate, Shift
 from gradprune.batching import batches
 from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
 from gradprune.clipping import (
@@ -65,7 +66,19 @@ from gradprune.initializers import (
     SparseSpectral,
     Uniform,
 )
-from gradprune.layers import GRU, LSTM, RNN, Activation, Dense, Dropout
+from gradprune.layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Activation,
+    AvgPool2D,
+    Conv2D,
+    Dense,
+    Dropout,
+    Flatten,
+    GlobalAvgPool,
+    MaxPool2D,
+)
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
 from gradprune.loading import load
 from gradprune.losses import CrossEntropy
@@ -118,7 +131,9 @@ __all__ = [
     "AdamW",
     "AdaptiveSchedule",
     "Aggregate",
+    "Augmentation",
     "AutoClip",
+    "AvgPool2D",
     "Block",
     "Budgets",
     "CSVLogger",
@@ -132,8 +147,10 @@ __all__ = [
     "Codebook",
     "Coding",
     "ConstantLR",
+    "Conv2D",
     "CosineLR",
     "Costs",
+    "Crop",
     "CrossEntropy",
     "Cubic",
     "DatasetNotFoundError",
@@ -154,8 +171,11 @@ __all__ = [
     "FileFormatError",
     "FineTune",
     "Fisher",
+    "Flatten",
+    "Flip",
     "FrozenLayer",
     "FrozenModel",
+    "GlobalAvgPool",
     "GlobalScope",
     "Glorot",
     "GraSP",
@@ -177,6 +197,7 @@ __all__ = [
     "LeastSquares",
     "Linear",
     "Magnitude",
+    "MaxPool2D",
     "Model",
     "Movement",
     "NonFiniteError",
@@ -206,7 +227,9 @@ __all__ = [
     "Rewind",
     "RigL",
     "Rollback",
+    "Rotate",
     "Sensitivity",
+    "Shift",
     "Shrink",
     "ShrinkReport",
     "Skip",
@@ -238,6 +261,7 @@ __all__ = [
     "get_num_threads",
     "load",
     "measure_costs",
+    "models",
     "plotting",
     "report",
     "sensitivity",

@@ -19,7 +19,7 @@ from gradprune.columns import aligned
 from gradprune.compression.quantizer import Quantizer
 from gradprune.guards import Skip
 from gradprune.layers.base import Layer
-from gradprune.layers.dense import Activation, Dense
+from gradprune.layers.dense import Activation, Affine
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.replicas import replicate
@@ -304,7 +304,7 @@ def _steps(series: Doubles, measure: Callable[[Doubles], float]) -> tuple[float,
 
 def _function(layer: Layer) -> str:
     """The activation of a layer, "" if it has none."""
-    if isinstance(layer, Dense):
+    if isinstance(layer, Affine):
         return layer.activation_layer().function
     if isinstance(layer, Activation):
         return layer.function
@@ -316,7 +316,8 @@ def _idle_units(layer: Layer, states: Doubles) -> tuple[float | None, float | No
     """(share of dead units, share of saturated activations), None where it makes no sense."""
     function = _function(layer)
     if function == "relu":
-        units = states.reshape(-1, states.shape[-1])
+        units = np.moveaxis(states, 1, -1) if states.ndim == 4 else states  # of images: channels
+        units = units.reshape(-1, units.shape[-1])
         return float(np.mean(~(units != 0).any(axis=0))), None
     if function == "tanh":
         return None, float(np.mean(np.abs(states) > SATURATED))

@@ -41,7 +41,7 @@ from gradprune.checks import not_negative, seed_number, whole
 from gradprune.compression import codebooks, grids
 from gradprune.compression.quantizer import Quantizer
 from gradprune.errors import FileFormatError
-from gradprune.layers import dense, recurrent
+from gradprune.layers import convolution, dense, pooling, recurrent
 from gradprune.layers.base import Layer
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
@@ -60,6 +60,7 @@ _FORMAT = 1
 _KEY = "gradprune"
 _MOST = 2**63  # counters are below
 _WIDE = 2**20  # features that a file may ask for without holding a weight for each
+_LARGEST_IMAGES = 2**26  # numbers a sample may become in a layer, whose weights can be few
 
 
 def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
@@ -79,6 +80,7 @@ _SETTINGS = {
         adaptive,
         clipping,
         codebooks,
+        convolution,
         dense,
         explosion,
         flow,
@@ -89,6 +91,7 @@ _SETTINGS = {
         initializers,
         learning_rates,
         order,
+        pooling,
         recurrent,
         regrowth,
         schedules,
@@ -393,6 +396,8 @@ def _check_sizes(
             name = f"{layer.name}.{parameter.role}"
             _take(tensors, name, np.dtype(np.float32), parameter.shape)
         shape = layer.output_shape(shape)
+        if math.prod(shape) > max(_LARGEST_IMAGES, nbytes):
+            raise FileFormatError(f"{layer.name} makes {math.prod(shape)} numbers of a sample")
 
 
 def _take(

@@ -173,7 +173,7 @@ def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
     positions = {
         name: position
         for position, (name, core) in enumerate(network.core_layers)
-        if core.type in {CoreType.DENSE, CoreType.RECURRENT}
+        if core.type in {CoreType.DENSE, CoreType.RECURRENT, CoreType.CONVOLUTION}
     }
     layers = []
     for row in summarize(network).layers:

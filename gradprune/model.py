@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, SupportsIndex
 from numpy.typing import ArrayLike
 
 from gradprune import files, shrinking, training
+from gradprune.augmentation import Augmentation
 from gradprune.callbacks import Callback
 from gradprune.frozen import FrozenModel
 from gradprune.history import History
@@ -77,6 +78,7 @@ class Model(Network):
         verbose: int = 1,
         shuffle: bool = True,
         seed: int = 0,
+        augment: Augmentation | Sequence[Augmentation] = (),
     ) -> History:
         """Train for some epochs.
 
@@ -100,7 +102,11 @@ class Model(Network):
             verbose: 0 silent, 1 a progress bar where there is a terminal or notebook, 2 a line an
                 epoch.
             shuffle: take the samples in a new order each epoch, else as they are.
-            seed: of that order, 0 <= seed < 2**64.
+            seed: of that order and of ``augment``, 0 <= seed < 2**64.
+            augment: an ``Augmentation`` such as ``Shift(2)`` or several, applied in this order to
+                the images of each training step, samples of shape (channels, height, width); what
+                a sample becomes is a function of (seed, epoch, its number in x). Validation data
+                is left as it is; the teacher of a ``Distillation`` sees x as it is.
 
         Returns:
             The numbers of each epoch and step, also kept in ``model.history``.
@@ -137,6 +143,7 @@ class Model(Network):
             verbose=verbose,
             shuffle=shuffle,
             seed=seed,
+            augment=augment,
         )
 
     def evaluate(

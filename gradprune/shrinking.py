@@ -195,16 +195,19 @@ def _kept(
     read[..., 0] |= not wanted.any()  # a network has an input
     kept: list[Flags] = [read if inputs else np.ones_like(read)]
     for wiring, outputs in zip(wirings, reversed(needed), strict=True):
-        kept.append(kept[-1] if wiring.is_elementwise else outputs)
+        kept.append(wiring.passed(kept[-1], outputs))
     return kept, read
 
 
 def _cut_shape(shape: Shape, kept: Flags) -> Shape:
-    """(..., live features) if the same are live at each step, else (live numbers,)."""
-    features = kept.reshape(-1, shape[-1])
-    if (features == features[0]).all():
-        return (*shape[:-1], int(np.count_nonzero(features[0])))
-    return (int(np.count_nonzero(kept)),)
+    """What is live along each axis, such as features of each step or channels of an image.
+
+    (live numbers,) if they do not fill a box.
+    """
+    axes = range(len(shape))
+    sizes = [np.count_nonzero(kept.any(axis=tuple(a for a in axes if a != i))) for i in axes]
+    live = int(np.count_nonzero(kept))
+    return tuple(map(int, sizes)) if prod(sizes) == live else (live,)
 
 
 # ---- what comes along ----------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import numpy as np
 from gradprune.columns import aligned
 from gradprune.costs import Costs, get_costs
 from gradprune.layers.base import Layer, Parameter
-from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.dense import Activation, Affine, Dropout
 from gradprune.layers.recurrent import Recurrent
 from gradprune.network import Network
 
@@ -99,7 +99,8 @@ def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
     """Count what is in a network.
 
     A multiply-accumulate (MAC) is counted for each weight whenever it multiplies: once a sample in
-    a Dense layer, once a step in a recurrent one. Biases and activations are not counted.
+    a Dense layer, once a place in a convolution, once a step in a recurrent layer. Biases and
+    activations are not counted.
 
     >>> from gradprune.layers.dense import Dense
     >>> network = Network([Dense(3, activation="relu"), Dense(2)], input_shape=4)
@@ -147,7 +148,7 @@ def _row(
 
 
 def _kernel(network: Network, layer: Layer) -> str:
-    if not isinstance(layer, Dense | Recurrent):
+    if not isinstance(layer, Affine | Recurrent):
         return ""
     return "sparse" if network.is_sparse(str(layer.name)) else "dense"
 
@@ -170,7 +171,7 @@ def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:
 def _kind(layer: Layer) -> str:
     """A word or two about the layer."""
     name = type(layer).__name__
-    if isinstance(layer, Dense):
+    if isinstance(layer, Affine):
         function = layer.activation_layer().function
         return name if function == "identity" else f"{name}, {function}"
     if isinstance(layer, Activation):

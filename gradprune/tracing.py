@@ -18,7 +18,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import reference
 from gradprune.layers.base import Layer
-from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.convolution import Conv2D
+from gradprune.layers.dense import Activation, Affine, Dense, Dropout
+from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import LossLike, SoftTarget, get_loss
 from gradprune.network import Network
@@ -107,7 +109,7 @@ def trace(
     traced: list[Traced] = []
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see
-        value: Doubles = inputs.astype(np.float64)
+        value: Doubles = inputs.astype(np.float64).reshape(-1, *network.input_shape)
         for layer in layers:
             name = str(layer.name)
             position = core_names.index(name) if name in core_names else 0
@@ -152,7 +154,7 @@ def trace(
 
 def _without(layer: Layer, function: str | None) -> Layer:
     """The layer without the activation that is part of the loss."""
-    if isinstance(layer, Dense) and layer.activation_layer().function == function:
+    if isinstance(layer, Affine) and layer.activation_layer().function == function:
         return dataclasses.replace(layer, activation="identity")
     if isinstance(layer, Activation) and layer.function == function:
         return dataclasses.replace(layer, function="identity")
@@ -200,6 +202,54 @@ def _dense(layer: Dense, parameters: Mapping[str, Doubles], x: Doubles, place: P
         return Backward(dx.reshape(x.shape), dy, gradients)
 
     return Traced(y, y, backward, penalty)
+
+
+def _convolution(
+    layer: Conv2D, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    del place
+    weight, function = parameters["weight"], layer.activation_layer()
+    window = layer.window(x.shape[1:])
+    settings: dict[str, Any] = {
+        "stride": window.stride,
+        "padding": tuple(zip(window.before, window.after, strict=True)),
+        "dilation": window.dilation,
+        "groups": window.groups,
+    }
+    z = reference.conv2d_forward(x, weight, parameters.get("bias"), **settings)
+    y = reference.activation_forward(function.function, z, function.slope)
+    penalty, dpenalty = reference.regularization(weight, l1=layer.l1, l2=layer.l2)
+
+    def backward(dy: Doubles) -> Backward:
+        dz = reference.activation_backward(function.function, z, y, dy, function.slope)
+        dx, dweight, dbias = reference.conv2d_backward(x, weight, dz, **settings)
+        gradients: dict[str, Doubles] = {"weight": dweight + dpenalty}
+        if layer.bias:
+            gradients["bias"] = dbias
+        return Backward(dx, dy, gradients)
+
+    return Traced(y, y, backward, penalty)
+
+
+def _pool(layer: Pool, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+    del parameters, place
+    window = layer.window(x.shape[1:])
+    kind = reference.POOLING_NAMES[layer.kind]
+    padding = tuple(zip(window.before, window.after, strict=True))
+    settings: tuple[Any, ...] = (kind, window.kernel, window.stride, padding)
+    images = reference.pool2d_forward(x, *settings)
+    y = images.reshape(len(x), *layer.output_shape(x.shape[1:]))
+
+    def backward(dy: Doubles) -> Backward:
+        return Backward(reference.pool2d_backward(x, dy.reshape(images.shape), *settings), dy, {})
+
+    return Traced(y, y, backward)
+
+
+def _flatten(layer: Flatten, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+    del layer, parameters, place
+    y = x.reshape(len(x), -1)
+    return Traced(y, y, lambda dy: Backward(dy.reshape(x.shape), dy, {}))
 
 
 def _activation(
@@ -348,6 +398,9 @@ def _recurrent(
 
 TRACERS: dict[type[Layer], Tracer] = {
     Dense: _dense,
+    Conv2D: _convolution,
+    **dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool), _pool),
+    Flatten: _flatten,
     Activation: _activation,
     Dropout: _dropout,
     **dict.fromkeys(_STEPS, _recurrent),

@@ -11,16 +11,17 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Protocol, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.augmentation import Augmentation, Augmenter, augmentations
 from gradprune.batching import permutation
 from gradprune.callbacks import Callback, Context
 from gradprune.checks import seed_number, whole
 from gradprune.history import History
-from gradprune.losses import Loss, LossLike, SoftTarget, get_loss
+from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
 from gradprune.progress import is_watched
@@ -80,9 +81,32 @@ class _Data:
     def __len__(self) -> int:
         return len(self.inputs)
 
-    def samples(self, index: NDArray[np.int64], model: Model) -> tuple[Floats, NDArray[Any]]:
-        """(x, y) of some rows, as a user would give them."""
-        return self.inputs[index].reshape(-1, *model.input_shape), self.targets[index]
+    def batch(self, index: NDArray[np.int64], augmenter: Augmenter | None) -> _Batch:
+        """Rows ``index``; a copy if they are augmented."""
+        if augmenter is None:
+            return _Batch(self.inputs, self.targets, index)
+        return _Batch(augmenter.apply(self.inputs[index], index), _rows(self.targets, index), None)
+
+
+class _Batch(NamedTuple):
+    """What a training step takes: rows of arrays, all of them if rows is None."""
+
+    inputs: Floats
+    targets: Target
+    rows: NDArray[np.int64] | None
+
+    def samples(self, model: Model) -> tuple[Floats, Target]:
+        """(x, y), as ``backward`` takes them."""
+        inputs, targets = self.inputs, self.targets
+        if self.rows is not None:
+            inputs, targets = inputs[self.rows], _rows(targets, self.rows)
+        return inputs.reshape(-1, *model.input_shape), targets
+
+
+def _rows(targets: Target, index: NDArray[np.int64]) -> Target:
+    if isinstance(targets, SoftTarget):
+        return SoftTarget(targets.labels[index], targets.logits[index])
+    return targets[index]
 
 
 def _check_finite(name: str, array: NDArray[Any]) -> None:
@@ -136,6 +160,7 @@ def fit(
     verbose: int,
     shuffle: bool,
     seed: int,
+    augment: Augmentation | Sequence[Augmentation],
 ) -> History:
     """See ``Model.fit``."""
     chosen = get_loss(loss)
@@ -153,6 +178,8 @@ def fit(
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
     epochs, size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
     seed = seed_number(seed)
+    chosen_ones = augmentations(augment)
+    augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
     data = _Data(model, x, y, chosen, "")
     validation = None
     if validation_data is not None:
@@ -186,14 +213,15 @@ def fit(
                     if shuffle
                     else np.arange(len(data))
                 )
+                if augmenter is not None:
+                    augmenter.begin(len(data), model.epoch)
                 removed = model.arena.removed
                 zeroed, rollbacks = optimizer.zeroed, optimizer.rollbacks
                 for start in range(0, len(data), size):
                     check_interrupt()
                     index = order[start : start + size]
-                    value, correct, info = model.train_on(
-                        data.inputs, data.targets, index, chosen, optimizer
-                    )
+                    batch = data.batch(index, augmenter)
+                    value, correct, info = model.train_on(*batch, chosen, optimizer)
                     history.add_step(value, correct, len(index), info)
                     if optimizer.zeroed != zeroed:
                         zeroed = optimizer.zeroed
@@ -202,7 +230,7 @@ def fit(
                         rollbacks = optimizer.rollbacks
                         history.add_event("rollback", info.norm)
                     if isinstance(pruner, Pruner) and pruner.wants_batch:
-                        pruner.step(data=data.samples(index, model), loss=chosen.name)
+                        pruner.step(data=batch.samples(model), loss=chosen)
                     elif pruner is not None:
                         pruner.step()
                     if model.arena.removed != removed:

@@ -6,6 +6,7 @@ a function of its seed alone: it gives the same network and the same batch in ev
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -216,7 +217,70 @@ RECURRENT_CASES = (
     Case("states", (gp.GRU(5, return_sequences=True),), (4, 3), 65, "mse", 12),
 )
 
-CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES
+IMAGE_BATCHES = (1, 7, 33, 65, 130)
+PADDINGS = (0, "same", 1, "valid", (1, 2), ((0, 2), (1, 0)), "same")
+
+
+def image_case(number: int) -> Case:
+    """The first drawn from the seed whose windows fit."""
+    rng = np.random.default_rng([9, number])
+    while True:
+        case = drawn_images(rng, number)
+        with contextlib.suppress(ValueError):
+            case.batch()
+            return case
+
+
+def drawn_images(rng: np.random.Generator, number: int) -> Case:
+    """Windows, groups, pooling, activations and sizes."""
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        height, width = rng.integers(low, high, 2, endpoint=True)
+        return int(height), int(width)
+
+    def convolution(groups: int, most: int, padding: Any) -> Layer:
+        function = ACTIVATIONS[int(rng.integers(6))]  # all but softmax
+        return gp.Conv2D(
+            groups * int(rng.integers(2, most, endpoint=True)),
+            pair(1, 4),
+            stride=1 if rng.random() < 0.5 else pair(1, 3),
+            padding=padding,
+            dilation=pair(1, 2),
+            groups=groups,
+            activation=gp.Activation(function, slope=0.2),
+            bias=bool(rng.random() < 0.8),
+            l1=float(rng.choice([0.0, 1e-3])),
+            l2=float(rng.choice([0.0, 1e-2])),
+        )
+
+    groups = (1, 2, 1, 3)[number % 4]
+    channels, (height, width) = groups * int(rng.integers(1, 4, endpoint=True)), pair(8, 15)
+    layers = [convolution(groups, 9, PADDINGS[number % len(PADDINGS)])]
+    if pool := (None, gp.MaxPool2D, gp.AvgPool2D)[number % 3]:
+        stride = None if number % 2 else pair(1, 3)
+        layers.append(pool(pair(2, 3), stride=stride, padding=(0, 1, "same")[number // 3 % 3]))
+    layers.append(convolution(1, 30, ("same", 1)[number // 4 % 2]))
+    layers += ((), (gp.GlobalAvgPool(),), (gp.Flatten(), gp.Dropout(0.3)))[number // 2 % 3]
+    if number % 7:
+        layers.append(gp.Dense(4))
+    size, loss = IMAGE_BATCHES[number % len(IMAGE_BATCHES)], LOSSES[number // 2 % len(LOSSES)]
+    return Case(f"image{number}", tuple(layers), (channels, height, width), size, loss, number)
+
+
+# Twenty drawn ones, and one of several blocks of samples.
+IMAGE_CASES = (
+    *(image_case(number) for number in range(20)),
+    Case(
+        "image_blocks",
+        (gp.Conv2D(5, 2, activation="tanh"), gp.MaxPool2D(2), gp.Conv2D(7, 2, padding=1)),
+        (2, 5, 4),
+        1100,
+        "mse",
+        20,
+    ),
+)
+
+CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES + IMAGE_CASES
 
 # Smooth and small: fifty steps of it stay comparable, and take a moment.
 TRAINED = Case(
@@ -485,6 +549,37 @@ def measure() -> Iterator[tuple[str, NDArray[Any]]]:
         yield f"sequence/{name}", values.copy()
 
 
-def record(path: str | Path) -> None:
+# How the image cases run: name, share of the weights removed, table of costs.
+IMAGE_WAYS = (
+    ("dense", 0.0, (0.0, 0.0, 0.0, 0.0)),
+    ("whole", 0.9, (0.0, 0.0, 0.0, 0.0)),
+    ("lists", 0.9, (1.0, 1.0, 1.0, 1.0)),
+)
+
+
+def measure_images() -> Iterator[tuple[str, NDArray[Any]]]:
+    """Loss, outputs and gradients of the image cases: of all weights, and of a tenth of them.
+
+    A tenth runs as "whole" matrices and on "lists"; keys are case/way/name.
+    """
+    before = gp.get_costs().most
+    for way, share, costs in IMAGE_WAYS:
+        gp.set_costs(costs)
+        for case in IMAGE_CASES:
+            network = case.network()
+            network.set_masks(case.masks(share))
+            x, y = case.batch()
+            yield f"{case.name}/{way}/outputs", network.predict(x)
+            yield f"{case.name}/{way}/loss", np.float64(network.backward(x, y, loss=case.loss))
+            for name, gradient in network.gradients.items():
+                yield f"{case.name}/{way}/{name}", gradient.copy()
+            lists = [network.is_sparse(str(layer.name)) for layer in network.layers]
+            yield f"{case.name}/{way}/lists", np.array(lists)
+    gp.set_costs(before)
+
+
+def record(
+    path: str | Path, measured: Callable[[], Iterator[tuple[str, NDArray[Any]]]] = measure
+) -> None:
     """``measure`` into an npz file: what a process with another GRADPRUNE_ISA is asked to do."""
-    np.savez(path, **dict(measure()))
+    np.savez(path, **dict(measured()))

@@ -77,8 +77,10 @@ def network() -> Network:
 
 @pytest.fixture(scope="session")
 def torch() -> Any:
-    """The peer, where it is installed; tests that need it are skipped elsewhere."""
-    return pytest.importorskip("torch")
+    """The peer, where it is installed, in one thread; tests that need it are skipped elsewhere."""
+    module = pytest.importorskip("torch")
+    module.set_num_threads(1)
+    return module
 
 
 @pytest.fixture(scope="module")

@@ -53,10 +53,13 @@ LAYERS = {
         "compression.schemes",
     },
     "layer": {"layers.base", "layers.wiring"},
-    "descriptions": {"layers.dense", "layers.recurrent", "optimizers"},
+    "windows": {"layers.window"},
+    "descriptions": {"layers.dense", "layers.pooling", "layers.recurrent", "optimizers"},
+    "convolution": {"layers.convolution"},
     "network": {"network"},
     "replicas": {"replicas"},
     "training": {
+        "augmentation",
         "batching",
         "callbacks",
         "compression.quantizer",
@@ -87,6 +90,7 @@ LAYERS = {
         "training",
     },
     "model": {"model"},
+    "ready made": {"models"},
     "loading": {"loading"},
     "views": {
         "diagnosis",

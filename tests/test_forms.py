@@ -21,6 +21,16 @@ NETWORKS: dict[str, tuple[list[gp.layers.base.Layer], Any]] = {
     ),
     "no-bias": ([gp.Dense(50, activation="gelu", bias=False), gp.Dense(5, bias=False)], 64),
     "recurrent": ([gp.GRU(24), gp.Dense(10)], (8, 8)),
+    "images": (
+        [
+            gp.Conv2D(12, 3, padding="same", activation="relu"),
+            gp.MaxPool2D(2),
+            gp.Conv2D(20, 2, activation="tanh"),
+            gp.Dense(30, activation="relu"),
+            gp.Dense(10),
+        ],
+        (2, 8, 8),
+    ),
 }
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import gradprune as gp
-from cases import ACTIVATIONS
+from cases import ACTIVATIONS, IMAGE_CASES, Case
 from gradprune import _core
 from processes import on_instruction_set, python
 
@@ -79,6 +79,16 @@ def test_a_removed_layer_gives_its_bias(n: int) -> None:
     y = frozen.predict(samples(n))
     assert (y == y[0]).all()
     gp.verify(model, frozen, x=samples(n))
+
+
+@pytest.mark.parametrize("removed", [0.0, 0.9])
+@pytest.mark.parametrize("case", IMAGE_CASES, ids=lambda case: case.name)
+def test_images(case: Case, removed: float) -> None:
+    model = pruned(gp.Model(case.layers, case.features, seed=case.seed), removed)
+    frozen = model.freeze()
+    x = np.random.default_rng(1).standard_normal((70, *model.input_shape), np.float32)
+    for n in (1, 2, 17, 70):
+        gp.verify(model, frozen, x=x[:n])
 
 
 @given(

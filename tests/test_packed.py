@@ -21,7 +21,7 @@ from gradprune.cli import main
 from gradprune.compression import architecture, logistic
 from gradprune.compression.gpz import PackedModel
 from gradprune.compression.range_coder import Decoder, Encoder
-from gradprune.layers import dense, recurrent
+from gradprune.layers import convolution, dense, pooling, recurrent
 from gradprune.layers.base import Layer
 
 pytest.importorskip("constriction")
@@ -77,6 +77,18 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
     "rnn": ([gp.RNN(4, activation="relu", omega=2.0, truncation=3), gp.Dense(2)], (5, 3)),
     "lstm": ([gp.LSTM(3, return_sequences=True, forget_bias=0.5), gp.Dense(2)], (4, 2)),
     "gru": ([gp.GRU(5, bias=False, recurrent_initializer=gp.Identity()), gp.Dense(1)], (2, 1)),
+    "images": (
+        [
+            gp.Conv2D(4, (3, 2), padding=((1, 0), (0, 1)), stride=2, groups=2, activation="relu"),
+            gp.MaxPool2D((2, 1), stride=1, padding="same"),
+            gp.Conv2D(3, 2, dilation=(1, 2), bias=False, name="last"),
+            gp.AvgPool2D(2, padding=1),
+            gp.GlobalAvgPool(),
+            gp.Flatten(),
+            gp.Dense(2),
+        ],
+        (2, 9, 7),
+    ),
     "wide": ([gp.Dense(2), gp.Dense(3)], 1100),
     "no weights": ([gp.Activation("relu"), gp.Dropout(0.5)], 4),
 }
@@ -325,7 +337,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 def test_tables_of_settings_are_complete() -> None:
     """Every layer and initializer can be written with every field that it has."""
     known = dict(architecture._CLASSES)
-    for module in (dense, recurrent, initializers):
+    for module in (dense, recurrent, convolution, pooling, initializers):
         for name in module.__all__:
             cls = getattr(module, name)
             if dataclasses.is_dataclass(cls) and not getattr(cls, "__abstractmethods__", None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -52,15 +52,6 @@ BY_NAME = {optimizer.name: optimizer for optimizer in OPTIMIZERS}
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 by_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda case: case.name)
 by_clipper = pytest.mark.parametrize("clipper", CLIPPERS)
-
-
-@pytest.fixture(scope="module")
-def torch() -> Iterator[Any]:
-    module = pytest.importorskip("torch")
-    threads = module.get_num_threads()
-    module.set_num_threads(1)
-    yield module
-    module.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=_core.isas())

@@ -201,7 +201,7 @@ def test_network_in_float32() -> None:
 
 
 def test_unknown_layer() -> None:
-    with pytest.raises(ValueError, match="layer 1 is of type 'conv', expected dense"):
+    with pytest.raises(ValueError, match="layer 1 is of type 'conv', expected dense, convolution"):
         reference.forward(
             [{"type": "activation", "activation": "tanh"}, {"type": "conv"}], {}, np.zeros((1, 2))
         )

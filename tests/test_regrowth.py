@@ -146,3 +146,30 @@ def test_settings_are_checked() -> None:
         )
     with pytest.raises(TypeError, match="regrowth must be"):
         gp.Pruner(network(), criterion=gp.Magnitude(), regrowth="rigl")
+
+
+@pytest.mark.parametrize("distills", [False, True])
+def test_fit_gives_the_loss_with_its_settings(
+    distills: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (x, y), _ = gp.datasets.digits()
+    x, y = x[:64], y[:64]
+    loss: Any = gp.CrossEntropy(label_smoothing=0.2)
+    if distills:
+        loss = gp.Distillation(gp.Model([gp.Dense(10)], 64, seed=2), temperature=2.0, alpha=0.5)
+    model = gp.Model([gp.Dense(8, activation="relu"), gp.Dense(10)], 64, seed=1)
+    gp.SGD(model, lr=0.1)
+    regrowth = gp.RigL(fraction=0.3, every=4, stop=20)
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), regrowth=regrowth)
+    pruner.prune(0.9)
+    before, seen = model.arena.mask.copy(), []
+    step = pruner.step
+
+    def watched(**given: Any) -> Any:
+        seen.append(given.get("loss"))
+        return step(**given)
+
+    monkeypatch.setattr(pruner, "step", watched)
+    model.fit(x, y, loss=loss, epochs=1, batch_size=16, pruner=pruner, verbose=0)
+    assert seen == [None, None, None, loss]
+    assert (model.arena.mask != before).any()

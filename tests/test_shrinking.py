@@ -11,6 +11,7 @@ import pytest
 import gradprune as gp
 from cases import (
     EDGE_CASES,
+    IMAGE_CASES,
     OPTIMIZERS,
     RANDOM_CASES,
     RECURRENT_CASES,
@@ -37,8 +38,9 @@ def kill_units(model: gp.Model, share: float, seed: int) -> None:
     masks = {}
     for name, mask in model.masks.items():
         masks[name] = rng.random(mask.shape) >= share
-        masks[name] &= rng.random(mask.shape[0])[:, None] >= 0.3
-        masks[name] &= rng.random(mask.shape[1]) >= 0.3
+        rest = (1,) * (mask.ndim - 2)
+        masks[name] &= rng.random((mask.shape[0], 1, *rest)) >= 0.3
+        masks[name] &= rng.random((mask.shape[1], *rest)) >= 0.3
     model.set_masks(masks)
 
 
@@ -60,7 +62,13 @@ def removed_outputs(model: gp.Model) -> list[tuple[int, int]]:
 
 
 # Half of the recurrent ones: twelve of each cell are more than is needed here.
-SHRUNK = (*RANDOM_CASES, *EDGE_CASES, *RECURRENT_CASES[:18], *RECURRENT_CASES[-2:])
+SHRUNK = (
+    *RANDOM_CASES,
+    *EDGE_CASES,
+    *RECURRENT_CASES[:18],
+    *RECURRENT_CASES[-2:],
+    *IMAGE_CASES[:12],
+)
 
 
 @pytest.mark.parametrize("case", SHRUNK, ids=lambda case: case.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -61,6 +62,20 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
                 }
             )
             number += 1 + (activation.function != "identity")
+        elif isinstance(layer, gp.Conv2D):
+            plain.append(convolution_dict(layer))
+            number += 1 + (layer.activation_layer().function != "identity")
+        elif isinstance(layer, gp.MaxPool2D | gp.AvgPool2D):
+            kind = "max" if isinstance(layer, gp.MaxPool2D) else "mean"
+            slides = {name: getattr(layer, name) for name in ("kernel", "stride", "padding")}
+            plain.append({"type": "pooling", "pooling": kind, **slides})
+            number += 1
+        elif isinstance(layer, gp.GlobalAvgPool):
+            plain.append({"type": "pooling", "pooling": "mean", "kernel": None})
+            plain.append({"type": "flatten"})
+            number += 1
+        elif isinstance(layer, gp.Flatten):
+            plain.append({"type": "flatten"})
         elif isinstance(layer, gp.Activation):
             plain.append({"type": "activation", "activation": layer.function, "slope": layer.slope})
             number += layer.function != "identity"
@@ -73,6 +88,19 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         else:
             raise AssertionError(f"the twins do not know {layer!r}")
     return plain
+
+
+def convolution_dict(layer: gp.Conv2D) -> dict[str, Any]:
+    activation = layer.activation_layer()
+    same = ("stride", "padding", "dilation", "groups", "l1", "l2")
+    return {
+        "type": "convolution",
+        "weight": f"{layer.name}.weight",
+        "bias": f"{layer.name}.bias" if layer.bias else None,
+        "activation": activation.function,
+        "slope": activation.slope,
+        **{name: getattr(layer, name) for name in same},
+    }
 
 
 def recurrent_dict(layer: Recurrent) -> dict[str, Any]:
@@ -233,14 +261,56 @@ def torch_orthogonality(torch: Any, weight_hh: Any) -> Any:
     return sum(((w.T @ w - one) ** 2).sum() for w in weight_hh.split(units))
 
 
-def torch_loss(
-    torch: Any, case: Case, layers: Sequence[Mapping[str, Any]], parameters: Any, batch: Any
-) -> Any:
-    """The mean loss with penalties, over the oracle's dicts; dropout as the oracle draws it."""
-    inputs, targets = batch
+def torch_padded(torch: Any, layer: Mapping[str, Any], kernel: Any, x: Any, value: float) -> Any:
+    """The images with their padding; "same" by TensorFlow's documented rule."""
+    padding = layer.get("padding", 0)
+    sides = [0, 0, 0, 0]  # torch counts from the last axis
+    for axis in range(2):
+        size, length = x.shape[2 + axis], as_pair(kernel)[axis]
+        if padding == "same":
+            stride = as_pair(layer["stride"] or kernel)[axis]
+            reach = as_pair(layer.get("dilation", 1))[axis] * (length - 1) + 1
+            total = max(reach - (size % stride or stride), 0)
+            ends = (total // 2, total - total // 2)
+        else:
+            ends = as_pair(0 if padding == "valid" else as_pair(padding)[axis])
+        sides[2 - 2 * axis : 4 - 2 * axis] = ends
+    return torch.nn.functional.pad(x, sides, value=value)
+
+
+def as_pair(value: Any) -> Any:
+    return value if isinstance(value, tuple | list) else (value, value)
+
+
+def torch_pooled(torch: Any, layer: Mapping[str, Any], x: Any) -> Any:
+    functional = torch.nn.functional
+    if layer["kernel"] is None:
+        return functional.adaptive_avg_pool2d(x, 1)
+    largest = layer["pooling"] == "max"
+    pool = functional.max_pool2d if largest else functional.avg_pool2d
+    padded = torch_padded(torch, layer, layer["kernel"], x, -math.inf if largest else 0.0)
+    return pool(padded, layer["kernel"], layer["stride"])
+
+
+def torch_convolved(torch: Any, layer: Mapping[str, Any], parameters: Any, x: Any) -> Any:
+    weight = parameters[layer["weight"]]
+    bias = parameters[layer["bias"]] if layer["bias"] else None
+    settings = {name: layer[name] for name in ("stride", "dilation", "groups")}
+    padded = torch_padded(torch, layer, weight.shape[2:], x, 0.0)
+    return torch.nn.functional.conv2d(padded, weight, bias, **settings)
+
+
+def torch_forward(
+    torch: Any,
+    case: Case,
+    layers: Sequence[Mapping[str, Any]],
+    parameters: Any,
+    inputs: NDArray[Any],
+    pieces: list[Any],
+) -> tuple[Any, Any]:
+    """What the loss gets, and the penalties; dropout as the oracle draws it."""
     x = torch.tensor(inputs, dtype=torch.float64)
     penalty: Any = 0.0
-    pieces: list[Any] = []
     for layer in layers:
         if layer["type"] == "dropout":
             samples, features = x.flatten(1).shape
@@ -258,15 +328,34 @@ def torch_loss(
             weight = parameters[layer["weight_hh"]]
             penalty += layer["orthogonality"] * torch_orthogonality(torch, weight)
             continue
-        if layer["type"] == "dense":
+        if layer["type"] == "pooling":
+            x = torch_pooled(torch, layer, x)
+            continue
+        if layer["type"] == "flatten":
+            x = x.flatten(1)
+            continue
+        if layer["type"] in ("dense", "convolution"):
             weight = parameters[layer["weight"]]
-            bias = parameters[layer["bias"]] if layer["bias"] else None
-            x = torch.nn.functional.linear(x.flatten(1), weight, bias)
+            if layer["type"] == "dense":
+                bias = parameters[layer["bias"]] if layer["bias"] else None
+                x = torch.nn.functional.linear(x.flatten(1), weight, bias)
+            else:
+                x = torch_convolved(torch, layer, parameters, x)
             if layer["l1"] or layer["l2"]:
                 penalty += layer["l1"] * weight.abs().sum() + layer["l2"] * (weight**2).sum()
         if not (layer is layers[-1] and layer["activation"] == FUSED.get(case.loss)):
             x = torch_activation(torch, layer["activation"], layer["slope"], x)
-    x, functional = x.flatten(1), torch.nn.functional
+    return x.flatten(1), penalty
+
+
+def torch_loss(
+    torch: Any, case: Case, layers: Sequence[Mapping[str, Any]], parameters: Any, batch: Any
+) -> Any:
+    """The mean loss with penalties, over the oracle's dicts; see ``torch_forward``."""
+    inputs, targets = batch
+    pieces: list[Any] = []
+    x, penalty = torch_forward(torch, case, layers, parameters, inputs, pieces)
+    functional = torch.nn.functional
     if case.loss == "cross_entropy":
         loss = functional.cross_entropy(x, torch.tensor(targets))
     elif case.loss == "mse":

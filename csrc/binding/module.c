@@ -229,6 +229,27 @@ static PyObject *core_statistics(PyObject *module, PyObject *args)
     Py_RETURN_NONE;
 }
 
+static PyObject *core_warp(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *a, *b, *c;
+    if (!PyArg_ParseTuple(args, "OOO", &a, &b, &c)) return NULL;
+    PyArrayObject *images = gp_array(a, NPY_FLOAT32, 4, 0, "images"), *maps = NULL, *out = NULL;
+    if (images) maps = gp_array(b, NPY_FLOAT64, 2, 0, "maps");
+    if (maps) out = gp_array(c, NPY_FLOAT32, 4, 1, "out");
+    if (!out) return NULL;
+    const npy_intp *from = PyArray_DIMS(images), *to = PyArray_DIMS(out);
+    if (from[0] != to[0] || from[1] != to[1] || from[2] - 2 != to[2] || from[3] - 2 != to[3] ||
+        PyArray_DIM(maps, 0) != to[0] || PyArray_DIM(maps, 1) != 6)
+        return PyErr_Format(PyExc_ValueError, "images need a border of one pixel, and maps the shape (%zd, 6)", to[0]);
+    if (from[2] > INT32_MAX / from[3]) return PyErr_Format(PyExc_ValueError, "an image has more than 2^31 pixels");
+    Py_BEGIN_ALLOW_THREADS
+    gp_images_warp((size_t)to[0], (size_t)to[1], (size_t)to[2], (size_t)to[3], PyArray_DATA(images), PyArray_DATA(maps),
+                   PyArray_DATA(out));
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef core_methods[] = {
     {"isa", core_isa, METH_NOARGS, "The instruction set in use."},
     {"isas", core_isas, METH_NOARGS, "The instruction sets this CPU can run, plainest first."},
@@ -247,6 +268,7 @@ static PyMethodDef core_methods[] = {
     {"clamp_", core_clamp, METH_VARARGS, "clamp_(values, limit): in place"},
     {"mask_", core_mask, METH_VARARGS, "mask_(mask, values): zero where the mask is 0, in place"},
     {"statistics_", core_statistics, METH_VARARGS, "statistics_(grads, mean, mean_square, count): running means"},
+    {"warp", core_warp, METH_VARARGS, "warp(images, maps, out): out = images, with a border of zeros, under maps"},
     {"gemm", gp_core_gemm, METH_VARARGS, "gemm(a, transposed, b, out): out[chunk] = a b[chunk], for benchmarks"},
     {"gemm_sum", gp_core_gemm_sum, METH_VARARGS,
      "gemm_sum(a, source, b, out): out = sum of a[chunk] b[chunk]; b is made from its transpose, source, if given"},

@@ -1,18 +1,51 @@
 /* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
 #include "binding/binding.h"
 
+static int parse_window(PyObject *tuple, size_t i, gp_window *window)
+{
+    Py_ssize_t sizes[14];
+    int pooling;
+    if (PyTuple_Check(tuple) && PyTuple_GET_SIZE(tuple) == 0) return 0; /* a layer without one */
+    if (!PyTuple_Check(tuple) ||
+        !PyArg_ParseTuple(tuple,
+                          "nnn(nn)(nn)(nn)(nn)(nn)ni;a window is (channels, height, width, kernel, stride, dilation, "
+                          "before, after, groups, pooling)",
+                          &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6], &sizes[7],
+                          &sizes[8], &sizes[9], &sizes[10], &sizes[11], &sizes[12], &sizes[13], &pooling)) {
+        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a window must be a tuple");
+        return -1;
+    }
+    for (size_t k = 0; k < 14; k++)
+        if (sizes[k] < 0 || pooling < 0 || pooling >= GP_POOLS) {
+            PyErr_Format(PyExc_ValueError, "layer %zu has a window with a negative size or unknown pooling", i);
+            return -1;
+        }
+    *window = (gp_window){.channels = (size_t)sizes[0],
+                          .height = (size_t)sizes[1],
+                          .width = (size_t)sizes[2],
+                          .kernel = {(size_t)sizes[3], (size_t)sizes[4]},
+                          .stride = {(size_t)sizes[5], (size_t)sizes[6]},
+                          .dilation = {(size_t)sizes[7], (size_t)sizes[8]},
+                          .before = {(size_t)sizes[9], (size_t)sizes[10]},
+                          .after = {(size_t)sizes[11], (size_t)sizes[12]},
+                          .groups = (size_t)sizes[13],
+                          .pooling = (gp_pooling)pooling};
+    return 0;
+}
+
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
     int type, activation, cell;
     Py_ssize_t in, out, weight, bias, steps, truncation, recurrent_weight, recurrent_bias;
+    PyObject *window;
     if (!PyTuple_Check(tuple) ||
         !PyArg_ParseTuple(
             tuple,
-            "innnnffiffinpnnnff;a layer is (type, in, out, weight, bias, l1, l2, activation, slope, rate, "
-            "cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega)",
+            "innnnffiffinpnnnffO;a layer is (type, in, out, weight, bias, l1, l2, activation, slope, rate, "
+            "cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega, window)",
             &type, &in, &out, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope, &spec->rate, &cell,
             &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias, &spec->orthogonality,
-            &spec->omega)) {
+            &spec->omega, &window)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }
@@ -21,6 +54,7 @@ int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
         PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type, activation or cell, or no features", i);
         return -1;
     }
+    if (parse_window(window, i, &spec->window)) return -1;
     spec->type = (gp_layer_type)type;
     spec->activation = (gp_activation)activation;
     spec->in = (size_t)in;

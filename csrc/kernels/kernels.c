@@ -13,6 +13,7 @@
 #include "kernels/sparse.h"
 #include "kernels/transform.h"
 #include "kernels/update.h"
+#include "kernels/window.h"
 
 #define GP_PASTE2(a, b) a##b
 #define GP_PASTE(a, b) GP_PASTE2(a, b)

@@ -36,6 +36,13 @@ typedef struct gp_int8_matrix {
 /* The widest row whose products with bytes fit in 32 bits whatever they are: 255 * 127 * 65536 < 2^31. */
 enum { GP_INT8_MOST = 65536 };
 
+/* Places that a filter visits, in floats: runs of n, a multiple of 16, `inner` of them side by side, `outer` times; how far
+ * they lie apart in what it reads (from) and in what belongs to its places (to). */
+typedef struct gp_runs {
+    size_t n, inner, outer;
+    size_t from_inner, from_outer, to_inner, to_outer;
+} gp_runs;
+
 enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the instruction set */
 
 /* X(return type, name, parameters) */
@@ -57,6 +64,31 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, sparse_dot, \
       (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy, const float *x, \
        float *out, int accumulate)) \
+    /* At every place: c[r][n] = bias[r] + sum over q of a[r][q] b[at[q] * unit + n], or +=; bias may be NULL, and at, \
+     * for 0, 1, 2 ... */ \
+    X(void, window_product, \
+      (size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at, size_t unit, const float *b, \
+       const float *bias, float *c, size_t c_row, const gp_runs *runs, int accumulate)) \
+    /* out[r][q] = sum over all places of a[r][n] b[at[q] * unit + n], or += ; a is what belongs to the places */ \
+    X(void, window_dots, \
+      (size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at, size_t unit, const float *b, float *out, \
+       size_t out_row, const gp_runs *runs, int accumulate)) \
+    /* One place of a pool in every channel: y[P] = the largest of x[at[i]][P], count > 0; a NaN is the largest */ \
+    X(void, pool_max, \
+      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, float *y, \
+       size_t y_step)) \
+    /* dx[at[i]] = dy for the first x[at[i]] that is y, 0 for the others; or += */ \
+    X(void, pool_max_back, \
+      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, const float *y, \
+       const float *dy, size_t y_step, float *dx, int accumulate)) \
+    /* y[P] = factor * sum of x[at[i]][P] */ \
+    X(void, pool_mean, \
+      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, float *y, \
+       size_t y_step, float factor)) \
+    /* dx[at[i]] += factor * dy */ \
+    X(void, pool_mean_back, \
+      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *dy, size_t y_step, float *dx, \
+       size_t x_step, float factor)) \
     /* out[k] = in[index[k]]; indices below 2^31 */ \
     X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out)) \
     /* out[index[k]] = in[k]; indices below 2^31 and different */ \

@@ -45,7 +45,7 @@ static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_p
 
 static size_t dense_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
-    weights[0] = (gp_matrix){.offset = spec->weight, .rows = spec->out, .columns = spec->in, .in_fours = 1};
+    weights[0] = (gp_matrix){.offset = spec->weight, .rows = spec->out, .columns = spec->in, .in_fours = 1, .uses = 1};
     return 1;
 }
 
@@ -131,5 +131,6 @@ const gp_layer_ops gp_layer_dense = {.name = "dense",
                                      .workspace = dense_workspace,
                                      .forward = dense_forward,
                                      .backward = dense_backward,
+                                     .wants_rows = 1,
                                      .frozen = &gp_dense_frozen,
                                      .frozen_int8 = &gp_dense_frozen_int8};

@@ -92,8 +92,9 @@ static gp_status int8_pack(gp_packed *packed, const gp_arena *arena)
 }
 
 /* Bytes, then a scale and a zero. */
-static size_t int8_scratch(const gp_layer_spec *spec)
+static size_t int8_scratch(const gp_layer_spec *spec, int in_lanes)
 {
+    (void)in_lanes;
     return spec->in > GP_INT8_MOST ? 0 : stride_of(spec->in) / sizeof(float) + 2;
 }
 

@@ -33,6 +33,7 @@ enum { GP_MATRICES = 2 }; /* the most a layer has */
 typedef struct gp_matrix {
     size_t offset, rows, columns;
     int in_fours;   /* its rows are shared in whole fours */
+    size_t uses;    /* how often a sample multiplies by it */
     gp_lists *live; /* of this call: the live weights when they are few enough to be worth a list, else NULL */
 } gp_matrix;
 
@@ -96,8 +97,8 @@ typedef struct gp_frozen_ops {
     /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep. May hand the
      * layer over to other ops. */
     gp_status (*pack)(gp_packed *packed, const gp_arena *arena);
-    /* floats of scratch a sample or lane; NULL: none */
-    size_t (*scratch)(const gp_layer_spec *spec);
+    /* floats of scratch a lane, or a sample among few; NULL: none */
+    size_t (*scratch)(const gp_layer_spec *spec, int in_lanes);
     /* one thread, nothing but y and scratch is written; NULL: the layer does nothing at inference */
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
 } gp_frozen_ops;
@@ -109,9 +110,41 @@ static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
     return (double)kept * 0.6 < (double)weights * 0.25;
 }
 
-extern const gp_frozen_ops gp_dense_frozen;      /* dense_frozen.c */
-extern const gp_frozen_ops gp_dense_frozen_int8; /* dense_frozen_int8.c */
-extern const gp_frozen_ops gp_recurrent_frozen;  /* recurrent_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen;       /* dense_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen_int8;  /* dense_frozen_int8.c */
+extern const gp_frozen_ops gp_recurrent_frozen;   /* recurrent_frozen.c */
+extern const gp_frozen_ops gp_convolution_frozen; /* convolution_frozen.c */
+
+/* Of a window: outputs along an axis, 0 if it does not fit; and sizes with padding. */
+static inline size_t gp_window_padded(const gp_window *w, size_t axis)
+{
+    return (axis == 0 ? w->height : w->width) + w->before[axis] + w->after[axis];
+}
+static inline size_t gp_window_places(const gp_window *w, size_t axis)
+{
+    const size_t reach = w->dilation[axis] * (w->kernel[axis] - 1) + 1, size = gp_window_padded(w, axis);
+    return size < reach ? 0 : (size - reach) / w->stride[axis] + 1;
+}
+static inline int gp_window_pads(const gp_window *w)
+{
+    return w->before[0] || w->before[1] || w->after[0] || w->after[1];
+}
+/* Pixels from one plane to the next. Padded planes are an odd number apart, or those of all channels would meet in a few
+ * sets of the cache where images are a power of two wide. */
+static inline size_t gp_window_plane(const gp_window *w)
+{
+    return gp_window_pads(w) ? (gp_window_padded(w, 0) * gp_window_padded(w, 1)) | 1 : w->height * w->width;
+}
+/* Whether the numbers make sense, and make up an input of `in` (window.c). */
+int gp_window_is_valid(const gp_window *window, size_t in);
+/* One plane of a chunk with zeros around it, and the plane without them. */
+void gp_window_pad(const gp_window *window, size_t lanes, const float *plane, float *padded);
+void gp_window_crop(const gp_window *window, size_t lanes, const float *padded, float *plane);
+/* Where the inputs of a filter at the first place lie in padded planes, in pixels: at[channel][y][x]; channels of one
+ * group. */
+void gp_window_offsets(const gp_window *window, uint32_t *at);
+/* The places of the filter in `rows` rows of outputs, reading padded planes of so many lanes. */
+gp_runs gp_window_runs(const gp_window *window, size_t lanes, size_t rows);
 
 /* Of a recurrent layer: rows of a weight matrix are gates times units. */
 static inline size_t gp_gates_of(const gp_layer_spec *spec)
@@ -125,6 +158,9 @@ static inline size_t gp_units_of(const gp_layer_spec *spec)
 
 typedef struct gp_layer_ops {
     const char *name;
+    /* whether its sizes go together; nothing else is asked of a layer before; NULL: they do */
+    int (*fits)(const gp_layer_spec *spec);
+    /* whether it also has its place in the arena */
     int (*is_valid)(const gp_layer_spec *spec, size_t n_params, size_t n_prunable);
     /* the weight matrices, returns how many; NULL: none */
     size_t (*weights)(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES]);
@@ -140,6 +176,7 @@ typedef struct gp_layer_ops {
     /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL: nothing */
     double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
                       int backward);
+    int wants_rows;                   /* backward of the first layer, on all weights, wants the batch outermost */
     const gp_frozen_ops *frozen;      /* NULL: cannot be frozen */
     const gp_frozen_ops *frozen_int8; /* NULL: as `frozen`, in float32 */
 } gp_layer_ops;

@@ -23,6 +23,8 @@ static int fits(size_t offset, size_t length, size_t begin, size_t end)
     return offset >= begin && offset <= end && length <= end - offset;
 }
 
+static int recurrent_fits(const gp_layer_spec *spec) { return spec->steps > 0; }
+
 static int recurrent_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     const size_t T = spec->steps;
@@ -41,9 +43,13 @@ static size_t recurrent_weights(const gp_layer_spec *spec, gp_matrix weights[GP_
 {
     const size_t H = gp_units_of(spec), rows = gp_gates_of(spec) * H;
     const int in_fours = H % 4 == 0;
-    weights[0] =
-        (gp_matrix){.offset = spec->weight, .rows = rows, .columns = spec->in / spec->steps, .in_fours = in_fours};
-    weights[1] = (gp_matrix){.offset = spec->recurrent_weight, .rows = rows, .columns = H, .in_fours = in_fours};
+    weights[0] = (gp_matrix){.offset = spec->weight,
+                             .rows = rows,
+                             .columns = spec->in / spec->steps,
+                             .in_fours = in_fours,
+                             .uses = spec->steps};
+    weights[1] = (gp_matrix){
+        .offset = spec->recurrent_weight, .rows = rows, .columns = H, .in_fours = in_fours, .uses = spec->steps};
     return 2;
 }
 
@@ -412,6 +418,7 @@ static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, cons
 }
 
 const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
+                                         .fits = recurrent_fits,
                                          .is_valid = recurrent_is_valid,
                                          .weights = recurrent_weights,
                                          .workspace = recurrent_workspace,
@@ -419,4 +426,5 @@ const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
                                          .forward = recurrent_forward,
                                          .backward = recurrent_backward,
                                          .penalty = recurrent_penalty,
+                                         .wants_rows = 1,
                                          .frozen = &gp_recurrent_frozen};

@@ -92,8 +92,9 @@ static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
-static size_t recurrent_scratch(const gp_layer_spec *spec)
+static size_t recurrent_scratch(const gp_layer_spec *spec, int in_lanes)
 {
+    (void)in_lanes;
     return (gp_gates_of(spec) + 1) * gp_units_of(spec); /* gates, and c of LSTM or q of GRU */
 }
 

@@ -16,6 +16,7 @@
 
 #include "check.h"
 #include "kernels/kernels.h"
+#include "naive_window.h"
 
 /* Fewer and smaller cases: if asked, or under valgrind, which is known by the library it preloads. */
 static inline int is_quick(void)
@@ -197,6 +198,52 @@ static inline size_t model_gates(const gp_layer_spec *spec)
     return spec->cell == GP_LSTM ? 4 : spec->cell == GP_GRU ? 3 : 1;
 }
 
+/* A square kernel that moves by one, without padding; to be changed before it is added. */
+static inline gp_window model_window(size_t channels, size_t height, size_t width, size_t kernel)
+{
+    return (gp_window){.channels = channels,
+                       .height = height,
+                       .width = width,
+                       .kernel = {kernel, kernel},
+                       .stride = {1, 1},
+                       .dilation = {1, 1},
+                       .groups = 1};
+}
+static inline gp_layer_spec *model_windowed(model *m, gp_layer_type type, const gp_window *w, size_t planes)
+{
+    gp_layer_spec *spec =
+        model_add(m, type, w->channels * w->height * w->width, planes * naive_places(w, 0) * naive_places(w, 1));
+    spec->window = *w;
+    return spec;
+}
+static inline gp_layer_spec *model_convolution(model *m, gp_window w, size_t filters)
+{
+    gp_layer_spec *spec = model_windowed(m, GP_LAYER_CONVOLUTION, &w, filters);
+    spec->bias = 0; /* some: model_finish places it */
+    return spec;
+}
+static inline gp_layer_spec *model_pooling(model *m, gp_window w, gp_pooling pooling)
+{
+    w.pooling = pooling;
+    return model_windowed(m, GP_LAYER_POOLING, &w, w.channels);
+}
+
+/* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows: there is none. */
+static inline size_t model_rows(const gp_layer_spec *spec)
+{
+    switch (spec->type) {
+    case GP_LAYER_DENSE: return spec->out;
+    case GP_LAYER_RECURRENT: return model_gates(spec) * model_units(spec);
+    case GP_LAYER_CONVOLUTION: return naive_filters(spec);
+    default: return 0;
+    }
+}
+static inline size_t model_columns(const gp_layer_spec *spec)
+{
+    if (spec->type == GP_LAYER_CONVOLUTION) return naive_filter_length(spec);
+    return spec->type == GP_LAYER_RECURRENT ? spec->in / spec->steps : spec->in;
+}
+
 static inline void model_place(model *m, size_t *at, size_t length, size_t group, size_t columns)
 {
     m->segments[m->arena.n_segments++] =
@@ -212,29 +259,27 @@ static inline void model_finish(model *m, uint64_t seed)
     size_t at = 0, group = 0;
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
-        if (spec->type == GP_LAYER_RECURRENT) {
-            const size_t units = model_units(spec), rows = model_gates(spec) * units, features = spec->in / spec->steps;
-            spec->weight = at;
-            model_place(m, &at, rows * features, group, features);
-            spec->recurrent_weight = at;
-            model_place(m, &at, rows * units, group++, units);
-        }
-        if (spec->type != GP_LAYER_DENSE) continue;
+        const size_t rows = model_rows(spec), columns = model_columns(spec);
+        if (rows == 0) continue;
         spec->weight = at;
-        model_place(m, &at, spec->in * spec->out, group++, spec->in);
+        model_place(m, &at, rows * columns, group, columns);
+        if (spec->type == GP_LAYER_RECURRENT) {
+            spec->recurrent_weight = at;
+            model_place(m, &at, rows * model_units(spec), group, model_units(spec));
+        }
+        group++;
     }
     arena->n_prunable = at;
     group = 0;
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
-        if (spec->type != GP_LAYER_DENSE && spec->type != GP_LAYER_RECURRENT) continue;
-        const int recurrent = spec->type == GP_LAYER_RECURRENT;
+        if (model_rows(spec) == 0) continue;
         if (spec->bias != GP_NONE) {
             spec->bias = at;
-            model_place(m, &at, recurrent ? model_gates(spec) * model_units(spec) : spec->out, group, 0);
-            if (recurrent) {
+            model_place(m, &at, model_rows(spec), group, 0);
+            if (spec->type == GP_LAYER_RECURRENT) {
                 spec->recurrent_bias = at;
-                model_place(m, &at, model_gates(spec) * model_units(spec), group, 0);
+                model_place(m, &at, model_rows(spec), group, 0);
             }
         }
         group++;

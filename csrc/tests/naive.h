@@ -13,6 +13,7 @@
 
 #include "kernels/kernels.h"
 #include "naive_cells.h"
+#include "naive_window.h"
 
 /* ---- softmax and losses of one sample; z[i * stride] is feature i ----------------------------------------------- */
 
@@ -301,6 +302,35 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
     }
 }
 
+/* ---- convolution ----------------------------------------------------------------------------------------------------- */
+
+/* x to y or, if dx is given, from dy to dx and the gradients, which add up. */
+static inline void naive_convolution(const naive_net *net, const gp_layer_spec *spec, const double *x, double *y,
+                                     const double *dy, double *dx, double *grads)
+{
+    const gp_window *w = &spec->window;
+    const size_t filters = naive_filters(spec), places = spec->out / filters, taps = w->kernel[0] * w->kernel[1];
+    const size_t length = naive_filter_length(spec);
+    for (size_t o = 0; o < spec->out; o++) {
+        const size_t filter = o / places, group = filter / (filters / w->groups);
+        if (!dx) y[o] = spec->bias == GP_NONE ? 0.0 : net->params[spec->bias + filter];
+        else if (spec->bias != GP_NONE) grads[spec->bias + filter] += dy[o];
+        for (size_t k = 0; k < length; k++) {
+            const size_t pixel = naive_pixel(w, o % places, k % taps), at = spec->weight + filter * length + k;
+            const size_t channel = group * (w->channels / w->groups) + k / taps;
+            const size_t from = channel * w->height * w->width + pixel;
+            if (pixel == GP_NONE) continue;
+            if (!dx) y[o] += naive_weight(net, at) * x[from];
+            else {
+                dx[from] += naive_weight(net, at) * dy[o];
+                naive_add(net, grads, at, dy[o] * x[from]);
+            }
+        }
+    }
+}
+
+/* ---- all layers ------------------------------------------------------------------------------------------------------ */
+
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample, naive_sample *s)
 {
     const gp_layer_spec *spec = &net->layers[l];
@@ -324,6 +354,8 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
         }
         break;
     case GP_LAYER_RECURRENT: naive_recurrent_forward(net, l, s); break;
+    case GP_LAYER_CONVOLUTION: naive_convolution(net, spec, x, y, NULL, NULL, NULL); break;
+    case GP_LAYER_POOLING: naive_pooling(&spec->window, x, y, NULL, NULL); break;
     case GP_LAYER_TYPES: break;
     }
 }
@@ -335,6 +367,8 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     const double *x = s->x[l], *y = s->x[l + 1];
     double dx[NAIVE_WIDTH] = {0}, dot = 0.0;
     if (spec->type == GP_LAYER_RECURRENT) naive_recurrent_backward(net, l, s, dy, dx, grads);
+    if (spec->type == GP_LAYER_CONVOLUTION) naive_convolution(net, spec, x, NULL, dy, dx, grads);
+    if (spec->type == GP_LAYER_POOLING) naive_pooling(&spec->window, x, NULL, dy, dx);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         switch (spec->type) {
@@ -349,6 +383,8 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
         case GP_LAYER_SOFTMAX: dx[o] = y[o] * (dy[o] - dot); break;
         case GP_LAYER_DROPOUT: dx[o] = dy[o] * s->r[l][o]; break;
         case GP_LAYER_RECURRENT:
+        case GP_LAYER_CONVOLUTION:
+        case GP_LAYER_POOLING:
         case GP_LAYER_TYPES: break;
         }
     }
@@ -392,6 +428,8 @@ static inline double naive_penalty(const naive_net *net, double *grads)
     for (size_t l = 0; l < net->n_layers; l++) {
         const gp_layer_spec *spec = &net->layers[l];
         if (spec->type == GP_LAYER_DENSE) penalty += naive_decay(net, spec, spec->weight, spec->in * spec->out, grads);
+        if (spec->type == GP_LAYER_CONVOLUTION)
+            penalty += naive_decay(net, spec, spec->weight, naive_filters(spec) * naive_filter_length(spec), grads);
         if (spec->type != GP_LAYER_RECURRENT) continue;
         const naive_sizes n = naive_sizes_of(spec);
         penalty += naive_decay(net, spec, spec->weight, n.G * n.H * n.F, grads);
@@ -426,6 +464,8 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
     size_t L = net->n_layers, O = net->layers[L - 1].out, live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
     double share = 1.0 / (double)batch->size / (batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0);
     if (!s) abort();
+    for (size_t l = 0; l < L; l++)
+        if (L > NAIVE_LAYERS || net->layers[l].in > NAIVE_WIDTH || net->layers[l].out > NAIVE_WIDTH) abort();
     copy.batch = batch->size;
     if (grads) memset(grads, 0, net->n * sizeof *grads);
     for (size_t b = 0; b < batch->size; b++) {

@@ -271,7 +271,7 @@ static void limited(const gp_kernels *kernels, size_t samples, double sparsity, 
     gp_fault fault;
     model_prune(&s->m, sparsity, 61);
     size_t last = s->m.n_layers - 1;
-    while (s->m.layers[last].type != GP_LAYER_DENSE) last--;
+    while (model_rows(&s->m.layers[last]) == 0) last--;
     for (size_t i = 0; i < s->in; i++) s->x[(samples - 1) * s->in + i] *= 1e6f; /* the last sample */
     CHECK_INT_EQUAL(scene_backward(s, &free_result, threads), GP_OK);
     CHECK(!gp_net_exploded(s->net));

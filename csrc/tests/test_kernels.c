@@ -18,6 +18,7 @@
 #include "cases_sparse.h"
 #include "cases_transform.h"
 #include "cases_update.h"
+#include "cases_window.h"
 
 #define EACH_ONCE(type, name, parameters) OVER_INSTRUCTION_SETS(test_##name);
 

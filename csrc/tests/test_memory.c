@@ -112,7 +112,7 @@ static gp_status try_step(stage *s, size_t samples)
 /* ---- the stage -------------------------------------------------------------------------------------------------------- */
 
 /* PRUNED: so far that both dense layers run on lists of their live weights */
-enum { WHOLE, PRUNED, RECURRENT, KINDS };
+enum { WHOLE, PRUNED, RECURRENT, CONVOLUTION, KINDS };
 
 static void stage_open(stage *s, const gp_kernels *kernels, int kind)
 {
@@ -122,6 +122,11 @@ static void stage_open(stage *s, const gp_kernels *kernels, int kind)
         model_recurrent(&s->m, GP_LSTM, 3, 10, 12, 1);
         gp_layer_spec *rnn = model_recurrent(&s->m, GP_RNN, 3, 12, 40, 0);
         rnn->omega = rnn->orthogonality = 0.1f;
+    } else if (kind == CONVOLUTION) {
+        gp_window w = model_window(2, 3, 5, 3);
+        w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
+        model_convolution(&s->m, w, 5);
+        model_pooling(&s->m, model_window(5, 3, 5, 2), GP_POOL_MAX);
     } else {
         model_dense(&s->m, 30, 40);
         model_activation(&s->m, GP_RELU, 0);

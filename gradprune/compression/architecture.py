@@ -15,7 +15,9 @@ from typing import Any
 from gradprune import initializers
 from gradprune.errors import FileFormatError
 from gradprune.layers.base import Layer
+from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
 __all__ = ["read_architecture", "write_architecture"]
@@ -46,14 +48,37 @@ _CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
     (initializers.SparseSpectral, ("nonzeros", "radius")),
     (initializers.Normal, ("std",)),
     (initializers.Uniform, ("limit",)),
+    (
+        Conv2D,
+        (
+            "filters",
+            "kernel",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+            "activation",
+            "bias",
+            "name",
+            "initializer",
+            "l1",
+            "l2",
+        ),
+    ),
+    (MaxPool2D, ("kernel", "stride", "padding", "name")),
+    (AvgPool2D, ("kernel", "stride", "padding", "name")),
+    (GlobalAvgPool, ("name",)),
+    (Flatten, ("name",)),
+    (tuple, ()),  # its values follow their number
 )
-_WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
+_WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid")
 _NUMBERS = {cls: number for number, (cls, _) in enumerate(_CLASSES)}
 
 # What a value begins with; a whole number n is written as n + _INTEGER.
 _NONE, _FALSE, _TRUE, _FLOAT, _WORD, _TEXT, _OBJECT, _INTEGER = range(8)
 _DEEPEST = 4
 _MOST_LAYERS = 1000
+_LONGEST = 8
 _LARGEST = 2**48
 
 
@@ -89,6 +114,12 @@ def _write_object(out: bytearray, value: Any) -> None:
     if type(value) not in _NUMBERS:
         raise TypeError(f"cannot pack {value!r}: a file holds only classes of gradprune itself")
     number = _NUMBERS[type(value)]
+    if isinstance(value, tuple):
+        _write_number(out, number)
+        _write_number(out, len(value))
+        for item in value:
+            _write_value(out, item)
+        return
     names = _CLASSES[number][1]
     default = {field.name: field.default for field in dataclasses.fields(value)}
     settings = [(name, getattr(value, name)) for name in names]
@@ -171,6 +202,8 @@ class _Reader:
         if depth > _DEEPEST:
             raise FileFormatError("damaged architecture: settings within settings")
         cls, names = _CLASSES[self.number(len(_CLASSES) - 1)]
+        if cls is tuple:
+            return tuple(self.value(depth) for _ in range(self.number(_LONGEST)))
         present = self.number((1 << len(names)) - 1)
         return cls(**{name: self.value(depth) for i, name in enumerate(names) if present >> i & 1})
 

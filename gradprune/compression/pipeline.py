@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.augmentation import Augmentation, augmentations
 from gradprune.checks import fraction, whole
 from gradprune.columns import aligned
 from gradprune.compression.codebooks import Codebook
@@ -112,17 +113,19 @@ class Training:
         epochs: passes over the data.
         optimizer: makes the optimizer of the stage, such as ``lambda model: gp.SGD(model,
             lr=0.1)``; None: the model's goes on.
-        batch_size, loss: as for ``fit``.
+        batch_size, loss, augment: as for ``fit``.
     """
 
     epochs: int
     optimizer: MakeOptimizer | None = field(default=None, kw_only=True)
     batch_size: int = field(default=128, kw_only=True)
     loss: Any = field(default="cross_entropy", kw_only=True)
+    augment: Augmentation | Sequence[Augmentation] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
         whole("epochs", self.epochs)
         whole("batch_size", self.batch_size, least=1)
+        augmentations(self.augment)
 
     def fit(self, progress: Progress, pruner: Pruner | None = None) -> None:
         """Train the model."""
@@ -138,6 +141,7 @@ class Training:
             batch_size=self.batch_size,
             pruner=pruner,
             seed=progress.seed,
+            augment=self.augment,
             verbose=progress.verbose,
         )
 

@@ -1,7 +1,9 @@
 """Layers as descriptions: what a network is made of, compiled by the C engine."""
 
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter
+from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 
 __all__ = [
@@ -10,11 +12,16 @@ __all__ = [
     "LSTM",
     "RNN",
     "Activation",
+    "AvgPool2D",
+    "Conv2D",
     "CoreLayer",
     "CoreType",
     "Dense",
     "Dropout",
+    "Flatten",
+    "GlobalAvgPool",
     "Layer",
+    "MaxPool2D",
     "Parameter",
     "Recurrent",
 ]

@@ -32,6 +32,8 @@ class CoreType(IntEnum):
     SOFTMAX = 2
     DROPOUT = 3
     RECURRENT = 4
+    CONVOLUTION = 5
+    POOLING = 6
 
 
 class CoreLayer(NamedTuple):
@@ -55,6 +57,7 @@ class CoreLayer(NamedTuple):
     recurrent_bias: int = -1
     orthogonality: float = 0.0
     omega: float = 0.0
+    window: tuple[object, ...] = ()  # gp_window, see window.py; () for other layers
 
 
 class Parameter(NamedTuple):

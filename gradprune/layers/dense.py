@@ -15,7 +15,7 @@ from gradprune.initializers import Glorot, He, Initializer
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.wiring import Elementwise, Entries, Flags, Masks, Whole, Wiring, at_least_one
 
-__all__ = ["Activation", "Dense", "Dropout"]
+__all__ = ["Activation", "Affine", "Dense", "Dropout"]
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,16 @@ class Activation(Layer):
 
 
 @dataclass(frozen=True)
-class Dense(Layer):
-    """A fully connected layer: y = f(W x + b), W (units, in), b (units,).
-
-    It takes all numbers of a sample: an image or a sequence of shape (time, features) is flattened.
+class Affine(Layer):
+    """What layers with f(W x + b) share: their settings besides the size of W.
 
     Args:
-        units: features out.
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
         initializer: of W; None means He for relu, leaky_relu and gelu, else Glorot.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
-        name: given by the network as "dense0", "dense1", ... if None.
-
-    >>> Dense(10, activation="softmax").output_shape((100,))
-    (10,)
     """
 
-    units: int
     activation: str | Activation = field(default="identity", kw_only=True)
     bias: bool = field(default=True, kw_only=True)
     initializer: Initializer | None = field(default=None, kw_only=True)
@@ -95,7 +87,6 @@ class Dense(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("units", self.units, least=1)
         not_negative("l1", self.l1)
         not_negative("l2", self.l2)
         self.activation_layer()
@@ -113,18 +104,47 @@ class Dense(Layer):
             raise TypeError(f"activation must be a name or an Activation, got {self.activation!r}")
         return Activation(self.activation)
 
+    def parameters(self, sizes: Shape, *, uses: int = 1) -> list[Parameter]:
+        """W of these sizes and b, of which a sample uses each weight so often."""
+        initializer = self.initializer
+        if initializer is None:
+            rectified = self.activation_layer().function in {"relu", "leaky_relu", "gelu"}
+            initializer = He() if rectified else Glorot()
+        weight = Parameter("weight", sizes, True, initializer, uses=uses)
+        return [weight, Parameter("bias", sizes[:1], False, None)] if self.bias else [weight]
+
+
+@dataclass(frozen=True)
+class Dense(Affine):
+    """A fully connected layer: y = f(W x + b), W (units, in), b (units,).
+
+    It takes all numbers of a sample: an image or a sequence of shape (time, features) is flattened.
+
+    Args:
+        units: features out.
+        activation: name of f, or an ``Activation`` when it has settings.
+        bias: whether there is a b; it starts at 0.
+        initializer: of W; None means He for relu, leaky_relu and gelu, else Glorot.
+        l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
+        name: given by the network as "dense0", "dense1", ... if None.
+
+    >>> Dense(10, activation="softmax").output_shape((100,))
+    (10,)
+    """
+
+    units: int
+
+    def __post_init__(self) -> None:
+        whole("units", self.units, least=1)
+        super().__post_init__()
+
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
         return (self.units,)
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
-        initializer = self.initializer
-        if initializer is None:
-            rectified = self.activation_layer().function in {"relu", "leaky_relu", "gelu"}
-            initializer = He() if rectified else Glorot()
-        weight = Parameter("weight", (self.units, prod(shape)), True, initializer)
-        return [weight, Parameter("bias", (self.units,), False, None)] if self.bias else [weight]
+        return self.parameters((self.units, prod(shape)))
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gradprune.layers.base import Layer, Shape
 
 __all__ = [
+    "Channels",
     "Elementwise",
     "Entries",
     "Flags",
@@ -25,6 +26,8 @@ __all__ = [
     "Whole",
     "Wiring",
     "at_least_one",
+    "channels",
+    "images",
     "roles_by_layer",
 ]
 
@@ -44,8 +47,6 @@ class Wiring(ABC):
     ``live`` maps the role of a prunable parameter to its mask. ``known`` has the shape of the
     input: the value of a feature that no sample can change, NaN where samples differ.
     """
-
-    is_elementwise: ClassVar[bool] = False  # output i depends on input i alone
 
     def __init__(self, layer: Layer, shape: Shape) -> None:
         self.layer = layer
@@ -72,6 +73,13 @@ class Wiring(ABC):
             The layer, and role to flags along the leading axes of the parameter, 1 where its
             entries stay; roles that are not named stay whole.
         """
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """Which outputs stay if these inputs do and these outputs have to.
+
+        A layer that cannot drop outputs by itself has those of its inputs.
+        """
+        return needed
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
         """What to add to parameters in place of inputs that go.
@@ -107,13 +115,11 @@ class Whole(Wiring):
 
 
 class Elementwise(Wiring):
-    """Feature by feature: what goes before the layer goes behind it."""
-
-    is_elementwise: ClassVar[bool] = True
+    """Feature by feature, in order: what goes before the layer goes behind it."""
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""
-        varies: Flags = np.isnan(known)
+        varies: Flags = np.isnan(known).reshape(self.output_shape)
         return ~varies
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
@@ -122,11 +128,34 @@ class Elementwise(Wiring):
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
-        return kept
+        return kept.reshape(self.shape)
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """See Wiring."""
+        return inputs.reshape(self.output_shape)
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
         return self.layer, {}
+
+
+class Channels(Wiring):
+    """Images in and out, of which whole channels stay or go."""
+
+    def whole(self, wanted: Flags) -> Flags:
+        """The flags, set for all pixels of a channel if they are for one; some channel stays."""
+        return images(at_least_one(channels(wanted)), wanted.shape)
+
+
+def channels(flags: Flags) -> Flags:
+    """Which channels of (channels, height, width) have a pixel that is set."""
+    found: Flags = np.any(flags, axis=(1, 2))
+    return found
+
+
+def images(flags: Flags, shape: Shape) -> Flags:
+    """Flags of channels said of their pixels."""
+    return np.broadcast_to(flags[:, np.newaxis, np.newaxis], shape).copy()
 
 
 def at_least_one(units: Flags) -> Flags:

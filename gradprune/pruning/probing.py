@@ -15,6 +15,7 @@ from gradprune import _core
 from gradprune.errors import NumericalError
 from gradprune.layers.base import Layer as NetworkLayer
 from gradprune.layers.dense import Activation, Dropout
+from gradprune.losses import LossLike, SoftTarget
 from gradprune.network import Network
 from gradprune.pruning.coverage import Layer, gathered
 from gradprune.pruning.criteria.base import Probe, Response
@@ -25,13 +26,13 @@ __all__ = ["Tried", "dense_gradient", "probing", "trial"]
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
-Samples = tuple[ArrayLike, ArrayLike, str]  # x, y and the name of the loss
+Samples = tuple[ArrayLike, ArrayLike | SoftTarget, LossLike]  # x, y and the loss
 
 
 class Tried(Passing, Replicable, Protocol):
     """What a probe needs of a network."""
 
-    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: str = ...) -> float:
+    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: LossLike = ...) -> float:
         """Fill the gradients."""
 
     def find_fault(self, norm: float = ...) -> NumericalError:

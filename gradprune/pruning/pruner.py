@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
+from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.adaptive import AdaptiveSchedule, Course
@@ -122,7 +123,7 @@ class Pruner:
         seed: SupportsIndex = 0,
         gradients: str = "raw",
         probe_data: Data | None = None,
-        probe_loss: str = "cross_entropy",
+        probe_loss: LossLike = "cross_entropy",
     ) -> None:
         if gradients not in ("raw", "clipped"):
             raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
@@ -183,7 +184,7 @@ class Pruner:
         fraction: SupportsFloat | None = None,
         threshold: SupportsFloat | None = None,
         data: Data | None = None,
-        loss: str = "cross_entropy",
+        loss: LossLike = "cross_entropy",
         batch_size: int = 128,
         rounds: SupportsIndex | None = None,
         correct: LeastSquares | None = None,
@@ -276,7 +277,9 @@ class Pruner:
         choice = self._in_rounds(times, live, goal, target, measure, data, loss)
         return self._commit(live, *self._corrected(choice, correct, data))
 
-    def step(self, *, data: Data | None = None, loss: str = "cross_entropy") -> PruneReport | None:
+    def step(
+        self, *, data: Data | None = None, loss: LossLike = "cross_entropy"
+    ) -> PruneReport | None:
         """Call once after each training step: observe the gradient, prune when it is time.
 
         If a schedule and a regrowth have an event at the same step, weights are removed first.
@@ -329,7 +332,7 @@ class Pruner:
         exchanges: bool,
         statistics: Statistics,
         data: Data | None,
-        loss: str,
+        loss: LossLike,
     ) -> PruneReport:
         """Remove down to a target, or exchange, or both."""
         live = self._live()
@@ -418,7 +421,7 @@ class Pruner:
         self,
         *,
         data: Data | None = None,
-        loss: str = "cross_entropy",
+        loss: LossLike = "cross_entropy",
         batch_size: int = 128,
     ) -> dict[str, Decomposition]:
         """The parts of the gradient decomposition of every covered parameter, for plots.
@@ -458,7 +461,7 @@ class Pruner:
         self,
         *,
         data: Data | None = None,
-        loss: str = "cross_entropy",
+        loss: LossLike = "cross_entropy",
     ) -> dict[str, Growth]:
         """What ``Explosion`` estimates for every covered parameter, with variances.
 
@@ -603,7 +606,9 @@ class Pruner:
         norm = _core.norm(self.model.arena.grads, 2.0)
         return math.isfinite(self.model.last_loss) and math.isfinite(norm)
 
-    def _measure(self, criterion: Criterion, data: Data, loss: str, batch_size: int) -> Statistics:
+    def _measure(
+        self, criterion: Criterion, data: Data, loss: LossLike, batch_size: int
+    ) -> Statistics:
         """Statistics over one pass of the data; the model is left as it was."""
         x_all, y_all = _pair(data)
         arena = self.model.arena
@@ -618,7 +623,7 @@ class Pruner:
                 statistics.add(criterion.observed(arena.params[prunable], gradient))
         return statistics
 
-    def _statistics(self, data: Data | None, loss: str, batch_size: int) -> Statistics:
+    def _statistics(self, data: Data | None, loss: LossLike, batch_size: int) -> Statistics:
         """What ``prune`` scores by."""
         if not self.criterion.needs_gradients:
             return self.statistics
@@ -630,7 +635,9 @@ class Pruner:
 
     # ---- data to look at again -----------------------------------------------------------------
 
-    def _samples(self, who: str, data: Data | None, loss: str) -> tuple[ArrayLike, ArrayLike, str]:
+    def _samples(
+        self, who: str, data: Data | None, loss: LossLike
+    ) -> tuple[ArrayLike, ArrayLike, LossLike]:
         """(x, y, loss) to try weights out on."""
         if data is not None:
             return *_pair(data), loss
@@ -652,7 +659,7 @@ class Pruner:
         live: Flags,
         statistics: Statistics,
         data: Data | None,
-        loss: str,
+        loss: LossLike,
     ) -> Floats:
         """Scores of the covered weights, -inf where removed."""
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named below
@@ -696,7 +703,7 @@ class Pruner:
         requested: float,
         statistics: Statistics,
         data: Data | None = None,
-        loss: str = "cross_entropy",
+        loss: LossLike = "cross_entropy",
     ) -> Choice:
         return remove_lowest(
             self._layers,
@@ -725,7 +732,7 @@ class Pruner:
         requested: float,
         measure: Callable[[], Statistics],
         data: Data | None,
-        loss: str,
+        loss: LossLike,
     ) -> Choice:
         """``_lowest`` in rounds that each remove the same share and score what is left."""
         if rounds == 1:
@@ -745,7 +752,7 @@ class Pruner:
         return choice
 
     def _exchanged(
-        self, step: int, live: Flags, statistics: Statistics, data: Data | None, loss: str
+        self, step: int, live: Flags, statistics: Statistics, data: Data | None, loss: LossLike
     ) -> Flags:
         """The mask after an exchange, with as many live weights in each parameter."""
         regrowth = self.regrowth

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import checks
 from gradprune.columns import aligned
-from gradprune.losses import get_loss
+from gradprune.losses import LossLike, get_loss
 from gradprune.network import Network
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
@@ -108,7 +108,7 @@ def sensitivity(
     *,
     sparsities: Sequence[SupportsFloat] = _SPARSITIES,
     criterion: Criterion = _MAGNITUDE,
-    loss: str = "cross_entropy",
+    loss: LossLike = "cross_entropy",
     data: tuple[ArrayLike, ArrayLike] | None = None,
     batch_size: int = 128,
     exclude: str | Sequence[str] = (),

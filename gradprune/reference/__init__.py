@@ -22,6 +22,14 @@ from .clipping import (
     total_norm,
     zclip_limits,
 )
+from .convolution import (
+    POOLING_NAMES,
+    conv2d_backward,
+    conv2d_forward,
+    pool2d_backward,
+    pool2d_forward,
+)
+from .images import warp
 from .int8 import int8_lanes, int8_rows, quantize_lanes, quantize_row, quantize_weights
 from .layers import (
     ACTIVATION_NAMES,
@@ -75,6 +83,7 @@ from .select import topk_mask
 __all__ = [
     "ACTIVATION_NAMES",
     "LOSS_NAMES",
+    "POOLING_NAMES",
     "GradientDecomposition",
     "RecurrentGradients",
     "States",
@@ -88,6 +97,8 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "clip_scale",
+    "conv2d_backward",
+    "conv2d_forward",
     "dense_backward",
     "dense_forward",
     "distillation",
@@ -121,6 +132,8 @@ __all__ = [
     "permutation",
     "philox4x32",
     "polynomial_sparsity",
+    "pool2d_backward",
+    "pool2d_forward",
     "prune_blocks",
     "prune_mask",
     "qsgd",
@@ -145,6 +158,7 @@ __all__ = [
     "topk_mask",
     "total_norm",
     "uniform",
+    "warp",
     "words",
     "zclip_limits",
 ]

@@ -11,6 +11,21 @@ A layer is one of::
         "l1": 0.0,
         "l2": 0.0,
     }
+    {
+        "type": "convolution",
+        "weight": name,
+        "bias": name or None,
+        "activation": "relu",
+        "slope": 0.01,
+        "stride": 1,
+        "padding": 0,
+        "dilation": 1,
+        "groups": 1,
+        "l1": 0.0,
+        "l2": 0.0,
+    }
+    {"type": "pooling", "pooling": "max", "kernel": 2, "stride": None, "padding": 0}
+    {"type": "flatten"}
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -29,9 +44,10 @@ A layer is one of::
         "omega": 0.0,
     }
 
-where everything after the type has a default except the cell, the weights, the rate and the index
-(the layer's number in the C network, which selects its random stream).  A recurrent layer takes
-(B, time, features); dense flattens what it gets, and so does the loss.
+where everything after the type has a default except the cell, the weights, the pooling ("max" or
+"mean"), its kernel (None: the whole image), the rate and the index (the layer's number in the C
+network, which selects its random stream).  A recurrent layer takes (B, time, features), convolution
+and pooling (B, channels, height, width); dense flattens what it gets, and so does the loss.
 """
 
 from __future__ import annotations
@@ -44,6 +60,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Floats, Mask
+from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
 from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
@@ -54,6 +71,7 @@ Layer = Mapping[str, Any]
 _FUSED = {"cross_entropy": "softmax", "bce": "sigmoid"}
 _WEIGHTS = ("weight_ih", "weight_hh")
 _BIASES = ("bias_ih", "bias_hh")
+_SLIDING = ("stride", "padding", "dilation", "groups")
 
 
 @dataclass(frozen=True)
@@ -77,6 +95,50 @@ def _recurrent_weights(
 ) -> tuple[Floats, Floats]:
     ih, hh = (_live(layer[role], parameters, masks) for role in _WEIGHTS)
     return ih, hh
+
+
+def _sliding(layer: Layer) -> dict[str, Any]:
+    """How windows slide, as convolution and pooling take it."""
+    return {name: layer[name] for name in _SLIDING if name in layer}
+
+
+def _kernel(layer: Layer, x: Floats) -> Any:
+    kernel = layer["kernel"]
+    return x.shape[2:] if kernel is None else kernel
+
+
+def _product_forward(
+    layer: Layer, x: Floats, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]
+) -> Floats:
+    """What a dense layer or a convolution gives before its activation."""
+    weight = _live(layer["weight"], parameters, masks)
+    bias = layer.get("bias")
+    b = None if bias is None else _live(bias, parameters, masks)
+    if layer["type"] == "dense":
+        return dense_forward(x.reshape(len(x), -1), weight, b)
+    return conv2d_forward(x, weight, b, **_sliding(layer))
+
+
+def _product_backward(
+    layer: Layer,
+    x: Floats,
+    parameters: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    dz: Floats,
+    gradients: dict[str, Floats],
+) -> tuple[Floats, float]:
+    """What flows to the input, and what the layer adds to the loss; gradients are added up."""
+    weight = _live(layer["weight"], parameters, masks)
+    if layer["type"] == "dense":
+        flat, dweight, dbias = dense_backward(x.reshape(len(x), -1), weight, dz)
+        dx = flat.reshape(x.shape)
+    else:
+        dx, dweight, dbias = conv2d_backward(x, weight, dz, **_sliding(layer))
+    penalty, slope = regularization(weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0))
+    gradients[layer["weight"]] += dweight + slope
+    if layer.get("bias") is not None:
+        gradients[layer["bias"]] += dbias
+    return dx, penalty
 
 
 def _trace(
@@ -113,21 +175,19 @@ def _trace(
             )
             y = states.h if layer.get("sequences", False) else states.h[:, -1]
             traces.append(_Trace(x, x, y, states))
-        elif kind in ("dense", "activation"):
-            z = x
-            if kind == "dense":
-                bias = layer.get("bias")
-                z = dense_forward(
-                    x.reshape(len(x), -1),
-                    _live(layer["weight"], parameters, masks),
-                    None if bias is None else _live(bias, parameters, masks),
-                )
+        elif kind == "flatten":
+            traces.append(_Trace(x, x, x.reshape(len(x), -1)))
+        elif kind == "pooling":
+            y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
+            traces.append(_Trace(x, x, y))
+        elif kind in ("dense", "convolution", "activation"):
+            z = x if kind == "activation" else _product_forward(layer, x, parameters, masks)
             name = layer.get("activation", "identity")
             traces.append(_Trace(x, z, activation_forward(name, z, layer.get("slope", 0.01))))
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, activation, dropout or recurrent"
+                "expected dense, convolution, pooling, flatten, activation, dropout or recurrent"
             )
         x = traces[-1].y
     return traces
@@ -146,15 +206,16 @@ def forward(
 
     Args:
         layers: plain dicts, see the module.
-        parameters: name -> array, dense weights (O, I), biases (O,).
-        x: (B, features), or (B, time, features) for recurrent layers.
+        parameters: name -> array: weights (O, I) or (O, C / groups, height, width), biases (O,).
+        x: (B, features), (B, time, features) for recurrent layers, or (B, C, height, width).
         training: whether dropout drops.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
         masks: name -> kept entries; removed ones count as zero.
 
     Returns:
-        y, (B, outputs), (B, time, units) after a recurrent layer, or x itself for an empty network.
+        y, (B, outputs), (B, time, units) after a recurrent layer, (B, O, height, width) after a
+        convolution, or x itself for an empty network.
 
     Raises:
         ValueError: if a layer's type or activation is unknown.
@@ -188,8 +249,8 @@ def loss_and_gradients(
 
     Args:
         layers: plain dicts, see the module.
-        parameters: name -> array, dense weights (O, I), biases (O,).
-        x: (B, features), or (B, time, features) for recurrent layers.
+        parameters: name -> array: weights (O, I) or (O, C / groups, height, width), biases (O,).
+        x: (B, features), (B, time, features) for recurrent layers, or (B, C, height, width).
         y: targets as ``loss_forward_backward`` takes them.
         loss: cross_entropy, mse or bce.
         masks: name -> kept entries; removed ones count as zero and get a zero gradient.
@@ -231,20 +292,19 @@ def loss_and_gradients(
             )
             total += penalty
             continue
+        if layer["type"] == "flatten":
+            d = d.reshape(trace.x.shape)
+            continue
+        if layer["type"] == "pooling":
+            kernel = _kernel(layer, trace.x)
+            d = pool2d_backward(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
+            continue
         if not (fused and number == len(layers) - 1):
             name = layer.get("activation", "identity")
             d = activation_backward(name, trace.z, trace.y, d, layer.get("slope", 0.01))
-        if layer["type"] == "dense":
-            weight = _live(layer["weight"], parameters, masks)
-            flat, dweight, dbias = dense_backward(trace.x.reshape(len(trace.x), -1), weight, d)
-            d = flat.reshape(trace.x.shape)
-            penalty, dpenalty = regularization(
-                weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0)
-            )
+        if layer["type"] in ("dense", "convolution"):
+            d, penalty = _product_backward(layer, trace.x, parameters, masks, d, gradients)
             total += penalty
-            gradients[layer["weight"]] += dweight + dpenalty
-            if layer.get("bias") is not None:
-                gradients[layer["bias"]] += dbias
     return total, {name: _live(name, gradients, masks) for name in gradients}
 
 

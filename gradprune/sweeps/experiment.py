@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core, checks, files
+from gradprune.augmentation import Augmentation, augmentations
 from gradprune.cache import cache_folder
 from gradprune.clipping import ClipNorm, Clipper
 from gradprune.costs import get_costs
@@ -66,6 +67,7 @@ class Experiment:
         lr: learning rate of training on at its start.
         momentum: of both, Nesterov's.
         weight_decay: of both.
+        augment: of both, as for ``fit``.
         scored: training samples by which one-shot pruning scores, from the first on; an iterative
             one goes by the gradients of training.
         probed: training samples on which ``Explosion`` tries weights out, from the first on.
@@ -115,6 +117,7 @@ class Experiment:
     lr: float = field(default=0.05, kw_only=True)
     momentum: float = field(default=0.9, kw_only=True)
     weight_decay: float = field(default=2e-4, kw_only=True)
+    augment: Augmentation | Sequence[Augmentation] = field(default=(), kw_only=True)
     scored: int = field(default=5000, kw_only=True)
     probed: int = field(default=256, kw_only=True)
     measure: Callable[[Model], Mapping[str, float]] | None = field(
@@ -131,6 +134,7 @@ class Experiment:
             raise ValueError(f'how must be "one-shot" or "iterative", got {self.how!r}')
         checks.fraction("sparsity", self.sparsity)
         checks.seed_number(self.seed)
+        augmentations(self.augment)
         for name in ("dense_epochs", "epochs", "events", "batch_size", "scored", "probed"):
             checks.whole(name, getattr(self, name), least=1)
 
@@ -255,6 +259,7 @@ def _train(
         batch_size=e.batch_size,
         pruner=pruner,
         seed=e.seed,
+        augment=e.augment,
         verbose=0,
     )
 
@@ -276,7 +281,7 @@ def _dense_model(e: Experiment) -> Model:
 def _identity(e: Experiment, model: Model) -> str:
     """A digest of all that the bits of the dense model depend on."""
     training = (e.seed, e.dense_epochs, e.dense_lr, e.dense_clip)
-    both = (e.batch_size, e.momentum, e.weight_decay)
+    both = (e.batch_size, e.momentum, e.weight_decay, *augmentations(e.augment))
     machine = (_core.version, _core.isa(), get_costs().most)
     text = repr((training, both, machine, model.layers, model.input_shape, e.data.digest))
     sha = hashlib.sha256(text.encode())

@@ -1,0 +1,431 @@
+/* test_convolution.c - networks of convolutions and pools over images: against naive C, whole and on lists, for the same
+ * bits whatever the threads and the company, for the names of faults, and for what must be refused.
+ */
+#include "scene.h"
+
+/* ---- networks -------------------------------------------------------------------------------------------------------- */
+
+/* Every setting of a window once, and different along the two axes: 9 x 7 pixels become 5 x 4, 4 x 3, 4 x 3, 2 x 3. */
+static void build_settings(model *m)
+{
+    gp_window w = model_window(4, 9, 7, 3);
+    w.stride[0] = w.stride[1] = w.groups = 2;
+    w.before[0] = w.after[0] = w.before[1] = w.after[1] = 1;
+    model_convolution(m, w, 6)->l2 = 0.003f;
+    model_activation(m, GP_RELU, 0);
+    model_pooling(m, model_window(6, 5, 4, 2), GP_POOL_MAX);
+    w = model_window(6, 4, 3, 2);
+    w.kernel[1] = 3;
+    w.dilation[0] = 3;
+    w.before[0] = 2;
+    w.after[0] = 1;
+    w.before[1] = 0;
+    w.after[1] = 2;
+    model_convolution(m, w, 5)->l1 = 0.002f;
+    w = model_window(5, 4, 3, 3);
+    w.stride[0] = 2;
+    w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
+    model_pooling(m, w, GP_POOL_MEAN);
+    model_dense(m, 30, 4);
+}
+/* Matrix products at every pixel of what a pool left, more filters and channels than are shared at a time. */
+static void build_pixels(model *m)
+{
+    gp_window w = model_window(3, 5, 5, 3);
+    w.before[0] = w.before[1] = 1;
+    w.stride[1] = 2; /* the last column is not seen */
+    model_pooling(m, w, GP_POOL_MAX);
+    model_convolution(m, model_window(3, 4, 2, 1), 30)->bias = GP_NONE;
+    model_activation(m, GP_TANH, 0);
+    w = model_window(30, 4, 2, 1);
+    w.groups = 2;
+    model_convolution(m, w, 26);
+    w = model_window(26, 4, 2, 4);
+    w.kernel[1] = 2;
+    model_pooling(m, w, GP_POOL_MEAN);
+}
+/* Filters of their own for each channel, a pool of windows side by side, and some that see everything at once. */
+static void build_apart(model *m)
+{
+    gp_window w = model_window(5, 5, 5, 3);
+    w.groups = 5;
+    w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
+    model_convolution(m, w, 10);
+    model_activation(m, GP_GELU, 0);
+    w = model_window(10, 5, 5, 3);
+    w.stride[0] = w.stride[1] = 3;
+    w.before[0] = w.after[1] = 1;
+    model_pooling(m, w, GP_POOL_MAX);
+    model_dropout(m, 0.2f, 0);
+    model_convolution(m, model_window(10, 2, 2, 2), 3);
+    model_softmax(m);
+}
+
+static builder *const builders[] = {build_settings, build_pixels, build_apart};
+enum { BUILDERS = sizeof builders / sizeof builders[0] };
+
+/* ---- against naive.h --------------------------------------------------------------------------------------------------- */
+
+static void test_naive(void)
+{
+    for (size_t b = 0; b < BUILDERS; b++) naive_is_right(builders[b], (gp_loss)b);
+}
+
+static void test_against_naive(const gp_kernels *kernels)
+{
+    static const size_t batches[] = {1, 16, 33, 65, 130};
+    static const double shares[] = {0.0, 0.5, 0.9}; /* 0.9: on lists */
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+            if (is_quick() && (b + i) % 3) continue;
+            const gp_loss loss = (gp_loss)((b + i) % GP_LOSSES);
+            long failed = check_failed_count;
+            scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
+            for (size_t share = 0; share < 3; share++) {
+                model_prune(&s->m, shares[share], i);
+                backward_agrees(s, 1 + (i + share) % 3);
+                if (share != 1) outputs_agree(s, 1 + i % 3);
+            }
+            if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
+            scene_free(s);
+        }
+}
+
+/* Batches of every size after one another, and fewer and fewer weights: nothing is kept of the call before. */
+static void test_changes(const gp_kernels *kernels)
+{
+    static const size_t sizes[] = {1, 70, 3, 64, 33, 1};
+    static const double shares[] = {0.0, 0.9, 0.3, 1.0, 0.95, 0.0};
+    for (size_t b = 0; b < BUILDERS; b++) {
+        scene *s = scene_new(kernels, builders[b], 70, GP_MSE, 20 + b);
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            if (is_quick() && (b + i) % 3) continue;
+            noise source = {i};
+            s->batch.size = sizes[i];
+            noise_floats(&source, s->m.arena.n, s->m.arena.params, 0.4);
+            model_prune(&s->m, shares[i], i);
+            backward_agrees(s, 1 + i % 2);
+        }
+        scene_free(s);
+    }
+}
+
+/* A layer runs on lists if it has weights and few are left. */
+static void test_is_sparse(void)
+{
+    for (size_t b = 0; b < BUILDERS; b++) {
+        scene *s = scene_new(gp_kernels_get(NULL), builders[b], 64, GP_MSE, 25);
+        for (int pruned = 0; pruned < 2; pruned++) {
+            model_prune(&s->m, pruned ? 0.9 : 0.1, 3);
+            for (size_t l = 0; l < s->m.n_layers; l++)
+                CHECK_INT_EQUAL(gp_net_is_sparse(s->net, &s->m.arena, l, 64),
+                                pruned && model_rows(&s->m.layers[l]) > 0);
+        }
+        scene_free(s);
+    }
+}
+
+/* ---- frozen ------------------------------------------------------------------------------------------------------------- */
+
+static void test_frozen(const gp_kernels *kernels)
+{
+    enum { SAMPLES = 70 };
+    static const double shares[] = {0.0, 0.3, 0.9};
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (size_t share = 0; share < 3; share++) {
+            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 50 + b);
+            const size_t O = s->out, counts[] = {1, 17, SAMPLES};
+            float *expected = allocated(SAMPLES * O * sizeof *expected);
+            gp_frozen *frozen = NULL;
+            gp_fault fault;
+            model_prune(&s->m, shares[share], 4);
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            for (size_t i = 0; i < 3; i++) {
+                buffer got = output_floats(counts[i] * O, i);
+                CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got.f, &fault, 2), GP_OK);
+                CHECK_FLOATS_NEAR(counts[i] * O, got.f, expected, 2e-6, 2e-6);
+                CLOSE(got);
+            }
+            gp_frozen_destroy(frozen);
+            free(expected);
+            scene_free(s);
+        }
+}
+
+/* ---- blocks, lanes and threads ------------------------------------------------------------------------------------------ */
+
+/* So many filters that dW is summed over some rows of places at a time in 64 lanes, and over all of them in 16. */
+static void build_tall(model *m)
+{
+    gp_window w = model_window(2, 14, 14, 3);
+    w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
+    model_convolution(m, w, 16);
+    model_pooling(m, model_window(16, 14, 14, 14), GP_POOL_MEAN);
+}
+
+/* The gradients of a batch are the mean over those of its parts, whatever blocks and lanes they are cut into. */
+static void parts_add_up(const gp_kernels *kernels, builder *build, size_t samples, size_t part, double sparsity)
+{
+    scene *s = scene_new(kernels, build, samples, GP_MSE, 26);
+    const gp_arena *arena = &s->m.arena;
+    double *sum = allocated(arena->n * sizeof *sum);
+    gp_result result;
+    model_prune(&s->m, sparsity, 26);
+    CHECK_INT_EQUAL(scene_backward(s, &result, 2), GP_OK);
+    for (size_t i = 0; i < arena->n; i++) sum[i] = (double)arena->grads[i];
+    for (size_t first = 0; first < samples; first += part) {
+        s->batch.size = samples - first < part ? samples - first : part;
+        s->batch.x = s->x + first * s->in;
+        s->batch.targets = s->targets + first * s->out;
+        CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
+        for (size_t i = 0; i < arena->n; i++)
+            sum[i] -= (double)arena->grads[i] * (double)s->batch.size / (double)samples;
+    }
+    for (size_t i = 0; i < arena->n; i++) sum[i] = fabs(sum[i]) / (1.0 + fabs((double)arena->grads[i]));
+    for (size_t i = 0; i < arena->n; i++) CHECK_NEAR(sum[i], 0.0, 1e-6);
+    free(sum);
+    scene_free(s);
+}
+
+static void test_parts_add_up(const gp_kernels *kernels)
+{
+    for (int pruned = 0; pruned < 2; pruned++) {
+        parts_add_up(kernels, build_tall, 64, 16, pruned ? 0.9 : 0.0);
+        if (!is_quick()) parts_add_up(kernels, build_pixels, 1100, 1024, pruned ? 0.9 : 0.0);
+    }
+}
+
+/* A sample's output has the same bits in any company. */
+static void test_company(const gp_kernels *kernels)
+{
+    enum { SAMPLES = 100, MOST = 26 };
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (int pruned = 0; pruned < 2; pruned++) {
+            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_CROSS_ENTROPY, 27);
+            const size_t each = s->out * sizeof(float);
+            float all[SAMPLES * MOST], one[MOST], some[70 * MOST];
+            model_prune(&s->m, pruned ? 0.9 : 0.0, 21);
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
+            for (size_t i = 0; i < SAMPLES; i += is_quick() ? 29 : 7) {
+                CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1), GP_OK);
+                CHECK_BYTES_EQUAL(each, one, all + i * s->out);
+            }
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 70, s->x + 30 * s->in, some, 1), GP_OK);
+            CHECK_BYTES_EQUAL(70 * each, some, all + 30 * s->out);
+            scene_free(s);
+        }
+}
+
+/* Enough work to be shared, by filters, channels and chunks. */
+static void test_same_bits(const gp_kernels *kernels)
+{
+    static const course courses[] = {{build_settings, GP_CROSS_ENTROPY, 30, 0.3},
+                                     {build_pixels, GP_MSE, 300, 0.9},
+                                     {build_apart, GP_BCE, 70, 0.2},
+                                     {build_settings, GP_MSE, 260, 0.85},
+                                     {build_tall, GP_CROSS_ENTROPY, 33, 0.0}};
+    for (size_t i = 0; i < (is_quick() ? 3 : 5); i++) same_bits(kernels, &courses[i]);
+}
+
+/* What somebody wrote into removed weights does not count, and is gone after a step. */
+static void test_mask_is_the_truth(const gp_kernels *kernels)
+{
+    for (int sparse = 0; sparse < 2; sparse++) {
+        scene *s = scene_new(kernels, build_settings, 40, GP_CROSS_ENTROPY, 24);
+        gp_arena *arena = &s->m.arena;
+        gp_result result;
+        gp_step_info info;
+        model_prune(&s->m, sparse ? 0.9 : 0.5, 25);
+        for (size_t i = 0; i < arena->n_prunable; i++)
+            if (!s->m.mask[i]) arena->params[i] = i % 2 ? NAN : 5.0f;
+        outputs_agree(s, 2);
+        for (size_t i = 0; i < arena->n_prunable; i++)
+            if (!s->m.mask[i]) arena->params[i] = i % 2 ? 5.0f : NAN;
+        CHECK_INT_EQUAL(gp_net_train(s->net, arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2), GP_OK);
+        CHECK(info.applied);
+        CHECK_INT_EQUAL(removed_but_not_zero(arena, arena->params), 0);
+        backward_agrees(s, 2);
+        scene_free(s);
+    }
+}
+
+/* ---- faults -------------------------------------------------------------------------------------------------------------- */
+
+/* A filter and an entry of it, or its bias. */
+static void test_bad_parameter(const gp_kernels *kernels)
+{
+    for (int where = 0; where < 4; where++) {
+        scene *s = scene_new(kernels, build_settings, 70, GP_CROSS_ENTROPY, 50);
+        const size_t layer = where >> 1 ? 3 : 0;
+        const gp_layer_spec *spec = &s->m.layers[layer];
+        const int bias = where & 1;
+        gp_step_info info = {0};
+        gp_result result;
+        s->m.arena.params[bias ? spec->bias + 4 : spec->weight + 4 * model_columns(spec) + 7] = NAN;
+        snapshot whole = snapshot_take(&s->m.arena);
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+                        GP_OK);
+        CHECK(!info.applied && isnan(result.loss));
+        CHECK(snapshot_equal(&whole, &s->m.arena));
+        fault_is(s, GP_PHASE_PARAMETER, layer, bias, bias ? 0 : 4, bias ? 4 : 7);
+        snapshot_free(&whole);
+        scene_free(s);
+    }
+}
+
+/* The pixel that overflows is named, also in a later block: one whose window is all of one sample. */
+static void test_overflow_has_a_pixel(const gp_kernels *kernels)
+{
+    static const size_t rows[] = {0, 69, 1060};
+    for (size_t i = 0; i < (is_quick() ? 2 : 3); i++) {
+        const size_t row = rows[i], samples = row < 100 ? 70 : 1100;
+        scene *s = scene_new(kernels, build_apart, samples, GP_CROSS_ENTROPY, 51);
+        const gp_layer_spec *spec = &s->m.layers[0];
+        gp_step_info info = {.applied = 1};
+        gp_result result;
+        for (size_t k = 0; k < 9; k++) s->m.arena.params[spec->weight + 7 * 9 + k] = k == 4 ? 1e20f : 0.0f;
+        memset(s->x, 0, samples * s->in * sizeof *s->x);
+        s->x[row * s->in + 3 * 25 + 13] = 1e20f; /* filter 7 sees channel 3 */
+        snapshot whole = snapshot_take(&s->m.arena);
+        CHECK_INT_EQUAL(
+            gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1 + i), GP_OK);
+        CHECK(!isfinite(result.loss) && !info.applied);
+        CHECK(snapshot_equal(&whole, &s->m.arena));
+        fault_is(s, GP_PHASE_FORWARD, 0, 0, row, 7 * 25 + 13);
+        snapshot_free(&whole);
+        scene_free(s);
+    }
+}
+
+/* ---- bad arguments --------------------------------------------------------------------------------------------------------- */
+
+static void refused(const char *what, const model *m, const gp_batch *batch)
+{
+    gp_net *net = NULL;
+    gp_result result = {.loss = -1.0};
+    gp_status status = gp_net_create(gp_kernels_get(NULL), pool, m->n_layers, m->layers, &net);
+    if (status == GP_OK) status = gp_net_backward(net, &m->arena, batch, &result, 0, 1, 2);
+    if (!CHECK_INT_EQUAL(status, GP_BAD_ARGUMENT)) printf("  %s\n", what);
+    CHECK(result.loss == -1.0);
+    gp_net_destroy(net);
+}
+
+#define REFUSED(member, value) \
+    do { \
+        spec->member = (value); \
+        refused(#member " " #value, &m, &s->batch); \
+        *spec = good; \
+    } while (0)
+
+/* Numbers of a window that make no sense, or do not belong to the sizes of the layer; never a division by 0. */
+static void bad_windows(const scene *s, size_t layer)
+{
+    model m = s->m;
+    gp_layer_spec *spec = &m.layers[layer];
+    const gp_layer_spec good = *spec;
+    const size_t huge[] = {(size_t)UINT32_MAX / 2 + 1, (size_t)UINT32_MAX, SIZE_MAX / 2, SIZE_MAX};
+    REFUSED(window.channels, 0);
+    REFUSED(window.height, 0);
+    REFUSED(window.width, 0);
+    REFUSED(window.groups, 0);
+    REFUSED(window.groups, good.window.channels + 1); /* no divisor */
+    REFUSED(window.channels, good.window.channels + 1);
+    REFUSED(window.height, good.window.height + 1);
+    REFUSED(window.pooling, GP_POOLS);
+    for (size_t axis = 0; axis < 2; axis++) {
+        REFUSED(window.kernel[axis], 0);
+        REFUSED(window.stride[axis], 0);
+        REFUSED(window.dilation[axis], 0);
+        REFUSED(window.kernel[axis], 12); /* larger than the padded image */
+        REFUSED(window.dilation[axis], 12);
+        REFUSED(window.before[axis], 9); /* more places */
+        REFUSED(window.after[axis], 9);
+        for (size_t i = 0; i < 4; i++) {
+            REFUSED(window.kernel[axis], huge[i]);
+            REFUSED(window.dilation[axis], huge[i]);
+            REFUSED(window.stride[axis], huge[i]);
+            REFUSED(window.before[axis], huge[i]);
+            REFUSED(window.after[axis], huge[i]);
+        }
+    }
+    for (size_t i = 0; i < 4; i++) {
+        REFUSED(window.channels, huge[i]);
+        REFUSED(window.height, huge[i]);
+        REFUSED(window.width, huge[i]);
+        REFUSED(window.groups, huge[i]);
+    }
+    spec->window.height = spec->window.width = (size_t)1 << 32; /* their product is 0 */
+    refused("height and width", &m, &s->batch);
+    *spec = good;
+    spec->in++;
+    if (layer == 0) refused("in", &m, &s->batch);
+}
+
+static void test_bad_windows(void)
+{
+    scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, GP_MSE, 60);
+    for (size_t layer = 0; layer < 5; layer++)
+        if (s->m.layers[layer].type != GP_LAYER_ACTIVATION) bad_windows(s, layer);
+    scene_free(s);
+}
+
+static void test_bad_specifications(void)
+{
+    scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, GP_MSE, 60);
+    model m = s->m;
+    gp_layer_spec *spec = &m.layers[0];
+    gp_layer_spec good = *spec;
+    REFUSED(weight, GP_NONE);
+    REFUSED(weight, m.arena.n_prunable - 6 * 18 + 1);
+    REFUSED(bias, 0); /* among the weights */
+    REFUSED(bias, m.arena.n - 5);
+    REFUSED(bias, GP_NONE - 1);
+    REFUSED(window.groups, 4); /* no divisor of the filters */
+    spec = &m.layers[5];       /* whose input is then not what comes before */
+    good = *spec;
+    REFUSED(in, 31);
+    m.n_layers = 1;
+    spec = &m.layers[0];
+    good = *spec;
+    REFUSED(out, 6 * 20 + 1); /* no multiple of the places */
+    REFUSED(out, 19);         /* not one filter */
+    REFUSED(out, 5 * 20);     /* not as many for each group */
+    REFUSED(out, 1000 * 20);  /* more weights than there are */
+    spec->window.kernel[0] = 11;
+    spec->window.kernel[1] = 9;
+    REFUSED(out, SIZE_MAX / (2 * 11 * 9) + 1); /* weights that cannot be counted */
+    m.layers[0] = s->m.layers[2];
+    good = *spec;
+    REFUSED(out, 6 * 12 + 1);
+    REFUSED(window.groups, 2);    /* pools have none */
+    REFUSED(window.before[0], 2); /* a window that sees nothing of the image */
+    REFUSED(window.after[1], 2);
+    m.n_layers = 0;
+    gp_window w = model_window(4, 9, 7, 2);
+    w.dilation[1] = 2; /* pools have none */
+    model_pooling(&m, w, GP_POOL_MAX);
+    refused("dilation", &m, &s->batch);
+    scene_free(s);
+}
+
+int main(void)
+{
+    if (gp_pool_create(&pool) != GP_OK) return 1;
+    test_naive();
+    OVER_INSTRUCTION_SETS(test_against_naive);
+    OVER_INSTRUCTION_SETS(test_changes);
+    test_is_sparse();
+    OVER_INSTRUCTION_SETS(test_frozen);
+    OVER_INSTRUCTION_SETS(test_parts_add_up);
+    OVER_INSTRUCTION_SETS(test_company);
+    OVER_INSTRUCTION_SETS(test_same_bits);
+    OVER_INSTRUCTION_SETS(test_mask_is_the_truth);
+    OVER_INSTRUCTION_SETS(test_bad_parameter);
+    OVER_INSTRUCTION_SETS(test_overflow_has_a_pixel);
+    test_bad_windows();
+    test_bad_specifications();
+    gp_pool_destroy(pool);
+    return check_summary();
+}

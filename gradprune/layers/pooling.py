@@ -1,0 +1,201 @@
+"""Pooling over images, and images as plain features."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
+from gradprune.layers.window import (
+    Padding,
+    Pair,
+    Window,
+    as_tuples,
+    fitting,
+    image,
+    padding_of,
+    pair,
+    windows,
+)
+from gradprune.layers.wiring import (
+    Channels,
+    Elementwise,
+    Entries,
+    Flags,
+    Masks,
+    Wiring,
+    channels,
+    images,
+)
+
+__all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D", "Pool"]
+
+_MAX, _MEAN = range(2)  # gp_pooling of gradprune.h
+
+
+@dataclass(frozen=True)
+class Pool(Layer):
+    """One number of each window, channel by channel."""
+
+    kind: ClassVar[int]
+
+    @abstractmethod
+    def window(self, shape: Shape) -> Window:
+        """What slides over samples of this shape."""
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        window = self.window(shape)
+        return (window.channels, *window.places)
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return _PoolWiring(self, shape)
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        outputs = prod(self.output_shape(shape))
+        window = self.window(shape)._replace(pooling=self.kind)
+        return [CoreLayer(CoreType.POOLING, prod(shape), outputs, window=window)]
+
+
+class _PoolWiring(Channels):
+    """A channel out reads the same channel in."""
+
+    layer: Pool
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring."""
+        moving: Flags = np.any(windows(self.layer.window(self.shape), np.isnan(known)), axis=(1, 2))
+        return ~moving.reshape(self.output_shape)
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return self.whole(self._image(wanted)).reshape(self.output_shape)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        return images(channels(self._image(kept)), self.shape)
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """See Wiring."""
+        places = prod(self.output_shape) // len(inputs)
+        return channels(inputs).repeat(places).reshape(self.output_shape)
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        return self.layer, {}
+
+    def _image(self, flags: Flags) -> Flags:
+        """(channels, places down, places across)."""
+        return flags.reshape(self.shape[0], *self.layer.window(self.shape).places)
+
+
+@dataclass(frozen=True)
+class _SlidingPool(Pool):
+    kernel: Pair
+    stride: Pair | None = field(default=None, kw_only=True)
+    padding: Padding = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        as_tuples(self, "kernel", "stride", "padding")
+        self._window((1, 1, 1))
+
+    def _window(self, shape: Shape) -> Window:
+        channels, height, width = shape
+        kernel = pair("kernel", self.kernel)
+        stride = kernel if self.stride is None else pair("stride", self.stride)
+        window = Window(channels, height, width, kernel=kernel, stride=stride)
+        return padding_of(self.padding, window)
+
+    def window(self, shape: Shape) -> Window:
+        """See Pool."""
+        window = fitting(self._window(image(self, shape)), shape)
+        for i in range(2):
+            if max(window.before[i], window.after[i]) >= window.kernel[i]:
+                raise ValueError(f"padding {self.padding!r} leaves windows without the image")
+        return window
+
+
+@dataclass(frozen=True)
+class MaxPool2D(_SlidingPool):
+    """The largest number of every window, channel by channel; what pads is left out.
+
+    Of equal numbers the first, row by row, gets the gradient.
+
+    Args:
+        kernel: size of the window, or (height, width).
+        stride: of both axes or (height, width); None: the kernel's size.
+        padding: as of ``Conv2D``.
+
+    >>> MaxPool2D(2).output_shape((20, 24, 24))
+    (20, 12, 12)
+    """
+
+    kind: ClassVar[int] = _MAX
+
+
+@dataclass(frozen=True)
+class AvgPool2D(_SlidingPool):
+    """The mean of every window, channel by channel; what pads counts as 0, as in PyTorch.
+
+    Args:
+        kernel: size of the window, or (height, width).
+        stride: of both axes or (height, width); None: the kernel's size.
+        padding: as of ``Conv2D``.
+
+    >>> AvgPool2D(3, stride=2, padding=1).output_shape((8, 15, 15))
+    (8, 8, 8)
+    """
+
+    kind: ClassVar[int] = _MEAN
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(Pool):
+    """The mean of each channel: (channels, height, width) becomes (channels,).
+
+    Source: Lin et al. 2013, "Network in Network".
+
+    >>> GlobalAvgPool().output_shape((64, 7, 7))
+    (64,)
+    """
+
+    kind: ClassVar[int] = _MEAN
+
+    def window(self, shape: Shape) -> Window:
+        """See Pool."""
+        channels, height, width = image(self, shape)
+        return fitting(Window(channels, height, width, kernel=(height, width)), shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        return (image(self, shape)[0],)
+
+
+@dataclass(frozen=True)
+class Flatten(Layer):
+    """Any shape as plain features, the last axis fastest; ``Dense`` does so by itself.
+
+    >>> Flatten().output_shape((50, 4, 4))
+    (800,)
+    """
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        return (prod(shape),)
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return Elementwise(self, shape)
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return []

@@ -1,0 +1,135 @@
+"""Windows that slide over images: what convolution and pooling share."""
+
+from __future__ import annotations
+
+from math import prod
+from typing import Any, NamedTuple, SupportsIndex
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.checks import whole
+from gradprune.layers.base import Shape
+
+__all__ = ["Padding", "Pair", "Window", "as_tuples", "fitting", "image", "padding_of", "pair"]
+
+Pair = int | tuple[int, int]
+Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
+
+_MOST = 2**31 - 1  # the core counts places in padded planes in 32 bits
+
+
+class Window(NamedTuple):
+    """gp_window of gradprune.h. Of each pair the first is along the height."""
+
+    channels: int = 0
+    height: int = 0
+    width: int = 0
+    kernel: tuple[int, int] = (1, 1)
+    stride: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    before: tuple[int, int] = (0, 0)
+    after: tuple[int, int] = (0, 0)
+    groups: int = 1
+    pooling: int = 0
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Outputs along the height and the width; not positive where the kernel does not fit."""
+        sizes = (self.height, self.width)
+        rows, columns = (
+            (sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
+            for *sides, kernel, dilation, stride in zip(
+                sizes, self.before, self.after, self.kernel, self.dilation, self.stride, strict=True
+            )
+        )
+        return rows, columns
+
+
+def windows(window: Window, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """What a window sees of (channels, height, width) flags, none outside of the image.
+
+    Returns:
+        (channels, kernel height, kernel width, places down, places across).
+    """
+    sides = [(before, after) for before, after in zip(window.before, window.after, strict=True)]
+    padded = np.pad(flags, [(0, 0), *sides])
+    places, (down, across) = window.places, window.stride
+    seen = np.empty((len(flags), *window.kernel, *places), np.bool_)
+    for u in range(window.kernel[0]):
+        for v in range(window.kernel[1]):
+            y, x = u * window.dilation[0], v * window.dilation[1]
+            seen[:, u, v] = padded[
+                :, y : y + places[0] * down : down, x : x + places[1] * across : across
+            ]
+    return seen
+
+
+def image(layer: object, shape: Shape) -> Shape:
+    """The shape, if it is that of an image."""
+    if len(shape) != 3:
+        kind = type(layer).__name__
+        raise ValueError(f"{kind} takes samples of shape (channels, height, width), got {shape}")
+    return shape
+
+
+def fitting(window: Window, shape: Shape) -> Window:
+    """The window, if it fits into samples of this shape."""
+    if min(window.places) < 1:
+        raise ValueError(f"a kernel of {window.kernel} does not fit into {shape}")
+    sides = zip((window.height, window.width), window.before, window.after, strict=True)
+    if max(window.channels * prod(map(sum, sides)), *window.stride, *window.dilation) > _MOST:
+        raise ValueError(
+            f"windows slide over fewer than 2**31 numbers, got {shape} padded by {window.before} "
+            f"and {window.after}, stride {window.stride}, dilation {window.dilation}"
+        )
+    return window
+
+
+def as_tuples(layer: Any, *names: str) -> None:
+    """Turn lists among the settings of a frozen layer into tuples, which compare and hash."""
+    for name in names:
+        value = getattr(layer, name)
+        if isinstance(value, list | tuple):
+            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
+            object.__setattr__(layer, name, value)
+
+
+def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
+    """A whole number for both axes, or one for each."""
+    if isinstance(value, SupportsIndex):
+        number = whole(name, value, least=least)
+        return number, number
+    if not isinstance(value, tuple) or len(value) != 2:
+        raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
+    return whole(name, value[0], least=least), whole(name, value[1], least=least)
+
+
+def padding_of(value: Any, window: Window) -> Window:
+    """The window with its padding.
+
+    "valid" is none. "same" gives ceil(size / stride) outputs, with the odd zero behind (Keras's
+    rule; PyTorch's where it has one, at stride 1). A number pads all four sides, a pair (height,
+    width), and a pair of pairs ((top, bottom), (left, right)).
+    """
+    if isinstance(value, str):
+        if value == "same":
+            return _same(window)
+        if value != "valid":
+            raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
+        value = 0
+    if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], tuple):
+        height, width = (pair("padding", sides, least=0) for sides in value)
+        return window._replace(before=(height[0], width[0]), after=(height[1], width[1]))
+    sides = pair("padding", value, least=0)
+    return window._replace(before=sides, after=sides)
+
+
+def _same(window: Window) -> Window:
+    before, after = [], []
+    for i, size in enumerate((window.height, window.width)):
+        reach = window.dilation[i] * (window.kernel[i] - 1) + 1
+        total = max((-(-size // window.stride[i]) - 1) * window.stride[i] + reach - size, 0)
+        before.append(total // 2)
+        after.append(total - total // 2)
+    return window._replace(before=(before[0], before[1]), after=(after[0], after[1]))
