@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 import end_to_end
+import images
 import inference
 import optimizer_step
 import products
@@ -35,6 +36,8 @@ class Plan:
     int8_nets: tuple[tuple[int, ...], ...] = (LENET, (1024, 1024, 1024))
     int8_batches: tuple[int, ...] = (1, 16, 64, 512)
     recurrent_batch: int = 64
+    image_batches: tuple[int, ...] = (64, 128)
+    image_prediction_batches: tuple[int, ...] = (1, 64)
     parameters: tuple[int, ...] = (10_000_000, 50_000_000)
     scores: tuple[int, ...] = (10_000_000, 100_000_000)
     nets: tuple[tuple[int, ...], ...] = NETS
@@ -151,6 +154,7 @@ SPARSE_GOALS = {0.9: {32: 15.0, 128: 9.0, 512: 5.0}, 0.95: {32: 25.0, 128: 16.0,
 OWN_DENSE_GOALS = {0.9: 4.5, 0.95: 8.0, 0.98: 14.0}
 OWN_DENSE_BATCH = 128
 RECURRENT_GOAL = 1.0
+IMAGE_GOAL, SPARSE_IMAGE_GOAL, IMAGE_SPARSITY = 1.3, 6.0, 0.95
 INFERENCE_GOALS = {0.9: 6.0, 0.95: 10.0}
 SINGLE_GOAL = 6.0
 UPDATE_GOAL, BANDWIDTH_GOAL = 5.0, 85.0
@@ -211,6 +215,46 @@ def recurring(plan: Plan, record: Record) -> list[Row]:
                 f"{cell}({recurrent_step.UNITS}) on 28 rows of 28, batch {case['batch']}{removed}"
             )
             rows += ratio_rows("recurrent", what, timings, {"torch": RECURRENT_GOAL})
+    return rows
+
+
+def imaging(plan: Plan, record: Record) -> list[Row]:
+    """LeNet-5: training steps and frozen inference. Sparse steps are held against torch's dense."""
+    rows = []
+    print("LeNet-5, training step")
+    with Ring(images.step_contestants()) as ring:
+        for batch in plan.image_batches:
+            dense: list[Timing] = []
+            for sparsity in (0.0, IMAGE_SPARSITY):
+                case = {"batch": batch, "sparsity": sparsity}
+                timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
+                _say(timings, case)
+                record.add(case, timings)
+                if not sparsity:
+                    dense = [timing for timing in timings if timing.name == "torch"]
+                    what, goals = f"LeNet-5, dense step, batch {batch}", {"torch": IMAGE_GOAL}
+                    rows += ratio_rows("images", what, timings, goals)
+                    continue
+                masked = ratio(timings, "torch")
+                note = f"torch's masked step: {masked:.1f}×" if masked else ""
+                ours = [timing for timing in timings if timing.name == "gradprune"]
+                what = f"LeNet-5, {sparsity:.0%}, against torch's dense step, batch {batch}"
+                goals = {"torch": SPARSE_IMAGE_GOAL}
+                rows += ratio_rows("images", what, ours + dense, goals, note=note)
+    print("LeNet-5, inference")
+    with Ring(images.predict_contestants()) as ring:
+        for sparsity, batch in itertools.product(
+            (0.0, IMAGE_SPARSITY), plan.image_prediction_batches
+        ):
+            case = {"batch": batch, "sparsity": sparsity}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-4, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            kind = f"{sparsity:.0%}" if sparsity else "dense"
+            what = f"LeNet-5, inference, {kind}, batch {batch}"
+            note = f"torch: {slower:.1f}×" if (slower := ratio(timings, "torch")) else ""
+            goals = {"onnxruntime": 1.0}
+            rows += ratio_rows("images", what, timings, goals, note=note, strictly=True)
     return rows
 
 
@@ -427,6 +471,7 @@ def finishing(plan: Plan, record: Record) -> list[Row]:
 SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "training": training,
     "recurrent": recurring,
+    "images": imaging,
     "inference": predicting,
     "int8": on_integers,
     "update": updating,

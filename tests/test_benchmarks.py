@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = {
     "training": 6,
     "recurrent": 6,
+    "images": 4,
     "inference": 6,
     "int8": 3,
     "update": 4,
@@ -121,6 +122,8 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "sizes": (20, 12, 10),
         "batches": (4,),
         "inference_batches": (4,),
+        "image_batches": (4,),
+        "image_prediction_batches": (2,),
         "int8_nets": ((20, 12, 10),),
         "int8_batches": (4,),
         "parameters": (3_000,),
@@ -141,7 +144,7 @@ def test_sections(section: str, module: Any, files: list[str]) -> None:
     rows = goals.SECTIONS[section](tiny_plan(module, files=files), record)
     names = [row.peer.split()[0] for row in rows]
     if importlib.util.find_spec("onnxruntime") is None:
-        without = {"inference": ROWS["inference"] / 2, "int8": 1}
+        without = {"inference": ROWS["inference"] / 2, "int8": 1, "images": 2}
         assert len(rows) == without.get(section, ROWS[section])
     else:
         assert len(rows) == ROWS[section], names
