@@ -30,10 +30,10 @@ struct gp_frozen {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t in, out, n_layers, bytes;
-    size_t few;      /* up to so many samples pass as rows */
-    size_t width[2]; /* the widest of the activations that alternate between two buffers */
+    size_t few;        /* up to so many samples pass as rows */
+    size_t width[2];   /* the widest of the activations that alternate between two buffers */
     size_t scratch[2]; /* floats that layers need besides: a sample among few, a lane */
-    double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
+    double lane_ns;    /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
     gp_packed layers[];
