@@ -11,17 +11,13 @@
 #define GP_WINDOW_KERNELS_H
 
 #include "kernels/fold.h"
+#include "kernels/gemm.h"
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
 /* ---- y = W x, and dx = W' dy --------------------------------------------------------------------------------------- */
 
-/* Rows of a tile of 4, 3, 2 vectors, as in gemm.h; a single row takes twice as many vectors to hide the FMA's latency. */
-#if GP_V == 16 || defined(GP_ISA_NEON)
-enum { GP_WINDOW_PANEL = 4, GP_WINDOW_4 = 6, GP_WINDOW_3 = 8, GP_WINDOW_2 = 12, GP_WINDOW_1 = 14 };
-#else
-enum { GP_WINDOW_PANEL = 3, GP_WINDOW_4 = 1, GP_WINDOW_3 = 4, GP_WINDOW_2 = 6, GP_WINDOW_1 = 12 };
-#endif
+/* Tiles as in gemm.h; a single row takes twice as many vectors to hide the FMA's latency. */
 enum { GP_WINDOW_WIDE = 8 };
 
 typedef struct window_operands {
@@ -40,7 +36,7 @@ typedef struct window_operands {
 static inline __attribute__((always_inline)) void window_tile(const size_t R, const size_t C, const window_operands *in,
                                                               size_t row, size_t column)
 {
-    vfloat sum[GP_WINDOW_1][GP_WINDOW_WIDE];
+    vfloat sum[GP_ROWS_1][GP_WINDOW_WIDE];
     const float *a = in->a + row * in->a_row, *b = in->b + column;
     float *c = in->c + row * in->c_row + column;
 #pragma GCC unroll 16
@@ -52,7 +48,7 @@ static inline __attribute__((always_inline)) void window_tile(const size_t R, co
         }
     for (size_t q = 0; q < in->k; q++) {
         const float *from = b + (in->at ? in->at[q] : q) * in->unit;
-        vfloat w[GP_WINDOW_1];
+        vfloat w[GP_ROWS_1];
         if (R == 1) { /* b straight from memory */
             vfloat x = v_splat(a[q]);
 #pragma GCC unroll 8
@@ -92,12 +88,12 @@ static void window_run(size_t m, size_t n, const window_operands *in)
         window_tile(1, GP_WINDOW_WIDE, in, 0, j);
     while (j < n) {
         size_t vectors = (n - j) / GP_V;
-        if (vectors > GP_WINDOW_PANEL) vectors = GP_WINDOW_PANEL;
+        if (vectors > GP_PANEL) vectors = GP_PANEL;
         switch (vectors) {
-        case 4: window_panel(GP_WINDOW_4, 4, m, in, j); break;
-        case 3: window_panel(GP_WINDOW_3, 3, m, in, j); break;
-        case 2: window_panel(GP_WINDOW_2, 2, m, in, j); break;
-        default: window_panel(GP_WINDOW_1, 1, m, in, j); break;
+        case 4: window_panel(GP_ROWS_4, 4, m, in, j); break;
+        case 3: window_panel(GP_ROWS_3, 3, m, in, j); break;
+        case 2: window_panel(GP_ROWS_2, 2, m, in, j); break;
+        default: window_panel(GP_ROWS_1, 1, m, in, j); break;
         }
         j += vectors * GP_V;
     }

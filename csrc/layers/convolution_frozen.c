@@ -14,7 +14,7 @@
 enum { FILTERS = 24 };
 
 typedef struct convolution_packed {
-    size_t K, filters, kept;
+    size_t K, filters;
     uint32_t *at;    /* distances of a filter's inputs, or of the live ones of all filters */
     uint32_t *start; /* filters + 1; NULL: whole */
     float *weights, *bias;
@@ -62,7 +62,7 @@ static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
     memset(memory, 0, words * sizeof *memory);
     gp_window_offsets(w, offsets);
     convolution_packed *own = (convolution_packed *)(void *)memory;
-    *own = (convolution_packed){.K = K, .filters = filters, .kept = packed->kept};
+    *own = (convolution_packed){.K = K, .filters = filters};
     own->weights = (float *)(void *)(memory + head);
     own->bias = own->weights + gp_padded(numbers);
     uint32_t *start = (uint32_t *)(void *)(own->bias + gp_padded(filters));
