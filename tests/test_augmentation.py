@@ -120,7 +120,7 @@ def test_the_core_warps_like_its_twin(rng: np.random.Generator) -> None:
 def test_the_core_refuses_shapes_that_do_not_fit() -> None:
     x, maps, out = np.zeros((2, 1, 5, 5), np.float32), np.zeros((2, 6)), np.zeros((2, 1, 3, 3))
     with pytest.raises(TypeError, match="out"):
-        _core.warp(x, maps, out)  # type: ignore[arg-type]
+        _core.warp(x, maps, out)
     for wrong in ((2, 1, 5, 5), (1, 1, 3, 3), (2, 2, 3, 3), (2, 1, 3, 4)):
         with pytest.raises(ValueError, match="border"):
             _core.warp(x, maps, np.zeros(wrong, np.float32))
@@ -282,9 +282,9 @@ def test_moves_out_of_sight_are_refused(one: gp.Augmentation) -> None:
 def test_settings_are_checked() -> None:
     for wrong in (-1, (1, -1), (1, 2, 3), "1"):
         with pytest.raises(ValueError, match="pixels"):
-            gp.Shift(wrong)  # type: ignore[arg-type]
+            gp.Shift(wrong)
         with pytest.raises(ValueError, match="padding"):
-            gp.Crop(wrong)  # type: ignore[arg-type]
+            gp.Crop(wrong)
     with pytest.raises(ValueError, match="mode"):
         gp.Crop(1, mode="wrap")
     with pytest.raises(ValueError, match="horizontal, vertical or both"):
@@ -330,7 +330,7 @@ def test_stages_of_pipelines_pass_it_on() -> None:
     gp.Pipeline([gp.FineTune(training)]).run(model_of(), (X, Y))
     assert Counts.seen == 3 * len(X)
     with pytest.raises(TypeError, match="augmentation"):
-        gp.Training(3, augment=2)  # type: ignore[arg-type]
+        gp.Training(3, augment=2)
 
 
 def test_experiments_pass_it_on(tmp_path: Path) -> None:
