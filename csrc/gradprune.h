@@ -257,7 +257,8 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
     X(DROPOUT, dropout) \
     X(RECURRENT, recurrent) \
     X(CONVOLUTION, convolution) \
-    X(POOLING, pooling)
+    X(POOLING, pooling)         \
+    X(ADD, add)
 
 typedef enum gp_layer_type {
 #define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
@@ -310,6 +311,9 @@ typedef struct gp_window {
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
+    size_t back;   /* it reads the output of the layer so many before it, 0: of the one before; the network's input is
+                      before the first */
+    size_t other;  /* add: also of the layer so many before; else 0 */
     size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
     float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */
@@ -327,7 +331,7 @@ typedef struct gp_layer_spec {
 
 typedef struct gp_net gp_net;
 
-/* Copies the specifications. GP_BAD_ARGUMENT if features do not chain. */
+/* Copies the specifications. GP_BAD_ARGUMENT if features do not fit, or nothing reads a layer that is not the last. */
 gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
                         gp_net **net);
 void gp_net_destroy(gp_net *net);
@@ -412,7 +416,7 @@ typedef struct gp_frozen gp_frozen;
  * depend neither on the batch it is in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
 typedef enum gp_precision { GP_FLOAT32, GP_INT8, GP_PRECISIONS } gp_precision;
 
-/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not chain, or a layer does
+/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not fit, or a layer does
  * not fit the arena or cannot be frozen. */
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
                            const gp_arena *arena, gp_precision precision, gp_frozen **frozen);

@@ -21,12 +21,34 @@ enum { GP_WORKSPACE = 16 << 20 };
 
 /* ---- making a network ------------------------------------------------------------------------------------------- */
 
+/* The layers whose outputs each one reads. */
+static void connect(gp_net *net, const gp_layer_spec *layers)
+{
+    for (size_t i = 0; i < net->n_layers; i++) {
+        size_t sources[GP_SOURCES];
+        for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;) {
+            if (sources[k] == GP_NONE) continue;
+            net->layers[i].source[k] = &net->layers[sources[k]];
+            net->layers[sources[k]].last_reader = i;
+            net->layers[sources[k]].readers++;
+        }
+    }
+}
+
+/* Whether not the next layer alone reads its output: gradients of several layers add up, or have to wait. */
+static int has_own_gradient(const gp_net *net, size_t i)
+{
+    return net->layers[i].readers > 1 || (i + 1 < net->n_layers && net->layers[i].last_reader != i + 1);
+}
+
 /* Floats of workspace a lane; every piece is a multiple of 16 floats long because the lanes are. */
 static size_t floats_a_lane(const gp_net *net)
 {
     size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
-    for (size_t i = 0; i < net->n_layers; i++)
+    for (size_t i = 0; i < net->n_layers; i++) {
         each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
+        each += has_own_gradient(net, i) ? net->layers[i].spec.out : 0;
+    }
     return each;
 }
 
@@ -34,10 +56,8 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
                         gp_net **net)
 {
     *net = NULL;
-    if (n_layers == 0) return GP_BAD_ARGUMENT;
+    if (!gp_graph_is_valid(n_layers, layers)) return GP_BAD_ARGUMENT;
     for (size_t i = 0; i < n_layers; i++) {
-        if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return GP_BAD_ARGUMENT;
-        if (i > 0 && layers[i].in != layers[i - 1].out) return GP_BAD_ARGUMENT;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         if (ops->fits && !ops->fits(&layers[i])) return GP_BAD_ARGUMENT;
     }
@@ -61,6 +81,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         made->layers[i].n_weights = ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
     }
+    connect(made, layers);
     made->widest_padded = gp_padded(made->widest);
     for (size_t i = 0; i < n_layers; i++) {
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
@@ -131,8 +152,11 @@ static gp_status reserve(gp_net *net, size_t samples)
     net->losses = TAKE(1);
     net->labels = (int64_t *)(void *)TAKE(2);
     net->hits = (uint8_t *)TAKE(1);
-    for (size_t i = 0; i < net->n_layers; i++)
-        net->layers[i].work = TAKE(gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec));
+    for (size_t i = 0; i < net->n_layers; i++) {
+        gp_layer *layer = &net->layers[i];
+        layer->work = TAKE(gp_layer_table[layer->spec.type]->workspace(&layer->spec));
+        if (has_own_gradient(net, i)) layer->gradient = TAKE(layer->spec.out);
+    }
 #undef TAKE
     return GP_OK;
 }
@@ -334,6 +358,11 @@ static void note_explosion(region *shared, const gp_pass *pass)
     gp_layer_find_output(&net->layers[found], pass->samples, pass->first, net->max_activation, &net->explosion);
 }
 
+static const float *output_of(const gp_net *net, const gp_layer *layer) { return layer ? layer->output : net->input; }
+
+/* Whether a layer reads anything but the output of the one before. */
+static int reads_further_back(const gp_layer *layer) { return layer->spec.back > 1 || layer->spec.other > 0; }
+
 static const float *forward(region *shared, const gp_pass *pass, size_t n_layers)
 {
     gp_net *net = shared->net;
@@ -342,6 +371,11 @@ static const float *forward(region *shared, const gp_pass *pass, size_t n_layers
     size_t exploded = GP_NONE;
     for (size_t i = 0; i < n_layers; i++) {
         gp_layer *layer = &net->layers[i];
+        if (reads_further_back(layer)) {
+            if (pass->team->rank == 0) layer->other = output_of(net, layer->source[1]);
+            gp_team_wait(pass->team); /* then all can read what the first member has noted */
+            x = output_of(net, layer->source[0]);
+        }
         const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
         if (is_limited && exploded == GP_NONE && may_grow(layer) && exceeds(pass, layer, y, net->max_activation))
             exploded = i;
@@ -402,16 +436,41 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
     gp_team_wait(pass->team);
 }
 
-static void backward(region *shared, const gp_pass *pass, float *dz, float *other)
+/* Whether a layer's gradient is the first to come to its k-th source: that of the last layer that reads it. */
+static int is_first(const gp_layer *layer, size_t k)
+{
+    return layer->source[k]->last_reader == layer->index && (k == 0 || layer->source[0] != layer->source[k]);
+}
+
+/* dx, a gradient of what the layer reads, to the sources that keep theirs. */
+static void hand_on(const gp_layer *layer, const gp_pass *pass, const float *dx)
+{
+    for (size_t k = 0; k < GP_SOURCES; k++) {
+        const gp_layer *source = layer->source[k];
+        if (!source || !source->gradient || source->gradient == dx) continue;
+        size_t begin, end;
+        gp_team_share(pass->team, pass->chunks * source->spec.out, &begin, &end);
+        const size_t at = begin * pass->lanes, n = (end - begin) * pass->lanes;
+        if (is_first(layer, k)) memcpy(source->gradient + at, dx + at, n * sizeof *dx);
+        else pass->kernels->add(n, source->gradient + at, dx + at, source->gradient + at);
+        gp_team_wait(pass->team);
+    }
+}
+
+/* From the last layer back; the gradient of the output is in the first of the two buffers that take turns. */
+static void backward(region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
+    float *dy = net->gradient[0];
     for (size_t i = shared->n_live; i-- > 0;) {
         gp_layer *layer = &net->layers[i];
-        float *dx = gp_layer_table[layer->spec.type]->backward(layer, pass, dz, i > 0 ? other : NULL);
-        if (dx == other) {
-            other = dz;
-            dz = dx;
-        }
+        const gp_layer *source = layer->source[0];
+        if (layer->gradient) dy = layer->gradient;
+        float *dx = dy == net->gradient[0] ? net->gradient[1] : net->gradient[0];
+        if (!source) dx = NULL;
+        else if (source->gradient && is_first(layer, 0)) dx = source->gradient;
+        dy = gp_layer_table[layer->spec.type]->backward(layer, pass, dy, dx);
+        hand_on(layer, pass, dy);
     }
 }
 
@@ -519,7 +578,7 @@ static void run_blocks(region *shared, const gp_team *team)
         const float *z = forward(shared, &pass, shared->n_live);
         if (batch->labels || batch->targets) {
             loss_of(shared, &pass, z, shared->backward ? net->gradient[0] : NULL);
-            if (shared->backward) backward(shared, &pass, net->gradient[0], net->gradient[1]);
+            if (shared->backward) backward(shared, &pass);
         }
         if (shared->out) {
             for (size_t i = shared->n_live; i < net->n_layers; i++)

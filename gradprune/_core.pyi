@@ -15,6 +15,8 @@ _Layer: TypeAlias = tuple[
     int,
     int,
     int,
+    int,
+    int,
     float,
     float,
     int,

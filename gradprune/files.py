@@ -41,8 +41,9 @@ from gradprune.checks import not_negative, seed_number, whole
 from gradprune.compression import codebooks, grids
 from gradprune.compression.quantizer import Quantizer
 from gradprune.errors import FileFormatError
-from gradprune.layers import convolution, dense, pooling, recurrent
+from gradprune.layers import add, convolution, dense, pooling, recurrent
 from gradprune.layers.base import Layer
+from gradprune.layers.graph import named_layers, plan
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
 from gradprune.pruning.criteria import explosion, flow, gradients, order
@@ -78,6 +79,7 @@ _SETTINGS = {
     name: cls
     for name, cls in _public_classes(
         adaptive,
+        add,
         clipping,
         codebooks,
         convolution,
@@ -390,14 +392,14 @@ def _check_sizes(
     width = math.prod(input_shape)
     if width > max(_WIDE, nbytes):
         raise FileFormatError(f"{width} input features are more than a file of {nbytes} bytes has")
-    shape = input_shape
-    for layer in layers:
+    for layer, _, shape, output_shape in plan(named_layers(layers), input_shape):
         for parameter in layer.tensors(shape):
             name = f"{layer.name}.{parameter.role}"
             _take(tensors, name, np.dtype(np.float32), parameter.shape)
-        shape = layer.output_shape(shape)
-        if math.prod(shape) > max(_LARGEST_IMAGES, nbytes):
-            raise FileFormatError(f"{layer.name} makes {math.prod(shape)} numbers of a sample")
+        if math.prod(output_shape) > max(_LARGEST_IMAGES, nbytes):
+            raise FileFormatError(
+                f"{layer.name} makes {math.prod(output_shape)} numbers of a sample"
+            )
 
 
 def _take(

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
+from gradprune.layers.graph import Step
 from gradprune.network import Network
 
-__all__ = ["Replicable", "replicate"]
+__all__ = ["Replicable", "output_of", "replicate"]
 
 
 class Replicable(Protocol):
@@ -42,3 +45,29 @@ def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Netwo
         np.copyto(values, model.parameters[name])
     replica.forward_count = model.forward_count
     return replica
+
+
+def output_of(
+    step: Step, values: Mapping[str, NDArray[np.float32]], inputs: Sequence[NDArray[np.float32]]
+) -> NDArray[np.float32]:
+    """What one layer of a network makes of its inputs, with the bits of a prediction.
+
+    Args:
+        step: the layer in its network.
+        values: role of a parameter to its value.
+        inputs: what it reads, (n, *shape) each.
+
+    >>> from gradprune.layers import Dense
+    >>> step = Network([Dense(1, bias=False)], 2).steps[0]
+    >>> output_of(step, {"weight": np.ones((1, 2))}, [np.ones((3, 2), np.float32)]).tolist()
+    [[2.0], [2.0], [2.0]]
+    """
+    if isinstance(step.layer, Add):
+        total = inputs[0]
+        for other in inputs[1:]:
+            total = total + other
+        return total
+    network = Network([replace(step.layer, inputs=())], step.shape)
+    for role, value in values.items():
+        network.parameters[f"{step.layer.name}.{role}"][...] = value
+    return network.predict(inputs[0]).reshape(-1, *step.output_shape)

@@ -53,7 +53,7 @@ LAYERS = {
         "compression.schemes",
     },
     "layer": {"layers.base", "layers.wiring"},
-    "windows": {"layers.window"},
+    "graph": {"layers.add", "layers.graph", "layers.window"},
     "descriptions": {"layers.dense", "layers.pooling", "layers.recurrent", "optimizers"},
     "convolution": {"layers.convolution"},
     "network": {"network"},

@@ -27,7 +27,7 @@ typedef struct gp_pass {
     float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
 
-enum { GP_MATRICES = 2 }; /* the most a layer has */
+enum { GP_MATRICES = 2, GP_SOURCES = 2 }; /* the most a layer has */
 
 /* A weight matrix of a layer, row-major in the arena. */
 typedef struct gp_matrix {
@@ -44,6 +44,10 @@ typedef struct gp_layer {
     size_t n_weights;
     float *work; /* the floats it asked for, for every lane */
     float *spare;
+    const struct gp_layer *source[GP_SOURCES]; /* whose outputs it reads, NULL: the network's input */
+    size_t readers, last_reader;               /* layers that read its output */
+    float *gradient;    /* of its output, where not the next layer alone reads it; else NULL */
+    const float *other; /* of an add, what it reads besides */
     const float *input; /* of the last forward */
     const float *output;
     const float *states; /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
@@ -72,6 +76,8 @@ typedef struct gp_packed {
     const struct gp_frozen_ops *ops;
     gp_layer_spec spec;
     size_t index;       /* in the network it was made from */
+    size_t source[GP_SOURCES];       /* what it reads: outputs of packed layers; GP_NONE: the network's input */
+    size_t from[GP_SOURCES], to;     /* the buffers that hold these, and its own output */
     gp_activation then; /* what follows, computed with the layer; GP_IDENTITY if nothing does */
     float slope;
     /* filled by pack: */
@@ -89,10 +95,11 @@ typedef struct gp_chunk {
     size_t samples;
     size_t lanes;   /* P; 0: few samples */
     float *scratch; /* the floats the layer asked for, for every sample or lane */
+    const float *other; /* of an add, what it reads besides x */
 } gp_chunk;
 
 typedef struct gp_frozen_ops {
-    int in_place;         /* y is x */
+    int in_place;         /* y may be x */
     int takes_activation; /* computes packed->then itself */
     /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep. May hand the
      * layer over to other ops. */
@@ -185,6 +192,10 @@ extern const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES];
 #define GP_LAYER_DECLARE(CONSTANT, name) extern const gp_layer_ops gp_layer_##name;
 GP_LAYER_LIST(GP_LAYER_DECLARE)
 #undef GP_LAYER_DECLARE
+
+/* Which layer reads which (graph.c). The network's input is GP_NONE. */
+int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers);
+size_t gp_graph_sources(const gp_layer_spec *layers, size_t i, size_t sources[GP_SOURCES]); /* returns how many */
 
 static inline size_t gp_padded(size_t n) { return (n + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS * GP_ALIGN_FLOATS; }
 static inline size_t gp_smaller(size_t a, size_t b) { return a < b ? a : b; }

@@ -1,8 +1,10 @@
 """Layers as descriptions: what a network is made of, compiled by the C engine."""
 
+from gradprune.layers.add import Add
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.graph import Input, Node
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -12,6 +14,7 @@ __all__ = [
     "LSTM",
     "RNN",
     "Activation",
+    "Add",
     "AvgPool2D",
     "Conv2D",
     "CoreLayer",
@@ -20,8 +23,10 @@ __all__ = [
     "Dropout",
     "Flatten",
     "GlobalAvgPool",
+    "Input",
     "Layer",
     "MaxPool2D",
+    "Node",
     "Parameter",
     "Recurrent",
 ]

@@ -15,6 +15,7 @@ from gradprune import _core
 from gradprune.errors import NumericalError
 from gradprune.layers.base import Layer as NetworkLayer
 from gradprune.layers.dense import Activation, Dropout
+from gradprune.layers.graph import plan
 from gradprune.losses import LossLike, SoftTarget
 from gradprune.network import Network
 from gradprune.pruning.coverage import Layer, gathered
@@ -175,8 +176,7 @@ def _linear(model: Tried) -> list[NetworkLayer]:
     For weights and inputs of at least 0 relu is the identity, which every activation is made here.
     """
     linear: list[NetworkLayer] = []
-    shape = model.input_shape
-    for layer in model.layers:
+    for layer, _, shape, _ in plan(model.layers, model.input_shape):
         fields = {field.name for field in dataclasses.fields(layer)}
         changes: dict[str, Any] = dict.fromkeys(
             fields & {"l1", "l2", "orthogonality", "omega"}, 0.0
@@ -189,9 +189,8 @@ def _linear(model: Tried) -> list[NetworkLayer]:
             )
         is_function = isinstance(layer, Activation | Dropout)
         linear.append(
-            Activation("relu", name=layer.name)
+            Activation("relu", name=layer.name, inputs=layer.inputs)
             if is_function
             else dataclasses.replace(layer, **changes)
         )
-        shape = layer.output_shape(shape)
     return linear
