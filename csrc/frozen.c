@@ -42,7 +42,7 @@ struct gp_frozen {
     size_t result;     /* the buffer with the output */
     size_t n_buffers;
     buffer *buffers; /* the first has the input at first */
-    double lane_ns;    /* estimated time of 16 samples in lanes, with the way there */
+    double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
     gp_packed layers[];
@@ -61,7 +61,8 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
 }
 
 /* Whether a packed layer's output goes to one layer alone; output[i] is where that of the i-th layer comes from. */
-static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t packed, const size_t *output, size_t so_far)
+static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t packed, const size_t *output,
+                        size_t so_far)
 {
     for (size_t i = 0; i < so_far; i++) {
         size_t readers = 0, sources[GP_SOURCES];
@@ -280,10 +281,7 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
-static size_t floats_a_lane(const gp_frozen *frozen)
-{
-    return frozen->floats[1] + frozen->scratch[1];
-}
+static size_t floats_a_lane(const gp_frozen *frozen) { return frozen->floats[1] + frozen->scratch[1]; }
 
 /* A buffer of P lanes. */
 static float *lanes_of(const gp_frozen *frozen, size_t P, float *work, size_t b)
@@ -317,7 +315,8 @@ static void run_lanes(void *context, const gp_team *team)
             packed->ops->infer(packed, &chunk, lanes_of(frozen, P, work, packed->from[0]),
                                lanes_of(frozen, P, work, packed->to));
         }
-        frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P, shared->out + first * O, O);
+        frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P, shared->out + first * O,
+                                   O);
     }
 }
 

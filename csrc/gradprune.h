@@ -257,7 +257,7 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
     X(DROPOUT, dropout) \
     X(RECURRENT, recurrent) \
     X(CONVOLUTION, convolution) \
-    X(POOLING, pooling)         \
+    X(POOLING, pooling) \
     X(ADD, add)
 
 typedef enum gp_layer_type {
@@ -311,9 +311,9 @@ typedef struct gp_window {
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
-    size_t back;   /* it reads the output of the layer so many before it, 0: of the one before; the network's input is
+    size_t back;  /* it reads the output of the layer so many before it, 0: of the one before; the network's input is
                       before the first */
-    size_t other;  /* add: also of the layer so many before; else 0 */
+    size_t other; /* add: also of the layer so many before; else 0 */
     size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
     float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */

@@ -41,11 +41,12 @@ int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
     if (!PyTuple_Check(tuple) ||
         !PyArg_ParseTuple(
             tuple,
-            "innnnnnffiffinpnnnffO;a layer is (type, in, out, back, other, weight, bias, l1, l2, activation, slope, rate, "
+            "innnnnnffiffinpnnnffO;a layer is (type, in, out, back, other, weight, bias, l1, l2, activation, slope, "
+            "rate, "
             "cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega, window)",
-            &type, &in, &out, &back, &other, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope, &spec->rate, &cell,
-            &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias, &spec->orthogonality,
-            &spec->omega, &window)) {
+            &type, &in, &out, &back, &other, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope,
+            &spec->rate, &cell, &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias,
+            &spec->orthogonality, &spec->omega, &window)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }

@@ -46,9 +46,9 @@ typedef struct gp_layer {
     float *spare;
     const struct gp_layer *source[GP_SOURCES]; /* whose outputs it reads, NULL: the network's input */
     size_t readers, last_reader;               /* layers that read its output */
-    float *gradient;    /* of its output, where not the next layer alone reads it; else NULL */
-    const float *other; /* of an add, what it reads besides */
-    const float *input; /* of the last forward */
+    float *gradient;                           /* of its output, where not the next layer alone reads it; else NULL */
+    const float *other;                        /* of an add, what it reads besides */
+    const float *input;                        /* of the last forward */
     const float *output;
     const float *states; /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
     double penalty;      /* what backward adds to the loss of the batch */
@@ -75,10 +75,10 @@ void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 typedef struct gp_packed {
     const struct gp_frozen_ops *ops;
     gp_layer_spec spec;
-    size_t index;       /* in the network it was made from */
-    size_t source[GP_SOURCES];       /* what it reads: outputs of packed layers; GP_NONE: the network's input */
-    size_t from[GP_SOURCES], to;     /* the buffers that hold these, and its own output */
-    gp_activation then; /* what follows, computed with the layer; GP_IDENTITY if nothing does */
+    size_t index;                /* in the network it was made from */
+    size_t source[GP_SOURCES];   /* what it reads: outputs of packed layers; GP_NONE: the network's input */
+    size_t from[GP_SOURCES], to; /* the buffers that hold these, and its own output */
+    gp_activation then;          /* what follows, computed with the layer; GP_IDENTITY if nothing does */
     float slope;
     /* filled by pack: */
     void *memory;            /* the type's own, to be freed; or NULL */
@@ -93,8 +93,8 @@ typedef struct gp_packed {
 typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
-    size_t lanes;   /* P; 0: few samples */
-    float *scratch; /* the floats the layer asked for, for every sample or lane */
+    size_t lanes;       /* P; 0: few samples */
+    float *scratch;     /* the floats the layer asked for, for every sample or lane */
     const float *other; /* of an add, what it reads besides x */
 } gp_chunk;
 
