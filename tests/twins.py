@@ -47,7 +47,9 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     """The layers of a network (they have names) as the oracle's dicts."""
     plain: list[dict[str, Any]] = []
     number = 0  # of the layer in the C network: a Dense with an activation is two
+    ends = {"input": -1}  # of each layer: the last of its dicts
     for layer in layers:
+        first = len(plain)
         if isinstance(layer, gp.Dense):
             activation = layer.activation_layer()
             plain.append(
@@ -85,8 +87,14 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, Recurrent):
             plain.append(recurrent_dict(layer))
             number += 1
+        elif isinstance(layer, gp.Add):
+            plain.append({"type": "add"})
+            number += 1
         else:
             raise AssertionError(f"the twins do not know {layer!r}")
+        if layer.inputs:
+            plain[first]["sources"] = tuple(ends[name] for name in layer.inputs)
+        ends[str(layer.name)] = len(plain) - 1
     return plain
 
 
