@@ -48,6 +48,7 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
         if (i > 0 && layers[i].in != layers[i - 1].out) return 0;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         if (!ops->frozen || !ops->is_valid(&layers[i], arena->n, arena->n_prunable)) return 0;
+        if (!gp_buffers_are_valid(&layers[i], arena)) return 0;
     }
     return n_layers > 0 && arena->n_prunable <= arena->n;
 }
@@ -87,7 +88,13 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     made->bytes = bytes;
     atomic_flag_clear(&made->learning);
     for (size_t i = 0; i < n_layers; i++) {
-        gp_status status = add(made, i, &layers[i], arena, precision);
+        gp_layer_spec spec = layers[i];
+        gp_arena own = *arena;
+        const int folds = i + 1 < n_layers && gp_batchnorm_folds(&layers[i], &layers[i + 1]);
+        gp_status status = folds ? gp_batchnorm_fold(&layers[i], &layers[i + 1], arena, &spec, &own) : GP_OK;
+        if (status == GP_OK) status = add(made, i, &spec, &own, precision);
+        if (folds) free(own.params);
+        i += (size_t)folds;
         if (status == GP_OK) continue;
         gp_frozen_destroy(made);
         return status;

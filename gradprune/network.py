@@ -6,6 +6,7 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from math import prod
 from typing import TYPE_CHECKING, SupportsIndex
 
@@ -18,6 +19,7 @@ from gradprune.checks import real_array, seed_number, whole
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
+from gradprune.layers.dense import Affine
 from gradprune.layers.wiring import Wiring
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
@@ -37,7 +39,7 @@ class Network:
     """A sequence of layers over one arena: forward, backward, step, masks.
 
     Args:
-        layers: ``Dense``, ``Activation``, ``Dropout``, ``RNN``, ``LSTM``, ``GRU``.
+        layers: such as ``Dense``, ``Conv2D``, ``BatchNorm`` or ``LSTM``.
         input_shape: features of a sample, or its shape: (time, features) for recurrent layers.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
 
@@ -45,6 +47,8 @@ class Network:
         layers: the layers, each with a name.
         parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
             ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
+        buffers: name to float32 view of what is not trained: running means and variances of
+            ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
@@ -80,7 +84,13 @@ class Network:
             shapes.append(shape)
             group = len({tensor.group for tensor in tensors})
             tensors += [
-                Tensor(f"{layer.name}.{parameter.role}", parameter.shape, parameter.prunable, group)
+                Tensor(
+                    f"{layer.name}.{parameter.role}",
+                    parameter.shape,
+                    parameter.prunable,
+                    group,
+                    parameter.trainable,
+                )
                 for parameter in layer.tensors(shape)
             ]
             shape = layer.output_shape(shape)
@@ -88,6 +98,7 @@ class Network:
         self.outputs = prod(shape)
         self.arena = Arena(tensors)
         self.parameters = self.arena.parameters
+        self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
         core: list[tuple[str, CoreLayer]] = []
@@ -104,12 +115,12 @@ class Network:
         self.initialize()
 
     def initialize(self) -> None:
-        """Draw all weights anew from the seed; masks stay."""
+        """Draw all weights anew from the seed, and forget running statistics; masks stay."""
         stream = _INITIAL_STREAMS
         shape = self.input_shape
         for layer in self.layers:
             for parameter in layer.tensors(shape):
-                view = self.parameters[f"{layer.name}.{parameter.role}"]
+                view = self.arena.state[f"{layer.name}.{parameter.role}"]
                 if parameter.initializer is None:
                     view[...] = 0.0
                 else:
@@ -166,7 +177,17 @@ class Network:
         for layer in self.layers:
             wirings.append(layer.wiring(shape))
             shape = layer.output_shape(shape)
+        for before, wiring in pairwise(wirings):
+            wiring.silent = self._silent(before.layer)
         return wirings
+
+    def _silent(self, layer: Layer) -> NDArray[np.bool_] | None:
+        """Which rows of W are all removed, if the layer gives the plain product with W."""
+        if not isinstance(layer, Affine) or layer.activation_layer().function != "identity":
+            return None
+        mask = self.masks[f"{layer.name}.weight"]
+        kept: NDArray[np.bool_] = np.any(mask.reshape(len(mask), -1), axis=1)
+        return ~kept
 
     # ---- calls into the core -----------------------------------------------------------------
 
@@ -205,6 +226,7 @@ class Network:
         guard: Guard | None,
     ) -> int:
         """``backward`` on rows of arrays; the number of samples classified correctly."""
+        self._check_size(inputs, index)
         self._watch(guard)
         self.refused = False
         self.last_loss, correct = self._net.backward(
@@ -253,6 +275,7 @@ class Network:
             correct = self._pass(inputs, targets, index, loss, optimizer.guard)
             info = optimizer.step()
             return self.last_loss, correct, info
+        self._check_size(inputs, index)
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)
@@ -312,6 +335,17 @@ class Network:
             name == layer and self._net.is_sparse(self.arena.core, position, batch_size)
             for position, (name, _) in enumerate(self.core_layers)
         )
+
+    def _check_size(self, inputs: Floats, index: NDArray[np.int64] | None) -> None:
+        """Refuse a batch that has no variance because every channel is one number."""
+        if len(inputs if index is None else index) > 1:
+            return
+        for name, low in self.core_layers:
+            if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]:
+                raise ValueError(
+                    f"{name} normalizes by the variance of a batch: it needs more than one number "
+                    "of each channel in training, got a batch of one sample"
+                )
 
     # ---- checks --------------------------------------------------------------------------------
 

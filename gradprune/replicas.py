@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.arena import Arena
 from gradprune.layers.base import Layer
 from gradprune.network import Network
 
@@ -19,6 +20,7 @@ class Replicable(Protocol):
 
     layers: tuple[Layer, ...]
     input_shape: tuple[int, ...]
+    arena: Arena
     parameters: Mapping[str, NDArray[np.float32]]
     seed: int
     forward_count: int
@@ -38,7 +40,7 @@ def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Netwo
     """
     own = model.layers if layers is None else layers
     replica = Network(own, model.input_shape, seed=model.seed)
-    for name, values in replica.parameters.items():
-        np.copyto(values, model.parameters[name])
+    for name, values in replica.arena.state.items():
+        np.copyto(values, model.arena.state[name])
     replica.forward_count = model.forward_count
     return replica

@@ -109,7 +109,7 @@ def shrink(
         factory: called with layers, input_shape and seed; makes the model to be filled.
         inputs: whether inputs that nothing reads go too.
     """
-    values = roles_by_layer(model.layers, _masked(model.parameters, model.masks))
+    values = roles_by_layer(model.layers, _masked(model.arena.state, model.masks))
     live = roles_by_layer(model.layers, model.masks)
     wirings = model.wirings()
     known = _known(wirings, values, live)
@@ -130,10 +130,10 @@ def shrink(
 
     small = factory(layers, _cut_shape(model.input_shape, kept[0]), seed=model.seed)
     small.set_masks({name: _cut(mask, name, entries) for name, mask in model.masks.items()})
-    parameters = dict(model.parameters)
+    state = dict(model.arena.state)
     for name, array in folded.items():
-        parameters[name] = (parameters[name] + array).astype(np.float32)
-    _copy(parameters, small.parameters, entries)
+        state[name] = (state[name] + array).astype(np.float32)
+    _copy(state, small.arena.state, entries)
     _copy(model.gradients, small.gradients, entries)
     small.arena.enforce_masks()
     small.arena.keep_clipped = model.arena.keep_clipped
@@ -168,8 +168,8 @@ def _known(
         found = np.full(wiring.output_shape, np.nan, np.float32)
         if constant.any():
             network = Network([wiring.layer], wiring.shape)
-            for role, array in values[name].items():
-                network.parameters[f"{name}.{role}"][...] = array
+            for role, array in wiring.counting(values[name]).items():
+                network.arena.state[f"{name}.{role}"][...] = array
             sample = np.nan_to_num(known[-1], nan=0.0)[np.newaxis]
             outputs = network.predict(sample).reshape(wiring.output_shape)
             np.copyto(found, outputs, where=constant & np.isfinite(outputs))

@@ -20,6 +20,7 @@ from gradprune import reference
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
+from gradprune.layers.normalization import BatchNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import LossLike, SoftTarget, get_loss
@@ -56,6 +57,7 @@ class Place(NamedTuple):
     seed: int
     step: int
     position: int  # of the core's layer
+    silent: NDArray[np.bool_] | None = None  # see Wiring
 
 
 Tracer = Callable[[Any, Mapping[str, Doubles], Doubles, Place], Traced]
@@ -110,10 +112,10 @@ def trace(
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see
         value: Doubles = inputs.astype(np.float64).reshape(-1, *network.input_shape)
-        for layer in layers:
+        for layer, wiring in zip(layers, network.wirings(), strict=True):
             name = str(layer.name)
             position = core_names.index(name) if name in core_names else 0
-            place = Place(network.seed, network.forward_count, position)
+            place = Place(network.seed, network.forward_count, position, wiring.silent)
             own = {
                 full.removeprefix(f"{name}."): array
                 for full, array in values.items()
@@ -242,6 +244,19 @@ def _pool(layer: Pool, parameters: Mapping[str, Doubles], x: Doubles, place: Pla
 
     def backward(dy: Doubles) -> Backward:
         return Backward(reference.pool2d_backward(x, dy.reshape(images.shape), *settings), dy, {})
+
+    return Traced(y, y, backward)
+
+
+def _batchnorm(
+    layer: BatchNorm, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    gamma, beta = parameters["weight"], parameters["bias"]
+    y = reference.batchnorm_forward(x, gamma, beta, None, layer.eps, place.silent).y
+
+    def backward(dy: Doubles) -> Backward:
+        dx, dgamma, dbeta = reference.batchnorm_backward(x, gamma, dy, layer.eps, place.silent)
+        return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
 
     return Traced(y, y, backward)
 
@@ -400,6 +415,7 @@ TRACERS: dict[type[Layer], Tracer] = {
     Dense: _dense,
     Conv2D: _convolution,
     **dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool), _pool),
+    BatchNorm: _batchnorm,
     Flatten: _flatten,
     Activation: _activation,
     Dropout: _dropout,

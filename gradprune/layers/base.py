@@ -34,6 +34,7 @@ class CoreType(IntEnum):
     RECURRENT = 4
     CONVOLUTION = 5
     POOLING = 6
+    BATCHNORM = 7
 
 
 class CoreLayer(NamedTuple):
@@ -58,10 +59,13 @@ class CoreLayer(NamedTuple):
     orthogonality: float = 0.0
     omega: float = 0.0
     window: tuple[object, ...] = ()  # gp_window, see window.py; () for other layers
+    buffers: int = -1
+    momentum: float = 0.0
+    eps: float = 0.0
 
 
 class Parameter(NamedTuple):
-    """A parameter of a layer: role, shape, prunable, and how it starts (None: zeros)."""
+    """A parameter or buffer of a layer: role, shape, prunable, and how it starts (None: zeros)."""
 
     role: str
     shape: Shape
@@ -69,6 +73,7 @@ class Parameter(NamedTuple):
     initializer: Initializer | None
     blocks: int = 1  # of rows, each drawn by itself
     uses: int = 1  # how often a sample multiplies by each weight
+    trainable: bool = True  # False: a buffer, which passes in training write
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,7 @@ class Layer(ABC):
         return shape
 
     def tensors(self, shape: Shape) -> list[Parameter]:
-        """Parameters for an input of this shape, in forward order."""
+        """Parameters and buffers for an input of this shape, in forward order."""
         return []
 
     @abstractmethod

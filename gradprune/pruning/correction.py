@@ -115,7 +115,7 @@ def corrected(
     shape = model.input_shape
     for layer in model.layers:
         own = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
-        values: dict[str, Any] = {name: model.parameters[name] for name in own.values()}
+        values: dict[str, Any] = {name: model.arena.state[name] for name in own.values()}
         masked = {
             name: value * keep[name] if name in keep else value for name, value in values.items()
         }
@@ -148,7 +148,7 @@ def corrected(
 
 
 def _fill(network: Network, values: Mapping[str, Any]) -> None:
-    for name, view in network.parameters.items():
+    for name, view in network.arena.state.items():
         np.copyto(view, values[name])
 
 

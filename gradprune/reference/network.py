@@ -26,6 +26,15 @@ A layer is one of::
     }
     {"type": "pooling", "pooling": "max", "kernel": 2, "stride": None, "padding": 0}
     {"type": "flatten"}
+    {
+        "type": "batchnorm",
+        "weight": name,
+        "bias": name,
+        "running_mean": name,
+        "running_var": name,
+        "eps": 1e-5,
+        "before": None,
+    }
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -45,9 +54,11 @@ A layer is one of::
     }
 
 where everything after the type has a default except the cell, the weights, the pooling ("max" or
-"mean"), its kernel (None: the whole image), the rate and the index (the layer's number in the C
-network, which selects its random stream).  A recurrent layer takes (B, time, features), convolution
-and pooling (B, channels, height, width); dense flattens what it gets, and so does the loss.
+"mean"), its kernel (None: the whole image), batchnorm's names, the rate and the index (the layer's
+number in the C network, which selects its random stream).  A channel of batchnorm is silent if all
+of its row of the weight named before is removed.  A recurrent layer takes (B, time, features),
+convolution and pooling (B, channels, height, width); dense flattens what it gets, and so does the
+loss.
 """
 
 from __future__ import annotations
@@ -63,6 +74,7 @@ from .arrays import Floats, Mask
 from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
+from .normalization import batchnorm_backward, batchnorm_forward
 from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
 from .rng import dropout_mask
 
@@ -141,6 +153,31 @@ def _product_backward(
     return dx, penalty
 
 
+def _silent(layer: Layer, masks: Mapping[str, Mask]) -> Mask | None:
+    """Channels whose rows of the weight before are all removed."""
+    mask = masks.get(layer.get("before") or "")
+    if mask is None:
+        return None
+    kept: Mask = np.any(mask.reshape(len(mask), -1), axis=1)
+    return ~kept
+
+
+def _batchnorm_forward(
+    layer: Layer,
+    x: Floats,
+    parameters: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    *,
+    training: bool,
+) -> Floats:
+    running = None
+    if not training:
+        running = parameters[layer["running_mean"]], parameters[layer["running_var"]]
+    gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+    silent = _silent(layer, masks)
+    return batchnorm_forward(x, gamma, beta, running, layer.get("eps", 1e-5), silent).y
+
+
 def _trace(
     layers: Sequence[Layer],
     parameters: Mapping[str, Floats],
@@ -177,6 +214,9 @@ def _trace(
             traces.append(_Trace(x, x, y, states))
         elif kind == "flatten":
             traces.append(_Trace(x, x, x.reshape(len(x), -1)))
+        elif kind == "batchnorm":
+            y = _batchnorm_forward(layer, x, parameters, masks, training=training)
+            traces.append(_Trace(x, x, y))
         elif kind == "pooling":
             y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
             traces.append(_Trace(x, x, y))
@@ -187,7 +227,8 @@ def _trace(
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, convolution, pooling, flatten, activation, dropout or recurrent"
+                "expected dense, convolution, pooling, batchnorm, flatten, activation, dropout or "
+                "recurrent"
             )
         x = traces[-1].y
     return traces
@@ -208,7 +249,7 @@ def forward(
         layers: plain dicts, see the module.
         parameters: name -> array: weights (O, I) or (O, C / groups, height, width), biases (O,).
         x: (B, features), (B, time, features) for recurrent layers, or (B, C, height, width).
-        training: whether dropout drops.
+        training: whether dropout drops and batches normalize themselves.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
         masks: name -> kept entries; removed ones count as zero.
@@ -254,7 +295,7 @@ def loss_and_gradients(
         y: targets as ``loss_forward_backward`` takes them.
         loss: cross_entropy, mse or bce.
         masks: name -> kept entries; removed ones count as zero and get a zero gradient.
-        training: whether dropout drops and omega counts.
+        training: whether dropout drops, batches normalize themselves and omega counts.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
 
@@ -294,6 +335,14 @@ def loss_and_gradients(
             continue
         if layer["type"] == "flatten":
             d = d.reshape(trace.x.shape)
+            continue
+        if layer["type"] == "batchnorm":
+            if not training:
+                raise ValueError("batchnorm has gradients in training only")
+            gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
+            d, dgamma, dbeta = batchnorm_backward(trace.x, gamma, d, eps, _silent(layer, masks))
+            gradients[layer["weight"]] += dgamma
+            gradients[layer["bias"]] += dbeta
             continue
         if layer["type"] == "pooling":
             kernel = _kernel(layer, trace.x)
