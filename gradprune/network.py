@@ -20,7 +20,7 @@ from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
 from gradprune.layers.dense import Affine
-from gradprune.layers.wiring import Wiring
+from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -178,16 +178,8 @@ class Network:
             wirings.append(layer.wiring(shape))
             shape = layer.output_shape(shape)
         for before, wiring in pairwise(wirings):
-            wiring.silent = self._silent(before.layer)
+            wiring.silent = silent_rows(before.layer, self.masks)
         return wirings
-
-    def _silent(self, layer: Layer) -> NDArray[np.bool_] | None:
-        """Which rows of W are all removed, if the layer gives the plain product with W."""
-        if not isinstance(layer, Affine) or layer.activation_layer().function != "identity":
-            return None
-        mask = self.masks[f"{layer.name}.weight"]
-        kept: NDArray[np.bool_] = np.any(mask.reshape(len(mask), -1), axis=1)
-        return ~kept
 
     # ---- calls into the core -----------------------------------------------------------------
 
@@ -226,7 +218,7 @@ class Network:
         guard: Guard | None,
     ) -> int:
         """``backward`` on rows of arrays; the number of samples classified correctly."""
-        self._check_size(inputs, index)
+        self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         self.refused = False
         self.last_loss, correct = self._net.backward(
@@ -275,7 +267,7 @@ class Network:
             correct = self._pass(inputs, targets, index, loss, optimizer.guard)
             info = optimizer.step()
             return self.last_loss, correct, info
-        self._check_size(inputs, index)
+        self.check_batch_size(len(inputs if index is None else index))
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)
@@ -336,9 +328,9 @@ class Network:
             for position, (name, _) in enumerate(self.core_layers)
         )
 
-    def _check_size(self, inputs: Floats, index: NDArray[np.int64] | None) -> None:
-        """Refuse a batch that has no variance because every channel is one number."""
-        if len(inputs if index is None else index) > 1:
+    def check_batch_size(self, size: int) -> None:
+        """A ValueError if so few samples cannot be trained on: one number has no variance."""
+        if size > 1:
             return
         for name, low in self.core_layers:
             if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]:
@@ -438,6 +430,15 @@ class Network:
             index=index,
             value=value,
         )
+
+
+def silent_rows(layer: Layer, masks: Masks) -> Flags | None:
+    """Which rows of W are all removed; None if the layer is not the plain product with a W."""
+    if not isinstance(layer, Affine) or layer.activation_layer().function != "identity":
+        return None
+    mask = masks[f"{layer.name}.weight"]
+    kept: Flags = np.any(mask.reshape(len(mask), -1), axis=1)
+    return ~kept
 
 
 def named_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:

@@ -14,8 +14,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.checks import positive
+from gradprune.layers.base import Layer
 from gradprune.layers.dense import Dense
-from gradprune.network import Network
+from gradprune.layers.wiring import Wiring
+from gradprune.network import Network, silent_rows
 from gradprune.replicas import Replicable
 
 __all__ = ["LeastSquares", "corrected"]
@@ -112,7 +114,9 @@ def corrected(
     changed: dict[str, Floats] = {}
     left: list[str] = []
     is_pruned = False  # here or before: the inputs differ
+    masks = {**model.arena.masks, **keep}
     shape = model.input_shape
+    last: Layer | None = None
     for layer in model.layers:
         own = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
         values: dict[str, Any] = {name: model.arena.state[name] for name in own.values()}
@@ -122,7 +126,10 @@ def corrected(
         gone = [name for name, value in values.items() if (masked[name] != value).any()]
         is_pruned |= bool(gone)
         old, new = Network([layer], shape), Network([layer], shape)
-        _fill(old, values)
+        silent = [
+            None if last is None else silent_rows(last, m) for m in (model.arena.masks, masks)
+        ]
+        _fill(old, _counting(layer.wiring(shape), values, silent[0]))
         if is_pruned and isinstance(layer, Dense) and own["weight"] in keep:
             weight, bias = own["weight"], own.get("bias")
             rows_before, rows_after = (a.reshape(len(flat), -1) for a in (before, after))
@@ -140,11 +147,19 @@ def corrected(
                 )
         else:
             left += gone
-        _fill(new, masked)
-        shape = layer.output_shape(shape)
+        _fill(new, _counting(layer.wiring(shape), masked, silent[1]))
+        shape, last = layer.output_shape(shape), layer
         before = old.predict(before).reshape(-1, *shape)
         after = new.predict(after).reshape(-1, *shape) if is_pruned else before
     return changed, left
+
+
+def _counting(wiring: Wiring, values: Mapping[str, Any], silent: Flags | None) -> Mapping[str, Any]:
+    """Parameters by name, as the layer computes with them where it stands."""
+    wiring.silent = silent
+    prefix = f"{wiring.layer.name}."
+    own = {name.removeprefix(prefix): value for name, value in values.items()}
+    return {prefix + role: value for role, value in wiring.counting(own).items()}
 
 
 def _fill(network: Network, values: Mapping[str, Any]) -> None:
