@@ -56,6 +56,7 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
     for (size_t i = 0; i < n_layers; i++) {
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         if (!ops->frozen || !ops->is_valid(&layers[i], arena->n, arena->n_prunable)) return 0;
+        if (!gp_buffers_are_valid(&layers[i], arena)) return 0;
     }
     return arena->n_prunable <= arena->n;
 }
@@ -64,24 +65,20 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
 static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t packed, const size_t *output,
                         size_t so_far)
 {
-    for (size_t i = 0; i < so_far; i++) {
-        size_t readers = 0, sources[GP_SOURCES];
-        for (size_t reader = i + 1; output[i] == packed && reader < n_layers; reader++)
-            for (size_t k = gp_graph_sources(layers, reader, sources); k-- > 0;) readers += sources[k] == i;
-        if (readers > 1) return 0;
-    }
+    for (size_t i = 0; i < so_far; i++)
+        if (output[i] == packed && gp_graph_reader(n_layers, layers, i) == GP_NONE) return 0;
     return 1;
 }
 
-/* Packs the i-th layer, unless it does nothing or the one that it reads does it; output[i]: the packed layer that gives
- * its output, or GP_NONE for the network's input. */
-static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *layers, size_t i, const gp_arena *arena,
-                     gp_precision precision, size_t *output)
+/* Packs the i-th layer as `spec` over the arena, unless it does nothing or the one that it reads does it; output[i]: the
+ * packed layer that gives its output, or GP_NONE for the network's input. */
+static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *layers, size_t i, const gp_layer_spec *spec,
+                     const gp_arena *arena, gp_precision precision, size_t *output)
 {
-    const gp_layer_ops *type = gp_layer_table[layers[i].type];
+    const gp_layer_ops *type = gp_layer_table[spec->type];
     const gp_frozen_ops *ops = precision == GP_INT8 && type->frozen_int8 ? type->frozen_int8 : type->frozen;
     gp_packed *packed = &made->layers[made->n_layers];
-    *packed = (gp_packed){.ops = ops, .spec = layers[i], .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
+    *packed = (gp_packed){.ops = ops, .spec = *spec, .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
     size_t sources[GP_SOURCES];
     for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;)
         packed->source[k] = sources[k] == GP_NONE ? GP_NONE : output[sources[k]];
@@ -150,6 +147,13 @@ static void share_buffers(gp_frozen *made, size_t result)
     }
 }
 
+/* Whether the normalization that reads the i-th layer becomes a part of it. */
+static int is_folded(size_t n_layers, const gp_layer_spec *layers, size_t i)
+{
+    const size_t norm = gp_graph_reader(n_layers, layers, i);
+    return norm != GP_NONE && gp_batchnorm_folds(&layers[i], &layers[norm]);
+}
+
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
                            const gp_arena *arena, gp_precision precision, gp_frozen **frozen)
 {
@@ -169,7 +173,19 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     made->bytes = bytes + (n_layers + 1) * sizeof *made->buffers;
     atomic_flag_clear(&made->learning);
     for (size_t i = 0; i < n_layers; i++) {
-        status = add(made, n_layers, layers, i, arena, precision, output);
+        size_t sources[GP_SOURCES];
+        gp_graph_sources(layers, i, sources);
+        if (sources[0] != GP_NONE && is_folded(n_layers, layers, sources[0])) {
+            output[i] = output[sources[0]];
+            continue;
+        }
+        const int folds = is_folded(n_layers, layers, i);
+        const size_t norm = gp_graph_reader(n_layers, layers, i);
+        gp_layer_spec spec = layers[i];
+        gp_arena own = *arena;
+        status = folds ? gp_batchnorm_fold(&layers[i], &layers[norm], arena, &spec, &own) : GP_OK;
+        if (status == GP_OK) status = add(made, n_layers, layers, i, &spec, &own, precision, output);
+        if (folds) free(own.params);
         if (status != GP_OK) goto done;
     }
     share_buffers(made, output[n_layers - 1]);

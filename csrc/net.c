@@ -79,6 +79,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
         if (layers[i].in > made->widest) made->widest = layers[i].in;
         if (layers[i].out > made->widest) made->widest = layers[i].out;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        made->mixes_samples |= ops->mixes_samples;
         made->layers[i].n_weights = ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
     }
     connect(made, layers);
@@ -126,7 +127,7 @@ size_t gp_net_bytes(const gp_net *net) { return net->bytes + net->n_partial * si
 static gp_status reserve(gp_net *net, size_t samples)
 {
     size_t lanes, chunks;
-    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    gp_net_cut(samples, &lanes, &chunks);
     size_t capacity = lanes * chunks;
     if (capacity <= net->capacity) return GP_OK;
 
@@ -168,11 +169,11 @@ static gp_lists *lists_of(const gp_matrix *matrix, const gp_arena *arena, size_t
     return lists && gp_live_pays(arena->live, lists, lanes) ? lists : NULL;
 }
 
-/* Chooses how this call's layers run, and counts how much work a sample is. */
+/* Chooses how this call's layers run in blocks of so many samples, and counts how much work a sample is. */
 static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
 {
     size_t lanes, chunks;
-    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    gp_net_cut(samples, &lanes, &chunks);
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
@@ -188,7 +189,7 @@ static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
 static gp_status reserve_partial(gp_net *net, size_t samples)
 {
     size_t lanes, chunks, longest = 0;
-    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    gp_net_cut(samples, &lanes, &chunks);
     for (size_t i = 0; i < net->n_layers; i++) {
         if (net->layers[i].spec.type != GP_LAYER_DENSE) continue; /* nobody else uses it */
         const gp_lists *live = net->layers[i].weights[0].live;
@@ -221,6 +222,7 @@ typedef struct region {
     int backward;
     gp_step_plan *step; /* or NULL */
     float *out;         /* predictions, or NULL */
+    size_t block;       /* samples that pass through at once */
     size_t n_live;      /* layers to run: without the one fused into the loss */
     uint64_t seed, dropout_step;
     double loss;
@@ -538,7 +540,7 @@ static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
         .kernels = shared->net->kernels,
         .arena = shared->arena,
         .team = team,
-        .samples = gp_smaller(shared->net->block, shared->batch->size - first),
+        .samples = gp_smaller(shared->block, shared->batch->size - first),
         .first = first,
         .batch = shared->batch->size,
         .training = shared->backward,
@@ -559,19 +561,22 @@ static void run_blocks(region *shared, const gp_team *team)
     const size_t size = batch->size;
 
     /* With several blocks a late fault would find gradients half written: look at everything first. */
-    for (size_t first = 0; size > net->block && shared->backward && first < size; first += net->block) {
+    for (size_t first = 0; size > shared->block && shared->backward && first < size; first += shared->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
         gp_team_wait(team); /* nobody finds fault with the next block while others ask about this one */
     }
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        if (team->rank == 0) layer->penalty = 0.0;
+        if (team->rank == 0) {
+            layer->penalty = 0.0;
+            layer->pending = NULL;
+        }
         for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++)
             gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params, matrix->offset,
                              matrix->rows * matrix->columns);
     } /* load() meets before anybody reads them */
-    for (size_t first = 0; first < size; first += net->block) {
+    for (size_t first = 0; first < size; first += shared->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
         if (team->rank == 0) shared->last_first = first;
@@ -611,6 +616,7 @@ static int arena_fits(const gp_net *net, const gp_arena *arena)
     for (size_t i = 0; i < net->n_layers; i++) {
         const gp_layer_spec *spec = &net->layers[i].spec;
         if (!gp_layer_table[spec->type]->is_valid(spec, arena->n, arena->n_prunable)) return 0;
+        if (!gp_buffers_are_valid(spec, arena)) return 0;
     }
     return arena->n_prunable <= arena->n && arena->removed <= arena->n_prunable;
 }
@@ -652,6 +658,21 @@ static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offs
     return 0;
 }
 
+/* Running statistics move on after a pass that was good: all of them or none. */
+static void keep_statistics(const region *shared)
+{
+    const gp_net *net = shared->net;
+    if (!isfinite(shared->loss) || gp_net_exploded(net) || (shared->step && !shared->step->info.applied)) return;
+    for (int copy = 0; copy < 2; copy++)
+        for (const gp_layer *layer = net->layers; layer < net->layers + net->n_layers; layer++) {
+            if (!layer->pending) continue;
+            const size_t n = gp_layer_table[layer->spec.type]->buffers(&layer->spec);
+            float *to = shared->arena->params + layer->spec.buffers;
+            if (copy) memcpy(to, layer->pending, n * sizeof *to);
+            else if (!(net->kernels->max_abs(n, layer->pending) < INFINITY)) return;
+        }
+}
+
 static gp_status enter(region *shared, double passes, size_t threads)
 {
     gp_net *net = shared->net;
@@ -660,10 +681,11 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (batch->size == 0 || batch->loss >= GP_LOSSES || (wants_target && !fits_loss(batch)) ||
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
-    gp_status status = reserve(net, batch->size);
+    shared->block = shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
+    gp_status status = reserve(net, shared->block);
     if (status != GP_OK) return status;
-    look_up(net, shared->arena, batch->size);
-    if (shared->backward) status = reserve_partial(net, batch->size);
+    look_up(net, shared->arena, shared->block);
+    if (shared->backward) status = reserve_partial(net, shared->block);
     if (status != GP_OK) return status;
     for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
         shared->step->prepared[i] = is_prepared(net, shared->arena, shared->arena->segments[i].offset);
@@ -685,8 +707,9 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (shared->backward) {
         net->last_loss = shared->loss;
         net->last_first = shared->last_first;
-        net->last_samples = gp_smaller(net->block, batch->size - net->last_first);
+        net->last_samples = gp_smaller(shared->block, batch->size - net->last_first);
         net->last_live = shared->n_live;
+        keep_statistics(shared);
     }
     return GP_OK;
 }

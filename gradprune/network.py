@@ -16,8 +16,9 @@ from gradprune.checks import real_array, seed_number
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
+from gradprune.layers.dense import Affine
 from gradprune.layers.graph import Node, named_layers, plan, sample_shape, sequence
-from gradprune.layers.wiring import Wiring
+from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -36,8 +37,8 @@ class Network:
     """Layers over one arena: forward, backward, step, masks.
 
     Args:
-        layers: layers such as ``Dense``, each of which reads the one before it unless its
-            ``inputs`` name others; or an ``Input``.
+        layers: such as ``Dense``, ``Conv2D``, ``BatchNorm`` or ``LSTM``, each of which reads the
+            one before it unless its ``inputs`` name others; or an ``Input``.
         input_shape: features of a sample, or its shape: (time, features) for recurrent layers; or
             what the last layer's call on it returned.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
@@ -46,6 +47,8 @@ class Network:
         layers: the layers, each with a name.
         parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
             ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
+        buffers: name to float32 view of what is not trained: running means and variances of
+            ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
@@ -82,13 +85,20 @@ class Network:
         for layer, _, shape, _ in self.steps:
             group = len({tensor.group for tensor in tensors})
             tensors += [
-                Tensor(f"{layer.name}.{parameter.role}", parameter.shape, parameter.prunable, group)
+                Tensor(
+                    f"{layer.name}.{parameter.role}",
+                    parameter.shape,
+                    parameter.prunable,
+                    group,
+                    parameter.trainable,
+                )
                 for parameter in layer.tensors(shape)
             ]
         self.output_shape = self.steps[-1].output_shape
         self.outputs = prod(self.output_shape)
         self.arena = Arena(tensors)
         self.parameters = self.arena.parameters
+        self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
         self.core_layers = core = self._lower()
@@ -118,11 +128,11 @@ class Network:
         return core
 
     def initialize(self) -> None:
-        """Draw all weights anew from the seed; masks stay."""
+        """Draw all weights anew from the seed, and forget running statistics; masks stay."""
         stream = _INITIAL_STREAMS
         for layer, _, shape, _ in self.steps:
             for parameter in layer.tensors(shape):
-                view = self.parameters[f"{layer.name}.{parameter.role}"]
+                view = self.arena.state[f"{layer.name}.{parameter.role}"]
                 if parameter.initializer is None:
                     view[...] = 0.0
                 else:
@@ -173,7 +183,11 @@ class Network:
 
     def wirings(self) -> list[Wiring]:
         """Of every layer, in forward order: what its outputs depend on."""
-        return [step.layer.wiring(step.shape) for step in self.steps]
+        wirings = [step.layer.wiring(step.shape) for step in self.steps]
+        for wiring, step in zip(wirings, self.steps, strict=True):
+            if step.sources[0] >= 0:
+                wiring.silent = silent_rows(self.layers[step.sources[0]], self.masks)
+        return wirings
 
     # ---- calls into the core -----------------------------------------------------------------
 
@@ -212,6 +226,7 @@ class Network:
         guard: Guard | None,
     ) -> int:
         """``backward`` on rows of arrays; the number of samples classified correctly."""
+        self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         self.refused = False
         self.last_loss, correct = self._net.backward(
@@ -260,6 +275,7 @@ class Network:
             correct = self._pass(inputs, targets, index, loss, optimizer.guard)
             info = optimizer.step()
             return self.last_loss, correct, info
+        self.check_batch_size(len(inputs if index is None else index))
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)
@@ -319,6 +335,17 @@ class Network:
             name == layer and self._net.is_sparse(self.arena.core, position, batch_size)
             for position, (name, _) in enumerate(self.core_layers)
         )
+
+    def check_batch_size(self, size: int) -> None:
+        """A ValueError if so few samples cannot be trained on: one number has no variance."""
+        if size > 1:
+            return
+        for name, low in self.core_layers:
+            if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]:
+                raise ValueError(
+                    f"{name} normalizes by the variance of a batch: it needs more than one number "
+                    "of each channel in training, got a batch of one sample"
+                )
 
     # ---- checks --------------------------------------------------------------------------------
 
@@ -411,3 +438,12 @@ class Network:
             index=index,
             value=value,
         )
+
+
+def silent_rows(layer: Layer, masks: Masks) -> Flags | None:
+    """Which rows of W are all removed; None if the layer is not the plain product with a W."""
+    if not isinstance(layer, Affine) or layer.activation_layer().function != "identity":
+        return None
+    mask = masks[f"{layer.name}.weight"]
+    kept: Flags = np.any(mask.reshape(len(mask), -1), axis=1)
+    return ~kept

@@ -109,7 +109,7 @@ def shrink(
         factory: called with layers, input_shape and seed; makes the model to be filled.
         inputs: whether inputs that nothing reads go too.
     """
-    values = roles_by_layer(model.layers, _masked(model.parameters, model.masks))
+    values = roles_by_layer(model.layers, _masked(model.arena.state, model.masks))
     live = roles_by_layer(model.layers, model.masks)
     wirings = model.wirings()
     known, outputs = _known(model, wirings, values, live)
@@ -131,10 +131,10 @@ def shrink(
 
     small = factory(layers, _cut_shape(model.input_shape, kept[-1]), seed=model.seed)
     small.set_masks({name: _cut(mask, name, entries) for name, mask in model.masks.items()})
-    parameters = dict(model.parameters)
+    state = dict(model.arena.state)
     for name, array in folded.items():
-        parameters[name] = (parameters[name] + array).astype(np.float32)
-    _copy(parameters, small.parameters, entries)
+        state[name] = (state[name] + array).astype(np.float32)
+    _copy(state, small.arena.state, entries)
     _copy(model.gradients, small.gradients, entries)
     small.arena.enforce_masks()
     small.arena.keep_clipped = model.arena.keep_clipped
@@ -176,7 +176,7 @@ def _known(
         found = np.full(step.output_shape, np.nan, np.float32)
         if constant.any():
             samples = [np.nan_to_num(each, nan=0.0)[np.newaxis] for each in read]
-            outputs = output_of(step, values[name], samples)[0]
+            outputs = output_of(step, values[name], samples, wiring.silent)[0]
             np.copyto(found, outputs, where=constant & np.isfinite(outputs))
         made.append(found)
     return known, made

@@ -121,6 +121,8 @@ def _row(
 ) -> LayerSummary:
     parameters = removed = nonzero = macs = removed_macs = 0
     for tensor in tensors:
+        if not tensor.trainable:
+            continue
         name = f"{layer.name}.{tensor.role}"
         values = network.parameters[name]
         parameters += values.size

@@ -21,6 +21,7 @@ from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
+from gradprune.layers.normalization import BatchNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import LossLike, SoftTarget, get_loss
@@ -57,6 +58,7 @@ class Place(NamedTuple):
     seed: int
     step: int
     position: int  # of the core's layer
+    silent: NDArray[np.bool_] | None = None  # see Wiring
 
 
 Tracer = Callable[[Any, Mapping[str, Doubles], Doubles, Place], Traced]
@@ -113,11 +115,11 @@ def trace(
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see
         first: Doubles = inputs.astype(np.float64).reshape(-1, *network.input_shape)
-        for layer, step in zip(layers, network.steps, strict=True):
+        for layer, step, wiring in zip(layers, network.steps, network.wirings(), strict=True):
             read = [first if source < 0 else traced[source].output for source in step.sources]
             name = str(layer.name)
             position = core_names.index(name) if name in core_names else 0
-            place = Place(network.seed, network.forward_count, position)
+            place = Place(network.seed, network.forward_count, position, wiring.silent)
             own = {
                 full.removeprefix(f"{name}."): array
                 for full, array in values.items()
@@ -258,6 +260,19 @@ def _pool(layer: Pool, parameters: Mapping[str, Doubles], x: Doubles, place: Pla
 def _add(layer: Add, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
     del layer, parameters, place  # x is the sum
     return Traced(x, x, lambda dy: Backward(dy, dy, {}))
+
+
+def _batchnorm(
+    layer: BatchNorm, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    gamma, beta = parameters["weight"], parameters["bias"]
+    y = reference.batchnorm_forward(x, gamma, beta, None, layer.eps, place.silent).y
+
+    def backward(dy: Doubles) -> Backward:
+        dx, dgamma, dbeta = reference.batchnorm_backward(x, gamma, dy, layer.eps, place.silent)
+        return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
+
+    return Traced(y, y, backward)
 
 
 def _flatten(layer: Flatten, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
@@ -414,6 +429,7 @@ TRACERS: dict[type[Layer], Tracer] = {
     Dense: _dense,
     Conv2D: _convolution,
     **dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool), _pool),
+    BatchNorm: _batchnorm,
     Flatten: _flatten,
     Add: _add,
     Activation: _activation,

@@ -76,6 +76,14 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             plain.append({"type": "pooling", "pooling": "mean", "kernel": None})
             plain.append({"type": "flatten"})
             number += 1
+        elif isinstance(layer, gp.BatchNorm):
+            roles = ("weight", "bias", "running_mean", "running_var")
+            names = {role: f"{layer.name}.{role}" for role in roles}
+            is_product = plain and plain[-1]["type"] in ("dense", "convolution")
+            is_plain = is_product and plain[-1]["activation"] == "identity"
+            before = plain[-1]["weight"] if is_plain else None
+            plain.append({"type": "batchnorm", **names, "eps": layer.eps, "before": before})
+            number += 1
         elif isinstance(layer, gp.Flatten):
             plain.append({"type": "flatten"})
         elif isinstance(layer, gp.Activation):

@@ -337,6 +337,34 @@ static inline void naive_convolution(const naive_net *net, const gp_layer_spec *
     }
 }
 
+/* ---- batch normalization, without training --------------------------------------------------------------------------- */
+
+/* Whether the layer before, with as many rows of weights, has none left in one. */
+static inline int naive_is_silent(const naive_net *net, size_t l, size_t channel)
+{
+    const gp_layer_spec *before = l > 0 ? &net->layers[l - 1] : NULL;
+    size_t length = 0, kept = 0;
+    if (!before || !net->mask) return 0;
+    if (before->type == GP_LAYER_DENSE && before->out == net->layers[l].window.channels) length = before->in;
+    if (before->type == GP_LAYER_CONVOLUTION && naive_filters(before) == net->layers[l].window.channels)
+        length = naive_filter_length(before);
+    for (size_t i = 0; i < length; i++) kept += net->mask[before->weight + channel * length + i];
+    return length > 0 && kept == 0;
+}
+
+static inline void naive_batchnorm(const naive_net *net, size_t l, const double *x, double *y)
+{
+    const gp_layer_spec *spec = &net->layers[l];
+    const size_t C = spec->window.channels;
+    for (size_t i = 0; i < spec->in; i++) {
+        const size_t c = i / (spec->in / C);
+        const double mean = net->params[spec->buffers + c], variance = net->params[spec->buffers + C + c];
+        y[i] = (x[i] - mean) / sqrt(variance + (double)spec->eps) * net->params[spec->weight + c] +
+               net->params[spec->bias + c];
+        if (naive_is_silent(net, l, c)) y[i] = 0.0;
+    }
+}
+
 /* ---- all layers ------------------------------------------------------------------------------------------------------ */
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample, naive_sample *s)
@@ -367,6 +395,7 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     case GP_LAYER_ADD:
         for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_other(net, l)][i];
         break;
+    case GP_LAYER_BATCHNORM: naive_batchnorm(net, l, x, y); break;
     case GP_LAYER_TYPES: break;
     }
 }
@@ -400,6 +429,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
         case GP_LAYER_RECURRENT:
         case GP_LAYER_CONVOLUTION:
         case GP_LAYER_POOLING:
+        case GP_LAYER_BATCHNORM: /* of the whole batch, which this is not: see test_batchnorm.c */
         case GP_LAYER_TYPES: break;
         }
     }

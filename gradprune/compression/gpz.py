@@ -90,7 +90,7 @@ class PackedModel:
         model = self._factory(self.layers, self.input_shape)
         model.set_masks(self._weights.masks)
         for name, values in self._weights.parameters.items():
-            model.parameters[name][...] = values
+            model.arena.state[name][...] = values
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -138,7 +138,7 @@ def compress(model: Model, *, canonical: bool = True) -> PackedModel:
 
 
 def _encode(model: Model, canonical: bool) -> bytes:
-    parameters = {name: np.array(view) for name, view in model.parameters.items()}
+    parameters = {name: np.array(view) for name, view in model.arena.state.items()}
     masks = {name: np.array(view) for name, view in model.masks.items()}
     for name, array in parameters.items():
         if not np.isfinite(array).all():

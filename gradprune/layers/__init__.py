@@ -5,6 +5,7 @@ from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Param
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.graph import Input, Node
+from gradprune.layers.normalization import BatchNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -16,6 +17,7 @@ __all__ = [
     "Activation",
     "Add",
     "AvgPool2D",
+    "BatchNorm",
     "Conv2D",
     "CoreLayer",
     "CoreType",

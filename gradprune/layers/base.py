@@ -35,6 +35,7 @@ class CoreType(IntEnum):
     CONVOLUTION = 5
     POOLING = 6
     ADD = 7
+    BATCHNORM = 8
 
 
 class CoreLayer(NamedTuple):
@@ -61,10 +62,13 @@ class CoreLayer(NamedTuple):
     orthogonality: float = 0.0
     omega: float = 0.0
     window: tuple[object, ...] = ()  # gp_window, see window.py; () for other layers
+    buffers: int = -1
+    momentum: float = 0.0
+    eps: float = 0.0
 
 
 class Parameter(NamedTuple):
-    """A parameter of a layer: role, shape, prunable, and how it starts (None: zeros)."""
+    """A parameter or buffer of a layer: role, shape, prunable, and how it starts (None: zeros)."""
 
     role: str
     shape: Shape
@@ -72,6 +76,7 @@ class Parameter(NamedTuple):
     initializer: Initializer | None
     blocks: int = 1  # of rows, each drawn by itself
     uses: int = 1  # how often a sample multiplies by each weight
+    trainable: bool = True  # False: a buffer, which passes in training write
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +154,7 @@ class Layer(ABC):
         return shape
 
     def tensors(self, shape: Shape) -> list[Parameter]:
-        """Parameters for an input of this shape, in forward order."""
+        """Parameters and buffers for an input of this shape, in forward order."""
         return []
 
     @abstractmethod

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.checks import positive
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
+from gradprune.network import silent_rows
 from gradprune.replicas import Replicable, output_of
 
 __all__ = ["LeastSquares", "corrected"]
@@ -112,12 +113,13 @@ def corrected(
     made: list[tuple[Floats, Floats]] = []  # outputs of the layers so far, before and after
     changed: dict[str, Floats] = {}
     left: list[str] = []
+    masks = {**model.arena.masks, **keep}
     for step in plan(model.layers, model.input_shape):
         layer = step.layer
         read = [(inputs, inputs) if source < 0 else made[source] for source in step.sources]
         before, after = [old for old, _ in read], [new for _, new in read]
         own = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(step.shape)}
-        values: dict[str, Any] = {name: model.parameters[name] for name in own.values()}
+        values: dict[str, Any] = {name: model.arena.state[name] for name in own.values()}
         masked = {
             name: value * keep[name] if name in keep else value for name, value in values.items()
         }
@@ -140,11 +142,20 @@ def corrected(
                 )
         else:
             left += gone
-        old = output_of(step, {role: values[name] for role, name in own.items()}, before)
-        new = old
-        if is_pruned:
-            new = output_of(step, {role: masked[name] for role, name in own.items()}, after)
-        made.append((old, new))
+        source = None if step.sources[0] < 0 else model.layers[step.sources[0]]
+        outputs = [
+            output_of(
+                step,
+                {role: now[name] for role, name in own.items()},
+                given,
+                None if source is None else silent_rows(source, kept),
+            )
+            for now, given, kept in (
+                (values, before, model.arena.masks),
+                (masked, after, masks),
+            )[: 1 + is_pruned]
+        ]
+        made.append((outputs[0], outputs[-1]))
     return changed, left
 
 

@@ -42,6 +42,12 @@ from .layers import (
 )
 from .losses import LOSS_NAMES, distillation, loss_forward_backward, regularization
 from .network import forward, loss_and_gradients
+from .normalization import (
+    Normalized,
+    batchnorm_backward,
+    batchnorm_forward,
+    batchnorm_running,
+)
 from .optimizers import adam_step, rmsprop_step, sgd_step
 from .pruning import (
     GradientDecomposition,
@@ -85,6 +91,7 @@ __all__ = [
     "LOSS_NAMES",
     "POOLING_NAMES",
     "GradientDecomposition",
+    "Normalized",
     "RecurrentGradients",
     "States",
     "activation_backward",
@@ -92,6 +99,9 @@ __all__ = [
     "adam_step",
     "agc",
     "autoclip_limits",
+    "batchnorm_backward",
+    "batchnorm_forward",
+    "batchnorm_running",
     "block_scores",
     "centralize",
     "clip_grad_norm",

@@ -27,6 +27,15 @@ A layer is one of::
     {"type": "pooling", "pooling": "max", "kernel": 2, "stride": None, "padding": 0}
     {"type": "flatten"}
     {"type": "add", "sources": (2, 0)}
+    {
+        "type": "batchnorm",
+        "weight": name,
+        "bias": name,
+        "running_mean": name,
+        "running_var": name,
+        "eps": 1e-5,
+        "before": None,
+    }
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -46,11 +55,12 @@ A layer is one of::
     }
 
 where everything after the type has a default except the cell, the weights, the pooling ("max" or
-"mean"), its kernel (None: the whole image), the rate and the index (the layer's number in the C
-network, which selects its random stream).  A recurrent layer takes (B, time, features), convolution
-and pooling (B, channels, height, width); dense flattens what it gets, and so does the loss.
-Every layer may have "sources", the positions of the layers it reads, -1 for the network's input;
-without them it reads the layer before it.
+"mean"), its kernel (None: the whole image), batchnorm's names, the rate and the index (the layer's
+number in the C network, which selects its random stream).  A channel of batchnorm is silent if all
+of its row of the weight named before is removed.  A recurrent layer takes (B, time, features),
+convolution and pooling (B, channels, height, width); dense flattens what it gets, and so does the
+loss.  Every layer may have "sources", the positions of the layers it reads, -1 for the network's
+input; without them it reads the layer before it.
 """
 
 from __future__ import annotations
@@ -66,6 +76,7 @@ from .arrays import Floats, Mask
 from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
+from .normalization import batchnorm_backward, batchnorm_forward
 from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
 from .rng import dropout_mask
 
@@ -149,6 +160,31 @@ def _sources(layer: Layer, number: int) -> tuple[int, ...]:
     return tuple(layer.get("sources", (number - 1,)))
 
 
+def _silent(layer: Layer, masks: Mapping[str, Mask]) -> Mask | None:
+    """Channels whose rows of the weight before are all removed."""
+    mask = masks.get(layer.get("before") or "")
+    if mask is None:
+        return None
+    kept: Mask = np.any(mask.reshape(len(mask), -1), axis=1)
+    return ~kept
+
+
+def _batchnorm_forward(
+    layer: Layer,
+    x: Floats,
+    parameters: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    *,
+    training: bool,
+) -> Floats:
+    running = None
+    if not training:
+        running = parameters[layer["running_mean"]], parameters[layer["running_var"]]
+    gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+    silent = _silent(layer, masks)
+    return batchnorm_forward(x, gamma, beta, running, layer.get("eps", 1e-5), silent).y
+
+
 def _trace(
     layers: Sequence[Layer],
     parameters: Mapping[str, Floats],
@@ -190,6 +226,9 @@ def _trace(
             traces.append(_Trace(x, x, sum(read[1:], x)))
         elif kind == "flatten":
             traces.append(_Trace(x, x, x.reshape(len(x), -1)))
+        elif kind == "batchnorm":
+            y = _batchnorm_forward(layer, x, parameters, masks, training=training)
+            traces.append(_Trace(x, x, y))
         elif kind == "pooling":
             y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
             traces.append(_Trace(x, x, y))
@@ -200,8 +239,8 @@ def _trace(
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, convolution, pooling, flatten, add, activation, dropout or "
-                "recurrent"
+                "expected dense, convolution, pooling, batchnorm, flatten, add, activation, "
+                "dropout or recurrent"
             )
     return traces
 
@@ -221,7 +260,7 @@ def forward(
         layers: plain dicts, see the module.
         parameters: name -> array: weights (O, I) or (O, C / groups, height, width), biases (O,).
         x: (B, features), (B, time, features) for recurrent layers, or (B, C, height, width).
-        training: whether dropout drops.
+        training: whether dropout drops and batches normalize themselves.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
         masks: name -> kept entries; removed ones count as zero.
@@ -267,7 +306,7 @@ def loss_and_gradients(
         y: targets as ``loss_forward_backward`` takes them.
         loss: cross_entropy, mse or bce.
         masks: name -> kept entries; removed ones count as zero and get a zero gradient.
-        training: whether dropout drops and omega counts.
+        training: whether dropout drops, batches normalize themselves and omega counts.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
 
@@ -332,6 +371,14 @@ def _layer_backward(
         return 0.0, d * trace.z
     if layer["type"] == "flatten":
         return 0.0, d.reshape(trace.x.shape)
+    if layer["type"] == "batchnorm":
+        if not training:
+            raise ValueError("batchnorm has gradients in training only")
+        gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
+        d, dgamma, dbeta = batchnorm_backward(trace.x, gamma, d, eps, _silent(layer, masks))
+        gradients[layer["weight"]] += dgamma
+        gradients[layer["bias"]] += dbeta
+        return 0.0, d
     if layer["type"] == "pooling":
         kernel = _kernel(layer, trace.x)
         return 0.0, pool2d_backward(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
