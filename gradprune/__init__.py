@@ -78,6 +78,7 @@ from gradprune.layers import (
     Dropout,
     Flatten,
     GlobalAvgPool,
+    LayerNorm,
     MaxPool2D,
 )
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
@@ -193,6 +194,7 @@ __all__ = [
     "InputUnit",
     "Iterative",
     "LayerDiagnosis",
+    "LayerNorm",
     "LayerReport",
     "LayerScope",
     "LayerShrink",

@@ -17,7 +17,7 @@ from gradprune.errors import FileFormatError
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
-from gradprune.layers.normalization import BatchNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
@@ -72,6 +72,7 @@ _CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
     (Flatten, ("name",)),
     (tuple, ()),  # its values follow their number
     (BatchNorm, ("momentum", "eps", "name")),
+    (LayerNorm, ("eps", "name")),
 )
 _WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid")
 _NUMBERS = {cls: number for number, (cls, _) in enumerate(_CLASSES)}

@@ -3,7 +3,7 @@
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
-from gradprune.layers.normalization import BatchNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -23,6 +23,7 @@ __all__ = [
     "Flatten",
     "GlobalAvgPool",
     "Layer",
+    "LayerNorm",
     "MaxPool2D",
     "Parameter",
     "Recurrent",

@@ -35,6 +35,7 @@ class CoreType(IntEnum):
     CONVOLUTION = 5
     POOLING = 6
     BATCHNORM = 7
+    LAYERNORM = 8
 
 
 class CoreLayer(NamedTuple):

@@ -35,6 +35,7 @@ A layer is one of::
         "eps": 1e-5,
         "before": None,
     }
+    {"type": "layernorm", "weight": name, "bias": name, "eps": 1e-5}
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -54,11 +55,11 @@ A layer is one of::
     }
 
 where everything after the type has a default except the cell, the weights, the pooling ("max" or
-"mean"), its kernel (None: the whole image), batchnorm's names, the rate and the index (the layer's
-number in the C network, which selects its random stream).  A channel of batchnorm is silent if all
-of its row of the weight named before is removed.  A recurrent layer takes (B, time, features),
-convolution and pooling (B, channels, height, width); dense flattens what it gets, and so does the
-loss.
+"mean"), its kernel (None: the whole image), normalization's names, the rate and the index (the
+layer's number in the C network, which selects its random stream). A channel of batchnorm is silent
+if all of its row of the weight named before is removed. A recurrent layer takes (B, time,
+features), convolution and pooling (B, channels, height, width); dense flattens what it gets, and so
+does the loss.
 """
 
 from __future__ import annotations
@@ -74,7 +75,12 @@ from .arrays import Floats, Mask
 from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
-from .normalization import batchnorm_backward, batchnorm_forward
+from .normalization import (
+    batchnorm_backward,
+    batchnorm_forward,
+    layernorm_backward,
+    layernorm_forward,
+)
 from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
 from .rng import dropout_mask
 
@@ -217,6 +223,10 @@ def _trace(
         elif kind == "batchnorm":
             y = _batchnorm_forward(layer, x, parameters, masks, training=training)
             traces.append(_Trace(x, x, y))
+        elif kind == "layernorm":
+            gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+            y = layernorm_forward(x, gamma, beta, layer.get("eps", 1e-5))
+            traces.append(_Trace(x, x, y))
         elif kind == "pooling":
             y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
             traces.append(_Trace(x, x, y))
@@ -227,8 +237,8 @@ def _trace(
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, convolution, pooling, batchnorm, flatten, activation, dropout or "
-                "recurrent"
+                "expected dense, convolution, pooling, batchnorm, layernorm, flatten, activation, "
+                "dropout or recurrent"
             )
         x = traces[-1].y
     return traces
@@ -341,6 +351,12 @@ def loss_and_gradients(
                 raise ValueError("batchnorm has gradients in training only")
             gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
             d, dgamma, dbeta = batchnorm_backward(trace.x, gamma, d, eps, _silent(layer, masks))
+            gradients[layer["weight"]] += dgamma
+            gradients[layer["bias"]] += dbeta
+            continue
+        if layer["type"] == "layernorm":
+            gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
+            d, dgamma, dbeta = layernorm_backward(trace.x, gamma, d, eps)
             gradients[layer["weight"]] += dgamma
             gradients[layer["bias"]] += dbeta
             continue
