@@ -260,7 +260,8 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
     X(CONVOLUTION, convolution) \
     X(POOLING, pooling) \
     X(ADD, add) \
-    X(BATCHNORM, batchnorm)
+    X(BATCHNORM, batchnorm) \
+    X(LAYERNORM, layernorm)
 
 typedef enum gp_layer_type {
 #define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
@@ -317,7 +318,7 @@ typedef struct gp_layer_spec {
                       before the first */
     size_t other; /* add: also of the layer so many before; else 0 */
     size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE;
-                          * batchnorm: factor and offset of each channel */
+                          * batchnorm: factor and offset of each channel; layernorm: of each feature */
     float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */
     float slope;              /* activation: of leaky_relu */
@@ -330,9 +331,9 @@ typedef struct gp_layer_spec {
     float orthogonality;                     /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
     float omega;                             /* RNN: adds omega * Pascanu's regularizer, in training */
     gp_window window;                        /* convolution: W is (filters, channels / groups * kernel); pooling;
-                                              * batchnorm: its channels alone */
+                                              * batchnorm, layernorm: its channels alone */
     size_t buffers;      /* batchnorm: offset of its running means and variances, one after the other */
-    float momentum, eps; /* batchnorm: weight of a batch in these; added to the variance */
+    float momentum, eps; /* batchnorm: weight of a batch in these; batchnorm, layernorm: added to the variance */
 } gp_layer_spec;
 
 typedef struct gp_net gp_net;

@@ -80,6 +80,7 @@ from gradprune.layers import (
     Flatten,
     GlobalAvgPool,
     Input,
+    LayerNorm,
     MaxPool2D,
 )
 from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
@@ -197,6 +198,7 @@ __all__ = [
     "InputUnit",
     "Iterative",
     "LayerDiagnosis",
+    "LayerNorm",
     "LayerReport",
     "LayerScope",
     "LayerShrink",

@@ -402,7 +402,7 @@ class Network:
         name = f"{layer}.{'bias' if is_bias else 'weight'}"
         if self.core_layers[position][1].type == CoreType.RECURRENT:
             name += "_hh" if is_recurrent else "_ih"
-        index = (column,) if is_bias else self._place(name, row, column)
+        index = self._place(name, 0 if is_bias else row, column)
         what = name if phase == "parameter" else f"gradient of {name}"
         return kind(
             f"{phase}: {what}[{', '.join(map(str, index))}] is {value:.9g}",
@@ -416,7 +416,7 @@ class Network:
     def _place(self, name: str, row: int, column: int) -> tuple[int, ...]:
         """Where a parameter has what the core calls a row and a column of its matrix."""
         shape = self.parameters[name].shape
-        return row, *map(int, np.unravel_index(column, shape[1:]))
+        return tuple(map(int, np.unravel_index(row * prod(shape[1:]) + column, shape)))
 
     def _norm_fault(self, norm: float) -> NumericalError:
         """The gradient's norm, with the largest entry; if not finite the entries were mended."""

@@ -21,7 +21,7 @@ from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
-from gradprune.layers.normalization import BatchNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import LossLike, SoftTarget, get_loss
@@ -275,6 +275,20 @@ def _batchnorm(
     return Traced(y, y, backward)
 
 
+def _layernorm(
+    layer: LayerNorm, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    del place
+    gamma, beta = parameters["weight"], parameters["bias"]
+    y = reference.layernorm_forward(x, gamma, beta, layer.eps)
+
+    def backward(dy: Doubles) -> Backward:
+        dx, dgamma, dbeta = reference.layernorm_backward(x, gamma, dy, layer.eps)
+        return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
+
+    return Traced(y, y, backward)
+
+
 def _flatten(layer: Flatten, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
     del layer, parameters, place
     y = x.reshape(len(x), -1)
@@ -430,6 +444,7 @@ TRACERS: dict[type[Layer], Tracer] = {
     Conv2D: _convolution,
     **dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool), _pool),
     BatchNorm: _batchnorm,
+    LayerNorm: _layernorm,
     Flatten: _flatten,
     Add: _add,
     Activation: _activation,

@@ -1,4 +1,4 @@
-"""Batch normalization: against torch and the oracle, and all that takes its statistics along."""
+"""Normalization: against torch and the oracle, and all that takes its statistics along."""
 
 from __future__ import annotations
 
@@ -521,3 +521,93 @@ def test_learns() -> None:
     )
     model.fit(x, y, optimizer=gp.SGD(model, lr=0.1), epochs=8, batch_size=50, verbose=0)
     assert model.evaluate(x, y)["accuracy"] > 0.95
+
+
+# ---- layer normalization
+
+
+def by_layer() -> gp.Model:
+    return gp.Model(
+        [
+            gp.LayerNorm(name="first"),
+            gp.Conv2D(5, 3, padding="same"),
+            gp.LayerNorm(eps=1e-3),
+            gp.Activation("tanh"),
+            gp.Dense(6),
+            gp.LayerNorm(),
+            gp.Dense(4),
+        ],
+        input_shape=SHAPE,
+        seed=2,
+    )
+
+
+@pytest.mark.parametrize("size", [1, 33, 1100])
+def test_layer_norm_against_torch(torch: Any, size: int) -> None:
+    nn, model = torch.nn, by_layer()
+    rng = np.random.default_rng(size)
+    for name, values in model.parameters.items():
+        if not name.endswith("weight") or values.ndim == 3:
+            values[...] = values + rng.normal(0, 0.3, values.shape)
+    twin = nn.Sequential(
+        nn.LayerNorm(SHAPE),
+        nn.Conv2d(3, 5, 3, padding=1),
+        nn.LayerNorm((5, 6, 6), eps=1e-3),
+        nn.Tanh(),
+        nn.Flatten(),
+        nn.Linear(180, 6),
+        nn.LayerNorm(6),
+        nn.Linear(6, 4),
+    ).double()
+    for parameter, values in zip(twin.parameters(), model.parameters.values(), strict=True):
+        parameter.data = torch.tensor(values.astype(np.float64))
+    x, y = data(size)
+    outputs = twin(torch.tensor(x.astype(np.float64)))
+    loss = nn.functional.cross_entropy(outputs, torch.tensor(y))
+    loss.backward()
+    traced = trace(model, x, y)
+    assert model.backward(x, y) == pytest.approx(loss.item(), rel=1e-6)
+    assert relative_error(model.predict(x), outputs.detach().numpy()) < 1e-5
+    for (name, gradient), parameter in zip(model.gradients.items(), twin.parameters(), strict=True):
+        expected = parameter.grad.numpy()
+        assert relative_error(gradient, expected) < 1e-5
+        np.testing.assert_allclose(traced.gradients[name], expected, atol=1e-12)
+    layers = reference_layers(model.layers)
+    state = {name: array.astype(np.float64) for name, array in model.parameters.items()}
+    wide = x.astype(np.float64)
+    value, gradients = reference.loss_and_gradients(layers, state, wide, y, "cross_entropy")
+    assert value == pytest.approx(loss.item())
+    for name in gradients:
+        np.testing.assert_allclose(gradients[name], traced.gradients[name], atol=1e-12)
+
+
+def test_layer_norm_in_other_forms(tmp_path: Path) -> None:
+    x, y = data()
+    model = by_layer()
+    model.fit(x, y, optimizer=gp.Adam(model, lr=0.02), epochs=3, verbose=0)
+    masks = {"conv2d0.weight": np.ones((5, 3, 3, 3)), "dense1.weight": np.ones((4, 6))}
+    masks["conv2d0.weight"][2] = masks["dense1.weight"][:, 4] = 0
+    model.set_masks(masks)
+    small = model.shrink()
+    assert small.parameters["layernorm2.weight"].shape == (6,)  # it needs them all
+    gp.verify(model, small, model.freeze(), *copies(model, tmp_path), x=x)
+    gp.verify(model, model.freeze(), x=x[:1])
+    gp.Pruner(model, criterion=gp.SynFlow()).prune(0.5)
+    diagnose(model, x, y)
+
+
+def test_layer_norm_names_what_is_not_finite() -> None:
+    x, y = data()
+    for role in ("weight", "bias"):
+        model = by_layer()
+        model.parameters[f"layernorm1.{role}"][3, 1, 5] = math.nan
+        model.backward(x, y)
+        error = model.find_fault()
+        assert (error.parameter, error.index) == (f"layernorm1.{role}", (3, 1, 5))
+
+
+def test_layer_norm_settings() -> None:
+    with pytest.raises(ValueError, match="eps must be positive"):
+        gp.LayerNorm(eps=-1)
+    steps = Network([gp.LSTM(3, return_sequences=True), gp.LayerNorm()], (5, 2))
+    assert steps.parameters["layernorm0.weight"].shape == (5, 3)

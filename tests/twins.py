@@ -84,6 +84,10 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             before = plain[-1]["weight"] if is_plain else None
             plain.append({"type": "batchnorm", **names, "eps": layer.eps, "before": before})
             number += 1
+        elif isinstance(layer, gp.LayerNorm):
+            names = {role: f"{layer.name}.{role}" for role in ("weight", "bias")}
+            plain.append({"type": "layernorm", **names, "eps": layer.eps})
+            number += 1
         elif isinstance(layer, gp.Flatten):
             plain.append({"type": "flatten"})
         elif isinstance(layer, gp.Activation):

@@ -129,6 +129,12 @@ extern const gp_frozen_ops gp_batchnorm_frozen;   /* batchnorm_frozen.c */
 /* Whether a layer has its place among the buffers of the arena. */
 int gp_buffers_are_valid(const gp_layer_spec *spec, const gp_arena *arena);
 
+/* Of a normalization: how many factors it has, and as many offsets. */
+static inline size_t gp_factors_of(const gp_layer_spec *spec)
+{
+    return spec->type == GP_LAYER_BATCHNORM ? spec->window.channels : spec->type == GP_LAYER_LAYERNORM ? spec->in : 0;
+}
+
 /* Whether all weights of a row are removed. */
 static inline int gp_row_is_removed(const gp_matrix *matrix, const gp_arena *arena, size_t row)
 {

@@ -239,6 +239,17 @@ static inline gp_layer_spec *model_batchnorm(model *m, size_t channels, size_t f
     return spec;
 }
 
+static inline void model_layernorm(model *m, size_t channels, size_t features)
+{
+    gp_layer_spec *spec = model_batchnorm(m, channels, features);
+    spec->type = GP_LAYER_LAYERNORM;
+}
+/* Factors of a normalization, which has as many offsets. */
+static inline size_t model_factors(const gp_layer_spec *spec)
+{
+    return spec->type == GP_LAYER_BATCHNORM ? spec->window.channels : spec->type == GP_LAYER_LAYERNORM ? spec->in : 0;
+}
+
 /* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows: there is none. */
 static inline size_t model_rows(const gp_layer_spec *spec)
 {
@@ -271,7 +282,7 @@ static inline void model_finish(model *m, uint64_t seed)
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
         const size_t rows = model_rows(spec), columns = model_columns(spec);
-        group += spec->type == GP_LAYER_BATCHNORM;
+        group += model_factors(spec) > 0;
         if (rows == 0) continue;
         spec->weight = at;
         model_place(m, &at, rows * columns, group, columns);
@@ -285,11 +296,11 @@ static inline void model_finish(model *m, uint64_t seed)
     group = 0;
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
-        if (spec->type == GP_LAYER_BATCHNORM) {
+        if (model_factors(spec) > 0) {
             spec->weight = at;
-            model_place(m, &at, spec->window.channels, group, 0);
+            model_place(m, &at, model_factors(spec), group, 0);
             spec->bias = at;
-            model_place(m, &at, spec->window.channels, group, 0);
+            model_place(m, &at, model_factors(spec), group, 0);
             group++;
         }
         if (model_rows(spec) == 0) continue;
@@ -324,11 +335,12 @@ static inline void model_finish(model *m, uint64_t seed)
         if (m->segments[i].columns > 0)
             noise_floats(&source, m->segments[i].length, arena->params + m->segments[i].offset,
                          sqrt(3.0 / (double)m->segments[i].columns));
-    for (size_t i = 0; i < m->n_layers; i++) /* factors and variances around 1 */
-        for (size_t c = 0; m->layers[i].type == GP_LAYER_BATCHNORM && c < m->layers[i].window.channels; c++) {
-            arena->params[m->layers[i].weight + c] += 1.0f;
-            arena->params[m->layers[i].buffers + m->layers[i].window.channels + c] += 1.0f;
-        }
+    for (size_t i = 0; i < m->n_layers; i++) { /* factors and variances around 1 */
+        const gp_layer_spec *spec = &m->layers[i];
+        for (size_t c = 0; c < model_factors(spec); c++) arena->params[spec->weight + c] += 1.0f;
+        for (size_t c = 0; spec->type == GP_LAYER_BATCHNORM && c < spec->window.channels; c++)
+            arena->params[spec->buffers + spec->window.channels + c] += 1.0f;
+    }
 }
 
 /* Matrices with at most this share of their weights kept get lists. */

@@ -365,6 +365,30 @@ static inline void naive_batchnorm(const naive_net *net, size_t l, const double 
     }
 }
 
+/* x to y or, if dx is given, from dy to dx and the gradients, which add up. */
+static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *spec, const double *x, double *y,
+                                   const double *dy, double *dx, double *grads)
+{
+    const size_t n = spec->in;
+    double mean = 0.0, variance = 0.0, mean_g = 0.0, mean_gh = 0.0;
+    for (size_t i = 0; i < n; i++) mean += x[i] / (double)n;
+    for (size_t i = 0; i < n; i++) variance += pow(x[i] - mean, 2.0) / (double)n;
+    const double inverse = 1.0 / sqrt(variance + (double)spec->eps);
+    for (size_t i = 0; i < n; i++) {
+        const double h = (x[i] - mean) * inverse, gamma = net->params[spec->weight + i];
+        if (!dx) {
+            y[i] = h * gamma + net->params[spec->bias + i];
+            continue;
+        }
+        grads[spec->weight + i] += dy[i] * h;
+        grads[spec->bias + i] += dy[i];
+        mean_g += gamma * dy[i] / (double)n;
+        mean_gh += gamma * dy[i] * h / (double)n;
+    }
+    for (size_t i = 0; dx && i < n; i++)
+        dx[i] = inverse * (net->params[spec->weight + i] * dy[i] - mean_g - (x[i] - mean) * inverse * mean_gh);
+}
+
 /* ---- all layers ------------------------------------------------------------------------------------------------------ */
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample, naive_sample *s)
@@ -396,6 +420,7 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
         for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_other(net, l)][i];
         break;
     case GP_LAYER_BATCHNORM: naive_batchnorm(net, l, x, y); break;
+    case GP_LAYER_LAYERNORM: naive_layernorm(net, spec, x, y, NULL, NULL, NULL); break;
     case GP_LAYER_TYPES: break;
     }
 }
@@ -409,6 +434,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     if (spec->type == GP_LAYER_RECURRENT) naive_recurrent_backward(net, l, s, dy, dx, grads);
     if (spec->type == GP_LAYER_CONVOLUTION) naive_convolution(net, spec, x, NULL, dy, dx, grads);
     if (spec->type == GP_LAYER_POOLING) naive_pooling(&spec->window, x, NULL, dy, dx);
+    if (spec->type == GP_LAYER_LAYERNORM) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         switch (spec->type) {
@@ -429,6 +455,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
         case GP_LAYER_RECURRENT:
         case GP_LAYER_CONVOLUTION:
         case GP_LAYER_POOLING:
+        case GP_LAYER_LAYERNORM:
         case GP_LAYER_BATCHNORM: /* of the whole batch, which this is not: see test_batchnorm.c */
         case GP_LAYER_TYPES: break;
         }

@@ -18,7 +18,7 @@ from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
-from gradprune.layers.normalization import BatchNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
@@ -75,6 +75,7 @@ _CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
     (tuple, ()),  # its values follow their number
     (Add, ("name", "inputs")),
     (BatchNorm, ("momentum", "eps", "name", "inputs")),
+    (LayerNorm, ("eps", "name", "inputs")),
 )
 _WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid")
 _NUMBERS = {cls: number for number, (cls, _) in enumerate(_CLASSES)}

@@ -5,7 +5,7 @@ from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Param
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.graph import Input, Node
-from gradprune.layers.normalization import BatchNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 
@@ -27,6 +27,7 @@ __all__ = [
     "GlobalAvgPool",
     "Input",
     "Layer",
+    "LayerNorm",
     "MaxPool2D",
     "Node",
     "Parameter",

@@ -36,6 +36,7 @@ class CoreType(IntEnum):
     POOLING = 6
     ADD = 7
     BATCHNORM = 8
+    LAYERNORM = 9
 
 
 class CoreLayer(NamedTuple):

@@ -1,4 +1,4 @@
-"""Normalization by the statistics of a batch."""
+"""Normalization by the statistics of a batch or of a sample."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.window import Window
 from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
 
-__all__ = ["BatchNorm"]
+__all__ = ["BatchNorm", "LayerNorm"]
 
 
 class _Ones(Initializer):
@@ -109,6 +109,54 @@ class BatchNorm(Layer):
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return _BatchNormWiring(self, shape)
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Layer normalization: y = gamma (x - mean) / sqrt(variance + eps) + beta, by sample.
+
+    Mean and variance, the biased one, are of all numbers of a sample, in training and outside of
+    it, as PyTorch's ``LayerNorm`` takes them with the sample's shape as ``normalized_shape``.
+    Parameters are ``weight``, gamma, from 1 on, and ``bias``, beta, from 0 on, of the shape of a
+    sample; neither is pruned. ``shrink`` cuts nothing before it, since every output depends on
+    every input.
+
+    Args:
+        eps: added to the variance, positive.
+        name: given by the network as "layernorm0", "layernorm1", ... if None.
+
+    Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([LayerNorm(eps=1e-9)], input_shape=2)
+    >>> model.predict([[1.0, 3.0], [10.0, 30.0]])
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
+    """
+
+    eps: float = field(default=1e-5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        positive("eps", self.eps)
+
+    def tensors(self, shape: Shape) -> list[Parameter]:
+        """See Layer."""
+        return [Parameter("weight", shape, False, _Ones()), Parameter("bias", shape, False, None)]
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return [
+            CoreLayer(
+                CoreType.LAYERNORM,
+                prod(shape),
+                prod(shape),
+                weight=offsets["weight"],
+                bias=offsets["bias"],
+                window=Window(channels=shape[0]),
+                eps=self.eps,
+            )
+        ]
 
 
 class _BatchNormWiring(Wiring):

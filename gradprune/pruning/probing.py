@@ -16,7 +16,7 @@ from gradprune.errors import NumericalError
 from gradprune.layers.base import Layer as NetworkLayer
 from gradprune.layers.dense import Activation, Dropout
 from gradprune.layers.graph import plan
-from gradprune.layers.normalization import BatchNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.losses import LossLike, SoftTarget
 from gradprune.network import Network
 from gradprune.pruning.coverage import Layer, gathered
@@ -184,7 +184,7 @@ def _linear(model: Tried) -> list[NetworkLayer]:
         changes: dict[str, Any] = dict.fromkeys(
             fields & {"l1", "l2", "orthogonality", "omega"}, 0.0
         )
-        is_function = isinstance(layer, Activation | BatchNorm | Dropout)
+        is_function = isinstance(layer, Activation | BatchNorm | Dropout | LayerNorm)
         if "activation" in fields:
             changes["activation"] = "relu"
         elif layer.tensors(shape) and not is_function:

@@ -47,6 +47,8 @@ from .normalization import (
     batchnorm_backward,
     batchnorm_forward,
     batchnorm_running,
+    layernorm_backward,
+    layernorm_forward,
 )
 from .optimizers import adam_step, rmsprop_step, sgd_step
 from .pruning import (
@@ -128,6 +130,8 @@ __all__ = [
     "int8_rows",
     "iterative_sparsity",
     "kmeans_cost",
+    "layernorm_backward",
+    "layernorm_forward",
     "loss_and_gradients",
     "loss_forward_backward",
     "lstm_backward",

@@ -36,6 +36,7 @@ A layer is one of::
         "eps": 1e-5,
         "before": None,
     }
+    {"type": "layernorm", "weight": name, "bias": name, "eps": 1e-5}
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -55,12 +56,12 @@ A layer is one of::
     }
 
 where everything after the type has a default except the cell, the weights, the pooling ("max" or
-"mean"), its kernel (None: the whole image), batchnorm's names, the rate and the index (the layer's
-number in the C network, which selects its random stream).  A channel of batchnorm is silent if all
-of its row of the weight named before is removed.  A recurrent layer takes (B, time, features),
-convolution and pooling (B, channels, height, width); dense flattens what it gets, and so does the
-loss.  Every layer may have "sources", the positions of the layers it reads, -1 for the network's
-input; without them it reads the layer before it.
+"mean"), its kernel (None: the whole image), normalization's names, the rate and the index (the
+layer's number in the C network, which selects its random stream).  A channel of batchnorm is silent
+if all of its row of the weight named before is removed.  A recurrent layer takes (B, time,
+features), convolution and pooling (B, channels, height, width); dense flattens what it gets, and so
+does the loss.  Every layer may have "sources", the positions of the layers it reads, -1 for the
+network's input; without them it reads the layer before it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,12 @@ from .arrays import Floats, Mask
 from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
-from .normalization import batchnorm_backward, batchnorm_forward
+from .normalization import (
+    batchnorm_backward,
+    batchnorm_forward,
+    layernorm_backward,
+    layernorm_forward,
+)
 from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
 from .rng import dropout_mask
 
@@ -229,6 +235,10 @@ def _trace(
         elif kind == "batchnorm":
             y = _batchnorm_forward(layer, x, parameters, masks, training=training)
             traces.append(_Trace(x, x, y))
+        elif kind == "layernorm":
+            gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+            y = layernorm_forward(x, gamma, beta, layer.get("eps", 1e-5))
+            traces.append(_Trace(x, x, y))
         elif kind == "pooling":
             y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
             traces.append(_Trace(x, x, y))
@@ -239,8 +249,8 @@ def _trace(
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, convolution, pooling, batchnorm, flatten, add, activation, "
-                "dropout or recurrent"
+                "expected dense, convolution, pooling, batchnorm, layernorm, flatten, add, "
+                "activation, dropout or recurrent"
             )
     return traces
 
@@ -376,6 +386,12 @@ def _layer_backward(
             raise ValueError("batchnorm has gradients in training only")
         gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
         d, dgamma, dbeta = batchnorm_backward(trace.x, gamma, d, eps, _silent(layer, masks))
+        gradients[layer["weight"]] += dgamma
+        gradients[layer["bias"]] += dbeta
+        return 0.0, d
+    if layer["type"] == "layernorm":
+        gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
+        d, dgamma, dbeta = layernorm_backward(trace.x, gamma, d, eps)
         gradients[layer["weight"]] += dgamma
         gradients[layer["bias"]] += dbeta
         return 0.0, d

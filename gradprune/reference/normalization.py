@@ -1,4 +1,4 @@
-"""Batch normalization's twin: statistics, forward and backward."""
+"""The twins of normalization by batch and by sample: statistics, forward and backward."""
 
 from __future__ import annotations
 
@@ -8,7 +8,14 @@ import numpy as np
 
 from .arrays import Floats, Mask
 
-__all__ = ["Normalized", "batchnorm_backward", "batchnorm_forward", "batchnorm_running"]
+__all__ = [
+    "Normalized",
+    "batchnorm_backward",
+    "batchnorm_forward",
+    "batchnorm_running",
+    "layernorm_backward",
+    "layernorm_forward",
+]
 
 
 class Normalized(NamedTuple):
@@ -130,4 +137,56 @@ def batchnorm_backward(
     if silent is not None:
         dx[:, silent] = 0.0
         dgamma[silent] = dbeta[silent] = 0.0
+    return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
+
+
+def _by_sample(x: Floats, eps: float) -> tuple[Floats, Floats]:
+    """Normalized samples, and the inverse deviation of each."""
+    axes = tuple(range(1, x.ndim))
+    wide = x.astype(np.float64)
+    inverse: Floats = 1.0 / np.sqrt(wide.var(axis=axes, keepdims=True) + eps)
+    return (wide - wide.mean(axis=axes, keepdims=True)) * inverse, inverse
+
+
+def layernorm_forward(x: Floats, gamma: Floats, beta: Floats, eps: float = 1e-5) -> Floats:
+    """Samples as gamma (x - mean) / sqrt(variance + eps) + beta, by all numbers of each.
+
+    Args:
+        x: (B, ...).
+        gamma: of the shape of a sample.
+        beta: of the shape of a sample.
+        eps: added to the variance.
+
+    Example:
+        >>> layernorm_forward(np.array([[1.0, 3.0]]), np.ones(2), np.ones(2), eps=0.0).tolist()
+        [[0.0, 2.0]]
+    """
+    h, _ = _by_sample(x, eps)
+    return (h * gamma + beta).astype(x.dtype)
+
+
+def layernorm_backward(
+    x: Floats, gamma: Floats, dy: Floats, eps: float = 1e-5
+) -> tuple[Floats, Floats, Floats]:
+    """Gradients of x, gamma and beta.
+
+    With h = (x - mean) / sqrt(variance + eps), g = gamma dy and means over a sample:
+    dx = (g - mean g - h mean (g h)) / sqrt(variance + eps).
+
+    Args:
+        x: (B, ...).
+        gamma: of the shape of a sample.
+        dy: of the shape of x.
+        eps: added to the variance.
+
+    Example:
+        >>> x = np.array([[1.0, 3.0]])
+        >>> layernorm_backward(x, np.ones(2), np.array([[1.0, 0.0]]), eps=0.0)[1:]
+        (array([-1.,  0.]), array([1., 0.]))
+    """
+    h, inverse = _by_sample(x, eps)
+    axes = tuple(range(1, x.ndim))
+    g = gamma * dy.astype(np.float64)
+    mean, slope = (v.mean(axis=axes, keepdims=True) for v in (g, g * h))
+    dx, dgamma, dbeta = inverse * (g - mean - h * slope), (dy * h).sum(axis=0), dy.sum(axis=0)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
