@@ -16,6 +16,7 @@ import gradprune as gp
 from cases import random_batch
 from gradprune import reference
 from gradprune.layers import Node
+from gradprune.layers.graph import coupled_weights
 from gradprune.pruning.collapse import live_inputs
 from gradprune.tracing import trace
 from state import everything, threads
@@ -205,6 +206,54 @@ def test_shrinking_a_residual_network() -> None:
     assert [layer.constant + layer.unread for layer in small.shrink().shrink_report.layers] == (  # type: ignore[union-attr]
         [0] * 9
     )
+
+
+def test_units_that_are_added_are_one_unit() -> None:
+    model = gp.models.resnet(2, filters=(4, 6), stride=1, input_shape=IMAGES, classes=4)
+    groups = coupled_weights(model.steps)
+    # the first convolution with the second one of both blocks; the second stage begins anew
+    first = tuple(f"conv2d{i}.weight" for i in (0, 2, 4))
+    second = tuple(f"conv2d{i}.weight" for i in (5, 7, 9))
+    assert groups == [first, second]
+    names = [layer.name for layer in model.layers if isinstance(layer, gp.Conv2D)]
+    assert [model.parameters[f"{name}.weight"].shape[2] for name in names[5:6]] == [1]  # past
+
+    x, y = images(60)
+    model.fit(x, y, optimizer=gp.SGD(model, lr=0.05), epochs=1, verbose=0)
+    norms = np.concatenate(
+        [np.abs(model.parameters[name]).reshape(4, -1) for name in first], axis=1
+    ).mean(axis=1)
+    pruner = gp.Pruner(
+        model, criterion=gp.Magnitude(), granularity=gp.Unit(), scope="layer", exclude=["dense0"]
+    )
+    pruner.prune(0.5)
+    for name in first:
+        gone = ~model.masks[name].any(axis=(1, 2, 3))
+        assert set(np.flatnonzero(gone)) == set(np.argsort(norms)[:2])
+    small = model.shrink()
+    gp.verify(model, small, model.freeze(), small.freeze(), gp.compress(small), x=x)
+    filters = [layer.filters for layer in small.layers if isinstance(layer, gp.Conv2D)]
+    assert filters == [2] * 5 + [3] * 5
+    before, after = model.summary().total, small.summary().total
+    assert after.macs_dense < before.macs_dense / 3
+    assert after.parameters < before.parameters / 3
+    assert small.freeze().nbytes < model.freeze().nbytes
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("norm", ["mean", 1, 2])
+def test_coupled_units_are_gone_in_all_layers_or_in_none(scope: str, norm: Any) -> None:
+    model = gp.models.resnet(1, filters=(5, 7), stride=1, input_shape=IMAGES, seed=2)
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Unit(norm=norm), scope=scope)
+    groups = coupled_weights(model.steps)
+    for sparsity in (0.1, 0.3, 0.45, 0.6, 0.8):
+        report = pruner.prune(sparsity)
+        assert model.sparsity <= sparsity
+        assert model.sparsity > sparsity - 0.25, report
+        for names in groups:
+            gone = [~model.masks[name].any(axis=(1, 2, 3)) for name in names]
+            np.testing.assert_array_equal(gone, [gone[0]] * len(gone))
+    gp.verify(model, model.shrink(), x=images(20)[0])
 
 
 def test_what_looks_at_layers_sees_all_of_them() -> None:
