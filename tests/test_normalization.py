@@ -281,6 +281,7 @@ def test_fit_refuses_a_last_batch_of_one_before_it_starts() -> None:
         ({"momentum": math.nan}, "momentum must be finite"),
         ({"eps": 0.0}, "eps must be positive"),
         ({"eps": "no"}, "eps must be a number"),
+        ({"eps": 1e-60}, "eps must be in the range of float32"),
     ],
 )
 def test_bad_settings(settings: dict[str, Any], message: str) -> None:
@@ -380,7 +381,8 @@ def test_freeze_folds(model: gp.Model) -> None:
 
 
 def test_frozen_int8_does_not_depend_on_the_batch() -> None:
-    model = gp.Model([gp.BatchNorm(), gp.Dense(7), gp.BatchNorm(), gp.Dense(3)], input_shape=20)
+    layers = [gp.BatchNorm(), gp.Dense(7), gp.BatchNorm(), gp.LayerNorm(), gp.Dense(3)]
+    model = gp.Model(layers, input_shape=20)
     x = np.random.default_rng(0).normal(1, 2, (70, 20)).astype(np.float32)
     model.backward(x, np.zeros(70, np.int64))
     frozen = model.freeze(precision="int8")

@@ -106,6 +106,9 @@ static inline void wide_store(wide x, float *out)
     for (size_t u = 0; u < 2; u++) *(vhalf_any *)(out + u * GP_H) = __builtin_convertvector(x.half[u], vhalf);
 }
 
+/* As v_rounded. */
+static inline vdouble wide_rounded(vdouble product) { return (vdouble)v_rounded((vfloat)product); }
+
 static void lane_statistics(size_t features, size_t stride, size_t lanes, const float *x, float eps, float *mean,
                             float *inverse)
 {
@@ -118,11 +121,11 @@ static void lane_statistics(size_t features, size_t stride, size_t lanes, const 
             for (size_t u = 0; u < 2; u++) {
                 const vdouble d = v_load_wide(x + f * stride + p + u * GP_H) - from.half[u];
                 sum.half[u] += d;
-                square.half[u] += d * d;
+                square.half[u] += wide_rounded(d * d);
             }
         for (size_t u = 0; u < 2; u++) {
             const vdouble away = sum.half[u] / (double)features;
-            vdouble variance = square.half[u] / (double)features - away * away;
+            vdouble variance = square.half[u] / (double)features - wide_rounded(away * away);
             for (size_t l = 0; l < GP_H; l++) /* not below 0 but for rounding; a NaN stays */
                 variance[l] = 1.0 / sqrt((variance[l] < 0.0 ? 0.0 : variance[l]) + (double)eps);
             from.half[u] += away;

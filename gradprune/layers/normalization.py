@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,13 @@ from gradprune.layers.window import Window
 from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
 
 __all__ = ["BatchNorm", "LayerNorm"]
+
+
+def _eps(eps: SupportsFloat) -> None:
+    """Check what is added to a variance, as the core takes it."""
+    positive("eps", eps)
+    if not 0 < np.float32(eps) < np.inf:
+        raise ValueError(f"eps must be in the range of float32, got {eps}")
 
 
 class _Ones(Initializer):
@@ -68,7 +75,7 @@ class BatchNorm(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         fraction("momentum", self.momentum)
-        positive("eps", self.eps)
+        _eps(self.eps)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
@@ -138,7 +145,7 @@ class LayerNorm(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("eps", self.eps)
+        _eps(self.eps)
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
