@@ -1,0 +1,42 @@
+"""The command ``gradprune bench lenet5``: LeNet-5 as Caffe has it, ``gp.models.lenet5``.
+
+There is no augmentation and no distillation.
+"""
+
+from __future__ import annotations
+
+from gradprune.experiments.few_weights import Recipe, Study
+from gradprune.layers import Dropout
+from gradprune.model import Model
+from gradprune.models import lenet5
+
+__all__ = ["STUDY"]
+
+
+def build(recipe: Recipe, seed: int) -> Model:
+    """The network, with dropout before its outputs if the recipe has any."""
+    model = lenet5(seed=seed)
+    if not recipe.dropout:
+        return model
+    *features, outputs = model.layers
+    layers = [*features, Dropout(*recipe.dropout), outputs]
+    return Model(layers, input_shape=model.input_shape, seed=seed)
+
+
+_FEW = Recipe(epochs=80, dense=1, pruned=40, regrowth=0.1, lr=0.05)
+
+STUDY = Study(
+    title="LeNet-5",
+    build=build,
+    shape=(1, 28, 28),
+    parameters=431_080,
+    dense=Recipe(epochs=15, pruned=5, lr=0.05, dropout=(0.5,)),
+    points={0.01: _FEW, 0.005: _FEW},
+    files={0.0055: _FEW},
+    goals={
+        ("dense", 1.0): "0.80",
+        ("gradual", 0.01): "0.80",
+        ("gradual", 0.005): "0.85",
+        ("file", 0.0055): "1.00, 2,873 B",
+    },
+)
