@@ -80,6 +80,16 @@ def test_lenet5() -> None:
     assert str(table.title) == "LeNet-5 on mnist: error in % over seeds"
 
 
+def test_what_is_trained_on_is_augmented() -> None:
+    moved = replace(SHORT, epochs=3, pruned=2, augment=(gp.Shift(3),))
+    rows = [
+        run(small(lenet5.STUDY, recipe), methods=("gradual",), points=(0.01,), seeds=1, verbose=0)
+        for recipe in (replace(moved, augment=()), moved, moved)
+    ]
+    layers = [[row[0][f"kept{i}"] for i in range(4)] for row in rows]
+    assert layers[0] != layers[1] == layers[2]
+
+
 def test_a_trial_is_a_function_of_its_levels(study: Study) -> None:
     levels: dict[str, Any] = {"dataset": "mnist", "method": "gradual", "kept": 0.01, "scale": 0.5}
     first = study(**levels, seed=3, validation=True)

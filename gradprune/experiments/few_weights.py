@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core, datasets
+from gradprune.augmentation import Augmentation
 from gradprune.clipping import ClipNorm
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.gpz import compress
@@ -42,7 +43,7 @@ from gradprune.optimizers import SGD
 from gradprune.pruning.criteria import Criterion, Magnitude, Random
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.regrowth import RigL
-from gradprune.pruning.schedules import Cubic, OneShot
+from gradprune.pruning.schedules import OneShot, Polynomial
 from gradprune.sweeps.sweep import SweepResult, sweep
 from gradprune.tables import make_table
 
@@ -93,11 +94,13 @@ class Recipe:
             it the constant learning rate, which then falls along a cosine.
         dense, pruned: see ``epochs``.
         criterion: what is important.
+        power: of the schedule (``Polynomial``); the higher, the more goes early.
         regrowth: share of the weights that change places each epoch (``RigL``), falling to 0.
         every: steps between two events of pruning.
         lr, momentum, weight_decay, batch_size, max_norm: of SGD with Nesterov's momentum and of
             the clipping of its gradient's norm.
         dropout: behind each hidden Dense layer; none are zeros.
+        augment: of the samples that are trained on (``fit``).
         sharing: of a file.
     """
 
@@ -106,6 +109,7 @@ class Recipe:
     pruned: int = 140
     every: int = 100
     criterion: Criterion = field(default_factory=Magnitude)
+    power: float = 3.0
     regrowth: float = 0.0
     lr: float = 0.1
     momentum: float = 0.9
@@ -113,6 +117,7 @@ class Recipe:
     batch_size: int = 128
     max_norm: float = 1.0
     dropout: tuple[float, ...] = ()
+    augment: tuple[Augmentation, ...] = ()
     sharing: Sharing = field(default_factory=Sharing)
 
     @property
@@ -166,7 +171,13 @@ def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe:
     if method != "dense":
         is_ours = method in ("gradual", "file")
         baseline: Criterion = Random() if method == "random" else Magnitude()
-        gradual = Cubic(1 - kept, start=steps * recipe.dense, stop=hold, every=recipe.every)
+        gradual = Polynomial(
+            1 - kept,
+            start=steps * recipe.dense,
+            stop=hold,
+            every=recipe.every,
+            power=recipe.power,
+        )
         at_once = OneShot(1 - kept, at=steps * recipe.epochs // 2)
         pruner = Pruner(
             model,
@@ -184,6 +195,7 @@ def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe:
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         pruner=pruner,
+        augment=recipe.augment,
         seed=seed,
         verbose=0,
     )
@@ -203,8 +215,15 @@ def share(model: Model, data: Data, seed: int, recipe: Recipe) -> None:
     )
     biases = Codebook(sharing.bias_clusters)
     Quantizer(model, Codebook(sharing.clusters), biases=biases).quantize()
-    size = recipe.batch_size
-    model.fit(x, y, epochs=sharing.epochs, batch_size=size, seed=seed, verbose=0)
+    model.fit(
+        x,
+        y,
+        epochs=sharing.epochs,
+        batch_size=recipe.batch_size,
+        augment=recipe.augment,
+        seed=seed,
+        verbose=0,
+    )
 
 
 @dataclass(frozen=True)

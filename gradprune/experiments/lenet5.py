@@ -5,10 +5,12 @@ There is no augmentation and no distillation.
 
 from __future__ import annotations
 
-from gradprune.experiments.few_weights import Recipe, Study
+from gradprune.augmentation import Shift
+from gradprune.experiments.few_weights import Recipe, Sharing, Study
 from gradprune.layers import Dropout
 from gradprune.model import Model
 from gradprune.models import lenet5
+from gradprune.pruning.criteria import Fisher
 
 __all__ = ["STUDY"]
 
@@ -23,14 +25,24 @@ def build(recipe: Recipe, seed: int) -> Model:
     return Model(layers, input_shape=model.input_shape, seed=seed)
 
 
-_FEW = Recipe(epochs=80, dense=1, pruned=40, regrowth=0.1, lr=0.05)
+_FEW = Recipe(
+    epochs=45,
+    dense=1,
+    pruned=30,
+    power=5,
+    criterion=Fisher(),
+    regrowth=0.1,
+    lr=0.05,
+    augment=(Shift(1),),
+    sharing=Sharing(epochs=10),
+)
 
 STUDY = Study(
     title="LeNet-5",
     build=build,
     shape=(1, 28, 28),
     parameters=431_080,
-    dense=Recipe(epochs=15, pruned=5, lr=0.05, dropout=(0.5,)),
+    dense=Recipe(epochs=12, pruned=4, lr=0.05, dropout=(0.5,)),
     points={0.01: _FEW, 0.005: _FEW},
     files={0.0055: _FEW},
     goals={
