@@ -5,6 +5,8 @@ There is no augmentation and no distillation.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gradprune.augmentation import Shift
 from gradprune.experiments.few_weights import Recipe, Sharing, Study
 from gradprune.layers import Dropout
@@ -26,15 +28,15 @@ def build(recipe: Recipe, seed: int) -> Model:
 
 
 _FEW = Recipe(
-    epochs=45,
+    epochs=40,
     dense=1,
-    pruned=30,
-    power=5,
+    pruned=28,
+    power=6,
     criterion=Fisher(),
     regrowth=0.1,
     lr=0.05,
     augment=(Shift(1),),
-    sharing=Sharing(epochs=10),
+    sharing=Sharing(epochs=4),
 )
 
 STUDY = Study(
@@ -42,8 +44,8 @@ STUDY = Study(
     build=build,
     shape=(1, 28, 28),
     parameters=431_080,
-    dense=Recipe(epochs=12, pruned=4, lr=0.05, dropout=(0.5,)),
-    points={0.01: _FEW, 0.005: _FEW},
+    dense=Recipe(epochs=10, pruned=4, lr=0.05, dropout=(0.5,)),
+    points={0.01: replace(_FEW, epochs=32, pruned=22), 0.005: _FEW},
     files={0.0055: _FEW},
     goals={
         ("dense", 1.0): "0.80",
