@@ -36,7 +36,7 @@ _FEW = Recipe(
     regrowth=0.1,
     lr=0.05,
     augment=(Shift(1),),
-    sharing=Sharing(epochs=4),
+    sharing=Sharing(bias_clusters=4, epochs=4),
 )
 
 STUDY = Study(
