@@ -45,7 +45,7 @@ STUDY = Study(
     build=build,
     shape=(1, 28, 28),
     parameters=431_080,
-    dense=Recipe(epochs=10, pruned=4, lr=0.05, augment=(Shift(1),)),
+    dense=Recipe(epochs=8, pruned=3, lr=0.05, augment=(Shift(1),)),
     points={0.01: replace(_FEW, epochs=32, pruned=22), 0.005: _FEW},
     files={0.0055: _FEW},
     goals={
