@@ -37,7 +37,7 @@ _FEW = Recipe(
     regrowth=0.1,
     lr=0.05,
     augment=(Shift(1),),
-    sharing=Sharing(bias_clusters=4, epochs=4),
+    sharing=Sharing(clusters=12, bias_clusters=4, epochs=4),
 )
 
 STUDY = Study(
@@ -47,11 +47,11 @@ STUDY = Study(
     parameters=431_080,
     dense=Recipe(epochs=8, pruned=3, lr=0.05, augment=(Shift(1),)),
     points={0.01: replace(_FEW, epochs=32, pruned=22), 0.005: _FEW},
-    files={0.0055: _FEW},
+    files={0.005: _FEW},
     goals={
         ("dense", 1.0): "0.80",
         ("gradual", 0.01): "0.80",
         ("gradual", 0.005): "0.85",
-        ("file", 0.0055): "1.00, 2,873 B",
+        ("file", 0.005): "1.00, 2,873 B",
     },
 )
