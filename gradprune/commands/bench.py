@@ -6,7 +6,13 @@ import argparse
 from typing import Any
 
 from gradprune import _core, bench, tables
-from gradprune.commands import bench_criteria, bench_lenet, bench_resnet, bench_temporal_order
+from gradprune.commands import (
+    bench_criteria,
+    bench_lenet,
+    bench_lenet5,
+    bench_resnet,
+    bench_temporal_order,
+)
 from gradprune.commands.options import add_command, add_model, add_threads, sparsity, whole
 
 
@@ -23,6 +29,7 @@ def add(commands: Any) -> None:
         "  gradprune bench temporal-order --quick\n"
         "  gradprune bench criteria --quick\n"
         "  gradprune bench lenet --quick\n"
+        "  gradprune bench lenet5 --quick\n"
         "  gradprune bench resnet --quick",
     )
     add_model(parser)
@@ -47,7 +54,13 @@ def add(commands: Any) -> None:
     )
     add_threads(parser)
     experiments = parser.add_subparsers(title="experiments, in place of times", metavar="NAME")
-    for experiment in (bench_temporal_order, bench_criteria, bench_lenet, bench_resnet):
+    for experiment in (
+        bench_temporal_order,
+        bench_criteria,
+        bench_lenet,
+        bench_lenet5,
+        bench_resnet,
+    ):
         experiment.add(experiments)
 
 
