@@ -34,6 +34,19 @@ static int bad_entry(size_t n, const float *values, size_t stride, float limit, 
     return 0;
 }
 
+/* Of a normalization: rows of factors are channels. */
+static int bad_factor(const gp_layer_spec *spec, const float *flat, float limit, gp_fault *fault)
+{
+    const size_t factors = gp_factors_of(spec), columns = factors / spec->window.channels;
+    if (bad_entry(factors, flat + spec->weight, 1, limit, fault)) {
+        fault->row = fault->column / columns;
+        fault->column %= columns;
+        return 1;
+    }
+    fault->bias = 1;
+    return bad_entry(factors, flat + spec->bias, 1, limit, fault);
+}
+
 /* In the parameters or the gradients, whichever `flat` is: weights, then biases. */
 static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat, float limit, gp_fault *fault)
 {
@@ -43,6 +56,7 @@ static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const flo
         fault->recurrent = m > 0;
         if (bad_weight(&layer->weights[m], arena, flat, limit, fault)) return 1;
     }
+    if (gp_factors_of(&layer->spec) > 0) return bad_factor(&layer->spec, flat, limit, fault);
     fault->bias = 1;
     for (size_t m = 0; m < layer->n_weights && layer->spec.bias != GP_NONE; m++) {
         fault->recurrent = m > 0;

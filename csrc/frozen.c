@@ -26,14 +26,23 @@ enum {
 /* One feature of 16 samples from rows to lanes. */
 #define TO_LANES_NS 2.0
 
+/* Activations that are not needed at the same time take turns in a buffer. */
+typedef struct buffer {
+    size_t width;    /* of the widest */
+    size_t start[2]; /* floats before it: a sample among few, a lane */
+} buffer;
+
 struct gp_frozen {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t in, out, n_layers, bytes;
     size_t few;        /* up to so many samples pass as rows */
-    size_t width[2];   /* the widest of the activations that alternate between two buffers */
+    size_t floats[2];  /* of all buffers together: a sample among few, a lane */
     size_t scratch[2]; /* floats that layers need besides: a sample among few, a lane */
-    double lane_ns;    /* estimated time of 16 samples in lanes, with the way there */
+    size_t result;     /* the buffer with the output */
+    size_t n_buffers;
+    buffer *buffers; /* the first has the input at first */
+    double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
     gp_packed layers[];
@@ -43,33 +52,106 @@ struct gp_frozen {
 
 static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_arena *arena)
 {
+    if (!gp_graph_is_valid(n_layers, layers)) return 0;
     for (size_t i = 0; i < n_layers; i++) {
-        if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return 0;
-        if (i > 0 && layers[i].in != layers[i - 1].out) return 0;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         if (!ops->frozen || !ops->is_valid(&layers[i], arena->n, arena->n_prunable)) return 0;
+        if (!gp_buffers_are_valid(&layers[i], arena)) return 0;
     }
-    return n_layers > 0 && arena->n_prunable <= arena->n;
+    return arena->n_prunable <= arena->n;
 }
 
-/* Adds a layer, unless it does nothing or the one before does it. */
-static gp_status add(gp_frozen *made, size_t index, const gp_layer_spec *spec, const gp_arena *arena,
-                     gp_precision precision)
+/* Whether a packed layer's output goes to one layer alone; output[i] is where that of the i-th layer comes from. */
+static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t packed, const size_t *output,
+                        size_t so_far)
+{
+    for (size_t i = 0; i < so_far; i++)
+        if (output[i] == packed && gp_graph_reader(n_layers, layers, i) == GP_NONE) return 0;
+    return 1;
+}
+
+/* Packs the i-th layer as `spec` over the arena, unless it does nothing or the one that it reads does it; output[i]: the
+ * packed layer that gives its output, or GP_NONE for the network's input. */
+static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *layers, size_t i, const gp_layer_spec *spec,
+                     const gp_arena *arena, gp_precision precision, size_t *output)
 {
     const gp_layer_ops *type = gp_layer_table[spec->type];
     const gp_frozen_ops *ops = precision == GP_INT8 && type->frozen_int8 ? type->frozen_int8 : type->frozen;
-    gp_packed *last = made->n_layers > 0 ? &made->layers[made->n_layers - 1] : NULL;
+    gp_packed *packed = &made->layers[made->n_layers];
+    *packed = (gp_packed){.ops = ops, .spec = *spec, .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
+    size_t sources[GP_SOURCES];
+    for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;)
+        packed->source[k] = sources[k] == GP_NONE ? GP_NONE : output[sources[k]];
+    output[i] = packed->source[0];
     if (!ops->infer) return GP_OK;
-    if (spec->type == GP_LAYER_ACTIVATION && last && last->ops->takes_activation && last->then == GP_IDENTITY) {
-        last->then = spec->activation;
-        last->slope = spec->slope;
+    gp_packed *before = packed->source[0] == GP_NONE ? NULL : &made->layers[packed->source[0]];
+    if (packed->spec.type == GP_LAYER_ACTIVATION && before && before->ops->takes_activation &&
+        before->then == GP_IDENTITY && is_read_once(n_layers, layers, packed->source[0], output, i)) {
+        before->then = packed->spec.activation;
+        before->slope = packed->spec.slope;
         return GP_OK;
     }
-    gp_packed *packed = &made->layers[made->n_layers];
-    *packed = (gp_packed){.ops = ops, .spec = *spec, .index = index, .then = GP_IDENTITY};
+    output[i] = made->n_layers;
     gp_status status = ops->pack ? ops->pack(packed, arena) : GP_OK;
     if (status == GP_OK) made->n_layers++;
     return status;
+}
+
+/* Whether the output of a packed layer, or the input, is read by one behind the i-th, or is the result. */
+static int is_needed_after(const gp_frozen *made, size_t i, size_t value, size_t result)
+{
+    for (size_t reader = i + 1; reader < made->n_layers; reader++)
+        if (made->layers[reader].source[0] == value ||
+            (made->layers[reader].spec.other > 0 && made->layers[reader].source[1] == value))
+            return 1;
+    return value == result;
+}
+
+static size_t buffer_of(const gp_frozen *made, size_t value) { return value == GP_NONE ? 0 : made->layers[value].to; }
+
+/* Whether another number that is still needed is in this buffer when the i-th layer writes. */
+static int is_taken(const gp_frozen *made, size_t i, size_t b, size_t result)
+{
+    const gp_packed *packed = &made->layers[i];
+    for (size_t value = 0; value <= i; value++) {
+        const size_t earlier = value == i ? GP_NONE : value;
+        if (buffer_of(made, earlier) != b) continue;
+        const int is_read = packed->source[0] == earlier || (packed->spec.other > 0 && packed->source[1] == earlier);
+        if (is_needed_after(made, i, earlier, result)) return 1;
+        if (is_read && !packed->ops->in_place) return 1;
+    }
+    return 0;
+}
+
+/* Gives every output a buffer: that of what a layer reads if it can work in place, else the first free one. */
+static void share_buffers(gp_frozen *made, size_t result)
+{
+    made->buffers[0].width = made->in;
+    made->n_buffers = 1;
+    for (size_t i = 0; i < made->n_layers; i++) {
+        gp_packed *packed = &made->layers[i];
+        for (size_t k = 0; k < GP_SOURCES; k++) packed->from[k] = buffer_of(made, packed->source[k]);
+        packed->to = packed->ops->in_place ? packed->from[0] : 0;
+        if (is_taken(made, i, packed->to, result)) packed->to = 0;
+        while (packed->to < made->n_buffers && is_taken(made, i, packed->to, result)) packed->to++;
+        if (packed->to == made->n_buffers) made->n_buffers++;
+        buffer *chosen = &made->buffers[packed->to];
+        if (packed->spec.out > chosen->width) chosen->width = packed->spec.out;
+    }
+    made->result = buffer_of(made, result);
+    for (buffer *b = made->buffers; b < made->buffers + made->n_buffers; b++) {
+        b->start[0] = made->floats[0];
+        b->start[1] = made->floats[1];
+        made->floats[0] += gp_padded(b->width);
+        made->floats[1] += b->width;
+    }
+}
+
+/* Whether the normalization that reads the i-th layer becomes a part of it. */
+static int is_folded(size_t n_layers, const gp_layer_spec *layers, size_t i)
+{
+    const size_t norm = gp_graph_reader(n_layers, layers, i);
+    return norm != GP_NONE && gp_batchnorm_folds(&layers[i], &layers[norm]);
 }
 
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
@@ -77,27 +159,40 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
 {
     *frozen = NULL;
     if (precision >= GP_PRECISIONS || !are_valid(n_layers, layers, arena)) return GP_BAD_ARGUMENT;
+    gp_status status = GP_NO_MEMORY;
     size_t bytes = sizeof(gp_frozen) + n_layers * sizeof(gp_packed);
+    size_t *output = calloc(n_layers, sizeof *output);
     gp_frozen *made = calloc(1, bytes);
-    if (!made) return GP_NO_MEMORY;
+    if (!made || !output) goto done;
+    made->buffers = calloc(n_layers + 1, sizeof *made->buffers);
+    if (!made->buffers) goto done;
     made->kernels = kernels;
     made->pool = pool;
-    made->in = made->width[0] = layers[0].in;
+    made->in = layers[0].in;
     made->out = layers[n_layers - 1].out;
-    made->bytes = bytes;
+    made->bytes = bytes + (n_layers + 1) * sizeof *made->buffers;
     atomic_flag_clear(&made->learning);
     for (size_t i = 0; i < n_layers; i++) {
-        gp_status status = add(made, i, &layers[i], arena, precision);
-        if (status == GP_OK) continue;
-        gp_frozen_destroy(made);
-        return status;
+        size_t sources[GP_SOURCES];
+        gp_graph_sources(layers, i, sources);
+        if (sources[0] != GP_NONE && is_folded(n_layers, layers, sources[0])) {
+            output[i] = output[sources[0]];
+            continue;
+        }
+        const int folds = is_folded(n_layers, layers, i);
+        const size_t norm = gp_graph_reader(n_layers, layers, i);
+        gp_layer_spec spec = layers[i];
+        gp_arena own = *arena;
+        status = folds ? gp_batchnorm_fold(&layers[i], &layers[norm], arena, &spec, &own) : GP_OK;
+        if (status == GP_OK) status = add(made, n_layers, layers, i, &spec, &own, precision, output);
+        if (folds) free(own.params);
+        if (status != GP_OK) goto done;
     }
+    share_buffers(made, output[n_layers - 1]);
     double row_ns = 0.0;
     made->lane_ns = TO_LANES_NS * (double)made->in;
-    for (size_t i = 0, at = 0; i < made->n_layers; i++) {
+    for (size_t i = 0; i < made->n_layers; i++) {
         const gp_packed *packed = &made->layers[i];
-        if (!packed->ops->in_place) at = !at;
-        if (packed->spec.out > made->width[at]) made->width[at] = packed->spec.out;
         for (int in_lanes = 0; in_lanes < 2 && packed->ops->scratch; in_lanes++) {
             const size_t scratch = packed->ops->scratch(&packed->spec, in_lanes);
             if (scratch > made->scratch[in_lanes]) made->scratch[in_lanes] = scratch;
@@ -109,13 +204,18 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     made->few = GP_ALIGN_FLOATS; /* with more, two chunks of lanes could do */
     while (made->few > (isinf(row_ns) ? 0 : 1) && (double)made->few * row_ns > made->lane_ns) made->few--;
     *frozen = made;
-    return GP_OK;
+    made = NULL;
+done:
+    free(output);
+    gp_frozen_destroy(made);
+    return status;
 }
 
 void gp_frozen_destroy(gp_frozen *frozen)
 {
     if (!frozen) return;
     for (size_t i = 0; i < frozen->n_layers; i++) free(frozen->layers[i].memory);
+    free(frozen->buffers);
     free(frozen);
 }
 
@@ -143,14 +243,18 @@ static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, g
         .phase = GP_PHASE_INPUT, .layer = GP_NONE, .step = GP_NONE, .row = sample + at / I, .column = at % I};
 }
 
+/* A buffer of n samples. */
+static float *rows_of(const gp_frozen *frozen, size_t n, float *work, size_t b)
+{
+    return work + n * frozen->buffers[b].start[0];
+}
+
 static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, float *work)
 {
     const size_t I = frozen->in, O = frozen->out;
-    float *now = work, *other = now + n * gp_padded(frozen->width[0]);
-    float *scratch = other + n * gp_padded(frozen->width[1]);
-    const gp_chunk chunk = {.kernels = frozen->kernels, .samples = n, .scratch = scratch};
+    gp_chunk chunk = {.kernels = frozen->kernels, .samples = n, .scratch = work + n * frozen->floats[0]};
     for (size_t s = 0; s < n; s++) {
-        float *row = now + s * gp_padded(I);
+        float *row = work + s * gp_padded(I);
         memset(row + I, 0, (gp_padded(I) - I) * sizeof *row);
         if (frozen->kernels->copy_finite(I, x + s * I, row)) continue;
         find_fault(frozen, s, x + s * I, fault);
@@ -159,20 +263,21 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
     for (size_t i = 0; i < frozen->n_layers; i++) {
         const gp_packed *packed = &frozen->layers[i];
         const size_t width = packed->spec.out, padded = gp_padded(width);
-        float *y = packed->ops->in_place ? now : other;
-        for (size_t s = 0; y != now && s < n; s++) memset(y + s * padded + width, 0, (padded - width) * sizeof *y);
-        packed->ops->infer(packed, &chunk, now, y);
-        if (y != now) other = now;
-        now = y;
+        const float *from = rows_of(frozen, n, work, packed->from[0]);
+        float *y = rows_of(frozen, n, work, packed->to);
+        chunk.other = rows_of(frozen, n, work, packed->from[1]);
+        for (size_t s = 0; y != from && s < n; s++) memset(y + s * padded + width, 0, (padded - width) * sizeof *y);
+        packed->ops->infer(packed, &chunk, from, y);
     }
-    for (size_t s = 0; s < n; s++) memcpy(out + s * O, now + s * gp_padded(O), O * sizeof *out);
+    const float *y = rows_of(frozen, n, work, frozen->result);
+    for (size_t s = 0; s < n; s++) memcpy(out + s * O, y + s * gp_padded(O), O * sizeof *out);
     return GP_OK;
 }
 
 static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault)
 {
     _Alignas(64) float stack[STACK_FLOATS];
-    const size_t each = gp_padded(frozen->width[0]) + gp_padded(frozen->width[1]) + gp_padded(frozen->scratch[0]);
+    const size_t each = frozen->floats[0] + gp_padded(frozen->scratch[0]);
     if (each > SIZE_MAX / sizeof(float) / n) return GP_NO_MEMORY;
     float *work = n * each <= STACK_FLOATS ? stack : aligned_alloc(64, n * each * sizeof *work);
     if (!work) return GP_NO_MEMORY;
@@ -192,9 +297,12 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
-static size_t floats_a_lane(const gp_frozen *frozen)
+static size_t floats_a_lane(const gp_frozen *frozen) { return frozen->floats[1] + frozen->scratch[1]; }
+
+/* A buffer of P lanes. */
+static float *lanes_of(const gp_frozen *frozen, size_t P, float *work, size_t b)
 {
-    return frozen->width[0] + frozen->width[1] + frozen->scratch[1];
+    return work + frozen->buffers[b].start[1] * P;
 }
 
 /* A member's chunks follow each other, so the first member that finds a fault has the first one. */
@@ -203,29 +311,28 @@ static void run_lanes(void *context, const gp_team *team)
     region *shared = context;
     const gp_frozen *frozen = shared->frozen;
     const size_t I = frozen->in, O = frozen->out, P = shared->lanes;
-    float *buffer[2] = {shared->work + team->rank * floats_a_lane(frozen) * P};
-    buffer[1] = buffer[0] + frozen->width[0] * P;
-    float *scratch = buffer[1] + frozen->width[1] * P;
+    float *work = shared->work + team->rank * floats_a_lane(frozen) * P;
     size_t begin, end;
     gp_team_share(team, shared->chunks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t first = item * P, samples = gp_smaller(P, shared->n - first);
-        const gp_chunk chunk = {.kernels = frozen->kernels, .samples = samples, .lanes = P, .scratch = scratch};
+        gp_chunk chunk = {
+            .kernels = frozen->kernels, .samples = samples, .lanes = P, .scratch = work + frozen->floats[1] * P};
         const float *x = shared->x + first * I;
         const float *rows[GP_LANES];
         for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
-        if (!frozen->kernels->to_lanes(samples, I, rows, 0, P, buffer[0])) {
+        if (!frozen->kernels->to_lanes(samples, I, rows, 0, P, work)) {
             find_fault(frozen, first, x, &shared->fault[team->rank]);
             return;
         }
-        size_t at = 0;
         for (size_t i = 0; i < frozen->n_layers; i++) {
             const gp_packed *packed = &frozen->layers[i];
-            const float *from = buffer[at];
-            if (!packed->ops->in_place) at = !at;
-            packed->ops->infer(packed, &chunk, from, buffer[at]);
+            chunk.other = lanes_of(frozen, P, work, packed->from[1]);
+            packed->ops->infer(packed, &chunk, lanes_of(frozen, P, work, packed->from[0]),
+                               lanes_of(frozen, P, work, packed->to));
         }
-        frozen->kernels->transpose(O, samples, buffer[at], P, shared->out + first * O, O);
+        frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P, shared->out + first * O,
+                                   O);
     }
 }
 

@@ -120,7 +120,8 @@ typedef struct gp_live gp_live; /* the live weights of an arena as lists (sparse
 
 typedef struct gp_arena {
     size_t n, n_prunable;           /* prunable parameters come first */
-    float *params, *grads;          /* n */
+    size_t n_buffers;               /* floats behind the n of params that are not trained: running statistics */
+    float *params, *grads;          /* n + n_buffers, n */
     const uint8_t *mask;            /* n_prunable, 1 = kept */
     size_t removed;                 /* how many of the mask are 0 */
     gp_live *live;                  /* lists made from this mask, or NULL: everything is run and kept whole */
@@ -257,7 +258,10 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
     X(DROPOUT, dropout) \
     X(RECURRENT, recurrent) \
     X(CONVOLUTION, convolution) \
-    X(POOLING, pooling)
+    X(POOLING, pooling) \
+    X(ADD, add) \
+    X(BATCHNORM, batchnorm) \
+    X(LAYERNORM, layernorm)
 
 typedef enum gp_layer_type {
 #define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
@@ -310,7 +314,11 @@ typedef struct gp_window {
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
-    size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE */
+    size_t back;  /* it reads the output of the layer so many before it, 0: of the one before; the network's input is
+                      before the first */
+    size_t other; /* add: also of the layer so many before; else 0 */
+    size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE;
+                          * batchnorm: factor and offset of each channel; layernorm: of each feature */
     float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */
     float slope;              /* activation: of leaky_relu */
@@ -322,12 +330,15 @@ typedef struct gp_layer_spec {
     size_t recurrent_weight, recurrent_bias; /* of the state; recurrent_bias is GP_NONE when bias is */
     float orthogonality;                     /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
     float omega;                             /* RNN: adds omega * Pascanu's regularizer, in training */
-    gp_window window;                        /* convolution: W is (filters, channels / groups * kernel); pooling */
+    gp_window window;                        /* convolution: W is (filters, channels / groups * kernel); pooling;
+                                              * batchnorm, layernorm: its channels alone */
+    size_t buffers;      /* batchnorm: offset of its running means and variances, one after the other */
+    float momentum, eps; /* batchnorm: weight of a batch in these; batchnorm, layernorm: added to the variance */
 } gp_layer_spec;
 
 typedef struct gp_net gp_net;
 
-/* Copies the specifications. GP_BAD_ARGUMENT if features do not chain. */
+/* Copies the specifications. GP_BAD_ARGUMENT if features do not fit, or nothing reads a layer that is not the last. */
 gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
                         gp_net **net);
 void gp_net_destroy(gp_net *net);
@@ -376,12 +387,13 @@ typedef struct gp_fault {
 void gp_net_limit(gp_net *net, float activation, float gradient);
 int gp_net_exploded(const gp_net *net);
 
-/* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. */
+/* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. Running
+ * statistics move on if loss and statistics are finite and no output exploded. */
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
                           uint64_t step, size_t threads);
 /* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls (arena->grads only
  * after gp_live_publish). If the loss is not finite or an output exploded the step is left out: info->applied is 0
- * and info->norm NaN. */
+ * and info->norm NaN. Running statistics move on with a step that was taken. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
                        const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
                        uint64_t step, size_t threads);
@@ -412,7 +424,7 @@ typedef struct gp_frozen gp_frozen;
  * depend neither on the batch it is in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
 typedef enum gp_precision { GP_FLOAT32, GP_INT8, GP_PRECISIONS } gp_precision;
 
-/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not chain, or a layer does
+/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not fit, or a layer does
  * not fit the arena or cannot be frozen. */
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
                            const gp_arena *arena, gp_precision precision, gp_frozen **frozen);

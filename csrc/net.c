@@ -21,12 +21,34 @@ enum { GP_WORKSPACE = 16 << 20 };
 
 /* ---- making a network ------------------------------------------------------------------------------------------- */
 
+/* The layers whose outputs each one reads. */
+static void connect(gp_net *net, const gp_layer_spec *layers)
+{
+    for (size_t i = 0; i < net->n_layers; i++) {
+        size_t sources[GP_SOURCES];
+        for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;) {
+            if (sources[k] == GP_NONE) continue;
+            net->layers[i].source[k] = &net->layers[sources[k]];
+            net->layers[sources[k]].last_reader = i;
+            net->layers[sources[k]].readers++;
+        }
+    }
+}
+
+/* Whether not the next layer alone reads its output: gradients of several layers add up, or have to wait. */
+static int has_own_gradient(const gp_net *net, size_t i)
+{
+    return net->layers[i].readers > 1 || (i + 1 < net->n_layers && net->layers[i].last_reader != i + 1);
+}
+
 /* Floats of workspace a lane; every piece is a multiple of 16 floats long because the lanes are. */
 static size_t floats_a_lane(const gp_net *net)
 {
     size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
-    for (size_t i = 0; i < net->n_layers; i++)
+    for (size_t i = 0; i < net->n_layers; i++) {
         each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
+        each += has_own_gradient(net, i) ? net->layers[i].spec.out : 0;
+    }
     return each;
 }
 
@@ -34,10 +56,8 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
                         gp_net **net)
 {
     *net = NULL;
-    if (n_layers == 0) return GP_BAD_ARGUMENT;
+    if (!gp_graph_is_valid(n_layers, layers)) return GP_BAD_ARGUMENT;
     for (size_t i = 0; i < n_layers; i++) {
-        if (layers[i].type >= GP_LAYER_TYPES || layers[i].in == 0 || layers[i].out == 0) return GP_BAD_ARGUMENT;
-        if (i > 0 && layers[i].in != layers[i - 1].out) return GP_BAD_ARGUMENT;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         if (ops->fits && !ops->fits(&layers[i])) return GP_BAD_ARGUMENT;
     }
@@ -59,8 +79,10 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
         if (layers[i].in > made->widest) made->widest = layers[i].in;
         if (layers[i].out > made->widest) made->widest = layers[i].out;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        made->mixes_samples |= ops->mixes_samples;
         made->layers[i].n_weights = ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
     }
+    connect(made, layers);
     made->widest_padded = gp_padded(made->widest);
     for (size_t i = 0; i < n_layers; i++) {
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
@@ -105,7 +127,7 @@ size_t gp_net_bytes(const gp_net *net) { return net->bytes + net->n_partial * si
 static gp_status reserve(gp_net *net, size_t samples)
 {
     size_t lanes, chunks;
-    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    gp_net_cut(samples, &lanes, &chunks);
     size_t capacity = lanes * chunks;
     if (capacity <= net->capacity) return GP_OK;
 
@@ -131,8 +153,11 @@ static gp_status reserve(gp_net *net, size_t samples)
     net->losses = TAKE(1);
     net->labels = (int64_t *)(void *)TAKE(2);
     net->hits = (uint8_t *)TAKE(1);
-    for (size_t i = 0; i < net->n_layers; i++)
-        net->layers[i].work = TAKE(gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec));
+    for (size_t i = 0; i < net->n_layers; i++) {
+        gp_layer *layer = &net->layers[i];
+        layer->work = TAKE(gp_layer_table[layer->spec.type]->workspace(&layer->spec));
+        if (has_own_gradient(net, i)) layer->gradient = TAKE(layer->spec.out);
+    }
 #undef TAKE
     return GP_OK;
 }
@@ -144,11 +169,11 @@ static gp_lists *lists_of(const gp_matrix *matrix, const gp_arena *arena, size_t
     return lists && gp_live_pays(arena->live, lists, lanes) ? lists : NULL;
 }
 
-/* Chooses how this call's layers run, and counts how much work a sample is. */
+/* Chooses how this call's layers run in blocks of so many samples, and counts how much work a sample is. */
 static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
 {
     size_t lanes, chunks;
-    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    gp_net_cut(samples, &lanes, &chunks);
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
@@ -164,7 +189,7 @@ static void look_up(gp_net *net, const gp_arena *arena, size_t samples)
 static gp_status reserve_partial(gp_net *net, size_t samples)
 {
     size_t lanes, chunks, longest = 0;
-    gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
+    gp_net_cut(samples, &lanes, &chunks);
     for (size_t i = 0; i < net->n_layers; i++) {
         if (net->layers[i].spec.type != GP_LAYER_DENSE) continue; /* nobody else uses it */
         const gp_lists *live = net->layers[i].weights[0].live;
@@ -197,6 +222,7 @@ typedef struct region {
     int backward;
     gp_step_plan *step; /* or NULL */
     float *out;         /* predictions, or NULL */
+    size_t block;       /* samples that pass through at once */
     size_t n_live;      /* layers to run: without the one fused into the loss */
     uint64_t seed, dropout_step;
     double loss;
@@ -334,6 +360,11 @@ static void note_explosion(region *shared, const gp_pass *pass)
     gp_layer_find_output(&net->layers[found], pass->samples, pass->first, net->max_activation, &net->explosion);
 }
 
+static const float *output_of(const gp_net *net, const gp_layer *layer) { return layer ? layer->output : net->input; }
+
+/* Whether a layer reads anything but the output of the one before. */
+static int reads_further_back(const gp_layer *layer) { return layer->spec.back > 1 || layer->spec.other > 0; }
+
 static const float *forward(region *shared, const gp_pass *pass, size_t n_layers)
 {
     gp_net *net = shared->net;
@@ -342,6 +373,11 @@ static const float *forward(region *shared, const gp_pass *pass, size_t n_layers
     size_t exploded = GP_NONE;
     for (size_t i = 0; i < n_layers; i++) {
         gp_layer *layer = &net->layers[i];
+        if (reads_further_back(layer)) {
+            if (pass->team->rank == 0) layer->other = output_of(net, layer->source[1]);
+            gp_team_wait(pass->team); /* then all can read what the first member has noted */
+            x = output_of(net, layer->source[0]);
+        }
         const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
         if (is_limited && exploded == GP_NONE && may_grow(layer) && exceeds(pass, layer, y, net->max_activation))
             exploded = i;
@@ -402,16 +438,41 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
     gp_team_wait(pass->team);
 }
 
-static void backward(region *shared, const gp_pass *pass, float *dz, float *other)
+/* Whether a layer's gradient is the first to come to its k-th source: that of the last layer that reads it. */
+static int is_first(const gp_layer *layer, size_t k)
+{
+    return layer->source[k]->last_reader == layer->index && (k == 0 || layer->source[0] != layer->source[k]);
+}
+
+/* dx, a gradient of what the layer reads, to the sources that keep theirs. */
+static void hand_on(const gp_layer *layer, const gp_pass *pass, const float *dx)
+{
+    for (size_t k = 0; k < GP_SOURCES; k++) {
+        const gp_layer *source = layer->source[k];
+        if (!source || !source->gradient || source->gradient == dx) continue;
+        size_t begin, end;
+        gp_team_share(pass->team, pass->chunks * source->spec.out, &begin, &end);
+        const size_t at = begin * pass->lanes, n = (end - begin) * pass->lanes;
+        if (is_first(layer, k)) memcpy(source->gradient + at, dx + at, n * sizeof *dx);
+        else pass->kernels->add(n, source->gradient + at, dx + at, source->gradient + at);
+        gp_team_wait(pass->team);
+    }
+}
+
+/* From the last layer back; the gradient of the output is in the first of the two buffers that take turns. */
+static void backward(region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
+    float *dy = net->gradient[0];
     for (size_t i = shared->n_live; i-- > 0;) {
         gp_layer *layer = &net->layers[i];
-        float *dx = gp_layer_table[layer->spec.type]->backward(layer, pass, dz, i > 0 ? other : NULL);
-        if (dx == other) {
-            other = dz;
-            dz = dx;
-        }
+        const gp_layer *source = layer->source[0];
+        if (layer->gradient) dy = layer->gradient;
+        float *dx = dy == net->gradient[0] ? net->gradient[1] : net->gradient[0];
+        if (!source) dx = NULL;
+        else if (source->gradient && is_first(layer, 0)) dx = source->gradient;
+        dy = gp_layer_table[layer->spec.type]->backward(layer, pass, dy, dx);
+        hand_on(layer, pass, dy);
     }
 }
 
@@ -479,7 +540,7 @@ static gp_pass block_of(const region *shared, const gp_team *team, size_t first)
         .kernels = shared->net->kernels,
         .arena = shared->arena,
         .team = team,
-        .samples = gp_smaller(shared->net->block, shared->batch->size - first),
+        .samples = gp_smaller(shared->block, shared->batch->size - first),
         .first = first,
         .batch = shared->batch->size,
         .training = shared->backward,
@@ -500,26 +561,29 @@ static void run_blocks(region *shared, const gp_team *team)
     const size_t size = batch->size;
 
     /* With several blocks a late fault would find gradients half written: look at everything first. */
-    for (size_t first = 0; size > net->block && shared->backward && first < size; first += net->block) {
+    for (size_t first = 0; size > shared->block && shared->backward && first < size; first += shared->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
         gp_team_wait(team); /* nobody finds fault with the next block while others ask about this one */
     }
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        if (team->rank == 0) layer->penalty = 0.0;
+        if (team->rank == 0) {
+            layer->penalty = 0.0;
+            layer->pending = NULL;
+        }
         for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++)
             gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params, matrix->offset,
                              matrix->rows * matrix->columns);
     } /* load() meets before anybody reads them */
-    for (size_t first = 0; first < size; first += net->block) {
+    for (size_t first = 0; first < size; first += shared->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
         if (team->rank == 0) shared->last_first = first;
         const float *z = forward(shared, &pass, shared->n_live);
         if (batch->labels || batch->targets) {
             loss_of(shared, &pass, z, shared->backward ? net->gradient[0] : NULL);
-            if (shared->backward) backward(shared, &pass, net->gradient[0], net->gradient[1]);
+            if (shared->backward) backward(shared, &pass);
         }
         if (shared->out) {
             for (size_t i = shared->n_live; i < net->n_layers; i++)
@@ -552,6 +616,7 @@ static int arena_fits(const gp_net *net, const gp_arena *arena)
     for (size_t i = 0; i < net->n_layers; i++) {
         const gp_layer_spec *spec = &net->layers[i].spec;
         if (!gp_layer_table[spec->type]->is_valid(spec, arena->n, arena->n_prunable)) return 0;
+        if (!gp_buffers_are_valid(spec, arena)) return 0;
     }
     return arena->n_prunable <= arena->n && arena->removed <= arena->n_prunable;
 }
@@ -593,6 +658,21 @@ static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offs
     return 0;
 }
 
+/* Running statistics move on after a pass that was good: all of them or none. */
+static void keep_statistics(const region *shared)
+{
+    const gp_net *net = shared->net;
+    if (!isfinite(shared->loss) || gp_net_exploded(net) || (shared->step && !shared->step->info.applied)) return;
+    for (int copy = 0; copy < 2; copy++)
+        for (const gp_layer *layer = net->layers; layer < net->layers + net->n_layers; layer++) {
+            if (!layer->pending) continue;
+            const size_t n = gp_layer_table[layer->spec.type]->buffers(&layer->spec);
+            float *to = shared->arena->params + layer->spec.buffers;
+            if (copy) memcpy(to, layer->pending, n * sizeof *to);
+            else if (!(net->kernels->max_abs(n, layer->pending) < INFINITY)) return;
+        }
+}
+
 static gp_status enter(region *shared, double passes, size_t threads)
 {
     gp_net *net = shared->net;
@@ -601,10 +681,11 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (batch->size == 0 || batch->loss >= GP_LOSSES || (wants_target && !fits_loss(batch)) ||
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
-    gp_status status = reserve(net, batch->size);
+    shared->block = shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
+    gp_status status = reserve(net, shared->block);
     if (status != GP_OK) return status;
-    look_up(net, shared->arena, batch->size);
-    if (shared->backward) status = reserve_partial(net, batch->size);
+    look_up(net, shared->arena, shared->block);
+    if (shared->backward) status = reserve_partial(net, shared->block);
     if (status != GP_OK) return status;
     for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
         shared->step->prepared[i] = is_prepared(net, shared->arena, shared->arena->segments[i].offset);
@@ -626,8 +707,9 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (shared->backward) {
         net->last_loss = shared->loss;
         net->last_first = shared->last_first;
-        net->last_samples = gp_smaller(net->block, batch->size - net->last_first);
+        net->last_samples = gp_smaller(shared->block, batch->size - net->last_first);
         net->last_live = shared->n_live;
+        keep_statistics(shared);
     }
     return GP_OK;
 }

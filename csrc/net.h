@@ -13,8 +13,9 @@ struct gp_net {
     gp_layer *layers;
     double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
     size_t widest, widest_padded;
-    size_t block;    /* the most samples that pass through at once */
-    size_t capacity; /* lanes the workspace holds */
+    size_t block;      /* the most samples that pass through at once */
+    int mixes_samples; /* but in training, whole batches do */
+    size_t capacity;   /* lanes the workspace holds */
     size_t bytes;
     float *memory;
     float *partial; /* room for gradients of live weights chunk by chunk */

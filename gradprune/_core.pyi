@@ -15,6 +15,8 @@ _Layer: TypeAlias = tuple[
     int,
     int,
     int,
+    int,
+    int,
     float,
     float,
     int,
@@ -29,6 +31,9 @@ _Layer: TypeAlias = tuple[
     float,
     float,
     tuple[object, ...],
+    int,
+    float,
+    float,
 ]
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
 _Loss: TypeAlias = tuple[int, float, float, float]  # code, smoothing, temperature, alpha

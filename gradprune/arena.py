@@ -2,7 +2,9 @@
 
 Parameters, gradients, the mask and every optimizer moment are one contiguous buffer each, at the
 same offsets. Prunable parameters come first, so that clipping, stepping, scoring, selecting and
-masking are single scans. The views are real: what is written into them counts at the next call.
+masking are single scans. Behind all parameters lie buffers, such as running statistics, which are
+state that is not trained: who copies ``params`` whole takes them along. The views are real: what is
+written into them counts at the next call.
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ _T = TypeVar("_T", bound=np.generic)
 
 @dataclass(frozen=True)
 class Tensor:
-    """One named parameter: its shape, whether it may be pruned, and the layer it belongs to."""
+    """One named parameter or buffer: its shape, whether it may be pruned, and its layer."""
 
     name: str
     shape: tuple[int, ...]
     prunable: bool
     group: int  # the position of its layer among the layers with parameters
+    trainable: bool = True  # False: a buffer, without gradient and moments
 
     @property
     def size(self) -> int:
@@ -62,12 +65,15 @@ class Arena:
     """Flat float32 buffers for parameters, gradients and moments, and a byte mask.
 
     Args:
-        tensors: the parameters in forward order; names must differ.
+        tensors: the parameters and buffers in forward order; names must differ.
 
     Attributes:
-        params: (n,) float32, prunable entries first.
+        params: (n + buffers,) float32, prunable entries first, buffers last.
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
         parameters: name to float32 view, in forward order.
+        buffers: the same of what is not trained.
+        state: the same of both.
+        size: n, entries of the parameters.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
         mask_version: counts the changes of the mask.
@@ -78,22 +84,30 @@ class Arena:
         names = [tensor.name for tensor in tensors]
         if len(set(names)) < len(names):
             raise ValueError(f"parameter names must differ, got {names}")
-        self.tensors = tuple(tensors)
-        stored = [t for t in tensors if t.prunable] + [t for t in tensors if not t.prunable]
+        self.tensors = tuple(tensor for tensor in tensors if tensor.trainable)
+        buffers = [tensor for tensor in tensors if not tensor.trainable]
+        stored = [t for t in self.tensors if t.prunable]
+        stored += [t for t in self.tensors if not t.prunable]
         self.stored = tuple(stored)
-        ends = np.cumsum([0, *(tensor.size for tensor in stored)]).tolist()
+        ends = np.cumsum([0, *(tensor.size for tensor in (*stored, *buffers))]).tolist()
         self.offsets = {
-            tensor.name: int(end) for tensor, end in zip(stored, ends[:-1], strict=True)
+            tensor.name: int(end) for tensor, end in zip((*stored, *buffers), ends, strict=False)
         }
-        self.size = int(ends[-1])
+        self.size = int(ends[len(stored)])
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 
-        self.params: Floats = np.zeros(self.size, np.float32)
+        self.params: Floats = np.zeros(int(ends[-1]), np.float32)
         self._grads: Floats = np.zeros(self.size, np.float32)
         self._mask = np.ones(self.prunable_size, np.uint8)
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
         self.parameters = self.views(self.params)
+        self.buffers: Mapping[str, Floats] = MappingProxyType(
+            {tensor.name: self._view(self.params, tensor) for tensor in buffers}
+        )
+        self.state: Mapping[str, Floats] = MappingProxyType(
+            {tensor.name: self._view(self.params, tensor) for tensor in tensors}
+        )
         self._gradients = self.views(self._grads)
         self.masks = self.mask_views(self.mask)
         self.mask_version = 0
@@ -123,7 +137,7 @@ class Arena:
         return flat[offset : offset + tensor.size].reshape(tensor.shape)
 
     def views(self, flat: Floats) -> Mapping[str, Floats]:
-        """Named views of a flat buffer of this arena's layout, in forward order."""
+        """Parameters by name as views of a flat buffer of this layout, in forward order."""
         return MappingProxyType({tensor.name: self._view(flat, tensor) for tensor in self.tensors})
 
     def mask_views(self, flat: NDArray[np.uint8]) -> Mapping[str, NDArray[np.bool_]]:

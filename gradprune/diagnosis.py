@@ -270,7 +270,7 @@ def diagnose(
         samples=len(run.inputs[0]),
         gradient_norm=math.hypot(*(row.gradient_norm for row in parameters)),
         activation_growth=_ratio(_rms(run.inputs[-1]), _rms(run.inputs[0])),
-        gradient_growth=_ratio(_sample_norm(run.backward[0].dx), _sample_norm(run.doutputs[-1])),
+        gradient_growth=_ratio(_sample_norm(run.dinput), _sample_norm(run.doutputs[-1])),
         layers=layers,
         parameters=parameters,
         lr=None if model.optimizer is None else model.optimizer.lr,

@@ -1,11 +1,11 @@
 """Files: a model with everything it needs to go on, in the safetensors format.
 
-Tensors: every parameter under its name, its mask as ``mask.<name>`` (uint8), the optimizer's
-moments as ``optimizer.moment<i>``, what clippers keep as ``optimizer.clip<i>.<name>``, the pruner's
-statistics as ``pruner.<name>`` and the quantizer's codes as ``quantizer.<name>``. All else is one
-JSON text in the metadata, under the key "gradprune": settings of layers, optimizer, pruner and
-quantizer as {"class": name, field: value, ...}, counters, and a SHA-256 over that text and all
-tensors.
+Tensors: every parameter and buffer under its name, masks as ``mask.<name>`` (uint8), the
+optimizer's moments as ``optimizer.moment<i>``, what clippers keep as ``optimizer.clip<i>.<name>``,
+the pruner's statistics as ``pruner.<name>`` and the quantizer's codes as ``quantizer.<name>``. All
+else is one JSON text in the metadata, under the key "gradprune": settings of layers, optimizer,
+pruner and quantizer as {"class": name, field: value, ...}, counters, and a SHA-256 over that text
+and all tensors.
 
 A file is data. Classes are looked up in a list written here, nothing is ever unpickled or imported
 by name, and nothing is allocated before the sizes are known to fit what the file holds.
@@ -41,8 +41,9 @@ from gradprune.checks import not_negative, seed_number, whole
 from gradprune.compression import codebooks, grids
 from gradprune.compression.quantizer import Quantizer
 from gradprune.errors import FileFormatError
-from gradprune.layers import convolution, dense, pooling, recurrent
+from gradprune.layers import add, convolution, dense, normalization, pooling, recurrent
 from gradprune.layers.base import Layer
+from gradprune.layers.graph import named_layers, plan
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
 from gradprune.pruning.criteria import explosion, flow, gradients, order
@@ -78,6 +79,7 @@ _SETTINGS = {
     name: cls
     for name, cls in _public_classes(
         adaptive,
+        add,
         clipping,
         codebooks,
         convolution,
@@ -90,6 +92,7 @@ _SETTINGS = {
         guards,
         initializers,
         learning_rates,
+        normalization,
         order,
         pooling,
         recurrent,
@@ -143,7 +146,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 def _tensors(model: Model) -> Tensors:
     """Every array of a model, by its name in the file."""
-    tensors: Tensors = dict(model.parameters)
+    tensors: Tensors = dict(model.arena.state)
     tensors |= {f"mask.{name}": mask.view(np.uint8) for name, mask in model.masks.items()}
     if model.optimizer is not None:
         for i, moment in enumerate(model.optimizer.moments):
@@ -330,7 +333,7 @@ def _build(
         if tensors[f"mask.{name}"].max(initial=0) > 1:
             raise FileFormatError(f"the mask of {name} holds something else than 0 and 1")
     model.set_masks({name: tensors[f"mask.{name}"] for name in model.masks})
-    for name, view in model.parameters.items():
+    for name, view in model.arena.state.items():
         view[...] = tensors[name]
     if model.optimizer is not None:
         count = len(model.optimizer.core_moments)
@@ -390,14 +393,14 @@ def _check_sizes(
     width = math.prod(input_shape)
     if width > max(_WIDE, nbytes):
         raise FileFormatError(f"{width} input features are more than a file of {nbytes} bytes has")
-    shape = input_shape
-    for layer in layers:
+    for layer, _, shape, output_shape in plan(named_layers(layers), input_shape):
         for parameter in layer.tensors(shape):
             name = f"{layer.name}.{parameter.role}"
             _take(tensors, name, np.dtype(np.float32), parameter.shape)
-        shape = layer.output_shape(shape)
-        if math.prod(shape) > max(_LARGEST_IMAGES, nbytes):
-            raise FileFormatError(f"{layer.name} makes {math.prod(shape)} numbers of a sample")
+        if math.prod(output_shape) > max(_LARGEST_IMAGES, nbytes):
+            raise FileFormatError(
+                f"{layer.name} makes {math.prod(output_shape)} numbers of a sample"
+            )
 
 
 def _take(

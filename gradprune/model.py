@@ -14,6 +14,7 @@ from gradprune.callbacks import Callback
 from gradprune.frozen import FrozenModel
 from gradprune.history import History
 from gradprune.layers.base import Layer
+from gradprune.layers.graph import Node
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -28,11 +29,14 @@ __all__ = ["Model"]
 
 
 class Model(Network):
-    """A sequence of layers that can be trained, clipped and pruned.
+    """A network that can be trained, clipped and pruned.
+
+    ``Model(layers, input_shape)`` is a sequence of layers; ``Model(inputs, outputs)`` one that
+    branches, from ``Input`` to what the last layer's call returned.
 
     Args:
-        layers: ``Dense``, ``Activation``, ``Dropout``.
-        input_shape: features of a sample, or its shape; a shape is flattened.
+        layers: layers such as ``Dense``; or the ``Input``.
+        input_shape: features of a sample, or its shape; or the outputs.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
 
     Attributes:
@@ -52,8 +56,8 @@ class Model(Network):
 
     def __init__(
         self,
-        layers: Sequence[Layer],
-        input_shape: SupportsIndex | Sequence[int],
+        layers: Sequence[Layer] | Node,
+        input_shape: SupportsIndex | Sequence[int] | Node,
         *,
         seed: int = 0,
     ) -> None:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, SupportsIndex
@@ -14,11 +12,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.arena import Arena, Tensor
-from gradprune.checks import real_array, seed_number, whole
+from gradprune.checks import real_array, seed_number
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
-from gradprune.layers.wiring import Wiring
+from gradprune.layers.dense import Affine
+from gradprune.layers.graph import Node, named_layers, plan, sample_shape, sequence
+from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -34,17 +34,21 @@ _BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
 
 class Network:
-    """A sequence of layers over one arena: forward, backward, step, masks.
+    """Layers over one arena: forward, backward, step, masks.
 
     Args:
-        layers: ``Dense``, ``Activation``, ``Dropout``, ``RNN``, ``LSTM``, ``GRU``.
-        input_shape: features of a sample, or its shape: (time, features) for recurrent layers.
+        layers: such as ``Dense``, ``Conv2D``, ``BatchNorm`` or ``LSTM``, each of which reads the
+            one before it unless its ``inputs`` name others; or an ``Input``.
+        input_shape: features of a sample, or its shape: (time, features) for recurrent layers; or
+            what the last layer's call on it returned.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
 
     Attributes:
         layers: the layers, each with a name.
         parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
             ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
+        buffers: name to float32 view of what is not trained: running means and variances of
+            ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
@@ -53,18 +57,22 @@ class Network:
         refused: whether the optimizer's guard has left out the step of the last backward pass;
             its gradients are then not to be learned from.
         forward_count: training passes so far; addresses dropout's masks.
+        steps: the layers in order, with what each reads and the shapes around it.
         core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
 
     def __init__(
         self,
-        layers: Sequence[Layer],
-        input_shape: SupportsIndex | Sequence[int],
+        layers: Sequence[Layer] | Node,
+        input_shape: SupportsIndex | Sequence[int] | Node,
         *,
         seed: int = 0,
     ) -> None:
+        if isinstance(layers, Node) or isinstance(input_shape, Node):
+            layers, input_shape = sequence(layers, input_shape)
         self.layers = named_layers(layers)
-        self.input_shape = _shape(input_shape)
+        self.input_shape = sample_shape(input_shape)
+        self.steps = plan(self.layers, self.input_shape)
         self.seed = seed_number(seed)
         self.optimizer: Optimizer | None = None
         self.quantizer: Quantizer | None = None
@@ -73,43 +81,58 @@ class Network:
         self.refused = False
         self.forward_count = 0
 
-        shape = self.input_shape
         tensors: list[Tensor] = []
-        shapes = []  # of a sample into each layer
-        for layer in self.layers:
-            shapes.append(shape)
+        for layer, _, shape, _ in self.steps:
             group = len({tensor.group for tensor in tensors})
             tensors += [
-                Tensor(f"{layer.name}.{parameter.role}", parameter.shape, parameter.prunable, group)
+                Tensor(
+                    f"{layer.name}.{parameter.role}",
+                    parameter.shape,
+                    parameter.prunable,
+                    group,
+                    parameter.trainable,
+                )
                 for parameter in layer.tensors(shape)
             ]
-            shape = layer.output_shape(shape)
-        self.output_shape = shape
-        self.outputs = prod(shape)
+        self.output_shape = self.steps[-1].output_shape
+        self.outputs = prod(self.output_shape)
         self.arena = Arena(tensors)
         self.parameters = self.arena.parameters
+        self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
-        core: list[tuple[str, CoreLayer]] = []
-        for layer, shape in zip(self.layers, shapes, strict=True):
-            names = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
-            offsets = {role: self.arena.offsets[name] for role, name in names.items()}
-            core += [(str(layer.name), low) for low in layer.lower(shape, offsets)]
-        if not core:  # nothing but identities: the core wants a layer
-            core = [(str(self.layers[0].name), CoreLayer(1, self.outputs, self.outputs))]
-        self.core_layers = core
+        self.core_layers = core = self._lower()
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows
         self.initialize()
 
+    def _lower(self) -> list[tuple[str, CoreLayer]]:
+        core: list[tuple[str, CoreLayer]] = []
+        ends: list[int] = []  # of each layer: the core's layer that makes its output, -1: the input
+        for layer, sources, shape, _ in self.steps:
+            names = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
+            offsets = {role: self.arena.offsets[name] for role, name in names.items()}
+            read = [-1 if source < 0 else ends[source] for source in sources]
+            for position, low in enumerate(layer.lower(shape, offsets), len(core)):
+                back = position - read[0]
+                other = 0 if len(read) == 1 else position - read[1]
+                core.append((str(layer.name), low._replace(back=back, other=other)))
+                read = [position]
+            ends.append(read[0])
+        last = len(core) - 1
+        if ends[-1] != last or not core:  # it ends, or is nothing but, layers that do nothing
+            name = str(self.layers[-1].name)
+            same = CoreLayer(CoreType.ACTIVATION, self.outputs, self.outputs)
+            core.append((name, same._replace(back=last + 1 - ends[-1])))
+        return core
+
     def initialize(self) -> None:
-        """Draw all weights anew from the seed; masks stay."""
+        """Draw all weights anew from the seed, and forget running statistics; masks stay."""
         stream = _INITIAL_STREAMS
-        shape = self.input_shape
-        for layer in self.layers:
+        for layer, _, shape, _ in self.steps:
             for parameter in layer.tensors(shape):
-                view = self.parameters[f"{layer.name}.{parameter.role}"]
+                view = self.arena.state[f"{layer.name}.{parameter.role}"]
                 if parameter.initializer is None:
                     view[...] = 0.0
                 else:
@@ -121,7 +144,6 @@ class Network:
                             stream=stream + block * _BLOCK_STREAMS,
                         ).reshape(values.shape)
                 stream += 1
-            shape = layer.output_shape(shape)
         self.arena.enforce_masks()
 
     @property
@@ -161,11 +183,10 @@ class Network:
 
     def wirings(self) -> list[Wiring]:
         """Of every layer, in forward order: what its outputs depend on."""
-        wirings = []
-        shape = self.input_shape
-        for layer in self.layers:
-            wirings.append(layer.wiring(shape))
-            shape = layer.output_shape(shape)
+        wirings = [step.layer.wiring(step.shape) for step in self.steps]
+        for wiring, step in zip(wirings, self.steps, strict=True):
+            if step.sources[0] >= 0:
+                wiring.silent = silent_rows(self.layers[step.sources[0]], self.masks)
         return wirings
 
     # ---- calls into the core -----------------------------------------------------------------
@@ -205,6 +226,7 @@ class Network:
         guard: Guard | None,
     ) -> int:
         """``backward`` on rows of arrays; the number of samples classified correctly."""
+        self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         self.refused = False
         self.last_loss, correct = self._net.backward(
@@ -253,6 +275,7 @@ class Network:
             correct = self._pass(inputs, targets, index, loss, optimizer.guard)
             info = optimizer.step()
             return self.last_loss, correct, info
+        self.check_batch_size(len(inputs if index is None else index))
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)
@@ -313,6 +336,17 @@ class Network:
             for position, (name, _) in enumerate(self.core_layers)
         )
 
+    def check_batch_size(self, size: int) -> None:
+        """A ValueError if so few samples cannot be trained on: one number has no variance."""
+        if size > 1:
+            return
+        for name, low in self.core_layers:
+            if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]:
+                raise ValueError(
+                    f"{name} normalizes by the variance of a batch: it needs more than one number "
+                    "of each channel in training, got a batch of one sample"
+                )
+
     # ---- checks --------------------------------------------------------------------------------
 
     def rows(self, x: ArrayLike) -> Floats:
@@ -368,7 +402,7 @@ class Network:
         name = f"{layer}.{'bias' if is_bias else 'weight'}"
         if self.core_layers[position][1].type == CoreType.RECURRENT:
             name += "_hh" if is_recurrent else "_ih"
-        index = (column,) if is_bias else self._place(name, row, column)
+        index = self._place(name, 0 if is_bias else row, column)
         what = name if phase == "parameter" else f"gradient of {name}"
         return kind(
             f"{phase}: {what}[{', '.join(map(str, index))}] is {value:.9g}",
@@ -382,7 +416,7 @@ class Network:
     def _place(self, name: str, row: int, column: int) -> tuple[int, ...]:
         """Where a parameter has what the core calls a row and a column of its matrix."""
         shape = self.parameters[name].shape
-        return row, *map(int, np.unravel_index(column, shape[1:]))
+        return tuple(map(int, np.unravel_index(row * prod(shape[1:]) + column, shape)))
 
     def _norm_fault(self, norm: float) -> NumericalError:
         """The gradient's norm, with the largest entry; if not finite the entries were mended."""
@@ -406,29 +440,10 @@ class Network:
         )
 
 
-def named_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers with names: "dense0", "dense1", ... by type where none was given."""
-    layers = tuple(layers)
-    if not layers:
-        raise ValueError("a network needs at least one layer")
-    seen: Counter[str] = Counter()
-    named = []
-    for position, layer in enumerate(layers):
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layers[{position}] must be a layer such as Dense, got {layer!r}")
-        kind = type(layer).__name__.lower()
-        named.append(
-            layer if layer.name else dataclasses.replace(layer, name=f"{kind}{seen[kind]}")
-        )
-        seen[kind] += 1
-    names = [layer.name for layer in named]
-    if len(set(names)) < len(names):
-        raise ValueError(f"layer names must differ, got {names}")
-    return tuple(named)
-
-
-def _shape(input_shape: SupportsIndex | Sequence[int]) -> tuple[int, ...]:
-    sizes = (input_shape,) if isinstance(input_shape, SupportsIndex) else tuple(input_shape)
-    if not sizes:
-        raise ValueError("input_shape must name at least one size")
-    return tuple(whole("input_shape", size, least=1) for size in sizes)
+def silent_rows(layer: Layer, masks: Masks) -> Flags | None:
+    """Which rows of W are all removed; None if the layer is not the plain product with a W."""
+    if not isinstance(layer, Affine) or layer.activation_layer().function != "identity":
+        return None
+    mask = masks[f"{layer.name}.weight"]
+    kept: Flags = np.any(mask.reshape(len(mask), -1), axis=1)
+    return ~kept

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gradprune.columns import aligned
 from gradprune.layers.base import Layer, Shape
 from gradprune.layers.wiring import Entries, Wiring, roles_by_layer
-from gradprune.network import Network
+from gradprune.replicas import output_of
 
 if TYPE_CHECKING:
     from gradprune.model import Model
@@ -109,31 +109,32 @@ def shrink(
         factory: called with layers, input_shape and seed; makes the model to be filled.
         inputs: whether inputs that nothing reads go too.
     """
-    values = roles_by_layer(model.layers, _masked(model.parameters, model.masks))
+    values = roles_by_layer(model.layers, _masked(model.arena.state, model.masks))
     live = roles_by_layer(model.layers, model.masks)
     wirings = model.wirings()
-    known = _known(wirings, values, live)
-    kept, live_inputs = _kept(wirings, live, known, inputs=inputs)
+    known, outputs = _known(model, wirings, values, live)
+    kept, live_inputs = _kept(model, wirings, live, known, inputs=inputs)
 
     layers: list[Layer] = []
     entries: dict[str, tuple[Flags, ...]] = {}
     folded: dict[str, Any] = {}
-    for i, wiring in enumerate(wirings):
+    for i, (wiring, step) in enumerate(zip(wirings, model.steps, strict=True)):
         name = str(wiring.layer.name)
-        layer, cuts = wiring.cut(kept[i], kept[i + 1])
+        stay = kept[step.sources[0]]  # of all that it reads
+        layer, cuts = wiring.cut(stay, kept[i])
         layers.append(layer)
         entries |= {f"{name}.{role}": flags for role, flags in cuts.items()}
-        gone = np.where(kept[i] | np.isnan(known[i]), 0.0, known[i].astype(np.float64))
+        gone = np.where(stay | np.isnan(known[i]), 0.0, known[i].astype(np.float64))
         if gone.any():
             added = wiring.fold(values[name], gone)
             folded |= {f"{name}.{role}": array for role, array in added.items()}
 
-    small = factory(layers, _cut_shape(model.input_shape, kept[0]), seed=model.seed)
+    small = factory(layers, _cut_shape(model.input_shape, kept[-1]), seed=model.seed)
     small.set_masks({name: _cut(mask, name, entries) for name, mask in model.masks.items()})
-    parameters = dict(model.parameters)
+    state = dict(model.arena.state)
     for name, array in folded.items():
-        parameters[name] = (parameters[name] + array).astype(np.float32)
-    _copy(parameters, small.parameters, entries)
+        state[name] = (state[name] + array).astype(np.float32)
+    _copy(state, small.arena.state, entries)
     _copy(model.gradients, small.gradients, entries)
     small.arena.enforce_masks()
     small.arena.keep_clipped = model.arena.keep_clipped
@@ -143,7 +144,7 @@ def shrink(
         _carry_optimizer(model, small, entries)
 
     rows = tuple(
-        _row(model, small, wiring, kept[i + 1], known[i + 1])
+        _row(model, small, wiring, kept[i], outputs[i])
         for i, wiring in enumerate(wirings)
         if values[str(wiring.layer.name)]
     )
@@ -155,48 +156,68 @@ def shrink(
 
 
 def _known(
-    wirings: Sequence[Wiring], values: Mapping[str, Arrays], live: Mapping[str, Arrays]
-) -> list[NDArray[Any]]:
-    """Before each layer and at the end: values that no sample can change, NaN where they vary.
+    model: Model,
+    wirings: Sequence[Wiring],
+    values: Mapping[str, Arrays],
+    live: Mapping[str, Arrays],
+) -> tuple[list[NDArray[Any]], list[NDArray[Any]]]:
+    """Before and behind each layer: values that no sample can change, NaN where they vary.
 
     The engine computes them, a layer at a time, so that they have the bits of a prediction.
     """
-    known: list[NDArray[Any]] = [np.full(wirings[0].shape, np.nan, np.float32)]
-    for wiring in wirings:
-        name = str(wiring.layer.name)
+    known: list[NDArray[Any]] = []
+    made: list[NDArray[Any]] = []
+    for wiring, step in zip(wirings, model.steps, strict=True):
+        name = str(step.layer.name)
+        varies = np.full(step.shape, np.nan, np.float32)
+        read = [varies if source < 0 else made[source] for source in step.sources]
+        known.append(sum(read[1:], read[0]))
         constant = wiring.constant(live[name], known[-1])
-        found = np.full(wiring.output_shape, np.nan, np.float32)
+        found = np.full(step.output_shape, np.nan, np.float32)
         if constant.any():
-            network = Network([wiring.layer], wiring.shape)
-            for role, array in values[name].items():
-                network.parameters[f"{name}.{role}"][...] = array
-            sample = np.nan_to_num(known[-1], nan=0.0)[np.newaxis]
-            outputs = network.predict(sample).reshape(wiring.output_shape)
+            samples = [np.nan_to_num(each, nan=0.0)[np.newaxis] for each in read]
+            outputs = output_of(step, values[name], samples, wiring.silent)[0]
             np.copyto(found, outputs, where=constant & np.isfinite(outputs))
-        known.append(found)
-    return known
+        made.append(found)
+    return known, made
 
 
 def _kept(
+    model: Model,
     wirings: Sequence[Wiring],
     live: Mapping[str, Arrays],
     known: Sequence[NDArray[Any]],
     *,
     inputs: bool,
-) -> tuple[list[Flags], Flags]:
-    """Features that stay, before each layer and at the end; and which inputs are read."""
-    wanted: Flags = np.ones(wirings[-1].output_shape, np.bool_)
-    needed = []
-    for wiring, before in zip(reversed(wirings), reversed(known[: len(wirings)]), strict=True):
-        own = live[str(wiring.layer.name)]
-        needed.append(wiring.kept(own, wanted))
-        wanted = wiring.reads(own, before, needed[-1])
-    read = wanted.copy()
-    read[..., 0] |= not wanted.any()  # a network has an input
-    kept: list[Flags] = [read if inputs else np.ones_like(read)]
-    for wiring, outputs in zip(wirings, reversed(needed), strict=True):
-        kept.append(wiring.passed(kept[-1], outputs))
-    return kept, read
+) -> tuple[dict[int, Flags], Flags]:
+    """Features that stay, behind each layer and, at -1, of the input; and which inputs are read.
+
+    Of outputs that are added the same features stay: what one of them has to keep, all do.
+    """
+    steps = model.steps
+    wanted: dict[int, Flags] = {-1: np.zeros(model.input_shape, np.bool_)}
+    wanted |= {i: np.zeros(step.output_shape, np.bool_) for i, step in enumerate(steps)}
+    wanted[len(steps) - 1][...] = True
+    while True:
+        needed: dict[int, Flags] = {}
+        for i, step in reversed(list(enumerate(steps))):
+            own = live[str(step.layer.name)]
+            needed[i] = wirings[i].kept(own, wanted[i])
+            for source in step.sources:
+                wanted[source] |= wirings[i].reads(own, known[i], needed[i])
+        read = wanted[-1].copy()
+        read[..., 0] |= not read.any()  # a network has an input
+        kept: dict[int, Flags] = {-1: read if inputs else np.ones_like(read)}
+        settled = True
+        for i, step in enumerate(steps):
+            together = np.any([kept[source] for source in step.sources], axis=0)
+            for source in step.sources:
+                if not np.array_equal(kept[source], together):
+                    wanted[source] |= together
+                    settled = False
+            kept[i] = wirings[i].passed(together, needed[i])
+        if settled:
+            return kept, read
 
 
 def _cut_shape(shape: Shape, kept: Flags) -> Shape:

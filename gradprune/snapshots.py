@@ -40,17 +40,19 @@ class Passing(Protocol):
 
 
 class LastPass:
-    """A copy of what the last pass left: gradients, loss, flags and dropout's counter."""
+    """A copy of what the last pass left: gradients, buffers, loss, flags, dropout's counter."""
 
     def __init__(self, model: Passing) -> None:
         self._model = model
         self._gradients = model.arena.grads.copy()
+        self._buffers = model.arena.params[model.arena.size :].copy()
         self._flags = model.last_loss, model.forward_count, model.exploded, model.refused
 
     def restore(self) -> None:
         """Put it back, as if there had been no pass since."""
         model = self._model
         np.copyto(model.arena.grads, self._gradients)
+        np.copyto(model.arena.params[model.arena.size :], self._buffers)
         model.last_loss, model.forward_count, model.exploded, model.refused = self._flags
 
 

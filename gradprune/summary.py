@@ -110,11 +110,8 @@ def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
     (23, 14, 18, 9)
     """
     rows: list[LayerSummary] = []
-    shape = network.input_shape
-    for layer in network.layers:
-        tensors = layer.tensors(shape)
-        shape = layer.output_shape(shape)
-        rows.append(_row(network, layer, prod(shape), tensors))
+    for layer, _, shape, output_shape in network.steps:
+        rows.append(_row(network, layer, prod(output_shape), layer.tensors(shape)))
     total = _total(rows, network.outputs)
     return Summary(tuple(rows), total, network.sparsity, get_costs(), notes)
 
@@ -124,6 +121,8 @@ def _row(
 ) -> LayerSummary:
     parameters = removed = nonzero = macs = removed_macs = 0
     for tensor in tensors:
+        if not tensor.trainable:
+            continue
         name = f"{layer.name}.{tensor.role}"
         values = network.parameters[name]
         parameters += values.size

@@ -17,9 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import reference
+from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.losses import LossLike, SoftTarget, get_loss
@@ -56,6 +58,7 @@ class Place(NamedTuple):
     seed: int
     step: int
     position: int  # of the core's layer
+    silent: NDArray[np.bool_] | None = None  # see Wiring
 
 
 Tracer = Callable[[Any, Mapping[str, Doubles], Doubles, Place], Traced]
@@ -68,7 +71,8 @@ class Trace:
     Attributes:
         loss: the mean loss, penalties included.
         layers: what each layer did, forward.
-        inputs: of each layer, (batch, ...).
+        inputs: of each layer, (batch, ...); of an Add the first.
+        dinput: the gradient of the network's input, of its shape.
         doutputs: the gradient of each layer's output, of its shape.
         backward: what each layer did, backward.
         gradients: name of a parameter to its gradient, 0 where removed.
@@ -77,6 +81,7 @@ class Trace:
     loss: float
     layers: tuple[Traced, ...]
     inputs: tuple[Doubles, ...]
+    dinput: Doubles
     doutputs: tuple[Doubles, ...]
     backward: tuple[Backward, ...]
     gradients: dict[str, Doubles]
@@ -109,19 +114,20 @@ def trace(
     traced: list[Traced] = []
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see
-        value: Doubles = inputs.astype(np.float64).reshape(-1, *network.input_shape)
-        for layer in layers:
+        first: Doubles = inputs.astype(np.float64).reshape(-1, *network.input_shape)
+        for layer, step, wiring in zip(layers, network.steps, network.wirings(), strict=True):
+            read = [first if source < 0 else traced[source].output for source in step.sources]
             name = str(layer.name)
             position = core_names.index(name) if name in core_names else 0
-            place = Place(network.seed, network.forward_count, position)
+            place = Place(network.seed, network.forward_count, position, wiring.silent)
             own = {
                 full.removeprefix(f"{name}."): array
                 for full, array in values.items()
                 if full.startswith(f"{name}.")
             }
-            entering.append(value)
-            traced.append(_of_layer(TRACERS, layer)(layer, own, value, place))
-            value = traced[-1].output
+            entering.append(read[0])
+            traced.append(_of_layer(TRACERS, layer)(layer, own, sum(read[1:], read[0]), place))
+        value = traced[-1].output
         _, smoothing, temperature, alpha = chosen.core
         z = value.reshape(len(value), -1)
         if isinstance(targets, SoftTarget):
@@ -131,12 +137,16 @@ def trace(
                 chosen.name, z, targets, label_smoothing=smoothing
             )
         d = d.reshape(value.shape)
-        leaving, backward = [], []
+        doutputs: list[Doubles] = [np.zeros_like(done.output) for done in traced]
+        doutputs[-1], dinput = d, np.zeros_like(first)
+        backward = []
         gradients: dict[str, Doubles] = {}
-        for layer, done in zip(reversed(layers), reversed(traced), strict=True):
-            leaving.append(d)
-            backward.append(done.backward(d))
-            d = backward[-1].dx
+        for i in reversed(range(len(layers))):
+            layer, done = layers[i], traced[i]
+            backward.append(done.backward(doutputs[i]))
+            for source in network.steps[i].sources:
+                to = dinput if source < 0 else doutputs[source]
+                to += backward[-1].dx
             total += done.penalty + backward[-1].penalty
             for role, gradient in backward[-1].gradients.items():
                 full = f"{layer.name}.{role}"
@@ -146,7 +156,8 @@ def trace(
         total,
         tuple(traced),
         tuple(entering),
-        tuple(reversed(leaving)),
+        dinput,
+        tuple(doutputs),
         tuple(reversed(backward)),
         {name: gradients[name] for name in network.parameters if name in gradients},
     )
@@ -242,6 +253,38 @@ def _pool(layer: Pool, parameters: Mapping[str, Doubles], x: Doubles, place: Pla
 
     def backward(dy: Doubles) -> Backward:
         return Backward(reference.pool2d_backward(x, dy.reshape(images.shape), *settings), dy, {})
+
+    return Traced(y, y, backward)
+
+
+def _add(layer: Add, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+    del layer, parameters, place  # x is the sum
+    return Traced(x, x, lambda dy: Backward(dy, dy, {}))
+
+
+def _batchnorm(
+    layer: BatchNorm, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    gamma, beta = parameters["weight"], parameters["bias"]
+    y = reference.batchnorm_forward(x, gamma, beta, None, layer.eps, place.silent).y
+
+    def backward(dy: Doubles) -> Backward:
+        dx, dgamma, dbeta = reference.batchnorm_backward(x, gamma, dy, layer.eps, place.silent)
+        return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
+
+    return Traced(y, y, backward)
+
+
+def _layernorm(
+    layer: LayerNorm, parameters: Mapping[str, Doubles], x: Doubles, place: Place
+) -> Traced:
+    del place
+    gamma, beta = parameters["weight"], parameters["bias"]
+    y = reference.layernorm_forward(x, gamma, beta, layer.eps)
+
+    def backward(dy: Doubles) -> Backward:
+        dx, dgamma, dbeta = reference.layernorm_backward(x, gamma, dy, layer.eps)
+        return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
 
     return Traced(y, y, backward)
 
@@ -400,7 +443,10 @@ TRACERS: dict[type[Layer], Tracer] = {
     Dense: _dense,
     Conv2D: _convolution,
     **dict.fromkeys((MaxPool2D, AvgPool2D, GlobalAvgPool), _pool),
+    BatchNorm: _batchnorm,
+    LayerNorm: _layernorm,
     Flatten: _flatten,
+    Add: _add,
     Activation: _activation,
     Dropout: _dropout,
     **dict.fromkeys(_STEPS, _recurrent),

@@ -181,6 +181,7 @@ def fit(
     chosen_ones = augmentations(augment)
     augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
     data = _Data(model, x, y, chosen, "")
+    model.check_batch_size(len(data) % size or size)  # the last one
     validation = None
     if validation_data is not None:
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:

@@ -578,6 +578,42 @@ def measure_images() -> Iterator[tuple[str, NDArray[Any]]]:
     gp.set_costs(before)
 
 
+def normalized_images(seed: int = 3) -> Network:
+    """Batch normalization of images, features and the input itself."""
+    return Network(
+        [
+            gp.BatchNorm(momentum=0.4, name="first"),
+            gp.Conv2D(7, 3, padding="same", bias=False),
+            gp.BatchNorm(eps=1e-3),
+            gp.Activation("relu"),
+            gp.Conv2D(5, 2, stride=2),
+            gp.BatchNorm(),
+            gp.Activation("gelu"),
+            gp.Dense(6),
+            gp.BatchNorm(momentum=1.0),
+            gp.Dense(4),
+        ],
+        (3, 5, 6),
+        seed=seed,
+    )
+
+
+NORMALIZED_BATCHES = (2, 33, 64, 100, 1100)
+
+
+def measure_normalized() -> Iterator[tuple[str, NDArray[Any]]]:
+    """Loss, gradients and buffers after two passes, then outputs; keys are batch/name."""
+    for size in NORMALIZED_BATCHES:
+        network = normalized_images()
+        x, y = random_batch("cross_entropy", size, network.input_shape, 4)
+        for _ in range(2):
+            loss = network.backward(2 * x + 1, y)
+        yield f"{size}/loss", np.float64(loss)
+        yield f"{size}/outputs", network.predict(2 * x + 1)
+        for name, array in {**network.gradients, **network.buffers}.items():
+            yield f"{size}/{name}", array.copy()
+
+
 def record(
     path: str | Path, measured: Callable[[], Iterator[tuple[str, NDArray[Any]]]] = measure
 ) -> None:

@@ -31,6 +31,19 @@ NETWORKS: dict[str, tuple[list[gp.layers.base.Layer], Any]] = {
         ],
         (2, 8, 8),
     ),
+    "normalized": (
+        [
+            gp.BatchNorm(),
+            gp.Conv2D(12, 3, padding="same"),
+            gp.BatchNorm(),
+            gp.Activation("relu"),
+            gp.Conv2D(9, 2, stride=2, bias=False),
+            gp.BatchNorm(),
+            gp.LayerNorm(),
+            gp.Dense(10),
+        ],
+        (2, 8, 8),
+    ),
 }
 
 

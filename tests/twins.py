@@ -47,7 +47,9 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     """The layers of a network (they have names) as the oracle's dicts."""
     plain: list[dict[str, Any]] = []
     number = 0  # of the layer in the C network: a Dense with an activation is two
+    ends = {"input": -1}  # of each layer: the last of its dicts
     for layer in layers:
+        first = len(plain)
         if isinstance(layer, gp.Dense):
             activation = layer.activation_layer()
             plain.append(
@@ -74,6 +76,18 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             plain.append({"type": "pooling", "pooling": "mean", "kernel": None})
             plain.append({"type": "flatten"})
             number += 1
+        elif isinstance(layer, gp.BatchNorm):
+            roles = ("weight", "bias", "running_mean", "running_var")
+            names = {role: f"{layer.name}.{role}" for role in roles}
+            is_product = plain and plain[-1]["type"] in ("dense", "convolution")
+            is_plain = is_product and plain[-1]["activation"] == "identity"
+            before = plain[-1]["weight"] if is_plain else None
+            plain.append({"type": "batchnorm", **names, "eps": layer.eps, "before": before})
+            number += 1
+        elif isinstance(layer, gp.LayerNorm):
+            names = {role: f"{layer.name}.{role}" for role in ("weight", "bias")}
+            plain.append({"type": "layernorm", **names, "eps": layer.eps})
+            number += 1
         elif isinstance(layer, gp.Flatten):
             plain.append({"type": "flatten"})
         elif isinstance(layer, gp.Activation):
@@ -85,8 +99,14 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, Recurrent):
             plain.append(recurrent_dict(layer))
             number += 1
+        elif isinstance(layer, gp.Add):
+            plain.append({"type": "add"})
+            number += 1
         else:
             raise AssertionError(f"the twins do not know {layer!r}")
+        if layer.inputs:
+            plain[first]["sources"] = tuple(ends[name] for name in layer.inputs)
+        ends[str(layer.name)] = len(plain) - 1
     return plain
 
 

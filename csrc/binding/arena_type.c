@@ -46,8 +46,8 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     if (w) g = gp_array(grads, NPY_FLOAT32, 1, 1, "grads");
     if (g) m = gp_array(mask, NPY_UINT8, 1, 0, "mask");
     if (!m) return NULL;
-    if (PyArray_SIZE(w) != PyArray_SIZE(g) || PyArray_SIZE(m) > PyArray_SIZE(w)) {
-        PyErr_SetString(PyExc_ValueError, "params and grads must be of equal length, mask not longer");
+    if (PyArray_SIZE(w) < PyArray_SIZE(g) || PyArray_SIZE(m) > PyArray_SIZE(g)) {
+        PyErr_SetString(PyExc_ValueError, "grads must not be longer than params, mask not longer than grads");
         return NULL;
     }
     arena_object *self = (arena_object *)type->tp_alloc(type, 0);
@@ -57,7 +57,8 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     self->params = (PyArrayObject *)Py_NewRef(params);
     self->grads = (PyArrayObject *)Py_NewRef(grads);
     self->mask = (PyArrayObject *)Py_NewRef(mask);
-    self->arena.n = (size_t)PyArray_SIZE(w);
+    self->arena.n = (size_t)PyArray_SIZE(g);
+    self->arena.n_buffers = (size_t)(PyArray_SIZE(w) - PyArray_SIZE(g));
     self->arena.n_prunable = (size_t)PyArray_SIZE(m);
     self->arena.params = PyArray_DATA(w);
     self->arena.grads = PyArray_DATA(g);

@@ -36,21 +36,22 @@ static int parse_window(PyObject *tuple, size_t i, gp_window *window)
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
     int type, activation, cell;
-    Py_ssize_t in, out, weight, bias, steps, truncation, recurrent_weight, recurrent_bias;
+    Py_ssize_t in, out, back, other, weight, bias, steps, truncation, recurrent_weight, recurrent_bias, buffers;
     PyObject *window;
     if (!PyTuple_Check(tuple) ||
         !PyArg_ParseTuple(
             tuple,
-            "innnnffiffinpnnnffO;a layer is (type, in, out, weight, bias, l1, l2, activation, slope, rate, "
-            "cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega, window)",
-            &type, &in, &out, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope, &spec->rate, &cell,
-            &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias, &spec->orthogonality,
-            &spec->omega, &window)) {
+            "innnnnnffiffinpnnnffOnff;a layer is (type, in, out, back, other, weight, bias, l1, l2, activation, slope, "
+            "rate, cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega, window, "
+            "buffers, momentum, eps)",
+            &type, &in, &out, &back, &other, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope,
+            &spec->rate, &cell, &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias,
+            &spec->orthogonality, &spec->omega, &window, &buffers, &spec->momentum, &spec->eps)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }
     if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS || in <= 0 || out <= 0 ||
-        cell < 0 || cell >= GP_CELLS || steps < 0 || truncation < 0) {
+        back < 0 || other < 0 || cell < 0 || cell >= GP_CELLS || steps < 0 || truncation < 0) {
         PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type, activation or cell, or no features", i);
         return -1;
     }
@@ -59,6 +60,8 @@ int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
     spec->activation = (gp_activation)activation;
     spec->in = (size_t)in;
     spec->out = (size_t)out;
+    spec->back = (size_t)back;
+    spec->other = (size_t)other;
     spec->weight = weight < 0 ? GP_NONE : (size_t)weight;
     spec->bias = bias < 0 ? GP_NONE : (size_t)bias;
     spec->cell = (gp_cell)cell;
@@ -66,6 +69,7 @@ int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
     spec->truncation = (size_t)truncation;
     spec->recurrent_weight = recurrent_weight < 0 ? GP_NONE : (size_t)recurrent_weight;
     spec->recurrent_bias = recurrent_bias < 0 ? GP_NONE : (size_t)recurrent_bias;
+    spec->buffers = buffers < 0 ? GP_NONE : (size_t)buffers;
     return 0;
 }
 

@@ -7,6 +7,7 @@
 #include "kernels/int8.h"
 #include "kernels/lanes.h"
 #include "kernels/loss.h"
+#include "kernels/normalize.h"
 #include "kernels/norms.h"
 #include "kernels/rows.h"
 #include "kernels/select.h"

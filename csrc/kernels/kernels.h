@@ -89,6 +89,33 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, pool_mean_back, \
       (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *dy, size_t y_step, float *dx, \
        size_t x_step, float factor)) \
+    /* sums[0] += sum of x - shift, sums[1] += sum of its square, in double, over the first `valid` lanes of every row */ \
+    X(void, shifted_sums, (size_t rows, size_t lanes, size_t valid, const float *x, float shift, double sums[2])) \
+    /* sums[0] += sum of dy, sums[1] += sum of dy (x - shift), in double */ \
+    X(void, normalize_sums, (size_t n, const float *dy, const float *x, float shift, double sums[2])) \
+    /* y = (x - shift) scale + offset, and 0 in lanes from valid on; y may be x */ \
+    X(void, normalize, \
+      (size_t rows, size_t lanes, size_t valid, const float *x, float shift, float scale, float offset, float *y)) \
+    /* dx = dy dy_scale + (x - shift) x_scale + offset, and 0 in lanes from valid on; dx may be dy */ \
+    X(void, normalize_backward, \
+      (size_t rows, size_t lanes, size_t valid, const float *x, const float *dy, float shift, float dy_scale, \
+       float x_scale, float offset, float *dx)) \
+    /* Lane by lane over features that lie `stride` apart: mean, and inverse = 1 / sqrt(variance + eps), in double on the \
+     * way */ \
+    X(void, lane_statistics, \
+      (size_t features, size_t stride, size_t lanes, const float *x, float eps, float *mean, float *inverse)) \
+    /* y[f] = (x[f] - mean) inverse gamma[f] + beta[f], lane by lane */ \
+    X(void, lane_normalize, \
+      (size_t features, size_t stride, size_t lanes, const float *x, const float *mean, const float *inverse, \
+       const float *gamma, const float *beta, float *y)) \
+    /* With h = (x - mean) inverse, g = gamma[f] dy: dx = inverse (g - mean of g - h mean of g h); dx may be dy */ \
+    X(void, lane_normalize_backward, \
+      (size_t features, size_t stride, size_t lanes, const float *x, const float *mean, const float *inverse, \
+       const float *gamma, const float *dy, float *dx)) \
+    /* dbeta[f] = sum over lanes of dy, dgamma[f] = sum of dy (x - mean) inverse; or += */ \
+    X(void, lane_normalize_sums, \
+      (size_t features, size_t lanes, const float *x, const float *mean, const float *inverse, const float *dy, \
+       float *dgamma, float *dbeta, int accumulate)) \
     /* out[k] = in[index[k]]; indices below 2^31 */ \
     X(void, gather, (size_t n, const uint32_t *index, const float *in, float *out)) \
     /* out[index[k]] = in[k]; indices below 2^31 and different */ \

@@ -2,27 +2,33 @@
  *
  *   forward   y (O,places,P): W (O,K) times what the filters read, K = channels of a group * kernel; a run of places is
  *             one row of lanes, so this is a matrix product whose rows of x lie at listed distances (kernels/window.h)
- *   backward  dx: for every entry (u,v) of the kernel W[.][.][u][v]' dy, added to x's places shifted by (u, v)
+ *   backward  dx: where filters move by one, forward again, dy with the kernel turned over; else for every entry (u,v) of
+ *             the kernel W[.][.][u][v]' dy, added to x's places shifted by (u, v)
  *             dW[o][k] = sum over places of dy[o] x[k shifted]
  *
- * Live weights alone are shorter lists for the same kernels, an output row (dx: a column of W) at a time. Padding is a copy
- * with zeros around each plane, which later takes the gradient of the padded planes.
+ * Live weights alone are shorter lists for the same kernels, an output row (dx: a channel or column of W) at a time.
+ * Padding is a copy with zeros around each plane; it later takes dy with such zeros, or the gradient of padded planes.
  */
 #include <string.h>
 
 #include "layers/layers.h"
 
-/* FILTERS: of a share of forward, a multiple of the tile. CHANNELS: of a share of dx. AT_ONCE: bytes of dy that all
- * channels of x meet before the next ones, to stay in the L2 cache. */
+/* FILTERS: of a share of forward and of sliding back, a multiple of the tile. CHANNELS: of a share of dx tap by tap.
+ * AT_ONCE: bytes of dy that all channels of x meet before the next ones, to stay in the L2 cache. */
 enum { FILTERS = 24, CHANNELS = 12, AT_ONCE = 1 << 19 };
+/* dx slides back up to so many times the multiply-adds that adding up tap by tap would take, which reads and writes dx
+ * once a tap. */
+#define MOST_IN_VAIN 1.5
 
-/* The sizes of a layer, and what is kept: after the outputs the padded input, and besides (spare) the list of distances
+/* The sizes of a layer, and what is kept: after the outputs the padded input, and besides (spare) the lists of distances
  * and, as large as W, either W turned for dx or the distances of its live weights. */
 typedef struct view {
     const gp_window *w;
+    gp_window back; /* that makes dx from dy, if `slides_back` */
+    int slides_back;
     size_t P, groups, C, O, K, taps; /* C, O: channels and filters of a group; taps: entries of the kernel */
     size_t plane, rows, columns, places;
-    uint32_t *at, *live_at;
+    uint32_t *at, *back_at, *live_at;
     float *turned, *padded;
     int pads;
 } view;
@@ -63,15 +69,41 @@ static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[G
     return 1;
 }
 
+/* dx as a convolution of dy: where the filter moves by one, and it is worth while: every place of dx meets the whole
+ * kernel, those of zeros around dy included. */
+static int find_way_back(const gp_layer_spec *spec, gp_window *back)
+{
+    const gp_window *w = &spec->window;
+    *back = *w;
+    back->channels = filters_of(spec);
+    back->height = gp_window_places(w, 0);
+    back->width = gp_window_places(w, 1);
+    for (size_t axis = 0; axis < 2; axis++) {
+        const size_t reach = w->dilation[axis] * (w->kernel[axis] - 1);
+        if (w->stride[axis] != 1 || w->before[axis] > reach || w->after[axis] > reach) return 0;
+        back->before[axis] = reach - w->before[axis];
+        back->after[axis] = reach - w->after[axis];
+    }
+    return (double)(w->height * w->width) <= MOST_IN_VAIN * (double)(back->height * back->width) &&
+           gp_window_is_valid(back, back->channels * back->height * back->width);
+}
+
 static size_t padded_size(const gp_window *w) { return gp_window_pads(w) ? w->channels * gp_window_plane(w) : 0; }
 
-static size_t convolution_workspace(const gp_layer_spec *spec) { return spec->out + padded_size(&spec->window); }
+static size_t convolution_workspace(const gp_layer_spec *spec)
+{
+    gp_window back;
+    const size_t padded = padded_size(&spec->window);
+    const size_t turned = find_way_back(spec, &back) ? padded_size(&back) : 0;
+    return spec->out + (turned > padded ? turned : padded);
+}
 
 static size_t convolution_spare(const gp_layer_spec *spec)
 {
     if (!gp_window_is_valid(&spec->window, spec->in)) return 0;
-    const size_t K = length_of(&spec->window);
-    return gp_padded(K) + gp_padded(filters_of(spec) * K);
+    const gp_window *w = &spec->window;
+    const size_t K = length_of(w), filters = filters_of(spec);
+    return gp_padded(K) + gp_padded(filters / w->groups * taps_of(w)) + gp_padded(filters * K);
 }
 
 static view look_at(const gp_layer *layer, const gp_pass *pass)
@@ -89,11 +121,13 @@ static view look_at(const gp_layer *layer, const gp_pass *pass)
               .rows = gp_window_places(w, 0),
               .columns = gp_window_places(w, 1),
               .at = (uint32_t *)(void *)layer->spare,
-              .live_at = (uint32_t *)(void *)(layer->spare + gp_padded(K)),
-              .turned = layer->spare + gp_padded(K),
+              .back_at = (uint32_t *)(void *)(layer->spare + gp_padded(K)),
               .padded = layer->work + layer->spec.out * pass->lanes * pass->chunks,
               .pads = gp_window_pads(w)};
     v.places = v.rows * v.columns;
+    v.turned = layer->spare + gp_padded(K) + gp_padded(v.O * v.taps);
+    v.live_at = (uint32_t *)(void *)v.turned;
+    v.slides_back = find_way_back(&layer->spec, &v.back) && (v.groups == 1 || !layer->weights[0].live);
     return v;
 }
 
@@ -105,13 +139,13 @@ static const float *planes_of(const gp_layer *layer, const view *v, const float 
 
 /* ---- forward ------------------------------------------------------------------------------------------------------- */
 
-static void pad(const gp_layer *layer, const gp_pass *pass, const view *v, const float *x)
+/* Zeros around all planes of x, which is what the window slides over. */
+static void pad(const gp_pass *pass, const gp_window *w, const float *x, float *padded)
 {
+    const size_t P = pass->lanes, from = w->height * w->width * P, to = gp_window_plane(w) * P;
     size_t begin, end;
-    gp_team_share(pass->team, pass->chunks * v->w->channels, &begin, &end);
-    for (size_t item = begin; item < end; item++)
-        gp_window_pad(v->w, v->P, x + item * (layer->spec.in / v->w->channels) * v->P,
-                      v->padded + item * v->plane * v->P);
+    gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
+    for (size_t item = begin; item < end; item++) gp_window_pad(w, P, x + item * from, padded + item * to);
 }
 
 /* The filters first..first+n, of one group, at one row of places. */
@@ -143,7 +177,7 @@ static const float *convolution_forward(gp_layer *layer, const gp_pass *pass, co
     const size_t blocks = (v.O + FILTERS - 1) / FILTERS;
     size_t begin, end;
     if (pass->team->rank == 0) gp_window_offsets(v.w, v.at);
-    if (v.pads) pad(layer, pass, &v, x);
+    if (v.pads) pad(pass, v.w, x, v.padded);
     if (live) gp_matrix_collect(&layer->weights[0], pass); /* they meet */
     else gp_team_wait(pass->team);
     if (live) {
@@ -242,6 +276,70 @@ static void turn(const gp_layer *layer, const gp_pass *pass, const view *v, cons
     }
 }
 
+/* What sliding back needs: the distances in padded planes of dy; W of each group as [channel][filter][tap turned over],
+ * or where the inputs of a channel's live weights are; dy with zeros around. */
+static void prepare_way_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy)
+{
+    const gp_lists *live = layer->weights[0].live;
+    const float *W = pass->arena->params + layer->weights[0].offset;
+    const size_t length = v->O * v->taps;
+    size_t begin, end;
+    if (pass->team->rank == 0) gp_window_offsets(&v->back, v->back_at);
+    if (gp_window_pads(&v->back)) pad(pass, &v->back, dy, v->padded);
+    if (!live) {
+        gp_team_share(pass->team, v->groups * v->C, &begin, &end);
+        for (size_t item = begin; item < end; item++) {
+            const float *from = W + item / v->C * v->O * v->K + item % v->C * v->taps;
+            for (size_t k = 0; k < length; k++)
+                v->turned[item * length + k] = from[k / v->taps * v->K + v->taps - 1 - k % v->taps];
+        }
+        return;
+    }
+    gp_matrix_collect_columns(&layer->weights[0], pass); /* they meet */
+    gp_team_share(pass->team, v->K, &begin, &end);
+    for (size_t column = begin; column < end; column++)
+        for (size_t k = live->column_start[column]; k < live->column_start[column + 1]; k++)
+            v->live_at[k] = v->back_at[live->row[k] * v->taps + v->taps - 1 - column % v->taps];
+}
+
+/* One row of the gradient of the channels first..first+n, of one group; dy with zeros around. */
+static void slide_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy, float *dx,
+                       size_t first, size_t n, size_t row)
+{
+    const gp_lists *live = layer->weights[0].live;
+    const gp_runs runs = gp_window_runs(&v->back, v->P, 1);
+    const size_t length = v->O * v->taps, step = v->w->height * v->w->width * v->P;
+    const float *from =
+        dy + (first / v->C * v->O * gp_window_plane(&v->back) + row * gp_window_padded(&v->back, 1)) * v->P;
+    float *to = dx + first * step + row * v->w->width * v->P;
+    if (!live)
+        pass->kernels->window_product(n, length, v->turned + first * length, length, v->back_at, v->P, from, NULL, to,
+                                      step, &runs, 0);
+    for (size_t c = first; live && c < first + n; c++, to += step) {
+        const size_t start = live->column_start[c * v->taps], end = live->column_start[(c + 1) * v->taps];
+        pass->kernels->window_product(1, end - start, live->by_column + start, 0, v->live_at + start, v->P, from, NULL,
+                                      to, 0, &runs, 0);
+    }
+}
+
+static void slide_all_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy, float *dx)
+{
+    const size_t blocks = (v->C + FILTERS - 1) / FILTERS, rows = v->w->height;
+    const size_t plane = gp_window_plane(&v->back), filters = v->O * v->groups;
+    size_t begin, end;
+    gp_team_wait(pass->team); /* all have seen the padded input for the last time */
+    prepare_way_back(layer, pass, v, dy);
+    gp_team_wait(pass->team);
+    if (gp_window_pads(&v->back)) dy = v->padded;
+    gp_team_share(pass->team, pass->chunks * rows * v->groups * blocks, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        const size_t block = item % blocks, group = item / blocks % v->groups, row = item / blocks / v->groups % rows;
+        const size_t chunk = item / blocks / v->groups / rows, first = block * FILTERS;
+        slide_back(layer, pass, v, dy + chunk * filters * plane * v->P, dx + chunk * layer->spec.in * v->P,
+                   group * v->C + first, gp_smaller(FILTERS, v->C - first), row);
+    }
+}
+
 /* The gradient of the planes first..first+n of one group, padded ones if there is padding, from dy of the chunk. */
 static void input_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk, const float *dy,
                            float *planes, size_t group, size_t first, size_t n)
@@ -282,7 +380,8 @@ static float *convolution_backward(gp_layer *layer, const gp_pass *pass, float *
     size_t begin, end;
     bias_gradient(layer, pass, &v, dy);
     weight_gradients(layer, pass, &v, dy);
-    if (dx) {
+    if (dx && v.slides_back) slide_all_back(layer, pass, &v, dy, dx);
+    else if (dx) {
         if (layer->weights[0].live) gp_matrix_collect_columns(&layer->weights[0], pass); /* they meet */
         else turn(layer, pass, &v, dy);
         gp_team_wait(pass->team);

@@ -8,6 +8,8 @@
 #ifndef GP_LAYERS_H
 #define GP_LAYERS_H
 
+#include <string.h>
+
 #include "kernels/kernels.h"
 #include "parallel.h"
 #include "sparse.h"
@@ -27,7 +29,7 @@ typedef struct gp_pass {
     float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
 
-enum { GP_MATRICES = 2 }; /* the most a layer has */
+enum { GP_MATRICES = 2, GP_SOURCES = 2 }; /* the most a layer has */
 
 /* A weight matrix of a layer, row-major in the arena. */
 typedef struct gp_matrix {
@@ -44,10 +46,15 @@ typedef struct gp_layer {
     size_t n_weights;
     float *work; /* the floats it asked for, for every lane */
     float *spare;
-    const float *input; /* of the last forward */
+    const struct gp_layer *source[GP_SOURCES]; /* whose outputs it reads, NULL: the network's input */
+    size_t readers, last_reader;               /* layers that read its output */
+    float *gradient;                           /* of its output, where not the next layer alone reads it; else NULL */
+    const float *other;                        /* of an add, what it reads besides */
+    const float *input;                        /* of the last forward */
     const float *output;
-    const float *states; /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
-    double penalty;      /* what backward adds to the loss of the batch */
+    const float *states;  /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
+    double penalty;       /* what backward adds to the loss of the batch */
+    const float *pending; /* what its buffers become if the pass turns out well; NULL: what they are */
 } gp_layer;
 
 /* Products of one chunk with a matrix or with its live weights (matrix.c); y and dx point at their row begin.
@@ -71,8 +78,10 @@ void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 typedef struct gp_packed {
     const struct gp_frozen_ops *ops;
     gp_layer_spec spec;
-    size_t index;       /* in the network it was made from */
-    gp_activation then; /* what follows, computed with the layer; GP_IDENTITY if nothing does */
+    size_t index;                /* in the network it was made from */
+    size_t source[GP_SOURCES];   /* what it reads: outputs of packed layers; GP_NONE: the network's input */
+    size_t from[GP_SOURCES], to; /* the buffers that hold these, and its own output */
+    gp_activation then;          /* what follows, computed with the layer; GP_IDENTITY if nothing does */
     float slope;
     /* filled by pack: */
     void *memory;            /* the type's own, to be freed; or NULL */
@@ -87,12 +96,13 @@ typedef struct gp_packed {
 typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
-    size_t lanes;   /* P; 0: few samples */
-    float *scratch; /* the floats the layer asked for, for every sample or lane */
+    size_t lanes;       /* P; 0: few samples */
+    float *scratch;     /* the floats the layer asked for, for every sample or lane */
+    const float *other; /* of an add, what it reads besides x */
 } gp_chunk;
 
 typedef struct gp_frozen_ops {
-    int in_place;         /* y is x */
+    int in_place;         /* y may be x */
     int takes_activation; /* computes packed->then itself */
     /* packed->memory and what describes it, from the arena as it is now; NULL: there is nothing to keep. May hand the
      * layer over to other ops. */
@@ -114,6 +124,29 @@ extern const gp_frozen_ops gp_dense_frozen;       /* dense_frozen.c */
 extern const gp_frozen_ops gp_dense_frozen_int8;  /* dense_frozen_int8.c */
 extern const gp_frozen_ops gp_recurrent_frozen;   /* recurrent_frozen.c */
 extern const gp_frozen_ops gp_convolution_frozen; /* convolution_frozen.c */
+extern const gp_frozen_ops gp_batchnorm_frozen;   /* batchnorm_frozen.c */
+
+/* Whether a layer has its place among the buffers of the arena. */
+int gp_buffers_are_valid(const gp_layer_spec *spec, const gp_arena *arena);
+
+/* Of a normalization: how many factors it has, and as many offsets. */
+static inline size_t gp_factors_of(const gp_layer_spec *spec)
+{
+    return spec->type == GP_LAYER_BATCHNORM ? spec->window.channels : spec->type == GP_LAYER_LAYERNORM ? spec->in : 0;
+}
+
+/* Whether all weights of a row are removed. */
+static inline int gp_row_is_removed(const gp_matrix *matrix, const gp_arena *arena, size_t row)
+{
+    return arena->removed > 0 && !memchr(arena->mask + matrix->offset + row * matrix->columns, 1, matrix->columns);
+}
+
+/* Whether a frozen network multiplies the weights of `product` by the factors of a batch normalization behind it. */
+int gp_batchnorm_folds(const gp_layer_spec *product, const gp_layer_spec *norm);
+/* Does so, in `own`, an arena of the product alone whose params are to be freed; `folded` says where. Rows that are
+ * removed give 0. */
+gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *norm, const gp_arena *arena,
+                            gp_layer_spec *folded, gp_arena *own);
 
 /* Of a window: outputs along an axis, 0 if it does not fit; and sizes with padding. */
 static inline size_t gp_window_padded(const gp_window *w, size_t axis)
@@ -173,9 +206,12 @@ typedef struct gp_layer_ops {
     /* dy [chunk][O][P] -> dx [chunk][I][P], in the buffer dx or in place; returns it. Parameter gradients are
      * overwritten by the first block of a batch and added to by later ones. dx is NULL when nobody needs it. */
     float *(*backward)(gp_layer *layer, const gp_pass *pass, float *dy, float *dx);
+    /* floats at spec.buffers that are not trained; NULL: none */
+    size_t (*buffers)(const gp_layer_spec *spec);
     /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL: nothing */
     double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
                       int backward);
+    int mixes_samples;                /* training depends on the whole batch, which passes through as one block */
     int wants_rows;                   /* backward of the first layer, on all weights, wants the batch outermost */
     const gp_frozen_ops *frozen;      /* NULL: cannot be frozen */
     const gp_frozen_ops *frozen_int8; /* NULL: as `frozen`, in float32 */
@@ -185,6 +221,12 @@ extern const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES];
 #define GP_LAYER_DECLARE(CONSTANT, name) extern const gp_layer_ops gp_layer_##name;
 GP_LAYER_LIST(GP_LAYER_DECLARE)
 #undef GP_LAYER_DECLARE
+
+/* Which layer reads which (graph.c). The network's input is GP_NONE. */
+int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers);
+size_t gp_graph_sources(const gp_layer_spec *layers, size_t i, size_t sources[GP_SOURCES]); /* returns how many */
+/* The layer that alone reads the i-th one, GP_NONE if there are several. */
+size_t gp_graph_reader(size_t n_layers, const gp_layer_spec *layers, size_t i);
 
 static inline size_t gp_padded(size_t n) { return (n + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS * GP_ALIGN_FLOATS; }
 static inline size_t gp_smaller(size_t a, size_t b) { return a < b ? a : b; }

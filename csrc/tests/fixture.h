@@ -228,6 +228,28 @@ static inline gp_layer_spec *model_pooling(model *m, gp_window w, gp_pooling poo
     return model_windowed(m, GP_LAYER_POOLING, &w, w.channels);
 }
 
+/* Channels of the layer before, or so many. */
+static inline gp_layer_spec *model_batchnorm(model *m, size_t channels, size_t features)
+{
+    const size_t width = features ? features : model_out(m);
+    gp_layer_spec *spec = model_add(m, GP_LAYER_BATCHNORM, width, width);
+    spec->window.channels = channels;
+    spec->momentum = 0.1f;
+    spec->eps = 1e-5f;
+    return spec;
+}
+
+static inline void model_layernorm(model *m, size_t channels, size_t features)
+{
+    gp_layer_spec *spec = model_batchnorm(m, channels, features);
+    spec->type = GP_LAYER_LAYERNORM;
+}
+/* Factors of a normalization, which has as many offsets. */
+static inline size_t model_factors(const gp_layer_spec *spec)
+{
+    return spec->type == GP_LAYER_BATCHNORM ? spec->window.channels : spec->type == GP_LAYER_LAYERNORM ? spec->in : 0;
+}
+
 /* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows: there is none. */
 static inline size_t model_rows(const gp_layer_spec *spec)
 {
@@ -260,6 +282,7 @@ static inline void model_finish(model *m, uint64_t seed)
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
         const size_t rows = model_rows(spec), columns = model_columns(spec);
+        group += model_factors(spec) > 0;
         if (rows == 0) continue;
         spec->weight = at;
         model_place(m, &at, rows * columns, group, columns);
@@ -273,6 +296,13 @@ static inline void model_finish(model *m, uint64_t seed)
     group = 0;
     for (size_t i = 0; i < m->n_layers; i++) {
         gp_layer_spec *spec = &m->layers[i];
+        if (model_factors(spec) > 0) {
+            spec->weight = at;
+            model_place(m, &at, model_factors(spec), group, 0);
+            spec->bias = at;
+            model_place(m, &at, model_factors(spec), group, 0);
+            group++;
+        }
         if (model_rows(spec) == 0) continue;
         if (spec->bias != GP_NONE) {
             spec->bias = at;
@@ -285,7 +315,12 @@ static inline void model_finish(model *m, uint64_t seed)
         group++;
     }
     arena->n = at;
-    arena->params = allocated(at * sizeof(float));
+    for (size_t i = 0; i < m->n_layers; i++) {
+        if (m->layers[i].type != GP_LAYER_BATCHNORM) continue;
+        m->layers[i].buffers = arena->n + arena->n_buffers;
+        arena->n_buffers += 2 * m->layers[i].window.channels;
+    }
+    arena->params = allocated((at + arena->n_buffers) * sizeof(float));
     arena->grads = allocated(at * sizeof(float));
     for (size_t i = 0; i < GP_MAX_MOMENTS; i++) {
         arena->moments[i] = allocated(at * sizeof(float));
@@ -295,11 +330,17 @@ static inline void model_finish(model *m, uint64_t seed)
     arena->segments = m->segments;
     memset(m->mask, 1, arena->n_prunable);
     memset(arena->grads, 0xff, at * sizeof(float)); /* NaN: whoever reads before writing is found out */
-    noise_floats(&source, at, arena->params, 0.1);
+    noise_floats(&source, at + arena->n_buffers, arena->params, 0.1);
     for (size_t i = 0; i < arena->n_segments; i++)
         if (m->segments[i].columns > 0)
             noise_floats(&source, m->segments[i].length, arena->params + m->segments[i].offset,
                          sqrt(3.0 / (double)m->segments[i].columns));
+    for (size_t i = 0; i < m->n_layers; i++) { /* factors and variances around 1 */
+        const gp_layer_spec *spec = &m->layers[i];
+        for (size_t c = 0; c < model_factors(spec); c++) arena->params[spec->weight + c] += 1.0f;
+        for (size_t c = 0; spec->type == GP_LAYER_BATCHNORM && c < spec->window.channels; c++)
+            arena->params[spec->buffers + spec->window.channels + c] += 1.0f;
+    }
 }
 
 /* Matrices with at most this share of their weights kept get lists. */
@@ -335,7 +376,7 @@ static inline void model_free(model *m)
     free(m->mask);
 }
 
-/* Parameters, moments and mask, to see later that nothing changed. */
+/* Parameters, buffers, moments and mask, to see later that nothing changed. */
 typedef struct snapshot {
     size_t bytes;
     unsigned char *data;
@@ -343,12 +384,12 @@ typedef struct snapshot {
 
 static inline snapshot snapshot_take(const gp_arena *arena)
 {
-    const size_t each = arena->n * sizeof(float);
+    const size_t each = (arena->n + arena->n_buffers) * sizeof(float), moment = arena->n * sizeof(float);
     snapshot taken = {.bytes = 3 * each + arena->n_prunable, .data = allocated(3 * each + arena->n_prunable)};
     memset(taken.data, 0, taken.bytes);
     memcpy(taken.data, arena->params, each);
     for (size_t i = 0; i < GP_MAX_MOMENTS; i++)
-        if (arena->moments[i]) memcpy(taken.data + (i + 1) * each, arena->moments[i], each);
+        if (arena->moments[i]) memcpy(taken.data + (i + 1) * each, arena->moments[i], moment);
     memcpy(taken.data + 3 * each, arena->mask, arena->n_prunable);
     return taken;
 }

@@ -143,7 +143,7 @@ enum { NAIVE_LAYERS = 8, NAIVE_WIDTH = 256 };
 /* One sample on its way: x[l] enters layer l, r[l] are a dropout layer's multipliers; of a recurrent layer and step t
  * gates[l] + t*G*H, h[l] + t*H, and inner[l] + t*H is LSTM's c or GRU's q. */
 typedef struct naive_sample {
-    double x[NAIVE_LAYERS + 1][NAIVE_WIDTH], r[NAIVE_LAYERS][NAIVE_WIDTH];
+    double x[NAIVE_LAYERS + 1][NAIVE_WIDTH], dx[NAIVE_LAYERS + 1][NAIVE_WIDTH], r[NAIVE_LAYERS][NAIVE_WIDTH];
     double gates[NAIVE_LAYERS][4 * NAIVE_WIDTH], inner[NAIVE_LAYERS][NAIVE_WIDTH], h[NAIVE_LAYERS][NAIVE_WIDTH];
     double omega; /* what Pascanu's regularizer adds to the loss */
 } naive_sample;
@@ -158,6 +158,14 @@ typedef struct naive_net {
     uint64_t seed, step; /* of dropout */
     size_t batch;        /* samples; naive_run sets it */
 } naive_net;
+
+/* Where in s->x the layer l finds what it reads: 0 is the network's input, i + 1 the output of the i-th layer. */
+static inline size_t naive_source(const naive_net *net, size_t l)
+{
+    const size_t back = net->layers[l].back;
+    return back > 1 ? l + 1 - back : l;
+}
+static inline size_t naive_other(const naive_net *net, size_t l) { return l + 1 - net->layers[l].other; }
 
 static inline double naive_weight(const naive_net *net, size_t at)
 {
@@ -199,7 +207,7 @@ static inline void naive_recurrent_forward(const naive_net *net, size_t l, naive
     const naive_sizes n = naive_sizes_of(spec);
     static const double zeros[NAIVE_WIDTH];
     for (size_t t = 0; t < n.T; t++) {
-        const double *x = s->x[l] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
+        const double *x = s->x[naive_source(net, l)] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
         double *gates = s->gates[l] + t * n.G * n.H, *inner = s->inner[l] + t * n.H, *h = s->h[l] + t * n.H;
         for (size_t u = 0; u < n.H; u++) {
             double z[4], q[4];
@@ -263,7 +271,7 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
     double dh[NAIVE_WIDTH] = {0}, dc[NAIVE_WIDTH] = {0};
     static const double zeros[NAIVE_WIDTH];
     for (size_t t = n.T; t-- > 0;) {
-        const double *x = s->x[l] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
+        const double *x = s->x[naive_source(net, l)] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
         const double *h = s->h[l] + t * n.H, *inner = s->inner[l] + t * n.H;
         double dz[4 * NAIVE_WIDTH], dq[4 * NAIVE_WIDTH], back[NAIVE_WIDTH] = {0};
         for (size_t u = 0; u < n.H; u++) {
@@ -329,12 +337,64 @@ static inline void naive_convolution(const naive_net *net, const gp_layer_spec *
     }
 }
 
+/* ---- batch normalization, without training --------------------------------------------------------------------------- */
+
+/* Whether the layer before, with as many rows of weights, has none left in one. */
+static inline int naive_is_silent(const naive_net *net, size_t l, size_t channel)
+{
+    const gp_layer_spec *before = l > 0 ? &net->layers[l - 1] : NULL;
+    size_t length = 0, kept = 0;
+    if (!before || !net->mask) return 0;
+    if (before->type == GP_LAYER_DENSE && before->out == net->layers[l].window.channels) length = before->in;
+    if (before->type == GP_LAYER_CONVOLUTION && naive_filters(before) == net->layers[l].window.channels)
+        length = naive_filter_length(before);
+    for (size_t i = 0; i < length; i++) kept += net->mask[before->weight + channel * length + i];
+    return length > 0 && kept == 0;
+}
+
+static inline void naive_batchnorm(const naive_net *net, size_t l, const double *x, double *y)
+{
+    const gp_layer_spec *spec = &net->layers[l];
+    const size_t C = spec->window.channels;
+    for (size_t i = 0; i < spec->in; i++) {
+        const size_t c = i / (spec->in / C);
+        const double mean = net->params[spec->buffers + c], variance = net->params[spec->buffers + C + c];
+        y[i] = (x[i] - mean) / sqrt(variance + (double)spec->eps) * net->params[spec->weight + c] +
+               net->params[spec->bias + c];
+        if (naive_is_silent(net, l, c)) y[i] = 0.0;
+    }
+}
+
+/* x to y or, if dx is given, from dy to dx and the gradients, which add up. */
+static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *spec, const double *x, double *y,
+                                   const double *dy, double *dx, double *grads)
+{
+    const size_t n = spec->in;
+    double mean = 0.0, variance = 0.0, mean_g = 0.0, mean_gh = 0.0;
+    for (size_t i = 0; i < n; i++) mean += x[i] / (double)n;
+    for (size_t i = 0; i < n; i++) variance += pow(x[i] - mean, 2.0) / (double)n;
+    const double inverse = 1.0 / sqrt(variance + (double)spec->eps);
+    for (size_t i = 0; i < n; i++) {
+        const double h = (x[i] - mean) * inverse, gamma = net->params[spec->weight + i];
+        if (!dx) {
+            y[i] = h * gamma + net->params[spec->bias + i];
+            continue;
+        }
+        grads[spec->weight + i] += dy[i] * h;
+        grads[spec->bias + i] += dy[i];
+        mean_g += gamma * dy[i] / (double)n;
+        mean_gh += gamma * dy[i] * h / (double)n;
+    }
+    for (size_t i = 0; dx && i < n; i++)
+        dx[i] = inverse * (net->params[spec->weight + i] * dy[i] - mean_g - (x[i] - mean) * inverse * mean_gh);
+}
+
 /* ---- all layers ------------------------------------------------------------------------------------------------------ */
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample, naive_sample *s)
 {
     const gp_layer_spec *spec = &net->layers[l];
-    const double *x = s->x[l];
+    const double *x = s->x[naive_source(net, l)];
     double *y = s->x[l + 1];
     switch (spec->type) {
     case GP_LAYER_DENSE:
@@ -356,19 +416,25 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     case GP_LAYER_RECURRENT: naive_recurrent_forward(net, l, s); break;
     case GP_LAYER_CONVOLUTION: naive_convolution(net, spec, x, y, NULL, NULL, NULL); break;
     case GP_LAYER_POOLING: naive_pooling(&spec->window, x, y, NULL, NULL); break;
+    case GP_LAYER_ADD:
+        for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_other(net, l)][i];
+        break;
+    case GP_LAYER_BATCHNORM: naive_batchnorm(net, l, x, y); break;
+    case GP_LAYER_LAYERNORM: naive_layernorm(net, spec, x, y, NULL, NULL, NULL); break;
     case GP_LAYER_TYPES: break;
     }
 }
 
-/* dy becomes dx; gradients add up. */
-static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sample *s, double *dy, double *grads)
+/* From s->dx[l + 1] to the gradients of what the layer reads; they and those of parameters add up. */
+static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sample *s, double *grads)
 {
     const gp_layer_spec *spec = &net->layers[l];
-    const double *x = s->x[l], *y = s->x[l + 1];
-    double dx[NAIVE_WIDTH] = {0}, dot = 0.0;
+    const double *x = s->x[naive_source(net, l)], *y = s->x[l + 1], *dy = s->dx[l + 1];
+    double *dx = s->dx[naive_source(net, l)], dot = 0.0;
     if (spec->type == GP_LAYER_RECURRENT) naive_recurrent_backward(net, l, s, dy, dx, grads);
     if (spec->type == GP_LAYER_CONVOLUTION) naive_convolution(net, spec, x, NULL, dy, dx, grads);
     if (spec->type == GP_LAYER_POOLING) naive_pooling(&spec->window, x, NULL, dy, dx);
+    if (spec->type == GP_LAYER_LAYERNORM) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         switch (spec->type) {
@@ -379,16 +445,21 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
                 dx[i] += naive_weight(net, at) * dy[o];
             }
             break;
-        case GP_LAYER_ACTIVATION: dx[o] = dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope); break;
-        case GP_LAYER_SOFTMAX: dx[o] = y[o] * (dy[o] - dot); break;
-        case GP_LAYER_DROPOUT: dx[o] = dy[o] * s->r[l][o]; break;
+        case GP_LAYER_ACTIVATION: dx[o] += dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope); break;
+        case GP_LAYER_SOFTMAX: dx[o] += y[o] * (dy[o] - dot); break;
+        case GP_LAYER_DROPOUT: dx[o] += dy[o] * s->r[l][o]; break;
+        case GP_LAYER_ADD:
+            dx[o] += dy[o];
+            s->dx[naive_other(net, l)][o] += dy[o];
+            break;
         case GP_LAYER_RECURRENT:
         case GP_LAYER_CONVOLUTION:
         case GP_LAYER_POOLING:
+        case GP_LAYER_LAYERNORM:
+        case GP_LAYER_BATCHNORM: /* of the whole batch, which this is not: see test_batchnorm.c */
         case GP_LAYER_TYPES: break;
         }
     }
-    memcpy(dy, dx, spec->in * sizeof *dy);
 }
 
 static inline double naive_sign(double w) { return (w > 0.0) - (w < 0.0); }
@@ -460,7 +531,7 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
 {
     naive_sample *s = calloc(1, sizeof *s);
     naive_net copy = *given, *net = &copy;
-    double loss = 0.0, dz[NAIVE_WIDTH];
+    double loss = 0.0;
     size_t L = net->n_layers, O = net->layers[L - 1].out, live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
     double share = 1.0 / (double)batch->size / (batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0);
     if (!s) abort();
@@ -474,10 +545,11 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
         for (size_t l = 0; l < L; l++) naive_forward_layer(net, l, b, s);
         if (out) memcpy(out + b * O, s->x[L], O * sizeof *out);
         if (!batch->labels && !batch->targets) continue;
+        memset(s->dx, 0, sizeof s->dx);
         loss += share * naive_loss(batch, O, s->x[live], batch->labels ? batch->labels[row] : 0,
-                                   batch->targets ? batch->targets + row * O : NULL, dz);
-        for (size_t i = 0; i < O; i++) dz[i] *= share;
-        for (size_t l = live; grads && l-- > 0;) naive_backward_layer(net, l, s, dz, grads);
+                                   batch->targets ? batch->targets + row * O : NULL, s->dx[live]);
+        for (size_t i = 0; i < O; i++) s->dx[live][i] *= share;
+        for (size_t l = live; grads && l-- > 0;) naive_backward_layer(net, l, s, grads);
     }
     loss += s->omega;
     free(s);

@@ -175,7 +175,7 @@ static inline void outputs_agree(scene *s, size_t threads)
 {
     const gp_arena *arena = &s->m.arena;
     const size_t size = s->batch.size * s->out;
-    double *params = doubles_of(arena->n, arena->params), *want = allocated(size * sizeof *want);
+    double *params = doubles_of(arena->n + arena->n_buffers, arena->params), *want = allocated(size * sizeof *want);
     naive_net net = naive_of(s, params, 0);
     buffer predicted = output_floats(size, 1), evaluated = output_floats(size, 2);
     gp_result result = {0}, again = {0};

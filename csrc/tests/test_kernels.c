@@ -12,6 +12,7 @@
 #include "cases_int8.h"
 #include "cases_lanes.h"
 #include "cases_loss.h"
+#include "cases_normalize.h"
 #include "cases_norms.h"
 #include "cases_rows.h"
 #include "cases_select.h"

@@ -126,6 +126,7 @@ static void stage_open(stage *s, const gp_kernels *kernels, int kind)
         gp_window w = model_window(2, 3, 5, 3);
         w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
         model_convolution(&s->m, w, 5);
+        model_batchnorm(&s->m, 5, 0);
         model_pooling(&s->m, model_window(5, 3, 5, 2), GP_POOL_MAX);
     } else {
         model_dense(&s->m, 30, 40);

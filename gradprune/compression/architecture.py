@@ -14,9 +14,11 @@ from typing import Any
 
 from gradprune import initializers
 from gradprune.errors import FileFormatError
+from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
@@ -35,12 +37,12 @@ _RECURRENT = (
     "orthogonality",
 )
 _CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
-    (Dense, ("units", "activation", "bias", "name", "initializer", "l1", "l2")),
-    (Activation, ("function", "slope", "name")),
-    (Dropout, ("rate", "name")),
-    (RNN, (*_RECURRENT, "activation", "omega")),
-    (LSTM, (*_RECURRENT, "forget_bias")),
-    (GRU, _RECURRENT),
+    (Dense, ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs")),
+    (Activation, ("function", "slope", "name", "inputs")),
+    (Dropout, ("rate", "name", "inputs")),
+    (RNN, (*_RECURRENT, "activation", "omega", "inputs")),
+    (LSTM, (*_RECURRENT, "forget_bias", "inputs")),
+    (GRU, (*_RECURRENT, "inputs")),
     (initializers.Glorot, ("gain",)),
     (initializers.He, ("gain",)),
     (initializers.Orthogonal, ("gain",)),
@@ -63,13 +65,17 @@ _CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
             "initializer",
             "l1",
             "l2",
+            "inputs",
         ),
     ),
-    (MaxPool2D, ("kernel", "stride", "padding", "name")),
-    (AvgPool2D, ("kernel", "stride", "padding", "name")),
-    (GlobalAvgPool, ("name",)),
-    (Flatten, ("name",)),
+    (MaxPool2D, ("kernel", "stride", "padding", "name", "inputs")),
+    (AvgPool2D, ("kernel", "stride", "padding", "name", "inputs")),
+    (GlobalAvgPool, ("name", "inputs")),
+    (Flatten, ("name", "inputs")),
     (tuple, ()),  # its values follow their number
+    (Add, ("name", "inputs")),
+    (BatchNorm, ("momentum", "eps", "name", "inputs")),
+    (LayerNorm, ("eps", "name", "inputs")),
 )
 _WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid")
 _NUMBERS = {cls: number for number, (cls, _) in enumerate(_CLASSES)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,11 +59,14 @@ def canonical_weights(weights: Weights) -> Weights:
 def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
     """(Dense, functions of its units, the Dense that reads them), by name."""
     chains = []
+    named = {name for layer in layers for name in layer.inputs}
     for position, layer in enumerate(layers):
         if not isinstance(layer, Dense):
             continue
         functions = [layer.activation_layer().function]
-        for later in layers[position + 1 :]:
+        for before, later in pairwise(layers[position:]):
+            if later.inputs or before.name in named:
+                break
             if isinstance(later, Activation):
                 functions.append(later.function)
             elif isinstance(later, Dense):

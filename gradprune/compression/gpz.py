@@ -30,7 +30,7 @@ from gradprune.errors import FileFormatError, NonFiniteError
 from gradprune.files import write_atomically
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.dense import Dense
-from gradprune.network import named_layers
+from gradprune.layers.graph import named_layers, plan
 
 if TYPE_CHECKING:
     from gradprune.model import Model
@@ -90,7 +90,7 @@ class PackedModel:
         model = self._factory(self.layers, self.input_shape)
         model.set_masks(self._weights.masks)
         for name, values in self._weights.parameters.items():
-            model.parameters[name][...] = values
+            model.arena.state[name][...] = values
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -138,7 +138,7 @@ def compress(model: Model, *, canonical: bool = True) -> PackedModel:
 
 
 def _encode(model: Model, canonical: bool) -> bytes:
-    parameters = {name: np.array(view) for name, view in model.parameters.items()}
+    parameters = {name: np.array(view) for name, view in model.arena.state.items()}
     masks = {name: np.array(view) for name, view in model.masks.items()}
     for name, array in parameters.items():
         if not np.isfinite(array).all():
@@ -212,11 +212,10 @@ def _check(
         limit = whole("max_bytes", max_bytes)
     try:
         layers = named_layers(layers)
-        shape, size, width = input_shape, 0, prod(input_shape)
-        for layer in layers:
+        size, width = 0, prod(input_shape)
+        for layer, _, shape, output_shape in plan(layers, input_shape):
             size += 4 * sum(prod(parameter.shape) for parameter in layer.tensors(shape))
-            shape = layer.output_shape(shape)
-            width = max(width, prod(shape))
+            width = max(width, prod(output_shape))
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"damaged architecture: {error}") from error
     if size > limit:
@@ -235,9 +234,8 @@ def _code(
     """All parameters in forward order, read or written."""
     out = Weights(tuple(layers), {}, {}, {})
     books: list[Integers] = []
-    shape = input_shape
     sizes: Integers | None = None  # live inputs of each unit before
-    for layer in layers:
+    for layer, _, shape, _ in plan(layers, input_shape):
         for parameter in layer.tensors(shape):
             name = f"{layer.name}.{parameter.role}"
             values = None if given is None else given.parameters[name]
@@ -253,7 +251,6 @@ def _code(
             sizes = out.masks[f"{layer.name}.weight"].sum(axis=1)
         elif layer.tensors(shape):
             sizes = None
-        shape = layer.output_shape(shape)
     return out
 
 

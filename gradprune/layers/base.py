@@ -8,15 +8,15 @@ in this package, and one C file in csrc/layers.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, TypeVar
 
 from gradprune.initializers import Initializer
 from gradprune.layers.wiring import Whole, Wiring
 
-__all__ = ["ACTIVATIONS", "CoreLayer", "CoreType", "Layer", "Parameter", "Shape"]
+__all__ = ["ACTIVATIONS", "CoreLayer", "CoreType", "Layer", "Parameter", "Shape", "Source"]
 
 # gp_activation of gradprune.h. softmax is a layer of the core of its own.
 ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4, "gelu": 5}
@@ -34,6 +34,9 @@ class CoreType(IntEnum):
     RECURRENT = 4
     CONVOLUTION = 5
     POOLING = 6
+    ADD = 7
+    BATCHNORM = 8
+    LAYERNORM = 9
 
 
 class CoreLayer(NamedTuple):
@@ -42,6 +45,8 @@ class CoreLayer(NamedTuple):
     type: int
     inputs: int
     outputs: int
+    back: int = 1  # reads the layer so many before it
+    other: int = 0  # Add: and this one
     weight: int = -1
     bias: int = -1
     l1: float = 0.0
@@ -58,10 +63,13 @@ class CoreLayer(NamedTuple):
     orthogonality: float = 0.0
     omega: float = 0.0
     window: tuple[object, ...] = ()  # gp_window, see window.py; () for other layers
+    buffers: int = -1
+    momentum: float = 0.0
+    eps: float = 0.0
 
 
 class Parameter(NamedTuple):
-    """A parameter of a layer: role, shape, prunable, and how it starts (None: zeros)."""
+    """A parameter or buffer of a layer: role, shape, prunable, and how it starts (None: zeros)."""
 
     role: str
     shape: Shape
@@ -69,27 +77,85 @@ class Parameter(NamedTuple):
     initializer: Initializer | None
     blocks: int = 1  # of rows, each drawn by itself
     uses: int = 1  # how often a sample multiplies by each weight
+    trainable: bool = True  # False: a buffer, which passes in training write
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a layer is called on, and what the call returns: ``Node`` of the graph.
+
+    Attributes:
+        layer: whose output it is, None for an input.
+        sources: what that layer reads.
+        shape: of a sample.
+    """
+
+    layer: Layer | None
+    sources: tuple[Source, ...]
+    shape: Shape
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return f"{name}({'input' if self.layer is None else self.layer}, shape={self.shape})"
+
+
+_Source = TypeVar("_Source", bound=Source)
 
 
 @dataclass(frozen=True)
 class Layer(ABC):
     """What every layer answers. ``name`` is None until a network gives one.
 
-    Shapes are those of a sample, such as (features,) or (time, features).
+    ``inputs`` are the names of the layers it reads, () for the one before; calls on what ``Input``
+    and other calls return set it. Shapes are those of a sample, such as (features,) or (time,
+    features).
     """
 
     name: str | None = field(default=None, kw_only=True)
+    inputs: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
+
+    arity: ClassVar[int] = 1  # how many layers it reads
 
     def __post_init__(self) -> None:
         if self.name is not None and (not self.name or "." in self.name):
             raise ValueError(f"a layer's name must be non-empty and hold no dot, got {self.name!r}")
+        inputs: object = self.inputs
+        if not isinstance(inputs, tuple) or not all(isinstance(name, str) for name in inputs):
+            raise TypeError(f"inputs must be a tuple of names of layers, got {inputs!r}")
+
+    def __call__(self, *nodes: _Source) -> _Source:
+        """What this layer makes of other nodes; see ``gradprune.Input``.
+
+        Raises:
+            TypeError, ValueError: these are not as many nodes as the layer reads, or it does not
+                take their shapes.
+        """
+        if not all(isinstance(node, Source) for node in nodes):
+            raise TypeError(
+                f"{type(self).__name__} is called on what Input or another layer's call returns, "
+                f"got {', '.join(type(node).__name__ for node in nodes)}"
+            )
+        shape = self.merge([node.shape for node in nodes])
+        return type(nodes[0])(self, nodes, self.output_shape(shape))
+
+    def merge(self, shapes: Sequence[Shape]) -> Shape:
+        """The shape into the layer, from those of all that it reads.
+
+        Raises:
+            ValueError: it does not read so many layers, or takes no such shapes together.
+        """
+        if len(shapes) != self.arity:
+            what = type(self).__name__ if self.name is None else self.name
+            number = "one input" if self.arity == 1 else f"{self.arity} inputs"
+            raise ValueError(f"{what} reads {number}, got {len(shapes)}")
+        return shapes[0]
 
     def output_shape(self, shape: Shape) -> Shape:
         """Shape out for shape in; a ValueError if the layer does not take it."""
         return shape
 
     def tensors(self, shape: Shape) -> list[Parameter]:
-        """Parameters for an input of this shape, in forward order."""
+        """Parameters and buffers for an input of this shape, in forward order."""
         return []
 
     @abstractmethod

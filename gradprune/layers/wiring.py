@@ -45,13 +45,16 @@ class Wiring(ABC):
         shape: of a sample into it.
 
     ``live`` maps the role of a prunable parameter to its mask. ``known`` has the shape of the
-    input: the value of a feature that no sample can change, NaN where samples differ.
+    input: the value of a feature that no sample can change, NaN where samples differ. ``silent``
+    is set by the network: which rows of the weights whose product the layer gets are all removed;
+    None if it gets something else.
     """
 
     def __init__(self, layer: Layer, shape: Shape) -> None:
         self.layer = layer
         self.shape = shape
         self.output_shape = layer.output_shape(shape)
+        self.silent: Flags | None = None
 
     @abstractmethod
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
@@ -80,6 +83,10 @@ class Wiring(ABC):
         A layer that cannot drop outputs by itself has those of its inputs.
         """
         return needed
+
+    def counting(self, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The parameters, by role, as the layer computes with them where it stands."""
+        return values
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
         """What to add to parameters in place of inputs that go.

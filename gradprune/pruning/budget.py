@@ -42,6 +42,7 @@ def remove_lowest(
     *,
     scope: Scope,
     granularity: Granularity,
+    coupled: Sequence[Sequence[str]],
     min_kept: int | float,
     rank: Callable[[], Floats],
 ) -> Choice:
@@ -55,12 +56,13 @@ def remove_lowest(
         requested: the sparsity asked for.
         scope: distributes the goal over the layers.
         granularity: what is removed together.
+        coupled: names of parameters whose units are, see ``coupled_weights``.
         min_kept: weights that every layer keeps: an integer, or a float for a share of them.
         rank: gives (n,) scores, -inf where removed; called only if there is something to remove.
     """
     sizes = {tensor.name: tensor.size for tensor, _ in layers}
     limits = scope.limits(sizes)
-    blocks = _Blocks(granularity, layers, live, min_kept, limits)
+    blocks = _Blocks(granularity, coupled, layers, live, min_kept, limits)
     counts = blocks.counts
     removed = sum(layer.removed for layer in counts)
     most = sum(layer.most for layer in counts)
@@ -107,10 +109,11 @@ def remove_below(
     ranked: Floats,
     *,
     granularity: Granularity,
+    coupled: Sequence[Sequence[str]],
     min_kept: int | float,
 ) -> Choice:
     """Remove all live blocks that score below a limit; ``ranked`` is -inf where removed."""
-    blocks = _Blocks(granularity, layers, live, min_kept)
+    blocks = _Blocks(granularity, coupled, layers, live, min_kept)
     scores = blocks.pool(ranked)
     with np.errstate(over="ignore"):
         chosen = scores >= np.float32(limit)
@@ -148,6 +151,7 @@ class _Blocks:
     def __init__(
         self,
         granularity: Granularity,
+        coupled: Sequence[Sequence[str]],
         layers: Sequence[Layer],
         live: Flags,
         min_kept: int | float,
@@ -155,6 +159,12 @@ class _Blocks:
     ) -> None:
         self._granularity, self._weights, self._live = granularity, layers, live
         self._min_kept, self._limits = min_kept, limits
+        members = [
+            [i for i, layer in enumerate(layers) if layer.tensor.name in names]
+            for names in coupled
+            if granularity.couples
+        ]
+        self._coupled = [group for group in members if len(group) > 1]
         sizes = [granularity.count(live[place], tensor.shape) for tensor, place in layers]
         self.sizes: NDArray[Any] = np.concatenate(sizes)
         self.layers: list[Layer] = []
@@ -212,10 +222,28 @@ class _Blocks:
             self._granularity.pool(scores[place], self._live[place], tensor.shape)
             for tensor, place in self._weights
         ]
-        return np.concatenate(parts)
+        for group in self._coupled:
+            units = self._weights[group[0]].tensor.shape[0]
+            own, live = (
+                np.concatenate([flat[self._weights[i].place].reshape(units, -1) for i in group], 1)
+                for flat in (scores, self._live)
+            )
+            pooled = self._granularity.pool(own.ravel(), live.ravel(), own.shape)
+            for i in group:
+                parts[i] = np.where(self.sizes[self.layers[i].place] > 0, pooled, -np.inf)
+        return np.concatenate(parts).astype(np.float32)
 
     def spread(self, keep: Flags) -> Flags:
-        """The mask of weights from that of blocks; what was removed stays so."""
+        """The mask of weights from that of blocks; what was removed stays so.
+
+        Coupled blocks stay together: one of them would otherwise be gone in vain.
+        """
+        keep = keep.copy()
+        for group in self._coupled:
+            places = [self.layers[i].place for i in group]
+            stays = np.any([keep[place] & (self.sizes[place] > 0) for place in places], axis=0)
+            for place in places:
+                keep[place] |= stays
         parts = [
             self._granularity.spread(keep[place], tensor.shape) for tensor, place in self.layers
         ]

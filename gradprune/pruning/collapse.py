@@ -48,11 +48,15 @@ def live_inputs(network: Network, masks: Mapping[str, Flags]) -> Flags:
     [True, False, True]
     """
     live = roles_by_layer(network.layers, masks)
-    reached: Flags = np.ones(network.output_shape, np.bool_)
-    for wiring in reversed(network.wirings()):
-        if not reached.any():
-            return np.zeros(network.input_shape, np.bool_)
-        own = live[str(wiring.layer.name)]
-        varies = np.full(wiring.shape, np.nan)
-        reached = wiring.reads(own, varies, wiring.kept(own, reached))
-    return reached
+    reached: dict[int, Flags] = {-1: np.zeros(network.input_shape, np.bool_)}
+    reached |= {i: np.zeros(step.output_shape, np.bool_) for i, step in enumerate(network.steps)}
+    reached[len(network.steps) - 1][...] = True
+    wirings = network.wirings()
+    for i, step in reversed(list(enumerate(network.steps))):
+        if reached[i].any():
+            own = live[str(step.layer.name)]
+            varies = np.full(step.shape, np.nan)
+            read = wirings[i].reads(own, varies, wirings[i].kept(own, reached[i]))
+            for source in step.sources:
+                reached[source] |= read
+    return reached[-1]

@@ -15,8 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.checks import positive
 from gradprune.layers.dense import Dense
-from gradprune.network import Network
-from gradprune.replicas import Replicable
+from gradprune.layers.graph import plan
+from gradprune.network import silent_rows
+from gradprune.replicas import Replicable, output_of
 
 __all__ = ["LeastSquares", "corrected"]
 
@@ -108,48 +109,54 @@ def corrected(
     flat = model.rows(x)
     if len(flat) == 0:
         raise ValueError("the correction needs at least one sample")
-    before = after = flat.reshape(-1, *model.input_shape)
+    inputs = flat.reshape(-1, *model.input_shape)
+    made: list[tuple[Floats, Floats]] = []  # outputs of the layers so far, before and after
     changed: dict[str, Floats] = {}
     left: list[str] = []
-    is_pruned = False  # here or before: the inputs differ
-    shape = model.input_shape
-    for layer in model.layers:
-        own = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
-        values: dict[str, Any] = {name: model.parameters[name] for name in own.values()}
+    masks = {**model.arena.masks, **keep}
+    for step in plan(model.layers, model.input_shape):
+        layer = step.layer
+        read = [(inputs, inputs) if source < 0 else made[source] for source in step.sources]
+        before, after = [old for old, _ in read], [new for _, new in read]
+        own = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(step.shape)}
+        values: dict[str, Any] = {name: model.arena.state[name] for name in own.values()}
         masked = {
             name: value * keep[name] if name in keep else value for name, value in values.items()
         }
         gone = [name for name, value in values.items() if (masked[name] != value).any()]
-        is_pruned |= bool(gone)
-        old, new = Network([layer], shape), Network([layer], shape)
-        _fill(old, values)
+        is_pruned = bool(gone) or any(old is not new for old, new in read)
         if is_pruned and isinstance(layer, Dense) and own["weight"] in keep:
             weight, bias = own["weight"], own.get("bias")
-            rows_before, rows_after = (a.reshape(len(flat), -1) for a in (before, after))
+            rows_before, rows_after = (a[0].reshape(len(flat), -1) for a in (before, after))
             lost = rows_before @ values[weight].T - rows_after @ masked[weight].T
             _check_finite(str(layer.name), lost)
             change = correction.solve(rows_after, lost, keep[weight], bias=bias is not None)
             _check_finite(str(layer.name), change)
-            inputs = rows_after.shape[1]
+            width = rows_after.shape[1]
             masked[weight] = changed[weight] = np.asarray(
-                masked[weight] + change[:, :inputs], np.float32
+                masked[weight] + change[:, :width], np.float32
             )
             if bias is not None:
                 masked[bias] = changed[bias] = np.asarray(
-                    values[bias] + change[:, inputs], np.float32
+                    values[bias] + change[:, width], np.float32
                 )
         else:
             left += gone
-        _fill(new, masked)
-        shape = layer.output_shape(shape)
-        before = old.predict(before).reshape(-1, *shape)
-        after = new.predict(after).reshape(-1, *shape) if is_pruned else before
+        source = None if step.sources[0] < 0 else model.layers[step.sources[0]]
+        outputs = [
+            output_of(
+                step,
+                {role: now[name] for role, name in own.items()},
+                given,
+                None if source is None else silent_rows(source, kept),
+            )
+            for now, given, kept in (
+                (values, before, model.arena.masks),
+                (masked, after, masks),
+            )[: 1 + is_pruned]
+        ]
+        made.append((outputs[0], outputs[-1]))
     return changed, left
-
-
-def _fill(network: Network, values: Mapping[str, Any]) -> None:
-    for name, view in network.parameters.items():
-        np.copyto(view, values[name])
 
 
 def _check_finite(layer: str, array: NDArray[Any]) -> None:

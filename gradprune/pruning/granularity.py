@@ -29,6 +29,9 @@ class Granularity(ABC):
     """Divides a parameter into blocks."""
 
     unit: ClassVar[str]  # what messages call a block
+    couples: ClassVar[bool] = (
+        False  # blocks that are added to each other in the network go together
+    )
 
     @abstractmethod
     def count(self, live: Flags, shape: Sequence[int]) -> NDArray[Any]:
@@ -203,7 +206,12 @@ class Unit(_Lines):
     A unit scores the mean of its live weights' scores, or their norm. Its bias stays, so that a
     removed unit is f(bias) for every sample; ``Model.shrink`` folds that constant into the biases
     behind it and removes the unit. Exclude the last layer, whose units are the network's outputs.
-    Source: Li et al. 2017; torch's ``ln_structured`` with dim=0.
+
+    Units of several layers whose outputs are added, as in a residual network, are one unit: they
+    score the mean (or norm) of the weights of all, and go together, for only then can ``shrink``
+    remove what they add up to. With some of these layers excluded the others go by themselves.
+    Source: Li et al. 2017; torch's ``ln_structured`` with dim=0; coupled units: Fang et al. 2023,
+    "DepGraph".
 
     Args:
         norm: "mean", or 1, 2 or inf (the largest). Norms grow with the width of a layer, which
@@ -215,6 +223,7 @@ class Unit(_Lines):
     """
 
     unit: ClassVar[str] = "unit"
+    couples: ClassVar[bool] = True
     _axis: ClassVar[int] = 0
 
 

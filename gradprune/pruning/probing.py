@@ -15,6 +15,8 @@ from gradprune import _core
 from gradprune.errors import NumericalError
 from gradprune.layers.base import Layer as NetworkLayer
 from gradprune.layers.dense import Activation, Dropout
+from gradprune.layers.graph import plan
+from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.losses import LossLike, SoftTarget
 from gradprune.network import Network
 from gradprune.pruning.coverage import Layer, gathered
@@ -142,6 +144,8 @@ class _Flow:
         network = self._network
         flow = np.zeros_like(weights)
         for tensor in self._model.arena.tensors:
+            if tensor.name not in network.parameters:  # of a normalization
+                continue
             values = self._model.parameters[tensor.name] if tensor.prunable else np.float32(0)
             np.copyto(network.parameters[tensor.name], values)
         for tensor, place in self._layers:
@@ -175,23 +179,21 @@ def _linear(model: Tried) -> list[NetworkLayer]:
     For weights and inputs of at least 0 relu is the identity, which every activation is made here.
     """
     linear: list[NetworkLayer] = []
-    shape = model.input_shape
-    for layer in model.layers:
+    for layer, _, shape, _ in plan(model.layers, model.input_shape):
         fields = {field.name for field in dataclasses.fields(layer)}
         changes: dict[str, Any] = dict.fromkeys(
             fields & {"l1", "l2", "orthogonality", "omega"}, 0.0
         )
+        is_function = isinstance(layer, Activation | BatchNorm | Dropout | LayerNorm)
         if "activation" in fields:
             changes["activation"] = "relu"
-        elif layer.tensors(shape):
+        elif layer.tensors(shape) and not is_function:
             raise ValueError(
                 f"there is no flow through {layer.name}: {type(layer).__name__} has no linear form"
             )
-        is_function = isinstance(layer, Activation | Dropout)
         linear.append(
-            Activation("relu", name=layer.name)
+            Activation("relu", name=layer.name, inputs=layer.inputs)
             if is_function
             else dataclasses.replace(layer, **changes)
         )
-        shape = layer.output_shape(shape)
     return linear

@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
+from gradprune.layers.graph import coupled_weights
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -169,6 +170,7 @@ class Pruner:
         if not self._layers:
             raise ValueError("nothing to prune: the model has no prunable weights left to cover")
         self._total: int = self._layers[-1].place.stop
+        self._coupled = coupled_weights(model.steps) if isinstance(model, Network) else []
         self.scope.limits({tensor.name: tensor.size for tensor, _ in self._layers})  # known names?
         model.pruner = self
         if gradients == "clipped":
@@ -255,6 +257,7 @@ class Pruner:
                 limit,
                 ranked,
                 granularity=self.granularity,
+                coupled=self._coupled,
                 min_kept=self.min_kept,
             )
             return self._commit(live, *self._corrected(choice, correct, data))
@@ -712,6 +715,7 @@ class Pruner:
             requested,
             scope=self.scope,
             granularity=self.granularity,
+            coupled=self._coupled,
             min_kept=self.min_kept,
             rank=lambda: self._ranked(live, statistics, data, loss),
         )

@@ -66,7 +66,7 @@ class Weights:
         arena.set_flat_mask(mask)
         np.copyto(arena.params, params)
         if optimizer is not None:
-            own = self.moments if moments else [np.zeros_like(params)] * len(optimizer.moments)
+            own = self.moments if moments else [np.zeros_like(m) for m in optimizer.moments]
             optimizer.load_moments(own)
             optimizer.forget_snapshots()
 
@@ -82,7 +82,7 @@ class Weights:
             return None
         moments: list[Floats] = []
         while (name := f"before.moment{len(moments)}") in tensors:
-            moments.append(_checked(name, tensors[name], arena.params))
+            moments.append(_checked(name, tensors[name], arena.params[: arena.size]))
         params = _checked("before.params", tensors["before.params"], arena.params)
         mask = _checked("before.mask", tensors.get("before.mask"), arena.mask)
         if mask.max(initial=0) > 1:

@@ -42,6 +42,14 @@ from .layers import (
 )
 from .losses import LOSS_NAMES, distillation, loss_forward_backward, regularization
 from .network import forward, loss_and_gradients
+from .normalization import (
+    Normalized,
+    batchnorm_backward,
+    batchnorm_forward,
+    batchnorm_running,
+    layernorm_backward,
+    layernorm_forward,
+)
 from .optimizers import adam_step, rmsprop_step, sgd_step
 from .pruning import (
     GradientDecomposition,
@@ -85,6 +93,7 @@ __all__ = [
     "LOSS_NAMES",
     "POOLING_NAMES",
     "GradientDecomposition",
+    "Normalized",
     "RecurrentGradients",
     "States",
     "activation_backward",
@@ -92,6 +101,9 @@ __all__ = [
     "adam_step",
     "agc",
     "autoclip_limits",
+    "batchnorm_backward",
+    "batchnorm_forward",
+    "batchnorm_running",
     "block_scores",
     "centralize",
     "clip_grad_norm",
@@ -118,6 +130,8 @@ __all__ = [
     "int8_rows",
     "iterative_sparsity",
     "kmeans_cost",
+    "layernorm_backward",
+    "layernorm_forward",
     "loss_and_gradients",
     "loss_forward_backward",
     "lstm_backward",

@@ -26,6 +26,17 @@ A layer is one of::
     }
     {"type": "pooling", "pooling": "max", "kernel": 2, "stride": None, "padding": 0}
     {"type": "flatten"}
+    {"type": "add", "sources": (2, 0)}
+    {
+        "type": "batchnorm",
+        "weight": name,
+        "bias": name,
+        "running_mean": name,
+        "running_var": name,
+        "eps": 1e-5,
+        "before": None,
+    }
+    {"type": "layernorm", "weight": name, "bias": name, "eps": 1e-5}
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -45,9 +56,12 @@ A layer is one of::
     }
 
 where everything after the type has a default except the cell, the weights, the pooling ("max" or
-"mean"), its kernel (None: the whole image), the rate and the index (the layer's number in the C
-network, which selects its random stream).  A recurrent layer takes (B, time, features), convolution
-and pooling (B, channels, height, width); dense flattens what it gets, and so does the loss.
+"mean"), its kernel (None: the whole image), normalization's names, the rate and the index (the
+layer's number in the C network, which selects its random stream).  A channel of batchnorm is silent
+if all of its row of the weight named before is removed.  A recurrent layer takes (B, time,
+features), convolution and pooling (B, channels, height, width); dense flattens what it gets, and so
+does the loss.  Every layer may have "sources", the positions of the layers it reads, -1 for the
+network's input; without them it reads the layer before it.
 """
 
 from __future__ import annotations
@@ -63,6 +77,12 @@ from .arrays import Floats, Mask
 from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
+from .normalization import (
+    batchnorm_backward,
+    batchnorm_forward,
+    layernorm_backward,
+    layernorm_forward,
+)
 from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
 from .rng import dropout_mask
 
@@ -141,6 +161,36 @@ def _product_backward(
     return dx, penalty
 
 
+def _sources(layer: Layer, number: int) -> tuple[int, ...]:
+    """Positions of the layers that this one reads, -1 for the network's input."""
+    return tuple(layer.get("sources", (number - 1,)))
+
+
+def _silent(layer: Layer, masks: Mapping[str, Mask]) -> Mask | None:
+    """Channels whose rows of the weight before are all removed."""
+    mask = masks.get(layer.get("before") or "")
+    if mask is None:
+        return None
+    kept: Mask = np.any(mask.reshape(len(mask), -1), axis=1)
+    return ~kept
+
+
+def _batchnorm_forward(
+    layer: Layer,
+    x: Floats,
+    parameters: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    *,
+    training: bool,
+) -> Floats:
+    running = None
+    if not training:
+        running = parameters[layer["running_mean"]], parameters[layer["running_var"]]
+    gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+    silent = _silent(layer, masks)
+    return batchnorm_forward(x, gamma, beta, running, layer.get("eps", 1e-5), silent).y
+
+
 def _trace(
     layers: Sequence[Layer],
     parameters: Mapping[str, Floats],
@@ -152,8 +202,11 @@ def _trace(
     masks: Mapping[str, Mask],
 ) -> list[_Trace]:
     traces: list[_Trace] = []
+    given = x
     for number, layer in enumerate(layers):
         kind = layer["type"]
+        read = [given if source < 0 else traces[source].y for source in _sources(layer, number)]
+        x = read[0]
         if kind == "dropout":
             multiplier = np.ones_like(x)
             if training:
@@ -175,8 +228,17 @@ def _trace(
             )
             y = states.h if layer.get("sequences", False) else states.h[:, -1]
             traces.append(_Trace(x, x, y, states))
+        elif kind == "add":
+            traces.append(_Trace(x, x, sum(read[1:], x)))
         elif kind == "flatten":
             traces.append(_Trace(x, x, x.reshape(len(x), -1)))
+        elif kind == "batchnorm":
+            y = _batchnorm_forward(layer, x, parameters, masks, training=training)
+            traces.append(_Trace(x, x, y))
+        elif kind == "layernorm":
+            gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+            y = layernorm_forward(x, gamma, beta, layer.get("eps", 1e-5))
+            traces.append(_Trace(x, x, y))
         elif kind == "pooling":
             y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
             traces.append(_Trace(x, x, y))
@@ -187,9 +249,9 @@ def _trace(
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, convolution, pooling, flatten, activation, dropout or recurrent"
+                "expected dense, convolution, pooling, batchnorm, layernorm, flatten, add, "
+                "activation, dropout or recurrent"
             )
-        x = traces[-1].y
     return traces
 
 
@@ -208,7 +270,7 @@ def forward(
         layers: plain dicts, see the module.
         parameters: name -> array: weights (O, I) or (O, C / groups, height, width), biases (O,).
         x: (B, features), (B, time, features) for recurrent layers, or (B, C, height, width).
-        training: whether dropout drops.
+        training: whether dropout drops and batches normalize themselves.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
         masks: name -> kept entries; removed ones count as zero.
@@ -254,7 +316,7 @@ def loss_and_gradients(
         y: targets as ``loss_forward_backward`` takes them.
         loss: cross_entropy, mse or bce.
         masks: name -> kept entries; removed ones count as zero and get a zero gradient.
-        training: whether dropout drops and omega counts.
+        training: whether dropout drops, batches normalize themselves and omega counts.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
 
@@ -281,31 +343,73 @@ def loss_and_gradients(
     output = (traces[-1].z if fused else traces[-1].y) if traces else x
     total, d = loss_forward_backward(loss, output.reshape(len(output), -1), y)
     d = d.reshape(output.shape)
+    slopes = [np.zeros_like(trace.y) for trace in traces]  # of the outputs
+    slopes[-1:] = [d][: len(traces)]
     for number in reversed(range(len(layers))):
-        layer, trace = layers[number], traces[number]
-        if layer["type"] == "dropout":
-            d = d * trace.z
-            continue
-        if trace.states is not None:
-            d, penalty = _recurrent_backward(
-                layer, trace, trace.states, parameters, masks, d, gradients, training=training
-            )
-            total += penalty
-            continue
-        if layer["type"] == "flatten":
-            d = d.reshape(trace.x.shape)
-            continue
-        if layer["type"] == "pooling":
-            kernel = _kernel(layer, trace.x)
-            d = pool2d_backward(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
-            continue
-        if not (fused and number == len(layers) - 1):
-            name = layer.get("activation", "identity")
-            d = activation_backward(name, trace.z, trace.y, d, layer.get("slope", 0.01))
-        if layer["type"] in ("dense", "convolution"):
-            d, penalty = _product_backward(layer, trace.x, parameters, masks, d, gradients)
-            total += penalty
+        penalty, d = _layer_backward(
+            layers[number],
+            traces[number],
+            parameters,
+            masks,
+            slopes[number],
+            gradients,
+            training=training,
+            fused=fused and number == len(layers) - 1,
+        )
+        total += penalty
+        for source in _sources(layers[number], number):
+            if source >= 0:
+                slopes[source] = slopes[source] + d
     return total, {name: _live(name, gradients, masks) for name in gradients}
+
+
+def _layer_backward(
+    layer: Layer,
+    trace: _Trace,
+    parameters: Mapping[str, Floats],
+    masks: Mapping[str, Mask],
+    d: Floats,
+    gradients: dict[str, Floats],
+    *,
+    training: bool,
+    fused: bool,
+) -> tuple[float, Floats]:
+    """What the layer adds to the loss, and what flows to its input; gradients are added up."""
+    if layer["type"] == "add":
+        return 0.0, d
+    if layer["type"] == "dropout":
+        return 0.0, d * trace.z
+    if layer["type"] == "flatten":
+        return 0.0, d.reshape(trace.x.shape)
+    if layer["type"] == "batchnorm":
+        if not training:
+            raise ValueError("batchnorm has gradients in training only")
+        gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
+        d, dgamma, dbeta = batchnorm_backward(trace.x, gamma, d, eps, _silent(layer, masks))
+        gradients[layer["weight"]] += dgamma
+        gradients[layer["bias"]] += dbeta
+        return 0.0, d
+    if layer["type"] == "layernorm":
+        gamma, eps = parameters[layer["weight"]], layer.get("eps", 1e-5)
+        d, dgamma, dbeta = layernorm_backward(trace.x, gamma, d, eps)
+        gradients[layer["weight"]] += dgamma
+        gradients[layer["bias"]] += dbeta
+        return 0.0, d
+    if layer["type"] == "pooling":
+        kernel = _kernel(layer, trace.x)
+        return 0.0, pool2d_backward(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
+    if trace.states is not None:
+        d, penalty = _recurrent_backward(
+            layer, trace, trace.states, parameters, masks, d, gradients, training=training
+        )
+        return penalty, d
+    if not fused:
+        name = layer.get("activation", "identity")
+        d = activation_backward(name, trace.z, trace.y, d, layer.get("slope", 0.01))
+    if layer["type"] == "activation":
+        return 0.0, d
+    d, penalty = _product_backward(layer, trace.x, parameters, masks, d, gradients)
+    return penalty, d
 
 
 def _recurrent_backward(

@@ -1,0 +1,172 @@
+/* batchnorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta, channel by channel (Ioffe and Szegedy 2015): in
+ * training with mean and variance of the batch, else with their running means.
+ *
+ * A member of the team does whole channels, in the order of samples. Sums are in double, of distances from the channel's
+ * first number, which is among the others: |x0 - mean|^2 is at most n times the variance.
+ *
+ * Where the layer before has no weight left for a channel the output is 0, and gamma and beta get no gradient: a filter
+ * that is removed takes its normalization along. Running statistics of such a channel stay.
+ */
+#include <math.h>
+
+#include "layers/layers.h"
+
+/* Of a channel in the last pass; inverse is 0 if there is nothing to normalize. */
+typedef struct statistics {
+    double mean, inverse;
+} statistics;
+
+static size_t channels_of(const gp_layer_spec *spec) { return spec->window.channels; }
+
+static int batchnorm_fits(const gp_layer_spec *spec)
+{
+    const size_t C = channels_of(spec);
+    return spec->in == spec->out && C > 0 && spec->in % C == 0 && spec->momentum >= 0.0f && spec->momentum <= 1.0f &&
+           spec->eps > 0.0f && spec->eps < INFINITY;
+}
+
+static int batchnorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    const size_t C = channels_of(spec);
+    return batchnorm_fits(spec) && C <= n_params && spec->weight >= n_prunable && spec->weight <= n_params - C &&
+           spec->bias >= n_prunable && spec->bias <= n_params - C;
+}
+
+static size_t batchnorm_workspace(const gp_layer_spec *spec) { return spec->out; }
+
+static size_t batchnorm_buffers(const gp_layer_spec *spec) { return 2 * channels_of(spec); }
+
+/* What is pending, then statistics. */
+static size_t batchnorm_spare(const gp_layer_spec *spec)
+{
+    const size_t C = channels_of(spec), floats = sizeof(statistics) / sizeof(float);
+    return gp_padded(2 * C) + gp_padded(floats * C);
+}
+
+static statistics *statistics_of(const gp_layer *layer)
+{
+    return (statistics *)(void *)(layer->spare + gp_padded(2 * channels_of(&layer->spec)));
+}
+
+static int is_silent(const gp_layer *layer, const gp_arena *arena, size_t channel)
+{
+    const gp_layer *before = layer->source[0];
+    return before && before->n_weights == 1 && before->weights[0].rows == channels_of(&layer->spec) &&
+           gp_row_is_removed(&before->weights[0], arena, channel);
+}
+
+static size_t valid_lanes(const gp_pass *pass, size_t chunk)
+{
+    return gp_smaller(pass->lanes, pass->samples - gp_smaller(pass->samples, chunk * pass->lanes));
+}
+
+/* One channel of one chunk. */
+static void normalize(const gp_layer *layer, const gp_pass *pass, size_t chunk, size_t channel, statistics found,
+                      const float *x)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    const size_t places = spec->in / channels_of(spec), P = pass->lanes;
+    const size_t at = (chunk * spec->in + channel * places) * P;
+    const double scale = found.inverse * (double)pass->arena->params[spec->weight + channel];
+    const float shift = (float)found.mean;
+    const double offset = (double)pass->arena->params[spec->bias + channel] + ((double)shift - found.mean) * scale;
+    if (found.inverse == 0.0) memset(layer->work + at, 0, places * P * sizeof(float));
+    else
+        pass->kernels->normalize(places, P, valid_lanes(pass, chunk), x + at, shift, (float)scale, (float)offset,
+                                 layer->work + at);
+}
+
+static statistics running(const gp_layer *layer, const gp_arena *arena, size_t channel)
+{
+    const float *mean = arena->params + layer->spec.buffers, *variance = mean + channels_of(&layer->spec);
+    if (is_silent(layer, arena, channel)) return (statistics){0.0, 0.0};
+    return (statistics){(double)mean[channel], 1.0 / sqrt((double)variance[channel] + (double)layer->spec.eps)};
+}
+
+/* Of the batch, and what they make of the running ones. */
+static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t channel, const float *x)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    const size_t C = channels_of(spec), places = spec->in / C, P = pass->lanes;
+    const float *before = pass->arena->params + spec->buffers;
+    float *pending = layer->spare;
+    const int silent = is_silent(layer, pass->arena, channel);
+    double sums[2] = {0.0, 0.0};
+    const float shift = x[channel * places * P];
+    for (size_t chunk = 0; !silent && chunk < pass->chunks; chunk++)
+        pass->kernels->shifted_sums(places, P, valid_lanes(pass, chunk), x + (chunk * spec->in + channel * places) * P,
+                                    shift, sums);
+    const double n = (double)pass->samples * (double)places, away = sums[0] / n;
+    double squares = sums[1] - away * sums[0]; /* not below 0 but for rounding; a NaN stays */
+    if (squares < 0.0) squares = 0.0;
+    const double now[2] = {(double)shift + away, squares / (n - 1.0)}, momentum = (double)spec->momentum;
+    for (size_t i = 0; i < 2; i++) {
+        const double old = (double)before[i * C + channel];
+        pending[i * C + channel] = silent ? before[i * C + channel] : (float)(old + momentum * (now[i] - old));
+    }
+    return silent ? (statistics){0.0, 0.0} : (statistics){now[0], 1.0 / sqrt(squares / n + (double)spec->eps)};
+}
+
+static const float *batchnorm_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    const size_t C = channels_of(&layer->spec);
+    size_t begin, end;
+    gp_team_share(pass->team, pass->training ? C : pass->chunks * C, &begin, &end);
+    for (size_t item = begin; !pass->training && item < end; item++)
+        normalize(layer, pass, item / C, item % C, running(layer, pass->arena, item % C), x);
+    for (size_t channel = begin; pass->training && channel < end; channel++) {
+        const statistics found = statistics_of(layer)[channel] = measure(layer, pass, channel, x);
+        for (size_t chunk = 0; chunk < pass->chunks; chunk++) normalize(layer, pass, chunk, channel, found, x);
+    }
+    if (pass->training && pass->team->rank == 0) layer->pending = layer->spare;
+    gp_team_wait(pass->team);
+    return layer->work;
+}
+
+/* With h = (x - mean) inverse: dbeta = sum dy, dgamma = sum dy h, dx = gamma inverse (dy - dbeta / n - h dgamma / n). */
+static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t channel, float *dy, int wants_dx)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    const gp_kernels *kernels = pass->kernels;
+    const statistics found = statistics_of(layer)[channel];
+    const size_t places = spec->in / channels_of(spec), P = pass->lanes, step = spec->in * P;
+    const float *x = layer->input + channel * places * P, shift = (float)found.mean;
+    double sums[2] = {0.0, 0.0};
+    dy += channel * places * P;
+    for (size_t chunk = 0; found.inverse != 0.0 && chunk < pass->chunks; chunk++)
+        kernels->normalize_sums(places * P, dy + chunk * step, x + chunk * step, shift, sums);
+    const double away = (double)shift - found.mean; /* x - mean = (x - shift) + away */
+    const double dbeta = sums[0], dgamma = (sums[1] + away * sums[0]) * found.inverse;
+    pass->arena->grads[spec->weight + channel] = (float)dgamma;
+    pass->arena->grads[spec->bias + channel] = (float)dbeta;
+    if (!wants_dx) return;
+    const double n = (double)pass->samples * (double)places;
+    const double scale = (double)pass->arena->params[spec->weight + channel] * found.inverse;
+    const double slope = -scale * found.inverse * dgamma / n, offset = -scale * dbeta / n + slope * away;
+    for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+        if (found.inverse == 0.0) memset(dy + chunk * step, 0, places * P * sizeof *dy);
+        else
+            kernels->normalize_backward(places, P, valid_lanes(pass, chunk), x + chunk * step, dy + chunk * step, shift,
+                                        (float)scale, (float)slope, (float)offset, dy + chunk * step);
+}
+
+/* In place. There is one block, so gradients are never added to. */
+static float *batchnorm_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
+{
+    size_t begin, end;
+    gp_team_share(pass->team, channels_of(&layer->spec), &begin, &end);
+    for (size_t channel = begin; channel < end; channel++) channel_backward(layer, pass, channel, dy, dx != NULL);
+    gp_team_wait(pass->team);
+    return dy;
+}
+
+const gp_layer_ops gp_layer_batchnorm = {.name = "batchnorm",
+                                         .fits = batchnorm_fits,
+                                         .is_valid = batchnorm_is_valid,
+                                         .workspace = batchnorm_workspace,
+                                         .spare = batchnorm_spare,
+                                         .forward = batchnorm_forward,
+                                         .backward = batchnorm_backward,
+                                         .buffers = batchnorm_buffers,
+                                         .mixes_samples = 1,
+                                         .frozen = &gp_batchnorm_frozen};

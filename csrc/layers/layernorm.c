@@ -1,0 +1,146 @@
+/* layernorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta with mean and variance of all features of a sample (Ba,
+ * Kiros and Hinton 2016), gamma and beta one a feature. Samples are lanes: 16 of them are one member's.
+ */
+#include <math.h>
+#include <stdlib.h>
+
+#include "layers/layers.h"
+
+static int layernorm_fits(const gp_layer_spec *spec)
+{
+    const size_t channels = spec->window.channels; /* rows of gamma, for the names of faults */
+    return spec->in == spec->out && channels > 0 && spec->in % channels == 0 && spec->eps > 0.0f &&
+           spec->eps < INFINITY;
+}
+
+static int layernorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
+{
+    return layernorm_fits(spec) && spec->in <= n_params && spec->weight >= n_prunable &&
+           spec->weight <= n_params - spec->in && spec->bias >= n_prunable && spec->bias <= n_params - spec->in;
+}
+
+/* y, and mean and inverse deviation of each sample */
+static size_t layernorm_workspace(const gp_layer_spec *spec) { return spec->out + 2; }
+
+static float *means_of(const gp_layer *layer, const gp_pass *pass)
+{
+    return layer->work + layer->spec.out * pass->lanes * pass->chunks;
+}
+static float *inverses_of(const gp_layer *layer, const gp_pass *pass)
+{
+    return means_of(layer, pass) + pass->lanes * pass->chunks;
+}
+
+/* Where 16 lanes begin in [chunk][feature][P]; in [chunk][P] it is at 16 item. */
+static size_t place_of(const gp_layer *layer, const gp_pass *pass, size_t item)
+{
+    const size_t first = item * GP_ALIGN_FLOATS, P = pass->lanes;
+    return first / P * layer->spec.in * P + first % P;
+}
+
+static const float *layernorm_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    const float *gamma = pass->arena->params + spec->weight, *beta = pass->arena->params + spec->bias;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks * pass->lanes / GP_ALIGN_FLOATS, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        const size_t at = place_of(layer, pass, item);
+        float *mean = means_of(layer, pass) + item * GP_ALIGN_FLOATS;
+        float *inverse = inverses_of(layer, pass) + item * GP_ALIGN_FLOATS;
+        pass->kernels->lane_statistics(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, spec->eps, mean, inverse);
+        pass->kernels->lane_normalize(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, mean, inverse, gamma, beta,
+                                      layer->work + at);
+    }
+    gp_team_wait(pass->team);
+    return layer->work;
+}
+
+/* In place. */
+static float *layernorm_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
+{
+    const gp_layer_spec *spec = &layer->spec;
+    const float *gamma = pass->arena->params + spec->weight, *x = layer->input;
+    const float *mean = means_of(layer, pass), *inverse = inverses_of(layer, pass);
+    const size_t P = pass->lanes;
+    size_t begin, end;
+    gp_team_share(pass->team, spec->in, &begin, &end);
+    for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
+        const size_t at = (chunk * spec->in + begin) * P;
+        pass->kernels->lane_normalize_sums(end - begin, P, x + at, mean + chunk * P, inverse + chunk * P, dy + at,
+                                           pass->arena->grads + spec->weight + begin,
+                                           pass->arena->grads + spec->bias + begin, pass->first > 0 || chunk > 0);
+    }
+    gp_team_wait(pass->team); /* dy is read by features, then written by lanes */
+    if (!dx) return dy;
+    gp_team_share(pass->team, pass->chunks * P / GP_ALIGN_FLOATS, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        const size_t at = place_of(layer, pass, item), first = item * GP_ALIGN_FLOATS;
+        pass->kernels->lane_normalize_backward(spec->in, P, GP_ALIGN_FLOATS, x + at, mean + first, inverse + first,
+                                               gamma, dy + at, dy + at);
+    }
+    gp_team_wait(pass->team);
+    return dy;
+}
+
+/* ---- inference ----------------------------------------------------------------------------------------------------- */
+
+/* gamma, then beta */
+static gp_status layernorm_pack(gp_packed *packed, const gp_arena *arena)
+{
+    const gp_layer_spec *spec = &packed->spec;
+    float *numbers = malloc(2 * spec->in * sizeof *numbers);
+    if (!numbers) return GP_NO_MEMORY;
+    memcpy(numbers, arena->params + spec->weight, spec->in * sizeof *numbers);
+    memcpy(numbers + spec->in, arena->params + spec->bias, spec->in * sizeof *numbers);
+    packed->memory = numbers;
+    packed->bytes = 2 * spec->in * sizeof *numbers;
+    packed->row_ns = 2.0 * (double)spec->in; /* estimated */
+    packed->lane_ns = 2.0 * (double)spec->in;
+    return GP_OK;
+}
+
+static size_t layernorm_scratch(const gp_layer_spec *spec, int in_lanes)
+{
+    (void)spec;
+    return in_lanes ? 2 : 0;
+}
+
+static void normalize_row(const gp_layer_spec *spec, const float *gamma, const float *x, float *y)
+{
+    const size_t n = spec->in;
+    double sum = 0.0, squares = 0.0;
+    for (size_t i = 0; i < n; i++) {
+        const double d = (double)x[i] - (double)x[0];
+        sum += d;
+        squares += d * d;
+    }
+    const double away = sum / (double)n, variance = squares / (double)n - away * away;
+    const float mean = (float)((double)x[0] + away);
+    const float inverse = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + (double)spec->eps));
+    for (size_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inverse * gamma[i] + gamma[n + i];
+}
+
+static void layernorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+{
+    const gp_layer_spec *spec = &packed->spec;
+    const float *gamma = packed->memory;
+    const size_t P = chunk->lanes, each = gp_padded(spec->in);
+    float *mean = chunk->scratch, *inverse = chunk->scratch + P;
+    if (P > 0) {
+        chunk->kernels->lane_statistics(spec->in, P, P, x, spec->eps, mean, inverse);
+        chunk->kernels->lane_normalize(spec->in, P, P, x, mean, inverse, gamma, gamma + spec->in, y);
+    }
+    for (size_t s = 0; P == 0 && s < chunk->samples; s++) normalize_row(spec, gamma, x + s * each, y + s * each);
+}
+
+static const gp_frozen_ops frozen = {
+    .in_place = 1, .pack = layernorm_pack, .scratch = layernorm_scratch, .infer = layernorm_infer};
+
+const gp_layer_ops gp_layer_layernorm = {.name = "layernorm",
+                                         .fits = layernorm_fits,
+                                         .is_valid = layernorm_is_valid,
+                                         .workspace = layernorm_workspace,
+                                         .forward = layernorm_forward,
+                                         .backward = layernorm_backward,
+                                         .frozen = &frozen};

@@ -1,0 +1,168 @@
+/* test_graph.c - networks that branch: outputs that several layers read, sums, layers that read from further back; and
+ * those that make no sense.
+ */
+#include "networks.h"
+
+/* ---- networks -------------------------------------------------------------------------------------------------------- */
+
+static gp_layer_spec *model_sum(model *m, size_t back, size_t other)
+{
+    gp_layer_spec *spec = model_add(m, GP_LAYER_ADD, model_out(m), model_out(m));
+    spec->back = back;
+    spec->other = other;
+    return spec;
+}
+/* Sums with the input, over a branch, and of an output with itself. */
+static void build_residual(model *m)
+{
+    model_dense(m, 9, 9)->l2 = 0.01f;
+    model_activation(m, GP_TANH, 0);
+    model_sum(m, 1, 3);
+    model_dense(m, 9, 9);
+    model_dropout(m, 0.3f, 0);
+    model_sum(m, 1, 3);
+    model_sum(m, 1, 1);
+    model_dense(m, 9, 4);
+}
+/* Two layers read one output, one of them from further back; so does the network's last but one sum. */
+static void build_branches(model *m)
+{
+    model_dense(m, 7, 12);
+    model_activation(m, GP_RELU, 0);
+    model_dense(m, 12, 6);
+    model_dense(m, 12, 6)->back = 2;
+    model_sum(m, 2, 1);
+    model_activation(m, GP_GELU, 0);
+    model_sum(m, 1, 2);
+    model_softmax(m);
+}
+/* The input is read three times, by no layer first. */
+static void build_inputs(model *m)
+{
+    model_activation(m, GP_SIGMOID, 5);
+    model_dense(m, 5, 5)->back = 2;
+    model_sum(m, 1, 3);
+    model_sum(m, 3, 1);
+}
+
+static builder *const builders[] = {build_residual, build_branches, build_inputs};
+enum { BUILDERS = sizeof builders / sizeof builders[0] };
+
+/* ---- what they compute ----------------------------------------------------------------------------------------------- */
+
+static void test_naive(void)
+{
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++) naive_is_right(builders[b], loss);
+}
+
+static void test_against_naive(const gp_kernels *kernels)
+{
+    static const size_t batches[] = {1, 7, 64, 65, 1500};
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
+            for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
+                if (is_quick() && (b + loss + i) % 3) continue;
+                long failed = check_failed_count;
+                scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
+                if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i); /* 0.85: on lists */
+                backward_agrees(s, 1 + i % 3);
+                outputs_agree(s, 1 + i % 3);
+                if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
+                scene_free(s);
+            }
+}
+
+static void test_same_bits(const gp_kernels *kernels)
+{
+    static const course courses[] = {{build_residual, GP_MSE, 1300, 0.0},
+                                     {build_branches, GP_CROSS_ENTROPY, 400, 0.3},
+                                     {build_inputs, GP_BCE, 70, 0.9}};
+    for (size_t i = 0; i < sizeof courses / sizeof courses[0]; i++) same_bits(kernels, &courses[i]);
+}
+
+/* Few samples and many, dropout gone. */
+static void test_frozen(const gp_kernels *kernels)
+{
+    static const size_t sizes[] = {1, 5, 16, 70, 300};
+    for (size_t b = 0; b < BUILDERS; b++)
+        for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+            scene *s = scene_new(kernels, builders[b], sizes[i], GP_MSE, 40 + b);
+            const size_t size = sizes[i] * s->out;
+            buffer want = output_floats(size, 1), got = output_floats(size, 2);
+            double *wanted;
+            gp_frozen *frozen;
+            gp_fault fault;
+            if (i % 2) model_prune(&s->m, 0.85, i);
+            CHECK_INT_EQUAL(
+                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, sizes[i], s->x, want.f, 1), GP_OK);
+            CHECK_INT_EQUAL(gp_frozen_predict(frozen, sizes[i], s->x, got.f, &fault, 2), GP_OK);
+            wanted = doubles_of(size, want.f);
+            CHECK_NEAR(largest_difference(size, got.f, wanted), 0.0, 3e-6);
+            free(wanted);
+            gp_frozen_destroy(frozen);
+            CLOSE(want);
+            CLOSE(got);
+            scene_free(s);
+        }
+}
+
+/* An output that becomes bad is found where it is first seen, also when it is read twice. */
+static void test_fault(void)
+{
+    scene *s = scene_new(gp_kernels_get(NULL), build_residual, 8, GP_MSE, 60);
+    gp_result result;
+    s->m.arena.params[s->m.layers[3].bias + 2] = INFINITY;
+    scene_backward(s, &result, 1);
+    fault_is(s, GP_PHASE_PARAMETER, 3, 1, 0, 2);
+    scene_free(s);
+}
+
+/* ---- what is no network ---------------------------------------------------------------------------------------------- */
+
+static void refuses(const gp_layer_spec *layers, size_t n, const gp_arena *arena)
+{
+    gp_net *net = (gp_net *)&net;
+    gp_frozen *frozen = (gp_frozen *)&frozen;
+    const gp_kernels *kernels = gp_kernels_get(NULL);
+    CHECK_INT_EQUAL(gp_net_create(kernels, pool, n, layers, &net), GP_BAD_ARGUMENT);
+    CHECK(net == NULL);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, n, layers, arena, GP_FLOAT32, &frozen), GP_BAD_ARGUMENT);
+    CHECK(frozen == NULL);
+}
+
+static void test_bad_graphs(void)
+{
+    model m = {0};
+    build_branches(&m);
+    model_finish(&m, 1);
+    const gp_layer_spec sum = m.layers[4];
+    for (size_t bad = 0; bad < 6; bad++) {
+        gp_layer_spec *spec = &m.layers[4];
+        if (bad == 0) spec->back = 6;                   /* before the input */
+        if (bad == 1) spec->other = SIZE_MAX;           /* the same */
+        if (bad == 2) spec->other = 0;                  /* a sum of one */
+        if (bad == 3) spec->other = 3;                  /* of another width */
+        if (bad == 4) spec->back = spec->other;         /* nothing reads the third layer */
+        if (bad == 5) spec->type = GP_LAYER_ACTIVATION; /* which reads one layer */
+        refuses(m.layers, m.n_layers, &m.arena);
+        *spec = sum;
+    }
+    m.layers[5].other = 1;
+    refuses(m.layers, m.n_layers, &m.arena);
+    model_free(&m);
+}
+
+int main(void)
+{
+    if (gp_pool_create(&pool) != GP_OK) return 1;
+    test_naive();
+    OVER_INSTRUCTION_SETS(test_against_naive);
+    OVER_INSTRUCTION_SETS(test_same_bits);
+    OVER_INSTRUCTION_SETS(test_frozen);
+    test_fault();
+    test_bad_graphs();
+    gp_pool_destroy(pool);
+    return check_summary();
+}

@@ -1,0 +1,47 @@
+"""The sum of what several layers make: a residual connection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar
+
+from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
+from gradprune.layers.wiring import Elementwise, Wiring
+
+__all__ = ["Add"]
+
+
+@dataclass(frozen=True)
+class Add(Layer):
+    """y = a + b: the sum of two outputs of one shape, number by number.
+
+    Made by ``a + b`` on what calls of layers return; each input gets the whole gradient of y.
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition".
+
+    >>> import gradprune as gp
+    >>> x = gp.Input((16, 8, 8))
+    >>> y = gp.Conv2D(16, 3, padding="same")(x)
+    >>> gp.Add()(x, y).shape
+    (16, 8, 8)
+    """
+
+    arity: ClassVar[int] = 2
+
+    def merge(self, shapes: Sequence[Shape]) -> Shape:
+        """See Layer."""
+        shape = super().merge(shapes)
+        if any(other != shape for other in shapes):
+            raise ValueError(
+                f"Add takes samples of one shape, got {' and '.join(map(str, shapes))}"
+            )
+        return shape
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return [CoreLayer(CoreType.ADD, prod(shape), prod(shape), other=1)]
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return Elementwise(self, shape)

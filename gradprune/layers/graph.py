@@ -1,0 +1,212 @@
+"""Which layer reads which: layers in an order in which they can run, each with what it reads.
+
+A network is a sequence of layers. One whose ``inputs`` are empty reads the layer before it; else it
+reads the layers that they name, ``INPUT`` for the network's input. ``Input`` and calls of layers on
+what they return write such a sequence for a network that branches.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple, SupportsIndex
+
+from gradprune.checks import whole
+from gradprune.layers.add import Add
+from gradprune.layers.base import Layer, Shape, Source
+
+__all__ = [
+    "INPUT",
+    "Input",
+    "Node",
+    "Step",
+    "coupled_weights",
+    "named_layers",
+    "plan",
+    "sample_shape",
+    "sequence",
+]
+
+INPUT = "input"
+
+
+class Node(Source):
+    """What ``Input`` and calls of layers on it return; ``a + b`` is ``Add()(a, b)``."""
+
+    def __add__(self, other: Node) -> Node:
+        return Add()(self, other)
+
+
+def Input(shape: SupportsIndex | Sequence[int]) -> Node:  # noqa: N802 - a node, as in Keras
+    """Where a network that branches begins: layers are called on it, and on what they return.
+
+    Args:
+        shape: features of a sample, or its shape, such as (channels, height, width).
+
+    >>> import gradprune as gp
+    >>> x = gp.Input(4)
+    >>> y = gp.Dense(4, activation="relu")(x)
+    >>> model = gp.Model(x, gp.Dense(2)(x + y), seed=0)
+    >>> [layer.name for layer in model.layers], model.layers[1].inputs
+    (['dense0', 'add0', 'dense1'], ('input', 'dense0'))
+    """
+    return Node(None, (), sample_shape(shape))
+
+
+def sample_shape(shape: SupportsIndex | Sequence[int]) -> Shape:
+    """The shape of a sample from what a user calls it."""
+    sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
+    if not sizes:
+        raise ValueError("input_shape must name at least one size")
+    return tuple(whole("input_shape", size, least=1) for size in sizes)
+
+
+def sequence(inputs: object, outputs: object) -> tuple[tuple[Layer, ...], Shape]:
+    """The layers that lead from one node to another, in an order in which they can run.
+
+    Raises:
+        TypeError: these are no nodes.
+        ValueError: ``outputs`` needs another input, does not need this one, or a layer with
+            parameters is called twice.
+    """
+    if not isinstance(inputs, Node) or not isinstance(outputs, Node):
+        raise TypeError(
+            "a model is Model(layers, input_shape), or Model(inputs, outputs) of what Input and "
+            f"calls of layers return, got {inputs!r} and {outputs!r}"
+        )
+    if inputs.layer is not None:
+        raise ValueError(f"a network begins with an Input, got {inputs}")
+    order = _in_order(outputs)
+    missing = [node for node in order if node.layer is None and node is not inputs]
+    if missing or inputs not in order or outputs is inputs:
+        raise ValueError("outputs must come from inputs, through layers, and from nothing else")
+    nodes = [node for node in order if node.layer is not None]
+    own = [node.layer for node in nodes if node.layer is not None]
+    for i, node in enumerate(nodes):
+        if own[i].tensors(node.sources[0].shape) and any(own[i] is other for other in own[:i]):
+            raise ValueError(f"{own[i]!r} is called twice: layers do not share parameters")
+    names: dict[Source, str] = {inputs: INPUT}
+    names |= dict(zip(nodes, (str(x.name) for x in named_layers(own)), strict=True))
+    previous: list[Source] = [inputs, *nodes]
+    return tuple(
+        dataclasses.replace(
+            layer,
+            name=names[node],
+            inputs=()
+            if node.sources == (previous[i],)
+            else tuple(names[source] for source in node.sources),
+        )
+        for i, (layer, node) in enumerate(zip(own, nodes, strict=True))
+    ), inputs.shape
+
+
+def _in_order(last: Source) -> list[Source]:
+    """All that a node needs and then itself, every node behind those that it reads."""
+    order: dict[Source, None] = {}
+    waiting = [last]
+    while waiting:
+        node = waiting[-1]
+        left = [source for source in node.sources if source not in order]
+        if left:
+            waiting += reversed(left)
+        else:
+            order[waiting.pop()] = None
+    return list(order)
+
+
+def named_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers with names: "dense0", "dense1", ... by type where none was given."""
+    layers = tuple(layers)
+    if not layers:
+        raise ValueError("a network needs at least one layer")
+    seen: Counter[str] = Counter()
+    named = []
+    for position, layer in enumerate(layers):
+        if not isinstance(layer, Layer):
+            raise TypeError(f"layers[{position}] must be a layer such as Dense, got {layer!r}")
+        kind = type(layer).__name__.lower()
+        named.append(
+            layer if layer.name else dataclasses.replace(layer, name=f"{kind}{seen[kind]}")
+        )
+        seen[kind] += 1
+    names = [layer.name for layer in named]
+    if len(set(names)) < len(names):
+        raise ValueError(f"layer names must differ, got {names}")
+    return tuple(named)
+
+
+class Step(NamedTuple):
+    """A layer in its network.
+
+    Attributes:
+        layer: the layer, with its name.
+        sources: positions of the layers it reads, -1 for the network's input.
+        shape: of a sample into it.
+        output_shape: of a sample out of it.
+    """
+
+    layer: Layer
+    sources: tuple[int, ...]
+    shape: Shape
+    output_shape: Shape
+
+
+def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
+    """What each layer of a network reads, and the shapes between them.
+
+    Args:
+        layers: with names.
+        input_shape: of a sample.
+
+    Raises:
+        ValueError: a layer reads what does not come before it, or does not take its shape, or
+            nothing reads a layer that is not the last.
+    """
+    positions = {INPUT: -1}
+    steps: list[Step] = []
+    read: set[int] = set()
+    for position, layer in enumerate(layers):
+        unknown = [name for name in layer.inputs if name not in positions]
+        if unknown:
+            raise ValueError(f"{layer.name} reads {unknown}, which do not come before it")
+        sources = tuple(positions[name] for name in layer.inputs) or (position - 1,)
+        read |= set(sources)
+        shapes = [input_shape if source < 0 else steps[source].output_shape for source in sources]
+        shape = layer.merge(shapes)
+        steps.append(Step(layer, sources, shape, layer.output_shape(shape)))
+        if layer.name == INPUT and any(INPUT in other.inputs for other in layers):
+            raise ValueError(
+                f"no layer may be called {INPUT!r} where layers read the input by name"
+            )
+        positions[str(layer.name)] = position
+    idle = [str(layer.name) for i, layer in enumerate(layers[:-1]) if i not in read]
+    if idle:
+        raise ValueError(f"nothing reads the output of {', '.join(idle)}")
+    return tuple(steps)
+
+
+def coupled_weights(steps: Sequence[Step]) -> list[tuple[str, ...]]:
+    """Weights whose units are added to each other, by name: a unit is gone if it is in all.
+
+    The unit of a sum is one of every layer with weights that it comes from, however far back;
+    other layers between hand units on. Source: the coupled channels of Liu et al. 2021, "Group
+    Fisher Pruning", and of DepGraph (Fang et al. 2023).
+    """
+    makers: list[frozenset[str]] = []  # of each layer's units: names of weights
+    units: dict[str, int] = {}
+    groups: dict[str, frozenset[str]] = {}
+    for step in steps:
+        own = [p for p in step.layer.tensors(step.shape) if p.role == "weight" and p.prunable]
+        if own:
+            name = f"{step.layer.name}.weight"
+            units[name], groups[name] = own[0].shape[0], frozenset({name})
+            makers.append(groups[name])
+            continue
+        read = [makers[source] for source in step.sources if source >= 0]
+        makers.append(frozenset().union(*read))
+        if isinstance(step.layer, Add) and len({units[name] for name in makers[-1]}) == 1:
+            together = frozenset().union(*(groups[name] for name in makers[-1]))
+            groups |= dict.fromkeys(together, together)
+    found = dict.fromkeys(group for group in groups.values() if len(group) > 1)
+    return [tuple(name for name in units if name in group) for group in found]

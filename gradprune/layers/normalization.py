@@ -1,0 +1,209 @@
+"""Normalization by the statistics of a batch or of a sample."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, SupportsFloat
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.checks import fraction, positive
+from gradprune.initializers import Initializer
+from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.window import Window
+from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
+
+__all__ = ["BatchNorm", "LayerNorm"]
+
+
+def _eps(eps: SupportsFloat) -> None:
+    """Check what is added to a variance, as the core takes it."""
+    positive("eps", eps)
+    if not 0 < np.float32(eps) < np.inf:
+        raise ValueError(f"eps must be in the range of float32, got {eps}")
+
+
+class _Ones(Initializer):
+    """Every factor is 1."""
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        return np.ones(shape, np.float32)
+
+
+@dataclass(frozen=True)
+class BatchNorm(Layer):
+    """Batch normalization: y = gamma (x - mean) / sqrt(variance + eps) + beta, by channel.
+
+    Samples are (features,), each a channel of its own, or (channels, height, width). In training
+    (``backward``, ``train_step``, ``fit``) mean and variance are those of the whole batch, the
+    variance biased. ``predict`` and ``evaluate`` use running ones, as PyTorch's ``BatchNorm1d`` and
+    ``BatchNorm2d`` do: after each training pass running = (1 - momentum) running + momentum batch,
+    with the variance unbiased. A pass leaves them alone if loss or statistics are not finite, or
+    the step that was part of it was refused.
+
+    Parameters are ``weight``, gamma, from 1 on, and ``bias``, beta, from 0 on, (channels,) each;
+    neither is pruned. ``running_mean`` and ``running_var`` are in ``model.buffers``.
+
+    A channel whose filter or unit has no weight left in the Conv2D or Dense right before, which has
+    no activation of its own then, is exactly 0, and so are the gradients of its gamma and beta:
+    removing a filter removes what its normalization would have made of a constant.
+
+    Training needs at least two numbers a channel, or a ValueError says so. ``freeze`` folds the
+    normalization into the Conv2D or Dense before.
+
+    Args:
+        momentum: weight of the last batch in the running statistics, in [0, 1].
+        eps: added to the variance, positive.
+        name: given by the network as "batchnorm0", "batchnorm1", ... if None.
+
+    Source: Ioffe and Szegedy 2015, "Batch Normalization".
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([BatchNorm(momentum=0.5)], input_shape=1)
+    >>> loss = model.backward([[1.0], [3.0]], [[0.0], [0.0]], loss="mse")
+    >>> model.buffers["batchnorm0.running_mean"], model.buffers["batchnorm0.running_var"]
+    (array([1.], dtype=float32), array([1.5], dtype=float32))
+    """
+
+    momentum: float = field(default=0.1, kw_only=True)
+    eps: float = field(default=1e-5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fraction("momentum", self.momentum)
+        _eps(self.eps)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        if len(shape) not in (1, 3):
+            raise ValueError(
+                "BatchNorm takes samples of shape (features,) or (channels, height, width), "
+                f"got {shape}"
+            )
+        return shape
+
+    def tensors(self, shape: Shape) -> list[Parameter]:
+        """See Layer."""
+        channels = self.output_shape(shape)[:1]
+        ones = _Ones()
+        return [
+            Parameter("weight", channels, False, ones),
+            Parameter("bias", channels, False, None),
+            Parameter("running_mean", channels, False, None, trainable=False),
+            Parameter("running_var", channels, False, ones, trainable=False),
+        ]
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return [
+            CoreLayer(
+                CoreType.BATCHNORM,
+                prod(shape),
+                prod(shape),
+                weight=offsets["weight"],
+                bias=offsets["bias"],
+                window=Window(channels=shape[0]),
+                buffers=offsets["running_mean"],
+                momentum=self.momentum,
+                eps=self.eps,
+            )
+        ]
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return _BatchNormWiring(self, shape)
+
+
+@dataclass(frozen=True)
+class LayerNorm(Layer):
+    """Layer normalization: y = gamma (x - mean) / sqrt(variance + eps) + beta, by sample.
+
+    Mean and variance, the biased one, are of all numbers of a sample, in training and outside of
+    it, as PyTorch's ``LayerNorm`` takes them with the sample's shape as ``normalized_shape``.
+    Parameters are ``weight``, gamma, from 1 on, and ``bias``, beta, from 0 on, of the shape of a
+    sample; neither is pruned. ``shrink`` cuts nothing before it, since every output depends on
+    every input.
+
+    Args:
+        eps: added to the variance, positive.
+        name: given by the network as "layernorm0", "layernorm1", ... if None.
+
+    Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([LayerNorm(eps=1e-9)], input_shape=2)
+    >>> model.predict([[1.0, 3.0], [10.0, 30.0]])
+    array([[-1.,  1.],
+           [-1.,  1.]], dtype=float32)
+    """
+
+    eps: float = field(default=1e-5, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _eps(self.eps)
+
+    def tensors(self, shape: Shape) -> list[Parameter]:
+        """See Layer."""
+        return [Parameter("weight", shape, False, _Ones()), Parameter("bias", shape, False, None)]
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return [
+            CoreLayer(
+                CoreType.LAYERNORM,
+                prod(shape),
+                prod(shape),
+                weight=offsets["weight"],
+                bias=offsets["bias"],
+                window=Window(channels=shape[0]),
+                eps=self.eps,
+            )
+        ]
+
+
+class _BatchNormWiring(Wiring):
+    """A channel out reads the same channel in, unless it is silent."""
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring. Of a constant that is not silent the running statistics may not know yet."""
+        if self.silent is None:
+            return np.zeros(self.output_shape, np.bool_)
+        return self._features(self.silent)
+
+    def counting(self, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """See Wiring."""
+        if self.silent is None:
+            return values
+        quiet = {role: np.where(self.silent, 0, values[role]) for role in ("weight", "bias")}
+        return {**values, **quiet}
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return self._features(at_least_one(self._channels(wanted)))
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        return kept
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """See Wiring."""
+        return self._features(self._channels(inputs))
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        channels = (self._channels(inputs),)
+        roles = [parameter.role for parameter in self.layer.tensors(self.shape)]
+        return self.layer, dict.fromkeys(roles, channels)
+
+    def _channels(self, flags: Flags) -> Flags:
+        found: Flags = np.any(flags.reshape(len(flags), -1), axis=1)
+        return found
+
+    def _features(self, channels: Flags) -> Flags:
+        one_each = (-1, *(1 for _ in self.shape[1:]))
+        return np.broadcast_to(channels.reshape(one_each), self.shape).copy()

@@ -1,0 +1,325 @@
+"""Networks that branch: what they compute, and that nothing is lost in any form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import gradprune as gp
+from cases import random_batch
+from gradprune import reference
+from gradprune.layers import Node
+from gradprune.layers.graph import coupled_weights
+from gradprune.pruning.collapse import live_inputs
+from gradprune.tracing import trace
+from state import everything, threads
+from twins import doubles, reference_layers, relative_error
+
+IMAGES = (2, 8, 7)
+LISTS = (1.0, 1.0, 1.0, 1.0)
+
+
+def block(x: Node, filters: int, *, stride: int = 1) -> Node:
+    """Two convolutions and what goes past them, through a convolution if shapes differ."""
+    y = gp.Conv2D(filters, 3, stride=stride, padding=1, activation="relu")(x)
+    y = gp.Conv2D(filters, 3, padding="same")(y)
+    if x.shape != y.shape:
+        x = gp.Conv2D(filters, 1, stride=stride, bias=False)(x)
+    return gp.Activation("relu")(x + y)
+
+
+def residual(seed: int = 0) -> gp.Model:
+    x = gp.Input(IMAGES)
+    y = gp.Conv2D(6, 3, padding="same", activation="relu")(x)
+    y = block(block(block(y, 6), 8, stride=2), 8)
+    return gp.Model(x, gp.Dense(4)(gp.GlobalAvgPool()(y)), seed=seed)
+
+
+def pruned(seed: int = 0) -> gp.Model:
+    """Random masks, and some filters gone: one of a trunk in all that is added there."""
+    model = residual(seed)
+    rng = np.random.default_rng(seed)
+    masks = {name: rng.random(mask.shape) < 0.5 for name, mask in model.masks.items()}
+    for name, filters in {
+        "conv2d0": [1],  # read by what is added to conv2d2's filter 1, which goes with it
+        "conv2d1": [0, 4],  # inside of a block
+        "conv2d2": [1, 3],
+        "conv2d3": [2, 7],  # past the block
+        "conv2d4": [2, 5],
+        "conv2d5": [2],
+        "conv2d6": [0],
+        "conv2d7": [2],
+    }.items():
+        masks[f"{name}.weight"][filters] = False
+        if f"{name}.bias" in model.parameters:
+            model.parameters[f"{name}.bias"][...] = rng.normal(size=len(masks[f"{name}.weight"]))
+            model.parameters[f"{name}.bias"][filters] = 0.0
+    model.set_masks(masks)
+    return model
+
+
+def images(size: int, seed: int = 0) -> Any:
+    return random_batch("cross_entropy", size, IMAGES, 4)
+
+
+# ---- what they compute ---------------------------------------------------------------------------
+
+
+def test_against_torch(torch: Any) -> None:
+    model = residual(3)
+    x, y = images(33)
+    values = {
+        name: torch.tensor(array, dtype=torch.float64, requires_grad=True)
+        for name, array in model.parameters.items()
+    }
+
+    def convolve(name: str, x: Any, stride: int = 1, padding: int = 1) -> Any:
+        bias = values.get(f"{name}.bias")
+        weight = values[f"{name}.weight"]
+        return torch.nn.functional.conv2d(x, weight, bias, stride=stride, padding=padding)
+
+    t = torch.relu(convolve("conv2d0", torch.tensor(x, dtype=torch.float64)))
+    t = torch.relu(t + convolve("conv2d2", torch.relu(convolve("conv2d1", t))))
+    u = convolve("conv2d5", torch.relu(convolve("conv2d4", t, 2)))
+    t = torch.relu(convolve("conv2d3", t, 2, 0) + u)
+    t = torch.relu(t + convolve("conv2d7", torch.relu(convolve("conv2d6", t))))
+    z = t.mean((2, 3)) @ values["dense0.weight"].T + values["dense0.bias"]
+    loss = torch.nn.functional.cross_entropy(z, torch.tensor(y))
+    loss.backward()
+    assert model.backward(x, y) == pytest.approx(loss.item(), rel=1e-6)
+    assert relative_error(model.predict(x), z.detach().numpy()) < 1e-5
+    for name, value in values.items():
+        assert relative_error(model.gradients[name], value.grad.numpy()) < 1e-5, name
+
+
+@st.composite
+def graphs(draw: st.DrawFn) -> gp.Model:
+    """Dense layers, activations and sums that read anything that came before."""
+    width = draw(st.integers(1, 7), "width")
+    x = gp.Input(width)
+    nodes: list[Node] = [x]
+    for _ in range(draw(st.integers(1, 6), "layers")):
+        kind = draw(st.sampled_from(["dense", "tanh", "add", "add", "dropout"]), "kind")
+        before = draw(st.sampled_from(nodes[-3:]), "before")
+        if kind == "add":
+            nodes.append(before + draw(st.sampled_from(nodes), "other"))
+        elif kind == "dense":
+            nodes.append(gp.Dense(width, activation="tanh", l2=1e-3)(before))
+        else:
+            nodes.append((gp.Dropout(0.3) if kind == "dropout" else gp.Activation(kind))(before))
+    out = gp.Dense(3)(nodes[-1])
+    return gp.Model(x, out, seed=draw(st.integers(0, 99), "seed"))
+
+
+@settings(max_examples=60)
+@given(graphs(), st.integers(1, 70), st.sampled_from([0.0, 0.5, 0.9]))
+def test_random_graphs_are_the_oracles(model: gp.Model, size: int, share: float) -> None:
+    rng = np.random.default_rng(size)
+    masks = {name: rng.random(mask.shape) >= share for name, mask in model.masks.items()}
+    layers, parameters = reference_layers(model.layers), doubles(model)
+    model.set_masks(masks)
+    x, y = random_batch("cross_entropy", size, model.input_shape, 3)
+    wide = x.astype(np.float64)
+    expected, gradients = reference.loss_and_gradients(
+        layers, parameters, wide, y, "cross_entropy", masks=masks, seed=model.seed
+    )
+    traced = trace(model, x, y)
+    assert model.backward(x, y) == pytest.approx(expected, rel=1e-5)
+    assert traced.loss == pytest.approx(expected, rel=1e-9)
+    outputs = reference.forward(layers, parameters, wide, masks=masks)
+    assert relative_error(model.predict(x), outputs) < 1e-5
+    assert relative_error(model.freeze().predict(x), outputs) < 1e-5
+    for name, gradient in gradients.items():
+        np.testing.assert_allclose(model.gradients[name], gradient, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(traced.gradients[name], gradient, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("make", [residual, pruned])
+def test_same_bits_at_any_number_of_threads(make: Callable[[], gp.Model]) -> None:
+    gp.set_costs(LISTS)
+    results = []
+    for number in (1, 2, 3):
+        with threads(number):
+            model = make()
+            x, y = images(200)
+            model.fit(x, y, optimizer=gp.Adam(model), epochs=2, batch_size=64, verbose=0)
+            results.append(everything(model))
+    assert results[0] == results[1] == results[2]
+
+
+def test_a_sequence_written_as_a_graph_is_the_same_model() -> None:
+    x = gp.Input(5)
+    graph = gp.Model(x, gp.Dense(2)(gp.Dense(4, activation="relu")(x)), seed=7)
+    chain = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], 5, seed=7)
+    assert graph.layers == chain.layers
+    assert graph.input_shape == chain.input_shape
+    np.testing.assert_array_equal(graph.arena.params, chain.arena.params)
+
+
+# ---- all forms -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [residual, pruned])
+def test_every_form_predicts_the_same(make: Callable[[], gp.Model], tmp_path: Path) -> None:
+    model = make()
+    x, y = images(90)
+    model.fit(x, y, optimizer=gp.SGD(model, lr=0.05, momentum=0.9), epochs=1, verbose=0)
+    model.save(tmp_path / "m.safetensors")
+    packed = gp.compress(model)
+    loaded = gp.load(tmp_path / "m.safetensors")
+    assert loaded.layers == model.layers == packed.layers
+    gp.verify(model, model.freeze(), loaded, packed, packed.to_model(), x=x)
+    for one in (model, loaded):
+        one.fit(x, y, epochs=1, verbose=0)
+    assert everything(loaded) == everything(model)
+
+
+def test_shrinking_a_residual_network() -> None:
+    model = pruned()
+    x, y = images(70)
+    model.fit(x, y, optimizer=gp.SGD(model, lr=0.0, momentum=0.9), epochs=1, verbose=0)
+    small = model.shrink()
+    gp.verify(model, small, small.freeze(), gp.compress(small), x=x)
+    filters = {layer.name: layer.filters for layer in small.layers if isinstance(layer, gp.Conv2D)}
+    assert filters == {
+        "conv2d0": 5,  # filter 1 is gone from all that are added: this one and conv2d2
+        "conv2d1": 4,
+        "conv2d2": 5,  # filter 3 stays for conv2d0's
+        "conv2d3": 7,  # filter 2, with those of conv2d5 and conv2d7; 7 stays for conv2d5's
+        "conv2d4": 6,
+        "conv2d5": 7,
+        "conv2d6": 7,
+        "conv2d7": 7,
+    }
+    assert small.summary().total.macs_dense < model.summary().total.macs_dense
+    before, after = model.backward(x, y), small.backward(x, y)
+    assert after == pytest.approx(before, rel=1e-6)
+    assert small.optimizer is not None
+    small.fit(x, y, epochs=1, verbose=0)
+    assert [layer.constant + layer.unread for layer in small.shrink().shrink_report.layers] == (  # type: ignore[union-attr]
+        [0] * 9
+    )
+
+
+def test_units_that_are_added_are_one_unit() -> None:
+    model = gp.models.resnet(2, filters=(4, 6), stride=1, input_shape=IMAGES, classes=4)
+    groups = coupled_weights(model.steps)
+    # the first convolution with the second one of both blocks; the second stage begins anew
+    first = tuple(f"conv2d{i}.weight" for i in (0, 2, 4))
+    second = tuple(f"conv2d{i}.weight" for i in (5, 7, 9))
+    assert groups == [first, second]
+    names = [layer.name for layer in model.layers if isinstance(layer, gp.Conv2D)]
+    assert [model.parameters[f"{name}.weight"].shape[2] for name in names[5:6]] == [1]  # past
+
+    x, y = images(60)
+    model.fit(x, y, optimizer=gp.SGD(model, lr=0.05), epochs=1, verbose=0)
+    norms = np.concatenate(
+        [np.abs(model.parameters[name]).reshape(4, -1) for name in first], axis=1
+    ).mean(axis=1)
+    pruner = gp.Pruner(
+        model, criterion=gp.Magnitude(), granularity=gp.Unit(), scope="layer", exclude=["dense0"]
+    )
+    pruner.prune(0.5)
+    for name in first:
+        gone = ~model.masks[name].any(axis=(1, 2, 3))
+        assert set(np.flatnonzero(gone)) == set(np.argsort(norms)[:2])
+    small = model.shrink()
+    gp.verify(model, small, model.freeze(), small.freeze(), gp.compress(small), x=x)
+    filters = [layer.filters for layer in small.layers if isinstance(layer, gp.Conv2D)]
+    assert filters == [2] * 5 + [3] * 5
+    before, after = model.summary().total, small.summary().total
+    assert after.macs_dense < before.macs_dense / 3
+    assert after.parameters < before.parameters / 3
+    assert small.freeze().nbytes < model.freeze().nbytes
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+@pytest.mark.parametrize("norm", ["mean", 1, 2])
+def test_coupled_units_are_gone_in_all_layers_or_in_none(scope: str, norm: Any) -> None:
+    model = gp.models.resnet(1, filters=(5, 7), stride=1, input_shape=IMAGES, seed=2)
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Unit(norm=norm), scope=scope)
+    groups = coupled_weights(model.steps)
+    for sparsity in (0.1, 0.3, 0.45, 0.6, 0.8):
+        report = pruner.prune(sparsity)
+        assert model.sparsity <= sparsity
+        assert model.sparsity > sparsity - 0.25, report
+        for names in groups:
+            gone = [~model.masks[name].any(axis=(1, 2, 3)) for name in names]
+            np.testing.assert_array_equal(gone, [gone[0]] * len(gone))
+    gp.verify(model, model.shrink(), x=images(20)[0])
+
+
+def test_what_looks_at_layers_sees_all_of_them() -> None:
+    model = pruned()
+    x, y = images(40)
+    assert [row.name for row in model.summary().layers] == [layer.name for layer in model.layers]
+    diagnosis = gp.diagnose(model, x, y)
+    assert len(diagnosis.layers) == len(model.layers)
+    model.set_mask("conv2d0.weight", np.zeros((6, 2, 3, 3)))
+    assert not live_inputs(model, model.masks).any()
+    model.set_mask("conv2d0.weight", np.eye(6, 2)[:, :, np.newaxis, np.newaxis] * np.ones((3, 3)))
+    assert live_inputs(model, model.masks).all()
+
+
+@pytest.mark.parametrize("criterion", [gp.SynFlow(), gp.Magnitude()], ids=repr)
+def test_pruning_and_what_makes_up_for_it(criterion: Any) -> None:
+    model = residual()
+    x, _ = images(64)
+    pruner = gp.Pruner(model, criterion=criterion)
+    pruner.prune(0.6)
+    assert model.sparsity == pytest.approx(0.6, abs=1e-3)
+    gp.verify(model, model.shrink(), x=x)
+
+
+# ---- what is no network --------------------------------------------------------------------------
+
+
+def test_what_is_not_a_network() -> None:
+    x, other = gp.Input(3), gp.Input(3)
+    y = gp.Dense(3)(x)
+    shared = gp.Dense(3)
+    wrong: list[tuple[type[Exception], str, Callable[[], Any]]] = [
+        (TypeError, "Dense is called on what Input", lambda: gp.Dense(3)([[1.0]])),  # type: ignore[type-var]
+        (ValueError, "reads 2 inputs, got 1", lambda: gp.Add()(x)),
+        (ValueError, "Dense reads one input, got 2", lambda: gp.Dense(2)(x, y)),
+        (ValueError, r"one shape, got \(3,\) and \(2,\)", lambda: y + gp.Dense(2)(x)),
+        (ValueError, "begins with an Input", lambda: gp.Model(y, gp.Dense(2)(y))),
+        (ValueError, "must come from inputs", lambda: gp.Model(x, gp.Dense(2)(y + other))),
+        (ValueError, "must come from inputs", lambda: gp.Model(other, y)),
+        (ValueError, "must come from inputs", lambda: gp.Model(x, x)),
+        (TypeError, "Model(inputs, outputs)", lambda: gp.Model(x, 3)),
+        (ValueError, "called twice", lambda: gp.Model(x, shared(shared(x)))),
+        (
+            ValueError,
+            "must differ",
+            lambda: gp.Model(x, gp.Dense(2, name="a")(gp.Dense(3, name="a")(x))),
+        ),
+        (
+            ValueError,
+            "reads .'b'., which do not come",
+            lambda: gp.Model([gp.Dense(2, inputs=("b",))], 3),
+        ),
+        (
+            ValueError,
+            "nothing reads the output of dense0",
+            lambda: gp.Model([gp.Dense(2), gp.Dense(2, inputs=("input",))], 3),
+        ),
+        (TypeError, "inputs must be a tuple", lambda: gp.Dense(2, inputs="dense0")),  # type: ignore[arg-type]
+    ]
+    for error, message, make in wrong:
+        pattern = message if "\\" in message or ".'" in message else re.escape(message)
+        with pytest.raises(error, match=pattern):
+            make()
+
+
+def test_a_layer_without_parameters_may_be_called_again() -> None:
+    x, relu = gp.Input(4), gp.Activation("relu")
+    model = gp.Model(x, relu(gp.Dense(4)(relu(x))))
+    assert [layer.name for layer in model.layers] == ["activation0", "dense0", "activation1"]
