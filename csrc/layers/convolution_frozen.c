@@ -42,7 +42,7 @@ static sliding sliding_of(const gp_window *w)
     sliding s = {.copies = 1, .width = width, .step = 1, .stride = w->stride[1], .n = whole};
     s.phases = gp_smaller(w->stride[0], height);
     s.phase = (height + s.phases - 1) / s.phases;
-    const size_t most = UINT32_MAX / (w->channels * s.phases * s.phase * columns);
+    const size_t most = UINT32_MAX / 2 / (w->channels * s.phases * s.phase * columns);
     if (8 * copied <= 7 * whole && w->kernel[1] <= most) {
         s.copies = w->kernel[1];
         s.width = columns;
@@ -51,6 +51,8 @@ static sliding sliding_of(const gp_window *w)
         s.n = copied;
     }
     s.plane = s.phases * s.phase * s.width;
+    /* or all planes would meet in a few sets of the cache */
+    if (s.phases == 1 && s.plane % (8 * GP_ALIGN_FLOATS) == 0) s.plane += GP_ALIGN_FLOATS;
     return s;
 }
 
