@@ -226,6 +226,19 @@ static inline __attribute__((always_inline)) float pool_number(const int is_max,
     return is_max ? found : found * factor;
 }
 
+static inline __attribute__((always_inline)) vfloat pool_vector(const int is_max, const size_t stride, size_t n,
+                                                                const pool_operands *in, const float *x, float factor)
+{
+    vfloat found = v_load_strided(x + in->at[0] * in->unit, n, stride);
+    for (size_t i = 1; i < in->count; i++) {
+        vfloat next = v_load_strided(x + in->at[i] * in->unit, n, stride);
+        /* a NaN stays, and one that comes is taken */
+        if (is_max) found = v_select((found >= next) | (found != found), found, next);
+        else found += next;
+    }
+    return is_max ? found : found * v_splat(factor);
+}
+
 /* The stride is a constant at every call, unless it is rare. */
 static inline __attribute__((always_inline)) void pool_rows(const int is_max, const size_t stride,
                                                             const pool_operands *in, float factor)
@@ -239,16 +252,8 @@ static inline __attribute__((always_inline)) void pool_rows(const int is_max, co
                 for (size_t i = 0; i < n; i++) y[i] = pool_number(is_max, in, x + i * stride, factor);
                 continue;
             }
-            vfloat found = v_load_strided(x + in->at[0] * in->unit, n, stride);
-            for (size_t i = 1; i < in->count; i++) {
-                vfloat next = v_load_strided(x + in->at[i] * in->unit, n, stride);
-                /* a NaN stays, and one that comes is taken */
-                if (is_max) found = v_select((found >= next) | (found != found), found, next);
-                else found += next;
-            }
-            if (!is_max) found *= v_splat(factor);
-            if (n < GP_V) v_store_part(y, found, n);
-            else v_store(y, found);
+            if (n < GP_V) v_store_part(y, pool_vector(is_max, stride, n, in, x, factor), n);
+            else v_store(y, pool_vector(is_max, stride, GP_V, in, x, factor));
         }
 }
 
