@@ -213,9 +213,7 @@ def _kept(
         kept: dict[int, Flags] = {-1: read if inputs else np.ones_like(read)}
         settled = True
         for i, step in enumerate(steps):
-            together = wirings[i].joined(
-                np.any([kept[source] for source in step.sources], axis=0)
-            )
+            together = wirings[i].joined(np.any([kept[source] for source in step.sources], axis=0))
             for source in step.sources:
                 if not np.array_equal(kept[source], together):
                     wanted[source] |= together
