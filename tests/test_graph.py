@@ -331,6 +331,11 @@ def test_what_is_not_a_network() -> None:
         (ValueError, "must come from inputs", lambda: gp.Model(other, y)),
         (ValueError, "must come from inputs", lambda: gp.Model(x, x)),
         (TypeError, "Model(inputs, outputs)", lambda: gp.Model(x, 3)),
+        (TypeError, "takes one of each", lambda: gp.Model([x], [y])),  # type: ignore[list-item]
+        (TypeError, "a sequence of layers", lambda: gp.Model(gp.Dense(2), 3)),  # type: ignore[arg-type]
+        (TypeError, "features or a shape, got 2.5", lambda: gp.Input(2.5)),  # type: ignore[arg-type]
+        (ValueError, "at least one size", lambda: gp.Input(())),
+        (TypeError, "Add is called on what", lambda: y + 3),  # type: ignore[operator]
         (ValueError, "called twice", lambda: gp.Model(x, shared(shared(x)))),
         (
             ValueError,
