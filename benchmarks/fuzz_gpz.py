@@ -30,6 +30,12 @@ def sources() -> list[bytes]:
         gp.Model([gp.LSTM(4, return_sequences=True), gp.GRU(3), gp.Dense(2)], (6, 3), seed=2),
         gp.Model([gp.RNN(6, bias=False), gp.Activation("gelu"), gp.Dense(2)], (5, 2), seed=3),
         gp.Model([gp.Dense(3, activation="softmax", initializer=gp.Uniform(0.3))], 7, seed=4),
+        gp.models.resnet(filters=(2, 3), input_shape=(1, 9, 8), classes=2, seed=5),
+        gp.Model(
+            [gp.Conv2D(4, 3, groups=2), gp.LayerNorm(), gp.MaxPool2D(2), gp.Dense(3)],
+            input_shape=(2, 6, 7),
+            seed=6,
+        ),
     ]
     found = []
     for model in models:

@@ -175,7 +175,8 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     for (size_t i = 0; i < n_layers; i++) {
         size_t sources[GP_SOURCES];
         gp_graph_sources(layers, i, sources);
-        if (sources[0] != GP_NONE && is_folded(n_layers, layers, sources[0])) {
+        const gp_layer_spec *before = sources[0] == GP_NONE ? NULL : &layers[sources[0]];
+        if (before && is_folded(n_layers, layers, sources[0])) {
             output[i] = output[sources[0]];
             continue;
         }
@@ -187,6 +188,8 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         if (status == GP_OK) status = add(made, n_layers, layers, i, &spec, &own, precision, output);
         if (folds) free(own.params);
         if (status != GP_OK) goto done;
+        if (before && gp_batchnorm_folds(before, &layers[i]))
+            gp_batchnorm_silence(&made->layers[output[i]], before, arena);
     }
     share_buffers(made, output[n_layers - 1]);
     double row_ns = 0.0;

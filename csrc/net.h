@@ -1,4 +1,5 @@
-/* net.h - the network's own state, shared by net.c, which runs it, and fault.c, which looks for what went wrong. */
+/* net.h - the network's own state, shared by net.c, which makes it, pass.c, which runs it, and fault.c, which looks for
+ * what went wrong. */
 #ifndef GP_NET_H
 #define GP_NET_H
 
@@ -39,6 +40,13 @@ static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
     *chunks = (samples + GP_LANES - 1) / GP_LANES;
     *lanes = gp_padded((samples + *chunks - 1) / *chunks);
 }
+
+/* Workspace for a block of so many samples (net.c). On failure the old one stays. */
+gp_status gp_net_reserve(gp_net *net, size_t samples);
+/* Chooses how this call's layers run in blocks of so many samples, and counts how much work a sample is (net.c). */
+void gp_net_look_up(gp_net *net, const gp_arena *arena, size_t samples);
+/* Room for the gradients of the longest lists, once a chunk (net.c). */
+gp_status gp_net_reserve_partial(gp_net *net, size_t samples);
 
 /* What limits are for: a layer's output [chunk][width][P] or, of a recurrent one, its states (fault.c). */
 const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t *width);

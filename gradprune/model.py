@@ -31,16 +31,24 @@ __all__ = ["Model"]
 class Model(Network):
     """A network that can be trained, clipped and pruned.
 
-    ``Model(layers, input_shape)`` is a sequence of layers; ``Model(inputs, outputs)`` one that
-    branches, from ``Input`` to what the last layer's call returned.
+    ``Model(layers, input_shape)`` is a sequence: each layer reads the one before it.
+    ``Model(inputs, outputs)`` is a network that branches: layers are called on an ``Input`` and on
+    what other calls return, ``a + b`` adds two of these, and the model is all that leads from the
+    one ``Input`` to the one output. Both are the same kind of model, with a flat list of layers.
 
     Args:
-        layers: layers such as ``Dense``; or the ``Input``.
-        input_shape: features of a sample, or its shape; or the outputs.
+        layers: layers such as ``Dense`` or ``Conv2D``; or the ``Input``.
+        input_shape: of a sample: its features, such as 784, or (channels, height, width) of an
+            image, or (time, features) of a sequence; or what the call of the last layer returned.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
 
+    Raises:
+        TypeError: these are neither layers and a shape nor two ends of a network.
+        ValueError: a layer does not take the shape it gets, two have one name, or outputs do not
+            come from inputs, through layers, each called once if it has parameters.
+
     Attributes:
-        layers, parameters, gradients, masks, sparsity: see ``Network``.
+        layers, parameters, buffers, gradients, masks, sparsity: see ``Network``.
         optimizer: the last optimizer made for this model, or None.
         pruner: the last pruner made for this model, or None.
         quantizer: the last quantizer made for this model, or None.
@@ -52,6 +60,14 @@ class Model(Network):
     >>> model = gp.Model([gp.Dense(8, activation="tanh"), gp.Dense(2)], input_shape=3, seed=0)
     >>> list(model.parameters)
     ['dense0.weight', 'dense0.bias', 'dense1.weight', 'dense1.bias']
+
+    A residual connection:
+
+    >>> x = gp.Input(3)
+    >>> y = gp.Dense(3, activation="relu")(x)
+    >>> model = gp.Model(x, gp.Dense(2, name="last")(x + y), seed=0)
+    >>> [layer.name for layer in model.layers]
+    ['dense0', 'add0', 'last']
     """
 
     def __init__(
@@ -216,9 +232,10 @@ class Model(Network):
     def shrink(self, *, inputs: bool = False) -> Model:
         """An ordinary smaller model with the same predictions, dead units really removed.
 
-        Removed are units of Dense layers that no sample can change, since none of their live
-        weights reads anything that varies, and units that nothing reads which stays itself; of
-        recurrent layers, units whose state nobody reads. A constant unit's f(bias) is added to
+        Removed are units of Dense layers and filters that no sample can change, since none of
+        their live weights reads anything that varies, and those that nothing reads which stays
+        itself; of recurrent layers, units whose state nobody reads. Of outputs that are added a
+        unit goes only from all: ``Unit`` prunes them so. A constant unit's f(bias) is added to
         the biases behind it; where there are none it stays, unless it is 0. So does all that goes
         into a softmax, and all outputs of the network; a layer keeps at least one unit. Weights
         count as dead by their mask, not by their value.

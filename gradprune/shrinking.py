@@ -1,10 +1,11 @@
 """Shrinking: a model from which dead units are really removed.
 
-Two passes over the layers find them; both look at masks, never at values, since a kept weight that
+Passes over the layers find them; all look at masks, never at values, since a kept weight that
 happens to be 0 can still be trained. Forwards: what no sample can change, because no live weight
-reads anything that varies. Backwards: what is read by something that stays. What is neither read
-nor varies can go, and the biases behind take over what constant units have contributed; units that
-are dead because others are go with them. What each layer knows of its units is its ``Wiring``.
+reads anything that varies. Backwards: what is read by something that stays, but for constants that
+biases behind can make up for; again and again where outputs are added, since the same units of all
+of them stay. What is not read can go, and units that are dead because others are go with them. What
+each layer knows of its units is its ``Wiring``.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ class ShrinkReport:
     Attributes:
         layers: one LayerShrink for each layer with parameters.
         live_inputs: bool, shape of a sample of the larger model: which inputs something reads; the
-            first feature if nothing does.
+            first feature, or channel of an image, if nothing does.
         notes: what did not come along.
     """
 
@@ -192,7 +193,8 @@ def _kept(
 ) -> tuple[dict[int, Flags], Flags]:
     """Features that stay, behind each layer and, at -1, of the input; and which inputs are read.
 
-    Of outputs that are added the same features stay: what one of them has to keep, all do.
+    Of outputs that are added the same features stay: what one of them has to keep, all do. That
+    may be more than what is read, so both passes are repeated until nothing is added.
     """
     steps = model.steps
     wanted: dict[int, Flags] = {-1: np.zeros(model.input_shape, np.bool_)}
@@ -206,11 +208,12 @@ def _kept(
             for source in step.sources:
                 wanted[source] |= wirings[i].reads(own, known[i], needed[i])
         read = wanted[-1].copy()
-        read[..., 0] |= not read.any()  # a network has an input
+        if not read.any():  # a network has an input
+            read[0 if read.ndim == 3 else (..., 0)] = True
         kept: dict[int, Flags] = {-1: read if inputs else np.ones_like(read)}
         settled = True
         for i, step in enumerate(steps):
-            together = np.any([kept[source] for source in step.sources], axis=0)
+            together = wirings[i].joined(np.any([kept[source] for source in step.sources], axis=0))
             for source in step.sources:
                 if not np.array_equal(kept[source], together):
                     wanted[source] |= together

@@ -168,13 +168,12 @@ def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:
 
 
 def _kind(layer: Layer) -> str:
-    """A word or two about the layer."""
+    """A word or two about the layer, and what it reads if that is not the layer before."""
     name = type(layer).__name__
-    if isinstance(layer, Affine):
-        function = layer.activation_layer().function
-        return name if function == "identity" else f"{name}, {function}"
-    if isinstance(layer, Activation):
-        return layer.function
-    if isinstance(layer, Dropout):
-        return f"{name} {layer.rate:g}"
-    return name
+    if isinstance(layer, Affine) and layer.activation_layer().function != "identity":
+        name = f"{name}, {layer.activation_layer().function}"
+    elif isinstance(layer, Activation):
+        name = layer.function
+    elif isinstance(layer, Dropout):
+        name = f"{name} {layer.rate:g}"
+    return f"{name} of {' + '.join(layer.inputs)}" if layer.inputs else name

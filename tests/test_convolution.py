@@ -466,3 +466,14 @@ def test_refused_inputs(given_shape: tuple[int, ...]) -> None:
         with pytest.raises(ValueError, match=r"x must have shape \(n, 2, 9, 7\), got \("):
             call(np.zeros(given_shape))
     assert everything(model) == before
+
+
+def test_along_one_axis(torch: Any) -> None:
+    network = Network([gp.Conv2D(4, (1, 3), stride=(1, 2), padding=(0, 1))], (2, 1, 11), seed=3)
+    x = np.random.default_rng(0).normal(size=(5, 2, 11)).astype(np.float32)
+    weight, bias = (torch.tensor(np.array(v)) for v in network.parameters.values())
+    expected = torch.nn.functional.conv1d(
+        torch.tensor(x), weight[:, :, 0], bias, stride=2, padding=1
+    )
+    outputs = network.predict(x[:, :, np.newaxis]).reshape(5, 4, 6)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)

@@ -208,6 +208,42 @@ def test_shrinking_a_residual_network() -> None:
     )
 
 
+def test_a_removed_filter_that_others_read_beside_its_normalization() -> None:
+    x = gp.Input(IMAGES)
+    first = gp.Conv2D(6, 3, padding="same")(x)
+    y = gp.Activation("relu")(gp.BatchNorm()(first))
+    model = gp.Model(x, gp.Dense(4)(first + gp.Conv2D(6, 3, padding="same")(y)), seed=1)
+    rng = np.random.default_rng(1)
+    for name in ("conv2d0.bias", "batchnorm0.bias"):
+        model.parameters[name][...] = rng.normal(size=6)
+    model.buffers["batchnorm0.running_mean"][...] = rng.normal(size=6)
+    mask = model.masks["conv2d0.weight"].copy()
+    mask[[1, 4]] = False
+    model.set_mask("conv2d0.weight", mask)
+    for size in (1, 40):
+        gp.verify(model, model.freeze(), gp.compress(model), model.shrink(), x=images(size)[0])
+
+
+def test_images_that_shrink_keep_whole_channels() -> None:
+    x = gp.Input((3, 5, 4))
+    y = gp.Dense(2)(gp.Conv2D(2, 3, padding="same")(x))
+    model = gp.Model(x, y + gp.Dense(2)(x), seed=1)
+    filters, pixels = np.zeros((2, 3, 3, 3)), np.zeros((2, 60))
+    filters[:, 0] = 1
+    pixels[0, 45] = 1  # of the last channel
+    batch, _ = random_batch("mse", 9, (3, 5, 4), 2)
+    for masks, channels in (
+        ({"conv2d0.weight": filters, "dense1.weight": pixels}, [0, 2]),
+        ({"conv2d0.weight": 0 * filters, "dense1.weight": 0 * pixels}, [0]),  # nothing is read
+    ):
+        model.set_masks(masks)
+        small = model.shrink(inputs=True)
+        assert small.input_shape == (len(channels), 5, 4)
+        np.testing.assert_allclose(
+            small.predict(batch[:, channels]), model.predict(batch), rtol=1e-5, atol=1e-6
+        )
+
+
 def test_units_that_are_added_are_one_unit() -> None:
     model = gp.models.resnet(2, filters=(4, 6), stride=1, input_shape=IMAGES, classes=4)
     groups = coupled_weights(model.steps)
@@ -295,6 +331,11 @@ def test_what_is_not_a_network() -> None:
         (ValueError, "must come from inputs", lambda: gp.Model(other, y)),
         (ValueError, "must come from inputs", lambda: gp.Model(x, x)),
         (TypeError, "Model(inputs, outputs)", lambda: gp.Model(x, 3)),
+        (TypeError, "takes one of each", lambda: gp.Model([x], [y])),  # type: ignore[list-item]
+        (TypeError, "a sequence of layers", lambda: gp.Model(gp.Dense(2), 3)),  # type: ignore[arg-type]
+        (TypeError, "features or a shape, got 2.5", lambda: gp.Input(2.5)),  # type: ignore[arg-type]
+        (ValueError, "at least one size", lambda: gp.Input(())),
+        (TypeError, "Add is called on what", lambda: y + 3),  # type: ignore[operator]
         (ValueError, "called twice", lambda: gp.Model(x, shared(shared(x)))),
         (
             ValueError,

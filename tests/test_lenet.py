@@ -1,7 +1,8 @@
-"""The experiment of LeNet-300-100, in small: blobs in place of digits, an epoch or two."""
+"""The experiments with LeNets, in small: blobs in place of digits, an epoch or two."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,11 @@ import pytest
 
 import gradprune as gp
 from gradprune import cli
-from gradprune.experiments import lenet
+from gradprune.experiments import few_weights, lenet, lenet5
+from gradprune.experiments.few_weights import Recipe, Study, run, split
+
+SHAPE = (784,)
+SHORT = Recipe(epochs=6, dense=1, pruned=4, every=1, batch_size=50)
 
 
 def blobs() -> Any:
@@ -21,19 +26,23 @@ def blobs() -> Any:
     return (x[:500], y[:500]), (x[500:], y[500:])
 
 
+def small(study: Study, recipe: Recipe = SHORT) -> Study:
+    """With a short recipe for everything."""
+    points, files = dict.fromkeys(study.points, recipe), dict.fromkeys(study.files, recipe)
+    return replace(study, dense=recipe, points=points, files=files)
+
+
 @pytest.fixture(autouse=True)
-def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(lenet.DATASETS, "mnist", blobs)
-    monkeypatch.setattr(lenet, "_HELD_OUT", 100)
-    recipe = lenet.Recipe(epochs=6, dense=1, pruned=4, every=1, batch_size=50)
-    for points in (lenet.POINTS, lenet.FILES):
-        for kept in points:
-            monkeypatch.setitem(points, kept, recipe)
-    monkeypatch.setattr(lenet, "_DENSE", recipe)
+def study(monkeypatch: pytest.MonkeyPatch) -> Study:
+    """That of LeNet-300-100; the command has the same."""
+    monkeypatch.setitem(few_weights.DATASETS, "mnist", blobs)
+    monkeypatch.setattr(few_weights, "_HELD_OUT", 100)
+    monkeypatch.setattr(lenet, "STUDY", small(lenet.STUDY))
+    return lenet.STUDY
 
 
-def test_all_methods_at_the_same_budget() -> None:
-    rows = lenet.run(methods=lenet.METHODS, points=(0.05,), seeds=1, verbose=0)
+def test_all_methods_at_the_same_budget(study: Study) -> None:
+    rows = run(study, methods=few_weights.METHODS, points=(0.05,), seeds=1, verbose=0)
     kept = {(row["method"], row["kept"]): sum(row[f"kept{i}"] for i in range(3)) for row in rows}
     assert kept == {
         ("dense", 1.0): 266_200,
@@ -53,16 +62,44 @@ def test_all_methods_at_the_same_budget() -> None:
     assert all(1000 < row["nbytes"] < 5000 for row in rows if row["method"] == "file")
 
 
-def test_a_trial_is_a_function_of_its_levels() -> None:
+def test_lenet5() -> None:
+    """Few weights of filters and units, in the file as in the model; dropout where it is asked."""
+    study = small(lenet5.STUDY, replace(SHORT, batch_size=25, dropout=(0.2,), lr=0.05))
+    assert sum(v.size for v in study.build(study.dense, 0).parameters.values()) == study.parameters
+    names = [layer.name for layer in study.build(study.dense, 0).layers]
+    assert names[-3:] == ["dense0", "dropout0", "dense1"]
+    rows = run(study, methods=("file",), seeds=1, verbose=0)
+    assert [sum(row[f"kept{i}"] for i in range(4)) for row in rows] == [
+        round(kept * 430_500) for kept in study.files
+    ]
+    for row in rows:
+        assert row["error"] is None
+        assert row["wrong"] < 10
+        assert 1000 < row["nbytes"] < 4000
+    (table,) = few_weights.tables(study, rows)
+    assert str(table.title) == "LeNet-5 on mnist: error in % over seeds"
+
+
+def test_what_is_trained_on_is_augmented() -> None:
+    moved = replace(SHORT, epochs=3, pruned=2, augment=(gp.Shift(3),))
+    rows = [
+        run(small(lenet5.STUDY, recipe), methods=("gradual",), points=(0.01,), seeds=1, verbose=0)
+        for recipe in (replace(moved, augment=()), moved, moved)
+    ]
+    layers = [[row[0][f"kept{i}"] for i in range(4)] for row in rows]
+    assert layers[0] != layers[1] == layers[2]
+
+
+def test_a_trial_is_a_function_of_its_levels(study: Study) -> None:
     levels: dict[str, Any] = {"dataset": "mnist", "method": "gradual", "kept": 0.01, "scale": 0.5}
-    first = lenet.run_trial(**levels, seed=3, validation=True)
-    assert lenet.run_trial(**levels, seed=3, validation=True) == first
-    assert lenet.run_trial(**levels, seed=4, validation=True)["kept0"] != first["kept0"]
+    first = study(**levels, seed=3, validation=True)
+    assert study(**levels, seed=3, validation=True) == first
+    assert study(**levels, seed=4, validation=True)["kept0"] != first["kept0"]
 
 
 def test_validation_leaves_the_test_set_alone() -> None:
-    (x, _), (x_test, y_test) = lenet.split("mnist")
-    (rest, _), (held_out, labels) = lenet.split("mnist", validation=True)
+    (x, _), (x_test, y_test) = split("mnist", SHAPE)
+    (rest, _), (held_out, labels) = split("mnist", SHAPE, validation=True)
     assert len(rest) == 400
     assert len(held_out) == len(labels) == 100
     together = np.concatenate([rest, held_out])
@@ -75,9 +112,9 @@ def test_validation_leaves_the_test_set_alone() -> None:
 
 def test_scaled_recipes_keep_their_order() -> None:
     for factor in (0.001, 0.02, 1.0, 3.0):
-        recipe = lenet.Recipe().scaled(factor)
+        recipe = Recipe().scaled(factor)
         assert 1 <= recipe.dense < recipe.pruned < recipe.epochs
-    assert lenet.Recipe().scaled(1.0) == lenet.Recipe()
+    assert Recipe().scaled(1.0) == Recipe()
 
 
 def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,9 +128,13 @@ def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(arguments) == 0  # nothing is run again
     assert capsys.readouterr().out == first
     assert journal.stat().st_size == size
+    assert cli.main(["bench", "lenet5", "--quick", "--journal", str(journal)]) != 0  # of another
+    assert "LeNet-300-100" in capsys.readouterr().err
 
 
-def test_a_trial_has_a_table_of_costs_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trial_has_a_table_of_costs_of_its_own(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
     levels: dict[str, Any] = {"dataset": "mnist", "method": "gradual", "kept": 0.05, "scale": 0.5}
     before = gp.get_costs().most
     seen = []
@@ -102,8 +143,8 @@ def test_a_trial_has_a_table_of_costs_of_its_own(monkeypatch: pytest.MonkeyPatch
         seen.append(gp.get_costs().most)
         raise ValueError("enough")
 
-    monkeypatch.setattr(lenet, "train", train)
+    monkeypatch.setattr(few_weights, "train", train)
     with pytest.raises(ValueError, match="enough"):
-        lenet.run_trial(**levels, seed=0, validation=True)
-    assert seen == [lenet._COSTS]
+        study(**levels, seed=0, validation=True)
+    assert seen == [few_weights._COSTS]
     assert gp.get_costs().most == before

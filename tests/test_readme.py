@@ -1,4 +1,4 @@
-"""The README's script runs as it stands, and its two commands exist."""
+"""The README's scripts run as they stand, and its two commands exist."""
 
 from __future__ import annotations
 
@@ -11,18 +11,27 @@ ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
+SCRIPTS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+
+
 def test_the_first_script_runs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
-    assert len(blocks) == 1
-    exec(compile(blocks[0], "README.md", "exec"), {})
+    exec(compile(SCRIPTS[0], "README.md", "exec"), {})
     accuracies = re.search(r"accuracy (\S+) dense, (\S+) with 95.0%", capsys.readouterr().out)
     assert accuracies is not None
     dense, pruned = map(float, accuracies.groups())
     assert dense > 0.96
     assert pruned > 0.92
+
+
+def test_the_script_for_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert len(SCRIPTS) == 2
+    exec(compile(SCRIPTS[1], "README.md", "exec"), {})
+    found = re.search(r"accuracy (\S+), shrunk from 5,066 to 2,630", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) > 0.92
 
 
 def test_its_commands_are_targets() -> None:

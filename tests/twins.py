@@ -79,9 +79,10 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, gp.BatchNorm):
             roles = ("weight", "bias", "running_mean", "running_var")
             names = {role: f"{layer.name}.{role}" for role in roles}
-            is_product = plain and plain[-1]["type"] in ("dense", "convolution")
-            is_plain = is_product and plain[-1]["activation"] == "identity"
-            before = plain[-1]["weight"] if is_plain else None
+            read = plain[: 1 + (ends[layer.inputs[0]] if layer.inputs else len(plain) - 1)]
+            is_product = read and read[-1]["type"] in ("dense", "convolution")
+            is_plain = is_product and read[-1]["activation"] == "identity"
+            before = read[-1]["weight"] if is_plain else None
             plain.append({"type": "batchnorm", **names, "eps": layer.eps, "before": before})
             number += 1
         elif isinstance(layer, gp.LayerNorm):

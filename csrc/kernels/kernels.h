@@ -73,18 +73,19 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, window_dots, \
       (size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at, size_t unit, const float *b, float *out, \
        size_t out_row, const gp_runs *runs, int accumulate)) \
-    /* One place of a pool in every channel: y[P] = the largest of x[at[i]][P], count > 0; a NaN is the largest */ \
+    /* Of a pool in every channel, the lanes of one place or places in a row: \
+     * y[j] = the largest of x[at[i] * unit + j * stride] over i, j < n, count > 0; a NaN is the largest */ \
     X(void, pool_max, \
-      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, float *y, \
-       size_t y_step)) \
-    /* dx[at[i]] = dy for the first x[at[i]] that is y, 0 for the others; or += */ \
+      (size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit, size_t stride, const float *x, \
+       size_t x_step, float *y, size_t y_step)) \
+    /* One place: dx[at[i]] = dy for the first x[at[i]][P] that is y[P], 0 for the others; or += */ \
     X(void, pool_max_back, \
       (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, const float *y, \
        const float *dy, size_t y_step, float *dx, int accumulate)) \
-    /* y[P] = factor * sum of x[at[i]][P] */ \
+    /* As pool_max, y[j] = factor * sum of x[at[i] * unit + j * stride] */ \
     X(void, pool_mean, \
-      (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step, float *y, \
-       size_t y_step, float factor)) \
+      (size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit, size_t stride, const float *x, \
+       size_t x_step, float *y, size_t y_step, float factor)) \
     /* dx[at[i]] += factor * dy */ \
     X(void, pool_mean_back, \
       (size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *dy, size_t y_step, float *dx, \

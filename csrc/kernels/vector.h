@@ -70,18 +70,48 @@ static inline vfloat v_rounded(vfloat product)
     return product;
 }
 
-/* The first n < V entries; the rest reads as 0. */
+/* The first n <= V entries; the rest reads as 0. */
 static inline vfloat v_load_part(const float *p, size_t n)
 {
+#if defined(GP_ISA_AVX512)
+    return (vfloat)_mm512_maskz_loadu_ps((__mmask16)((1u << n) - 1), p);
+#else
     float t[GP_V] = {0};
     for (size_t i = 0; i < n; i++) t[i] = p[i];
     return v_load(t);
+#endif
 }
 static inline void v_store_part(float *p, vfloat x, size_t n)
 {
+#if defined(GP_ISA_AVX512)
+    _mm512_mask_storeu_ps(p, (__mmask16)((1u << n) - 1), (__m512)x);
+#else
     float t[GP_V];
     v_store(t, x);
     for (size_t i = 0; i < n; i++) p[i] = t[i];
+#endif
+}
+
+/* p[0], p[stride], ..., n <= V of them; nothing else is read beyond the last. */
+#define GP_EVERY_OTHER(first) first, (first) + 2, (first) + 4, (first) + 6
+static inline vfloat v_load_strided(const float *p, size_t n, size_t stride)
+{
+    if (stride == 1) return n < GP_V ? v_load_part(p, n) : v_load(p);
+    if (stride == 2) {
+        const size_t reach = 2 * n - 1; /* the second half begins one earlier, so that it ends with the last */
+        const vfloat low = reach < GP_V ? v_load_part(p, reach) : v_load(p);
+        const vfloat high = reach < GP_V ? low : v_load_part(p + GP_V - 1, reach - (GP_V - 1));
+#if GP_V == 16
+        return GP_PICK(low, high, GP_EVERY_OTHER(0), GP_EVERY_OTHER(8), GP_EVERY_OTHER(17), GP_EVERY_OTHER(25));
+#elif GP_V == 8
+        return GP_PICK(low, high, GP_EVERY_OTHER(0), GP_EVERY_OTHER(9));
+#else
+        return GP_PICK(low, high, 0, 2, 5, 7);
+#endif
+    }
+    float t[GP_V] = {0};
+    for (size_t i = 0; i < n; i++) t[i] = p[i * stride];
+    return v_load(t);
 }
 
 /* base[index[0]], base[index[1]], ...; indices below 2^31. The vector extensions have no gather: with the two intrinsics

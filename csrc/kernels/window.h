@@ -17,8 +17,9 @@
 
 /* ---- y = W x, and dx = W' dy --------------------------------------------------------------------------------------- */
 
-/* Tiles as in gemm.h; a single row takes twice as many vectors to hide the FMA's latency. */
-enum { GP_WINDOW_WIDE = 8 };
+/* Tiles as in gemm.h, of one vector such that the 24 rows of a layer are two; a single row takes twice as many vectors to
+ * hide the FMA's latency. */
+enum { GP_WINDOW_WIDE = 8, GP_WINDOW_TALL = 12 };
 
 typedef struct window_operands {
     size_t k;
@@ -93,7 +94,7 @@ static void window_run(size_t m, size_t n, const window_operands *in)
         case 4: window_panel(GP_ROWS_4, 4, m, in, j); break;
         case 3: window_panel(GP_ROWS_3, 3, m, in, j); break;
         case 2: window_panel(GP_ROWS_2, 2, m, in, j); break;
-        default: window_panel(GP_ROWS_1, 1, m, in, j); break;
+        default: window_panel(GP_WINDOW_TALL, 1, m, in, j); break;
         }
         j += vectors * GP_V;
     }
@@ -194,19 +195,83 @@ static void window_dots(size_t m, size_t k, const float *a, size_t a_row, const 
 
 /* ---- pooling --------------------------------------------------------------------------------------------------------- */
 
-static void pool_max(size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step,
-                     float *y, size_t y_step)
+typedef struct pool_operands {
+    size_t channels, n, count;
+    const uint32_t *at;
+    size_t unit;
+    const float *x;
+    size_t x_step;
+    float *y;
+    size_t y_step;
+} pool_operands;
+
+/* Few numbers cost less one by one, if parts of vectors cannot be loaded. */
+static inline int pool_is_alone(size_t n)
 {
-    for (size_t c = 0; c < channels; c++, x += x_step, y += y_step)
-        for (size_t p = 0; p < lanes; p += GP_V) {
-            vfloat most = v_load(x + at[0] * lanes + p);
-            for (size_t i = 1; i < count; i++) {
-                vfloat next = v_load(x + at[i] * lanes + p);
-                /* a NaN stays, and one that comes is taken */
-                most = v_select((most >= next) | (most != most), most, next);
+#if defined(GP_ISA_AVX512)
+    return n == 1;
+#else
+    return n < GP_V;
+#endif
+}
+static inline __attribute__((always_inline)) float pool_number(const int is_max, const pool_operands *in,
+                                                               const float *x, float factor)
+{
+    float found = x[in->at[0] * in->unit];
+    for (size_t i = 1; i < in->count; i++) {
+        const float next = x[in->at[i] * in->unit];
+        if (!is_max) found += next;
+        else if (!(found >= next) && found == found) found = next;
+    }
+    return is_max ? found : found * factor;
+}
+
+static inline __attribute__((always_inline)) vfloat pool_vector(const int is_max, const size_t stride, size_t n,
+                                                                const pool_operands *in, const float *x, float factor)
+{
+    vfloat found = v_load_strided(x + in->at[0] * in->unit, n, stride);
+    for (size_t i = 1; i < in->count; i++) {
+        vfloat next = v_load_strided(x + in->at[i] * in->unit, n, stride);
+        /* a NaN stays, and one that comes is taken */
+        if (is_max) found = v_select((found >= next) | (found != found), found, next);
+        else found += next;
+    }
+    return is_max ? found : found * v_splat(factor);
+}
+
+/* The stride is a constant at every call, unless it is rare. */
+static inline __attribute__((always_inline)) void pool_rows(const int is_max, const size_t stride,
+                                                            const pool_operands *in, float factor)
+{
+    for (size_t c = 0; c < in->channels; c++)
+        for (size_t j = 0; j < in->n; j += GP_V) {
+            const size_t n = in->n - j < GP_V ? in->n - j : GP_V;
+            const float *x = in->x + c * in->x_step + j * stride;
+            float *y = in->y + c * in->y_step + j;
+            if (pool_is_alone(n)) {
+                for (size_t i = 0; i < n; i++) y[i] = pool_number(is_max, in, x + i * stride, factor);
+                continue;
             }
-            v_store(y + p, most);
+            if (n < GP_V) v_store_part(y, pool_vector(is_max, stride, n, in, x, factor), n);
+            else v_store(y, pool_vector(is_max, stride, GP_V, in, x, factor));
         }
+}
+
+static void pool_max(size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit, size_t stride,
+                     const float *x, size_t x_step, float *y, size_t y_step)
+{
+    const pool_operands in = {channels, n, count, at, unit, x, x_step, y, y_step};
+    if (stride == 1) pool_rows(1, 1, &in, 1.0f);
+    else if (stride == 2) pool_rows(1, 2, &in, 1.0f);
+    else pool_rows(1, stride, &in, 1.0f);
+}
+
+static void pool_mean(size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit, size_t stride,
+                      const float *x, size_t x_step, float *y, size_t y_step, float factor)
+{
+    const pool_operands in = {channels, n, count, at, unit, x, x_step, y, y_step};
+    if (stride == 1) pool_rows(0, 1, &in, factor);
+    else pool_rows(0, stride, &in, factor);
 }
 
 static void pool_max_back(size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x,
@@ -223,17 +288,6 @@ static void pool_max_back(size_t channels, size_t lanes, size_t count, const uin
                 v_store(dx + place, accumulate ? given + v_load(dx + place) : given);
                 left = v_select(here, v_splat(0.0f), left);
             }
-        }
-}
-
-static void pool_mean(size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x, size_t x_step,
-                      float *y, size_t y_step, float factor)
-{
-    for (size_t c = 0; c < channels; c++, x += x_step, y += y_step)
-        for (size_t p = 0; p < lanes; p += GP_V) {
-            vfloat sum = v_load(x + at[0] * lanes + p);
-            for (size_t i = 1; i < count; i++) sum += v_load(x + at[i] * lanes + p);
-            v_store(y + p, sum * v_splat(factor));
         }
 }
 

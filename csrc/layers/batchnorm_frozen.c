@@ -69,6 +69,15 @@ static gp_status batchnorm_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
+void gp_batchnorm_silence(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena)
+{
+    gp_matrix weights[GP_MATRICES];
+    gp_layer_table[product->type]->weights(product, weights);
+    float *numbers = packed->memory;
+    for (size_t c = 0; c < packed->spec.window.channels; c++)
+        if (gp_row_is_removed(&weights[0], arena, c)) memset(numbers + 3 * c, 0, 3 * sizeof *numbers);
+}
+
 static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
     const gp_layer_spec *spec = &packed->spec;

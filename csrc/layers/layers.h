@@ -147,6 +147,8 @@ int gp_batchnorm_folds(const gp_layer_spec *product, const gp_layer_spec *norm);
  * removed give 0. */
 gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *norm, const gp_arena *arena,
                             gp_layer_spec *folded, gp_arena *own);
+/* Of one that is packed by itself, because others read the product too: channels whose row is removed give 0. */
+void gp_batchnorm_silence(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena);
 
 /* Of a window: outputs along an axis, 0 if it does not fit; and sizes with padding. */
 static inline size_t gp_window_padded(const gp_window *w, size_t axis)

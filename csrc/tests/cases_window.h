@@ -350,9 +350,9 @@ static void test_window_dots(const gp_kernels *kernels)
 
 enum { POOL_CHANNELS = 3, POOL_PIXELS = 13, POOL_MOST = 11 };
 
-/* Some pixels of the planes of a few channels, and numbers for one place. */
+/* Some pixels of the planes of a few channels, and numbers for the n lanes of one place or for n places in a row. */
 typedef struct pool_input {
-    size_t lanes, count, x_step, y_step;
+    size_t n, unit, stride, count, x_step, y_step;
     uint32_t at[POOL_PIXELS];
     buffer x, y, dy, dx;
 } pool_input;
@@ -364,11 +364,12 @@ static float pool_number(noise *source)
     return noise_below(source, 40) ? few[noise_below(source, 7)] : not_finite(noise_below(source, NOT_FINITE));
 }
 
-static void pool_open(pool_input *p, size_t lanes, size_t count, int finite, noise *source)
+static void pool_open(pool_input *p, size_t n, size_t unit, size_t stride, size_t count, int finite, noise *source)
 {
-    *p = (pool_input){.lanes = lanes, .count = count, .x_step = POOL_PIXELS * lanes + 5, .y_step = lanes + 3};
-    const size_t x_size = (POOL_CHANNELS - 1) * p->x_step + POOL_PIXELS * lanes;
-    const size_t y_size = (POOL_CHANNELS - 1) * p->y_step + lanes;
+    const size_t plane = (POOL_PIXELS - 1) * unit + (n - 1) * stride + 1;
+    *p = (pool_input){.n = n, .unit = unit, .stride = stride, .count = count, .x_step = plane + 5, .y_step = n + 3};
+    const size_t x_size = (POOL_CHANNELS - 1) * p->x_step + plane;
+    const size_t y_size = (POOL_CHANNELS - 1) * p->y_step + n;
     p->x = inout_floats(source, x_size, 1, 1.0);
     p->y = inout_floats(source, y_size, 1, 1.0);
     p->dy = input_floats(source, y_size, 3, 1.0);
@@ -389,10 +390,10 @@ static void pool_close(pool_input *p)
     CLOSE(p->dx);
 }
 
-/* Entry i of the list, in a channel and a lane. */
-static size_t pool_pixel(const pool_input *p, size_t channel, size_t lane, size_t i)
+/* Entry i of the list, in a channel and a lane, or of the j-th place. */
+static size_t pool_pixel(const pool_input *p, size_t channel, size_t j, size_t i)
 {
-    return channel * p->x_step + p->at[i] * p->lanes + lane;
+    return channel * p->x_step + p->at[i] * p->unit + j * p->stride;
 }
 
 typedef void pool_case(const gp_kernels *kernels, pool_input *p);
@@ -402,7 +403,17 @@ static void over_pools(const gp_kernels *kernels, pool_case *run, int finite, no
     for (size_t lanes = 16; lanes <= 64; lanes += 16)
         for (size_t count = 1; count <= POOL_MOST; count++) {
             pool_input p;
-            pool_open(&p, lanes, count, finite, source);
+            pool_open(&p, lanes, lanes, 1, count, finite, source);
+            run(kernels, &p);
+            pool_close(&p);
+        }
+}
+static void over_pools_in_a_row(const gp_kernels *kernels, pool_case *run, int finite, noise *source)
+{
+    for (size_t n = 1; n <= 35; n++)
+        for (size_t stride = 1; stride <= 3; stride++) {
+            pool_input p;
+            pool_open(&p, n, 1, stride, 1 + n % POOL_MOST, finite, source);
             run(kernels, &p);
             pool_close(&p);
         }
@@ -414,7 +425,7 @@ static void pool_max_case(const gp_kernels *kernels, pool_input *p)
     float *want = allocated(p->y.bytes);
     memcpy(want, p->y.data, p->y.bytes);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
-        for (size_t l = 0; l < p->lanes; l++) {
+        for (size_t l = 0; l < p->n; l++) {
             float most = p->x.f[pool_pixel(p, c, l, 0)];
             for (size_t i = 1; i < p->count; i++) {
                 const float next = p->x.f[pool_pixel(p, c, l, i)];
@@ -422,7 +433,7 @@ static void pool_max_case(const gp_kernels *kernels, pool_input *p)
             }
             want[c * p->y_step + l] = most;
         }
-    kernels->pool_max(POOL_CHANNELS, p->lanes, p->count, p->at, p->x.f, p->x_step, p->y.f, p->y_step);
+    kernels->pool_max(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step, p->y.f, p->y_step);
     CHECK_BYTES_EQUAL(p->y.bytes, p->y.data, want);
     free(want);
 }
@@ -431,6 +442,7 @@ static void test_pool_max(const gp_kernels *kernels)
     noise source = {18};
     over_pools(kernels, pool_max_case, 0, &source);
     over_pools(kernels, pool_max_case, 1, &source);
+    over_pools_in_a_row(kernels, pool_max_case, 0, &source);
 }
 
 /* All of dy to the first that equals y, and to none if y is NaN, which equals nothing. */
@@ -438,9 +450,9 @@ static void pool_max_back_case(const gp_kernels *kernels, pool_input *p, int acc
 {
     float *want = allocated(p->dx.bytes);
     memcpy(want, p->dx.data, p->dx.bytes);
-    kernels->pool_max(POOL_CHANNELS, p->lanes, p->count, p->at, p->x.f, p->x_step, p->y.f, p->y_step);
+    kernels->pool_max(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step, p->y.f, p->y_step);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
-        for (size_t l = 0; l < p->lanes; l++)
+        for (size_t l = 0; l < p->n; l++)
             for (size_t i = 0, given = 0; i < p->count; i++) {
                 const size_t at = pool_pixel(p, c, l, i), place = c * p->y_step + l;
                 const int here = !given && p->x.f[at] == p->y.f[place];
@@ -448,8 +460,8 @@ static void pool_max_back_case(const gp_kernels *kernels, pool_input *p, int acc
                 else if (here) want[at] += p->dy.f[place];
                 given |= (size_t)here;
             }
-    kernels->pool_max_back(POOL_CHANNELS, p->lanes, p->count, p->at, p->x.f, p->x_step, p->y.f, p->dy.f, p->y_step,
-                           p->dx.f, accumulate);
+    kernels->pool_max_back(POOL_CHANNELS, p->n, p->count, p->at, p->x.f, p->x_step, p->y.f, p->dy.f, p->y_step, p->dx.f,
+                           accumulate);
     CHECK_BYTES_EQUAL(p->dx.bytes, p->dx.data, want);
     free(want);
 }
@@ -472,7 +484,7 @@ static void pool_mean_case(const gp_kernels *kernels, pool_input *p)
     double worst = 0.0;
     memcpy(want, p->y.data, p->y.bytes);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
-        for (size_t l = 0; l < p->lanes; l++) {
+        for (size_t l = 0; l < p->n; l++) {
             float sum = p->x.f[pool_pixel(p, c, l, 0)];
             double exact = (double)sum;
             for (size_t i = 1; i < p->count; i++) {
@@ -482,7 +494,8 @@ static void pool_mean_case(const gp_kernels *kernels, pool_input *p)
             want[c * p->y_step + l] = sum * factor;
             worst = fmax(worst, fabs((double)(sum * factor) - exact / (double)p->count));
         }
-    kernels->pool_mean(POOL_CHANNELS, p->lanes, p->count, p->at, p->x.f, p->x_step, p->y.f, p->y_step, factor);
+    kernels->pool_mean(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step, p->y.f, p->y_step,
+                       factor);
     CHECK_NEAR(worst, 0.0, 6e-8 * (double)p->count);
     CHECK_BYTES_EQUAL(p->y.bytes, p->y.data, want);
     free(want);
@@ -491,6 +504,7 @@ static void test_pool_mean(const gp_kernels *kernels)
 {
     noise source = {20};
     over_pools(kernels, pool_mean_case, 1, &source);
+    over_pools_in_a_row(kernels, pool_mean_case, 1, &source);
 }
 
 static void pool_mean_back_case(const gp_kernels *kernels, pool_input *p)
@@ -499,9 +513,9 @@ static void pool_mean_back_case(const gp_kernels *kernels, pool_input *p)
     float *rest = allocated(p->dx.bytes);
     double worst = 0.0;
     memcpy(rest, p->dx.data, p->dx.bytes);
-    kernels->pool_mean_back(POOL_CHANNELS, p->lanes, p->count, p->at, p->dy.f, p->y_step, p->dx.f, p->x_step, factor);
+    kernels->pool_mean_back(POOL_CHANNELS, p->n, p->count, p->at, p->dy.f, p->y_step, p->dx.f, p->x_step, factor);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
-        for (size_t l = 0; l < p->lanes; l++)
+        for (size_t l = 0; l < p->n; l++)
             for (size_t i = 0; i < p->count; i++) {
                 const size_t at = pool_pixel(p, c, l, i);
                 const double share = (double)p->dy.f[c * p->y_step + l] / (double)p->count;

@@ -127,13 +127,35 @@ static void test_is_sparse(void)
 
 /* ---- frozen ------------------------------------------------------------------------------------------------------------- */
 
+/* One sample's planes copied for each column of the kernel, also of one, and whole, both with strides; a row of pools. */
+static void build_sliding(model *m)
+{
+    model_convolution(m, model_window(2, 40, 22, 5), 25); /* 36 x 18 */
+    model_pooling(m, model_window(25, 36, 18, 2), GP_POOL_MAX);
+    gp_window w = model_window(25, 35, 17, 3);
+    w.kernel[1] = 1;
+    w.stride[0] = 2;
+    w.stride[1] = 3;
+    model_convolution(m, w, 4); /* 17 x 6 */
+    w = model_window(4, 17, 6, 3);
+    w.stride[0] = w.stride[1] = 2;
+    w.before[1] = 1;
+    model_pooling(m, w, GP_POOL_MAX); /* 8 x 3 */
+    w = model_window(4, 8, 3, 2);
+    w.stride[0] = 4;
+    w.stride[1] = 2;
+    w.dilation[0] = 3;
+    w.after[1] = 1;
+    model_convolution(m, w, 3); /* 2 x 2 */
+}
+
 static void test_frozen(const gp_kernels *kernels)
 {
     enum { SAMPLES = 70 };
     static const double shares[] = {0.0, 0.3, 0.9};
-    for (size_t b = 0; b < BUILDERS; b++)
+    for (size_t b = 0; b <= BUILDERS; b++)
         for (size_t share = 0; share < 3; share++) {
-            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 50 + b);
+            scene *s = scene_new(kernels, b < BUILDERS ? builders[b] : build_sliding, SAMPLES, GP_MSE, 50 + b);
             const size_t O = s->out, counts[] = {1, 17, SAMPLES};
             float *expected = allocated(SAMPLES * O * sizeof *expected);
             gp_frozen *frozen = NULL;

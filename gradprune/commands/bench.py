@@ -6,7 +6,13 @@ import argparse
 from typing import Any
 
 from gradprune import _core, bench, tables
-from gradprune.commands import bench_criteria, bench_lenet, bench_temporal_order
+from gradprune.commands import (
+    bench_criteria,
+    bench_lenet,
+    bench_lenet5,
+    bench_resnet,
+    bench_temporal_order,
+)
 from gradprune.commands.options import add_command, add_model, add_threads, sparsity, whole
 
 
@@ -22,7 +28,9 @@ def add(commands: Any) -> None:
         "  gradprune bench --model 1024-1024 --batches 64 --sparsities 0 0.98 --threads 1\n"
         "  gradprune bench temporal-order --quick\n"
         "  gradprune bench criteria --quick\n"
-        "  gradprune bench lenet --quick",
+        "  gradprune bench lenet --quick\n"
+        "  gradprune bench lenet5 --quick\n"
+        "  gradprune bench resnet --quick",
     )
     add_model(parser)
     parser.add_argument(
@@ -46,7 +54,13 @@ def add(commands: Any) -> None:
     )
     add_threads(parser)
     experiments = parser.add_subparsers(title="experiments, in place of times", metavar="NAME")
-    for experiment in (bench_temporal_order, bench_criteria, bench_lenet):
+    for experiment in (
+        bench_temporal_order,
+        bench_criteria,
+        bench_lenet,
+        bench_lenet5,
+        bench_resnet,
+    ):
         experiment.add(experiments)
 
 

@@ -46,6 +46,9 @@ class Conv2D(Affine):
     across) with (size + padding - dilation (kernel - 1) - 1) // stride + 1 places along an axis.
     W is (filters, channels / groups, kernel height, kernel width), b (filters,).
 
+    Along one axis, as PyTorch's Conv1d, it is a convolution of images that are one pixel high:
+    samples (channels, 1, length), a kernel (1, k).
+
     Args:
         filters: channels out, a multiple of groups.
         kernel: size of a filter, or (height, width).

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple, SupportsIndex
 
 from gradprune.checks import whole
@@ -32,7 +32,11 @@ INPUT = "input"
 
 
 class Node(Source):
-    """What ``Input`` and calls of layers on it return; ``a + b`` is ``Add()(a, b)``."""
+    """What ``Input`` and calls of layers on it return; ``a + b`` is ``Add()(a, b)``.
+
+    >>> Input(4) + Input(4)
+    Node(Add(name=None), shape=(4,))
+    """
 
     def __add__(self, other: Node) -> Node:
         return Add()(self, other)
@@ -41,8 +45,15 @@ class Node(Source):
 def Input(shape: SupportsIndex | Sequence[int]) -> Node:  # noqa: N802 - a node, as in Keras
     """Where a network that branches begins: layers are called on it, and on what they return.
 
+    What is returned holds no numbers: it knows its ``shape``, that of a sample, and what was called
+    on what. ``Model(inputs, outputs)`` makes the network; layers without a name get one there, in
+    the order in which they run. A layer with parameters is called once, any node read by several.
+
     Args:
         shape: features of a sample, or its shape, such as (channels, height, width).
+
+    Raises:
+        TypeError, ValueError: sizes are not positive whole numbers, or there are none.
 
     >>> import gradprune as gp
     >>> x = gp.Input(4)
@@ -56,6 +67,8 @@ def Input(shape: SupportsIndex | Sequence[int]) -> Node:  # noqa: N802 - a node,
 
 def sample_shape(shape: SupportsIndex | Sequence[int]) -> Shape:
     """The shape of a sample from what a user calls it."""
+    if not isinstance(shape, SupportsIndex | Iterable):
+        raise TypeError(f"input_shape must be a number of features or a shape, got {shape!r}")
     sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
     if not sizes:
         raise ValueError("input_shape must name at least one size")
@@ -115,8 +128,10 @@ def _in_order(last: Source) -> list[Source]:
     return list(order)
 
 
-def named_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+def named_layers(layers: object) -> tuple[Layer, ...]:
     """The layers with names: "dense0", "dense1", ... by type where none was given."""
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a sequence of layers such as Dense, got {layers!r}")
     layers = tuple(layers)
     if not layers:
         raise ValueError("a network needs at least one layer")
@@ -124,7 +139,10 @@ def named_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
     named = []
     for position, layer in enumerate(layers):
         if not isinstance(layer, Layer):
-            raise TypeError(f"layers[{position}] must be a layer such as Dense, got {layer!r}")
+            ends = "; Model(inputs, outputs) takes one of each" if isinstance(layer, Node) else ""
+            raise TypeError(
+                f"layers[{position}] must be a layer such as Dense, got {layer!r}{ends}"
+            )
         kind = type(layer).__name__.lower()
         named.append(
             layer if layer.name else dataclasses.replace(layer, name=f"{kind}{seen[kind]}")

@@ -84,6 +84,10 @@ class Wiring(ABC):
         """
         return needed
 
+    def joined(self, inputs: Flags) -> Flags:
+        """Which inputs stay if these have to: those, and what cannot go without them."""
+        return inputs
+
     def counting(self, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
         """The parameters, by role, as the layer computes with them where it stands."""
         return values
@@ -152,6 +156,10 @@ class Channels(Wiring):
     def whole(self, wanted: Flags) -> Flags:
         """The flags, set for all pixels of a channel if they are for one; some channel stays."""
         return images(at_least_one(channels(wanted)), wanted.shape)
+
+    def joined(self, inputs: Flags) -> Flags:
+        """See Wiring. Others may read pixels of the same images one by one."""
+        return images(channels(inputs), inputs.shape)
 
 
 def channels(flags: Flags) -> Flags:

@@ -210,6 +210,9 @@ class Unit(_Lines):
     Units of several layers whose outputs are added, as in a residual network, are one unit: they
     score the mean (or norm) of the weights of all, and go together, for only then can ``shrink``
     remove what they add up to. With some of these layers excluded the others go by themselves.
+    Wide layers have smaller weights: ranked with others (scope "global") their units go first;
+    scope "layer" takes the same share of each layer.
+
     Source: Li et al. 2017; torch's ``ln_structured`` with dim=0; coupled units: Fang et al. 2023,
     "DepGraph".
 
