@@ -215,7 +215,9 @@ def _measured(form: str, model: Model, test: Data, seconds: float) -> Row:
     total = model.summary().total
     one, many = np.ascontiguousarray(x[:1]), np.ascontiguousarray(x[:64])
     times = median_times(
-        {"one": lambda: frozen.predict(one), "many": lambda: frozen.predict(many)}, turns=5
+        {"one": lambda: frozen.predict(one), "many": lambda: frozen.predict(many)},
+        turns=5,
+        seconds=0.02,
     )
     kept = sum(int(mask.sum()) for mask in model.masks.values())
     sizes = (kept, total.macs_effective, frozen.nbytes)
