@@ -7,7 +7,13 @@ file, and clipping sees live weights only. See README.md for a first script, doc
 from gradprune import datasets, models, plotting
 from gradprune.augmentation import Augmentation, Crop, Flip, Rotate, Shift
 from gradprune.batching import batches
-from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping
+from gradprune.callbacks import (
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    WeightAveraging,
+)
 from gradprune.clipping import (
     AGC,
     AutoClip,
@@ -255,6 +261,7 @@ __all__ = [
     "VerificationError",
     "VerificationReport",
     "WarmupLR",
+    "WeightAveraging",
     "ZClip",
     "Zero",
     "batches",

@@ -231,6 +231,101 @@ def test_bad_settings(settings: dict[str, Any], error: type[Exception]) -> None:
         gp.EarlyStopping(**settings)
 
 
+# ---- WeightAveraging ---------------------------------------------------------------------------
+
+
+class Keep(gp.Callback):
+    """Copies all parameters after each epoch."""
+
+    def __init__(self) -> None:
+        self.params: list[np.ndarray] = []
+
+    def on_epoch_end(self, context: Any) -> None:
+        self.params.append(context.model.arena.params.astype(np.float64))
+
+
+@pytest.mark.parametrize(("start", "epochs"), [(0, 1), (0, 4), (2, 5), (4, 5)])
+def test_mean_of_the_epochs(start: int, epochs: int) -> None:
+    plain, model = model_of(), model_of()
+    keep, mean = Keep(), gp.WeightAveraging(start=start)
+    plain.fit(X, Y, epochs=epochs, batch_size=8, callbacks=[keep], verbose=0)
+    history = model.fit(X, Y, epochs=epochs, batch_size=8, callbacks=[mean], verbose=0)
+    assert history["loss"] == plain.history["loss"]  # training is not touched
+    assert mean.count == epochs - start
+    expected = np.mean(keep.params[start:], axis=0).astype(np.float32)
+    np.testing.assert_allclose(model.arena.params, expected, rtol=1e-6, atol=1e-9)
+    model.fit(X, Y, batch_size=8, callbacks=[mean], verbose=0)  # starts anew
+    assert mean.count == max(1 - start, 0)
+
+
+def test_mean_of_no_epoch_leaves_the_model() -> None:
+    plain, model = model_of(), model_of()
+    plain.fit(X, Y, epochs=2, verbose=0)
+    model.fit(X, Y, epochs=2, callbacks=[gp.WeightAveraging(start=2)], verbose=0)
+    np.testing.assert_array_equal(model.arena.params, plain.arena.params)
+
+
+def test_mean_of_buffers() -> None:
+    def build() -> gp.Model:
+        model = gp.Model([gp.Dense(4), gp.BatchNorm(), gp.Dense(2)], input_shape=4, seed=0)
+        gp.SGD(model, lr=0.1)
+        return model
+
+    plain, model, keep = build(), build(), Keep()
+    plain.fit(X, Y, epochs=3, callbacks=[keep], verbose=0)
+    model.fit(X, Y, epochs=3, callbacks=[gp.WeightAveraging()], verbose=0)
+    expected = np.mean(keep.params, axis=0)
+    np.testing.assert_allclose(model.arena.params, expected, rtol=1e-6, atol=1e-9)
+    assert any(
+        not np.array_equal(plain.arena.buffers[n], b) for n, b in model.arena.buffers.items()
+    )
+
+
+@pytest.mark.parametrize("regrowth", [None, gp.RigL(fraction=0.5, every=5, stop=15)])
+def test_a_mean_has_one_mask(regrowth: gp.RigL | None) -> None:
+    """Five steps an epoch; masks change in the first three epochs."""
+    model, keep, mean = model_of(), Keep(), gp.WeightAveraging()
+    pruner = gp.Pruner(
+        model,
+        criterion=gp.Magnitude(),
+        schedule=gp.Polynomial(0.5, power=1, start=0, stop=15, every=5),
+        regrowth=regrowth,
+        probe_data=(X, Y),
+    )
+    model.fit(X, Y, epochs=7, batch_size=8, pruner=pruner, callbacks=[keep, mean], verbose=0)
+    # The last event is of the third epoch's last step: what comes after it has the final mask.
+    assert mean.count == 5
+    expected = np.mean(keep.params[2:], axis=0)
+    np.testing.assert_allclose(model.arena.params, expected, rtol=1e-6, atol=1e-9)
+    assert model.sparsity == 0.5
+    for name, mask in model.masks.items():
+        assert not model.parameters[name][~mask].any()
+
+
+def test_the_mean_of_a_sparse_layer_is_what_predicts() -> None:
+    """Layers that run by their live weights keep no second copy of the old ones."""
+    model = gp.Model([gp.Dense(64, activation="relu"), gp.Dense(2)], input_shape=64, seed=0)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.95)
+    gp.SGD(model, lr=0.5)
+    x = np.random.default_rng(1).normal(size=(256, 64)).astype(np.float32)
+    y = (x[:, 0] > 0).astype(np.int64)
+    model.fit(x, y, epochs=4, batch_size=64, callbacks=[gp.WeightAveraging()], verbose=0)
+    first, second = (model.parameters[f"dense{i}.weight"].astype(np.float64) for i in (0, 1))
+    hidden = np.maximum(x @ first.T + model.parameters["dense0.bias"], 0)
+    expected = hidden @ second.T + model.parameters["dense1.bias"]
+    np.testing.assert_allclose(model.predict(x), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_quantized_weights_are_not_averaged() -> None:
+    model = model_of()
+    gp.Quantizer(model, gp.Grid(4)).quantize()
+    with pytest.raises(ValueError, match="the weights are quantized"):
+        model.fit(X, Y, callbacks=[gp.WeightAveraging()], verbose=0)
+    assert model.epoch == 0
+    with pytest.raises(ValueError, match="start"):
+        gp.WeightAveraging(start=-1)
+
+
 # ---- Checkpoint and CSVLogger ------------------------------------------------------------------
 
 

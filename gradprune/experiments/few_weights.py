@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from gradprune import _core, datasets
 from gradprune.augmentation import Augmentation
+from gradprune.callbacks import WeightAveraging
 from gradprune.clipping import ClipNorm
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.gpz import compress
@@ -93,6 +94,8 @@ class Recipe:
         epochs: in all; pruning begins after ``dense`` of them and ends after ``pruned``, and with
             it the constant learning rate, which then falls along a cosine.
         dense, pruned: see ``epochs``.
+        average: let the rate be constant to the end and take, instead, the mean of the weights
+            after each epoch after ``pruned`` (``WeightAveraging``).
         criterion: what is important.
         power: of the schedule (``Polynomial``); the higher, the more goes early.
         regrowth: share of the weights that change places each epoch (``RigL``), falling to 0.
@@ -107,6 +110,7 @@ class Recipe:
     epochs: int = 200
     dense: int = 3
     pruned: int = 140
+    average: bool = False
     every: int = 100
     criterion: Criterion = field(default_factory=Magnitude)
     power: float = 3.0
@@ -122,8 +126,11 @@ class Recipe:
 
     @property
     def regrown(self) -> int:
-        """Epochs after which no weight changes its place: half of the falling rate is left."""
-        return (self.pruned + self.epochs) // 2
+        """Epochs after which no weight changes its place.
+
+        Half of the falling rate is left then; a mean is of one mask.
+        """
+        return self.pruned if self.average else (self.pruned + self.epochs) // 2
 
     def scaled(self, factor: float) -> Recipe:
         """With so many times as many epochs, at least one of each kind."""
@@ -161,7 +168,7 @@ def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe:
     falling = CosineLR(recipe.lr, start=hold, steps=steps * recipe.epochs - hold)
     SGD(
         model,
-        lr=falling,
+        lr=recipe.lr if recipe.average else falling,
         momentum=recipe.momentum,
         nesterov=True,
         weight_decay=recipe.weight_decay,
@@ -195,6 +202,7 @@ def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe:
         epochs=recipe.epochs,
         batch_size=recipe.batch_size,
         pruner=pruner,
+        callbacks=[WeightAveraging(start=recipe.pruned)] if recipe.average else [],
         augment=recipe.augment,
         seed=seed,
         verbose=0,

@@ -38,7 +38,9 @@ STUDY = Study(
         0.02: Recipe(regrowth=0.1),
         0.015: Recipe(regrowth=0.1),
         0.01: Recipe(regrowth=0.1, lr=0.2, pruned=170),
-        0.005: Recipe(criterion=Fisher(), regrowth=0.1, lr=0.2, pruned=170),
+        0.005: Recipe(
+            criterion=Fisher(), regrowth=0.1, lr=0.2, pruned=170, epochs=320, average=True
+        ),
     },
     files={kept: Recipe(regrowth=0.1) for kept in (0.0135, 0.0105, 0.009)},
     goals={
