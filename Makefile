@@ -93,9 +93,9 @@ check-c-%:
 
 asan: $(COMPILERS:%=asan-%) ## C tests under the address and undefined behaviour sanitizers
 
-# What they find is in the source, not in the compiler, and each compiler is slow with one of them (of the AVX-512 kernels clang
-# takes 9 s for addresses and minutes for undefined behaviour, gcc 44 s for that). Without the libraries of one (Debian's
-# clang: libclang-rt-dev), the other watches both.
+# What they find is in the source, not in the compiler, and clang takes minutes to check the AVX-512 kernels for undefined
+# behaviour. So each compiler has one of them. Without the libraries of one (Debian's clang: libclang-rt-dev), the other
+# watches both.
 sanitizes  = $(shell echo 'int main(void) { return 0; }' | \
     $(1) -fsanitize=address,undefined -x c -o /dev/null - 2> /dev/null && echo $(1))
 SANITIZING = $(foreach cc,$(COMPILERS),$(call sanitizes,$(cc)))
