@@ -21,7 +21,7 @@
 #include "cases_update.h"
 #include "cases_window.h"
 
-#define EACH_ONCE(type, name, parameters) OVER_INSTRUCTION_SETS(test_##name);
+#define EACH_ONCE(type, name, parameters) over_instruction_sets("test_" #name, test_##name, 1);
 
 int main(void)
 {
