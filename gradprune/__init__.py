@@ -7,13 +7,7 @@ file, and clipping sees live weights only. See README.md for a first script, doc
 from gradprune import datasets, models, plotting
 from gradprune.augmentation import Augmentation, Crop, Flip, Rotate, Shift
 from gradprune.batching import batches
-from gradprune.callbacks import (
-    Callback,
-    Checkpoint,
-    CSVLogger,
-    EarlyStopping,
-    WeightAveraging,
-)
+from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, WeightAveraging
 from gradprune.clipping import (
     AGC,
     AutoClip,

@@ -27,8 +27,6 @@ static inline int is_quick(void)
 
 /* ---- every instruction set this CPU can run --------------------------------------------------------------------- */
 
-/* Networks are the same code on each: quick tests of them take the widest, only those of kernels take all. */
-
 typedef void kernels_test(const gp_kernels *kernels);
 
 static inline void over_instruction_sets(const char *name, kernels_test *test, int all)
@@ -41,6 +39,7 @@ static inline void over_instruction_sets(const char *name, kernels_test *test, i
         if (check_failed_count > failed) printf("  in %s on %s\n", name, gp_kernels_isa(kernels));
     }
 }
+/* Networks are the same code on each: quick tests of them take the widest, only those of kernels take all. */
 #define OVER_INSTRUCTION_SETS(test) over_instruction_sets(#test, test, !is_quick())
 
 /* ---- numbers: splitmix64 (Steele, Lea, Flood 2014) -------------------------------------------------------------- */
