@@ -1,11 +1,11 @@
 # Each target sets up what it needs, in a virtual environment of its own (.venv).
 #
 #   PYTHON=python3.12   the interpreter to make .venv from (3.11 or later)
-#   TORCH=1             install torch first, so that the tests compare with it
+#   PEERS=1             install torch, pandas and dask first, for the tests that need them (-m peers)
 #   ARGS="-k clip"      further arguments of pytest, gradprune demo or the benchmarks
 
 PYTHON        ?= python3
-TORCH         ?=
+PEERS         ?=
 ARGS          ?=
 TORCH_VERSION := 2.13.0
 
@@ -57,12 +57,9 @@ $(VENV)/.wheel: dist/.wheel
 	$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-$(VENV)/.test $(VENV)/.dev $(VENV)/.bench $(VENV)/.notebook: $(VENV)/.%: $(VENV)/.wheel
+EXTRAS := plot test peers dev bench notebook
+$(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.wheel
 	$(PIP) "$$(ls dist/*.whl)[$*]"
-	@touch $@
-
-$(VENV)/.plot: $(PACKAGED) | $(VENV)/.created
-	$(PIP) '.[plot]'
 	@touch $@
 
 # ---- for users -------------------------------------------------------------------------------------
@@ -75,7 +72,7 @@ wheel: dist/.wheel ## build the sdist and the wheel into dist/
 # ---- for developers --------------------------------------------------------------------------------
 
 # From tests/, where the folder gradprune cannot be imported by accident; tests/conftest.py makes sure.
-test: $(VENV)/.test $(if $(TORCH),$(VENV)/.torch) ## test the wheel, or of its tests what ARGS choose
+test: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers) ## test the wheel, or of its tests what ARGS choose
 	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage $(BIN)/python -m pytest $(ARGS)
 
 # Apart from `test`, which takes less time without it.

@@ -20,6 +20,7 @@ from hypothesis import settings
 import gradprune as gp
 from cases import TRAINED
 from gradprune.network import Network
+from peers import PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 SEED = int(os.environ.get("GRADPRUNE_TEST_SEED", "0"))
@@ -75,12 +76,34 @@ def network() -> Network:
     return TRAINED.network()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """`-m peers` chooses the tests that take a peer as a fixture."""
+    for item in items:
+        if PEERS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.peers)
+
+
 @pytest.fixture(scope="session")
 def torch() -> Any:
-    """The peer, where it is installed, in one thread; tests that need it are skipped elsewhere."""
+    """PyTorch, in one thread."""
     module = pytest.importorskip("torch")
     module.set_num_threads(1)
     return module
+
+
+@pytest.fixture(scope="session")
+def pandas() -> Any:
+    return pytest.importorskip("pandas")
+
+
+@pytest.fixture(scope="session")
+def pyarrow() -> Any:
+    return pytest.importorskip("pyarrow")
+
+
+@pytest.fixture(scope="session")
+def dask() -> Any:
+    return pytest.importorskip("dask")
 
 
 @pytest.fixture(scope="module")

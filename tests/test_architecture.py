@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import gradprune as gp
+from peers import PEERS
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "gradprune"
@@ -198,7 +199,7 @@ def is_type_checking(node: ast.AST) -> bool:
 
 def imports(path: Path, *, eager: bool = False) -> Iterator[str]:
     """Full names of what a file imports; with eager, only what runs when it is imported."""
-    package = ["gradprune", *path.relative_to(PACKAGE).parent.parts]
+    package = path.relative_to(ROOT).parent.parts
     pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()
@@ -273,6 +274,33 @@ def test_import_needs_numpy_alone() -> None:
         check=True,
     )
     assert result.stdout.split() == []
+
+
+# What a test file may import without asking: what gradprune itself and every test need.
+NEEDED = {"gradprune", "hypothesis", "numpy", "pytest", "rich", "safetensors", "tqdm"}
+TESTS = {path.stem: path for path in sorted((ROOT / "tests").glob("*.py"))}
+
+
+def skips(path: Path) -> set[str]:
+    """The packages that a file passes to ``importorskip``."""
+    return {
+        str(ast.literal_eval(node.args[0])).split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip"
+    }
+
+
+@pytest.mark.parametrize("file", TESTS)
+def test_tests_of_optional_packages_can_be_skipped(file: str) -> None:
+    """`make test` works without the peers, and `-m peers` finds every test that needs one."""
+    path = TESTS[file]
+    used = {name.split(".")[0] for name in imports(path)} - {""}
+    strangers = used - NEEDED - TESTS.keys() - sys.stdlib_module_names
+    assert strangers == set(), "optional packages come by pytest.importorskip or are peers.PEERS"
+    if file == "conftest":
+        assert skips(path) == PEERS
+    else:
+        assert skips(path) & PEERS == set(), "take the fixture of conftest.py with that name"
 
 
 def test_no_module_of_leftovers() -> None:

@@ -351,14 +351,9 @@ def test_unforeseen_error_is_one_line(
 # ---- bench ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("with_torch", [False, True])
-def test_bench(
-    with_torch: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def check_bench(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *, with_torch: bool
 ) -> None:
-    if with_torch:
-        pytest.importorskip("torch")
-    else:
-        monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(bench, "measure", functools.partial(bench.measure, seconds=1e-4))
     command = ["bench", "--model", "8-6", "--batches", "1", "20", "--sparsities", "0", "0.9"]
     assert main([*command, "--turns", "1"]) == 0
@@ -371,6 +366,18 @@ def test_bench(
     for row in rows:
         assert float(row[-1].replace(",", "")) > 0
     assert ("torch is not installed" in text) is not with_torch
+
+
+def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
+    check_bench(monkeypatch, capsys, with_torch=False)
+
+
+@pytest.mark.usefixtures("torch")
+def test_bench_with_torch(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    check_bench(monkeypatch, capsys, with_torch=True)
 
 
 # ---- the process ---------------------------------------------------------------------------------

@@ -21,8 +21,7 @@ def scores_of(model: Any, criterion: Any, samples: Any) -> np.ndarray:
         return criterion.scores(weights, Statistics.zeros(0), np.zeros, probe)
 
 
-def test_grasp_against_double_backward() -> None:
-    torch = pytest.importorskip("torch")
+def test_grasp_against_double_backward(torch: Any) -> None:
     layers = [gp.Dense(8, activation="tanh"), gp.Dense(6, activation="tanh"), gp.Dense(5)]
     model = gp.Model(layers, 12, seed=0)
     x, y = batch(0, 32)

@@ -44,8 +44,7 @@ def torch_distillation(
 
 
 @pytest.mark.parametrize(("temperature", "alpha"), SETTINGS)
-def test_the_oracle_by_differences_and_torch(temperature: float, alpha: float) -> None:
-    torch = pytest.importorskip("torch")
+def test_the_oracle_by_differences_and_torch(torch: Any, temperature: float, alpha: float) -> None:
     rng = generator(5)
     z, logits, labels = rng.normal(size=(7, 4)), rng.normal(size=(7, 4)), rng.integers(0, 4, 7)
 
@@ -79,8 +78,7 @@ def test_the_engine_against_the_oracle(activation: str, temperature: float, alph
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-def test_label_smoothing_is_torchs(smoothing: float) -> None:
-    torch = pytest.importorskip("torch")
+def test_label_smoothing_is_torchs(torch: Any, smoothing: float) -> None:
     model = gp.Model([gp.Dense(5)], 6, seed=1)
     weight = torch.tensor(model.parameters["dense0.weight"].copy(), requires_grad=True)
     want = torch.nn.functional.cross_entropy(

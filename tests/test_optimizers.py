@@ -93,8 +93,7 @@ def test_rmsprop_by_hand() -> None:
     assert momentum == pytest.approx([0.8, 0.8 - 0.1 * (1 + second)], rel=1e-5)
 
 
-def test_defaults_are_torch_s() -> None:
-    torch = pytest.importorskip("torch")
+def test_defaults_are_torch_s(torch: Any) -> None:
     for name in ("SGD", "Adam", "AdamW", "RMSprop"):
         ours = inspect.signature(getattr(gp, name)).parameters
         theirs = inspect.signature(getattr(torch.optim, name)).parameters

@@ -5,17 +5,18 @@ from __future__ import annotations
 import sys
 from typing import NamedTuple
 
-import matplotlib as mpl
 import numpy as np
 import pytest
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune import plotting
 from gradprune.history import History
 from gradprune.optimizers import StepInfo
+
+mpl = pytest.importorskip("matplotlib")
+Axes = pytest.importorskip("matplotlib.axes").Axes
+Figure = pytest.importorskip("matplotlib.figure").Figure
 
 
 class Run(NamedTuple):

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -73,7 +72,7 @@ def network(share: float = 0.0) -> gp.Model:
 
 @pytest.mark.parametrize("symmetric", [True, False])
 @pytest.mark.parametrize("bits", range(2, 9))
-def test_grids_are_those_of_torch(bits: int, symmetric: bool) -> None:
+def test_grids_are_those_of_torch(torch: Any, bits: int, symmetric: bool) -> None:
     model = network(0.3)
     weights = {name: torch.tensor(values.copy()) for name, values in model.parameters.items()}
     gp.Quantizer(

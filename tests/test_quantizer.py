@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +113,7 @@ def test_a_quantizer_that_has_not_quantized_changes_nothing() -> None:
 # ---- against torch and the twins
 
 
-def torch_loss(model: gp.Model, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+def torch_loss(torch: Any, model: gp.Model, weights: dict[str, Any]) -> Any:
     z = torch.tensor(X)
     for layer, function in (
         ("dense0", torch.tanh),
@@ -126,7 +125,7 @@ def torch_loss(model: gp.Model, weights: dict[str, torch.Tensor]) -> torch.Tenso
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])
-def test_centroids_learn_as_parameters_of_torch_would(kind: str) -> None:
+def test_centroids_learn_as_parameters_of_torch_would(torch: Any, kind: str) -> None:
     """Torch's gradient of a centroid is the sum over its members: n times ours."""
     model = network(gp.Codebook(4))
     settings_ = {"lr": 0.05, "momentum": 0.9} if kind == "SGD" else {"lr": 0.01}
@@ -149,7 +148,7 @@ def test_centroids_learn_as_parameters_of_torch_would(kind: str) -> None:
             for name, table in tables.items()
         }
         twin.zero_grad()
-        torch_loss(model, weights | biases).backward()
+        torch_loss(torch, model, weights | biases).backward()
         model.backward(X, Y)
         for name, table in tables.items():
             counts = np.bincount(codings[name].codes[codings[name].codes >= 0], minlength=4)
@@ -168,7 +167,7 @@ def test_centroids_learn_as_parameters_of_torch_would(kind: str) -> None:
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
-def test_grids_learn_as_fake_quantized_weights_of_torch_do(symmetric: bool) -> None:
+def test_grids_learn_as_fake_quantized_weights_of_torch_do(torch: Any, symmetric: bool) -> None:
     model = gp.Model(TRAINED.layers, 6, seed=7)
     latent = {
         name: torch.tensor(values.copy(), requires_grad=True)
@@ -197,7 +196,7 @@ def test_grids_learn_as_fake_quantized_weights_of_torch_do(symmetric: bool) -> N
                 model.parameters[name], weights[name].detach().numpy(), rtol=1e-4, atol=1e-6
             )
         twin.zero_grad()
-        torch_loss(model, weights).backward()
+        torch_loss(torch, model, weights).backward()
         twin.step()
         model.backward(X, Y)
         for name, own in latent.items():

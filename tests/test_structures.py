@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from pathlib import Path
 from typing import Any
@@ -75,10 +76,8 @@ def test_wide_layers_have_larger_norms_but_no_larger_means() -> None:
 
 @pytest.mark.parametrize("n", [1, 2, math.inf])
 @pytest.mark.parametrize("dim", [0, 1])
-def test_equals_torch(n: float, dim: int) -> None:
-    torch = pytest.importorskip("torch")
-    from torch.nn.utils import prune as torch_prune
-
+def test_equals_torch(torch: Any, n: float, dim: int) -> None:
+    torch_prune = importlib.import_module("torch.nn.utils.prune")
     granularity = (gp.Unit, gp.InputUnit)[dim](norm=n)
     for seed, amount in ((0, 3), (1, 0.4), (2, 5)):
         weight = np.random.default_rng(seed).standard_normal((10, 12)).astype(np.float32)

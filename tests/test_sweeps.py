@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -81,9 +82,14 @@ def test_files(tmp_path: Path) -> None:
     with (tmp_path / "r.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["value"] or 0) for row in rows] == [v or 0 for v in result.column("value")]
-    parquet = pytest.importorskip("pyarrow.parquet")
+
+
+def test_parquet(pyarrow: Any, tmp_path: Path) -> None:
+    result = gp.sweep(noise, SEEDS, verbose=0)
     result.to_parquet(tmp_path / "r.parquet")
-    assert parquet.read_table(tmp_path / "r.parquet").to_pylist() == result.rows
+    table = importlib.import_module("pyarrow.parquet").read_table(tmp_path / "r.parquet")
+    assert isinstance(table, pyarrow.Table)
+    assert table.to_pylist() == result.rows
 
 
 def test_parquet_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

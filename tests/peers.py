@@ -1,0 +1,9 @@
+"""Packages that some tests compare or work with and that the extra ``test`` does not bring.
+
+A test takes the fixture of the package's name (conftest.py); it is skipped where the package is
+missing, and `pytest -m peers` chooses it.
+"""
+
+from __future__ import annotations
+
+PEERS = {"dask", "pandas", "pyarrow", "torch"}
