@@ -16,8 +16,14 @@ from gradprune.checks import real_array, seed_number
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
-from gradprune.layers.dense import Affine
-from gradprune.layers.graph import Node, named_layers, plan, sample_shape, sequence
+from gradprune.layers.coupling import normalized_products
+from gradprune.layers.graph import (
+    Node,
+    named_layers,
+    plan,
+    sample_shape,
+    sequence,
+)
 from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
@@ -184,9 +190,9 @@ class Network:
     def wirings(self) -> list[Wiring]:
         """Of every layer, in forward order: what its outputs depend on."""
         wirings = [step.layer.wiring(step.shape) for step in self.steps]
-        for wiring, step in zip(wirings, self.steps, strict=True):
-            if step.sources[0] >= 0:
-                wiring.silent = silent_rows(self.layers[step.sources[0]], self.masks)
+        for norm, product in normalized_products(self.steps).items():
+            wirings[norm].silent = silent_rows(self.layers[product], self.masks)
+            wirings[product].rows_count = True
         return wirings
 
     # ---- calls into the core -----------------------------------------------------------------
@@ -440,10 +446,8 @@ class Network:
         )
 
 
-def silent_rows(layer: Layer, masks: Masks) -> Flags | None:
-    """Which rows of W are all removed; None if the layer is not the plain product with a W."""
-    if not isinstance(layer, Affine) or layer.activation_layer().function != "identity":
-        return None
+def silent_rows(layer: Layer, masks: Masks) -> Flags:
+    """Which rows of the layer's W are all removed."""
     mask = masks[f"{layer.name}.weight"]
     kept: Flags = np.any(mask.reshape(len(mask), -1), axis=1)
     return ~kept

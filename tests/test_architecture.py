@@ -63,6 +63,7 @@ LAYERS = {
         "optimizers",
     },
     "convolution": {"layers.convolution"},
+    "coupling": {"layers.coupling"},
     "network": {"network"},
     "replicas": {"replicas"},
     "training": {

@@ -16,7 +16,7 @@ import gradprune as gp
 from cases import random_batch
 from gradprune import reference
 from gradprune.layers import Node
-from gradprune.layers.graph import coupled_weights
+from gradprune.layers.coupling import coupled_weights
 from gradprune.pruning.collapse import live_inputs
 from gradprune.tracing import trace
 from state import everything, threads
@@ -250,7 +250,7 @@ def test_units_that_are_added_are_one_unit() -> None:
     # the first convolution with the second one of both blocks; the second stage begins anew
     first = tuple(f"conv2d{i}.weight" for i in (0, 2, 4))
     second = tuple(f"conv2d{i}.weight" for i in (5, 7, 9))
-    assert groups == [first, second]
+    assert groups == [(first, 4), (second, 6)]
     names = [layer.name for layer in model.layers if isinstance(layer, gp.Conv2D)]
     assert [model.parameters[f"{name}.weight"].shape[2] for name in names[5:6]] == [1]  # past
 
@@ -286,10 +286,140 @@ def test_coupled_units_are_gone_in_all_layers_or_in_none(scope: str, norm: Any) 
         report = pruner.prune(sparsity)
         assert model.sparsity <= sparsity
         assert model.sparsity > sparsity - 0.25, report
-        for names in groups:
+        for names, _ in groups:
             gone = [~model.masks[name].any(axis=(1, 2, 3)) for name in names]
             np.testing.assert_array_equal(gone, [gone[0]] * len(gone))
     gp.verify(model, model.shrink(), x=images(20)[0])
+
+
+def test_a_sum_of_other_units_couples_nothing() -> None:
+    """Pixels and units: a filter is not a unit of the Dense that its pixels are added to."""
+    x = gp.Input((2, 2, 1))
+    pixels = gp.Flatten()(gp.Conv2D(4, 1)(x))
+    model = gp.Model(x, gp.Dense(3)(pixels + gp.Dense(8)(x)), seed=0)
+    assert coupled_weights(model.steps) == []
+    pruner = gp.Pruner(
+        model, criterion=gp.Magnitude(), granularity=gp.Unit(), scope="layer", exclude="dense1"
+    )
+    assert pruner.prune(0.5).notes == ()
+    kept = [mask.reshape(len(mask), -1).any(axis=1).sum() for mask in model.masks.values()]
+    assert kept == [2, 4, 3]
+    gp.verify(model, model.shrink(), x=images(9)[0][:, :, :2, :1])
+
+
+def depthwise(seed: int = 0) -> gp.Model:
+    return with_buffers(
+        [
+            gp.Conv2D(8, 3, padding=1),
+            gp.Conv2D(8, 3, padding=1, groups=8),
+            gp.BatchNorm(),
+            gp.Activation("relu"),
+            gp.GlobalAvgPool(),
+            gp.Dense(3),
+        ],
+        (2, 6, 6),
+        seed,
+    )
+
+
+def with_buffers(layers: list[gp.layers.Layer], shape: Any, seed: int) -> gp.Model:
+    """Nothing is 0 or 1 that is not a weight."""
+    model = gp.Model(layers, shape, seed=seed)
+    rng = np.random.default_rng(seed)
+    for name, values in model.arena.state.items():
+        if name not in model.masks:
+            values[...] = rng.uniform(0.2, 1.5, values.shape)
+    return model
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_depthwise_filters_go_with_the_channels_that_they_read(scope: str) -> None:
+    model = depthwise()
+    names = ("conv2d0.weight", "conv2d1.weight")
+    assert coupled_weights(model.steps) == [(names, 8)]
+    scores = sum(np.abs(model.parameters[n]).reshape(8, -1).sum(axis=1) for n in names)
+    pruner = gp.Pruner(
+        model, criterion=gp.Magnitude(), granularity=gp.Unit(), scope=scope, exclude="dense0"
+    )
+    report = pruner.prune(0.5)
+    assert (report.achieved, report.notes) == (0.5, ())
+    for name in names:
+        kept = model.masks[name].any(axis=(1, 2, 3))
+        np.testing.assert_array_equal(np.flatnonzero(kept), np.sort(np.argsort(scores)[4:]))
+    small = model.shrink()
+    shapes = [small.parameters[name].shape for name in names]
+    assert shapes == [(4, 2, 3, 3), (4, 1, 3, 3)]
+    assert [layer.groups for layer in small.layers[:2] if isinstance(layer, gp.Conv2D)] == [1, 4]
+    x = np.random.default_rng(1).standard_normal((9, 2, 6, 6))
+    gp.verify(model, small, model.freeze(), small.freeze(), gp.compress(small), x=x)
+
+
+def test_of_other_grouped_convolutions_whole_groups_go() -> None:
+    layers = [
+        gp.Conv2D(8, 1, activation="relu"),
+        gp.Conv2D(12, 3, groups=4),
+        gp.BatchNorm(),
+        gp.Conv2D(6, 1),
+        gp.Dense(3),
+    ]
+    model = with_buffers(layers, (2, 6, 6), 0)
+    names = ("conv2d0.weight", "conv2d1.weight")
+    assert coupled_weights(model.steps) == [(names, 4)]
+    pruner = gp.Pruner(
+        model,
+        criterion=gp.Magnitude(),
+        granularity=gp.Unit(),
+        scope="layer",
+        exclude=("conv2d2", "dense0"),
+    )
+    report = pruner.prune(0.5)
+    assert report.achieved == 0.5
+    assert [note[:50] for note in report.notes] == [
+        "conv2d0.weight loses 2 units at a time: with a who",
+        "conv2d1.weight loses 3 units at a time: with a who",
+    ]
+    kept = [model.masks[name].any(axis=(1, 2, 3)).reshape(4, -1) for name in names]
+    assert kept[0].all(axis=1).tolist() == kept[1].all(axis=1).tolist()
+    assert [flags.sum() for flags in kept] == [4, 6]
+    small = model.shrink()
+    assert [small.parameters[name].shape for name in names] == [(4, 2, 1, 1), (6, 2, 3, 3)]
+    x = np.random.default_rng(1).standard_normal((9, 2, 6, 6))
+    gp.verify(model, small, small.shrink(), small.freeze(), x=x)
+
+
+def test_a_group_that_is_read_in_part_stays_whole() -> None:
+    layers = [gp.Conv2D(6, 1), gp.Conv2D(6, 1, groups=3), gp.Conv2D(2, 1)]
+    model = with_buffers(layers, (2, 3, 3), 0)
+    first, last = np.ones((6, 2, 1, 1)), np.ones((2, 6, 1, 1))
+    first[[0, 1, 2]] = 0  # constants: all that the first group reads, half of the second one's
+    last[:, [4, 5]] = 0  # the third is not read, of the second one filter
+    last[:, 3] = 0
+    model.set_masks({"conv2d0.weight": first, "conv2d2.weight": last})
+    small = model.shrink()
+    assert [mask.shape for mask in small.masks.values()] == [
+        (2, 2, 1, 1),
+        (2, 2, 1, 1),
+        (2, 2, 1, 1),
+    ]
+    assert small.layers[1] == gp.Conv2D(2, 1, groups=1, name="conv2d1")
+    x = np.random.default_rng(1).standard_normal((9, 2, 3, 3))
+    gp.verify(model, small, small.shrink(), x=x)
+
+
+def test_a_sum_that_grouped_convolutions_read() -> None:
+    """The channels of all that is added go by the groups of all that read it."""
+    x = gp.Input((3, 4, 4))
+    y = gp.Conv2D(12, 1)(x) + gp.Conv2D(12, 3, padding=1)(x)
+    z = gp.Conv2D(12, 1, groups=6)(y) + gp.Conv2D(12, 1, groups=4)(y)
+    model = gp.Model(x, gp.Dense(2)(z), seed=0)
+    names = tuple(f"conv2d{i}.weight" for i in range(4))
+    assert coupled_weights(model.steps) == [(names, 2)]
+    gp.Pruner(
+        model, criterion=gp.Magnitude(), granularity=gp.Unit(), scope="layer", exclude="dense0"
+    ).prune(0.5)
+    small = model.shrink()
+    assert [small.parameters[name].shape[0] for name in names] == [6, 6, 6, 6]
+    gp.verify(model, small, x=np.random.default_rng(1).standard_normal((9, 3, 4, 4)))
 
 
 def test_what_looks_at_layers_sees_all_of_them() -> None:

@@ -157,6 +157,48 @@ def test_dead_units_are_dropped() -> None:
     gp.verify(model, packed, x=np.eye(3))
 
 
+FUNCTIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
+
+
+@pytest.mark.parametrize("functions", [(f,) for f in FUNCTIONS] + [("relu", "sigmoid")], ids=str)
+def test_dead_units_before_every_activation(functions: tuple[str, ...]) -> None:
+    """Unit 1 is removed and f(0), 2 removed and f(-1); 3 is read by nobody."""
+    first = gp.Dense(4, activation=functions[0])
+    layers = [first, *map(gp.Activation, functions[1:]), gp.Dense(2)]
+    for written in (layers, [gp.Dense(4), *map(gp.Activation, functions), gp.Dense(2)]):
+        model = gp.Model(written, 3, seed=0)
+        model.set_mask("dense0.weight", [[1, 1, 1], [0, 0, 0], [0, 0, 0], [1, 0, 0]])
+        model.set_mask("dense1.weight", [[1, 1, 1, 0], [0, 1, 1, 0]])
+        model.parameters["dense0.bias"][...] = [0.5, 0, -1, 3]
+        packed = gp.compress(model)
+        gp.verify(model, packed, gp.compress(model.shrink()), x=np.eye(3))
+        left = {"softmax": 4, "sigmoid": 3, "relu": 1}.get(functions[-1], 2)
+        assert packed.masks["dense0.weight"].shape == (left, 3)
+
+
+def test_a_dead_unit_that_a_sum_reads_too() -> None:
+    x = gp.Input(3)
+    y = gp.Dense(4, activation="relu")(x)
+    model = gp.Model(x, gp.Dense(4)(y) + y, seed=0)
+    model.set_mask("dense0.weight", [[1, 1, 1], [0, 0, 0], [0, 1, 0], [1, 0, 0]])
+    model.set_mask("dense1.weight", np.tile([1, 1, 0, 1], (4, 1)))
+    packed = gp.compress(model)
+    assert packed.masks["dense0.weight"].shape == (4, 3)
+    gp.verify(model, packed, x=np.eye(3))
+
+
+def test_a_row_that_batch_normalization_asks_for_keeps_a_live_weight() -> None:
+    """Of dense1 row 0 reads a dead unit alone: without it, its channel would be silent."""
+    layers = [gp.Dense(4, activation="relu"), gp.Dense(3), gp.BatchNorm(), gp.Dense(2)]
+    model = gp.Model(layers, 2, seed=0)
+    model.parameters["batchnorm0.bias"][...] = [1, 2, 3]
+    model.set_mask("dense0.weight", [[0, 0], [0, 0], [0, 0], [1, 1]])
+    model.set_mask("dense1.weight", [[1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 1]])
+    packed = gp.compress(model)
+    gp.verify(model, packed, gp.compress(packed.to_model()), x=np.eye(2))
+    assert packed.masks["dense1.weight"].sum(axis=1).tolist() == [1, 0, 1]
+
+
 def test_clusters_and_order_are_worth_bytes() -> None:
     """Weights in patches of an image cost far less than zero-order entropy."""
     rng = np.random.default_rng(0)

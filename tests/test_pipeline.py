@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.compression.pipeline import Progress, Property
+from gradprune.compression.pipeline import PipelineError, Progress, Property
 
 
 def sgd(model: gp.Model) -> gp.SGD:
@@ -133,3 +133,19 @@ def test_criteria_that_need_data_get_it(digits: Any) -> None:
     model = small_model()
     gp.Pipeline([gp.Prune(0.5, criterion=gp.Taylor(), scope="layer")]).run(model, data)
     assert [int(mask.sum()) for mask in model.masks.values()] == [768, 144, 60]
+
+
+def test_a_smaller_model_is_compared_with_the_larger_one(
+    digits: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shrink = gp.Model.shrink
+
+    def wrong(model: gp.Model) -> gp.Model:
+        small = shrink(model)
+        small.parameters["dense2.bias"][3] += 1
+        return small
+
+    monkeypatch.setattr(gp.Model, "shrink", wrong)
+    model = small_model()
+    with pytest.raises(PipelineError, match=r"Shrink has changed predictions: .* output 3: "):
+        gp.Pipeline([gp.Prune(0.9), gp.Shrink()]).run(model, digits[0])

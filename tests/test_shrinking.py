@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -408,3 +409,141 @@ def test_report_and_summary() -> None:
     )
     assert str(small.summary()).endswith("shrunk from 74 to 45 parameters; 6 of 6 inputs are read")
     assert model.shrink_report is None
+
+
+# ---- silent channels: asked once, of the network that was trained --------------------------------
+
+
+def shown(layers: list[Layer], shape: Any, seed: int = 0) -> gp.Model:
+    """Of each channel gamma, beta, mean and variance are told apart, and every bias."""
+    model = gp.Model(layers, shape, seed=seed)
+    rng = np.random.default_rng(seed)
+    for name, values in model.arena.state.items():
+        if name not in model.masks:
+            values[...] = rng.uniform(0.2, 1.5, values.shape)
+    return model
+
+
+def assert_all_forms(model: gp.Model, x: Any) -> gp.Model:
+    """Of the shrunk network silent is what was silent before. The shrunk network."""
+    small = model.shrink()
+    again = small.shrink()
+    gp.verify(model, small, again, model.freeze(), small.freeze(), x=x)
+    assert again.arena.size == small.arena.size
+    if importlib.util.find_spec("constriction"):
+        gp.verify(model, gp.compress(model), gp.compress(small), x=x)
+    return small
+
+
+def test_a_unit_whose_inputs_are_constant_is_not_silent() -> None:
+    model = shown([gp.Dense(2, activation="sigmoid"), gp.Dense(2), gp.BatchNorm(), gp.Dense(1)], 2)
+    model.set_masks({"dense0.weight": [[1, 1], [0, 0]], "dense1.weight": [[1, 0], [0, 1]]})
+    p = {name: values.astype(np.float64) for name, values in model.arena.state.items()}
+    z = p["dense1.bias"][1] + p["dense1.weight"][1, 1] / (1 + np.exp(-p["dense0.bias"][1]))
+    scale = p["batchnorm0.weight"][1] / np.sqrt(p["batchnorm0.running_var"][1] + 1e-5)
+    model.set_mask("dense2.weight", [[0, 1]])
+    expected = p["dense2.bias"] + p["dense2.weight"][0, 1] * (
+        (z - p["batchnorm0.running_mean"][1]) * scale + p["batchnorm0.bias"][1]
+    )
+    small = assert_all_forms(model, np.eye(2))
+    np.testing.assert_allclose(small.predict(np.eye(2)), [expected, expected], rtol=1e-6)
+    assert small.masks["dense1.weight"].tolist() == [[True]]
+
+
+def test_a_unit_that_reads_a_silent_channel_is_not_silent() -> None:
+    model = gp.Model(
+        [
+            *(gp.Dense(2, bias=False), gp.BatchNorm()),
+            *(gp.Dense(2, bias=False), gp.BatchNorm()),
+            gp.Dense(2),
+        ],
+        2,
+        seed=0,
+    )
+    model.parameters["batchnorm1.bias"][...] = 1
+    model.set_masks({"dense0.weight": [[0, 0], [1, 1]], "dense1.weight": [[1, 0], [0, 1]]})
+    small = assert_all_forms(model, [[1, 1]])
+    silent = [w.silent.tolist() for w in small.wirings() if w.silent is not None]
+    assert silent == [[True, False], [False, False]]
+
+
+@pytest.mark.parametrize("between", [gp.Flatten(), gp.Activation("identity")], ids=repr)
+def test_layers_that_compute_nothing_do_not_hide_a_removed_filter(between: Layer) -> None:
+    layers = [gp.Conv2D(3, 1), between, gp.BatchNorm(), gp.Activation("tanh"), gp.Dense(2)]
+    model = shown(layers, (2, 1, 1))
+    model.set_mask("conv2d0.weight", np.array([[1, 1], [0, 0], [1, 0]])[:, :, None, None])
+    assert model.wirings()[2].silent.tolist() == [False, True, False]
+    x = np.random.default_rng(0).standard_normal((9, 2, 1, 1))
+    small = assert_all_forms(model, x)
+    assert small.parameters["batchnorm0.weight"].shape == (2,)
+    model.backward(x, np.zeros((9, 2)), loss="mse")
+    assert model.gradients["batchnorm0.bias"][1] == 0
+
+
+def test_filters_that_read_silent_channels_alone() -> None:
+    def conv(filters: int) -> list[Layer]:
+        layers = [gp.Conv2D(filters, 3, padding=1, bias=False), gp.BatchNorm()]
+        return [*layers, gp.Activation("relu")]
+
+    model = shown([*conv(4), *conv(4), gp.Dense(2)], (2, 5, 5))
+    model.parameters["batchnorm1.weight"][...] = 0.01
+    first, second = (np.ones(model.masks[f"conv2d{i}.weight"].shape, bool) for i in range(2))
+    first[[1, 2]] = False
+    second[0, [0, 3]] = second[2, [0, 2, 3]] = second[3] = False
+    model.set_masks({"conv2d0.weight": first, "conv2d1.weight": second})
+    small = assert_all_forms(model, np.random.default_rng(0).standard_normal((9, 2, 5, 5)))
+    # Of the silent ones 1 is all that filters 0 and 2 read; 2 is not needed. Filter 3 is silent.
+    assert small.parameters["conv2d0.weight"].shape == (3, 2, 3, 3)
+    assert small.parameters["conv2d1.weight"].shape == (3, 3, 3, 3)
+    assert small.masks["conv2d1.weight"].any(axis=(2, 3)).tolist() == [
+        [False, True, False],
+        [True, True, True],
+        [False, True, False],
+    ]
+
+
+@pytest.mark.parametrize("sparsity", [0.95, 0.98])
+@pytest.mark.parametrize("seed", range(3))
+def test_normalized_networks_with_few_weights(sparsity: float, seed: int) -> None:
+    units = [gp.Dense(30), gp.BatchNorm(), gp.Activation("relu")]
+    model = shown([*units, *units, gp.Dense(10)], 64, seed)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(sparsity)
+    small = assert_all_forms(model, np.random.default_rng(0).standard_normal((50, 64)))
+    assert small.arena.size < 0.6 * model.arena.size
+
+
+def test_a_residual_network_with_few_weights() -> None:
+    model = gp.models.resnet(filters=(8, 16, 32), input_shape=(1, 8, 8), seed=3)
+    rng = np.random.default_rng(3)
+    for name, values in model.arena.state.items():
+        if name not in model.masks:
+            values[...] = rng.uniform(0.2, 1.5, values.shape)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.97)
+    small = assert_all_forms(model, rng.standard_normal((9, 1, 8, 8)))
+    assert small.arena.size < model.arena.size / 5
+
+
+def test_normalized_networks_train_on_alike() -> None:
+    """A row that reads a constant alone: its channel goes on learning beta, as before."""
+    layers = [gp.Dense(4, activation="sigmoid"), gp.Dense(3), gp.BatchNorm(), gp.Dense(2)]
+    model = shown(layers, 5)
+    first, second = np.ones((4, 5)), np.ones((3, 4))
+    first[[1, 2]] = 0  # constant
+    second[0] = [0, 1, 1, 0]
+    second[2] = 0  # silent
+    model.set_masks({"dense0.weight": first, "dense1.weight": second})
+    gp.SGD(model, lr=0.1)
+    small = model.shrink()
+    assert [mask.shape for mask in small.masks.values()] == [(3, 5), (2, 3), (2, 2)]
+    for step in range(5):
+        x, y = random_batch("mse", 20, 5, 2, seed=(step,))
+        for each in (model, small):
+            each.train_step(x, y, optimizer=each.optimizer, loss="mse")
+    kept = {"weight": [0, 1], "bias": [0, 1], "running_mean": [0, 1], "running_var": [0, 1]}
+    for role, channels in kept.items():
+        name = f"batchnorm0.{role}"
+        np.testing.assert_allclose(
+            small.arena.state[name], model.arena.state[name][channels], rtol=1e-4, atol=1e-5
+        )
+    x = random_batch("mse", 50, 5, 2, seed=(9,))[0]
+    gp.verify(model, small, x=x, tolerance=1e-4)

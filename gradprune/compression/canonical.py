@@ -14,8 +14,11 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.layers.base import Layer
+from gradprune.layers.base import Layer, Shape
+from gradprune.layers.coupling import normalized_products
 from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.graph import plan
+from gradprune.layers.wiring import read_by_rows
 
 Floats = NDArray[np.float32]
 Bits = NDArray[np.bool_]
@@ -33,8 +36,10 @@ class Weights:
     scales: dict[str, Floats]  # of parameters on a grid, (1,) or (rows,)
 
 
-def canonical_weights(weights: Weights) -> Weights:
+def canonical_weights(weights: Weights, input_shape: Shape) -> Weights:
     """Without dead units, the live ones of hidden Dense layers sorted."""
+    products = normalized_products(plan(weights.layers, input_shape)).values()
+    rows_count = {str(weights.layers[product].name) for product in products}
     chains = _chains(weights.layers)
     out = Weights(
         weights.layers, dict(weights.parameters), dict(weights.masks), dict(weights.scales)
@@ -43,7 +48,7 @@ def canonical_weights(weights: Weights) -> Weights:
     while dropped:  # until a unit's end makes no other one dead
         dropped = False
         for chain in chains:
-            dropped |= _drop(out, *chain)
+            dropped |= _drop(out, *chain, rows_count=chain[2] in rows_count)
     for first, _, second in chains:
         _sort(out, first, second)
     units = {first: len(out.masks[f"{first}.weight"]) for first, _, _ in chains}
@@ -78,8 +83,18 @@ def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
     return chains
 
 
-def _drop(weights: Weights, first: str, functions: list[str], second: str) -> bool:
-    """Remove dead units of the first; whether there were any."""
+def _drop(
+    weights: Weights, first: str, functions: list[str], second: str, *, rows_count: bool
+) -> bool:
+    """Remove dead units of the first; whether there were any.
+
+    Args:
+        weights: are changed.
+        first: a Dense.
+        functions: of its units.
+        second: the Dense that reads them.
+        rows_count: of the second, see ``Wiring``.
+    """
     incoming, outgoing = weights.masks[f"{first}.weight"], weights.masks[f"{second}.weight"]
     value = weights.parameters.get(f"{first}.bias", np.zeros(len(incoming), np.float32))
     for function in functions:  # all but these are 0 at 0 and nowhere else
@@ -88,6 +103,8 @@ def _drop(weights: Weights, first: str, functions: list[str], second: str) -> bo
         elif function == "sigmoid":
             value = np.ones_like(value)
     dead = ~outgoing.any(axis=0) | (~incoming.any(axis=1) & (value == 0))
+    if rows_count:
+        dead = ~read_by_rows(outgoing, ~dead)
     if dead.all():
         dead[0] = False  # a layer has a unit
     if not dead.any():

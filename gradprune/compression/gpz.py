@@ -149,7 +149,7 @@ def _encode(model: Model, canonical: bool) -> bytes:
             array[~masks[name]] = 0.0
     weights = Weights(model.layers, parameters, masks, _scales(model))
     if canonical:
-        weights = canonical_weights(weights)
+        weights = canonical_weights(weights, model.input_shape)
     encoder = Encoder()
     _code(encoder, weights.layers, model.input_shape, weights)
     body = write_architecture(weights.layers, model.input_shape) + encoder.data

@@ -33,6 +33,7 @@ from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 from gradprune.pruning.scopes import Scope
+from gradprune.verification import VerificationError, verify
 
 __all__ = [
     "Encode",
@@ -51,6 +52,9 @@ __all__ = [
 
 Data = tuple[ArrayLike, ArrayLike]
 MakeOptimizer = Callable[[Model], Optimizer]
+_COMPARED = 256  # samples on which a smaller model has to predict the same
+_ROUNDING = 1e-3  # relative; normalization by a small variance makes more of the last bits
+
 _NOTHING: Mapping[Property, str] = MappingProxyType({})
 
 
@@ -202,7 +206,13 @@ class Prune(Stage):
 
 @dataclass(frozen=True)
 class Shrink(Stage):
-    """Really remove dead units, see ``Model.shrink``: the pipeline goes on with a new model."""
+    """Really remove dead units, see ``Model.shrink``: the pipeline goes on with a new model.
+
+    Its predictions for some of the training samples are compared with those of the larger one.
+
+    Raises:
+        PipelineError: they differ by more than rounding; the pipeline's model is the larger one.
+    """
 
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
         dict.fromkeys(
@@ -218,7 +228,13 @@ class Shrink(Stage):
 
     def run(self, progress: Progress) -> None:
         """See Stage."""
-        progress.model = progress.model.shrink()
+        small = progress.model.shrink()
+        x = np.asarray(progress.data[0])[:_COMPARED]
+        try:
+            verify(progress.model, small, x=x, tolerance=_ROUNDING)
+        except VerificationError as error:
+            raise PipelineError(f"Shrink has changed predictions: {error}") from error
+        progress.model = small
 
 
 @dataclass(frozen=True)

@@ -29,10 +29,11 @@ from gradprune.layers.wiring import (
     Entries,
     Flags,
     Masks,
-    Whole,
     Wiring,
+    at_least_one,
     channels,
     images,
+    read_by_rows,
 )
 
 __all__ = ["Conv2D"]
@@ -137,21 +138,69 @@ class Conv2D(Affine):
         return [convolution, *self.activation_layer().lower(outputs, {})]
 
     def wiring(self, shape: Shape) -> Wiring:
-        """See Layer. Groups stay whole: cut unevenly they would not be groups any more."""
-        return _ConvolutionWiring(self, shape) if self.groups == 1 else Whole(self, shape)
+        """See Layer."""
+        return (_FilterWiring if self.groups == 1 else _GroupWiring)(self, shape)
 
 
 class _ConvolutionWiring(Channels):
-    """A filter reads the channels of its live weights."""
-
     layer: Conv2D
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""
-        seen = windows(self.layer.window(self.shape), np.isnan(known))
-        weights = live["weight"].reshape(self.layer.filters, -1).astype(np.float32)
-        moving: Flags = weights @ seen.reshape(weights.shape[1], -1).astype(np.float32) > 0
+        groups = self.layer.groups
+        seen = windows(self.layer.window(self.shape), np.isnan(known)).astype(np.float32)
+        weights = live["weight"].reshape(groups, self.layer.filters // groups, -1)
+        moving: Flags = weights.astype(np.float32) @ seen.reshape(groups, weights.shape[2], -1) > 0
         return ~moving.reshape(self.output_shape)
+
+    def _cut(self, filters: Flags, weight: tuple[Flags, ...], groups: int) -> tuple[Layer, Entries]:
+        """The layer with these filters in so many groups."""
+        layer = self.layer
+        if not all(map(np.all, weight)):  # an initializer may be for the old shape alone
+            count = int(np.count_nonzero(filters))
+            layer = replace(layer, filters=count, groups=groups, initializer=None)
+        entries = {"weight": weight}
+        if self.layer.bias:
+            entries["bias"] = (filters,)
+        return layer, entries
+
+
+class _GroupWiring(_ConvolutionWiring):
+    """Groups stay or go, with the channels they read: of unequal sizes they would be no groups."""
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return self._of(at_least_one(self._groups(wanted)), self.output_shape)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        return self._of(self._groups(kept), self.shape)
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """See Wiring."""
+        return self._of(self._groups(inputs), self.output_shape)
+
+    def joined(self, inputs: Flags) -> Flags:
+        """See Wiring."""
+        return self._of(self._groups(inputs), self.shape)
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        filters = channels(outputs)
+        return self._cut(filters, (filters,), int(np.count_nonzero(self._groups(outputs))))
+
+    def _groups(self, flags: Flags) -> Flags:
+        """(groups,): those with a pixel that is set."""
+        found: Flags = np.any(flags.reshape(self.layer.groups, -1), axis=1)
+        return found
+
+    def _of(self, groups: Flags, shape: Shape) -> Flags:
+        """Flags of groups said of their pixels."""
+        return images(groups.repeat(shape[0] // len(groups)), shape)
+
+
+class _FilterWiring(_ConvolutionWiring):
+    """A filter reads the channels of its live weights."""
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
         """See Wiring."""
@@ -159,8 +208,11 @@ class _ConvolutionWiring(Channels):
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
-        read: Flags = np.any(live["weight"][channels(kept)], axis=(0, 2, 3))
-        return images(read & ~self._folds(known), self.shape)
+        filters: Flags = np.any(live["weight"][channels(kept)], axis=(2, 3))
+        read: Flags = np.any(filters, axis=0) & ~self._folds(known)
+        if self.rows_count:
+            read = read_by_rows(filters, read)
+        return images(read, self.shape)
 
     def _folds(self, known: NDArray[Any]) -> Flags:
         """Which channels add the same to a filter at every place: biases can make up for them."""
@@ -171,14 +223,8 @@ class _ConvolutionWiring(Channels):
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
-        read, filters = channels(inputs), channels(outputs)
-        layer = self.layer
-        if not (read.all() and filters.all()):  # an initializer may be for the old shape alone
-            layer = replace(layer, filters=int(np.count_nonzero(filters)), initializer=None)
-        entries: dict[str, tuple[Flags, ...]] = {"weight": (filters, read)}
-        if self.layer.bias:
-            entries["bias"] = (filters,)
-        return layer, entries
+        filters = channels(outputs)
+        return self._cut(filters, (filters, channels(inputs)), 1)
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
         """See Wiring."""

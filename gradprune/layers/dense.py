@@ -13,7 +13,16 @@ from numpy.typing import NDArray
 from gradprune.checks import fraction, not_negative, whole
 from gradprune.initializers import Glorot, He, Initializer
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
-from gradprune.layers.wiring import Elementwise, Entries, Flags, Masks, Whole, Wiring, at_least_one
+from gradprune.layers.wiring import (
+    Elementwise,
+    Entries,
+    Flags,
+    Masks,
+    Whole,
+    Wiring,
+    at_least_one,
+    read_by_rows,
+)
 
 __all__ = ["Activation", "Affine", "Dense", "Dropout"]
 
@@ -182,9 +191,12 @@ class _DenseWiring(Wiring):
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
-        varies: Flags = np.isnan(known) if self.layer.bias else known != 0
-        read: Flags = np.any(live["weight"][kept], axis=0).reshape(self.shape)
-        return read & varies
+        varies = np.isnan(known) if self.layer.bias else known != 0
+        rows: Flags = live["weight"][kept]
+        read: Flags = np.any(rows, axis=0) & varies.ravel()
+        if self.rows_count:
+            read = read_by_rows(rows, read)
+        return read.reshape(self.shape)
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""

@@ -21,7 +21,6 @@ __all__ = [
     "Input",
     "Node",
     "Step",
-    "coupled_weights",
     "named_layers",
     "plan",
     "sample_shape",
@@ -202,29 +201,3 @@ def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
     if idle:
         raise ValueError(f"nothing reads the output of {', '.join(idle)}")
     return tuple(steps)
-
-
-def coupled_weights(steps: Sequence[Step]) -> list[tuple[str, ...]]:
-    """Weights whose units are added to each other, by name: a unit is gone if it is in all.
-
-    The unit of a sum is one of every layer with weights that it comes from, however far back;
-    other layers between hand units on. Source: the coupled channels of Liu et al. 2021, "Group
-    Fisher Pruning", and of DepGraph (Fang et al. 2023).
-    """
-    makers: list[frozenset[str]] = []  # of each layer's units: names of weights
-    units: dict[str, int] = {}
-    groups: dict[str, frozenset[str]] = {}
-    for step in steps:
-        own = [p for p in step.layer.tensors(step.shape) if p.role == "weight" and p.prunable]
-        if own:
-            name = f"{step.layer.name}.weight"
-            units[name], groups[name] = own[0].shape[0], frozenset({name})
-            makers.append(groups[name])
-            continue
-        read = [makers[source] for source in step.sources if source >= 0]
-        makers.append(frozenset().union(*read))
-        if isinstance(step.layer, Add) and len({units[name] for name in makers[-1]}) == 1:
-            together = frozenset().union(*(groups[name] for name in makers[-1]))
-            groups |= dict.fromkeys(together, together)
-    found = dict.fromkeys(group for group in groups.values() if len(group) > 1)
-    return [tuple(name for name in units if name in group) for group in found]

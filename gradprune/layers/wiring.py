@@ -28,6 +28,7 @@ __all__ = [
     "at_least_one",
     "channels",
     "images",
+    "read_by_rows",
     "roles_by_layer",
 ]
 
@@ -45,9 +46,12 @@ class Wiring(ABC):
         shape: of a sample into it.
 
     ``live`` maps the role of a prunable parameter to its mask. ``known`` has the shape of the
-    input: the value of a feature that no sample can change, NaN where samples differ. ``silent``
-    is set by the network: which rows of the weights whose product the layer gets are all removed;
-    None if it gets something else.
+    input: the value of a feature that no sample can change, NaN where samples differ.
+
+    The network sets two attributes. ``silent``, of a BatchNorm: which rows of the weights whose
+    product it gets are all removed; None if it gets something else. ``rows_count``, of the layer
+    with these weights: whether a BatchNorm asks so, in which case a row that has a live weight
+    has to keep one, or it would become silent.
     """
 
     def __init__(self, layer: Layer, shape: Shape) -> None:
@@ -55,6 +59,7 @@ class Wiring(ABC):
         self.shape = shape
         self.output_shape = layer.output_shape(shape)
         self.silent: Flags | None = None
+        self.rows_count = False
 
     @abstractmethod
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
@@ -180,6 +185,26 @@ def at_least_one(units: Flags) -> Flags:
     first = np.zeros_like(units)
     first[0] = True
     return first
+
+
+def read_by_rows(live: Flags, read: Flags) -> Flags:
+    """Which columns to keep so that no row with a live weight loses its last one.
+
+    Args:
+        live: (rows, columns) the mask.
+        read: (columns,) what is kept anyway.
+
+    Returns:
+        (columns,) these, and the first live column of every row that has none among them.
+
+    >>> live = np.array([[1, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]], np.bool_)
+    >>> read_by_rows(live, np.array([0, 1, 0, 0], np.bool_)).tolist()
+    [False, True, True, False]
+    """
+    lost = live.any(axis=1) & ~live[:, read].any(axis=1)
+    kept = read.copy()
+    kept[live[lost].argmax(axis=1)] = True
+    return kept
 
 
 def roles_by_layer(

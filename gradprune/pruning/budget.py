@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.arena import Tensor
+from gradprune.layers.coupling import Coupled
 from gradprune.pruning.coverage import Layer
 from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.scopes import LayerCount, Scope
@@ -42,7 +43,7 @@ def remove_lowest(
     *,
     scope: Scope,
     granularity: Granularity,
-    coupled: Sequence[Sequence[str]],
+    coupled: Sequence[Coupled],
     min_kept: int | float,
     rank: Callable[[], Floats],
 ) -> Choice:
@@ -56,7 +57,7 @@ def remove_lowest(
         requested: the sparsity asked for.
         scope: distributes the goal over the layers.
         granularity: what is removed together.
-        coupled: names of parameters whose units are, see ``coupled_weights``.
+        coupled: parameters whose units go together, see ``coupled_weights``.
         min_kept: weights that every layer keeps: an integer, or a float for a share of them.
         rank: gives (n,) scores, -inf where removed; called only if there is something to remove.
     """
@@ -99,7 +100,7 @@ def remove_lowest(
     elif gone < goal:
         reason = blocks.floor if goal > most else f"a {granularity.unit} is removed as a whole"
         notes = (f"{goal - gone:,} of {goal:,} removals are impossible: {reason}",)
-    return Choice(keep, requested, skipped, notes)
+    return Choice(keep, requested, skipped, (*notes, *blocks.notes()))
 
 
 def remove_below(
@@ -109,7 +110,7 @@ def remove_below(
     ranked: Floats,
     *,
     granularity: Granularity,
-    coupled: Sequence[Sequence[str]],
+    coupled: Sequence[Coupled],
     min_kept: int | float,
 ) -> Choice:
     """Remove all live blocks that score below a limit; ``ranked`` is -inf where removed."""
@@ -125,7 +126,7 @@ def remove_below(
         if not chosen[place][best].all():
             skipped[tensor.name] = blocks.reason(i)
         chosen[place] |= stays == np.inf
-    return Choice(blocks.spread(chosen), requested, skipped)
+    return Choice(blocks.spread(chosen), requested, skipped, blocks.notes())
 
 
 def only(scores: Floats, chosen: Flags) -> Floats:
@@ -151,7 +152,7 @@ class _Blocks:
     def __init__(
         self,
         granularity: Granularity,
-        coupled: Sequence[Sequence[str]],
+        coupled: Sequence[Coupled],
         layers: Sequence[Layer],
         live: Flags,
         min_kept: int | float,
@@ -159,25 +160,29 @@ class _Blocks:
     ) -> None:
         self._granularity, self._weights, self._live = granularity, layers, live
         self._min_kept, self._limits = min_kept, limits
-        members = [
-            [i for i, layer in enumerate(layers) if layer.tensor.name in names]
-            for names in coupled
-            if granularity.couples
+        self._coupled: list[list[int]] = []
+        self._shapes = [tensor.shape for tensor, _ in layers]  # as the granularity sees them
+        for names, blocks in coupled if granularity.couples else ():
+            group = [i for i, layer in enumerate(layers) if layer.tensor.name in names]
+            for i in group:
+                self._shapes[i] = (blocks, layers[i].tensor.size // blocks)
+            self._coupled += [group] if len(group) > 1 else []
+        sizes = [
+            granularity.count(live[place], shape)
+            for (_, place), shape in zip(layers, self._shapes, strict=True)
         ]
-        self._coupled = [group for group in members if len(group) > 1]
-        sizes = [granularity.count(live[place], tensor.shape) for tensor, place in layers]
         self.sizes: NDArray[Any] = np.concatenate(sizes)
         self.layers: list[Layer] = []
         self.floors: list[int] = []
         self.counts: list[LayerCount] = []
         self._spared: list[int] = []  # weights that the pattern keeps
         start = 0
-        for (tensor, place), part in zip(layers, sizes, strict=True):
+        for (tensor, place), shape, part in zip(layers, self._shapes, sizes, strict=True):
             self.layers.append(Layer(tensor, slice(start, start + part.size)))
             start += part.size
             kept = int(np.sum(part))
             floor = min(max(self._least(tensor.size), self._below_limit(tensor)), kept)
-            spared = granularity.spared(live[place], tensor.shape)
+            spared = granularity.spared(live[place], shape)
             self.floors.append(floor)
             self._spared.append(spared)
             removed, most = tensor.size - kept, tensor.size - max(_smallest(part, floor), spared)
@@ -216,14 +221,23 @@ class _Blocks:
             return "min_kept or the scope protects the rest"
         return self._granularity.rule
 
+    def notes(self) -> tuple[str, ...]:
+        """Of parameters that lose several units at a time."""
+        return tuple(
+            f"{tensor.name} loses {tensor.shape[0] // shape[0]:,} {self._granularity.unit}s at a "
+            "time: with a whole group of a convolution go the channels that it reads"
+            for (tensor, _), shape in zip(self.layers, self._shapes, strict=True)
+            if shape[0] < tensor.shape[0]
+        )
+
     def pool(self, scores: Floats) -> Floats:
         """Scores of blocks from those of weights."""
         parts = [
-            self._granularity.pool(scores[place], self._live[place], tensor.shape)
-            for tensor, place in self._weights
+            self._granularity.pool(scores[place], self._live[place], shape)
+            for (_, place), shape in zip(self._weights, self._shapes, strict=True)
         ]
         for group in self._coupled:
-            units = self._weights[group[0]].tensor.shape[0]
+            units = self._shapes[group[0]][0]
             own, live = (
                 np.concatenate([flat[self._weights[i].place].reshape(units, -1) for i in group], 1)
                 for flat in (scores, self._live)
@@ -245,7 +259,8 @@ class _Blocks:
             for place in places:
                 keep[place] |= stays
         parts = [
-            self._granularity.spread(keep[place], tensor.shape) for tensor, place in self.layers
+            self._granularity.spread(keep[place], shape)
+            for (_, place), shape in zip(self.layers, self._shapes, strict=True)
         ]
         return np.concatenate(parts) & self._live
 
@@ -260,8 +275,8 @@ class _Blocks:
         Returns:
             Those of its blocks that stay for another reason than the pattern.
         """
-        (tensor, place), weights = self.layers[i], self._weights[i].place
-        pattern = self._granularity.pattern(scores, self._live[weights], tensor.shape)
+        place, weights = self.layers[i].place, self._weights[i].place
+        pattern = self._granularity.pattern(scores, self._live[weights], self._shapes[i])
         if pattern is not None:
             candidates[pattern] = np.inf
         best = _best(candidates, self.sizes[place], self.floors[i])

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.checks import positive
+from gradprune.layers.coupling import normalized_products
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
 from gradprune.network import silent_rows
@@ -114,7 +115,9 @@ def corrected(
     changed: dict[str, Floats] = {}
     left: list[str] = []
     masks = {**model.arena.masks, **keep}
-    for step in plan(model.layers, model.input_shape):
+    steps = plan(model.layers, model.input_shape)
+    products = normalized_products(steps)
+    for i, step in enumerate(steps):
         layer = step.layer
         read = [(inputs, inputs) if source < 0 else made[source] for source in step.sources]
         before, after = [old for old, _ in read], [new for _, new in read]
@@ -142,13 +145,13 @@ def corrected(
                 )
         else:
             left += gone
-        source = None if step.sources[0] < 0 else model.layers[step.sources[0]]
+        product = model.layers[products[i]] if i in products else None
         outputs = [
             output_of(
                 step,
                 {role: now[name] for role, name in own.items()},
                 given,
-                None if source is None else silent_rows(source, kept),
+                None if product is None else silent_rows(product, kept),
             )
             for now, given, kept in (
                 (values, before, model.arena.masks),

@@ -210,6 +210,8 @@ class Unit(_Lines):
     Units of several layers whose outputs are added, as in a residual network, are one unit: they
     score the mean (or norm) of the weights of all, and go together, for only then can ``shrink``
     remove what they add up to. With some of these layers excluded the others go by themselves.
+    Of a convolution with groups a unit is a whole group with the channels that it reads, one
+    filter and one channel if it is depthwise; the report notes how many go at a time.
     Wide layers have smaller weights: ranked with others (scope "global") their units go first;
     scope "layer" takes the same share of each layer.
 

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
-from gradprune.layers.graph import coupled_weights
+from gradprune.layers.coupling import coupled_weights
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
