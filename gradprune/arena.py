@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
@@ -21,6 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.costs import ensure_costs
+from gradprune.locking import locked, new_lock
 
 __all__ = ["Arena", "Tensor", "excluded_names"]
 
@@ -78,9 +80,11 @@ class Arena:
         offsets: name to offset in the flat buffers.
         mask_version: counts the changes of the mask.
         keep_clipped: whether optimizers are to keep the gradient that they used.
+        lock: re-entrant; held by whoever changes the state, or reads it as a whole.
     """
 
     def __init__(self, tensors: Sequence[Tensor]) -> None:
+        self.lock: AbstractContextManager[bool] = new_lock(self)
         names = [tensor.name for tensor in tensors]
         if len(set(names)) < len(names):
             raise ValueError(f"parameter names must differ, got {names}")
@@ -145,6 +149,7 @@ class Arena:
         flags = flat.view(np.bool_)
         return MappingProxyType({t.name: self._view(flags, t) for t in self.tensors if t.prunable})
 
+    @locked
     def new_moment(self) -> Floats:
         """A zeroed moment, in the form the core keeps it; it follows the masks while it is held.
 
@@ -155,12 +160,14 @@ class Arena:
         self._moments.append(weakref.ref(moment))
         return moment
 
+    @locked
     def read_moment(self, moment: Floats) -> Floats:
         """A copy of a moment with every entry at its parameter's place, 0 where removed."""
         whole = moment.copy()
         self.core.unpack(whole)
         return whole
 
+    @locked
     def write_moment(self, moment: Floats, values: Floats) -> None:
         """Replace a moment by values at their parameters' places; removed ones become 0."""
         whole = values.astype(np.float32)
@@ -178,6 +185,7 @@ class Arena:
         """Share of the prunable weights that is removed."""
         return self.removed / self.prunable_size if self.prunable_size else 0.0
 
+    @locked
     def set_masks(self, masks: Mapping[str, ArrayLike]) -> None:
         """Replace the masks of some parameters; all of them or, on an error, none.
 
@@ -207,15 +215,17 @@ class Arena:
             flat[offset : offset + array.size] = array.astype(np.bool_).ravel()
         self.set_flat_mask(flat)
 
+    @locked
     def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
         """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
         ensure_costs()
-        changed = not np.array_equal(mask, self._mask)
+        version = self.mask_version + (not np.array_equal(mask, self._mask))
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
-        self.core.set_mask(mask, tuple(moment for _, moment in alive))
-        self._moments = [ref for ref, _ in alive]
-        self.mask_version += changed
+        moments, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
+        self.core.set_mask(mask, moments)  # nothing fails from here on
+        self._moments, self.mask_version = references, version
 
+    @locked
     def enforce_masks(self) -> None:
         """Zero weights and gradients wherever the mask is 0."""
         for buffer in (self.params, self.grads):

@@ -189,8 +189,9 @@ class EarlyStopping(Callback):
             self._waited = 0
             self.best_epoch = context.epoch
             if self.restore_best:
-                self._params = context.model.arena.params.copy()
-                self._mask = context.model.arena.mask.copy()
+                arena = context.model.arena
+                with arena.lock:
+                    self._params, self._mask = arena.params.copy(), arena.mask.copy()
             return
         self._waited += 1
         if self._waited >= self.patience:
@@ -202,8 +203,9 @@ class EarlyStopping(Callback):
         if self._params is None or self._mask is None or self.best_epoch == context.epoch:
             return
         arena = context.model.arena
-        arena.set_flat_mask(self._mask)  # first, or it would zero what is revived
-        arena.params[:] = self._params
+        with arena.lock:
+            arena.set_flat_mask(self._mask)  # first, or it would zero what is revived
+            arena.params[:] = self._params
         self._params = self._mask = None
 
 
@@ -258,18 +260,21 @@ class WeightAveraging(Callback):
             return
         _refuse_quantized(context.model)
         arena = context.model.arena
-        if self._sum is None or self._version != arena.mask_version:
-            self.count, self._version = 0, arena.mask_version
-            self._sum = np.zeros(arena.params.size)
-        self._sum += arena.params
-        self.count += 1
+        with arena.lock:
+            if self._sum is None or self._version != arena.mask_version:
+                self.count, self._version = 0, arena.mask_version
+                self._sum = np.zeros(arena.params.size)
+            self._sum += arena.params
+            self.count += 1
 
     def on_train_end(self, context: Context) -> None:
         """Replace the parameters by their mean."""
         if self._sum is None:
             return
-        context.model.arena.params[:] = self._sum / self.count
-        context.model.arena.enforce_masks()
+        arena, mean = context.model.arena, self._sum / self.count
+        with arena.lock:
+            arena.params[:] = mean
+            arena.enforce_masks()
         self._sum = None
 
 

@@ -44,6 +44,7 @@ from gradprune.errors import FileFormatError
 from gradprune.layers import add, convolution, dense, normalization, pooling, recurrent
 from gradprune.layers.base import Layer
 from gradprune.layers.graph import named_layers, plan
+from gradprune.locking import locked
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
 from gradprune.pruning.criteria import explosion, flow, gradients, order
@@ -52,7 +53,7 @@ from gradprune.pruning.pruner import Pruner
 if TYPE_CHECKING:
     from gradprune.model import Model
 
-__all__ = ["load", "save", "write_atomically"]
+__all__ = ["load", "save", "state_of", "write_atomically"]
 
 Tensors = dict[str, NDArray[Any]]
 _Model = TypeVar("_Model", bound="Model")
@@ -109,8 +110,13 @@ _SETTINGS = {
 
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model to a file; see ``Model.save``."""
-    tensors = _tensors(model)
-    write_atomically(path, _seal(_describe(model), tensors))
+    write_atomically(path, _seal(*state_of(model)))
+
+
+@locked
+def state_of(model: Model) -> tuple[dict[str, Any], Tensors]:
+    """(description, arrays) of everything in a model as it is between two steps; all copies."""
+    return _describe(model), _tensors(model)
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -146,8 +152,8 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 def _tensors(model: Model) -> Tensors:
     """Every array of a model, by its name in the file."""
-    tensors: Tensors = dict(model.arena.state)
-    tensors |= {f"mask.{name}": mask.view(np.uint8) for name, mask in model.masks.items()}
+    tensors: Tensors = {name: view.copy() for name, view in model.arena.state.items()}
+    tensors |= {f"mask.{name}": mask.astype(np.uint8) for name, mask in model.masks.items()}
     if model.optimizer is not None:
         for i, moment in enumerate(model.optimizer.moments):
             tensors[f"optimizer.moment{i}"] = moment

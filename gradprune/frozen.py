@@ -102,12 +102,14 @@ class FrozenModel:
             raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
         code = _PRECISIONS.index(precision)
         core = network.core_layers
-        frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code)
+        with network.lock:
+            frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code)
+            layers = _layers(network, frozen)
         for name, value in (
             ("_core", frozen),
             ("ends_with_softmax", network.ends_with_softmax),
             ("input_shape", network.input_shape),
-            ("layers", _layers(network, frozen)),
+            ("layers", layers),
             ("nbytes", frozen.nbytes),
             ("outputs", network.outputs),
             ("precision", precision),

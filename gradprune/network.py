@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from math import prod
 from typing import TYPE_CHECKING, SupportsIndex
 
@@ -25,6 +26,7 @@ from gradprune.layers.graph import (
     sequence,
 )
 from gradprune.layers.wiring import Flags, Masks, Wiring
+from gradprune.locking import locked
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.optimizers import Optimizer, StepInfo
 
@@ -133,6 +135,7 @@ class Network:
             core.append((name, same._replace(back=last + 1 - ends[-1])))
         return core
 
+    @locked
     def initialize(self) -> None:
         """Draw all weights anew from the seed, and forget running statistics; masks stay."""
         stream = _INITIAL_STREAMS
@@ -151,6 +154,20 @@ class Network:
                         ).reshape(values.shape)
                 stream += 1
         self.arena.enforce_masks()
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """A re-entrant lock: while a thread holds it, no other one changes the model.
+
+        Every method that changes the state, or reads it as a whole, takes it itself. Hold it around
+        several calls that belong together, and around what reads or writes a view.
+
+        >>> from gradprune.layers import Dense
+        >>> network = Network([Dense(2)], 3)
+        >>> with network.lock:
+        ...     weights = network.parameters["dense0.weight"].copy()
+        """
+        return self.arena.lock
 
     @property
     def gradients(self) -> Mapping[str, Floats]:
@@ -187,6 +204,7 @@ class Network:
         """
         self.arena.set_masks(masks)
 
+    @locked
     def wirings(self) -> list[Wiring]:
         """Of every layer, in forward order: what its outputs depend on."""
         wirings = [step.layer.wiring(step.shape) for step in self.steps]
@@ -220,9 +238,11 @@ class Network:
         chosen = get_loss(loss)
         inputs, targets = self.batch(x, y, chosen)
         guard = None if self.optimizer is None else self.optimizer.guard
-        self._pass(inputs, targets, None, chosen, guard)
-        return self.last_loss
+        with self.lock:
+            self._pass(inputs, targets, None, chosen, guard)
+            return self.last_loss
 
+    @locked
     def _pass(
         self,
         inputs: Floats,
@@ -260,6 +280,7 @@ class Network:
         value, _, info = self.train_on(inputs, targets, None, chosen, optimizer)
         return value, info
 
+    @locked
     def train_on(
         self,
         inputs: Floats,
@@ -320,7 +341,8 @@ class Network:
         """
         inputs = self.rows(x)
         out = np.empty((len(inputs), self.outputs), np.float32)
-        self._net.predict(self.arena.core, inputs, out)
+        with self.lock:
+            self._net.predict(self.arena.core, inputs, out)
         return out
 
     def loss_and_outputs(
@@ -329,9 +351,11 @@ class Network:
         """(mean loss with penalties, samples classified correctly, outputs), without dropout."""
         inputs, targets = self.batch(x, y, loss)
         out = np.empty((len(inputs), self.outputs), np.float32)
-        value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.core, out)
+        with self.lock:
+            value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.core, out)
         return value, correct, out
 
+    @locked
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:
         """Whether a layer runs on lists of its live weights, because they are few enough.
 
@@ -386,9 +410,10 @@ class Network:
         Args:
             norm: of the gradient; if finite and every number is good it is to blame.
         """
-        fault = self._net.fault(self.arena.core)
-        if fault is None:
-            return self._norm_fault(norm)
+        with self.lock:
+            fault = self._net.fault(self.arena.core)
+            if fault is None:
+                return self._norm_fault(norm)
         phase, position, is_bias, is_recurrent, row, column, step, value = fault
         kind = ExplosionError if math.isfinite(value) else NonFiniteError
         if position < 0:

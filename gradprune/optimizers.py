@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -25,6 +26,7 @@ from gradprune.clipping import Clipper, joint_norm
 from gradprune.errors import NumericalError
 from gradprune.guards import Guard, Raise
 from gradprune.learning_rates import ConstantLR, LearningRate
+from gradprune.locking import locked
 from gradprune.snapshots import Counting, Snapshot
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
@@ -169,10 +171,17 @@ class Optimizer(ABC):
         """The keyword arguments that make this optimizer again, without clip and guard."""
 
     @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.model.arena.lock
+
+    @property
+    @locked
     def moments(self) -> tuple[NDArray[np.float32], ...]:
         """Copies of the moments, (n,) each, in the layout of ``arena.params``; 0 where removed."""
         return tuple(map(self.model.arena.read_moment, self.core_moments))
 
+    @locked
     def load_moments(self, moments: Sequence[NDArray[np.float32]]) -> None:
         """Replace the moments by arrays as ``moments`` gives them."""
         for own, values in zip(self.core_moments, moments, strict=True):
@@ -183,6 +192,7 @@ class Optimizer(ABC):
         """Learning rate of the next step: schedule(step_count) * lr_factor."""
         return self.schedule(self.step_count) * self.lr_factor
 
+    @locked
     def step(self) -> StepInfo:
         """One step from ``model.gradients``, as they are now, to ``model.parameters``.
 
@@ -319,6 +329,7 @@ class Optimizer(ABC):
         self.lr_factor *= self.guard.factor
         self.rollbacks += 1
 
+    @locked
     def forget_snapshots(self) -> None:
         """Roll back to nothing that was before now."""
         self._snapshots.clear()
@@ -343,6 +354,7 @@ class Optimizer(ABC):
             layers.setdefault(name.partition(".")[0], []).append(norm)
         return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
 
+    @locked
     def rebaseline(self) -> None:
         """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
         self.chain.rebaseline()
@@ -357,6 +369,7 @@ class Optimizer(ABC):
         self.model.arena.keep_clipped = bool(keep)
 
     @property
+    @locked
     def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
         """Name to the gradient after clipping, as the last step used it: copies.
 
@@ -372,6 +385,7 @@ class Optimizer(ABC):
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
+    @locked
     def state(self) -> dict[str, float]:
         """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
         return {
@@ -385,6 +399,7 @@ class Optimizer(ABC):
             "lr_factor": self.lr_factor,
         }
 
+    @locked
     def load_state(self, state: Mapping[str, float]) -> None:
         """Counters from a checkpoint; one made by an earlier version has fewer."""
         self.step_count = int(state["step_count"])

@@ -44,9 +44,10 @@ def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Netwo
     """
     own = model.layers if layers is None else layers
     replica = Network(own, model.input_shape, seed=model.seed)
-    for name, values in replica.arena.state.items():
-        np.copyto(values, model.arena.state[name])
-    replica.forward_count = model.forward_count
+    with model.arena.lock:
+        for name, values in replica.arena.state.items():
+            np.copyto(values, model.arena.state[name])
+        replica.forward_count = model.forward_count
     return replica
 
 

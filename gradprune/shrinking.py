@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gradprune.columns import aligned
 from gradprune.layers.base import Layer, Shape
 from gradprune.layers.wiring import Entries, Wiring, roles_by_layer
+from gradprune.locking import locked
 from gradprune.replicas import output_of
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class ShrinkReport:
     __repr__ = __str__
 
 
+@locked
 def shrink(
     model: Model, factory: Callable[..., _Model], *, inputs: bool
 ) -> tuple[_Model, ShrinkReport]:

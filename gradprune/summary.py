@@ -109,11 +109,13 @@ def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
     >>> total.parameters, total.kept, total.macs_dense, total.macs_effective
     (23, 14, 18, 9)
     """
+    costs = get_costs()
     rows: list[LayerSummary] = []
-    for layer, _, shape, output_shape in network.steps:
-        rows.append(_row(network, layer, prod(output_shape), layer.tensors(shape)))
-    total = _total(rows, network.outputs)
-    return Summary(tuple(rows), total, network.sparsity, get_costs(), notes)
+    with network.lock:
+        for layer, _, shape, output_shape in network.steps:
+            rows.append(_row(network, layer, prod(output_shape), layer.tensors(shape)))
+        total = _total(rows, network.outputs)
+        return Summary(tuple(rows), total, network.sparsity, costs, notes)
 
 
 def _row(

@@ -222,18 +222,20 @@ def fit(
                     check_interrupt()
                     index = order[start : start + size]
                     batch = data.batch(index, augmenter)
-                    value, correct, info = model.train_on(*batch, chosen, optimizer)
-                    history.add_step(value, correct, len(index), info)
-                    if optimizer.zeroed != zeroed:
-                        zeroed = optimizer.zeroed
-                        history.add_event("zeroed", info.norm)
-                    if optimizer.rollbacks != rollbacks:
-                        rollbacks = optimizer.rollbacks
-                        history.add_event("rollback", info.norm)
-                    if isinstance(pruner, Pruner) and pruner.wants_batch:
-                        pruner.step(data=batch.samples(model), loss=chosen)
-                    elif pruner is not None:
-                        pruner.step()
+                    with model.lock:  # one change, for whoever reads the state in another thread
+                        value, correct, info = model.train_on(*batch, chosen, optimizer)
+                        history.add_step(value, correct, len(index), info)
+                        if optimizer.zeroed != zeroed:
+                            zeroed = optimizer.zeroed
+                            history.add_event("zeroed", info.norm)
+                        if optimizer.rollbacks != rollbacks:
+                            rollbacks = optimizer.rollbacks
+                            history.add_event("rollback", info.norm)
+                        if isinstance(pruner, Pruner) and pruner.wants_batch:
+                            pruner.step(data=batch.samples(model), loss=chosen)
+                        elif pruner is not None:
+                            pruner.step()
+                        model.epoch += start + size >= len(data)  # the last step of an epoch
                     if model.arena.removed != removed:
                         removed = model.arena.removed
                         history.add_sparsity(model.sparsity)
@@ -242,7 +244,6 @@ def fit(
                         break
                 if history.step_count - first < steps:
                     break  # stopped on the way: not an epoch
-                model.epoch += 1
                 context.step = history.step_count
                 context.logs = {
                     "epoch": model.epoch,

@@ -138,8 +138,10 @@ def compress(model: Model, *, canonical: bool = True) -> PackedModel:
 
 
 def _encode(model: Model, canonical: bool) -> bytes:
-    parameters = {name: np.array(view) for name, view in model.arena.state.items()}
-    masks = {name: np.array(view) for name, view in model.masks.items()}
+    with model.lock:
+        parameters = {name: np.array(view) for name, view in model.arena.state.items()}
+        masks = {name: np.array(view) for name, view in model.masks.items()}
+        scales = _scales(model)
     for name, array in parameters.items():
         if not np.isfinite(array).all():
             raise NonFiniteError(
@@ -147,7 +149,7 @@ def _encode(model: Model, canonical: bool) -> bytes:
             )
         if name in masks:
             array[~masks[name]] = 0.0
-    weights = Weights(model.layers, parameters, masks, _scales(model))
+    weights = Weights(model.layers, parameters, masks, scales)
     if canonical:
         weights = canonical_weights(weights, model.input_shape)
     encoder = Encoder()

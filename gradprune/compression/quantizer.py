@@ -8,6 +8,7 @@ step is called from; a step that is refused leaves weights, codes and gradients 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from gradprune.arena import Arena, Tensor, excluded_names
 from gradprune.compression.report import ParameterReport, QuantizationReport, describe
 from gradprune.compression.schemes import Coding, Layout, Part, Scheme
 from gradprune.errors import NonFiniteError
+from gradprune.locking import locked
 
 __all__ = ["Quantizer"]
 
@@ -108,6 +110,11 @@ class Quantizer:
         return kept
 
     @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.model.arena.lock
+
+    @property
     def is_active(self) -> bool:
         """Whether it has quantized, so that training goes on quantized."""
         return bool(self._parts)
@@ -117,6 +124,7 @@ class Quantizer:
         """Names of the parameters that are quantized; none before the first ``quantize``."""
         return tuple(name for part in self._parts.values() for name in part.layout.tensors)
 
+    @locked
     def quantize(self) -> QuantizationReport:
         """Quantize now, by what the weights are now; to do so after training is all of PTQ.
 
@@ -164,13 +172,15 @@ class Quantizer:
         >>> bool((coding.decode() == model.parameters["dense0.weight"]).all())
         True
         """
-        for part in self._parts.values():
-            if name in part.layout.tensors:
-                return part.coding(name)
+        with self.lock:
+            for part in self._parts.values():
+                if name in part.layout.tensors:
+                    return part.coding(name)
         raise KeyError(f"{name!r} is not quantized; quantized are {list(self.quantized)}")
 
     # ---- training ------------------------------------------------------------------------------
 
+    @locked
     def around(self, step: Callable[[], Done]) -> Done:
         """A step of an optimizer that sees what it is to see and ends quantized.
 
@@ -190,10 +200,12 @@ class Quantizer:
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
+    @locked
     def state(self) -> dict[str, int]:
         """Counters for a checkpoint."""
         return {"count": self.count, "is_active": int(self.is_active)}
 
+    @locked
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Arrays for a checkpoint; none before the first ``quantize``."""
         return {
@@ -202,6 +214,7 @@ class Quantizer:
             for name, array in part.tensors().items()
         }
 
+    @locked
     def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
         """What ``state`` and ``tensors`` gave; call it when masks and weights are set.
 

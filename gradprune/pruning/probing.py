@@ -44,12 +44,13 @@ class Tried(Passing, Replicable, Protocol):
 @contextmanager
 def trial(model: Passing) -> Iterator[None]:
     """Parameters may be changed and passes made; afterwards the model is as it was."""
-    last, params = LastPass(model), model.arena.params.copy()
-    try:
-        yield
-    finally:
-        np.copyto(model.arena.params, params)
-        last.restore()
+    with model.arena.lock:
+        last, params = LastPass(model), model.arena.params.copy()
+        try:
+            yield
+        finally:
+            np.copyto(model.arena.params, params)
+            last.restore()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 import numpy as np
@@ -19,6 +20,7 @@ from gradprune import _core, checks
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
 from gradprune.layers.coupling import coupled_weights
+from gradprune.locking import locked
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -178,6 +180,12 @@ class Pruner:
 
     # ---- pruning -------------------------------------------------------------------------------
 
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.model.arena.lock
+
+    @locked
     def prune(
         self,
         sparsity: SupportsFloat | None = None,
@@ -280,6 +288,7 @@ class Pruner:
         choice = self._in_rounds(times, live, goal, target, measure, data, loss)
         return self._commit(live, *self._corrected(choice, correct, data))
 
+    @locked
     def step(
         self, *, data: Data | None = None, loss: LossLike = "cross_entropy"
     ) -> PruneReport | None:
@@ -390,6 +399,7 @@ class Pruner:
         """Whether the schedule goes by ``feedback``."""
         return isinstance(self.schedule, AdaptiveSchedule)
 
+    @locked
     def feedback(self, loss: SupportsFloat) -> bool:
         """Tell an ``AdaptiveSchedule`` a validation loss; ``fit`` does after each epoch.
 
@@ -420,6 +430,7 @@ class Pruner:
         self._course = course
         return verdict.undo
 
+    @locked
     def decomposition(
         self,
         *,
@@ -460,6 +471,7 @@ class Pruner:
             for tensor, place in self._layers
         }
 
+    @locked
     def growth(
         self,
         *,
@@ -496,6 +508,7 @@ class Pruner:
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
+    @locked
     def state(self) -> dict[str, int]:
         """Counters for a checkpoint."""
         return {
@@ -505,6 +518,7 @@ class Pruner:
             "observed": self.statistics.count,
         }
 
+    @locked
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Arrays for a checkpoint: what ``step`` has observed, and how far the schedule has come.
 
@@ -515,13 +529,14 @@ class Pruner:
             statistics = self.statistics.copy()
             tensors |= {"mean": statistics.mean, "mean_square": statistics.mean_square}
         if self._weights is not None:
-            tensors["weights"] = self._weights
+            tensors["weights"] = self._weights.copy()
         if self._course is not None:
             tensors["course"] = np.array(self._course, np.float64)
         if self._before is not None:
             tensors |= self._before.tensors()
         return tensors
 
+    @locked
     def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
         """Counters and arrays from a checkpoint; all or, on an error, nothing.
 

@@ -49,8 +49,9 @@ class Weights:
     def of(cls, model: Rewindable) -> Weights:
         """As they are now."""
         arena, optimizer = model.arena, model.optimizer
-        moments = [] if optimizer is None else list(optimizer.moments)
-        return cls(arena.params.copy(), arena.mask.copy(), moments)
+        with arena.lock:
+            moments = [] if optimizer is None else list(optimizer.moments)
+            return cls(arena.params.copy(), arena.mask.copy(), moments)
 
     def restore(self, model: Rewindable, *, mask: NDArray[np.uint8], moments: bool) -> None:
         """Put them back, 0 where the mask is 0.
