@@ -20,6 +20,7 @@ from time import perf_counter
 import numpy as np
 
 import gradprune as gp
+from gradprune.disk import write_atomically
 from gradprune.pruning.criteria import Criterion
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)
@@ -147,7 +148,7 @@ def main() -> None:
     show_groups()
     if options.json:
         content = {"sparsities": SPARSITIES, "seeds": options.seeds, "results": found}
-        options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_atomically(options.json, json.dumps(content, indent=1).encode())
 
 
 if __name__ == "__main__":

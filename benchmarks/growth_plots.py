@@ -9,7 +9,17 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
-from gradprune.plotting.style import BLUE, GREEN, GREY, LIGHT, ORANGE, PURPLE, new_figure, styled
+from gradprune.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    LIGHT,
+    ORANGE,
+    PURPLE,
+    new_figure,
+    save_figure,
+    styled,
+)
 
 Points = list[dict[str, Any]]
 Label = tuple[str, str, float]  # text, colour, where it wants to stand
@@ -32,7 +42,7 @@ def draw_growth(growth: dict[str, Any], out: Path) -> list[Path]:
             draw(figure.add_subplot(), growth[name])
             figure.supxlabel(note, x=0.99, ha="right", fontsize=7.5, color=GREY)
             file = out / f"growth-{name}.png"
-            figure.savefig(file, dpi=150)
+            save_figure(figure, file)
         files.append(file)
     return files
 

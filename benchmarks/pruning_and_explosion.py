@@ -36,6 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradprune as gp
+from gradprune.disk import write_atomically
 
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95)
 WAYS = ("random", "magnitude", "gradient", "scaled, not pruned", "random, norm restored")
@@ -242,7 +243,7 @@ def main() -> None:
         content["settings"].append({**described, "rows": rows, "table": show(rows)})
     print(f"\n{perf_counter() - start:.0f} s")
     if options.json:
-        options.json.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        write_atomically(options.json, json.dumps(content, indent=1).encode())
 
 
 if __name__ == "__main__":

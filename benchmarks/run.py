@@ -23,6 +23,8 @@ from growth import FULL_GROWTH, QUICK_GROWTH, measure_growth
 from report import COLUMNS, cells, describe, markdown, text_table, verdict
 from side_by_side import thread_counts
 
+from gradprune.disk import write_atomically
+
 RESULTS = Path(__file__).with_name("results")
 PEERS = ("numpy", "torch", "onnxruntime", "scipy", "scikit-learn")
 
@@ -69,9 +71,7 @@ def load(out: Path) -> dict[str, Any]:
 def save(out: Path, results: dict[str, Any]) -> None:
     """Replace results.json."""
     out.mkdir(parents=True, exist_ok=True)
-    partial = out / "results.json.part"
-    partial.write_text(json.dumps(results, indent=1) + "\n", "utf-8")
-    partial.replace(out / "results.json")
+    write_atomically(out / "results.json", json.dumps(results, indent=1).encode() + b"\n")
 
 
 def run_goals(

@@ -7,6 +7,7 @@ it, so the others cost nothing.
 from __future__ import annotations
 
 import csv
+import io
 import math
 import os
 from pathlib import Path
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.checks import not_negative, whole
+from gradprune.disk import append, read, write_atomically
 from gradprune.files import save
 
 if TYPE_CHECKING:
@@ -344,16 +346,22 @@ class CSVLogger(Callback):
     def on_train_begin(self, context: Context) -> None:
         """Replace the file, or read its heading."""
         self._columns = []
-        if self.append and self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file), [])
-        else:
-            self.path.write_text("", encoding="utf-8")
+        content = ""
+        if self.append and self.path.is_file():
+            found = read(self.path)
+            whole = found[: found.rfind(b"\n") + 1]
+            if whole != found:  # a row whose writer was interrupted: its last number may be cut
+                write_atomically(self.path, whole)
+            content = whole.decode()
+        elif not self.append:
+            write_atomically(self.path, b"")
+        self._columns = next(csv.reader(io.StringIO(content, newline="")), [])
 
     def on_epoch_end(self, context: Context) -> None:
         """Add a row; numbers are written exactly."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            if not self._columns:
-                self._columns = list(context.logs)
-                csv.writer(file).writerow(self._columns)
-            csv.DictWriter(file, self._columns, extrasaction="ignore").writerow(context.logs)
+        text = io.StringIO(newline="")
+        if not self._columns:
+            self._columns = list(context.logs)
+            csv.writer(text).writerow(self._columns)
+        csv.DictWriter(text, self._columns, extrasaction="ignore").writerow(context.logs)
+        append(self.path, text.getvalue().encode())

@@ -13,7 +13,6 @@ import json
 import os
 import platform
 import re
-import secrets
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from pathlib import Path
 
 from gradprune import _core
 from gradprune.cache import cache_folder
+from gradprune.disk import write_atomically
 
 __all__ = ["Costs", "get_costs", "measure_costs", "set_costs"]
 
@@ -121,9 +121,7 @@ def _measure() -> tuple[float, float, float, float]:
     most = _core.measure_costs()
     kept = _kept()
     kept.parent.mkdir(parents=True, exist_ok=True)
-    temporary = kept.with_name(f".{kept.name}.{secrets.token_hex(4)}.tmp")
-    temporary.write_text(json.dumps({"most": most}) + "\n", encoding="utf-8")
-    temporary.replace(kept)
+    write_atomically(kept, json.dumps({"most": most}).encode() + b"\n")
     return most
 
 

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.cache import cache_folder
+from gradprune.disk import write_atomically
 from gradprune.errors import DatasetNotFoundError, FileFormatError
 from gradprune.idx import load_idx, parse_idx, read_idx
 from gradprune.sequences import adding_problem, temporal_order
@@ -418,13 +419,12 @@ def _download(source: _Source, folder: Path, *, verbose: bool) -> None:
     made = [parent for parent in (folder, *folder.parents) if not parent.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as name:
+        # Among the system's temporary files, which it removes if this process is killed.
+        with tempfile.TemporaryDirectory(prefix="gradprune-") as name:
             temporary = Path(name)
             _download_from_mirrors(source, temporary, verbose=verbose)
-            # Renaming needs no fsync before it: a file lost to a power cut fails its hash at the
-            # next load and is downloaded again.
             for file in sorted(temporary.iterdir()):
-                file.replace(folder / file.name)
+                write_atomically(folder / file.name, file.read_bytes())
     except BaseException:
         for parent in made:
             with contextlib.suppress(OSError):

@@ -34,6 +34,7 @@ from gradprune.learning_rates import CosineLR
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.optimizers import SGD
+from gradprune.plotting.style import save_figure
 from gradprune.pruning import criteria
 from gradprune.pruning.criteria import Criterion, GradientDecomposition, ProbingCriterion
 from gradprune.pruning.pruner import Pruner
@@ -357,7 +358,7 @@ def run(
             f"weights, {tables.percent(fine_tuned.accuracy)} with "
             f"{tables.percent(fine_tuned.kept / fine_tuned.total)} of them",
         )
-        figure.savefig(plot_file)
+        save_figure(figure, plot_file)
     except ImportError:
         has_plot = False
     return Outcome(

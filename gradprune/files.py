@@ -13,16 +13,13 @@ by name, and nothing is allocated before the sizes are known to fit what the fil
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import hashlib
 import inspect
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +37,7 @@ from gradprune import (
 from gradprune.checks import not_negative, seed_number, whole
 from gradprune.compression import codebooks, grids
 from gradprune.compression.quantizer import Quantizer
+from gradprune.disk import read, write_atomically
 from gradprune.errors import FileFormatError
 from gradprune.layers import add, convolution, dense, normalization, pooling, recurrent
 from gradprune.layers.base import Layer
@@ -53,7 +51,7 @@ from gradprune.pruning.pruner import Pruner
 if TYPE_CHECKING:
     from gradprune.model import Model
 
-__all__ = ["load", "save", "state_of", "write_atomically"]
+__all__ = ["load", "parse", "save", "state_of"]
 
 Tensors = dict[str, NDArray[Any]]
 _Model = TypeVar("_Model", bound="Model")
@@ -117,37 +115,6 @@ def save(model: Model, path: str | os.PathLike[str]) -> None:
 def state_of(model: Model) -> tuple[dict[str, Any], Tensors]:
     """(description, arrays) of everything in a model as it is between two steps; all copies."""
     return _describe(model), _tensors(model)
-
-
-def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file such that there is the old one or the new one, never a part of either.
-
-    The bytes go to a temporary name in the same folder, to the disk, and then the name changes.
-    Whatever happens before that leaves the old file alone and no temporary behind.
-
-    Raises:
-        OSError: the file cannot be written.
-    """
-    target = Path(os.path.realpath(path))  # of a symbolic link, the file it points to
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        if isinstance(error, OSError):  # with the name that the caller knows
-            raise OSError(error.errno, error.strerror, os.fspath(path)) from error
-        raise
-    with contextlib.suppress(OSError):  # not every file system does this for a folder
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _tensors(model: Model) -> Tensors:
@@ -270,7 +237,11 @@ def load(path: str | os.PathLike[str], factory: Callable[..., _Model]) -> _Model
         path: the file.
         factory: called with layers, input_shape and seed; makes the model to be filled.
     """
-    data = Path(path).read_bytes()
+    return parse(read(path), path, factory)
+
+
+def parse(data: bytes, path: str | os.PathLike[str], factory: Callable[..., _Model]) -> _Model:
+    """The model in the bytes of a file, whose name is for errors."""
     try:
         content, tensors = _open(data)
         return _build(content, tensors, factory, len(data))

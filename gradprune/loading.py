@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import SupportsIndex
 
 from gradprune import files
 from gradprune.compression import gpz
 from gradprune.compression.gpz import PackedModel
+from gradprune.disk import read
 from gradprune.errors import FileFormatError
 from gradprune.model import Model
 
@@ -34,7 +34,7 @@ def load(
         model, which predicts, and of which ``to_model()`` makes one that can be trained.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        OSError: there is no such file, or it cannot be read; ``FileNotFoundError`` and the like.
         FileFormatError: it is damaged, truncated, beyond the limit or of another kind.
         ImportError: a packed model, and constriction is not installed.
 
@@ -43,11 +43,10 @@ def load(
     >>> gp.load("model.safetensors").seed
     7
     """
-    with Path(path).open("rb") as file:
-        packed = file.read(len(gpz.MAGIC)) == gpz.MAGIC
-    if not packed:
-        return files.load(path, Model)
+    data = read(path)
+    if not data.startswith(gpz.MAGIC):
+        return files.parse(data, path, Model)
     try:
-        return PackedModel(Path(path).read_bytes(), Model, max_bytes=max_bytes)
+        return PackedModel(data, Model, max_bytes=max_bytes)
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__

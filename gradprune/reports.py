@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import itertools
 import os
 import tempfile
@@ -19,11 +18,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.checks import whole
-from gradprune.files import write_atomically
+from gradprune.disk import write_atomically
 from gradprune.frozen import FrozenModel
 from gradprune.model import Model
 from gradprune.plotting.forms import plot_bars
-from gradprune.plotting.style import new_figure, styled
+from gradprune.plotting.style import new_figure, picture, save_figure, styled
 from gradprune.plotting.tradeoff import plot_tradeoff
 from gradprune.sweeps.records import Aggregate, Records, format_value
 from gradprune.sweeps.sweep import SweepResult
@@ -71,7 +70,7 @@ class Report:
         if suffix == ".html":
             write_atomically(path, _page(self).encode())
         elif suffix in _PICTURES:
-            write_atomically(path, _picture(self, suffix[1:]))
+            save_figure(self.plot(), path)
         else:
             known = ", ".join((".html", *_PICTURES))
             raise ValueError(f"a report is saved as {known}, got {os.fspath(path)!r}")
@@ -360,15 +359,6 @@ def _doubts(sweep: SweepResult) -> list[str]:
 # ---- pictures and pages --------------------------------------------------------------------------
 
 
-def _picture(chosen: Report, kind: str) -> bytes:
-    content = io.BytesIO()
-    figure = chosen.plot()
-    # No date: the same report gives the same bytes.
-    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    figure.savefig(content, format=kind, dpi=150, metadata=metadata)
-    return content.getvalue()
-
-
 _STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem;
@@ -387,9 +377,9 @@ footer { margin-top: 2rem; opacity: .75; font-size: .9rem; }
 
 def _page(chosen: Report) -> str:
     title = html.escape(chosen.title or "gradprune report")
-    picture = base64.b64encode(_picture(chosen, "svg")).decode()
+    image = base64.b64encode(picture(chosen.plot(), "svg")).decode()
     alternative = "The numbers of the tables on this page as curves and bars"
-    body = [f'<img alt="{alternative}" src="data:image/svg+xml;base64,{picture}">']
+    body = [f'<img alt="{alternative}" src="data:image/svg+xml;base64,{image}">']
     if chosen.forms is not None:
         body += ["<h2>Forms of the model</h2>", _table(_shown(chosen.forms))]
     if chosen.sweep is not None:

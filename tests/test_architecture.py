@@ -22,7 +22,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "columns", "errors", "locking", "progress", "timing"},
+    "ground": {"cache", "checks", "columns", "disk", "errors", "locking", "progress", "timing"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
@@ -156,7 +156,7 @@ STRANGERS = {"parts", "descriptions"}
 # Outside of the layers: all that these may import. Only the tools import them.
 ORACLE = "reference"
 INDEPENDENT = {
-    "datasets": {"cache", "checks", "errors", "idx", "sequences"},
+    "datasets": {"cache", "checks", "disk", "errors", "idx", "sequences"},
     "idx": {"checks", "errors"},
     "sequences": {"_core", "checks"},
     ORACLE: {"errors", ORACLE},
@@ -356,3 +356,31 @@ def test_pins_agree() -> None:
     hooks = dict(pin.findall((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")))
     assert dev
     assert {name: hooks.get(name) for name in dev} == dev
+
+
+def _writes(node: ast.AST) -> bool:
+    """Whether a call writes a file, or renames one, by itself."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    strings = [a.value for a in node.args if isinstance(a, ast.Constant)]
+    if name == "open":
+        return any(isinstance(text, str) and re.fullmatch("[rbt+]*[wax][bt+]*", text)
+                   for text in strings)  # fmt: skip
+    if name == "replace":  # of a Path; that of a string has two arguments, of a dataclass keywords
+        return len(node.args) == 1 and not node.keywords
+    return name in {"write_text", "write_bytes", "savefig", "rename", "mkstemp"}
+
+
+def test_files_are_written_in_one_place() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "disk.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _writes(node)
+    ]
+    assert [text.partition(" ")[2] for text in found] == [
+        "file.open('wb')",  # datasets: a download, among the system's temporary files
+        "figure.savefig(content, format=kind, dpi=150, metadata=metadata)",  # plotting.style: bytes
+    ], found

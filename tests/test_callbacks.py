@@ -382,3 +382,14 @@ def test_csv_appends_to_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     model_of().fit(X, Y, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_csv_drops_a_row_that_was_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    first = model_of().fit(X, Y, epochs=2, callbacks=[gp.CSVLogger(path)], verbose=0)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])  # the process was killed, or the disk was full
+    second = model_of().fit(X, Y, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
+    with path.open(newline="") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file)]
+    assert losses == [first["loss"][0], second["loss"][0]]

@@ -12,6 +12,7 @@ from gradprune.commands.files import writable_file
 from gradprune.commands.options import add_command, whole
 from gradprune.demo import CRITERIA
 from gradprune.experiments import criteria
+from gradprune.plotting.style import save_figure
 
 
 def add(experiments: Any) -> None:
@@ -86,6 +87,6 @@ def run(options: argparse.Namespace) -> None:
         console.print(f"{len(result.failed)} of {len(result)} trials failed; see {journal}")
     saved = [journal, table]
     if importlib.util.find_spec("matplotlib"):
-        criteria.plot(result).savefig(picture)
+        save_figure(criteria.plot(result), picture)
         saved.append(picture)
     console.print(f"saved {', '.join(map(str, saved))}", soft_wrap=True)

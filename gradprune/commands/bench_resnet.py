@@ -11,6 +11,7 @@ from typing import Any
 from gradprune import tables
 from gradprune.commands.files import writable_file
 from gradprune.commands.options import add_command, add_threads, whole
+from gradprune.disk import append
 from gradprune.experiments import resnet
 
 
@@ -44,8 +45,7 @@ def run(options: argparse.Namespace) -> None:
     for row in resnet.run(recipe, seed=options.seed, report=console.print):
         rows.append(row)
         if journal is not None:
-            with journal.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"seed": options.seed, **row._asdict()}) + "\n")
+            append(journal, json.dumps({"seed": options.seed, **row._asdict()}).encode() + b"\n")
         console.print(f"{row.form}: {1 - row.errors / row.images:.2%}")
     where = "images left out of training" if options.validate else "test images"
     console.print(resnet.table(rows, title=f"Fashion-MNIST, seed {options.seed}, {where}"))

@@ -26,8 +26,8 @@ from gradprune.compression.logistic import Bits, Integers, log2
 from gradprune.compression.positions import code_positions
 from gradprune.compression.range_coder import Coder, Decoder, Encoder
 from gradprune.compression.values import Floats, Values, code_values, kinds, ordered
+from gradprune.disk import write_atomically
 from gradprune.errors import FileFormatError, NonFiniteError
-from gradprune.files import write_atomically
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import named_layers, plan

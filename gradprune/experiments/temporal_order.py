@@ -32,9 +32,9 @@ from numpy.typing import NDArray
 from gradprune import _core, clipping
 from gradprune.clipping import Clipper
 from gradprune.datasets import temporal_order
+from gradprune.disk import write_atomically
 from gradprune.errors import NonFiniteError
 from gradprune.experiments.statistics import fisher_exact, wilson_interval
-from gradprune.files import write_atomically
 from gradprune.initializers import Normal, Orthogonal
 from gradprune.layers import RNN, Dense
 from gradprune.model import Model

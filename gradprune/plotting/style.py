@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import importlib
+import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from gradprune.disk import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +28,9 @@ __all__ = [
     "legend_above",
     "new_figure",
     "percent",
+    "picture",
     "root_of",
+    "save_figure",
     "styled",
 ]
 
@@ -51,6 +58,25 @@ _SETTINGS = {
 }
 
 _LEGEND = 4  # entries that fit into a row
+
+
+def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Write a figure to a .png, .svg or .pdf file, as a whole or not at all.
+
+    The same figure gives the same bytes: no date is written.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    write_atomically(path, picture(figure, Path(path).suffix.lower()[1:]))
+
+
+def picture(figure: Figure, kind: str) -> bytes:
+    """The bytes of a figure's file of a kind: "png", "svg" or "pdf"."""
+    content = io.BytesIO()
+    metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    figure.savefig(content, format=kind, dpi=150, metadata=metadata)
+    return content.getvalue()
 
 
 def _matplotlib() -> Any:

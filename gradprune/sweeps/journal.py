@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from gradprune.disk import append, read, write_atomically
 from gradprune.errors import FileFormatError
-from gradprune.files import write_atomically
 
 __all__ = ["Journal"]
 
@@ -48,10 +48,7 @@ class Journal:
         self._kind = kind
         self.rows: list[Row] = []
         first = json.dumps(header)
-        try:
-            content = self.path.read_bytes()
-        except FileNotFoundError:
-            content = b""
+        content = read(self.path) if self.path.is_file() else b""
         # An interrupted write leaves a line without its end.
         lines = content[: content.rfind(b"\n") + 1].decode(errors="replace").splitlines()
         if not lines:
@@ -79,11 +76,7 @@ class Journal:
             OSError: it could not be written; what got into the file is dropped by the next reader.
         """
         line = json.dumps(row).encode() + b"\n"
-        with self.path.open("ab", buffering=0) as file:
-            written = file.write(line)  # one call, so that lines of two writers do not mix
-            if written != len(line):
-                raise OSError(f"{self.path}: only {written} of {len(line)} bytes were written")
-            os.fsync(file.fileno())
+        append(self.path, line, sync=True)
 
     def wrong_line(self, number: int) -> FileFormatError:
         """The error for a line, counted from 1, that is no row."""

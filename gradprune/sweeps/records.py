@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from gradprune.columns import aligned
-from gradprune.files import write_atomically
+from gradprune.disk import write_atomically
 
 __all__ = ["Aggregate", "Records"]
 
