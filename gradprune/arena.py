@@ -10,12 +10,12 @@ written into them counts at the next call.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from math import prod
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +61,18 @@ def excluded_names(tensors: Sequence[Tensor], exclude: Sequence[str]) -> set[str
             f"known are {sorted(known)}"
         )
     return {name for name in names if {name, name.partition(".")[0]} & set(exclude)}
+
+
+class Follower(Protocol):
+    """What has state of its own for each live weight."""
+
+    def follow_mask(self, mask: NDArray[np.uint8], params: Floats) -> Callable[[], None]:
+        """The mask is about to change: do all that can fail, and return the call that is left.
+
+        Args:
+            mask: (n_prunable,) from now on.
+            params: (n + buffers,) as they will be, 0 where the mask is 0.
+        """
 
 
 class Arena:
@@ -117,6 +129,7 @@ class Arena:
         self.mask_version = 0
         self.keep_clipped = False
         self._moments: list[weakref.ref[Floats]] = []
+        self._followers: list[weakref.ref[Follower]] = []
         self.core = _core.Arena(
             self.params,
             self._grads,
@@ -215,15 +228,38 @@ class Arena:
             flat[offset : offset + array.size] = array.astype(np.bool_).ravel()
         self.set_flat_mask(flat)
 
+    def follow(self, follower: Follower) -> None:
+        """Ask ``follower`` at each change of the mask, while it is held."""
+        self._followers.append(weakref.ref(follower))
+
     @locked
-    def set_flat_mask(self, mask: NDArray[np.uint8]) -> None:
-        """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes."""
+    def set_flat_mask(self, mask: NDArray[np.uint8], params: Floats | None = None) -> None:
+        """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes.
+
+        Args:
+            mask: from now on.
+            params: (n + buffers,) the parameters and buffers from now on, 0 where the mask is 0;
+                None: a weight that is kept again starts at 0, the others stay.
+        """
         ensure_costs()
-        version = self.mask_version + (not np.array_equal(mask, self._mask))
+        changed = not np.array_equal(mask, self._mask)
+        version = self.mask_version + changed
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
         moments, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
+        asked = [(ref, follower) for ref in self._followers if (follower := ref()) is not None]
+        finish: list[Callable[[], None]] = []
+        if changed and asked:
+            after = (self.params if params is None else params).copy()
+            _core.mask_(mask if params is not None else mask & self._mask, after)
+            finish = [follower.follow_mask(mask, after) for _, follower in asked]
+        followers = [ref for ref, _ in asked]
         self.core.set_mask(mask, moments)  # nothing fails from here on
-        self._moments, self.mask_version = references, version
+        self._moments, self._followers, self.mask_version = references, followers, version
+        if params is not None:
+            np.copyto(self.params, params)
+            _core.mask_(self._mask, self.params)
+        for call in finish:
+            call()
 
     @locked
     def enforce_masks(self) -> None:

@@ -205,9 +205,7 @@ class EarlyStopping(Callback):
         if self._params is None or self._mask is None or self.best_epoch == context.epoch:
             return
         arena = context.model.arena
-        with arena.lock:
-            arena.set_flat_mask(self._mask)  # first, or it would zero what is revived
-            arena.params[:] = self._params
+        arena.set_flat_mask(self._mask, self._params)
         self._params = self._mask = None
 
 

@@ -96,9 +96,10 @@ class Snapshot:
         Whatever needs memory comes first, so that a failure leaves everything as it was.
         """
         ready = [copy.copy() for copy in self._copies]
-        if not np.array_equal(self._mask, self._arena.mask):
-            self._arena.set_flat_mask(self._mask)
-        np.copyto(self._arena.params, self._params)
+        if np.array_equal(self._mask, self._arena.mask):
+            np.copyto(self._arena.params, self._params)
+        else:
+            self._arena.set_flat_mask(self._mask, self._params)
         for moment, values in zip(self._moments, ready, strict=True):
             self._arena.core.pack(values)
             np.copyto(moment, values)

@@ -509,8 +509,7 @@ def _off_grid(model: Model, state: None) -> str:
     if quantizer is None:
         return "the model has lost its quantizer"
     for name in quantizer.quantized:
-        found = model.parameters[name].copy()  # asking for the coding would mend it
-        if not np.array_equal(quantizer.coding(name).decode(), found):
+        if not np.array_equal(quantizer.coding(name).decode(), model.parameters[name]):
             return f"{name} is off its grid"
     return ""
 

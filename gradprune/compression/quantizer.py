@@ -94,6 +94,7 @@ class Quantizer:
             raise ValueError("nothing to quantize: every parameter is left out")
         self._parts: dict[str, Part] = {}  # none before the first ``quantize``
         model.quantizer = self
+        model.arena.follow(self)
 
     def _covered(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases to quantize."""
@@ -159,6 +160,9 @@ class Quantizer:
     def coding(self, name: str) -> Coding:
         """How the values of a parameter come from codes.
 
+        What was written into a view since the last step is quantized here as the next step would
+        do it, and stays in the model as it is.
+
         Args:
             name: of a parameter.
 
@@ -197,6 +201,21 @@ class Quantizer:
             for part in self._parts.values():
                 part.end(applied)
         return done
+
+    def follow_mask(
+        self, mask: NDArray[np.uint8], params: NDArray[np.float32]
+    ) -> Callable[[], None]:
+        """Weights that are back take the nearest value; see ``Arena.follow``."""
+        if self.model.quantizer is not self:
+            return lambda: None
+        parts = {prefix: part.followed(mask, params) for prefix, part in self._parts.items()}
+
+        def finish() -> None:
+            self._parts = parts
+            for part in parts.values():
+                part.write_back()
+
+        return finish
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ To add a scheme: a module with a frozen dataclass and its part.
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,11 +108,12 @@ class Layout:
         self._place = np.concatenate(places)
         self._group = np.concatenate(groups)
 
-    def members(self) -> Members:
-        """The live entries."""
+    def members(self, mask: NDArray[np.uint8] | None = None) -> Members:
+        """The live entries, by the arena's mask or another one."""
+        mask = self.arena.mask if mask is None else mask
         prunable = self._place < self.arena.prunable_size
         live = np.ones(self.size, np.bool_)
-        live[prunable] = self.arena.mask[self._place[prunable]] == 1
+        live[prunable] = mask[self._place[prunable]] == 1
         entry = np.flatnonzero(live)
         return Members(self._place[entry], entry, self._group[entry])
 
@@ -138,8 +140,8 @@ class Part(ABC):
         self.layout = layout
         self._latent = latent
         self._members = layout.members()
-        self._version = layout.arena.mask_version
         self._before: tuple[Floats, Floats] | None = None  # weights and gradients of the members
+        self._back = np.empty(0, np.intp), np.empty(0, np.float32)  # places and values
 
     # ---- what schemes differ in
 
@@ -174,8 +176,7 @@ class Part(ABC):
     # ---- around a step
 
     def begin(self) -> None:
-        """Before a step: follow the mask, put in place what the step is to see."""
-        self._sync()
+        """Before a step: put in place what it is to see."""
         arena, place = self.layout.arena, self._members.place
         before, raw = arena.params[place], arena.grads[place]
         seen, gradient = self._seen(before), self._gradient(raw)
@@ -201,22 +202,30 @@ class Part(ABC):
         """The quantized values into the arena."""
         self.layout.arena.params[self._members.place] = self.values()
 
-    def _sync(self) -> None:
-        """Follow the mask: weights that are removed leave, those that are back are quantized."""
-        arena = self.layout.arena
-        if self._version == arena.mask_version:
-            return
-        old, self._members = self._members, self.layout.members()
-        self._version = arena.mask_version
-        weights = arena.params[self._members.place]
-        stays = np.isin(self._members.entry, old.entry, assume_unique=True)
-        stayed = np.isin(old.entry, self._members.entry, assume_unique=True)
+    def followed(self, mask: NDArray[np.uint8], params: Floats) -> Part:
+        """This part under another mask: weights that are removed leave, those back are quantized.
+
+        Args:
+            mask: (n_prunable,) the other one.
+            params: the arena's parameters under it.
+        """
+        part = copy.copy(self)
+        old, new = self._members, self.layout.members(mask)
+        weights = params[new.place]
+        stays = np.isin(new.entry, old.entry, assume_unique=True)
+        stayed = np.isin(old.entry, new.entry, assume_unique=True)
+        part._members = new
         if self._latent is not None:
-            latent = weights.copy()
-            latent[stays] = self._latent[stayed]
-            self._latent = latent
-        self._follow(stays, stayed, weights)
-        arena.params[self._members.place[~stays]] = self.values()[~stays]
+            part._latent = weights.copy()
+            part._latent[stays] = self._latent[stayed]
+        part._follow(stays, stayed, weights)
+        part._back = new.place[~stays], part.values()[~stays]
+        return part
+
+    def write_back(self) -> None:
+        """The values of the weights that are back, into the arena."""
+        place, values = self._back
+        self.layout.arena.params[place] = values
 
     def _seen(self, weights: Floats) -> Floats:
         """What a step moves: the latent weights, but where others were written into the views."""
@@ -228,27 +237,25 @@ class Part(ABC):
 
     def source(self) -> Floats:
         """(members,) the weights to quantize anew from: latent ones where there are any."""
-        self._sync()
         return self._seen(self.layout.arena.params[self._members.place])
 
     def coding(self, name: str) -> Coding:
-        """Of one parameter; what was written into the views is quantized first.
+        """Of one parameter; what was written into the views counts as the next step would take it.
 
         Raises:
             NonFiniteError: a weight is not finite.
         """
-        self._sync()
         weights = self.layout.arena.params[self._members.place]
+        part = self
         if not np.array_equal(weights, self.values()):
             if not np.isfinite(weights).all():
                 raise NonFiniteError("a weight to quantize is not finite", phase="parameter")
-            self._take(self._seen(weights))
-            self.write()
-        return self._coding(name)
+            part = copy.copy(self)  # whoever asks changes nothing
+            part._take(self._seen(weights))
+        return part._coding(name)
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Copies of the state, for a checkpoint."""
-        self._sync()
         tensors = self._tensors()
         if self._latent is not None:
             latent = np.zeros(self.layout.size, np.float32)

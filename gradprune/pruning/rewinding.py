@@ -9,7 +9,6 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core
 from gradprune.arena import Arena
 from gradprune.optimizers import Optimizer
 
@@ -62,14 +61,12 @@ class Weights:
             moments: whether the moments come back too; else they are 0.
         """
         arena, optimizer = model.arena, model.optimizer
-        params = self.params.copy()
-        _core.mask_(mask, params)
-        arena.set_flat_mask(mask)
-        np.copyto(arena.params, params)
-        if optimizer is not None:
-            own = self.moments if moments else [np.zeros_like(m) for m in optimizer.moments]
-            optimizer.load_moments(own)
-            optimizer.forget_snapshots()
+        with arena.lock:
+            arena.set_flat_mask(mask, self.params)
+            if optimizer is not None:
+                own = self.moments if moments else [np.zeros_like(m) for m in optimizer.moments]
+                optimizer.load_moments(own)
+                optimizer.forget_snapshots()
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """For a checkpoint."""
