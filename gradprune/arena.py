@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import accumulate
 from math import prod
 from types import MappingProxyType
 from typing import Protocol, TypeVar
@@ -28,6 +29,8 @@ __all__ = ["Arena", "Tensor", "excluded_names"]
 
 Floats = NDArray[np.float32]
 _T = TypeVar("_T", bound=np.generic)
+
+_LARGEST = 2**60  # numbers: their bytes still count in 64 bits
 
 
 @dataclass(frozen=True)
@@ -105,10 +108,13 @@ class Arena:
         stored = [t for t in self.tensors if t.prunable]
         stored += [t for t in self.tensors if not t.prunable]
         self.stored = tuple(stored)
-        ends = np.cumsum([0, *(tensor.size for tensor in (*stored, *buffers))]).tolist()
+        ends = list(accumulate((t.size for t in (*stored, *buffers)), initial=0))
         self.offsets = {
             tensor.name: int(end) for tensor, end in zip((*stored, *buffers), ends, strict=False)
         }
+        if max(ends) > _LARGEST:
+            largest = max(tensors, key=lambda tensor: tensor.size)
+            raise MemoryError(f"{largest.name} has {largest.shape} numbers: no memory is so large")
         self.size = int(ends[len(stored)])
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 

@@ -18,8 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune.checks import fraction, not_negative
-from gradprune.layers.window import Pair, pair
+from gradprune.checks import choice, flag, fraction, not_negative, settle
+from gradprune.layers.window import Pair, pair, plain
 
 __all__ = ["Augmentation", "Augmenter", "Crop", "Flip", "Rotate", "Shift", "augmentations"]
 
@@ -78,6 +78,7 @@ class Shift(Augmentation):
     draws = 2
 
     def __post_init__(self) -> None:
+        settle(self, plain, "pixels")
         pair("pixels", self.pixels, least=0)
 
     def apply(self, images: Floats, uniform: Floats) -> Floats:
@@ -114,9 +115,9 @@ class Crop(Augmentation):
     draws = 2
 
     def __post_init__(self) -> None:
+        settle(self, plain, "padding")
         pair("padding", self.padding, least=0)
-        if self.mode not in _MODES:
-            raise ValueError(f"mode must be one of {_MODES}, got {self.mode!r}")
+        settle(self, choice, "mode", known=_MODES)
 
     def apply(self, images: Floats, uniform: Floats) -> Floats:
         """See Augmentation."""
@@ -150,9 +151,10 @@ class Flip(Augmentation):
     draws = 2
 
     def __post_init__(self) -> None:
+        settle(self, flag, "horizontal", "vertical")
+        settle(self, fraction, "p")
         if not (self.horizontal or self.vertical):
             raise ValueError("a flip must be horizontal, vertical or both")
-        fraction("p", self.p)
 
     def apply(self, images: Floats, uniform: Floats) -> Floats:
         """See Augmentation."""
@@ -186,7 +188,8 @@ class Rotate(Augmentation):
     draws = 1
 
     def __post_init__(self) -> None:
-        if not_negative("degrees", self.degrees) > 180:
+        settle(self, not_negative, "degrees")
+        if self.degrees > 180:
             raise ValueError(f"degrees must be in [0, 180], got {self.degrees}")
 
     def apply(self, images: Floats, uniform: Floats) -> Floats:

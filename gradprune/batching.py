@@ -6,7 +6,6 @@ recomputed alone, without running the ones before it, which is what an exact res
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
+from gradprune.checks import seed_number, whole
 
 __all__ = ["batches", "permutation"]
 
@@ -45,9 +45,7 @@ def permutation(
     Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
     """
     order: NDArray[np.int64] = _core.permutation(
-        _integer("n", n, 0, 2**63),
-        _integer("seed", seed, 0, 2**64),
-        _integer("epoch", epoch, 0, 2**64),
+        whole("n", n), seed_number(seed), whole("epoch", epoch, most=2**64 - 1)
     )
     return order
 
@@ -97,9 +95,9 @@ def batches(
         raise ValueError(f"x and y must have the same length, got {n} and {len(y)} samples")
     if n == 0:
         raise ValueError("x and y hold no samples")
-    size = _integer("batch_size", batch_size, 1, 2**63)
-    seed = _integer("seed", seed, 0, 2**64)
-    epoch = _integer("epoch", epoch, 0, 2**64)
+    size = whole("batch_size", batch_size, least=1)
+    seed = seed_number(seed)
+    epoch = whole("epoch", epoch, most=2**64 - 1)
     order = permutation(n, seed=seed, epoch=epoch) if shuffle else None
     stop = n - n % size if drop_last else n
     return _cut(x, y, order, size, stop)
@@ -112,13 +110,3 @@ def _cut(
         end = min(start + size, stop)
         which: NDArray[np.int64] | slice = slice(start, end) if order is None else order[start:end]
         yield x[which], y[which]
-
-
-def _integer(name: str, value: SupportsIndex, low: int, high: int) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
-    if not low <= number < high:
-        raise ValueError(f"{name} must be at least {low} and below {high}, got {number}")
-    return number

@@ -4,52 +4,92 @@ from __future__ import annotations
 
 import math
 import operator
-from typing import SupportsFloat, SupportsIndex
+from collections.abc import Callable, Iterable
+from dataclasses import fields
+from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
+_SINGLE = np.finfo(np.float32)
+_NO_NUMBERS = (str, bytes, bool, np.bool_, np.complexfloating)  # though float() takes them
+_LARGEST = 2**63 - 1  # of the core's sizes and counters
+LARGEST_SEED = 2**64 - 1
+LARGEST_SIZE = 2**31 - 1  # of one axis of a layer
 
-def real(name: str, value: SupportsFloat) -> float:
-    """A finite number, else TypeError or ValueError."""
-    if isinstance(value, (str, bytes, bool)):
+
+def settle(settings: object, check: Callable[..., Any], *names: str, **limits: Any) -> None:
+    """Check fields of a frozen dataclass and keep what the check returns.
+
+    So whatever number a user has passed, of NumPy or of the standard library, settings hold plain
+    Python numbers: they compare, hash, print and are saved alike. None stays None where the field
+    has it as its default.
+
+    >>> import gradprune as gp
+    >>> gp.Dropout(np.float64(0.5))  # settles its rate
+    Dropout(name=None, rate=0.5)
+    """
+    defaults = {field.name: field.default for field in fields(settings)}  # type: ignore[arg-type]
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None or defaults[name] is not None:
+            object.__setattr__(settings, name, check(name, value, **limits))
+
+
+def real(name: str, value: SupportsFloat, *, single: bool = False) -> float:
+    """A finite number, else TypeError or ValueError.
+
+    Args:
+        name: of the setting, for the message.
+        value: a number of Python or NumPy, or a NumPy array of no dimensions.
+        single: the core takes it as float32, where it must be finite, too; what is not 0 must not
+            be so small that it counts as 0 there.
+    """
+    dimensions: int = getattr(value, "ndim", 0)
+    if isinstance(value, _NO_NUMBERS) or dimensions:
         raise TypeError(f"{name} must be a number, got {value!r}")
     try:
         number = float(value)
     except TypeError as error:
         raise TypeError(f"{name} must be a number, got {type(value).__name__}") from error
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
+    if single and number and not _SINGLE.smallest_normal <= abs(number) <= _SINGLE.max:
+        raise ValueError(f"{name} must be in the range of float32, got {number}")
     return number
 
 
-def positive(name: str, value: SupportsFloat) -> float:
+def positive(name: str, value: SupportsFloat, *, single: bool = False) -> float:
     """A finite number above 0."""
-    number = real(name, value)
+    number = real(name, value, single=single)
     if number <= 0:
         raise ValueError(f"{name} must be positive, got {number}")
     return number
 
 
-def not_negative(name: str, value: SupportsFloat) -> float:
+def not_negative(name: str, value: SupportsFloat, *, single: bool = False) -> float:
     """A finite number of at least 0."""
-    number = real(name, value)
+    number = real(name, value, single=single)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {number}")
     return number
 
 
-def fraction(name: str, value: SupportsFloat, *, one: bool = True) -> float:
-    """A number in [0, 1], or [0, 1) if ``one`` is False."""
+def fraction(name: str, value: SupportsFloat, *, one: bool = True, single: bool = False) -> float:
+    """A number in [0, 1], or [0, 1) if ``one`` is False, also as float32 if ``single``."""
     number = real(name, value)
     if not 0 <= number <= 1 or (number == 1 and not one):
         raise ValueError(f"{name} must be in [0, 1{']' if one else ')'}, got {number}")
+    if single and not one and np.float32(number) == 1:
+        raise ValueError(f"{name} must be below 1 as float32, got {number!r}, which is 1 there")
     return number
 
 
-def whole(name: str, value: SupportsIndex, *, least: int = 0) -> int:
-    """An integer of at least ``least``."""
-    if isinstance(value, bool):
+def whole(name: str, value: SupportsIndex, *, least: int = 0, most: int = _LARGEST) -> int:
+    """An integer of at least ``least`` and at most ``most``."""
+    if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
         number = operator.index(value)
@@ -57,15 +97,31 @@ def whole(name: str, value: SupportsIndex, *, least: int = 0) -> int:
         raise TypeError(f"{name} must be an integer, got {value!r}") from error
     if number < least:
         raise ValueError(f"{name} must be at least {least}, got {number}")
+    if number > most:
+        bits = (most + 1).bit_length() - 1
+        limit = f"below 2**{bits}" if most + 1 == 2**bits and bits > 16 else f"at most {most}"
+        raise ValueError(f"{name} must be {limit}, got {number}")
     return number
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False, of Python or NumPy."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+    return bool(value)
+
+
+def choice(name: str, value: object, known: Iterable[str]) -> str:
+    """One of the words that are known."""
+    known = list(known)
+    if not isinstance(value, str) or value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
+    return str(value)
 
 
 def seed_number(value: SupportsIndex) -> int:
     """An integer that fits the generator's 64-bit key."""
-    number = whole("seed", value)
-    if number >= 2**64:
-        raise ValueError(f"seed must be below 2**64, got {number}")
-    return number
+    return whole("seed", value, most=LARGEST_SEED)
 
 
 def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32) -> np.ndarray:

@@ -11,17 +11,27 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, SupportsFloat
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune.checks import fraction, not_negative, positive, real, seed_number, whole
+from gradprune.checks import (
+    LARGEST_SEED,
+    choice,
+    flag,
+    fraction,
+    not_negative,
+    positive,
+    real,
+    settle,
+    whole,
+)
 from gradprune.errors import NonFiniteError
 
 __all__ = [
@@ -73,10 +83,12 @@ _TINY = 2.0**-60
 _FLOAT = np.finfo(np.float32)
 
 
-def _norm_type(value: float) -> float:
-    number = float(value)
+def _norm_type(name: str, value: SupportsFloat) -> float:
+    """The p of a norm: a positive number, or infinity."""
+    infinite = isinstance(value, float | np.floating) and not math.isfinite(value)
+    number = float(value) if infinite else real(name, value)
     if not number > 0:
-        raise ValueError(f"norm_type must be positive (or infinite), got {value}")
+        raise ValueError(f"{name} must be positive (or infinite), got {value}")
     return number
 
 
@@ -146,11 +158,11 @@ class ClipValue(Clipper):
     clip_value: float
 
     def __post_init__(self) -> None:
-        positive("clip_value", self.clip_value)
+        settle(self, positive, "clip_value")
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(_Kind.VALUE, float(self.clip_value))
+        return Stage(_Kind.VALUE, self.clip_value)
 
 
 @dataclass(frozen=True)
@@ -161,12 +173,12 @@ class _ByNorm(Clipper):
     norm_type: float = field(default=2.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("max_norm", self.max_norm)
-        _norm_type(self.norm_type)
+        settle(self, positive, "max_norm")
+        settle(self, _norm_type, "norm_type")
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(self.kind, float(self.max_norm), float(self.norm_type))
+        return Stage(self.kind, self.max_norm, self.norm_type)
 
 
 @dataclass(frozen=True)
@@ -236,16 +248,15 @@ class AGC(Clipper):
     exclude: tuple[str, ...] | str = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("clipping", self.clipping)
-        positive("eps", self.eps)
+        settle(self, positive, "clipping", "eps")
         exclude = (self.exclude,) if isinstance(self.exclude, str) else tuple(self.exclude)
         if not all(isinstance(name, str) for name in exclude):
             raise TypeError(f"exclude must hold names of layers or parameters, got {exclude}")
-        object.__setattr__(self, "exclude", exclude)
+        object.__setattr__(self, "exclude", tuple(map(str, exclude)))
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(_Kind.ADAPTIVE, float(self.clipping), more=(float(self.eps), 0.0))
+        return Stage(_Kind.ADAPTIVE, self.clipping, more=(self.eps, 0.0))
 
 
 # What the core's states begin with: GP_STATE_.. of csrc/clip.h.
@@ -270,7 +281,7 @@ class AutoClip(AdaptiveClipper):
     Source: Seetharaman et al. 2020, arXiv:2007.14469.
 
     >>> AutoClip(25, window=1000).percentile
-    25
+    25.0
     """
 
     percentile: float = 10.0
@@ -278,14 +289,15 @@ class AutoClip(AdaptiveClipper):
     rebaseline_on_prune: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        if not 0 <= real("percentile", self.percentile) <= 100:
+        settle(self, real, "percentile")
+        if not 0 <= self.percentile <= 100:
             raise ValueError(f"percentile must be in [0, 100], got {self.percentile}")
-        if self.window is not None and whole("window", self.window, least=1) > _MOST_NORMS:
-            raise ValueError(f"window must be at most {_MOST_NORMS}, got {self.window}")
+        settle(self, whole, "window", least=1, most=_MOST_NORMS)
+        settle(self, flag, "rebaseline_on_prune")
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(_Kind.AUTO, float(self.percentile))
+        return Stage(_Kind.AUTO, self.percentile)
 
     @property
     def _most(self) -> int:
@@ -356,13 +368,14 @@ class ZClip(AdaptiveClipper):
     rebaseline_on_prune: bool = field(default=False, kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("z", self.z)
-        fraction("alpha", self.alpha, one=False)
-        whole("warmup", self.warmup, least=1)
+        settle(self, positive, "z")
+        settle(self, fraction, "alpha", one=False)
+        settle(self, whole, "warmup", least=1)
+        settle(self, flag, "rebaseline_on_prune")
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(_Kind.Z, float(self.z), more=(float(self.alpha), float(self.warmup)))
+        return Stage(_Kind.Z, self.z, more=(self.alpha, float(self.warmup)))
 
     def new_state(self) -> Doubles:
         """Count, version, mean, variance."""
@@ -377,11 +390,6 @@ class ZClip(AdaptiveClipper):
         if saved.shape != (3,) or not np.isfinite(saved).all() or not (saved >= 0).all():
             raise ValueError(f"not a count, a mean and a variance: {saved!r}")
         return np.array([saved[0], 0.0, saved[1], saved[2]])
-
-
-def _choice(name: str, value: str, choices: Mapping[str, object]) -> None:
-    if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
 
 
 _INHIBITIONS = {
@@ -415,16 +423,16 @@ class Inhibit(Clipper):
     on: str = field(default="elements", kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("limit", self.limit)
-        _choice("form", self.form, dict.fromkeys(form for _, form in _INHIBITIONS))
-        _choice("on", self.on, dict.fromkeys(on for on, _ in _INHIBITIONS))
+        settle(self, positive, "limit")
+        settle(self, choice, "form", known=dict.fromkeys(form for _, form in _INHIBITIONS))
+        settle(self, choice, "on", known=dict.fromkeys(on for on, _ in _INHIBITIONS))
         least, most = (float(n) for n in (_FLOAT.smallest_normal, _FLOAT.max))
         if self.on == "elements" and not least <= self.limit <= most:
             raise ValueError(f"limit must be a normal float32, got {self.limit}")
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(_INHIBITIONS[self.on, self.form], float(self.limit))
+        return Stage(_INHIBITIONS[self.on, self.form], self.limit)
 
 
 _QUANTIZATIONS = {
@@ -469,18 +477,14 @@ class Quantize(Clipper):
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        _choice("form", self.form, _QUANTIZATIONS)
-        seed_number(self.seed)
-        for name, value, form, least, most in (
-            ("levels", self.levels, "qsgd", 1, 65536),
-            ("bits", self.bits, "kbit", 2, 16),
-        ):
-            if value is None:
-                continue
-            if self.form != form:
+        settle(self, choice, "form", known=_QUANTIZATIONS)
+        settle(self, whole, "levels", least=1, most=65536)
+        settle(self, whole, "bits", least=2, most=16)
+        settle(self, whole, "seed", most=LARGEST_SEED)
+        settle(self, flag, "error_feedback")
+        for name, form in (("levels", "qsgd"), ("bits", "kbit")):
+            if getattr(self, name) is not None and self.form != form:
                 raise ValueError(f"{name} are of {form!r}, the form is {self.form!r}")
-            if whole(name, value, least=least) > most:
-                raise ValueError(f"{name} must be at most {most}, got {value}")
 
     @property
     def steps(self) -> int:
@@ -498,7 +502,7 @@ class Quantize(Clipper):
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(_QUANTIZATIONS[self.form], float(self.steps), seed=int(self.seed))
+        return Stage(_QUANTIZATIONS[self.form], float(self.steps), seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -521,15 +525,13 @@ class GradientNoise(Clipper):
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("eta", self.eta)
-        not_negative("gamma", self.gamma)
-        seed_number(self.seed)
+        settle(self, positive, "eta")
+        settle(self, not_negative, "gamma")
+        settle(self, whole, "seed", most=LARGEST_SEED)
 
     def stage(self) -> Stage:
         """See Clipper."""
-        return Stage(
-            _Kind.NOISE, float(self.eta), more=(float(self.gamma), 0.0), seed=int(self.seed)
-        )
+        return Stage(_Kind.NOISE, self.eta, more=(self.gamma, 0.0), seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -608,8 +610,7 @@ def clip_grad_norm_(
     >>> g.round(3).tolist()
     [0.6000000238418579, 0.800000011920929]
     """
-    positive("max_norm", max_norm)
-    p = _norm_type(norm_type)
+    max_norm, p = positive("max_norm", max_norm), _norm_type("norm_type", norm_type)
     items = _checked(arrays)
     values = [_contiguous(array) for array in items]
     norms = [_core.norm(value, p) for value in values]
@@ -666,7 +667,7 @@ def clip_grad_value_(
     >>> g.tolist()
     [-1.0, 0.5]
     """
-    positive("clip_value", clip_value)
+    clip_value = positive("clip_value", clip_value)
     for array in _checked(arrays):
         value = _contiguous(array)
         _core.clamp_(value, clip_value)

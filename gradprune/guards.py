@@ -16,7 +16,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from gradprune.checks import fraction, positive, whole
+from gradprune.checks import fraction, positive, settle, whole
 from gradprune.errors import NumericalError
 
 __all__ = ["Guard", "Raise", "Rollback", "Skip", "Zero"]
@@ -70,9 +70,7 @@ class _Limited(Guard):
     max_norm: float | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
-        for name in ("max_activation", "max_gradient", "max_norm"):
-            if getattr(self, name) is not None:
-                positive(name, getattr(self, name))
+        settle(self, positive, "max_activation", "max_gradient", "max_norm")
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,7 @@ class Skip(_Limited):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("limit", self.limit, least=1)
+        settle(self, whole, "limit", least=1)
 
     def handle(self, fault: NumericalError, consecutive: int) -> None:
         """See Guard."""
@@ -187,6 +185,6 @@ class Rollback(Skip):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("every", self.every, least=1)
-        fraction("factor", self.factor)
-        positive("factor", self.factor)
+        settle(self, whole, "every", least=1)
+        settle(self, fraction, "factor")
+        settle(self, positive, "factor")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune.checks import not_negative, whole
+from gradprune.checks import not_negative, settle, whole
 
 __all__ = [
     "Glorot",
@@ -46,7 +46,7 @@ class _Scaled(Initializer):
     gain: float = 1.0
 
     def __post_init__(self) -> None:
-        not_negative("gain", self.gain)
+        settle(self, not_negative, "gain", single=True)
 
 
 @dataclass(frozen=True)
@@ -145,8 +145,8 @@ class SparseSpectral(Initializer):
     radius: float = 0.95
 
     def __post_init__(self) -> None:
-        whole("nonzeros", self.nonzeros, least=1)
-        not_negative("radius", self.radius)
+        settle(self, whole, "nonzeros", least=1)
+        settle(self, not_negative, "radius", single=True)
 
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """See Initializer."""
@@ -171,7 +171,7 @@ class Normal(Initializer):
     std: float
 
     def __post_init__(self) -> None:
-        not_negative("std", self.std)
+        settle(self, not_negative, "std", single=True)
 
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """See Initializer."""
@@ -192,7 +192,7 @@ class Uniform(Initializer):
     limit: float
 
     def __post_init__(self) -> None:
-        not_negative("limit", self.limit)
+        settle(self, not_negative, "limit", single=True)
 
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """See Initializer."""

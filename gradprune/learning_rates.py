@@ -6,7 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from gradprune.checks import not_negative, positive, whole
+from gradprune.checks import not_negative, positive, settle, whole
 
 __all__ = ["ConstantLR", "CosineLR", "LearningRate", "StepLR", "WarmupLR"]
 
@@ -30,7 +30,7 @@ class ConstantLR(LearningRate):
     lr: float
 
     def __post_init__(self) -> None:
-        not_negative("lr", self.lr)
+        settle(self, not_negative, "lr", single=True)
 
     def __call__(self, step: int) -> float:
         """See LearningRate."""
@@ -50,9 +50,9 @@ class StepLR(LearningRate):
     factor: float = field(default=0.1, kw_only=True)
 
     def __post_init__(self) -> None:
-        not_negative("lr", self.lr)
-        whole("every", self.every, least=1)
-        positive("factor", self.factor)
+        settle(self, not_negative, "lr", single=True)
+        settle(self, whole, "every", least=1)
+        settle(self, positive, "factor")
 
     def __call__(self, step: int) -> float:
         """See LearningRate."""
@@ -76,10 +76,9 @@ class CosineLR(LearningRate):
     start: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        not_negative("lr", self.lr)
-        whole("steps", self.steps, least=1)
-        not_negative("final", self.final)
-        whole("start", self.start)
+        settle(self, not_negative, "lr", "final", single=True)
+        settle(self, whole, "steps", least=1)
+        settle(self, whole, "start")
 
     def __call__(self, step: int) -> float:
         """See LearningRate."""
@@ -101,7 +100,7 @@ class WarmupLR(LearningRate):
     steps: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        whole("steps", self.steps, least=1)
+        settle(self, whole, "steps", least=1)
         if not isinstance(self.after, LearningRate):
             raise TypeError(f"after must be a learning-rate schedule, got {self.after!r}")
 

@@ -9,7 +9,7 @@ from typing import ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.checks import fraction, real_array
+from gradprune.checks import fraction, real_array, settle
 
 __all__ = ["LOSSES", "CrossEntropy", "Loss", "LossLike", "SoftTarget", "Target", "get_loss"]
 
@@ -102,7 +102,7 @@ class CrossEntropy(Loss):
     is_classification = True
 
     def __post_init__(self) -> None:
-        fraction("label_smoothing", self.label_smoothing)
+        settle(self, fraction, "label_smoothing")
 
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
         """(n,) int64 labels."""

@@ -76,11 +76,12 @@ def resnet(
     308074
     """
     x = Input(input_shape)
-    y = Activation("relu")(_normalized(x, filters[0], kernel=3, stride=int(stride)))
+    stride = whole("stride", stride, least=1)
+    y = Activation("relu")(_normalized(x, filters[0], kernel=3, stride=stride))
     for stage, width in enumerate(filters):
         for block in range(whole("blocks", blocks, least=1)):
             y = _residual_block(y, width, stride=2 if stage > 0 and block == 0 else 1)
-    return Model(x, Dense(int(classes))(GlobalAvgPool()(y)), seed=seed)
+    return Model(x, Dense(whole("classes", classes, least=1))(GlobalAvgPool()(y)), seed=seed)
 
 
 def _normalized(x: Node, filters: int, *, kernel: int, stride: int) -> Node:

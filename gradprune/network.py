@@ -147,11 +147,18 @@ class Network:
                 else:
                     rows, columns = parameter.shape[0], prod(parameter.shape[1:])
                     for block, values in enumerate(np.split(view, parameter.blocks)):
-                        values[...] = parameter.initializer.sample(
-                            (rows // parameter.blocks, columns),
-                            seed=self.seed,
-                            stream=stream + block * _BLOCK_STREAMS,
-                        ).reshape(values.shape)
+                        with np.errstate(over="ignore"):  # reported below
+                            drawn = parameter.initializer.sample(
+                                (rows // parameter.blocks, columns),
+                                seed=self.seed,
+                                stream=stream + block * _BLOCK_STREAMS,
+                            )
+                        values[...] = drawn.reshape(values.shape)
+                    if not math.isfinite(_core.norm(view, 2.0)):
+                        raise ValueError(
+                            f"{parameter.initializer} starts {layer.name}.{parameter.role} with "
+                            "numbers that are not finite"
+                        )
                 stream += 1
         self.arena.enforce_masks()
 

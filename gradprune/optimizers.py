@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.arena import Arena
 from gradprune.chains import Chain, as_clip
-from gradprune.checks import fraction, not_negative, positive
+from gradprune.checks import flag, fraction, not_negative, positive
 from gradprune.clipping import Clipper, joint_norm
 from gradprune.errors import NumericalError
 from gradprune.guards import Guard, Raise
@@ -146,8 +146,7 @@ class Optimizer(ABC):
         self.clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
-        not_negative("weight_decay", rule.weight_decay)
-        self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(not_negative("lr", lr))
+        self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(lr)
         self.chain = Chain(self.clip, model.arena)
         self.guard: Guard = guard or Raise()
         self.rule = rule
@@ -443,17 +442,16 @@ class SGD(Optimizer):
         clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        fraction("momentum", momentum)
-        fraction("dampening", dampening)
-        if nesterov and (momentum == 0 or dampening != 0):
+        momentum, dampening = fraction("momentum", momentum), fraction("dampening", dampening)
+        if flag("nesterov", nesterov) and (momentum == 0 or dampening != 0):
             raise ValueError("nesterov needs momentum above 0 and dampening 0")
         rule = Rule(
             int(_Kind.SGD),
-            weight_decay=weight_decay,
-            decoupled=decoupled,
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
+            decoupled=flag("decoupled", decoupled),
             momentum=momentum,
             dampening=dampening,
-            nesterov=nesterov,
+            nesterov=bool(nesterov),
         )
         moments = 1 if momentum else 0
         super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
@@ -500,14 +498,17 @@ class Adam(Optimizer):
         clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
     ) -> None:
-        beta1, beta2 = betas
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"betas must be a pair of numbers, got {betas!r}") from error
         rule = Rule(
             int(_Kind.ADAM),
-            weight_decay=weight_decay,
-            decoupled=decoupled,
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
+            decoupled=flag("decoupled", decoupled),
             beta1=fraction("betas[0]", beta1, one=False),
             beta2=fraction("betas[1]", beta2, one=False),
-            eps=positive("eps", eps),
+            eps=positive("eps", eps, single=True),
         )
         super().__init__(model, lr=lr, rule=rule, moments=2, clip=clip, guard=guard)
 
@@ -588,10 +589,10 @@ class RMSprop(Optimizer):
     ) -> None:
         rule = Rule(
             int(_Kind.RMSPROP),
-            weight_decay=weight_decay,
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
             momentum=fraction("momentum", momentum),
             beta2=fraction("alpha", alpha, one=False),
-            eps=positive("eps", eps),
+            eps=positive("eps", eps, single=True),
         )
         moments = 2 if momentum else 1
         super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.augmentation import Augmentation, Augmenter, augmentations
 from gradprune.batching import permutation
 from gradprune.callbacks import Callback, Context
-from gradprune.checks import seed_number, whole
+from gradprune.checks import flag, seed_number, whole
 from gradprune.history import History
 from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
 from gradprune.metrics import precision_recall
@@ -174,8 +174,9 @@ def fit(
     for callback in callbacks:
         if not isinstance(callback, Callback):
             raise TypeError(f"callbacks must be Callback objects, got {callback!r}")
-    if verbose not in {0, 1, 2}:
+    if verbose not in (0, 1, 2):
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+    shuffle = flag("shuffle", shuffle)
     epochs, size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
     seed = seed_number(seed)
     chosen_ones = augmentations(augment)

@@ -61,7 +61,7 @@ def test_permutation_takes_numpy_integers() -> None:
     [
         ({"n": -1}, "n must be at least 0"),
         ({"seed": -1}, "seed must be at least 0"),
-        ({"seed": 2**64}, "seed must be .* below 18446744073709551616"),
+        ({"seed": 2**64}, r"seed must be below 2\*\*64"),
         ({"epoch": -1}, "epoch must be at least 0"),
         ({"epoch": 2**64}, "epoch must be"),
     ],
@@ -143,7 +143,13 @@ def test_lists_and_other_shapes() -> None:
         (np.zeros((1, 2)), 5, {}, ValueError, "y must have samples"),
         (np.zeros(3), np.zeros(3), {"batch_size": 0}, ValueError, "batch_size must be at least 1"),
         (np.zeros(3), np.zeros(3), {"batch_size": -4}, ValueError, "batch_size"),
-        (np.zeros(3), np.zeros(3), {"batch_size": 2.0}, TypeError, "batch_size.*got float"),
+        (
+            np.zeros(3),
+            np.zeros(3),
+            {"batch_size": 2.0},
+            TypeError,
+            "batch_size must be an integer, got 2.0",
+        ),
         (np.zeros(3), np.zeros(3), {"seed": None}, TypeError, "seed must be an integer"),
         (np.zeros(3), np.zeros(3), {"seed": -1, "shuffle": False}, ValueError, "seed must be"),
         (np.zeros(3), np.zeros(3), {"epoch": "1"}, TypeError, "epoch must be an integer"),

@@ -458,7 +458,7 @@ def test_the_summary_counts_every_step() -> None:
         (
             lambda: gp.RNN(2, activation="gelu"),
             ValueError,
-            "activation must be 'tanh' or 'relu', got 'gelu'",
+            "activation must be one of 'tanh', 'relu', got 'gelu'",
         ),
         (lambda: gp.RNN(2, omega=-1), ValueError, "omega must not be negative, got -1"),
         (lambda: gp.RNN(2, omega=math.inf), ValueError, "omega must be finite, got inf"),

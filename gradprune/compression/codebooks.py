@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import whole
+from gradprune.checks import choice, flag, settle, whole
 from gradprune.compression.kmeans import kmeans
 from gradprune.compression.schemes import (
     Coding,
@@ -77,10 +77,9 @@ class Codebook(Scheme):
     ste: bool = False
 
     def __post_init__(self) -> None:
-        if whole("clusters", self.clusters, least=1) > _MOST:
-            raise ValueError(f"clusters must be at most {_MOST}, got {self.clusters}")
-        if self.per not in ("parameter", "row", "model"):
-            raise ValueError(f'per must be "parameter", "row" or "model", got {self.per!r}')
+        settle(self, whole, "clusters", least=1, most=_MOST)
+        settle(self, choice, "per", known=("parameter", "row", "model"))
+        settle(self, flag, "trained", "ste")
 
     def fit(self, layout: Layout, weights: Floats) -> Part:
         """See Scheme."""

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.checks import fraction, positive, real_array
+from gradprune.checks import fraction, positive, real_array, settle
 from gradprune.losses import CrossEntropy, Loss, SoftTarget, Target, labels_as_target
 
 __all__ = ["Distillation"]
@@ -84,10 +84,10 @@ class Distillation(Loss):
             raise TypeError("pass a teacher or logits=..., one of the two")
         if self.teacher is not None:
             _answerer(self.teacher)
-        temperature = positive("temperature", self.temperature)
-        if not 1 / _EXTREME <= temperature <= _EXTREME:
-            raise ValueError(f"temperature must be in [0.001, 1000], got {temperature}")
-        fraction("alpha", self.alpha)
+        settle(self, positive, "temperature")
+        if not 1 / _EXTREME <= self.temperature <= _EXTREME:
+            raise ValueError(f"temperature must be in [0.001, 1000], got {self.temperature}")
+        settle(self, fraction, "alpha")
         if self.logits is not None:
             object.__setattr__(self, "logits", _checked("logits", self.logits))
 

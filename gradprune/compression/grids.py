@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import whole
+from gradprune.checks import choice, flag, settle, whole
 from gradprune.compression.schemes import (
     Coding,
     Layout,
@@ -73,12 +73,10 @@ class Grid(Scheme):
     scale: str = "max"
 
     def __post_init__(self) -> None:
-        if whole("bits", self.bits, least=1) > 8:
-            raise ValueError(f"bits must be at most 8, got {self.bits}")
-        if self.per not in ("parameter", "row"):
-            raise ValueError(f'per must be "parameter" or "row", got {self.per!r}')
-        if self.scale not in ("max", "mse"):
-            raise ValueError(f'scale must be "max" or "mse", got {self.scale!r}')
+        settle(self, whole, "bits", least=1, most=8)
+        settle(self, choice, "per", known=("parameter", "row"))
+        settle(self, choice, "scale", known=("max", "mse"))
+        settle(self, flag, "symmetric")
         if self.bits == 1 and not self.symmetric:
             raise ValueError("1 bit must be symmetric: 0 would be one of the two values")
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.augmentation import Augmentation, augmentations
-from gradprune.checks import fraction, whole
+from gradprune.checks import fraction, settle, whole
 from gradprune.columns import aligned
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.gpz import PackedModel, compress
@@ -127,8 +127,8 @@ class Training:
     augment: Augmentation | Sequence[Augmentation] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:
-        whole("epochs", self.epochs)
-        whole("batch_size", self.batch_size, least=1)
+        settle(self, whole, "epochs")
+        settle(self, whole, "batch_size", least=1)
         augmentations(self.augment)
 
     def fit(self, progress: Progress, pruner: Pruner | None = None) -> None:
@@ -174,8 +174,8 @@ class Prune(Stage):
     every: int = field(default=100, kw_only=True)
 
     def __post_init__(self) -> None:
-        fraction("sparsity", self.sparsity)
-        whole("every", self.every, least=1)
+        settle(self, fraction, "sparsity")
+        settle(self, whole, "every", least=1)
 
     @property
     def achieves(self) -> Property:

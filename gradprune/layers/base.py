@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple, TypeVar
 
+from gradprune.checks import settle
 from gradprune.initializers import Initializer
 from gradprune.layers.wiring import Whole, Wiring
 
@@ -102,6 +103,15 @@ class Source:
 _Source = TypeVar("_Source", bound=Source)
 
 
+def _name(name: str, value: object) -> str:
+    """What a layer may be called."""
+    if not isinstance(value, str):
+        raise TypeError(f"a layer's {name} must be text, got {value!r}")
+    if not value or "." in value:
+        raise ValueError(f"a layer's {name} must be non-empty and hold no dot, got {value!r}")
+    return str(value)
+
+
 @dataclass(frozen=True)
 class Layer(ABC):
     """What every layer answers. ``name`` is None until a network gives one.
@@ -117,11 +127,11 @@ class Layer(ABC):
     arity: ClassVar[int] = 1  # how many layers it reads
 
     def __post_init__(self) -> None:
-        if self.name is not None and (not self.name or "." in self.name):
-            raise ValueError(f"a layer's name must be non-empty and hold no dot, got {self.name!r}")
+        settle(self, _name, "name")
         inputs: object = self.inputs
         if not isinstance(inputs, tuple) or not all(isinstance(name, str) for name in inputs):
             raise TypeError(f"inputs must be a tuple of names of layers, got {inputs!r}")
+        object.__setattr__(self, "inputs", tuple(map(str, inputs)))
 
     def __call__(self, *nodes: _Source) -> _Source:
         """What this layer makes of other nodes; see ``gradprune.Input``.

@@ -10,18 +10,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import whole
+from gradprune.checks import LARGEST_SIZE, settle, whole
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.dense import Affine
 from gradprune.layers.window import (
     Padding,
     Pair,
     Window,
-    as_tuples,
     fitting,
     image,
     padding_of,
     pair,
+    plain,
     windows,
 )
 from gradprune.layers.wiring import (
@@ -78,9 +78,8 @@ class Conv2D(Affine):
     groups: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
-        as_tuples(self, "kernel", "stride", "padding", "dilation")
-        whole("filters", self.filters, least=1)
-        whole("groups", self.groups, least=1)
+        settle(self, plain, "kernel", "stride", "padding", "dilation")
+        settle(self, whole, "filters", "groups", least=1, most=LARGEST_SIZE)
         if self.filters % self.groups:
             raise ValueError(
                 f"filters must be a multiple of groups={self.groups}, got {self.filters}"

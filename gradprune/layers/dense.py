@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, not_negative, whole
+from gradprune.checks import LARGEST_SIZE, flag, fraction, not_negative, settle, whole
 from gradprune.initializers import Glorot, He, Initializer
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.wiring import (
@@ -44,10 +44,12 @@ class Activation(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.function != "softmax" and self.function not in ACTIVATIONS:
-            known = [*ACTIVATIONS, "softmax"]
-            raise ValueError(f"unknown activation {self.function!r}; known are {known}")
-        not_negative("slope", self.slope)
+        function: object = self.function
+        known = [*ACTIVATIONS, "softmax"]
+        if not isinstance(function, str) or function not in known:
+            raise ValueError(f"unknown activation {function!r}; known are {known}")
+        object.__setattr__(self, "function", str(self.function))
+        settle(self, not_negative, "slope", single=True)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
@@ -96,8 +98,8 @@ class Affine(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_negative("l1", self.l1)
-        not_negative("l2", self.l2)
+        settle(self, not_negative, "l1", "l2", single=True)
+        settle(self, flag, "bias")
         self.activation_layer()
         if self.initializer is not None and not isinstance(self.initializer, Initializer):
             raise TypeError(
@@ -144,7 +146,7 @@ class Dense(Affine):
     units: int
 
     def __post_init__(self) -> None:
-        whole("units", self.units, least=1)
+        settle(self, whole, "units", least=1, most=LARGEST_SIZE)
         super().__post_init__()
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -235,7 +237,7 @@ class Dropout(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fraction("rate", self.rate, one=False)
+        settle(self, fraction, "rate", one=False, single=True)
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""

@@ -5,25 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any, SupportsFloat
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, positive
+from gradprune.checks import fraction, positive, settle
 from gradprune.initializers import Initializer
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.window import Window
 from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
 
 __all__ = ["BatchNorm", "LayerNorm"]
-
-
-def _eps(eps: SupportsFloat) -> None:
-    """Check what is added to a variance, as the core takes it."""
-    positive("eps", eps)
-    if not 0 < np.float32(eps) < np.inf:
-        raise ValueError(f"eps must be in the range of float32, got {eps}")
 
 
 class _Ones(Initializer):
@@ -74,8 +67,8 @@ class BatchNorm(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        fraction("momentum", self.momentum)
-        _eps(self.eps)
+        settle(self, fraction, "momentum")
+        settle(self, positive, "eps", single=True)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
@@ -145,7 +138,7 @@ class LayerNorm(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _eps(self.eps)
+        settle(self, positive, "eps", single=True)
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""

@@ -11,16 +11,17 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.checks import settle
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
 from gradprune.layers.window import (
     Padding,
     Pair,
     Window,
-    as_tuples,
     fitting,
     image,
     padding_of,
     pair,
+    plain,
     windows,
 )
 from gradprune.layers.wiring import (
@@ -105,7 +106,7 @@ class _SlidingPool(Pool):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_tuples(self, "kernel", "stride", "padding")
+        settle(self, plain, "kernel", "stride", "padding")
         self._window((1, 1, 1))
 
     def _window(self, shape: Shape) -> Window:

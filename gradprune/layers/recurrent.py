@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import not_negative, whole
+from gradprune.checks import LARGEST_SIZE, choice, flag, not_negative, settle, whole
 from gradprune.initializers import Glorot, Initializer, Orthogonal
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
@@ -66,11 +66,9 @@ class Recurrent(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        whole("units", self.units, least=1)
-        if self.truncation is not None:
-            whole("truncation", self.truncation, least=1)
-        for weight in ("l1", "l2", "orthogonality"):
-            not_negative(weight, getattr(self, weight))
+        settle(self, whole, "units", "truncation", least=1, most=LARGEST_SIZE)
+        settle(self, flag, "return_sequences", "bias")
+        settle(self, not_negative, "l1", "l2", "orthogonality", single=True)
         for role in ("initializer", "recurrent_initializer"):
             given = getattr(self, role)
             if given is not None and not isinstance(given, Initializer):
@@ -252,9 +250,8 @@ class RNN(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.activation not in {"tanh", "relu"}:
-            raise ValueError(f"activation must be 'tanh' or 'relu', got {self.activation!r}")
-        not_negative("omega", self.omega)
+        settle(self, choice, "activation", known=("tanh", "relu"))
+        settle(self, not_negative, "omega", single=True)
 
     def _function(self) -> str:
         return self.activation
@@ -289,7 +286,7 @@ class LSTM(Recurrent):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        not_negative("forget_bias", self.forget_bias)
+        settle(self, not_negative, "forget_bias", single=True)
 
     def _function(self) -> str:
         return "tanh"

@@ -8,15 +8,13 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import whole
+from gradprune.checks import LARGEST_SIZE, whole
 from gradprune.layers.base import Shape
 
-__all__ = ["Padding", "Pair", "Window", "as_tuples", "fitting", "image", "padding_of", "pair"]
+__all__ = ["Padding", "Pair", "Window", "fitting", "image", "padding_of", "pair", "plain"]
 
 Pair = int | tuple[int, int]
 Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
-
-_MOST = 2**31 - 1  # the core counts places in padded planes in 32 bits
 
 
 class Window(NamedTuple):
@@ -76,9 +74,13 @@ def image(layer: object, shape: Shape) -> Shape:
 def fitting(window: Window, shape: Shape) -> Window:
     """The window, if it fits into samples of this shape."""
     if min(window.places) < 1:
-        raise ValueError(f"a kernel of {window.kernel} does not fit into {shape}")
+        spread = "" if window.dilation == (1, 1) else f" with dilation {window.dilation}"
+        raise ValueError(f"a kernel of {window.kernel}{spread} does not fit into {shape}")
     sides = zip((window.height, window.width), window.before, window.after, strict=True)
-    if max(window.channels * prod(map(sum, sides)), *window.stride, *window.dilation) > _MOST:
+    if (
+        max(window.channels * prod(map(sum, sides)), *window.stride, *window.dilation)
+        > LARGEST_SIZE
+    ):  # counted in 32 bits
         raise ValueError(
             f"windows slide over fewer than 2**31 numbers, got {shape} padded by {window.before} "
             f"and {window.after}, stride {window.stride}, dilation {window.dilation}"
@@ -86,13 +88,15 @@ def fitting(window: Window, shape: Shape) -> Window:
     return window
 
 
-def as_tuples(layer: Any, *names: str) -> None:
-    """Turn lists among the settings of a frozen layer into tuples, which compare and hash."""
-    for name in names:
-        value = getattr(layer, name)
-        if isinstance(value, list | tuple):
-            value = tuple(tuple(v) if isinstance(v, list) else v for v in value)
-            object.__setattr__(layer, name, value)
+def plain(name: str, value: Any) -> Any:
+    """Lists as tuples and whole numbers as Python's: settings that compare, hash and are saved."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return tuple(plain(name, item) for item in value)
+    if isinstance(value, SupportsIndex):
+        return whole(name, value, least=-LARGEST_SIZE, most=LARGEST_SIZE)
+    return value
 
 
 def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gradprune.checks import fraction, not_negative, positive, whole
+from gradprune.checks import fraction, not_negative, positive, settle, whole
 
 __all__ = ["AdaptiveSchedule", "Course", "Verdict"]
 
@@ -67,12 +67,12 @@ class AdaptiveSchedule:
     least: float = field(default=0.02, kw_only=True)
 
     def __post_init__(self) -> None:
-        fraction("sparsity", self.sparsity)
-        for name in ("rate", "slower", "least"):
-            positive(name, fraction(name, getattr(self, name), one=False))
-        not_negative("tolerance", self.tolerance)
-        whole("patience", self.patience)
-        if positive("faster", self.faster) < 1:
+        settle(self, fraction, "sparsity")
+        settle(self, fraction, "rate", "slower", "least", one=False)
+        settle(self, positive, "rate", "slower", "least", "faster")
+        settle(self, not_negative, "tolerance")
+        settle(self, whole, "patience")
+        if self.faster < 1:
             raise ValueError(f"faster must be at least 1, got {self.faster}")
         if self.least > self.rate:
             raise ValueError(f"least must be at most rate, got {self.least} and {self.rate}")

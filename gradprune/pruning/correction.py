@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.checks import positive
+from gradprune.checks import positive, settle
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
@@ -61,7 +61,7 @@ class LeastSquares:
     damping: float = field(default=0.01, kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("damping", self.damping)
+        settle(self, positive, "damping")
 
     def solve(self, x: Floats, lost: Floats, keep: Flags, *, bias: bool) -> Doubles:
         """The change of the weights, (out, in) or with a bias (out, in + 1), 0 where not kept.

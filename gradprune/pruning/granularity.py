@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gradprune.checks import whole
+from gradprune.checks import settle, whole
 
 __all__ = ["NM", "Block", "Element", "Granularity", "InputUnit", "Unit"]
 
@@ -122,8 +122,7 @@ class Block(Granularity):
     columns: int
 
     def __post_init__(self) -> None:
-        whole("rows", self.rows, least=1)
-        whole("columns", self.columns, least=1)
+        settle(self, whole, "rows", "columns", least=1)
 
     def count(self, live: Flags, shape: Sequence[int]) -> NDArray[Any]:
         """See Granularity."""
@@ -165,8 +164,13 @@ class _Lines(Granularity):
     _axis: ClassVar[int]
 
     def __post_init__(self) -> None:
-        if self.norm not in (1, 2, math.inf, "mean"):
-            raise ValueError(f'norm must be 1, 2, inf or "mean", got {self.norm!r}')
+        norm: object = self.norm
+        if norm == "mean":
+            object.__setattr__(self, "norm", "mean")
+        elif not isinstance(norm, bool | np.bool_) and norm in (1, 2, math.inf):
+            object.__setattr__(self, "norm", math.inf if self.norm == math.inf else int(self.norm))
+        else:
+            raise ValueError(f'norm must be 1, 2, inf or "mean", got {norm!r}')
 
     def count(self, live: Flags, shape: Sequence[int]) -> NDArray[Any]:
         """See Granularity."""
@@ -279,8 +283,8 @@ class NM(Element):
     m: int
 
     def __post_init__(self) -> None:
-        whole("n", self.n, least=1)
-        whole("m", self.m, least=2)
+        settle(self, whole, "n", least=1)
+        settle(self, whole, "m", least=2)
         if self.n >= self.m:
             raise ValueError(f"n must be below m, got {self.n} and {self.m}")
 

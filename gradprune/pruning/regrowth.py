@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, whole
+from gradprune.checks import fraction, settle, whole
 from gradprune.selection import topk_mask
 
 __all__ = ["SET", "Regrowth", "RigL"]
@@ -41,9 +41,9 @@ class Regrowth(ABC):
     stop: int = field(kw_only=True)
 
     def __post_init__(self) -> None:
-        fraction("fraction", self.fraction)
-        whole("every", self.every, least=1)
-        whole("stop", self.stop)
+        settle(self, fraction, "fraction")
+        settle(self, whole, "every", least=1)
+        settle(self, whole, "stop")
 
     def is_event(self, step: int) -> bool:
         """Whether weights are exchanged at a step, counted from 1."""

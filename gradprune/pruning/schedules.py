@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from gradprune.checks import fraction, positive, whole
+from gradprune.checks import fraction, positive, settle, whole
 
 __all__ = ["Cubic", "Iterative", "Linear", "OneShot", "Polynomial", "Schedule"]
 
@@ -48,8 +48,8 @@ class OneShot(Schedule):
     at: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        fraction("sparsity", self.sparsity)
-        whole("at", self.at)
+        settle(self, fraction, "sparsity")
+        settle(self, whole, "at")
 
     def sparsity_at(self, step: int) -> float:
         """See Schedule."""
@@ -76,11 +76,10 @@ class _Ramp(Schedule):
     initial: float = field(default=0.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        fraction("sparsity", self.sparsity)
-        whole("start", self.start)
-        whole("every", self.every, least=1)
-        fraction("initial", self.initial)
-        if whole("stop", self.stop) <= self.start:
+        settle(self, fraction, "sparsity", "initial")
+        settle(self, whole, "start", "stop")
+        settle(self, whole, "every", least=1)
+        if self.stop <= self.start:
             raise ValueError(
                 f"stop must be above start, got start={self.start}, stop={self.stop}; "
                 "for a single event use OneShot"
@@ -138,7 +137,7 @@ class Polynomial(_Ramp):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        positive("power", self.power)
+        settle(self, positive, "power")
 
     @property
     def _exponent(self) -> float:
@@ -198,10 +197,9 @@ class Iterative(Schedule):
     start: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        fraction("sparsity", self.sparsity)
-        whole("rounds", self.rounds, least=1)
-        whole("every", self.every, least=1)
-        whole("start", self.start)
+        settle(self, fraction, "sparsity")
+        settle(self, whole, "rounds", "every", least=1)
+        settle(self, whole, "start")
 
     def sparsity_at(self, step: int) -> float:
         """See Schedule."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, not_negative
+from gradprune.checks import fraction, not_negative, settle
 
 __all__ = [
     "ERK",
@@ -78,7 +78,7 @@ class _Capped(Scope):
     caps: Mapping[str, float] = field(default_factory=dict, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_shares("caps", self.caps)
+        settle(self, _shares, "caps")
 
     def __repr__(self) -> str:
         named = [f.name for f in fields(self) if f.name != "caps" or self.caps]
@@ -204,7 +204,8 @@ class ERK(_PerLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not_negative("power_scale", self.power_scale) > 10:
+        settle(self, not_negative, "power_scale")
+        if self.power_scale > 10:
             raise ValueError(f"power_scale must be in [0, 10], got {self.power_scale}")
 
     def _quotas(self, level: float, layers: Sequence[LayerCount]) -> list[float]:
@@ -240,7 +241,7 @@ class Budgets(_PerLayer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_shares("sparsities", self.sparsities)
+        settle(self, _shares, "sparsities")
 
     def overall(self, masks: Mapping[str, NDArray[np.bool_]]) -> float:
         """The sparsity that they make up together, over all weights of ``model.masks``."""
@@ -263,11 +264,14 @@ class Budgets(_PerLayer):
         return 1.0
 
 
-def _check_shares(what: str, shares: Mapping[str, float]) -> None:
+def _shares(what: str, shares: object) -> dict[str, float]:
+    """Name to a number in [0, 1]."""
     if not isinstance(shares, Mapping):
         raise TypeError(f"{what} must be a dict of names to sparsities, got {shares!r}")
-    for name, share in shares.items():
-        fraction(f"{what}[{name!r}]", share)
+    for name in shares:
+        if not isinstance(name, str):
+            raise TypeError(f"{what} must be a dict of names to sparsities, got the name {name!r}")
+    return {str(name): fraction(f"{what}[{name!r}]", share) for name, share in shares.items()}
 
 
 def _by_parameter(
@@ -282,7 +286,7 @@ def _by_parameter(
             f"known are {list(sizes)}"
         )
     named = {name: name if name in shares else layer for name, layer in layers.items()}
-    return {name: float(shares[key]) for name, key in named.items() if key in shares}
+    return {name: shares[key] for name, key in named.items() if key in shares}
 
 
 SCOPES: dict[str, Scope] = {"global": GlobalScope(), "layer": LayerScope(), "erk": ERK()}

@@ -130,13 +130,12 @@ class Experiment:
             raise TypeError(f"build must be a function of a seed, got {self.build!r}")
         if not isinstance(self.data, _Data):
             object.__setattr__(self, "data", _data(self.data))
-        if self.how not in {"one-shot", "iterative"}:
-            raise ValueError(f'how must be "one-shot" or "iterative", got {self.how!r}')
-        checks.fraction("sparsity", self.sparsity)
-        checks.seed_number(self.seed)
+        checks.settle(self, checks.choice, "how", known=("one-shot", "iterative"))
+        checks.settle(self, checks.fraction, "sparsity")
+        checks.settle(self, checks.whole, "seed", most=checks.LARGEST_SEED)
         augmentations(self.augment)
-        for name in ("dense_epochs", "epochs", "events", "batch_size", "scored", "probed"):
-            checks.whole(name, getattr(self, name), least=1)
+        counts = ("dense_epochs", "epochs", "events", "batch_size", "scored", "probed")
+        checks.settle(self, checks.whole, *counts, least=1)
 
     def __call__(self, **settings: Any) -> dict[str, float]:
         """Run with these settings instead of its own; returns the metrics."""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune.checks import real, seed_number, whole
+from gradprune.checks import LARGEST_SEED, choice, real, settle, whole
 from gradprune.pruning.criteria.base import Draw, Floats, Probe, ProbingCriterion, Response
 
 __all__ = ["Explosion", "Growth"]
@@ -79,18 +79,12 @@ class Explosion(ProbingCriterion):
     seed: int = field(default=0, kw_only=True)
 
     def __post_init__(self) -> None:
-        whole("draws", self.draws, least=1)
-        if self.group_size is not None:
-            whole("group_size", self.group_size, least=1)
-        for name, known in (
-            ("members", ("weights", "units")),
-            ("mode", ("remove", "shift")),
-            ("measure", ("loss", "norm", "both")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
-        real("delta", self.delta)
-        seed_number(self.seed)
+        settle(self, whole, "draws", "group_size", least=1)
+        settle(self, choice, "members", known=("weights", "units"))
+        settle(self, choice, "mode", known=("remove", "shift"))
+        settle(self, choice, "measure", known=("loss", "norm", "both"))
+        settle(self, real, "delta", single=True)
+        settle(self, whole, "seed", most=LARGEST_SEED)
 
     def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
         """See ProbingCriterion."""

@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from gradprune import _core
-from gradprune.checks import positive
+from gradprune.checks import positive, settle
 from gradprune.pruning.criteria.base import Draw, Floats, Probe, ProbingCriterion
 
 __all__ = ["GraSP", "SynFlow"]
@@ -46,7 +46,7 @@ class GraSP(ProbingCriterion):
     step: float = field(default=5e-3, kw_only=True)
 
     def __post_init__(self) -> None:
-        positive("step", self.step)
+        settle(self, positive, "step")
 
     def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
         """See ProbingCriterion."""

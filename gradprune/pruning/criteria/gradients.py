@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from gradprune.checks import real
+from gradprune.checks import real, settle
 from gradprune.pruning.criteria.base import Criterion, Draw, Floats
 from gradprune.pruning.statistics import Statistics
 
@@ -30,7 +30,7 @@ class Gradient(Criterion):
     factor: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
-        real("factor", self.factor)
+        settle(self, real, "factor", single=True)
 
     def scores(self, weights: Floats, statistics: Statistics, draw: Draw) -> Floats:
         """See Criterion."""
