@@ -393,7 +393,7 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
 
 FULL = 2**62
 HOSTILE: list[tuple[str, Any, str]] = [
-    ("model.layers.0.units", 10**12, "dense0.weight must be float32"),
+    ("model.layers.0.units", 10**12, "units must be below 2"),
     ("model.layers.0.class", "os.system", "unknown class 'os.system'"),
     ("model.layers.0.class", "Model", "unknown class"),
     ("model.layers.0.activation", "sin", "unknown activation"),
