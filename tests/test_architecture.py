@@ -326,6 +326,31 @@ def test_python_stays_in_the_binding(path: Path) -> None:
         assert python == set()
 
 
+# Who may reach what a lock guards: who makes it, who destroys it, and who takes the lock.
+GUARDS = {
+    "arena_type.c": {"gp_arena_enter", "gp_arena_sizes", "arena_new", "arena_dealloc"},
+    "net_type.c": {"enter_net", "net_new", "net_dealloc"},
+}
+
+
+def c_functions(text: str) -> Iterator[tuple[str, str]]:
+    """(name, body) of the functions that a formatted C file defines; bodies end with a brace."""
+    for match in re.finditer(r"^\w[^\n;={}]*?\b(\w+)\([^;{}]*\)\s*\{", text, re.MULTILINE):
+        is_line = "}" in text[match.end() : text.index("\n", match.end())]
+        end = text.index("\n" if is_line else "\n}", match.end())
+        yield match[1], text[match.end() : end]
+
+
+def test_the_binding_reaches_guarded_state_by_its_lock() -> None:
+    """No call of the core can see an arena or a network that another thread is changing."""
+    for path in sorted((CSRC / "binding").glob("*.[ch]")):
+        text = path.read_text(encoding="utf-8")
+        users = {name for name, body in c_functions(text) if re.search(r"->guarded\b", body)}
+        assert users == GUARDS.get(path.name, set()), path.name
+        found = sum(len(re.findall(r"->guarded\b", body)) for _, body in c_functions(text))
+        assert found == len(re.findall(r"->guarded\b", text)), f"{path.name}: outside functions"
+
+
 # dispatch.c is the place; it asks only to refuse flags that would reach every object.
 @pytest.mark.parametrize(
     "path",

@@ -1,6 +1,29 @@
 /* arena_type.c - _core.Arena: the flat buffers as the C core sees them. */
 #include "binding/binding.h"
 
+struct arena_object {
+    PyObject_HEAD
+    PyArrayObject *params, *grads, *mask;
+    gp_segment *segments;
+    gp_arena guarded; /* for the owner of the lock, by gp_arena_enter; its moments are set for one step only */
+    gp_lock lock;     /* the lists have room for the numbers of one call */
+    module_state *state;
+    PyObject *module;
+};
+
+gp_arena *gp_arena_enter(arena_object *self)
+{
+    gp_lock_enter(&self->lock);
+    return &self->guarded;
+}
+
+void gp_arena_leave(arena_object *self) { gp_lock_leave(&self->lock); }
+
+arena_sizes gp_arena_sizes(const arena_object *self)
+{
+    return (arena_sizes){self->guarded.n, self->guarded.n_prunable, self->guarded.n_segments};
+}
+
 static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segment **out, size_t *count)
 {
     if (!PyList_Check(list)) {
@@ -57,19 +80,20 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     self->params = (PyArrayObject *)Py_NewRef(params);
     self->grads = (PyArrayObject *)Py_NewRef(grads);
     self->mask = (PyArrayObject *)Py_NewRef(mask);
-    self->arena.n = (size_t)PyArray_SIZE(g);
-    self->arena.n_buffers = (size_t)(PyArray_SIZE(w) - PyArray_SIZE(g));
-    self->arena.n_prunable = (size_t)PyArray_SIZE(m);
-    self->arena.params = PyArray_DATA(w);
-    self->arena.grads = PyArray_DATA(g);
-    self->arena.mask = PyArray_DATA(m);
-    if (parse_segments(segments, self->arena.n, self->arena.n_prunable, &self->segments, &self->arena.n_segments)) {
+    gp_arena *arena = &self->guarded;
+    *arena = (gp_arena){.n = (size_t)PyArray_SIZE(g),
+                        .n_buffers = (size_t)(PyArray_SIZE(w) - PyArray_SIZE(g)),
+                        .n_prunable = (size_t)PyArray_SIZE(m),
+                        .params = PyArray_DATA(w),
+                        .grads = PyArray_DATA(g),
+                        .mask = PyArray_DATA(m)};
+    if (parse_segments(segments, arena->n, arena->n_prunable, &self->segments, &arena->n_segments)) {
         Py_DECREF(self);
         return NULL;
     }
-    self->arena.segments = self->segments;
-    self->arena.removed = self->arena.n_prunable - gp_mask_count(self->arena.n_prunable, self->arena.mask);
-    gp_status status = gp_live_create(&self->arena, &self->state->costs, &self->arena.live);
+    arena->segments = self->segments;
+    arena->removed = arena->n_prunable - gp_mask_count(arena->n_prunable, arena->mask);
+    gp_status status = gp_live_create(arena, &self->state->costs, &arena->live);
     if (status != GP_OK || gp_lock_create(&self->lock)) {
         if (status != GP_OK) gp_raise_status(status);
         Py_DECREF(self);
@@ -95,7 +119,7 @@ static void arena_dealloc(arena_object *self)
     Py_CLEAR(self->params);
     Py_CLEAR(self->grads);
     Py_CLEAR(self->mask);
-    gp_live_destroy(self->arena.live);
+    gp_live_destroy(self->guarded.live);
     gp_lock_destroy(&self->lock);
     PyMem_Free(self->segments);
     Py_CLEAR(self->module);
@@ -118,7 +142,7 @@ static int parse_moments(const arena_object *self, PyObject *tuple, float ***out
     }
     for (size_t i = 0; i < *count; i++) {
         PyArrayObject *moment = gp_array(PyTuple_GET_ITEM(tuple, (Py_ssize_t)i), NPY_FLOAT32, 1, 1, "a moment");
-        if (moment && (size_t)PyArray_SIZE(moment) != self->arena.n)
+        if (moment && (size_t)PyArray_SIZE(moment) != gp_arena_sizes(self).n)
             PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");
         if (PyErr_Occurred()) {
             PyMem_Free(*out);
@@ -138,18 +162,18 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     if (!PyArg_ParseTuple(args, "OO", &object, &tuple)) return NULL;
     PyArrayObject *mask = gp_array(object, NPY_UINT8, 1, 0, "mask");
     if (!mask) return NULL;
-    if ((size_t)PyArray_SIZE(mask) != self->arena.n_prunable) {
+    if ((size_t)PyArray_SIZE(mask) != gp_arena_sizes(self).n_prunable) {
         PyErr_SetString(PyExc_ValueError, "the mask must be as long as the prunable parameters");
         return NULL;
     }
     if (parse_moments(self, tuple, &moments, &n_moments)) return NULL;
     const gp_kernels *kernels = self->state->kernels;
-    gp_lock_enter(&self->lock);
-    gp_arena *arena = &self->arena, next = self->arena;
+    gp_arena *arena = gp_arena_enter(self), next = *arena;
+    const gp_costs costs = self->state->costs; /* now, while the GIL is held */
     gp_status status;
     Py_BEGIN_ALLOW_THREADS
     next.mask = PyArray_DATA(mask);
-    status = gp_live_create(&next, &self->state->costs, &next.live);
+    status = gp_live_create(&next, &costs, &next.live);
     if (status == GP_OK) {
         gp_live_publish(arena);
         memcpy(PyArray_DATA(self->mask), next.mask, arena->n_prunable);
@@ -165,7 +189,7 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
         arena->removed = arena->n_prunable - gp_mask_count(arena->n_prunable, arena->mask);
     }
     Py_END_ALLOW_THREADS
-    gp_lock_leave(&self->lock);
+    gp_arena_leave(self);
     PyMem_Free(moments);
     if (status != GP_OK) return gp_raise_status(status);
     Py_RETURN_NONE;
@@ -174,9 +198,8 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
 static PyObject *arena_publish(arena_object *self, PyObject *unused)
 {
     (void)unused;
-    gp_lock_enter(&self->lock);
-    gp_live_publish(&self->arena);
-    gp_lock_leave(&self->lock);
+    gp_live_publish(gp_arena_enter(self));
+    gp_arena_leave(self);
     Py_RETURN_NONE;
 }
 
@@ -184,13 +207,12 @@ static PyObject *change_form(arena_object *self, PyObject *object, void change(c
 {
     PyArrayObject *moment = gp_array(object, NPY_FLOAT32, 1, 1, "a moment");
     if (!moment) return NULL;
-    if ((size_t)PyArray_SIZE(moment) != self->arena.n) {
+    if ((size_t)PyArray_SIZE(moment) != gp_arena_sizes(self).n) {
         PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");
         return NULL;
     }
-    gp_lock_enter(&self->lock);
-    change(self->arena.live, PyArray_DATA(moment));
-    gp_lock_leave(&self->lock);
+    change(gp_arena_enter(self)->live, PyArray_DATA(moment));
+    gp_arena_leave(self);
     Py_RETURN_NONE;
 }
 
@@ -205,22 +227,22 @@ static PyObject *arena_step(arena_object *self, PyObject *args)
     PyObject *clip_tuple, *rule_tuple, *moments, *norms_object;
     gp_clip clips[GP_MAX_CLIPS];
     gp_rule rule;
-    gp_arena arena;
+    float *moments_of_step[GP_MAX_MOMENTS];
     double *norms;
     gp_step_info info;
     gp_status status;
     if (!PyArg_ParseTuple(args, "O!O!OO", &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments,
                           &norms_object) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, self, clips, &rule, &arena, &norms))
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, gp_arena_sizes(self), clips, &rule,
+                      moments_of_step, &norms))
         return NULL;
-    gp_lock_enter(&self->lock);
-    arena.live = self->arena.live; /* now that nobody changes the mask */
-    arena.removed = self->arena.removed;
+    gp_arena arena = *gp_arena_enter(self);
+    memcpy(arena.moments, moments_of_step, sizeof arena.moments);
+    const size_t threads = self->state->threads; /* now, while the GIL is held */
     Py_BEGIN_ALLOW_THREADS
-    status = gp_arena_step(self->state->pool, self->state->kernels, &arena, clips, &rule, &info, norms,
-                           self->state->threads);
+    status = gp_arena_step(self->state->pool, self->state->kernels, &arena, clips, &rule, &info, norms, threads);
     Py_END_ALLOW_THREADS
-    gp_lock_leave(&self->lock);
+    gp_arena_leave(self);
     if (status != GP_OK) return gp_raise_status(status);
     return gp_step_result(&info);
 }
@@ -228,7 +250,9 @@ static PyObject *arena_step(arena_object *self, PyObject *args)
 static PyObject *arena_removed(arena_object *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromSize_t(self->arena.removed);
+    const size_t removed = gp_arena_enter(self)->removed;
+    gp_arena_leave(self);
+    return PyLong_FromSize_t(removed);
 }
 
 static PyMethodDef arena_methods[] = {

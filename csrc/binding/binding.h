@@ -32,24 +32,12 @@ typedef struct gp_lock {
     long owner; /* process that made the lock: a fork may copy it held by a thread that is not there */
 } gp_lock;
 
-typedef struct arena_object {
-    PyObject_HEAD
-    PyArrayObject *params, *grads, *mask;
-    gp_segment *segments;
-    gp_arena arena; /* moments are set for one step only */
-    gp_lock lock;   /* the lists have room for the numbers of one call */
-    module_state *state;
-    PyObject *module;
-} arena_object;
+/* What it holds is known to arena_type.c alone, so that nobody reaches the core's arena without its lock. */
+typedef struct arena_object arena_object;
 
-typedef struct net_object {
-    PyObject_HEAD
-    gp_net *net;
-    size_t in, out;
-    gp_lock lock; /* the workspace serves one call at a time; taken before the arena's */
-    module_state *state;
-    PyObject *module;
-} net_object;
+typedef struct arena_sizes {
+    size_t n, n_prunable, n_segments;
+} arena_sizes;
 
 extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec;
 
@@ -70,14 +58,21 @@ void gp_lock_destroy(gp_lock *lock);
 void gp_lock_enter(gp_lock *lock);
 void gp_lock_leave(gp_lock *lock);
 
+/* The core's arena, its own until gp_arena_leave; waits for other threads without holding the GIL. Its moments are NULL:
+ * they are set in a copy, for one step. Who also takes the lock of a network takes that one first. */
+gp_arena *gp_arena_enter(arena_object *self);
+void gp_arena_leave(arena_object *self);
+/* These never change. */
+arena_sizes gp_arena_sizes(const arena_object *self);
+
 /* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns 0 or -1. */
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
 /* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (kind, limit, norm_type, more,
  * more, seed, excluded or None, state or None, version, residual or None); (kind, lr, weight_decay, decoupled, momentum,
- * dampening, nesterov, beta1, beta2, eps, step, max_gradient, max_norm), and a tuple of moments into the arena. Returns 0
- * or -1. */
-int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
-                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, gp_arena *arena_out, double **norms_out);
+ * dampening, nesterov, beta1, beta2, eps, step, max_gradient, max_norm), and a tuple of moments. Returns 0 or -1. */
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, arena_sizes sizes,
+                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, float *moments_out[GP_MAX_MOMENTS],
+                  double **norms_out);
 
 /* (norm, scale, clipped, applied, norm_after), or NULL. */
 PyObject *gp_step_result(const gp_step_info *info);

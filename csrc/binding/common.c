@@ -102,7 +102,7 @@ static int parse_buffer(PyObject *object, int type, size_t n, const char *name, 
     return 0;
 }
 
-static int parse_stage(PyObject *tuple, const gp_arena *arena, gp_clip *clip)
+static int parse_stage(PyObject *tuple, arena_sizes sizes, gp_clip *clip)
 {
     int kind;
     unsigned long long seed;
@@ -111,9 +111,9 @@ static int parse_stage(PyObject *tuple, const gp_arena *arena, gp_clip *clip)
     void *flags, *floats;
     if (!PyArg_ParseTuple(tuple, "iddddKOOdO;a stage must have 10 entries", &kind, &clip->limit, &clip->norm_type,
                           &clip->more[0], &clip->more[1], &seed, &excluded, &state_object, &clip->version, &residual) ||
-        parse_buffer(excluded, NPY_UINT8, arena->n_segments, "excluded", &flags) ||
+        parse_buffer(excluded, NPY_UINT8, sizes.n_segments, "excluded", &flags) ||
         gp_array_or_none(state_object, NPY_FLOAT64, 1, 1, "state", &state) ||
-        parse_buffer(residual, NPY_FLOAT32, arena->n, "residual", &floats))
+        parse_buffer(residual, NPY_FLOAT32, sizes.n, "residual", &floats))
         return -1;
     if (kind < 0 || kind >= GP_CLIP_KINDS) {
         PyErr_SetString(PyExc_ValueError, "unknown kind of clip");
@@ -128,14 +128,14 @@ static int parse_stage(PyObject *tuple, const gp_arena *arena, gp_clip *clip)
     return 0;
 }
 
-static int parse_clips(PyObject *tuple, const gp_arena *arena, gp_clip clips[GP_MAX_CLIPS])
+static int parse_clips(PyObject *tuple, arena_sizes sizes, gp_clip clips[GP_MAX_CLIPS])
 {
     PyObject *stages, *work;
     void *floats;
     int keep;
     memset(clips, 0, GP_MAX_CLIPS * sizeof *clips);
     if (!PyArg_ParseTuple(tuple, "O!Op;clip must be (stages, work, keep)", &PyTuple_Type, &stages, &work, &keep) ||
-        parse_buffer(work, NPY_FLOAT32, arena->n, "work", &floats))
+        parse_buffer(work, NPY_FLOAT32, sizes.n, "work", &floats))
         return -1;
     const Py_ssize_t count = PyTuple_GET_SIZE(stages);
     if (count > GP_MAX_CLIPS) {
@@ -143,7 +143,7 @@ static int parse_clips(PyObject *tuple, const gp_arena *arena, gp_clip clips[GP_
         return -1;
     }
     for (Py_ssize_t i = 0; i < count; i++) {
-        if (parse_stage(PyTuple_GET_ITEM(stages, i), arena, &clips[i])) return -1;
+        if (parse_stage(PyTuple_GET_ITEM(stages, i), sizes, &clips[i])) return -1;
         if (i > 0) clips[i - 1].next = &clips[i];
     }
     clips[0].work = floats;
@@ -151,12 +151,13 @@ static int parse_clips(PyObject *tuple, const gp_arena *arena, gp_clip clips[GP_
     return 0;
 }
 
-int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, const arena_object *self,
-                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, gp_arena *arena_out, double **norms_out)
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, arena_sizes sizes,
+                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, float *moments_out[GP_MAX_MOMENTS],
+                  double **norms_out)
 {
     int rule_kind, decoupled, nesterov;
     unsigned long long step;
-    if (parse_clips(clip, &self->arena, clips_out) ||
+    if (parse_clips(clip, sizes, clips_out) ||
         !PyArg_ParseTuple(rule, "iddpddpdddKdd;rule must have 13 entries", &rule_kind, &rule_out->lr,
                           &rule_out->weight_decay, &decoupled, &rule_out->momentum, &rule_out->dampening, &nesterov,
                           &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step, &rule_out->max_gradient,
@@ -170,7 +171,7 @@ int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *n
     rule_out->decoupled = decoupled;
     rule_out->nesterov = nesterov;
     rule_out->step = step;
-    *arena_out = self->arena;
+    memset(moments_out, 0, GP_MAX_MOMENTS * sizeof *moments_out);
     if (!PyTuple_Check(moments) || PyTuple_GET_SIZE(moments) > GP_MAX_MOMENTS) {
         PyErr_Format(PyExc_TypeError, "moments must be a tuple of at most %d arrays", GP_MAX_MOMENTS);
         return -1;
@@ -178,17 +179,17 @@ int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *n
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(moments); i++) {
         PyArrayObject *moment = gp_array(PyTuple_GET_ITEM(moments, i), NPY_FLOAT32, 1, 1, "a moment");
         if (!moment) return -1;
-        if ((size_t)PyArray_SIZE(moment) != self->arena.n) {
+        if ((size_t)PyArray_SIZE(moment) != sizes.n) {
             PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");
             return -1;
         }
-        arena_out->moments[i] = PyArray_DATA(moment);
+        moments_out[i] = PyArray_DATA(moment);
     }
     *norms_out = NULL;
     if (norms != Py_None) {
         PyArrayObject *array = gp_array(norms, NPY_FLOAT64, 1, 1, "norms");
         if (!array) return -1;
-        if ((size_t)PyArray_SIZE(array) != self->arena.n_segments) {
+        if ((size_t)PyArray_SIZE(array) != sizes.n_segments) {
             PyErr_SetString(PyExc_ValueError, "norms must have one entry for each segment");
             return -1;
         }

@@ -29,8 +29,12 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     if (!self) goto done;
     self->module = Py_NewRef(module);
     self->state = state;
-    gp_status status = gp_frozen_create(state->kernels, state->pool, n, specs, &((arena_object *)arena)->arena,
-                                        (gp_precision)precision, &self->frozen);
+    gp_status status;
+    const gp_arena *source = gp_arena_enter((arena_object *)arena);
+    Py_BEGIN_ALLOW_THREADS
+    status = gp_frozen_create(state->kernels, state->pool, n, specs, source, (gp_precision)precision, &self->frozen);
+    Py_END_ALLOW_THREADS
+    gp_arena_leave((arena_object *)arena);
     if (status != GP_OK) {
         gp_raise_status(status);
         Py_CLEAR(self);
@@ -78,8 +82,9 @@ static PyObject *frozen_predict(frozen_object *self, PyObject *object)
     PyArrayObject *outputs = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_FLOAT32);
     if (!outputs) return NULL;
     const float *x = PyArray_DATA(inputs);
+    const size_t threads = self->state->threads; /* now, while the GIL is held */
     Py_BEGIN_ALLOW_THREADS
-    status = gp_frozen_predict(self->frozen, (size_t)shape[0], x, PyArray_DATA(outputs), &fault, self->state->threads);
+    status = gp_frozen_predict(self->frozen, (size_t)shape[0], x, PyArray_DATA(outputs), &fault, threads);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) return (PyObject *)outputs;
     Py_DECREF(outputs);

@@ -150,9 +150,10 @@ static PyObject *core_topk_mask(PyObject *module, PyObject *args)
     npy_intp shape[1] = {PyArray_SIZE(scores)};
     PyArrayObject *keep = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_UINT8);
     if (!keep) return NULL;
+    const size_t threads = state->threads; /* now, while the GIL is held */
     Py_BEGIN_ALLOW_THREADS
     status = gp_topk_mask(state->pool, state->kernels, (size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep),
-                          (size_t)k, state->threads);
+                          (size_t)k, threads);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) return (PyObject *)keep;
     Py_DECREF(keep);

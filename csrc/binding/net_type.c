@@ -1,6 +1,21 @@
 /* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
 #include "binding/binding.h"
 
+/* For the owner of both locks, from enter to leave. */
+typedef struct entered {
+    gp_net *net;
+    gp_arena *arena;
+} entered;
+
+typedef struct net_object {
+    PyObject_HEAD
+    gp_net *guarded; /* for the owner of the lock: the workspace serves one call at a time */
+    size_t in, out;
+    gp_lock lock;
+    module_state *state;
+    PyObject *module;
+} net_object;
+
 static int parse_window(PyObject *tuple, size_t i, gp_window *window)
 {
     Py_ssize_t sizes[14];
@@ -92,7 +107,7 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_CLEAR(self);
         goto done;
     }
-    gp_status status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->net);
+    gp_status status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->guarded);
     if (status != GP_OK) {
         gp_raise_status(status);
         Py_CLEAR(self);
@@ -116,7 +131,7 @@ static void net_dealloc(net_object *self)
 {
     PyTypeObject *type = Py_TYPE(self);
     PyObject_GC_UnTrack(self);
-    gp_net_destroy(self->net);
+    gp_net_destroy(self->guarded);
     gp_lock_destroy(&self->lock);
     Py_CLEAR(self->module);
     type->tp_free((PyObject *)self);
@@ -124,15 +139,24 @@ static void net_dealloc(net_object *self)
 }
 
 /* Another Python thread may be inside this network or its arena with the GIL released. */
-static void enter(net_object *self, arena_object *arena)
+static gp_net *enter_net(net_object *self)
 {
     gp_lock_enter(&self->lock);
-    gp_lock_enter(&arena->lock);
+    return self->guarded;
 }
-static void leave(net_object *self, arena_object *arena)
+
+static void leave_net(net_object *self) { gp_lock_leave(&self->lock); }
+
+static entered enter(net_object *self, PyObject *arena)
 {
-    gp_lock_leave(&arena->lock);
-    gp_lock_leave(&self->lock);
+    gp_net *net = enter_net(self);
+    return (entered){net, gp_arena_enter((arena_object *)arena)};
+}
+
+static void leave(net_object *self, PyObject *arena)
+{
+    gp_arena_leave((arena_object *)arena);
+    leave_net(self);
 }
 
 /* y: labels, values, or for distillation both; `loss`, see gp_batch: (code, smoothing, temperature, alpha) */
@@ -194,11 +218,11 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
 }
 
 /* The exception for a call that failed, with the place. Called before the lock is released. */
-static PyObject *raise_fault(net_object *self, const gp_batch *batch, gp_status status)
+static PyObject *raise_fault(const net_object *self, const gp_net *net, const gp_batch *batch, gp_status status)
 {
     gp_fault fault;
     if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL) return gp_raise_status(status);
-    gp_net_input_fault(self->net, &fault);
+    gp_net_input_fault(net, &fault);
     if (status == GP_BAD_LABEL)
         return PyErr_Format(PyExc_ValueError, "y[%zu] is %lld: labels must be in 0..%zu, one for each output",
                             fault.row, (long long)batch->labels[fault.row], self->out - 1);
@@ -212,57 +236,56 @@ static PyObject *raise_fault(net_object *self, const gp_batch *batch, gp_status 
 
 static PyObject *net_backward(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *y, *index, *loss;
+    PyObject *arena, *x, *y, *index, *loss;
     unsigned long long seed, step;
     gp_batch batch;
     gp_result result;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena_py, &x, &y, &index, &PyTuple_Type, &loss,
+    if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena, &x, &y, &index, &PyTuple_Type, &loss,
                           &seed, &step) ||
         parse_batch(self, x, y, index, loss, &batch))
         return NULL;
-    arena_object *arena = (arena_object *)arena_py;
-    enter(self, arena);
+    const size_t threads = self->state->threads; /* now, while the GIL is held */
+    const entered own = enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_backward(self->net, &arena->arena, &batch, &result, seed, step, self->state->threads);
+    status = gp_net_backward(own.net, own.arena, &batch, &result, seed, step, threads);
     Py_END_ALLOW_THREADS
     PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                       : raise_fault(self, &batch, status);
+                                       : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
 
 static PyObject *net_train(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object;
+    PyObject *arena, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object;
     unsigned long long seed, step;
     gp_batch batch;
     gp_clip clips[GP_MAX_CLIPS];
     gp_rule rule;
-    gp_arena with_moments;
+    float *moments_of_step[GP_MAX_MOMENTS];
     double *norms;
     gp_result result;
     gp_step_info info;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OO", self->state->arena_type, &arena_py, &x, &y, &index, &PyTuple_Type,
+    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OO", self->state->arena_type, &arena, &x, &y, &index, &PyTuple_Type,
                           &loss, &seed, &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments,
                           &norms_object) ||
         parse_batch(self, x, y, index, loss, &batch) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, (arena_object *)arena_py, clips, &rule,
-                      &with_moments, &norms))
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, gp_arena_sizes((arena_object *)arena), clips,
+                      &rule, moments_of_step, &norms))
         return NULL;
-    arena_object *arena = (arena_object *)arena_py;
-    enter(self, arena);
-    with_moments.live = arena->arena.live; /* now that nobody changes the mask */
-    with_moments.removed = arena->arena.removed;
+    const size_t threads = self->state->threads; /* now, while the GIL is held */
+    const entered own = enter(self, arena);
+    gp_arena with_moments = *own.arena;
+    memcpy(with_moments.moments, moments_of_step, sizeof with_moments.moments);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_train(self->net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed, step,
-                          self->state->threads);
+    status = gp_net_train(own.net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed, step, threads);
     Py_END_ALLOW_THREADS
     PyObject *answer;
     if (status == GP_OK)
         answer = Py_BuildValue("(dnN)", result.loss, (Py_ssize_t)result.correct, gp_step_result(&info));
-    else answer = raise_fault(self, &batch, status);
+    else answer = raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
@@ -279,9 +302,9 @@ static PyArrayObject *parse_output(net_object *self, PyObject *out, size_t rows)
 
 static PyObject *net_predict(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *out;
+    PyObject *arena, *x, *out;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena_py, &x, &out)) return NULL;
+    if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena, &x, &out)) return NULL;
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x");
     if (!inputs) return NULL;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in)
@@ -290,35 +313,35 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     gp_batch batch = {.size = (size_t)PyArray_DIM(inputs, 0), .x = PyArray_DATA(inputs)};
     PyArrayObject *outputs = parse_output(self, out, batch.size);
     if (!outputs) return NULL;
-    arena_object *arena = (arena_object *)arena_py;
-    enter(self, arena);
+    const size_t threads = self->state->threads; /* now, while the GIL is held */
+    const entered own = enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_predict(self->net, &arena->arena, batch.size, batch.x, PyArray_DATA(outputs), self->state->threads);
+    status = gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &batch, status);
+    PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
 
 static PyObject *net_evaluate(net_object *self, PyObject *args)
 {
-    PyObject *arena_py, *x, *y, *loss, *out;
+    PyObject *arena, *x, *y, *loss, *out;
     gp_batch batch;
     gp_result result;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena_py, &x, &y, &PyTuple_Type, &loss, &out) ||
+    if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type, &loss, &out) ||
         parse_batch(self, x, y, Py_None, loss, &batch))
         return NULL;
     PyArrayObject *outputs = NULL;
     if (out != Py_None && !(outputs = parse_output(self, out, batch.size))) return NULL;
-    arena_object *arena = (arena_object *)arena_py;
     float *predictions = outputs ? PyArray_DATA(outputs) : NULL;
-    enter(self, arena);
+    const size_t threads = self->state->threads; /* now, while the GIL is held */
+    const entered own = enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_evaluate(self->net, &arena->arena, &batch, predictions, &result, self->state->threads);
+    status = gp_net_evaluate(own.net, own.arena, &batch, predictions, &result, threads);
     Py_END_ALLOW_THREADS
     PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                       : raise_fault(self, &batch, status);
+                                       : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
@@ -326,12 +349,11 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
 static PyObject *net_fault(net_object *self, PyObject *args)
 {
     static const char *const phases[] = {"", "input", "target", "parameter", "forward", "loss", "backward"};
-    PyObject *arena_py;
+    PyObject *arena;
     gp_fault fault;
-    if (!PyArg_ParseTuple(args, "O!", self->state->arena_type, &arena_py)) return NULL;
-    arena_object *arena = (arena_object *)arena_py;
-    enter(self, arena);
-    gp_net_fault(self->net, &arena->arena, &fault);
+    if (!PyArg_ParseTuple(args, "O!", self->state->arena_type, &arena)) return NULL;
+    const entered own = enter(self, arena);
+    gp_net_fault(own.net, own.arena, &fault);
     leave(self, arena);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
     return Py_BuildValue("(snNNnnnd)", phases[fault.phase],
@@ -344,27 +366,26 @@ static PyObject *net_set_limits(net_object *self, PyObject *args)
 {
     float activation, gradient;
     if (!PyArg_ParseTuple(args, "ff", &activation, &gradient)) return NULL;
-    gp_lock_enter(&self->lock);
-    gp_net_limit(self->net, activation, gradient);
-    gp_lock_leave(&self->lock);
+    gp_net_limit(enter_net(self), activation, gradient);
+    leave_net(self);
     Py_RETURN_NONE;
 }
 
 static PyObject *net_exploded(net_object *self, void *unused)
 {
     (void)unused;
-    return PyBool_FromLong(gp_net_exploded(self->net));
+    const int exploded = gp_net_exploded(enter_net(self));
+    leave_net(self);
+    return PyBool_FromLong(exploded);
 }
 
 static PyObject *net_is_sparse(net_object *self, PyObject *args)
 {
-    PyObject *arena_py;
+    PyObject *arena;
     Py_ssize_t layer, samples;
-    if (!PyArg_ParseTuple(args, "O!nn", self->state->arena_type, &arena_py, &layer, &samples)) return NULL;
-    arena_object *arena = (arena_object *)arena_py;
-    enter(self, arena);
-    int is_sparse =
-        layer >= 0 && samples > 0 && gp_net_is_sparse(self->net, &arena->arena, (size_t)layer, (size_t)samples);
+    if (!PyArg_ParseTuple(args, "O!nn", self->state->arena_type, &arena, &layer, &samples)) return NULL;
+    const entered own = enter(self, arena);
+    int is_sparse = layer >= 0 && samples > 0 && gp_net_is_sparse(own.net, own.arena, (size_t)layer, (size_t)samples);
     leave(self, arena);
     return PyBool_FromLong(is_sparse);
 }
@@ -372,7 +393,9 @@ static PyObject *net_is_sparse(net_object *self, PyObject *args)
 static PyObject *net_nbytes(net_object *self, void *unused)
 {
     (void)unused;
-    return PyLong_FromSize_t(gp_net_bytes(self->net));
+    const size_t bytes = gp_net_bytes(enter_net(self));
+    leave_net(self);
+    return PyLong_FromSize_t(bytes);
 }
 
 static PyMethodDef net_methods[] = {

@@ -70,9 +70,10 @@ static void multiply_and_sum(void *context, const gp_team *team)
 
 static PyObject *run(const module_state *state, gp_task *task, product *p)
 {
+    const size_t threads = state->threads; /* now, while the GIL is held */
     p->kernels = state->kernels;
     Py_BEGIN_ALLOW_THREADS
-    gp_pool_run(state->pool, state->threads, task, p);
+    gp_pool_run(state->pool, threads, task, p);
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
