@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -193,6 +193,46 @@ class Arena:
         _core.mask_(self._mask, whole)
         self.core.pack(whole)
         np.copyto(moment, whole)
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    def capture(self) -> dict[str, Any]:
+        """Copies of everything but moments, for ``restore``."""
+        grads = self.grads
+        return {
+            "mask": np.packbits(self.mask),
+            "params": self.compact(self.params),
+            "grads": self.compact(grads) if grads.any() else None,
+            "mask_version": self.mask_version,
+            "keep_clipped": self.keep_clipped,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """What ``capture`` gave, in a new arena of the same tensors."""
+        self.set_flat_mask(np.unpackbits(state["mask"], count=self.prunable_size))
+        np.copyto(self.params, self.whole(state["params"], len(self.params)))
+        if state["grads"] is not None:
+            np.copyto(self._grads, self.whole(state["grads"], self.size))
+        self.mask_version = state["mask_version"]
+        self.keep_clipped = state["keep_clipped"]
+
+    def compact(self, flat: Floats) -> Floats:
+        """The entries that are not removed, unless somebody has written into one that is."""
+        live = self._mask.view(np.bool_)
+        prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
+        if prunable[~live].view(np.uint32).any():  # -0.0 counts, too
+            return flat.copy()
+        return np.concatenate([prunable[live], others])
+
+    def whole(self, values: Floats, size: int) -> Floats:
+        """Of the first ``size`` entries of a buffer what ``compact`` made smaller."""
+        if len(values) == size:
+            return values
+        flat = np.zeros(size, np.float32)
+        kept = self.prunable_size - self.removed
+        flat[: self.prunable_size][self._mask.view(np.bool_)] = values[:kept]
+        flat[self.prunable_size :] = values[kept:]
+        return flat
 
     @property
     def removed(self) -> int:

@@ -78,6 +78,9 @@ class Model(Network):
         seed: int = 0,
     ) -> None:
         super().__init__(layers, input_shape, seed=seed)
+
+    def _begin(self) -> None:
+        super()._begin()
         self.pruner: Pruner | None = None
         self.history: History | None = None
         self.epoch = 0
