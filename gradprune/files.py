@@ -347,9 +347,6 @@ def _build_quantizer(model: Model, described: dict[str, Any] | None, own: Tensor
     known: set[str] = set()
     if described is not None:
         settings = {key: _decode(value) for key, value in described["settings"].items()}
-        for name, array in own.items():
-            if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise ValueError(f"the quantizer's {name} must be finite")
         quantizer = Quantizer(model, **settings)
         quantizer.load_state(_counters(described["state"]), own)
         known = set(quantizer.tensors())

@@ -230,7 +230,9 @@ class Quantizer(Attached):
         if self.model.quantizer is self:
             return objects, {"state": self.state(), "tensors": self.tensors()}
         arena = self.model.arena  # one that is no longer attached has not followed the mask
-        parts = {prefix: part.followed(arena.mask, arena.params) for prefix, part in self._parts.items()}
+        parts = {
+            prefix: part.followed(arena.mask, arena.params) for prefix, part in self._parts.items()
+        }
         return objects, {"state": self.state(), "tensors": _tensors(parts)}
 
     def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
@@ -239,7 +241,7 @@ class Quantizer(Attached):
         self._parts = {}
         self._cover()
         self.model.arena.follow(self)
-        self.load_state(arrays["state"], arrays["tensors"])
+        self._load(arrays["state"], arrays["tensors"])
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
@@ -258,8 +260,15 @@ class Quantizer(Attached):
         """What ``state`` and ``tensors`` gave; call it when masks and weights are set.
 
         Raises:
-            ValueError: something is missing or does not fit; nothing is changed.
+            ValueError: something is missing, not finite or does not fit; nothing is changed.
         """
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"the quantizer's {name} must be finite")
+        self._load(state, tensors)
+
+    def _load(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Without a look at the numbers: a model that has diverged can be copied, too."""
         parts = {}
         if state["is_active"]:
             for prefix, (scheme, layout) in self._schemes.items():
