@@ -85,11 +85,8 @@ class Arena:
         tensors: the parameters and buffers in forward order; names must differ.
 
     Attributes:
-        params: (n + buffers,) float32, prunable entries first, buffers last.
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
-        parameters: name to float32 view, in forward order.
-        buffers: the same of what is not trained.
-        state: the same of both.
+        buffers: name to float32 view of what is not trained.
         size: n, entries of the parameters.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
@@ -118,17 +115,17 @@ class Arena:
         self.size = int(ends[len(stored)])
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 
-        self.params: Floats = np.zeros(int(ends[-1]), np.float32)
+        self._params: Floats = np.zeros(int(ends[-1]), np.float32)
         self._grads: Floats = np.zeros(self.size, np.float32)
         self._mask = np.ones(self.prunable_size, np.uint8)
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
-        self.parameters = self.views(self.params)
+        self._parameters = self.views(self._params)
         self.buffers: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self.params, tensor) for tensor in buffers}
+            {tensor.name: self._view(self._params, tensor) for tensor in buffers}
         )
-        self.state: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self.params, tensor) for tensor in tensors}
+        self._state: Mapping[str, Floats] = MappingProxyType(
+            {tensor.name: self._view(self._params, tensor) for tensor in tensors}
         )
         self._gradients = self.views(self._grads)
         self.masks = self.mask_views(self.mask)
@@ -137,22 +134,51 @@ class Arena:
         self._moments: list[weakref.ref[Floats]] = []
         self._followers: list[weakref.ref[Follower]] = []
         self.core = _core.Arena(
-            self.params,
+            self._params,
             self._grads,
             self._mask,
             [(self.offsets[t.name], t.size, t.group, _columns(t)) for t in stored],
         )
 
+    # What the arrays hold counts only after ``settle``: removed places may hold what somebody wrote
+    # into a view. So every way to them goes through it, and no reader has to think of masks.
+
+    def settle(self) -> None:
+        """Bring the arrays up to date: parameters and gradients are 0 where the mask is 0.
+
+        Fused steps leave some gradients beside the buffer, and whatever was written into a removed
+        place is still there until the next call of the core.
+        """
+        self.core.settle()
+
+    @property
+    def params(self) -> Floats:
+        """(n + buffers,) float32, prunable entries first, buffers last; 0 where removed."""
+        self.settle()
+        return self._params
+
     @property
     def grads(self) -> Floats:
-        """(n,) float32 gradients, brought up to date: fused steps leave some beside the buffer."""
-        self.core.publish()
+        """(n,) float32 gradients; 0 where removed."""
+        self.settle()
         return self._grads
 
     @property
+    def parameters(self) -> Mapping[str, Floats]:
+        """Name to float32 view of ``params``, in forward order."""
+        self.settle()
+        return self._parameters
+
+    @property
+    def state(self) -> Mapping[str, Floats]:
+        """The same of parameters and buffers."""
+        self.settle()
+        return self._state
+
+    @property
     def gradients(self) -> Mapping[str, Floats]:
-        """Named views of ``grads``, brought up to date."""
-        self.core.publish()
+        """Name to float32 view of ``grads``."""
+        self.settle()
         return self._gradients
 
     def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
@@ -184,6 +210,7 @@ class Arena:
         """A copy of a moment with every entry at its parameter's place, 0 where removed."""
         whole = moment.copy()
         self.core.unpack(whole)
+        _core.mask_(self._mask, whole)
         return whole
 
     @locked
@@ -249,7 +276,8 @@ class Arena:
         """Replace the masks of some parameters; all of them or, on an error, none.
 
         Weights, gradients and every optimizer's moments become 0 where the mask is 0, in the same
-        call. A weight that is kept again starts at 0.
+        call. A weight that is kept again starts at 0, whatever was written into its place while it
+        was removed.
 
         Args:
             masks: parameter name to an array of its shape holding 0/1 or booleans.
@@ -296,7 +324,7 @@ class Arena:
         finish: list[Callable[[], None]] = []
         if changed and asked:
             after = (self.params if params is None else params).copy()
-            _core.mask_(mask if params is not None else mask & self._mask, after)
+            _core.mask_(mask, after)
             finish = [follower.follow_mask(mask, after) for _, follower in asked]
         followers = [ref for ref, _ in asked]
         self.core.set_mask(mask, moments)  # nothing fails from here on
@@ -306,12 +334,6 @@ class Arena:
             _core.mask_(self._mask, self.params)
         for call in finish:
             call()
-
-    @locked
-    def enforce_masks(self) -> None:
-        """Zero weights and gradients wherever the mask is 0."""
-        for buffer in (self.params, self.grads):
-            _core.mask_(self._mask, buffer)
 
 
 def _columns(tensor: Tensor) -> int:

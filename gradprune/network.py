@@ -60,8 +60,6 @@ class Network(Whole):
 
     Attributes:
         layers: the layers, each with a name.
-        parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
-            ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
         buffers: name to float32 view of what is not trained: running means and variances of
             ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
@@ -122,7 +120,6 @@ class Network(Whole):
         self.output_shape = self.steps[-1].output_shape
         self.outputs = prod(self.output_shape)
         self.arena = Arena(tensors)
-        self.parameters = self.arena.parameters
         self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
@@ -176,7 +173,16 @@ class Network(Whole):
                             "numbers that are not finite"
                         )
                 stream += 1
-        self.arena.enforce_masks()
+        self.arena.settle()
+
+    @property
+    def parameters(self) -> Mapping[str, Floats]:
+        """Name to float32 view, in forward order: ``<layer>.weight``, ``<layer>.bias``, ...
+
+        The views are real and writable: what is written counts at the next call. What is written
+        where the mask removes a weight is gone at the next call, or when this is asked for again.
+        """
+        return self.arena.parameters
 
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
