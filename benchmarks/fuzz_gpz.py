@@ -44,7 +44,7 @@ def sources() -> list[bytes]:
         found.append(bytes(gp.compress(model, canonical=False)))
         for values in model.parameters.values():
             values[...] = np.round(values * 4) / 4
-        model.arena.settle()
+        model.arena.enforce_masks()
         found.append(bytes(gp.compress(model)))
     return found
 

@@ -17,13 +17,15 @@
  * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs, scalars.
  *
  * Sparse execution
- *   A weight matrix of which the mask keeps few entries, few enough by a table of costs measured on the CPU
- *   (gp_costs), gets lists of the live ones (gp_live), made when the mask changes. Forward, dx, dW, norms and the optimizer then touch live weights only, and moments are kept packed, live
- *   entries side by side. Parameters and gradients stay whole: values are read from the parameters in every call.
+ *   A weight matrix of which the mask keeps few entries, few enough by a table (gp_costs), gets lists of the live
+ *   ones (gp_live), made when the mask changes. Forward, dx, dW, norms and the optimizer then touch live weights only,
+ *   and moments are kept packed, live entries side by side. Parameters and gradients stay whole: values are read from
+ *   the parameters in every call.
  *
  * Threads and bits
  *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread in a fixed order
- *   and reductions use fixed blocks, so the bits do not depend on the number of threads.
+ *   and reductions use fixed blocks, so the bits do not depend on the number of threads. They depend on the
+ *   instruction set, and on the table that says which layers run on lists; the caller keeps that with the network.
  *
  * Errors
  *   A gp_status other than GP_OK means that parameters, moments and masks are as they were before the call.
@@ -134,19 +136,17 @@ typedef struct gp_arena {
 size_t gp_mask_count(size_t n, const uint8_t *mask);
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
-/* Make the whole buffers say what counts: gp_live_publish, and zeros in params and grads where the mask is 0, whatever
- * was written there. Whoever reads an arena from outside, or changes its mask, calls this first. */
-void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena);
 
-/* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16, 32, 48 and 64. */
+/* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16, 32, 48 and 64.
+ * Lists add in another order, so the table decides about the last bits: a network goes on with the one it began with. */
 enum { GP_COSTS = GP_LANES / GP_ALIGN_FLOATS };
 typedef struct gp_costs {
     double most[GP_COSTS]; /* in [0, 1]; 0: never */
 } gp_costs;
-gp_costs gp_costs_default(void);
+/* The same on every machine with this instruction set, and for any lanes. */
+gp_costs gp_costs_default(const gp_kernels *kernels);
 int gp_costs_are_valid(const gp_costs *costs);
-/* Measures on this CPU, in about a tenth of a second. Two measurements differ, and so do the bits of a network whose share kept lies
- * between them: keep the result. */
+/* Measures on this CPU, in about a tenth of a second. Two measurements differ. */
 gp_status gp_costs_measure(const gp_kernels *kernels, gp_pool *pool, gp_costs *costs);
 
 /* Lists of the live entries of every prunable segment for which they are faster at some number of lanes; *live is NULL

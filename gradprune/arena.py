@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
-from gradprune.costs import ensure_costs
+from gradprune.costs import Costs, get_costs
 from gradprune.locking import locked, new_lock
 
 __all__ = ["Arena", "Tensor", "excluded_names"]
@@ -85,8 +85,11 @@ class Arena:
         tensors: the parameters and buffers in forward order; names must differ.
 
     Attributes:
+        params: (n + buffers,) float32, prunable entries first, buffers last.
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
-        buffers: name to float32 view of what is not trained.
+        parameters: name to float32 view, in forward order.
+        buffers: the same of what is not trained.
+        state: the same of both.
         size: n, entries of the parameters.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
@@ -115,17 +118,17 @@ class Arena:
         self.size = int(ends[len(stored)])
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 
-        self._params: Floats = np.zeros(int(ends[-1]), np.float32)
+        self.params: Floats = np.zeros(int(ends[-1]), np.float32)
         self._grads: Floats = np.zeros(self.size, np.float32)
         self._mask = np.ones(self.prunable_size, np.uint8)
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
-        self._parameters = self.views(self._params)
+        self.parameters = self.views(self.params)
         self.buffers: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self._params, tensor) for tensor in buffers}
+            {tensor.name: self._view(self.params, tensor) for tensor in buffers}
         )
-        self._state: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self._params, tensor) for tensor in tensors}
+        self.state: Mapping[str, Floats] = MappingProxyType(
+            {tensor.name: self._view(self.params, tensor) for tensor in tensors}
         )
         self._gradients = self.views(self._grads)
         self.masks = self.mask_views(self.mask)
@@ -133,52 +136,38 @@ class Arena:
         self.keep_clipped = False
         self._moments: list[weakref.ref[Floats]] = []
         self._followers: list[weakref.ref[Follower]] = []
+        self._costs = get_costs()
         self.core = _core.Arena(
-            self._params,
+            self.params,
             self._grads,
             self._mask,
             [(self.offsets[t.name], t.size, t.group, _columns(t)) for t in stored],
+            self._costs.most,
         )
 
-    # What the arrays hold counts only after ``settle``: removed places may hold what somebody wrote
-    # into a view. So every way to them goes through it, and no reader has to think of masks.
-
-    def settle(self) -> None:
-        """Bring the arrays up to date: parameters and gradients are 0 where the mask is 0.
-
-        Fused steps leave some gradients beside the buffer, and whatever was written into a removed
-        place is still there until the next call of the core.
-        """
-        self.core.settle()
-
     @property
-    def params(self) -> Floats:
-        """(n + buffers,) float32, prunable entries first, buffers last; 0 where removed."""
-        self.settle()
-        return self._params
+    def costs(self) -> Costs:
+        """When a layer runs on lists of its live weights; see ``Network.costs``."""
+        return self._costs
+
+    @costs.setter
+    @locked
+    def costs(self, costs: Costs) -> None:
+        alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
+        moments, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
+        self.core.set_mask(self._mask, costs.most, moments)  # nothing fails from here on
+        self._moments, self._costs = references, costs
 
     @property
     def grads(self) -> Floats:
-        """(n,) float32 gradients; 0 where removed."""
-        self.settle()
+        """(n,) float32 gradients, brought up to date: fused steps leave some beside the buffer."""
+        self.core.publish()
         return self._grads
 
     @property
-    def parameters(self) -> Mapping[str, Floats]:
-        """Name to float32 view of ``params``, in forward order."""
-        self.settle()
-        return self._parameters
-
-    @property
-    def state(self) -> Mapping[str, Floats]:
-        """The same of parameters and buffers."""
-        self.settle()
-        return self._state
-
-    @property
     def gradients(self) -> Mapping[str, Floats]:
-        """Name to float32 view of ``grads``."""
-        self.settle()
+        """Named views of ``grads``, brought up to date."""
+        self.core.publish()
         return self._gradients
 
     def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
@@ -210,7 +199,6 @@ class Arena:
         """A copy of a moment with every entry at its parameter's place, 0 where removed."""
         whole = moment.copy()
         self.core.unpack(whole)
-        _core.mask_(self._mask, whole)
         return whole
 
     @locked
@@ -220,46 +208,6 @@ class Arena:
         _core.mask_(self._mask, whole)
         self.core.pack(whole)
         np.copyto(moment, whole)
-
-    # ---- copies, see ``copying`` ------------------------------------------------------------
-
-    def capture(self) -> dict[str, Any]:
-        """Copies of everything but moments, for ``restore``."""
-        grads = self.grads
-        return {
-            "mask": np.packbits(self.mask),
-            "params": self.compact(self.params),
-            "grads": self.compact(grads) if grads.any() else None,
-            "mask_version": self.mask_version,
-            "keep_clipped": self.keep_clipped,
-        }
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """What ``capture`` gave, in a new arena of the same tensors."""
-        self.set_flat_mask(np.unpackbits(state["mask"], count=self.prunable_size))
-        np.copyto(self.params, self.whole(state["params"], len(self.params)))
-        if state["grads"] is not None:
-            np.copyto(self._grads, self.whole(state["grads"], self.size))
-        self.mask_version = state["mask_version"]
-        self.keep_clipped = state["keep_clipped"]
-
-    def compact(self, flat: Floats) -> Floats:
-        """The entries that are not removed, unless somebody has written into one that is."""
-        live = self._mask.view(np.bool_)
-        prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
-        if prunable[~live].view(np.uint32).any():  # -0.0 counts, too
-            return flat.copy()
-        return np.concatenate([prunable[live], others])
-
-    def whole(self, values: Floats, size: int) -> Floats:
-        """Of the first ``size`` entries of a buffer what ``compact`` made smaller."""
-        if len(values) == size:
-            return values
-        flat = np.zeros(size, np.float32)
-        kept = self.prunable_size - self.removed
-        flat[: self.prunable_size][self._mask.view(np.bool_)] = values[:kept]
-        flat[self.prunable_size :] = values[kept:]
-        return flat
 
     @property
     def removed(self) -> int:
@@ -276,8 +224,7 @@ class Arena:
         """Replace the masks of some parameters; all of them or, on an error, none.
 
         Weights, gradients and every optimizer's moments become 0 where the mask is 0, in the same
-        call. A weight that is kept again starts at 0, whatever was written into its place while it
-        was removed.
+        call. A weight that is kept again starts at 0.
 
         Args:
             masks: parameter name to an array of its shape holding 0/1 or booleans.
@@ -315,7 +262,6 @@ class Arena:
             params: (n + buffers,) the parameters and buffers from now on, 0 where the mask is 0;
                 None: a weight that is kept again starts at 0, the others stay.
         """
-        ensure_costs()
         changed = not np.array_equal(mask, self._mask)
         version = self.mask_version + changed
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
@@ -324,16 +270,22 @@ class Arena:
         finish: list[Callable[[], None]] = []
         if changed and asked:
             after = (self.params if params is None else params).copy()
-            _core.mask_(mask, after)
+            _core.mask_(mask if params is not None else mask & self._mask, after)
             finish = [follower.follow_mask(mask, after) for _, follower in asked]
         followers = [ref for ref, _ in asked]
-        self.core.set_mask(mask, moments)  # nothing fails from here on
+        self.core.set_mask(mask, self._costs.most, moments)  # nothing fails from here on
         self._moments, self._followers, self.mask_version = references, followers, version
         if params is not None:
             np.copyto(self.params, params)
             _core.mask_(self._mask, self.params)
         for call in finish:
             call()
+
+    @locked
+    def enforce_masks(self) -> None:
+        """Zero weights and gradients wherever the mask is 0."""
+        for buffer in (self.params, self.grads):
+            _core.mask_(self._mask, buffer)
 
 
 def _columns(tensor: Tensor) -> int:

@@ -78,9 +78,6 @@ class Model(Network):
         seed: int = 0,
     ) -> None:
         super().__init__(layers, input_shape, seed=seed)
-
-    def _begin(self) -> None:
-        super()._begin()
         self.pruner: Pruner | None = None
         self.history: History | None = None
         self.epoch = 0
@@ -277,9 +274,12 @@ class Model(Network):
         """Write everything to a safetensors file: a loaded model trains on with the same bits.
 
         Layers, weights, masks, the optimizer with its moments, clip, guard and schedule, the
-        pruner with its statistics, the quantizer with its codes, and all counters are in it;
-        gradients and history are not. The file is replaced as a whole or, on an error, left as it
-        was.
+        pruner with its statistics, the quantizer with its codes, the table ``costs`` and all
+        counters are in it; gradients and history are not. The bits are those of an unbroken run
+        in any process with the same version and instruction set, whatever its threads and
+        whatever table ``gp.get_costs`` gives there; with other instructions the loaded numbers are
+        the same, and what is computed from them is rounded otherwise. The file is replaced as a
+        whole or, on an error, left as it was.
 
         Args:
             path: the file.

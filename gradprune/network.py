@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import TYPE_CHECKING, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.arena import Arena, Tensor
 from gradprune.checks import real_array, seed_number
-from gradprune.copying import Whole
+from gradprune.costs import Costs, to_costs
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
 from gradprune.layers.base import CoreLayer, CoreType, Layer
@@ -39,16 +38,11 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
-# Attributes that ``_build`` makes.
-_DERIVED = {
-    *("steps", "output_shape", "outputs", "arena", "parameters", "buffers", "masks"),
-    *("core_layers", "_core_names", "_net", "_guard"),
-}
 _INITIAL_STREAMS = 1 << 63  # apart from the streams of dropout and shuffling
 _BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
 
-class Network(Whole):
+class Network:
     """Layers over one arena: forward, backward, step, masks.
 
     Args:
@@ -60,6 +54,8 @@ class Network(Whole):
 
     Attributes:
         layers: the layers, each with a name.
+        parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
+            ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
         buffers: name to float32 view of what is not trained: running means and variances of
             ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
@@ -74,8 +70,6 @@ class Network(Whole):
         core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
 
-    slots = ("quantizer", "optimizer", "pruner")
-
     def __init__(
         self,
         layers: Sequence[Layer] | Node,
@@ -87,13 +81,8 @@ class Network(Whole):
             layers, input_shape = sequence(layers, input_shape)
         self.layers = named_layers(layers)
         self.input_shape = sample_shape(input_shape)
+        self.steps = plan(self.layers, self.input_shape)
         self.seed = seed_number(seed)
-        self._begin()
-        self._build()
-        self.initialize()
-
-    def _begin(self) -> None:
-        """What there is before anything has happened."""
         self.optimizer: Optimizer | None = None
         self.quantizer: Quantizer | None = None
         self.last_loss = 0.0
@@ -101,9 +90,6 @@ class Network(Whole):
         self.refused = False
         self.forward_count = 0
 
-    def _build(self) -> None:
-        """The arena and the core's network."""
-        self.steps = plan(self.layers, self.input_shape)
         tensors: list[Tensor] = []
         for layer, _, shape, _ in self.steps:
             group = len({tensor.group for tensor in tensors})
@@ -120,6 +106,7 @@ class Network(Whole):
         self.output_shape = self.steps[-1].output_shape
         self.outputs = prod(self.output_shape)
         self.arena = Arena(tensors)
+        self.parameters = self.arena.parameters
         self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
@@ -127,6 +114,7 @@ class Network(Whole):
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows
+        self.initialize()
 
     def _lower(self) -> list[tuple[str, CoreLayer]]:
         core: list[tuple[str, CoreLayer]] = []
@@ -173,57 +161,7 @@ class Network(Whole):
                             "numbers that are not finite"
                         )
                 stream += 1
-        self.arena.settle()
-
-    @property
-    def parameters(self) -> Mapping[str, Floats]:
-        """Name to float32 view, in forward order: ``<layer>.weight``, ``<layer>.bias``, ...
-
-        The views are real and writable: what is written counts at the next call. What is written
-        where the mask removes a weight is gone at the next call, or when this is asked for again.
-        """
-        return self.arena.parameters
-
-    # ---- copies, see ``copying`` ------------------------------------------------------------
-
-    def copy(self) -> Self:
-        """An independent model in the same state, which trains on with the same bits.
-
-        Optimizer, pruner and quantizer are copied, too: ``model.copy().optimizer`` belongs to the
-        copy. ``copy.copy``, ``copy.deepcopy``, ``pickle`` and joblib take the same: weights, masks,
-        gradients, moments, what clippers, guards and schedules remember, statistics, history and
-        all counters, and objects of classes of your own. A copy of an optimizer, pruner or
-        quantizer comes with a copy of its model.
-
-        Only unpickle what you trust: reading a pickle can run any code. A file written by ``save``
-        is data.
-
-        >>> import gradprune as gp
-        >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
-        >>> optimizer = gp.Adam(model)
-        >>> other = model.copy()
-        >>> loss = other.train_step([[1, 2, 3]], [0], optimizer=other.optimizer)
-        >>> optimizer.step_count, other.optimizer.step_count
-        (0, 1)
-        """
-        return copy.deepcopy(self)
-
-    @property
-    def is_whole(self) -> bool:
-        """See Whole."""
-        return "_net" in vars(self)
-
-    def capture(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """See Whole."""
-        names = vars(self).keys() - _DERIVED
-        return {name: getattr(self, name) for name in names}, self.arena.capture()
-
-    def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
-        """See Whole."""
-        self._begin()
-        vars(self).update(objects)
-        self._build()
-        self.arena.restore(arrays)
+        self.arena.enforce_masks()
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
@@ -247,6 +185,27 @@ class Network(Whole):
         asked for here: after them, ask again rather than read an array taken before.
         """
         return self.arena.gradients
+
+    @property
+    def costs(self) -> Costs:
+        """The table of shares up to which a layer runs on lists of its live weights.
+
+        A model begins with what ``gp.get_costs`` gives and keeps it; copies, ``shrink`` and the
+        file take it along. It decides about the last bits of results. A new one, a ``Costs`` or
+        four shares, counts from the next call on.
+
+        >>> from gradprune.layers import Dense
+        >>> network = Network([Dense(2)], 4)
+        >>> network.set_mask("dense0.weight", [[1, 0, 0, 0], [0, 1, 0, 0]])
+        >>> network.costs = (0.0, 0.0, 0.0, 0.3)
+        >>> network.is_sparse("dense0", batch_size=64), network.is_sparse("dense0", batch_size=16)
+        (True, False)
+        """
+        return self.arena.costs
+
+    @costs.setter
+    def costs(self, table: Costs | Sequence[float]) -> None:
+        self.arena.costs = to_costs(table)
 
     @property
     def sparsity(self) -> float:
@@ -429,7 +388,7 @@ class Network(Whole):
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:
         """Whether a layer runs on lists of its live weights, because they are few enough.
 
-        See ``gp.get_costs`` for what is few enough.
+        ``costs`` says what is few enough.
         """
         return any(
             name == layer and self._net.is_sparse(self.arena.core, position, batch_size)

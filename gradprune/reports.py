@@ -247,6 +247,7 @@ def _file(form: Any) -> int | None:
         alone = Model(form.layers, form.input_shape, seed=form.seed)
         alone.set_masks(form.masks)
         np.copyto(alone.arena.params, form.arena.params)
+        alone.costs = form.costs
         form = alone
     if not callable(getattr(form, "save", None)):
         return None

@@ -133,13 +133,14 @@ def shrink(
             folded |= {f"{name}.{role}": array for role, array in added.items()}
 
     small = factory(layers, _cut_shape(model.input_shape, kept[-1]), seed=model.seed)
+    small.costs = model.costs
     small.set_masks({name: _cut(mask, name, entries) for name, mask in model.masks.items()})
     state = dict(model.arena.state)
     for name, array in folded.items():
         state[name] = (state[name] + array).astype(np.float32)
     _copy(state, small.arena.state, entries)
     _copy(model.gradients, small.gradients, entries)
-    small.arena.settle()
+    small.arena.enforce_masks()
     small.arena.keep_clipped = model.arena.keep_clipped
     for counter in ("epoch", "forward_count", "last_loss", "exploded", "refused"):
         setattr(small, counter, getattr(model, counter))

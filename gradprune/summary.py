@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from gradprune.columns import aligned
-from gradprune.costs import Costs, get_costs
+from gradprune.costs import Costs
 from gradprune.layers.base import Layer, Parameter
 from gradprune.layers.dense import Activation, Affine, Dropout
 from gradprune.layers.recurrent import Recurrent
@@ -109,13 +109,12 @@ def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
     >>> total.parameters, total.kept, total.macs_dense, total.macs_effective
     (23, 14, 18, 9)
     """
-    costs = get_costs()
     rows: list[LayerSummary] = []
     with network.lock:
         for layer, _, shape, output_shape in network.steps:
             rows.append(_row(network, layer, prod(output_shape), layer.tensors(shape)))
         total = _total(rows, network.outputs)
-        return Summary(tuple(rows), total, network.sparsity, costs, notes)
+        return Summary(tuple(rows), total, network.sparsity, network.costs, notes)
 
 
 def _row(

@@ -22,10 +22,7 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {
-        *("cache", "checks", "columns", "copying", "disk", "errors", "locking", "progress"),
-        "timing",
-    },
+    "ground": {"cache", "checks", "columns", "disk", "errors", "locking", "progress", "timing"},
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},

@@ -159,7 +159,7 @@ def networks(draw: st.DrawFn) -> Network:
 def test_random_networks_are_the_oracles(
     network: Network, size: int, share: float, data: st.DataObject
 ) -> None:
-    gp.set_costs(data.draw(st.sampled_from([WHOLE, LISTS]), "costs"))
+    network.costs = data.draw(st.sampled_from([WHOLE, LISTS]), "costs")
     rng = np.random.default_rng(size)
     masks = {name: rng.random(mask.shape) >= share for name, mask in network.masks.items()}
     layers, parameters = reference_layers(network.layers), doubles(network)

@@ -62,9 +62,12 @@ static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segmen
 
 static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"params", "grads", "mask", "segments", NULL};
-    PyObject *params, *grads, *mask, *segments;
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOOO", names, &params, &grads, &mask, &segments)) return NULL;
+    static char *names[] = {"params", "grads", "mask", "segments", "costs", NULL};
+    PyObject *params, *grads, *mask, *segments, *table;
+    gp_costs costs;
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "OOOOO", names, &params, &grads, &mask, &segments, &table) ||
+        gp_parse_costs(table, &costs))
+        return NULL;
     PyArrayObject *w = gp_array(params, NPY_FLOAT32, 1, 1, "params"), *g = NULL, *m = NULL;
     if (w) g = gp_array(grads, NPY_FLOAT32, 1, 1, "grads");
     if (g) m = gp_array(mask, NPY_UINT8, 1, 0, "mask");
@@ -93,7 +96,7 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
     }
     arena->segments = self->segments;
     arena->removed = arena->n_prunable - gp_mask_count(arena->n_prunable, arena->mask);
-    gp_status status = gp_live_create(arena, &self->state->costs, &arena->live);
+    gp_status status = gp_live_create(arena, &costs, &arena->live);
     if (status != GP_OK || gp_lock_create(&self->lock)) {
         if (status != GP_OK) gp_raise_status(status);
         Py_DECREF(self);
@@ -156,10 +159,11 @@ static int parse_moments(const arena_object *self, PyObject *tuple, float ***out
 /* All or nothing: the only thing that can fail, the new lists, comes first. */
 static PyObject *arena_set_mask(arena_object *self, PyObject *args)
 {
-    PyObject *object, *tuple;
+    PyObject *object, *table, *tuple;
+    gp_costs costs;
     float **moments;
     size_t n_moments;
-    if (!PyArg_ParseTuple(args, "OO", &object, &tuple)) return NULL;
+    if (!PyArg_ParseTuple(args, "OOO", &object, &table, &tuple) || gp_parse_costs(table, &costs)) return NULL;
     PyArrayObject *mask = gp_array(object, NPY_UINT8, 1, 0, "mask");
     if (!mask) return NULL;
     if ((size_t)PyArray_SIZE(mask) != gp_arena_sizes(self).n_prunable) {
@@ -169,22 +173,17 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     if (parse_moments(self, tuple, &moments, &n_moments)) return NULL;
     const gp_kernels *kernels = self->state->kernels;
     gp_arena *arena = gp_arena_enter(self), next = *arena;
-    const gp_costs costs = self->state->costs; /* now, while the GIL is held */
     gp_status status;
     Py_BEGIN_ALLOW_THREADS
     next.mask = PyArray_DATA(mask);
     status = gp_live_create(&next, &costs, &next.live);
     if (status == GP_OK) {
-        /* what was written where the old mask is 0 must not come back with the new one */
-        gp_arena_settle(kernels, arena);
-        for (size_t i = 0; i < n_moments; i++) {
-            gp_live_unpack(arena->live, moments[i]);
-            gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
-        }
-        memcpy(PyArray_DATA(self->mask), next.mask, arena->n_prunable);
+        gp_live_publish(arena);
+        memmove(PyArray_DATA(self->mask), next.mask, arena->n_prunable); /* it may be the arena's own */
         gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->params);
         gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->grads);
         for (size_t i = 0; i < n_moments; i++) {
+            gp_live_unpack(arena->live, moments[i]);
             gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
             gp_live_pack(next.live, moments[i]);
         }
@@ -199,10 +198,10 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *arena_settle(arena_object *self, PyObject *unused)
+static PyObject *arena_publish(arena_object *self, PyObject *unused)
 {
     (void)unused;
-    gp_arena_settle(self->state->kernels, gp_arena_enter(self));
+    gp_live_publish(gp_arena_enter(self));
     gp_arena_leave(self);
     Py_RETURN_NONE;
 }
@@ -261,9 +260,8 @@ static PyObject *arena_removed(arena_object *self, void *unused)
 
 static PyMethodDef arena_methods[] = {
     {"set_mask", (PyCFunction)arena_set_mask, METH_VARARGS,
-     "set_mask(mask, moments): replace the mask; zero what it removes, in the moments too."},
-    {"settle", (PyCFunction)arena_settle, METH_NOARGS,
-     "Bring grads up to date after Net.train, and zero params and grads where the mask is 0."},
+     "set_mask(mask, costs, moments): replace mask and table; zero what it removes, in the moments too."},
+    {"publish", (PyCFunction)arena_publish, METH_NOARGS, "Bring grads up to date after Net.train."},
     {"pack", (PyCFunction)arena_pack, METH_O, "pack(moment): from whole to the form that steps use, in place."},
     {"unpack", (PyCFunction)arena_unpack, METH_O, "unpack(moment): the inverse of pack."},
     {"step", (PyCFunction)arena_step, METH_VARARGS,
@@ -271,13 +269,14 @@ static PyMethodDef arena_methods[] = {
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef arena_getset[] = {{"removed", (getter)arena_removed, NULL, "Removed weights.", NULL},
                                      {NULL, NULL, NULL, NULL, NULL}};
-static PyType_Slot arena_slots[] = {{Py_tp_doc, "Arena(params, grads, mask, segments): flat buffers for the C core."},
-                                    {Py_tp_new, (void *)arena_new},
-                                    {Py_tp_dealloc, (void *)arena_dealloc},
-                                    {Py_tp_traverse, (void *)arena_traverse},
-                                    {Py_tp_methods, arena_methods},
-                                    {Py_tp_getset, arena_getset},
-                                    {0, NULL}};
+static PyType_Slot arena_slots[] = {
+    {Py_tp_doc, "Arena(params, grads, mask, segments, costs): flat buffers for the C core."},
+    {Py_tp_new, (void *)arena_new},
+    {Py_tp_dealloc, (void *)arena_dealloc},
+    {Py_tp_traverse, (void *)arena_traverse},
+    {Py_tp_methods, arena_methods},
+    {Py_tp_getset, arena_getset},
+    {0, NULL}};
 PyType_Spec gp_arena_spec = {.name = "gradprune._core.Arena",
                              .basicsize = sizeof(arena_object),
                              .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,

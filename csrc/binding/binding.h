@@ -22,7 +22,6 @@ typedef struct module_state {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t threads;
-    gp_costs costs; /* of the masks set from now on */
     PyTypeObject *arena_type, *net_type, *frozen_type;
 } module_state;
 
@@ -50,6 +49,9 @@ PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable,
 int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name, PyArrayObject **array);
 /* Sets the exception for a status and returns NULL. */
 PyObject *gp_raise_status(gp_status status);
+
+/* Parses a table of costs. Returns 0 or -1. */
+int gp_parse_costs(PyObject *tuple, gp_costs *costs);
 
 /* 0, or -1 with MemoryError. */
 int gp_lock_create(gp_lock *lock);

@@ -51,6 +51,17 @@ int gp_array_or_none(PyObject *object, int type, int dimension, int writable, co
     return *array ? 0 : -1;
 }
 
+int gp_parse_costs(PyObject *tuple, gp_costs *costs)
+{
+    double *most = costs->most;
+    if (!PyTuple_Check(tuple)) PyErr_SetString(PyExc_TypeError, "costs must be a tuple");
+    else if (PyArg_ParseTuple(tuple, "dddd", &most[0], &most[1], &most[2], &most[3])) {
+        if (gp_costs_are_valid(costs)) return 0;
+        PyErr_SetString(PyExc_ValueError, "costs must be four shares in [0, 1]");
+    }
+    return -1;
+}
+
 PyObject *gp_raise_status(gp_status status)
 {
     if (status == GP_NO_MEMORY) return PyErr_NoMemory();

@@ -57,22 +57,11 @@ static PyObject *costs_tuple(const gp_costs *costs)
     return tuple;
 }
 
-static PyObject *core_get_costs(PyObject *module, PyObject *unused)
+static PyObject *core_default_costs(PyObject *module, PyObject *unused)
 {
     (void)unused;
-    return costs_tuple(&state_of(module)->costs);
-}
-
-static PyObject *core_set_costs(PyObject *module, PyObject *args)
-{
-    gp_costs costs;
-    if (!PyArg_ParseTuple(args, "dddd", &costs.most[0], &costs.most[1], &costs.most[2], &costs.most[3])) return NULL;
-    if (!gp_costs_are_valid(&costs)) {
-        PyErr_SetString(PyExc_ValueError, "costs must be four shares in [0, 1]");
-        return NULL;
-    }
-    state_of(module)->costs = costs;
-    Py_RETURN_NONE;
+    const gp_costs costs = gp_costs_default(state_of(module)->kernels);
+    return costs_tuple(&costs);
 }
 
 static PyObject *core_measure_costs(PyObject *module, PyObject *unused)
@@ -256,10 +245,10 @@ static PyMethodDef core_methods[] = {
     {"isas", core_isas, METH_NOARGS, "The instruction sets this CPU can run, plainest first."},
     {"get_num_threads", core_get_num_threads, METH_NOARGS, "The most threads a call uses."},
     {"set_num_threads", core_set_num_threads, METH_O, "Set the most threads a call uses."},
-    {"get_costs", core_get_costs, METH_NOARGS,
-     "The share of weights kept up to which lists of them are used, at 16, 32, 48 and 64 lanes."},
-    {"set_costs", core_set_costs, METH_VARARGS, "set_costs(s16, s32, s48, s64), for masks set from now on."},
-    {"measure_costs", core_measure_costs, METH_NOARGS, "Measure on this CPU; the answer is not set."},
+    {"default_costs", core_default_costs, METH_NOARGS,
+     "The share of weights kept up to which lists of them are used, at 16, 32, 48 and 64 lanes, on this instruction "
+     "set."},
+    {"measure_costs", core_measure_costs, METH_NOARGS, "The same, measured on this CPU."},
     {"uniform", core_uniform, METH_VARARGS, "uniform(n, seed, stream) -> float32 in [0, 1)"},
     {"normal", core_normal, METH_VARARGS, "normal(n, seed, stream) -> float32"},
     {"permutation", core_permutation, METH_VARARGS, "permutation(n, seed, stream) -> int64"},
@@ -300,7 +289,6 @@ static int core_exec(PyObject *module)
     module_state *state = state_of(module);
     if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state)) return -1;
     state->threads = default_threads();
-    state->costs = gp_costs_default();
     gp_status status = gp_pool_create(&state->pool);
     if (status != GP_OK) {
         gp_raise_status(status);

@@ -35,7 +35,7 @@ from gradprune.clipping import ClipNorm
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.gpz import compress
 from gradprune.compression.quantizer import Quantizer
-from gradprune.costs import get_costs, set_costs
+from gradprune.costs import to_costs
 from gradprune.experiments.statistics import wilson_interval
 from gradprune.learning_rates import CosineLR
 from gradprune.loading import load
@@ -285,19 +285,10 @@ class Study:
             "wrong" of "samples", "test_error" in percent, and the weights kept by each layer; of a
             file also "nbytes".
         """
-        before = get_costs()
-        set_costs(_COSTS)
-        try:
-            return self._trial(dataset, method, kept, seed, scale, validation)
-        finally:
-            set_costs(before.most)
-
-    def _trial(
-        self, dataset: str, method: str, kept: float, seed: int, scale: float, validation: bool
-    ) -> dict[str, float]:
         training, (x, y) = split(dataset, self.shape, validation=validation)
         recipe = self.recipe(method, kept).scaled(scale)
         model = self.build(recipe, seed)
+        model.costs = to_costs(_COSTS)
         train(model, training, method, kept, seed, recipe)
         metrics: dict[str, float] = {
             f"kept{i}": int(mask.sum()) for i, mask in enumerate(model.masks.values())

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gradprune.plotting.style import (
-    BLUE,
-    GREEN,
-    GREY,
-    ORANGE,
-    PURPLE,
-    drawing,
-    legend_above,
-    literal,
-)
+from gradprune.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, drawing, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -54,7 +45,7 @@ def plot_sensitivity(curves: Sensitivity, *, ax: Axes | None = None) -> Axes:
                 marker=_MARKERS[i % len(_MARKERS)],
                 markersize=4,
                 linewidth=1.3,
-                label=literal(name),
+                label=name,
             )
         axes.set_xlabel("sparsity of one parameter alone (%)")
         axes.set_ylabel("accuracy (%)" if is_accuracy else "loss")

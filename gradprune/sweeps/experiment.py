@@ -18,7 +18,6 @@ from gradprune import _core, checks, files
 from gradprune.augmentation import Augmentation, augmentations
 from gradprune.cache import cache_folder
 from gradprune.clipping import ClipNorm, Clipper
-from gradprune.costs import get_costs
 from gradprune.errors import FileFormatError
 from gradprune.learning_rates import CosineLR
 from gradprune.model import Model
@@ -281,7 +280,7 @@ def _identity(e: Experiment, model: Model) -> str:
     """A digest of all that the bits of the dense model depend on."""
     training = (e.seed, e.dense_epochs, e.dense_lr, e.dense_clip)
     both = (e.batch_size, e.momentum, e.weight_decay, *augmentations(e.augment))
-    machine = (_core.version, _core.isa(), get_costs().most)
+    machine = (_core.version, _core.isa(), model.costs.most)
     text = repr((training, both, machine, model.layers, model.input_shape, e.data.digest))
     sha = hashlib.sha256(text.encode())
     sha.update(model.arena.params.tobytes())

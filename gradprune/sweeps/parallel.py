@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, TypeVar
 
-from gradprune.costs import get_costs, set_costs
+from gradprune.costs import Costs, get_costs, set_costs
 from gradprune.threads import get_num_threads, set_num_threads
 
 __all__ = ["as_completed", "can_run_in_parallel"]
@@ -65,7 +65,7 @@ def as_completed(
     chosen = {name: value for name, value in chosen.items() if value is not None}
     with joblib.parallel_config(**chosen):
         at_once = joblib.effective_n_jobs(None)
-    task = _Task(function, max(1, get_num_threads() // at_once), get_costs().most)
+    task = _Task(function, max(1, get_num_threads() // at_once), get_costs())
     calls = [joblib.delayed(task)(i, item) for i, item in enumerate(items)]
     chosen["batch_size"] = 1
     with _limited(task.threads, task.costs):  # for workers that are threads of this process
@@ -84,9 +84,7 @@ def as_completed(
 class _Task(Generic[T, R]):
     """The function with the settings of the caller's process."""
 
-    def __init__(
-        self, function: Callable[[T], R], threads: int, costs: tuple[float, float, float, float]
-    ) -> None:
+    def __init__(self, function: Callable[[T], R], threads: int, costs: Costs) -> None:
         self.function, self.threads, self.costs = function, threads, costs
 
     def __call__(self, number: int, item: T) -> tuple[int, R]:
@@ -95,12 +93,11 @@ class _Task(Generic[T, R]):
 
 
 @contextmanager
-def _limited(threads: int, costs: tuple[float, float, float, float]) -> Iterator[None]:
+def _limited(threads: int, costs: Costs) -> Iterator[None]:
     """At most so many threads, and this table of costs."""
     before = get_num_threads()
     set_num_threads(threads)
-    if get_costs().most != costs:
-        set_costs(costs)
+    set_costs(costs)
     try:
         yield
     finally:
