@@ -20,6 +20,7 @@ from gradprune.compression.quantizer import Quantizer
 from gradprune.guards import Skip
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Affine
+from gradprune.locking import locked
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.replicas import replicate
@@ -207,6 +208,7 @@ def _share(value: float | None) -> str:
 # ---- measuring ---------------------------------------------------------------------------------
 
 
+@locked
 def diagnose(
     model: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
 ) -> Diagnosis:
@@ -377,6 +379,7 @@ def _spectral_norm(values: Doubles) -> float:
     return sigma
 
 
+@locked
 def _update_ratios(
     model: Network, x: ArrayLike, y: ArrayLike | None, loss: LossLike
 ) -> dict[str, float]:

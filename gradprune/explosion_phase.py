@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.checks import fraction, real, seed_number, whole
 from gradprune.columns import aligned
+from gradprune.locking import locked
 from gradprune.losses import LossLike, get_loss
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -101,6 +102,7 @@ class ExplosionReport:
         return "\n".join([head, *aligned(rows)])
 
 
+@locked
 def explode(
     model: Network,
     x: ArrayLike,

@@ -118,6 +118,7 @@ def state_of(model: Model) -> tuple[dict[str, Any], Tensors]:
     return _describe(model), _tensors(model)
 
 
+@locked
 def _tensors(model: Model) -> Tensors:
     """Every array of a model, by its name in the file."""
     tensors: Tensors = {name: view.copy() for name, view in model.arena.state.items()}
@@ -314,8 +315,7 @@ def _build(
         if tensors[f"mask.{name}"].max(initial=0) > 1:
             raise FileFormatError(f"the mask of {name} holds something else than 0 and 1")
     model.set_masks({name: tensors[f"mask.{name}"] for name in model.masks})
-    for name, view in model.arena.state.items():
-        view[...] = tensors[name]
+    _fill(model, tensors)
     if model.optimizer is not None:
         count = len(model.optimizer.core_moments)
         model.optimizer.load_moments([tensors[f"optimizer.moment{i}"] for i in range(count)])
@@ -327,6 +327,13 @@ def _build(
     model.forward_count = _counter("forward_count", described["forward_count"])
     model.last_loss = float(_decode(described["last_loss"]))
     return model
+
+
+@locked
+def _fill(model: Model, tensors: Tensors) -> None:
+    """Parameters and buffers from the tensors of their names."""
+    for name, view in model.arena.state.items():
+        view[...] = tensors[name]
 
 
 def _build_optimizer(model: Model, described: dict[str, Any]) -> None:

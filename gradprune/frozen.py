@@ -13,6 +13,7 @@ from gradprune import _core
 from gradprune.checks import real_array
 from gradprune.columns import aligned
 from gradprune.layers.base import CoreType
+from gradprune.locking import locked
 from gradprune.summary import summarize
 
 if TYPE_CHECKING:
@@ -170,6 +171,7 @@ class FrozenModel:
     __repr__ = __str__
 
 
+@locked
 def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
     """What became of each layer."""
     positions = {

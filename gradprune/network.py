@@ -478,6 +478,7 @@ class Network:
         shape = self.parameters[name].shape
         return tuple(map(int, np.unravel_index(row * prod(shape[1:]) + column, shape)))
 
+    @locked
     def _norm_fault(self, norm: float) -> NumericalError:
         """The gradient's norm, with the largest entry; if not finite the entries were mended."""
         if not math.isfinite(norm):

@@ -212,6 +212,7 @@ class Optimizer(ABC):
             return self.finish((math.nan, 1.0, False, False, math.nan), lr)
         return self.finish(self._take(clip, rule), lr)
 
+    @locked
     def _take(self, clip: tuple[Any, ...], rule: tuple[Any, ...]) -> Done:
         """The core's step; a quantizer has its say before and after it."""
         core, quantizer = self.model.arena.core, self.model.quantizer
@@ -270,6 +271,7 @@ class Optimizer(ABC):
             self._roll_back()
         return StepInfo(norm, 1.0, False, False, lr)
 
+    @locked
     def _step_without_bad(self, lr: float) -> StepInfo | None:
         """Zero bad gradient entries and step; None, and the gradient as it was, if that fails."""
         arena = self.model.arena
@@ -289,6 +291,7 @@ class Optimizer(ABC):
         self.zeroed += count
         return self.finish(done, lr)
 
+    @locked
     def _keep(self) -> None:
         """Take a snapshot if one is due and the weights are finite."""
         arena, pruner = self.model.arena, getattr(self.model, "pruner", None)
@@ -317,6 +320,7 @@ class Optimizer(ABC):
             self._snapshots.append(snapshot)
             self._consecutive = 0
 
+    @locked
     def _roll_back(self) -> None:
         """Restore the last snapshot or, if a fault came back, the one before it."""
         if self._consecutive > 1:

@@ -79,6 +79,7 @@ def output_of(
     network = Network([replace(step.layer, inputs=())], step.shape)
     wiring = network.wirings()[0]
     wiring.silent = silent
-    for role, value in wiring.counting(values).items():
-        network.arena.state[f"{step.layer.name}.{role}"][...] = value
+    with network.lock:
+        for role, value in wiring.counting(values).items():
+            network.arena.state[f"{step.layer.name}.{role}"][...] = value
     return network.predict(inputs[0]).reshape(-1, *step.output_shape)

@@ -245,9 +245,10 @@ def _file(form: Any) -> int | None:
     """Bytes of the file that it writes, header and all."""
     if isinstance(form, Model):
         alone = Model(form.layers, form.input_shape, seed=form.seed)
-        alone.set_masks(form.masks)
-        np.copyto(alone.arena.params, form.arena.params)
-        alone.costs = form.costs
+        with form.lock, alone.lock:
+            alone.set_masks(form.masks)
+            np.copyto(alone.arena.params, form.arena.params)
+            alone.costs = form.costs
         form = alone
     if not callable(getattr(form, "save", None)):
         return None

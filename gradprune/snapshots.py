@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from gradprune.arena import Arena
 from gradprune.chains import Chain
+from gradprune.locking import locked
 
 __all__ = ["Counting", "LastPass", "Passing", "Snapshot"]
 
@@ -44,10 +46,17 @@ class LastPass:
 
     def __init__(self, model: Passing) -> None:
         self._model = model
-        self._gradients = model.arena.grads.copy()
-        self._buffers = model.arena.params[model.arena.size :].copy()
-        self._flags = model.last_loss, model.forward_count, model.exploded, model.refused
+        with self.lock:
+            self._gradients = model.arena.grads.copy()
+            self._buffers = model.arena.params[model.arena.size :].copy()
+            self._flags = model.last_loss, model.forward_count, model.exploded, model.refused
 
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self._model.arena.lock
+
+    @locked
     def restore(self) -> None:
         """Put it back, as if there had been no pass since."""
         model = self._model
@@ -79,6 +88,12 @@ class Snapshot:
         self._others: list[tuple[Mapping[str, int], Mapping[str, NDArray[Any]]] | None] = []
         self.counters: dict[str, Any] = {}
 
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self._arena.lock
+
+    @locked
     def take(self, counters: Mapping[str, Any], others: Sequence[Counting | None]) -> None:
         """Of everything as it is now; the others are the model's pruner and quantizer."""
         np.copyto(self._params, self._arena.params)
@@ -90,6 +105,7 @@ class Snapshot:
         self._clippers = self._chain.tensors()
         self._others = [None if o is None else (o.state(), o.tensors()) for o in others]
 
+    @locked
     def restore(self, others: Sequence[Counting | None]) -> None:
         """Bring the arrays and the others back; the counters are the optimizer's to read.
 

@@ -13,6 +13,7 @@ from gradprune.costs import Costs
 from gradprune.layers.base import Layer, Parameter
 from gradprune.layers.dense import Activation, Affine, Dropout
 from gradprune.layers.recurrent import Recurrent
+from gradprune.locking import locked
 from gradprune.network import Network
 
 __all__ = ["LayerSummary", "Summary", "summarize"]
@@ -117,6 +118,7 @@ def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
         return Summary(tuple(rows), total, network.sparsity, network.costs, notes)
 
 
+@locked
 def _row(
     network: Network, layer: Layer, outputs: int, tensors: Sequence[Parameter]
 ) -> LayerSummary:

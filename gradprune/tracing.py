@@ -24,6 +24,7 @@ from gradprune.layers.dense import Activation, Affine, Dense, Dropout
 from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
+from gradprune.locking import locked
 from gradprune.losses import LossLike, SoftTarget, get_loss
 from gradprune.network import Network
 
@@ -87,6 +88,7 @@ class Trace:
     gradients: dict[str, Doubles]
 
 
+@locked
 def trace(
     network: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
 ) -> Trace:
@@ -172,6 +174,7 @@ def _without(layer: Layer, function: str | None) -> Layer:
     return layer
 
 
+@locked
 def live_values(network: Network) -> dict[str, Doubles]:
     """Name to values in double precision, 0 where removed, whatever is written there."""
     values: dict[str, Doubles] = {

@@ -326,6 +326,93 @@ def test_python_stays_in_the_binding(path: Path) -> None:
         assert python == set()
 
 
+# What an arena holds, and what networks show of it.
+STATE = {
+    "arena": {"params", "grads", "mask", "core", "parameters", "buffers", "state", "gradients"},
+    "model": {"parameters", "buffers", "gradients", "masks"},
+}
+STATE["arena"] |= STATE["model"]
+STATE["network"] = STATE["replica"] = STATE["model"]
+# These hand views out, and who uses one later takes the lock; or a model of their own is all they
+# work on.
+UNLOCKED = {"network.Network.__init__", "network.Network.gradients"}
+ALONE = LAYERS["tools"] | {name for name in RANK if name.startswith("sweeps.")}
+
+
+def last_name(node: ast.AST) -> str:
+    """The last word of a dotted name, without leading underscores."""
+    name = getattr(node, "attr", None) or getattr(node, "id", "")
+    return str(name).lstrip("_")
+
+
+def reads_no_numbers(node: ast.Attribute, parent: ast.AST) -> bool:
+    """Whether only sizes or names are asked for, which never change."""
+    return (
+        (isinstance(parent, ast.Attribute) and parent.attr in {"shape", "size"})
+        or (isinstance(parent, ast.Compare) and node in parent.comparators)
+        or (isinstance(parent, ast.For | ast.comprehension) and parent.iter is node)
+        or (isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not))
+        or (
+            isinstance(parent, ast.Call)
+            and last_name(parent.func) in {"list", "len", "empty_like", "zeros_like"}
+        )
+    )
+
+
+def unlocked(source: str) -> Iterator[tuple[str, str]]:
+    """(function, expression) of what reaches a model's state in code that does not hold its lock.
+
+    It is held within ``with ....lock:`` and in functions that are ``@locked``.
+    """
+    tree = ast.parse(source)
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or node.attr not in STATE.get(
+            last_name(node.value), set()
+        ):
+            continue
+        if reads_no_numbers(node, parents[node]):
+            continue
+        names: list[str] = []
+        around: ast.AST = node
+        is_locked = False
+        while around in parents:
+            around = parents[around]
+            if isinstance(around, ast.With):
+                is_locked |= any(last_name(i.context_expr) == "lock" for i in around.items)
+            if isinstance(around, ast.FunctionDef):
+                is_locked |= any(last_name(d) == "locked" for d in around.decorator_list)
+            if isinstance(around, ast.FunctionDef | ast.ClassDef):
+                names.insert(0, around.name)
+        if not is_locked:
+            yield ".".join(names), ast.unparse(node)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m in RANK and m not in ALONE | {"arena"}])
+def test_state_is_reached_by_who_holds_its_lock(module: str) -> None:
+    """A thread that trains must not be seen in the middle of a step; see locking.py."""
+    found = set(unlocked(FILES[module].read_text(encoding="utf-8")))
+    assert {(name, what) for name, what in found if f"{module}.{name}" not in UNLOCKED} == set()
+
+
+def test_what_holds_no_lock_is_found() -> None:
+    source = """
+class A:
+    def f(self):
+        return self.model.arena.params.copy()
+
+    @locked
+    def g(self):
+        return self.model.arena.params.copy()
+
+def h(arena):
+    with arena.lock:
+        arena.params[:] = 0
+    return arena.mask, arena.params.size
+"""
+    assert set(unlocked(source)) == {("A.f", "self.model.arena.params"), ("h", "arena.mask")}
+
+
 # Who may reach what a lock guards: who makes it, who destroys it, and who takes the lock.
 GUARDS = {
     "arena_type.c": {"gp_arena_enter", "gp_arena_sizes", "arena_new", "arena_dealloc"},

@@ -23,13 +23,27 @@ MODULES = [
 ]
 
 
+class Finder(doctest.DocTestFinder):
+    """Looks into what is decorated, too, which doctest takes for another module's."""
+
+    def _from_module(self, module: object, value: object) -> bool:
+        return bool(super()._from_module(module, inspect.unwrap(value)))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)  # examples may write files
-    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.ELLIPSIS)
-    assert result.failed == 0, capsys.readouterr().out
+    runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+    for test in Finder().find(importlib.import_module(name), name):
+        runner.run(test)
+    assert runner.failures == 0, capsys.readouterr().out
+
+
+def test_examples_of_decorated_functions_are_found() -> None:
+    found = Finder().find(importlib.import_module("gradprune.explosion_phase"))
+    assert any(test.name.endswith(".explode") and test.examples for test in found)
 
 
 @pytest.mark.parametrize("name", MODULES)

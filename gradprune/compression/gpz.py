@@ -88,9 +88,10 @@ class PackedModel:
     def to_model(self) -> Model:
         """An ordinary model, which can be trained, pruned and saved."""
         model = self._factory(self.layers, self.input_shape)
-        model.set_masks(self._weights.masks)
-        for name, values in self._weights.parameters.items():
-            model.arena.state[name][...] = values
+        with model.lock:
+            model.set_masks(self._weights.masks)
+            for name, values in self._weights.parameters.items():
+                model.arena.state[name][...] = values
         return model
 
     def save(self, path: str | os.PathLike[str]) -> None:

@@ -25,6 +25,7 @@ from gradprune.compression.codebooks import Codebook
 from gradprune.compression.gpz import PackedModel, compress
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.schemes import Scheme
+from gradprune.locking import locked
 from gradprune.model import Model
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.criteria.base import Criterion
@@ -464,10 +465,12 @@ def _look(name: str, progress: Progress, data: Data | None, seconds: float) -> S
 # ---- what is kept: its state after a stage, and what is wrong with it after a later one ----------
 
 
+@locked
 def _zeros(model: Model) -> dict[str, NDArray[np.bool_]]:
     return {name: mask.copy() for name, mask in model.masks.items()}
 
 
+@locked
 def _revived(model: Model, masks: Mapping[str, NDArray[np.bool_]]) -> str:
     for name, mask in masks.items():
         if name not in model.masks or model.masks[name].shape != mask.shape:
@@ -478,6 +481,7 @@ def _revived(model: Model, masks: Mapping[str, NDArray[np.bool_]]) -> str:
     return ""
 
 
+@locked
 def _shapes(model: Model) -> dict[str, tuple[int, ...]]:
     return {name: array.shape for name, array in model.parameters.items()}
 
@@ -487,6 +491,7 @@ def _reshaped(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> str:
     return "" if found == shapes else f"{found} instead of {dict(shapes)}"
 
 
+@locked
 def _values(model: Model) -> dict[str, int]:
     return {
         name: np.unique(model.parameters[name][mask]).size for name, mask in model.masks.items()
@@ -504,6 +509,7 @@ def _grids(model: Model) -> None:
     """Grids move with training: the quantizer knows them."""
 
 
+@locked
 def _off_grid(model: Model, state: None) -> str:
     quantizer = model.quantizer
     if quantizer is None:

@@ -255,6 +255,7 @@ class Quantizer:
 
     # ---- reporting -----------------------------------------------------------------------------
 
+    @locked
     def _report(self, sources: Mapping[str, NDArray[np.float32]]) -> QuantizationReport:
         found: dict[str, ParameterReport] = {}
         for prefix, (_, layout) in self._schemes.items():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from gradprune.arena import Arena, Tensor
 from gradprune.errors import NonFiniteError
+from gradprune.locking import locked
 
 __all__ = ["Coding", "Layout", "Members", "Part", "Scheme", "checked_latent", "checked_tensor"]
 
@@ -108,6 +110,7 @@ class Layout:
         self._place = np.concatenate(places)
         self._group = np.concatenate(groups)
 
+    @locked
     def members(self, mask: NDArray[np.uint8] | None = None) -> Members:
         """The live entries, by the arena's mask or another one."""
         mask = self.arena.mask if mask is None else mask
@@ -116,6 +119,11 @@ class Layout:
         live[prunable] = mask[self._place[prunable]] == 1
         entry = np.flatnonzero(live)
         return Members(self._place[entry], entry, self._group[entry])
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.arena.lock
 
     def groups_of(self, name: str) -> slice:
         """The groups of a parameter."""
@@ -142,6 +150,11 @@ class Part(ABC):
         self._members = layout.members()
         self._before: tuple[Floats, Floats] | None = None  # weights and gradients of the members
         self._back = np.empty(0, np.intp), np.empty(0, np.float32)  # places and values
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.layout.lock
 
     # ---- what schemes differ in
 
@@ -175,6 +188,7 @@ class Part(ABC):
 
     # ---- around a step
 
+    @locked
     def begin(self) -> None:
         """Before a step: put in place what it is to see."""
         arena, place = self.layout.arena, self._members.place
@@ -184,6 +198,7 @@ class Part(ABC):
         arena.grads[place] = gradient
         arena.params[place] = seen
 
+    @locked
     def end(self, applied: bool) -> None:
         """After a step: quantize again; if it was not taken, put everything back."""
         if self._before is None:
@@ -198,6 +213,7 @@ class Part(ABC):
         else:
             arena.params[place] = before
 
+    @locked
     def write(self) -> None:
         """The quantized values into the arena."""
         self.layout.arena.params[self._members.place] = self.values()
@@ -222,6 +238,7 @@ class Part(ABC):
         part._back = new.place[~stays], part.values()[~stays]
         return part
 
+    @locked
     def write_back(self) -> None:
         """The values of the weights that are back, into the arena."""
         place, values = self._back
@@ -235,10 +252,12 @@ class Part(ABC):
 
     # ---- looking in
 
+    @locked
     def source(self) -> Floats:
         """(members,) the weights to quantize anew from: latent ones where there are any."""
         return self._seen(self.layout.arena.params[self._members.place])
 
+    @locked
     def coding(self, name: str) -> Coding:
         """Of one parameter; what was written into the views counts as the next step would take it.
 
@@ -254,6 +273,7 @@ class Part(ABC):
             part._take(self._seen(weights))
         return part._coding(name)
 
+    @locked
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Copies of the state, for a checkpoint."""
         tensors = self._tensors()

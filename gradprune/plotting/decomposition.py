@@ -50,10 +50,11 @@ def plot_decomposition(
     batches = (
         pruner.statistics.count if data is None else -(-len(np.asarray(data[1])) // batch_size)
     )
-    parts = pruner.decomposition(data=data, loss=loss, batch_size=batch_size)
+    with pruner.lock:
+        parts = pruner.decomposition(data=data, loss=loss, batch_size=batch_size)
+        masks = {name: mask.copy() for name, mask in pruner.model.arena.masks.items()}
     if batches < 2:
         raise ValueError(f"the decomposition needs at least 2 batches, got {batches}")
-    masks = pruner.model.arena.masks
 
     def gather(role: str) -> Floats:
         chosen = [getattr(part, role)[masks[name]] for name, part in parts.items()]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.locking import Locked
 from gradprune.plotting.style import (
     BLUE,
     GREY,
@@ -29,7 +30,7 @@ __all__ = ["Floats", "Pruned", "draw_histogram", "pair_weights", "plot_sparsity"
 Floats: TypeAlias = NDArray[np.float32]
 
 
-class Pruned(Protocol):
+class Pruned(Locked, Protocol):
     """What a plot needs of a model."""
 
     @property
@@ -95,7 +96,8 @@ def plot_sparsity(model: Pruned, *, ax: Axes | None = None) -> Axes:
     """
     if not model.masks:
         raise ValueError("the model has no prunable parameters")
-    counts = [(name, int(mask.sum()), mask.size) for name, mask in model.masks.items()]
+    with model.lock:
+        counts = [(name, int(mask.sum()), mask.size) for name, mask in model.masks.items()]
     counts.append(("all", sum(kept for _, kept, _ in counts), sum(size for *_, size in counts)))
     with drawing(ax, height=0.9 + 0.42 * len(counts)) as axes:
         places = np.arange(len(counts), dtype=np.float64)

@@ -17,6 +17,7 @@ from gradprune.checks import positive, settle
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
+from gradprune.locking import Locked, locked
 from gradprune.network import silent_rows
 from gradprune.replicas import Replicable, output_of
 
@@ -27,7 +28,7 @@ Flags = NDArray[np.bool_]
 Doubles = NDArray[np.float64]
 
 
-class Correctable(Replicable, Protocol):
+class Correctable(Replicable, Locked, Protocol):
     """What is corrected."""
 
     def rows(self, x: ArrayLike) -> Floats: ...
@@ -89,6 +90,7 @@ class LeastSquares:
         return change
 
 
+@locked
 def corrected(
     model: Correctable, keep: Mapping[str, Flags], x: ArrayLike, correction: LeastSquares
 ) -> tuple[dict[str, Floats], list[str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +17,7 @@ from gradprune.layers.base import Layer as NetworkLayer
 from gradprune.layers.dense import Activation, Dropout
 from gradprune.layers.graph import plan
 from gradprune.layers.normalization import BatchNorm, LayerNorm
+from gradprune.locking import locked
 from gradprune.losses import LossLike, SoftTarget
 from gradprune.network import Network
 from gradprune.pruning.coverage import Layer, gathered
@@ -73,19 +74,21 @@ def probing(
     def respond(weights: Floats) -> Response:
         assert samples is not None
         x, y, loss = samples
-        for tensor, place in layers:
-            np.copyto(arena.parameters[tensor.name], weights[place].reshape(tensor.shape))
-        value = model.backward(x, y, loss=loss)
-        model.forward_count -= 1  # the same dropout for all
-        return Response(value, _core.norm(arena.grads, 2.0))
+        with arena.lock:
+            for tensor, place in layers:
+                np.copyto(arena.parameters[tensor.name], weights[place].reshape(tensor.shape))
+            value = model.backward(x, y, loss=loss)
+            model.forward_count -= 1  # the same dropout for all
+            return Response(value, _core.norm(arena.grads, 2.0))
 
     def gradient(weights: Floats) -> Floats:
-        response = respond(weights)
-        if not math.isfinite(response.norm):
-            raise model.find_fault()
-        return gathered(arena, layers, arena.grads) * live
+        with arena.lock:
+            response = respond(weights)
+            if not math.isfinite(response.norm):
+                raise model.find_fault()
+            return gathered(arena, layers, arena.grads) * live
 
-    with trial(model):
+    with arena.lock, trial(model):
         if samples is not None:
             before = respond(gathered(arena, layers, arena.params).copy())
             if not (math.isfinite(before.loss) and math.isfinite(before.norm)):
@@ -110,12 +113,13 @@ def dense_gradient(model: Tried, layers: Sequence[Layer], live: Flags, samples: 
     """
     x, y, loss = samples
     replica = replicate(model)
-    for tensor, place in layers:
-        replica.parameters[tensor.name][~live[place].reshape(tensor.shape)] = 0.0
-    value = replica.backward(x, y, loss=loss)
-    if not (math.isfinite(value) and math.isfinite(_core.norm(replica.arena.grads, 2.0))):
-        raise replica.find_fault()
-    return gathered(replica.arena, layers, replica.arena.grads)
+    with replica.lock:
+        for tensor, place in layers:
+            replica.parameters[tensor.name][~live[place].reshape(tensor.shape)] = 0.0
+        value = replica.backward(x, y, loss=loss)
+        if not (math.isfinite(value) and math.isfinite(_core.norm(replica.arena.grads, 2.0))):
+            raise replica.find_fault()
+        return gathered(replica.arena, layers, replica.arena.grads)
 
 
 def _units(layers: Sequence[Layer]) -> NDArray[np.intp]:
@@ -139,6 +143,12 @@ class _Flow:
         self._model, self._layers = model, layers
         self._network: Network | None = None
 
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self._model.arena.lock
+
+    @locked
     def __call__(self, weights: Floats) -> Floats:
         if self._network is None:
             self._network = replicate(self._model, _linear(self._model))

@@ -20,7 +20,7 @@ from gradprune import _core, checks
 from gradprune.batching import batches
 from gradprune.errors import NonFiniteError
 from gradprune.layers.coupling import coupled_weights
-from gradprune.locking import locked
+from gradprune.locking import Locked, locked
 from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
@@ -52,7 +52,7 @@ Flags = NDArray[np.bool_]
 Data = tuple[ArrayLike, ArrayLike]
 
 
-class Prunable(Tried, Protocol):
+class Prunable(Tried, Locked, Protocol):
     """What a pruner needs of a network."""
 
     optimizer: Optimizer | None
@@ -576,12 +576,14 @@ class Pruner:
 
     # ---- covered weights -----------------------------------------------------------------------
 
+    @locked
     def _live(self) -> Flags:
         return gathered(self.model.arena, self._layers, self.model.arena.mask).astype(np.bool_)
 
     def _sparsity(self) -> float:
         return 1.0 - float(np.count_nonzero(self._live())) / self._total
 
+    @locked
     def _current_weights(self) -> Floats | None:
         """A copy of all prunable weights, if the criterion looks at them."""
         if not self.criterion.needs_weights:
@@ -589,6 +591,7 @@ class Pruner:
         arena = self.model.arena
         return arena.params[: arena.prunable_size].copy()
 
+    @locked
     def _visible(self, statistics: Statistics) -> tuple[Floats, Statistics]:
         """Weights and statistics as criteria see them."""
         arena = self.model.arena
@@ -602,6 +605,7 @@ class Pruner:
 
     # ---- gradients -----------------------------------------------------------------------------
 
+    @locked
     def _observe(self, statistics: Statistics) -> None:
         """Add the model's gradient if it and the loss are finite."""
         if not self.model.refused and self._is_finite():
@@ -620,10 +624,12 @@ class Pruner:
             gradient = self.criterion.observed(self._weights, gradient)
         statistics.add(gradient)
 
+    @locked
     def _is_finite(self) -> bool:
         norm = _core.norm(self.model.arena.grads, 2.0)
         return math.isfinite(self.model.last_loss) and math.isfinite(norm)
 
+    @locked
     def _measure(
         self, criterion: Criterion, data: Data, loss: LossLike, batch_size: int
     ) -> Statistics:
@@ -743,6 +749,7 @@ class Pruner:
             warnings.append(NO_PATH)
         return tuple(warnings)
 
+    @locked
     def _in_rounds(
         self,
         rounds: int,
@@ -808,6 +815,7 @@ class Pruner:
             choice = choice._replace(notes=(*choice.notes, note))
         return choice, changed
 
+    @locked
     def _commit(
         self, live: Flags, choice: Choice, changed: Mapping[str, Floats] | None = None
     ) -> PruneReport:

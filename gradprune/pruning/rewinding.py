@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.arena import Arena
+from gradprune.locking import locked
 from gradprune.optimizers import Optimizer
 
 __all__ = ["Rewind", "Weights"]
@@ -80,18 +82,20 @@ class Weights:
             return None
         moments: list[Floats] = []
         while (name := f"before.moment{len(moments)}") in tensors:
-            moments.append(_checked(name, tensors[name], arena.params[: arena.size]))
-        params = _checked("before.params", tensors["before.params"], arena.params)
-        mask = _checked("before.mask", tensors.get("before.mask"), arena.mask)
+            moments.append(_checked(name, tensors[name], np.float32, arena.size))
+        params = _checked("before.params", tensors["before.params"], np.float32, arena.params.size)
+        mask = _checked("before.mask", tensors.get("before.mask"), np.uint8, arena.prunable_size)
         if mask.max(initial=0) > 1:
             raise ValueError("the pruner's before.mask holds something else than 0 and 1")
         return cls(params, mask, moments)
 
 
-def _checked(name: str, array: NDArray[Any] | None, like: NDArray[Any]) -> NDArray[Any]:
-    if array is None or array.shape != like.shape or array.dtype != like.dtype:
+def _checked(
+    name: str, array: NDArray[Any] | None, dtype: type[np.generic], size: int
+) -> NDArray[Any]:
+    if array is None or array.shape != (size,) or array.dtype != dtype:
         got = None if array is None else (array.dtype, array.shape)
-        raise ValueError(f"the pruner needs {name} of {like.dtype} {like.shape}, got {got}")
+        raise ValueError(f"the pruner needs {name} of {np.dtype(dtype)} {(size,)}, got {got}")
     return array.copy()
 
 
@@ -139,15 +143,22 @@ class Rewind:
     def __init__(self, model: Rewindable) -> None:
         optimizer = model.optimizer
         self.model = model
-        self._weights = Weights.of(model)
-        self._then = _Counters(
-            model.forward_count,
-            model.epoch if isinstance(model, Trained) else None,
-            optimizer,
-            (0, 0) if optimizer is None else (optimizer.step_count, optimizer.clip_count),
-            {} if optimizer is None else optimizer.chain.tensors(),
-        )
+        with self.lock:
+            self._weights = Weights.of(model)
+            self._then = _Counters(
+                model.forward_count,
+                model.epoch if isinstance(model, Trained) else None,
+                optimizer,
+                (0, 0) if optimizer is None else (optimizer.step_count, optimizer.clip_count),
+                {} if optimizer is None else optimizer.chain.tensors(),
+            )
 
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.model.arena.lock
+
+    @locked
     def restore(self) -> None:
         """Come back: weights that are kept have the bits of that time, removed ones stay 0.
 

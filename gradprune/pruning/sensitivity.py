@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import checks
 from gradprune.columns import aligned
+from gradprune.locking import locked
 from gradprune.losses import LossLike, get_loss
 from gradprune.network import Network
 from gradprune.pruning.criteria.base import Criterion
@@ -179,6 +180,7 @@ def sensitivity(
     return Sensitivity(tuple(levels), losses, accuracies, value, accuracy)
 
 
+@locked
 def _copy(model: Network) -> Any:
     """A replica with the model's masks, which takes a pruner."""
     replica = replicate(model)
