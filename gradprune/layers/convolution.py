@@ -165,7 +165,10 @@ class _ConvolutionWiring(Channels):
 
 
 class _GroupWiring(_ConvolutionWiring):
-    """Groups stay or go, with the channels they read: of unequal sizes they would be no groups."""
+    """Groups stay or go, with the channels they read: of unequal sizes they would be no groups.
+
+    A last group that stays is a convolution without groups; shrunk again, it loses filters, too.
+    """
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
         """See Wiring."""

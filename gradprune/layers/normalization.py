@@ -185,6 +185,10 @@ class _BatchNormWiring(Wiring):
 
     def passed(self, inputs: Flags, needed: Flags) -> Flags:
         """See Wiring."""
+        return self.joined(inputs)
+
+    def joined(self, inputs: Flags) -> Flags:
+        """See Wiring. Others may read pixels of the same images one by one."""
         return self._features(self._channels(inputs))
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:

@@ -178,6 +178,10 @@ class _RecurrentWiring(Wiring):
         read = self._reads(live["weight_ih"])[self._units(kept)].any(axis=0)
         return np.broadcast_to(read & ~folds, self.shape)
 
+    def joined(self, inputs: Flags) -> Flags:
+        """See Wiring. Others may read numbers of the same sequences one by one."""
+        return np.broadcast_to(inputs.any(axis=0), inputs.shape).copy()
+
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
         units = self._units(outputs)
