@@ -23,7 +23,7 @@ from gradprune.shrinking import _known
 from random_networks import random_network, samples
 from twins import reference_layers
 
-NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "30"))
+NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "20"))
 WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 PACKS = importlib.util.find_spec("constriction") is not None
 
