@@ -210,7 +210,7 @@ def _share(value: float | None) -> str:
 
 @locked
 def diagnose(
-    model: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
+    model: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
 ) -> Diagnosis:
     """Measure activations, gradients, weights and the next step on a batch.
 
@@ -381,7 +381,7 @@ def _spectral_norm(values: Doubles) -> float:
 
 @locked
 def _update_ratios(
-    model: Network, x: ArrayLike, y: ArrayLike | None, loss: LossLike
+    model: Network, x: ArrayLike, y: ArrayLike | None, loss: LossLike | None
 ) -> dict[str, float]:
     """Name to norm of the next step / norm; a step on a copy of model and optimizer."""
     optimizer = model.optimizer

@@ -18,7 +18,7 @@ from gradprune import _core
 from gradprune.checks import fraction, real, seed_number, whole
 from gradprune.columns import aligned
 from gradprune.locking import locked
-from gradprune.losses import LossLike, get_loss
+from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.snapshots import LastPass, Snapshot
@@ -114,7 +114,7 @@ def explode(
     delta: SupportsFloat = 0.1,
     restore: bool = False,
     seed: SupportsIndex = 0,
-    loss: LossLike = "cross_entropy",
+    loss: LossLike | None = None,
 ) -> ExplosionReport:
     """The explosion phase: ``max_steps`` rounds of random shifts and one step each.
 
@@ -170,7 +170,8 @@ def explode(
         raise ValueError("the optimizer was made for another model")
     rounds = whole("max_steps", max_steps, least=1)
     share, shift = fraction("epsilon", epsilon), real("delta", delta)
-    inputs, targets = model.batch(x, y, get_loss(loss))
+    meant = model.loss_for(loss)
+    inputs, targets = model.batch(x, y, meant)
     inputs = inputs.reshape(-1, *model.input_shape)
     names = list(model.parameters)
     drawn = _core.uniform(rounds * len(names), seed_number(seed), _STREAM) < share
@@ -182,7 +183,7 @@ def explode(
     shifts: list[Shift] = []
 
     def measure() -> tuple[float, float]:
-        value = model.backward(inputs, targets, loss=loss)
+        value = model.backward(inputs, targets, loss=meant)
         model.forward_count -= 1  # the same dropout throughout a round
         return value, _core.norm(arena.grads, 2.0)
 

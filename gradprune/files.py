@@ -32,6 +32,7 @@ from gradprune import (
     guards,
     initializers,
     learning_rates,
+    losses,
     optimizers,
 )
 from gradprune.checks import not_negative, seed_number, whole
@@ -92,6 +93,7 @@ _SETTINGS = {
         guards,
         initializers,
         learning_rates,
+        losses,
         normalization,
         order,
         pooling,
@@ -151,6 +153,7 @@ def _describe(model: Model) -> dict[str, Any]:
             "forward_count": model.forward_count,
             "last_loss": _encode(model.last_loss),
             "costs": _encode(model.costs.most),
+            "loss": _encode(model.loss),
         },
         "optimizer": None
         if optimizer is None
@@ -326,6 +329,7 @@ def _build(
     model.epoch = _counter("epoch", described["epoch"])
     model.forward_count = _counter("forward_count", described["forward_count"])
     model.last_loss = float(_decode(described["last_loss"]))
+    model.loss = _decode(described.get("loss"))  # which earlier versions did not write
     return model
 
 

@@ -11,7 +11,16 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.checks import fraction, real_array, settle
 
-__all__ = ["LOSSES", "CrossEntropy", "Loss", "LossLike", "SoftTarget", "Target", "get_loss"]
+__all__ = [
+    "LOSSES",
+    "CrossEntropy",
+    "Loss",
+    "LossLike",
+    "SoftTarget",
+    "Target",
+    "get_loss",
+    "loss_name",
+]
 
 
 class SoftTarget(NamedTuple):
@@ -22,6 +31,15 @@ class SoftTarget(NamedTuple):
 
 
 Target = NDArray[np.int64] | NDArray[np.float32] | SoftTarget
+
+
+def check_classes(outputs: int) -> None:
+    """Raise a ValueError if there is but one class: its probability is always 1."""
+    if outputs == 1:
+        raise ValueError(
+            "cross_entropy needs an output for each class and the model has one output: "
+            'for numbers pass loss="mse", for two classes loss="bce", or give it 2 outputs'
+        )
 
 
 def labels_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.int64]:
@@ -71,6 +89,14 @@ class Loss(ABC):
         """What ``fit`` measures validation data by."""
         return self
 
+    @property
+    def lasting(self) -> Loss:
+        """What a model remembers of it, to be trained and measured by later."""
+        return self
+
+    def check(self, outputs: int) -> None:  # noqa: B027 - most take any number
+        """Raise a ValueError if a network with so many outputs cannot be trained by it."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropy(Loss):
@@ -104,6 +130,10 @@ class CrossEntropy(Loss):
     def __post_init__(self) -> None:
         settle(self, fraction, "label_smoothing")
 
+    def check(self, outputs: int) -> None:
+        """See Loss."""
+        check_classes(outputs)
+
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
         """(n,) int64 labels."""
         return labels_as_target(y, outputs)
@@ -120,11 +150,13 @@ class _ByValue(Loss):
         return _values(y, outputs)
 
 
+@dataclass(frozen=True)
 class _MeanSquaredError(_ByValue):
     name = "mse"
     code = 1
 
 
+@dataclass(frozen=True)
 class _BinaryCrossEntropy(_ByValue):
     name = "bce"
     code = 2
@@ -154,3 +186,12 @@ def get_loss(loss: LossLike) -> Loss:
         raise ValueError(
             f"unknown loss {loss!r}; known are {list(LOSSES)}, CrossEntropy and Distillation"
         ) from None
+
+
+def loss_name(loss: Loss) -> LossLike:
+    """The name that stands for the loss or, if it has settings of its own, the loss itself.
+
+    >>> loss_name(CrossEntropy()), loss_name(CrossEntropy(label_smoothing=0.1))
+    ('cross_entropy', CrossEntropy(label_smoothing=0.1))
+    """
+    return loss.name if LOSSES.get(loss.name) == loss else loss

@@ -41,14 +41,17 @@ class Model(Network):
         input_shape: of a sample: its features, such as 784, or (channels, height, width) of an
             image, or (time, features) of a sequence; or what the call of the last layer returned.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
+        loss: what the model is trained and measured by wherever no other loss is given; None:
+            the one that it was trained by last, at first "cross_entropy".
 
     Raises:
         TypeError: these are neither layers and a shape nor two ends of a network.
         ValueError: a layer does not take the shape it gets, two have one name, or outputs do not
-            come from inputs, through layers, each called once if it has parameters.
+            come from inputs, through layers, each called once if it has parameters; or there is no
+            such loss.
 
     Attributes:
-        layers, parameters, buffers, gradients, masks, sparsity: see ``Network``.
+        layers, parameters, buffers, gradients, masks, sparsity, loss: see ``Network``.
         optimizer: the last optimizer made for this model, or None.
         pruner: the last pruner made for this model, or None.
         quantizer: the last quantizer made for this model, or None.
@@ -76,8 +79,9 @@ class Model(Network):
         input_shape: SupportsIndex | Sequence[int] | Node,
         *,
         seed: int = 0,
+        loss: LossLike | None = None,
     ) -> None:
-        super().__init__(layers, input_shape, seed=seed)
+        super().__init__(layers, input_shape, seed=seed, loss=loss)
         self.pruner: Pruner | None = None
         self.history: History | None = None
         self.epoch = 0
@@ -89,7 +93,7 @@ class Model(Network):
         y: ArrayLike | None,
         *,
         optimizer: Optimizer | None = None,
-        loss: LossLike = "cross_entropy",
+        loss: LossLike | None = None,
         epochs: SupportsIndex = 1,
         batch_size: SupportsIndex = 32,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
@@ -112,7 +116,7 @@ class Model(Network):
                 if there is one output.
             optimizer: made for this model; None: ``model.optimizer``.
             loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
-                ``Distillation``.
+                ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last step of an epoch takes what is left.
             validation_data: (x, y) to measure after each epoch.
@@ -167,14 +171,14 @@ class Model(Network):
         )
 
     def evaluate(
-        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
+        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
     ) -> Evaluation:
         """Measure on data, without dropout; nothing is changed.
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
             y: targets, as for ``fit``.
-            loss: as for ``fit``.
+            loss: None: ``model.loss``, what the model was trained by.
 
         Returns:
             "loss", the mean with the layers' penalties; with labels also "accuracy", and
@@ -183,6 +187,7 @@ class Model(Network):
 
         Raises:
             TypeError, ValueError: an argument is not as above.
+            NonFiniteError: a weight is not finite; the first one is named.
 
         >>> import gradprune as gp
         >>> model = gp.Model([gp.Dense(2)], input_shape=2, seed=0)

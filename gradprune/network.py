@@ -28,7 +28,7 @@ from gradprune.layers.graph import (
 )
 from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.locking import locked
-from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
+from gradprune.losses import CrossEntropy, Loss, LossLike, SoftTarget, Target, get_loss, loss_name
 from gradprune.optimizers import Optimizer, StepInfo
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ class Network:
         input_shape: features of a sample, or its shape: (time, features) for recurrent layers; or
             what the last layer's call on it returned.
         seed: of initial weights and dropout, 0 <= seed < 2**64.
+        loss: what it is trained and measured by; see the attribute.
 
     Attributes:
         layers: the layers, each with a name.
@@ -76,6 +77,7 @@ class Network:
         input_shape: SupportsIndex | Sequence[int] | Node,
         *,
         seed: int = 0,
+        loss: LossLike | None = None,
     ) -> None:
         if isinstance(layers, Node) or isinstance(input_shape, Node):
             layers, input_shape = sequence(layers, input_shape)
@@ -114,6 +116,8 @@ class Network:
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows
+        self._loss: Loss | None = None
+        self.loss = loss
         self.initialize()
 
     def _lower(self) -> list[tuple[str, CoreLayer]]:
@@ -208,6 +212,30 @@ class Network:
         self.arena.costs = to_costs(table)
 
     @property
+    def loss(self) -> LossLike | None:
+        """What the model is trained and measured by wherever no other loss is given.
+
+        A name such as "mse", or a ``CrossEntropy`` with settings of its own. ``backward``,
+        ``train_step`` and ``fit`` remember the one that they were given; None until then, which
+        stands for "cross_entropy". It may be set.
+        """
+        return None if self._loss is None else loss_name(self._loss)
+
+    @loss.setter
+    def loss(self, loss: LossLike | None) -> None:
+        self._loss = None if loss is None else self.loss_for(loss).lasting
+
+    def loss_for(self, loss: LossLike | None) -> Loss:
+        """The loss that is given, else the model's, else cross entropy.
+
+        Raises:
+            ValueError: there is no such loss, or it is not one for so many outputs.
+        """
+        chosen = get_loss(loss) if loss is not None else self._loss or CrossEntropy()
+        chosen.check(self.outputs)
+        return chosen
+
+    @property
     def sparsity(self) -> float:
         """Share of the prunable weights that is removed."""
         return self.arena.sparsity
@@ -244,9 +272,7 @@ class Network:
 
     # ---- calls into the core -----------------------------------------------------------------
 
-    def backward(
-        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
-    ) -> float:
+    def backward(self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None) -> float:
         """Forward and backward pass: fill ``gradients``, return the mean loss.
 
         Dropout is active. Gradients of removed weights are exactly 0.
@@ -256,7 +282,7 @@ class Network:
             y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
                 if there is one output.
             loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
-                ``Distillation``.
+                ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.
 
         Returns:
             The mean loss, l1 and l2 penalties of the layers included.
@@ -264,11 +290,12 @@ class Network:
         Raises:
             TypeError, ValueError: an array or name is not as above; nothing is changed.
         """
-        chosen = get_loss(loss)
+        chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
         guard = None if self.optimizer is None else self.optimizer.guard
         with self.lock:
             self._pass(inputs, targets, None, chosen, guard)
+            self._loss = chosen.lasting
             return self.last_loss
 
     @locked
@@ -297,16 +324,18 @@ class Network:
         y: ArrayLike | None,
         *,
         optimizer: Optimizer,
-        loss: LossLike = "cross_entropy",
+        loss: LossLike | None = None,
     ) -> tuple[float, StepInfo]:
         """``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
 
         Returns:
             (mean loss before the step, what the step did).
         """
-        chosen = get_loss(loss)
+        chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
-        value, _, info = self.train_on(inputs, targets, None, chosen, optimizer)
+        with self.lock:
+            value, _, info = self.train_on(inputs, targets, None, chosen, optimizer)
+            self._loss = chosen.lasting
         return value, info
 
     @locked
@@ -428,6 +457,28 @@ class Network:
         if len(inputs) != rows:
             raise ValueError(f"x and y must have the same length, got {len(inputs)} and {rows}")
         return inputs, targets
+
+    def check_finite(self) -> None:
+        """Raise a NonFiniteError that names the first weight or buffer that is not finite.
+
+        What a removed weight holds does not count.
+        """
+        with self.lock:
+            self.arena.enforce_masks()
+            if math.isfinite(_core.norm(self.arena.params, 2.0)):
+                return
+            for name, values in self.arena.state.items():
+                bad = ~np.isfinite(values)
+                if bad.any():
+                    index = tuple(map(int, np.unravel_index(bad.argmax(), bad.shape)))
+                    raise NonFiniteError(
+                        f"parameter: {name}[{', '.join(map(str, index))}] is {values[index]}",
+                        phase="parameter",
+                        layer=name.partition(".")[0],
+                        parameter=name,
+                        index=index,
+                        value=float(values[index]),
+                    )
 
     def find_fault(self, norm: float = math.nan) -> NumericalError:
         """The first bad number of the last backward pass, as an error to raise.

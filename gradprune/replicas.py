@@ -14,6 +14,7 @@ from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.graph import Step
 from gradprune.layers.wiring import Flags
+from gradprune.losses import LossLike
 from gradprune.network import Network
 
 __all__ = ["Replicable", "output_of", "replicate"]
@@ -28,6 +29,7 @@ class Replicable(Protocol):
     parameters: Mapping[str, NDArray[np.float32]]
     seed: int
     forward_count: int
+    loss: LossLike | None
 
 
 def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Network:
@@ -43,7 +45,7 @@ def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Netwo
     True
     """
     own = model.layers if layers is None else layers
-    replica = Network(own, model.input_shape, seed=model.seed)
+    replica = Network(own, model.input_shape, seed=model.seed, loss=model.loss)
     with model.arena.lock:
         for name, values in replica.arena.state.items():
             np.copyto(values, model.arena.state[name])

@@ -196,7 +196,10 @@ def _measure(
     ):
         accuracy = None
         if labels is not None:
-            accuracy = float(np.mean(np.asarray(form.predict(x)).argmax(axis=1) == labels))
+            outputs = np.asarray(form.predict(x))
+            if outputs[0].size < 2:
+                raise ValueError(f"y are labels, but {name} has one output, which says no class")
+            accuracy = float(np.mean(outputs.argmax(axis=1) == labels))
         rows.append(
             {
                 "form": name,

@@ -142,7 +142,7 @@ def shrink(
     _copy(model.gradients, small.gradients, entries)
     small.arena.enforce_masks()
     small.arena.keep_clipped = model.arena.keep_clipped
-    for counter in ("epoch", "forward_count", "last_loss", "exploded", "refused"):
+    for counter in ("epoch", "forward_count", "last_loss", "exploded", "refused", "loss"):
         setattr(small, counter, getattr(model, counter))
     if model.optimizer is not None:
         _carry_optimizer(model, small, entries)

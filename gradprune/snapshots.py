@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gradprune.arena import Arena
 from gradprune.chains import Chain
 from gradprune.locking import locked
+from gradprune.losses import LossLike
 
 __all__ = ["Counting", "LastPass", "Passing", "Snapshot"]
 
@@ -39,6 +40,7 @@ class Passing(Protocol):
     exploded: bool
     refused: bool
     forward_count: int
+    loss: LossLike | None
 
 
 class LastPass:
@@ -49,7 +51,10 @@ class LastPass:
         with self.lock:
             self._gradients = model.arena.grads.copy()
             self._buffers = model.arena.params[model.arena.size :].copy()
-            self._flags = model.last_loss, model.forward_count, model.exploded, model.refused
+            self._flags = {
+                name: getattr(model, name)
+                for name in ("last_loss", "forward_count", "exploded", "refused", "loss")
+            }
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
@@ -62,7 +67,8 @@ class LastPass:
         model = self._model
         np.copyto(model.arena.grads, self._gradients)
         np.copyto(model.arena.params[model.arena.size :], self._buffers)
-        model.last_loss, model.forward_count, model.exploded, model.refused = self._flags
+        for name, value in self._flags.items():
+            setattr(model, name, value)
 
 
 class Snapshot:

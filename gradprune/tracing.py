@@ -25,7 +25,7 @@ from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D, Pool
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.locking import locked
-from gradprune.losses import LossLike, SoftTarget, get_loss
+from gradprune.losses import LossLike, SoftTarget
 from gradprune.network import Network
 
 __all__ = ["TRACERS", "Backward", "Place", "Trace", "Traced", "Tracer", "live_values", "trace"]
@@ -90,7 +90,7 @@ class Trace:
 
 @locked
 def trace(
-    network: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike = "cross_entropy"
+    network: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
 ) -> Trace:
     """The pass that ``network.backward(x, y)`` would make next; the network is left alone.
 
@@ -107,7 +107,7 @@ def trace(
     >>> result.loss, result.backward[0].dx.tolist()
     (4.0, [[4.0, 8.0]])
     """
-    chosen = get_loss(loss)
+    chosen = network.loss_for(loss)
     inputs, targets = network.batch(x, y, chosen)
     layers = list(network.layers)
     layers[-1] = _without(layers[-1], _FUSED.get(chosen.name))

@@ -21,7 +21,7 @@ from gradprune.batching import permutation
 from gradprune.callbacks import Callback, Context
 from gradprune.checks import flag, seed_number, whole
 from gradprune.history import History
-from gradprune.losses import Loss, LossLike, SoftTarget, Target, get_loss
+from gradprune.losses import Loss, LossLike, SoftTarget, Target
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
 from gradprune.progress import is_watched
@@ -124,11 +124,14 @@ def _check_finite(name: str, array: NDArray[Any]) -> None:
 # ---- evaluation --------------------------------------------------------------------------------
 
 
-def evaluate(model: Model, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike) -> Evaluation:
+def evaluate(
+    model: Model, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None
+) -> Evaluation:
     """See ``Model.evaluate``."""
-    chosen = get_loss(loss)
+    chosen = model.loss_for(loss)
     _, targets = model.batch(x, y, chosen)
     value, correct, outputs = model.loss_and_outputs(x, targets, chosen)
+    model.check_finite()
     if not chosen.is_classification:
         return {"loss": value}
     labels = targets.labels if isinstance(targets, SoftTarget) else targets
@@ -151,7 +154,7 @@ def fit(
     y: ArrayLike | None,
     *,
     optimizer: Optimizer | None,
-    loss: LossLike,
+    loss: LossLike | None,
     epochs: SupportsIndex,
     batch_size: SupportsIndex,
     validation_data: Any,
@@ -163,7 +166,7 @@ def fit(
     augment: Augmentation | Sequence[Augmentation],
 ) -> History:
     """See ``Model.fit``."""
-    chosen = get_loss(loss)
+    chosen = model.loss_for(loss)
     optimizer = _checked_optimizer(model, optimizer)
     if pruner is not None and getattr(pruner, "model", model) is not model:
         raise ValueError("the pruner was made for another model")
@@ -190,6 +193,7 @@ def fit(
         x_val, y_val = validation_data
         validation = _Data(model, x_val, y_val, chosen.elsewhere, " of validation_data")
 
+    model.loss = chosen
     history = model.history = History()
     context = Context(model, epochs=epochs, validated=validation is not None)
     watchers = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]

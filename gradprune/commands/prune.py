@@ -90,6 +90,8 @@ def run(options: argparse.Namespace) -> None:
             f"{source} takes inputs of shape {model.input_shape} and knows {model.outputs} "
             f"classes, but {data.name} has {data.features} features and {data.classes} classes"
         )
+    if not model.loss_for(None).is_classification:
+        raise ValueError(f"{source} was trained by {model.loss}, but {data.name} has classes")
     before = model.evaluate(*data.test)["accuracy"]
     pruner = Pruner(
         model,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.checks import fraction, positive, real_array, settle
-from gradprune.losses import CrossEntropy, Loss, SoftTarget, Target, labels_as_target
+from gradprune.losses import CrossEntropy, Loss, SoftTarget, Target, check_classes, labels_as_target
 
 __all__ = ["Distillation"]
 
@@ -36,7 +36,8 @@ class Distillation(Loss):
     alpha = 1 labels do not count, and y may be None: accuracy is then agreement with the teacher.
 
     Accepted wherever ``loss="cross_entropy"`` is. ``fit`` asks the teacher once, for all of x;
-    every call of ``backward``, ``train_step`` and ``evaluate`` asks it for its own x. A last
+    every call of ``backward``, ``train_step`` and ``evaluate`` asks it for its own x. What the
+    model remembers afterwards, ``model.loss``, is cross entropy. A last
     softmax layer of the student is part of the loss; of a teacher it is undone by a logarithm if
     the teacher says ``ends_with_softmax``, as ``Model`` and ``FrozenModel`` do. If another one
     gives probabilities p, pass ``lambda x: np.log(p(x))``.
@@ -91,6 +92,10 @@ class Distillation(Loss):
         if self.logits is not None:
             object.__setattr__(self, "logits", _checked("logits", self.logits))
 
+    def check(self, outputs: int) -> None:
+        """See Loss."""
+        check_classes(outputs)
+
     def target(
         self, x: NDArray[np.float32], y: ArrayLike | SoftTarget | None, outputs: int
     ) -> Target:
@@ -121,6 +126,11 @@ class Distillation(Loss):
     def elsewhere(self) -> Loss:
         """See Loss."""
         return self if self.logits is None else CrossEntropy()
+
+    @property
+    def lasting(self) -> Loss:
+        """See Loss: without the teacher."""
+        return CrossEntropy()
 
 
 def _answerer(teacher: object) -> Callable[[Any], ArrayLike]:

@@ -26,6 +26,7 @@ from gradprune.compression.gpz import PackedModel, compress
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.schemes import Scheme
 from gradprune.locking import locked
+from gradprune.losses import LossLike
 from gradprune.model import Model
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.criteria.base import Criterion
@@ -124,7 +125,7 @@ class Training:
     epochs: int
     optimizer: MakeOptimizer | None = field(default=None, kw_only=True)
     batch_size: int = field(default=128, kw_only=True)
-    loss: Any = field(default="cross_entropy", kw_only=True)
+    loss: LossLike | None = field(default=None, kw_only=True)
     augment: Augmentation | Sequence[Augmentation] = field(default=(), kw_only=True)
 
     def __post_init__(self) -> None:

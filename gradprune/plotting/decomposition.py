@@ -22,7 +22,7 @@ def plot_decomposition(
     pruner: Pruner,
     *,
     data: tuple[ArrayLike, ArrayLike] | None = None,
-    loss: str = "cross_entropy",
+    loss: str | None = None,
     batch_size: int = 128,
     figure: Figure | SubFigure | None = None,
 ) -> Figure:

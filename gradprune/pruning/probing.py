@@ -29,13 +29,13 @@ __all__ = ["Tried", "dense_gradient", "probing", "trial"]
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
-Samples = tuple[ArrayLike, ArrayLike | SoftTarget, LossLike]  # x, y and the loss
+Samples = tuple[ArrayLike, ArrayLike | SoftTarget, LossLike | None]  # x, y and the loss
 
 
 class Tried(Passing, Replicable, Protocol):
     """What a probe needs of a network."""
 
-    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: LossLike = ...) -> float:
+    def backward(self, x: ArrayLike, y: ArrayLike, *, loss: LossLike | None = ...) -> float:
         """Fill the gradients."""
 
     def find_fault(self, norm: float = ...) -> NumericalError:

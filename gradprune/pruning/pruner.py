@@ -89,7 +89,7 @@ class Pruner:
         probe_data: (x, y) on which ``Explosion`` and ``GraSP`` try weights out and ``RigL`` looks
             for those to grow, wherever ``prune`` or ``step`` is given no data; a few hundred
             samples. It is not saved with the model.
-        probe_loss: of ``probe_data``.
+        probe_loss: of ``probe_data``; None: ``model.loss``.
 
     Attributes:
         model, criterion, scope, granularity, schedule, regrowth, exclude, min_kept, seed,
@@ -126,7 +126,7 @@ class Pruner:
         seed: SupportsIndex = 0,
         gradients: str = "raw",
         probe_data: Data | None = None,
-        probe_loss: LossLike = "cross_entropy",
+        probe_loss: LossLike | None = None,
     ) -> None:
         if gradients not in ("raw", "clipped"):
             raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
@@ -194,7 +194,7 @@ class Pruner:
         fraction: SupportsFloat | None = None,
         threshold: SupportsFloat | None = None,
         data: Data | None = None,
-        loss: LossLike = "cross_entropy",
+        loss: LossLike | None = None,
         batch_size: int = 128,
         rounds: SupportsIndex | None = None,
         correct: LeastSquares | None = None,
@@ -218,7 +218,7 @@ class Pruner:
                 count alike. Gradients, loss and dropout's counter of the model are restored.
                 None: score by what ``step`` has observed since the last event. ``Explosion`` takes
                 it as one batch, with one dropout mask; None: ``probe_data``.
-            loss: of the pass over ``data``.
+            loss: of the pass over ``data``; None: ``model.loss``.
             batch_size: samples a batch of it.
             rounds: score anew so many times, each time removing the same share of what is left;
                 None: as often as the criterion wants, 100 times for ``SynFlow`` and else once.
@@ -289,9 +289,7 @@ class Pruner:
         return self._commit(live, *self._corrected(choice, correct, data))
 
     @locked
-    def step(
-        self, *, data: Data | None = None, loss: LossLike = "cross_entropy"
-    ) -> PruneReport | None:
+    def step(self, *, data: Data | None = None, loss: LossLike | None = None) -> PruneReport | None:
         """Call once after each training step: observe the gradient, prune when it is time.
 
         If a schedule and a regrowth have an event at the same step, weights are removed first.
@@ -344,7 +342,7 @@ class Pruner:
         exchanges: bool,
         statistics: Statistics,
         data: Data | None,
-        loss: LossLike,
+        loss: LossLike | None,
     ) -> PruneReport:
         """Remove down to a target, or exchange, or both."""
         live = self._live()
@@ -435,14 +433,14 @@ class Pruner:
         self,
         *,
         data: Data | None = None,
-        loss: LossLike = "cross_entropy",
+        loss: LossLike | None = None,
         batch_size: int = 128,
     ) -> dict[str, Decomposition]:
         """The parts of the gradient decomposition of every covered parameter, for plots.
 
         Args:
             data: (x, y) as for ``prune``, whatever the criterion; None: what ``step`` observed.
-            loss: of the pass over ``data``.
+            loss: of the pass over ``data``; None: ``model.loss``.
             batch_size: samples a batch of it.
 
         Returns:
@@ -476,7 +474,7 @@ class Pruner:
         self,
         *,
         data: Data | None = None,
-        loss: LossLike = "cross_entropy",
+        loss: LossLike | None = None,
     ) -> dict[str, Growth]:
         """What ``Explosion`` estimates for every covered parameter, with variances.
 
@@ -631,7 +629,7 @@ class Pruner:
 
     @locked
     def _measure(
-        self, criterion: Criterion, data: Data, loss: LossLike, batch_size: int
+        self, criterion: Criterion, data: Data, loss: LossLike | None, batch_size: int
     ) -> Statistics:
         """Statistics over one pass of the data; the model is left as it was."""
         x_all, y_all = _pair(data)
@@ -647,7 +645,7 @@ class Pruner:
                 statistics.add(criterion.observed(arena.params[prunable], gradient))
         return statistics
 
-    def _statistics(self, data: Data | None, loss: LossLike, batch_size: int) -> Statistics:
+    def _statistics(self, data: Data | None, loss: LossLike | None, batch_size: int) -> Statistics:
         """What ``prune`` scores by."""
         if not self.criterion.needs_gradients:
             return self.statistics
@@ -660,8 +658,8 @@ class Pruner:
     # ---- data to look at again -----------------------------------------------------------------
 
     def _samples(
-        self, who: str, data: Data | None, loss: LossLike
-    ) -> tuple[ArrayLike, ArrayLike, LossLike]:
+        self, who: str, data: Data | None, loss: LossLike | None
+    ) -> tuple[ArrayLike, ArrayLike, LossLike | None]:
         """(x, y, loss) to try weights out on."""
         if data is not None:
             return *_pair(data), loss
@@ -683,7 +681,7 @@ class Pruner:
         live: Flags,
         statistics: Statistics,
         data: Data | None,
-        loss: LossLike,
+        loss: LossLike | None,
     ) -> Floats:
         """Scores of the covered weights, -inf where removed."""
         with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is named below
@@ -727,7 +725,7 @@ class Pruner:
         requested: float,
         statistics: Statistics,
         data: Data | None = None,
-        loss: LossLike = "cross_entropy",
+        loss: LossLike | None = None,
     ) -> Choice:
         return remove_lowest(
             self._layers,
@@ -758,7 +756,7 @@ class Pruner:
         requested: float,
         measure: Callable[[], Statistics],
         data: Data | None,
-        loss: LossLike,
+        loss: LossLike | None,
     ) -> Choice:
         """``_lowest`` in rounds that each remove the same share and score what is left."""
         if rounds == 1:
@@ -778,7 +776,12 @@ class Pruner:
         return choice
 
     def _exchanged(
-        self, step: int, live: Flags, statistics: Statistics, data: Data | None, loss: LossLike
+        self,
+        step: int,
+        live: Flags,
+        statistics: Statistics,
+        data: Data | None,
+        loss: LossLike | None,
     ) -> Flags:
         """The mask after an exchange, with as many live weights in each parameter."""
         regrowth = self.regrowth
@@ -805,7 +808,7 @@ class Pruner:
         """The choice, and what parameters become by the correction."""
         if correct is None:
             return choice, {}
-        x, _, _ = self._samples(type(correct).__name__, data, "")
+        x, _, _ = self._samples(type(correct).__name__, data, None)
         masks = {
             tensor.name: choice.keep[place].reshape(tensor.shape) for tensor, place in self._layers
         }

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import checks
 from gradprune.columns import aligned
 from gradprune.locking import locked
-from gradprune.losses import LossLike, get_loss
+from gradprune.losses import LossLike
 from gradprune.network import Network
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
@@ -109,7 +109,7 @@ def sensitivity(
     *,
     sparsities: Sequence[SupportsFloat] = _SPARSITIES,
     criterion: Criterion = _MAGNITUDE,
-    loss: LossLike = "cross_entropy",
+    loss: LossLike | None = None,
     data: tuple[ArrayLike, ArrayLike] | None = None,
     batch_size: int = 128,
     exclude: str | Sequence[str] = (),
@@ -127,7 +127,7 @@ def sensitivity(
         y: their targets.
         sparsities: of the pruned parameter, each in [0, 1].
         criterion: what goes first.
-        loss: "cross_entropy", "mse" or "bce".
+        loss: "cross_entropy", "mse" or "bce"; None: ``model.loss``.
         data: (x, y) for criteria that need gradients or try weights out; None: x and y.
         batch_size: samples a batch of it.
         exclude: names of layers or parameters not to examine.
@@ -153,7 +153,7 @@ def sensitivity(
     >>> list(budgets)
     ['dense0.weight', 'dense1.weight']
     """
-    chosen = get_loss(loss)
+    chosen = model.loss_for(loss)
     levels = sorted({checks.fraction("sparsities", sparsity) for sparsity in sparsities})
     if not levels:
         raise ValueError("sparsities must not be empty")
@@ -172,7 +172,7 @@ def sensitivity(
             replica = _copy(model)
             others = [other for other in names if other != name]
             pruner = Pruner(replica, criterion=criterion, exclude=others, seed=seed)
-            pruner.prune(level, data=scored, loss=loss, batch_size=batch_size)
+            pruner.prune(level, data=scored, loss=chosen, batch_size=batch_size)
             rows.append(_measure(replica, x, y, chosen))
         losses[name] = np.array([row[0] for row in rows])
         if accuracy is not None:

@@ -265,6 +265,10 @@ def _train(
 def _dense_model(e: Experiment) -> Model:
     """The trained dense model, from the cache if it is there."""
     model = e.build(e.seed)
+    if not model.loss_for(None).is_classification:
+        raise ValueError(
+            f"an experiment measures accuracy, but build returns a model with loss={model.loss!r}"
+        )
     folder = cache_folder() / "dense" if e.cache is None else Path(e.cache)
     file = folder / f"{_identity(e, model)}.safetensors"
     with contextlib.suppress(FileNotFoundError, FileFormatError):
