@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradprune as gp
-from cases import random_batch
+from cases import ACTIVATIONS, random_batch
 from gradprune import reference
 from gradprune.layers import Node
 from gradprune.layers.coupling import coupled_weights
@@ -222,6 +222,36 @@ def test_a_removed_filter_that_others_read_beside_its_normalization() -> None:
     model.set_mask("conv2d0.weight", mask)
     for size in (1, 40):
         gp.verify(model, model.freeze(), gp.compress(model), model.shrink(), x=images(size)[0])
+
+
+@pytest.mark.parametrize("function", [f for f in ACTIVATIONS if f != "identity"])
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("kind", ["dense", "convolution"])
+def test_what_is_read_twice_keeps_its_own_value(kind: str, norm: bool, function: str) -> None:
+    """An activation, or a normalization, is a part of a product that nothing else reads."""
+    shape: Any = (3, 4, 4) if kind == "convolution" else (5,)
+    if kind == "convolution" and function == "softmax":
+        return
+    for twice in (0, 1, 2):  # a sum reads the product, the normalization, the activation
+        x = gp.Input(shape)
+        nodes = [gp.Conv2D(4, 2)(x) if kind == "convolution" else gp.Dense(4)(x)]
+        nodes.append(gp.BatchNorm()(nodes[-1]) if norm else nodes[-1])
+        nodes.append(gp.Activation(function)(nodes[-1]))
+        for other in (nodes[twice] + nodes[-1], nodes[-1] + nodes[twice]):
+            model = gp.Model(x, gp.Dense(2)(gp.Activation("tanh")(other)), seed=1)
+            rng = np.random.default_rng(twice)
+            for name, values in model.arena.state.items():
+                if name not in model.masks:
+                    values[...] = rng.uniform(0.2, 1.5, values.shape)
+            first = next(iter(model.masks))
+            mask = np.ones(model.masks[first].shape, bool)
+            mask[[1, 3]] = False
+            model.set_mask(first, mask)
+            batch = rng.standard_normal((70, *shape))
+            small = model.shrink()
+            for size in (1, 70):
+                gp.verify(model, model.freeze(), small, small.freeze(), x=batch[:size])
+            gp.verify(model, model.freeze(precision="int8"), x=batch)
 
 
 def test_images_that_shrink_keep_whole_channels() -> None:
@@ -469,6 +499,11 @@ def test_what_is_not_a_network() -> None:
         (ValueError, "called twice", lambda: gp.Model(x, shared(shared(x)))),
         (
             ValueError,
+            "no layer may be called 'input' where layers read the input by name",
+            lambda: gp.Model(x, gp.Dense(3, name="input")(x) + x),
+        ),
+        (
+            ValueError,
             "must differ",
             lambda: gp.Model(x, gp.Dense(2, name="a")(gp.Dense(3, name="a")(x))),
         ),
@@ -488,6 +523,11 @@ def test_what_is_not_a_network() -> None:
         pattern = message if "\\" in message or ".'" in message else re.escape(message)
         with pytest.raises(error, match=pattern):
             make()
+
+
+def test_a_layer_may_be_called_input_where_nothing_reads_the_input_by_name() -> None:
+    model = gp.Model([gp.Dense(3, name="input"), gp.Dense(2)], 4, seed=0)
+    assert model.predict(np.eye(4)).shape == (4, 2)
 
 
 def test_a_layer_without_parameters_may_be_called_again() -> None:

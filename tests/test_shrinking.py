@@ -390,6 +390,26 @@ def test_everything_an_optimizer_remembers_comes_along(tmp_path: Path) -> None:
     assert small.arena.params.tobytes() == loaded.arena.params.tobytes()
 
 
+@pytest.mark.parametrize("refuses", [True, False])
+def test_what_was_said_of_the_last_step_comes_along(refuses: bool) -> None:
+    model = with_dead_units()
+    optimizer = gp.SGD(
+        model,
+        lr=0.1,
+        clip=gp.ClipNormPerParameter(0.1),
+        guard=gp.Skip(max_activation=1e-3 if refuses else 1e3),
+    )
+    x, y = random_batch("cross_entropy", 20, 6, 3)
+    model.train_step(x, y, optimizer=optimizer)
+    assert (model.refused, model.exploded) == (refuses, refuses)
+    small = model.shrink()
+    assert (small.refused, small.exploded) == (refuses, refuses)
+    assert small.optimizer is not None
+    assert small.optimizer.skipped == optimizer.skipped == int(refuses)
+    np.testing.assert_array_equal(small.optimizer.parameter_norms, optimizer.parameter_norms)
+    assert optimizer.parameter_norms.any() != refuses
+
+
 # ---- the report ----------------------------------------------------------------------------------
 
 

@@ -70,7 +70,7 @@ def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
             continue
         functions = [layer.activation_layer().function]
         for before, later in pairwise(layers[position:]):
-            if later.inputs or before.name in named:
+            if before.name in named:  # else the next one reads it, and no other
                 break
             if isinstance(later, Activation):
                 functions.append(later.function)
