@@ -21,7 +21,7 @@ COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage notebooks check-c asan valgrind lint format bench wheel clean
+.PHONY: help demo test coverage mutants notebooks check-c asan valgrind lint format bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -78,6 +78,9 @@ test: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers) ## test the whe
 # Apart from `test`, which takes less time without it.
 coverage: ## which lines the tests run
 	@$(MAKE) --no-print-directory test ARGS='--cov=gradprune --cov-config=../pyproject.toml'
+
+mutants: $(VENV)/.test ## which single changes to the code do the tests not notice? ARGS=--help
+	$(BIN)/python scripts/mutants.py $(ARGS)
 
 # From tests/, too: the kernels start in notebooks/ and find the wheel.
 notebooks: $(VENV)/.notebook ## run the notebooks

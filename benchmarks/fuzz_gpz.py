@@ -44,7 +44,7 @@ def sources() -> list[bytes]:
         found.append(bytes(gp.compress(model, canonical=False)))
         for values in model.parameters.values():
             values[...] = np.round(values * 4) / 4
-        model.arena.enforce_masks()
+        model.arena.settle()
         found.append(bytes(gp.compress(model)))
     return found
 

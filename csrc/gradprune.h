@@ -136,6 +136,9 @@ typedef struct gp_arena {
 size_t gp_mask_count(size_t n, const uint8_t *mask);
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
+/* Make the whole buffers say what counts: gp_live_publish, and zeros in params and grads where the mask is 0, whatever
+ * was written there. Whoever reads an arena from outside, or changes its mask, calls this first. */
+void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena);
 
 /* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16, 32, 48 and 64.
  * Lists add in another order, so the table decides about the last bits: a network goes on with the one it began with. */

@@ -335,6 +335,14 @@ void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp
     if (!kernels->is_masked(end - begin, mask, values)) kernels->mask(end - begin, mask, values);
 }
 
+void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena)
+{
+    const gp_team alone = {.size = 1};
+    gp_live_publish(arena);
+    gp_arena_enforce(kernels, arena, &alone, arena->params, 0, arena->n_prunable);
+    gp_arena_enforce(kernels, arena, &alone, arena->grads, 0, arena->n_prunable);
+}
+
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values)
 {
     kernels->mask(n_prunable, mask, values);

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import prod
 from types import MappingProxyType
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -85,11 +85,8 @@ class Arena:
         tensors: the parameters and buffers in forward order; names must differ.
 
     Attributes:
-        params: (n + buffers,) float32, prunable entries first, buffers last.
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
-        parameters: name to float32 view, in forward order.
-        buffers: the same of what is not trained.
-        state: the same of both.
+        buffers: name to float32 view of what is not trained.
         size: n, entries of the parameters.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
@@ -118,17 +115,17 @@ class Arena:
         self.size = int(ends[len(stored)])
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 
-        self.params: Floats = np.zeros(int(ends[-1]), np.float32)
+        self._params: Floats = np.zeros(int(ends[-1]), np.float32)
         self._grads: Floats = np.zeros(self.size, np.float32)
         self._mask = np.ones(self.prunable_size, np.uint8)
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
-        self.parameters = self.views(self.params)
+        self._parameters = self.views(self._params)
         self.buffers: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self.params, tensor) for tensor in buffers}
+            {tensor.name: self._view(self._params, tensor) for tensor in buffers}
         )
-        self.state: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self.params, tensor) for tensor in tensors}
+        self._state: Mapping[str, Floats] = MappingProxyType(
+            {tensor.name: self._view(self._params, tensor) for tensor in tensors}
         )
         self._gradients = self.views(self._grads)
         self.masks = self.mask_views(self.mask)
@@ -138,12 +135,29 @@ class Arena:
         self._followers: list[weakref.ref[Follower]] = []
         self._costs = get_costs()
         self.core = _core.Arena(
-            self.params,
+            self._params,
             self._grads,
             self._mask,
             [(self.offsets[t.name], t.size, t.group, _columns(t)) for t in stored],
             self._costs.most,
         )
+
+    # What the arrays hold counts only after ``settle``: removed places may hold what somebody wrote
+    # into a view. So every way to them goes through it, and no reader has to think of masks.
+
+    def settle(self) -> None:
+        """Bring the arrays up to date: parameters and gradients are 0 where the mask is 0.
+
+        Fused steps leave some gradients beside the buffer, and whatever was written into a removed
+        place is still there until the next call of the core.
+        """
+        self.core.settle()
+
+    @property
+    def params(self) -> Floats:
+        """(n + buffers,) float32, prunable entries first, buffers last; 0 where removed."""
+        self.settle()
+        return self._params
 
     @property
     def costs(self) -> Costs:
@@ -160,14 +174,26 @@ class Arena:
 
     @property
     def grads(self) -> Floats:
-        """(n,) float32 gradients, brought up to date: fused steps leave some beside the buffer."""
-        self.core.publish()
+        """(n,) float32 gradients; 0 where removed."""
+        self.settle()
         return self._grads
 
     @property
+    def parameters(self) -> Mapping[str, Floats]:
+        """Name to float32 view of ``params``, in forward order."""
+        self.settle()
+        return self._parameters
+
+    @property
+    def state(self) -> Mapping[str, Floats]:
+        """The same of parameters and buffers."""
+        self.settle()
+        return self._state
+
+    @property
     def gradients(self) -> Mapping[str, Floats]:
-        """Named views of ``grads``, brought up to date."""
-        self.core.publish()
+        """Name to float32 view of ``grads``."""
+        self.settle()
         return self._gradients
 
     def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
@@ -199,6 +225,7 @@ class Arena:
         """A copy of a moment with every entry at its parameter's place, 0 where removed."""
         whole = moment.copy()
         self.core.unpack(whole)
+        _core.mask_(self._mask, whole)
         return whole
 
     @locked
@@ -208,6 +235,48 @@ class Arena:
         _core.mask_(self._mask, whole)
         self.core.pack(whole)
         np.copyto(moment, whole)
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    def capture(self) -> dict[str, Any]:
+        """Copies of everything but moments, for ``restore``."""
+        grads = self.grads
+        return {
+            "costs": self._costs,
+            "mask": np.packbits(self.mask),
+            "params": self.compact(self.params),
+            "grads": self.compact(grads) if grads.any() else None,
+            "mask_version": self.mask_version,
+            "keep_clipped": self.keep_clipped,
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """What ``capture`` gave, in a new arena of the same tensors."""
+        self.costs = state["costs"]
+        self.set_flat_mask(np.unpackbits(state["mask"], count=self.prunable_size))
+        np.copyto(self.params, self.whole(state["params"], len(self.params)))
+        if state["grads"] is not None:
+            np.copyto(self._grads, self.whole(state["grads"], self.size))
+        self.mask_version = state["mask_version"]
+        self.keep_clipped = state["keep_clipped"]
+
+    def compact(self, flat: Floats) -> Floats:
+        """The entries that are not removed, unless somebody has written into one that is."""
+        live = self._mask.view(np.bool_)
+        prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
+        if prunable[~live].view(np.uint32).any():  # -0.0 counts, too
+            return flat.copy()
+        return np.concatenate([prunable[live], others])
+
+    def whole(self, values: Floats, size: int) -> Floats:
+        """Of the first ``size`` entries of a buffer what ``compact`` made smaller."""
+        if len(values) == size:
+            return values
+        flat = np.zeros(size, np.float32)
+        kept = self.prunable_size - self.removed
+        flat[: self.prunable_size][self._mask.view(np.bool_)] = values[:kept]
+        flat[self.prunable_size :] = values[kept:]
+        return flat
 
     @property
     def removed(self) -> int:
@@ -224,7 +293,8 @@ class Arena:
         """Replace the masks of some parameters; all of them or, on an error, none.
 
         Weights, gradients and every optimizer's moments become 0 where the mask is 0, in the same
-        call. A weight that is kept again starts at 0.
+        call. A weight that is kept again starts at 0, whatever was written into its place while it
+        was removed.
 
         Args:
             masks: parameter name to an array of its shape holding 0/1 or booleans.
@@ -270,7 +340,7 @@ class Arena:
         finish: list[Callable[[], None]] = []
         if changed and asked:
             after = (self.params if params is None else params).copy()
-            _core.mask_(mask if params is not None else mask & self._mask, after)
+            _core.mask_(mask, after)
             finish = [follower.follow_mask(mask, after) for _, follower in asked]
         followers = [ref for ref, _ in asked]
         self.core.set_mask(mask, self._costs.most, moments)  # nothing fails from here on
@@ -280,12 +350,6 @@ class Arena:
             _core.mask_(self._mask, self.params)
         for call in finish:
             call()
-
-    @locked
-    def enforce_masks(self) -> None:
-        """Zero weights and gradients wherever the mask is 0."""
-        for buffer in (self.params, self.grads):
-            _core.mask_(self._mask, buffer)
 
 
 def _columns(tensor: Tensor) -> int:

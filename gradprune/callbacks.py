@@ -274,7 +274,7 @@ class WeightAveraging(Callback):
         arena, mean = context.model.arena, self._sum / self.count
         with arena.lock:
             arena.params[:] = mean
-            arena.enforce_masks()
+            arena.settle()
         self._sum = None
 
 

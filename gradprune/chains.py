@@ -73,7 +73,6 @@ class Chain:
         ]
         rewrites = len(self.stages) > 1 or any(stage.stage().rewrites for stage in self.stages)
         self._work = arena.new_moment() if rewrites else None
-        self._seen = arena.mask_version  # by the adaptive stages
         self._kept = False  # whether the last step left its gradient in the buffer
         self._settled = not any(isinstance(stage, AdaptiveClipper) for stage in self.stages)
         self._code: tuple[Any, ...] | None = None
@@ -129,6 +128,27 @@ class Chain:
                 version = state[1]
                 state.fill(0.0)
                 state[1] = version
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    def capture(self) -> dict[str, Any]:
+        """Copies of everything that is not a setting, for ``restore``."""
+        clipped = self.clipped_gradient()
+        return {
+            "tensors": self.tensors(),
+            "clipped": None if clipped is None else self._arena.compact(clipped),
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """What ``capture`` gave, in a new chain of the same settings."""
+        self.load(state["tensors"])
+        if state["clipped"] is not None:
+            if self._work is None:
+                self._work = self._arena.new_moment()
+            self._arena.write_moment(
+                self._work, self._arena.whole(state["clipped"], self._arena.size)
+            )
+            self._kept = True
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

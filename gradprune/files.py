@@ -1,9 +1,11 @@
 """Files: a model with everything it needs to go on, in the safetensors format.
 
-Tensors: every parameter and buffer under its name, masks as ``mask.<name>`` (uint8), the
-optimizer's moments as ``optimizer.moment<i>``, what clippers keep as ``optimizer.clip<i>.<name>``,
-the pruner's statistics as ``pruner.<name>`` and the quantizer's codes as ``quantizer.<name>``. All
-else is one JSON text in the metadata, under the key "gradprune": settings of layers, optimizer,
+Tensors: every parameter and buffer under its name, masks as ``.mask.<name>`` (uint8), the
+optimizer's moments as ``.optimizer.moment<i>``, what clippers keep as
+``.optimizer.clip<i>.<name>``, the pruner's statistics as ``.pruner.<name>`` and the quantizer's
+codes as ``.quantizer.<name>``. The name of a layer holds no dot, so no parameter's name begins with
+one, and none can be mistaken for another tensor, whatever layers are called. All else is one JSON
+text in the metadata, under the key "gradprune": settings of layers, optimizer,
 pruner and quantizer as {"class": name, field: value, ...}, counters, and a SHA-256 over that text
 and all tensors.
 
@@ -58,7 +60,8 @@ __all__ = ["load", "parse", "save", "state_of"]
 Tensors = dict[str, NDArray[Any]]
 _Model = TypeVar("_Model", bound="Model")
 
-_FORMAT = 1
+_FORMAT = 2  # 1: the same, but names of tensors that are no parameter began without the dot
+_MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
 _KEY = "gradprune"
 _MOST = 2**63  # counters are below
 _WIDE = 2**20  # features that a file may ask for without holding a weight for each
@@ -124,16 +127,16 @@ def state_of(model: Model) -> tuple[dict[str, Any], Tensors]:
 def _tensors(model: Model) -> Tensors:
     """Every array of a model, by its name in the file."""
     tensors: Tensors = {name: view.copy() for name, view in model.arena.state.items()}
-    tensors |= {f"mask.{name}": mask.astype(np.uint8) for name, mask in model.masks.items()}
+    tensors |= {f"{_MASK}{name}": mask.astype(np.uint8) for name, mask in model.masks.items()}
     if model.optimizer is not None:
         for i, moment in enumerate(model.optimizer.moments):
-            tensors[f"optimizer.moment{i}"] = moment
+            tensors[f"{_OPTIMIZER}moment{i}"] = moment
         for name, array in model.optimizer.chain.tensors().items():
-            tensors[f"optimizer.{name}"] = array
+            tensors[f"{_OPTIMIZER}{name}"] = array
     if model.pruner is not None:
-        tensors |= {f"pruner.{name}": array for name, array in model.pruner.tensors().items()}
+        tensors |= {f"{_PRUNER}{name}": array for name, array in model.pruner.tensors().items()}
     if model.quantizer is not None:
-        tensors |= {f"quantizer.{name}": a for name, a in model.quantizer.tensors().items()}
+        tensors |= {f"{_QUANTIZER}{name}": a for name, a in model.quantizer.tensors().items()}
     return tensors
 
 
@@ -272,10 +275,10 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
     if text is None:
         raise FileFormatError("a safetensors file, but not one of gradprune's")
     content = json.loads(text)
-    if content["format"] != _FORMAT:
+    if content["format"] not in (1, _FORMAT):
         raise FileFormatError(
-            f"format {content['format']!r} is not the one this gradprune {_core.version} reads, "
-            f"{_FORMAT}"
+            f"format {content['format']!r} is not one that this gradprune {_core.version} reads, "
+            f"1 or {_FORMAT}"
         )
     try:
         tensors: Tensors = deserialize(data)
@@ -284,6 +287,12 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
     stated = content.pop("sha256")
     if stated != _digest(content, tensors):
         raise FileFormatError("damaged: the contents do not match their SHA-256")
+    if content["format"] == 1:
+        groups = tuple(group[1:] for group in (_MASK, _OPTIMIZER, _PRUNER, _QUANTIZER))
+        tensors = {
+            f".{name}" if name.startswith(groups) else name: array
+            for name, array in tensors.items()
+        }
     return content, tensors
 
 
@@ -299,14 +308,14 @@ def _build(
         model.costs = Costs(_decode(described["costs"]), "the model's file")
     if content["optimizer"] is not None:
         _build_optimizer(model, content["optimizer"])
-        own = _below("optimizer.", tensors)
+        own = _below(_OPTIMIZER, tensors)
         assert model.optimizer is not None
         model.optimizer.chain.load(own)  # first of all, since norms may be any number
     if content["pruner"] is not None:
         _build_pruner(model, content["pruner"], tensors)
 
-    quantized = _below("quantizer.", tensors)
-    tensors = {name: array for name, array in tensors.items() if name[:10] != "quantizer."}
+    quantized = _below(_QUANTIZER, tensors)
+    tensors = {n: array for n, array in tensors.items() if not n.startswith(_QUANTIZER)}
     wanted = _tensors(model)
     if tensors.keys() != wanted.keys():
         missing, extra = sorted(wanted.keys() - tensors), sorted(tensors.keys() - wanted)
@@ -315,16 +324,16 @@ def _build(
         _take(tensors, name, array.dtype, array.shape)
 
     for name in model.masks:
-        if tensors[f"mask.{name}"].max(initial=0) > 1:
+        if tensors[f"{_MASK}{name}"].max(initial=0) > 1:
             raise FileFormatError(f"the mask of {name} holds something else than 0 and 1")
-    model.set_masks({name: tensors[f"mask.{name}"] for name in model.masks})
+    model.set_masks({name: tensors[f"{_MASK}{name}"] for name in model.masks})
     _fill(model, tensors)
     if model.optimizer is not None:
         count = len(model.optimizer.core_moments)
-        model.optimizer.load_moments([tensors[f"optimizer.moment{i}"] for i in range(count)])
-        model.optimizer.chain.load(_below("optimizer.", tensors))
+        model.optimizer.load_moments([tensors[f"{_OPTIMIZER}moment{i}"] for i in range(count)])
+        model.optimizer.chain.load(_below(_OPTIMIZER, tensors))
         model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
-    model.arena.enforce_masks()
+    model.arena.settle()
     _build_quantizer(model, content.get("quantizer"), quantized)
     model.epoch = _counter("epoch", described["epoch"])
     model.forward_count = _counter("forward_count", described["forward_count"])
@@ -353,7 +362,7 @@ def _build_optimizer(model: Model, described: dict[str, Any]) -> None:
 def _build_pruner(model: Model, described: dict[str, Any], tensors: Tensors) -> None:
     """A pruner as described; it makes itself the model's. It knows which tensors it needs."""
     settings = {key: _decode(value) for key, value in described["settings"].items()}
-    own = _below("pruner.", tensors)
+    own = _below(_PRUNER, tensors)
     Pruner(model, **settings).load_state(_counters(described["state"]), own)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, NoReturn, Self
+from typing import Any, NamedTuple, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -12,12 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.checks import real_array
 from gradprune.columns import aligned
-from gradprune.layers.base import CoreType
+from gradprune.layers.base import CoreType, Layer
 from gradprune.locking import locked
+from gradprune.network import Network
 from gradprune.summary import summarize
-
-if TYPE_CHECKING:
-    from gradprune.network import Network
 
 __all__ = ["FrozenLayer", "FrozenModel"]
 
@@ -45,6 +43,25 @@ class FrozenLayer:
     macs_effective: int = 0  # those of kept weights
 
 
+class _Source(NamedTuple):
+    """What a frozen model was made from, in little space and for every CPU."""
+
+    layers: tuple[Layer, ...]
+    input_shape: tuple[int, ...]
+    mask: NDArray[np.uint8]  # of the arena, a bit each
+    params: NDArray[np.float32]  # that are not removed
+
+    @classmethod
+    def of(cls, network: Network) -> Self:
+        """Of a network as it is now; removed weights are 0 whatever was written there."""
+        arena = network.arena
+        with arena.lock:
+            params = arena.params.copy()
+            _core.mask_(arena.mask, params)
+            mask = np.packbits(arena.mask)
+            return cls(network.layers, network.input_shape, mask, arena.compact(params))
+
+
 class FrozenModel:
     """An immutable copy of a network for inference; made by ``model.freeze()``.
 
@@ -52,6 +69,9 @@ class FrozenModel:
     many; activations are computed with the layer before them; dropout is gone. Training,
     pruning or writing into the model it was made from changes nothing here. Any number of threads
     may call ``predict`` at once.
+
+    It can be pickled, and is frozen again where it is read, for the CPU there: so it also holds the
+    float32 weights that are not removed, 4 bytes each, beside ``nbytes``.
 
     With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
     inputs become bytes with a scale a sample: products and sums are exact integers, their result
@@ -80,6 +100,7 @@ class FrozenModel:
 
     __slots__ = (
         "_core",
+        "_source",
         "ends_with_softmax",
         "input_shape",
         "layers",
@@ -97,6 +118,7 @@ class FrozenModel:
     precision: str
     tolerance: float
     _core: _core.Frozen
+    _source: _Source
 
     def __init__(self, network: Network, precision: str = "float32") -> None:
         if precision not in _PRECISIONS:
@@ -106,8 +128,10 @@ class FrozenModel:
         with network.lock:
             frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code)
             layers = _layers(network, frozen)
+            source = _Source.of(network)
         for name, value in (
             ("_core", frozen),
+            ("_source", source),
             ("ends_with_softmax", network.ends_with_softmax),
             ("input_shape", network.input_shape),
             ("layers", layers),
@@ -162,13 +186,23 @@ class FrozenModel:
     def __deepcopy__(self, memo: object) -> Self:
         return self
 
-    def __reduce__(self) -> NoReturn:
-        raise TypeError("a frozen model cannot be pickled; save the model and freeze it again")
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _freeze, (self._source, self.precision)
 
     def __str__(self) -> str:
         return "\n".join(aligned([_HEADINGS, *map(_cells, self.layers)], words={0, 1, 6, 7}))
 
     __repr__ = __str__
+
+
+def _freeze(source: _Source, precision: str) -> FrozenModel:
+    """A frozen model from what it was made from."""
+    network = Network(source.layers, source.input_shape)
+    arena = network.arena
+    with arena.lock:
+        arena.set_flat_mask(np.unpackbits(source.mask, count=arena.prunable_size))
+        np.copyto(arena.params, arena.whole(source.params, len(arena.params)))
+    return FrozenModel(network, precision)
 
 
 @locked

@@ -75,6 +75,13 @@ class History:
         self.events: list[Event] = []
         self._steps: dict[str, array[Any]] = {n: array(code) for n, code in _TYPES.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Complete steps, whatever another thread adds meanwhile."""
+        lists = {name: list(value) for name, value in vars(self).items() if isinstance(value, list)}
+        count = min(map(len, self._steps.values()))
+        steps = {name: column[:count] for name, column in self._steps.items()}
+        return {**vars(self), **lists, "_steps": steps}
+
     # ---- writing -------------------------------------------------------------------------------
 
     def add_step(self, loss: float, correct: int, samples: int, info: StepInfo) -> None:

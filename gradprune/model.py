@@ -82,6 +82,9 @@ class Model(Network):
         loss: LossLike | None = None,
     ) -> None:
         super().__init__(layers, input_shape, seed=seed, loss=loss)
+
+    def _begin(self) -> None:
+        super()._begin()
         self.pruner: Pruner | None = None
         self.history: History | None = None
         self.epoch = 0

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.arena import Arena, Tensor
 from gradprune.checks import real_array, seed_number
+from gradprune.copying import Whole
 from gradprune.costs import Costs, to_costs
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
@@ -38,11 +40,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Network"]
 
+# Attributes that ``_build`` makes.
+_DERIVED = {
+    *("steps", "output_shape", "outputs", "arena", "parameters", "buffers", "masks"),
+    *("core_layers", "_core_names", "_net", "_guard"),
+}
 _INITIAL_STREAMS = 1 << 63  # apart from the streams of dropout and shuffling
 _BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
 
-class Network:
+class Network(Whole):
     """Layers over one arena: forward, backward, step, masks.
 
     Args:
@@ -55,8 +62,6 @@ class Network:
 
     Attributes:
         layers: the layers, each with a name.
-        parameters: name to float32 view, in forward order; Dense: ``<layer>.weight`` (out, in) and
-            ``<layer>.bias`` (out,). Real and writable: what is written counts at the next call.
         buffers: name to float32 view of what is not trained: running means and variances of
             ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
@@ -71,6 +76,8 @@ class Network:
         core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
 
+    slots = ("quantizer", "optimizer", "pruner")
+
     def __init__(
         self,
         layers: Sequence[Layer] | Node,
@@ -83,15 +90,25 @@ class Network:
             layers, input_shape = sequence(layers, input_shape)
         self.layers = named_layers(layers)
         self.input_shape = sample_shape(input_shape)
-        self.steps = plan(self.layers, self.input_shape)
         self.seed = seed_number(seed)
+        self._begin()
+        self._build()
+        self.loss = loss
+        self.initialize()
+
+    def _begin(self) -> None:
+        """What there is before anything has happened."""
         self.optimizer: Optimizer | None = None
         self.quantizer: Quantizer | None = None
+        self._loss: Loss | None = None
         self.last_loss = 0.0
         self.exploded = False
         self.refused = False
         self.forward_count = 0
 
+    def _build(self) -> None:
+        """The arena and the core's network."""
+        self.steps = plan(self.layers, self.input_shape)
         tensors: list[Tensor] = []
         for layer, _, shape, _ in self.steps:
             group = len({tensor.group for tensor in tensors})
@@ -108,7 +125,6 @@ class Network:
         self.output_shape = self.steps[-1].output_shape
         self.outputs = prod(self.output_shape)
         self.arena = Arena(tensors)
-        self.parameters = self.arena.parameters
         self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
@@ -116,9 +132,6 @@ class Network:
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows
-        self._loss: Loss | None = None
-        self.loss = loss
-        self.initialize()
 
     def _lower(self) -> list[tuple[str, CoreLayer]]:
         core: list[tuple[str, CoreLayer]] = []
@@ -165,7 +178,57 @@ class Network:
                             "numbers that are not finite"
                         )
                 stream += 1
-        self.arena.enforce_masks()
+        self.arena.settle()
+
+    @property
+    def parameters(self) -> Mapping[str, Floats]:
+        """Name to float32 view, in forward order: ``<layer>.weight``, ``<layer>.bias``, ...
+
+        The views are real and writable: what is written counts at the next call. What is written
+        where the mask removes a weight is gone at the next call, or when this is asked for again.
+        """
+        return self.arena.parameters
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    def copy(self) -> Self:
+        """An independent model in the same state, which trains on with the same bits.
+
+        Optimizer, pruner and quantizer are copied, too: ``model.copy().optimizer`` belongs to the
+        copy. ``copy.copy``, ``copy.deepcopy``, ``pickle`` and joblib take the same: weights, masks,
+        gradients, moments, what clippers, guards and schedules remember, statistics, history and
+        all counters, and objects of classes of your own. A copy of an optimizer, pruner or
+        quantizer comes with a copy of its model.
+
+        Only unpickle what you trust: reading a pickle can run any code. A file written by ``save``
+        is data.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+        >>> optimizer = gp.Adam(model)
+        >>> other = model.copy()
+        >>> loss = other.train_step([[1, 2, 3]], [0], optimizer=other.optimizer)
+        >>> optimizer.step_count, other.optimizer.step_count
+        (0, 1)
+        """
+        return copy.deepcopy(self)
+
+    @property
+    def is_whole(self) -> bool:
+        """See Whole."""
+        return "_net" in vars(self)
+
+    def capture(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See Whole."""
+        names = vars(self).keys() - _DERIVED
+        return {name: getattr(self, name) for name in names}, self.arena.capture()
+
+    def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """See Whole."""
+        self._begin()
+        vars(self).update(objects)
+        self._build()
+        self.arena.restore(arrays)
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
@@ -464,7 +527,7 @@ class Network:
         What a removed weight holds does not count.
         """
         with self.lock:
-            self.arena.enforce_masks()
+            self.arena.settle()
             if math.isfinite(_core.norm(self.arena.params, 2.0)):
                 return
             for name, values in self.arena.state.items():

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
@@ -23,6 +22,7 @@ from gradprune.arena import Arena
 from gradprune.chains import Chain, as_clip
 from gradprune.checks import flag, fraction, not_negative, positive
 from gradprune.clipping import Clipper, joint_norm
+from gradprune.copying import Attached
 from gradprune.errors import NumericalError
 from gradprune.guards import Guard, Raise
 from gradprune.learning_rates import ConstantLR, LearningRate
@@ -115,8 +115,10 @@ class Trainable(Protocol):
     def find_fault(self, norm: float = ...) -> NumericalError: ...
 
 
-class Optimizer(ABC):
+class Optimizer(Attached, ABC):
     """What all optimizers share.
+
+    A copy of an optimizer comes with a copy of its model, see ``Model.copy``.
 
     Attributes:
         step_count: steps taken; a rollback takes its steps off again.
@@ -132,6 +134,9 @@ class Optimizer(ABC):
         parameter_norms: float64, the norm of each parameter's gradient at the last step, before
             clipping, in the order of ``arena.stored`` (weights first).
     """
+
+    slot = "optimizer"
+    model: Trainable
 
     def __init__(
         self,
@@ -151,6 +156,13 @@ class Optimizer(ABC):
         self.guard: Guard = guard or Raise()
         self.rule = rule
         self.model = model
+        self._begin()
+        self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
+        self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
+        model.optimizer = self
+
+    def _begin(self) -> None:
+        """Counters before the first step."""
         self.step_count = 0
         self.skipped = 0
         self.clip_count = 0
@@ -161,18 +173,10 @@ class Optimizer(ABC):
         self._consecutive = 0
         self._snapshots: list[Snapshot] = []
         self._kept_for: tuple[object, ...] | None = None  # pruner, masks changed by hand, quantizer
-        self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
-        self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
-        model.optimizer = self
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """The keyword arguments that make this optimizer again, without clip and guard."""
-
-    @property
-    def lock(self) -> AbstractContextManager[bool]:
-        """The model's; see ``Arena``."""
-        return self.model.arena.lock
 
     @property
     @locked
@@ -298,8 +302,9 @@ class Optimizer(ABC):
         quantizer = self.model.quantizer
         by_schedule = pruner is not None and pruner.schedule is not None
         kept_for = (
-            *(pruner, None if by_schedule else arena.mask_version),
-            *(quantizer, None if quantizer is None else quantizer.count),
+            *(pruner, quantizer),
+            *(None if by_schedule else arena.mask_version,),
+            *(None if quantizer is None else quantizer.count,),
         )
         if kept_for != self._kept_for:
             self._snapshots.clear()
@@ -385,6 +390,45 @@ class Optimizer(ABC):
                 "the last step was refused, or keep_clipped = True was not set before it"
             )
         return self.model.arena.views(flat)
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    @locked
+    def capture(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See Attached."""
+        arena = self.model.arena
+        arrays = {
+            "chain": self.chain.capture(),
+            "core_moments": [arena.compact(moment) for moment in self.moments],
+            "parameter_norms": self.parameter_norms.copy(),
+            "_snapshots": [snapshot.capture() for snapshot in self._snapshots],
+        }
+        objects = {name: value for name, value in vars(self).items() if name not in arrays}
+        del objects["model"]
+        objects["faults"] = dict(self.faults)
+        others = (getattr(self.model, "pruner", None), self.model.quantizer)
+        kept_for = objects.pop("_kept_for")
+        if kept_for is not None and kept_for[0] is others[0] and kept_for[1] is others[1]:
+            objects["kept_for"] = kept_for[2:]  # else the next step drops the snapshots
+        return objects, arrays
+
+    def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """See Attached."""
+        arena = self.model.arena
+        kept_for = objects.pop("kept_for", None)
+        self._begin()
+        vars(self).update(objects)
+        self.chain = Chain(self.clip, arena)
+        self.chain.restore(arrays["chain"])
+        self.core_moments = tuple(arena.new_moment() for _ in arrays["core_moments"])
+        self.load_moments([arena.whole(m, arena.size) for m in arrays["core_moments"]])
+        self.parameter_norms = arrays["parameter_norms"]
+        for state in arrays["_snapshots"]:
+            self._snapshots.append(Snapshot(arena, self.core_moments, self.chain))
+            self._snapshots[-1].fill(state)
+        if kept_for is not None:
+            others = (getattr(self.model, "pruner", None), self.model.quantizer)
+            self._kept_for = (*others, *kept_for)
 
     # ---- checkpoints ---------------------------------------------------------------------------
 

@@ -26,10 +26,13 @@ class Replicable(Protocol):
     layers: tuple[Layer, ...]
     input_shape: tuple[int, ...]
     arena: Arena
-    parameters: Mapping[str, NDArray[np.float32]]
     seed: int
     forward_count: int
     loss: LossLike | None
+
+    @property
+    def parameters(self) -> Mapping[str, NDArray[np.float32]]:
+        """By name."""
 
 
 def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Network:
@@ -47,8 +50,9 @@ def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Netwo
     own = model.layers if layers is None else layers
     replica = Network(own, model.input_shape, seed=model.seed, loss=model.loss)
     with model.arena.lock:
+        state = model.arena.state
         for name, values in replica.arena.state.items():
-            np.copyto(values, model.arena.state[name])
+            np.copyto(values, state[name])
         replica.forward_count = model.forward_count
         replica.costs = model.arena.costs
     return replica

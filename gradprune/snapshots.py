@@ -100,6 +100,25 @@ class Snapshot:
         return self._arena.lock
 
     @locked
+    def capture(self) -> dict[str, Any]:
+        """Copies for ``copying``."""
+        return {
+            "params": self._params.copy(),
+            "mask": self._mask.copy(),
+            "moments": [moment.copy() for moment in self._copies],
+            "clippers": self._clippers,
+            "others": self._others,
+            "counters": self.counters,
+        }
+
+    @locked
+    def fill(self, state: Mapping[str, Any]) -> None:
+        """What ``capture`` gave, in a new snapshot of the same state."""
+        self._params, self._mask, self._copies = state["params"], state["mask"], state["moments"]
+        self._clippers, self._others = state["clippers"], state["others"]
+        self.counters = state["counters"]
+
+    @locked
     def take(self, counters: Mapping[str, Any], others: Sequence[Counting | None]) -> None:
         """Of everything as it is now; the others are the model's pruner and quantizer."""
         np.copyto(self._params, self._arena.params)

@@ -135,7 +135,7 @@ def packed_table(packed: PackedModel) -> Table:
     live = {name: int(mask.sum()) for name, mask in packed.masks.items()}
     rows = []
     for part, size in packed.parts.items():
-        weights = live.get(part.rpartition(" of ")[2], 0)
+        weights = live.get(part.partition(" of ")[2], 0)
         each = f"{8 * size / weights:.2f}" if weights else ""
         rows.append((part, f"{size:,}", percent(size / packed.nbytes), each))
     total = sum(live.values())

@@ -18,12 +18,17 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune.clipping import Clipper
+from gradprune.compression.schemes import Scheme
+from gradprune.guards import Guard
 from gradprune.initializers import Initializer
 from gradprune.layers import Layer
 from gradprune.learning_rates import LearningRate
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer, Trainable
+from gradprune.pruning.adaptive import AdaptiveSchedule
 from gradprune.pruning.granularity import Granularity
+from gradprune.pruning.regrowth import Regrowth
+from gradprune.pruning.schedules import Schedule
 from gradprune.pruning.scopes import Scope
 
 Batch = tuple[NDArray[np.float32], NDArray[Any]]
@@ -464,6 +469,51 @@ GRANULARITIES: dict[str, Granularity] = {
     "input": gp.InputUnit(norm=math.inf),
     "2:4": gp.NM(2, 4),
     "1:5": gp.NM(1, 5),  # no width is a multiple of 5
+}
+
+
+# ---- guards
+
+GUARDS: dict[str, Guard | None] = {
+    "none": None,
+    "raise": gp.Raise(max_activation=1e3, max_gradient=1e3, max_norm=1e3),
+    "skip": gp.Skip(limit=3),
+    "zero": gp.Zero(),
+    "rollback": gp.Rollback(every=3, factor=0.7),
+}
+
+
+# ---- when weights go, and which come back
+
+PRUNING_SCHEDULES: dict[str, Schedule | AdaptiveSchedule | None] = {
+    "none": None,
+    "one_shot": gp.OneShot(0.6, at=4),
+    "linear": gp.Linear(0.7, start=1, stop=9, every=2),
+    "cubic": gp.Cubic(0.8, start=2, stop=11, every=3),
+    "polynomial": gp.Polynomial(0.7, start=0, stop=8, power=2, every=4),
+    "iterative": gp.Iterative(0.8, rounds=4, every=3),
+    "adaptive": gp.AdaptiveSchedule(0.8, rate=0.3, patience=0),
+}
+REGROWTHS: dict[str, Regrowth | None] = {
+    "none": None,
+    "set": gp.SET(fraction=0.2, every=2, stop=12),
+    "rigl": gp.RigL(fraction=0.3, every=3, stop=12),
+}
+
+
+# ---- quantization
+
+SCHEMES: dict[str, Scheme] = {
+    "shared": gp.Codebook(4),
+    "shared_rows": gp.Codebook(2, per="row"),
+    "shared_model": gp.Codebook(5, per="model"),
+    "fixed": gp.Codebook(4, trained=False),
+    "ste": gp.Codebook(4, ste=True),
+    "ste_fixed": gp.Codebook(4, per="row", trained=False, ste=True),
+    "grid8": gp.Grid(8),
+    "grid4": gp.Grid(4, per="row", symmetric=False),
+    "ternary": gp.Grid(2, scale="mse"),
+    "binary": gp.Grid(1, per="row"),
 }
 
 

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
+
 import gradprune as gp
 
 PLACES = os.pathsep.join((str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)))
@@ -37,3 +39,13 @@ def on_instruction_set(isa: str, script: str, *, timeout: float = 300) -> str:
 def plain(a: int) -> dict[str, float]:
     """A trial that says where it runs; here, since workers can import this module."""
     return {"square": a**2, "threads": gp.get_num_threads(), "cost": gp.get_costs().most[0]}
+
+
+def trained(model: gp.Model, steps: int) -> tuple[gp.Model, float]:
+    """In another process: train, and say whether nothing is shared."""
+    x, y = np.ones((8, model.input_shape[0])), np.arange(8) % 4
+    loss = 0.0
+    for _ in range(steps):
+        assert model.optimizer is not None
+        loss, _ = model.train_step(x, y, optimizer=model.optimizer)
+    return model, loss

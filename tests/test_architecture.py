@@ -22,7 +22,10 @@ CSRC = ROOT / "csrc"
 
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
-    "ground": {"cache", "checks", "columns", "disk", "errors", "locking", "progress", "timing"},
+    "ground": {
+        *("cache", "checks", "columns", "copying", "disk", "errors", "locking", "progress"),
+        "timing",
+    },
     "core": {"_core"},
     "costs": {"costs"},
     "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
@@ -335,7 +338,7 @@ STATE["arena"] |= STATE["model"]
 STATE["network"] = STATE["replica"] = STATE["model"]
 # These hand views out, and who uses one later takes the lock; or a model of their own is all they
 # work on.
-UNLOCKED = {"network.Network.__init__", "network.Network.gradients"}
+UNLOCKED = {f"network.Network.{name}" for name in ("_build", "gradients", "parameters")}
 ALONE = LAYERS["tools"] | {name for name in RANK if name.startswith("sweeps.")}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -127,12 +129,14 @@ def test_a_resumed_file_gives_the_bits_of_one_run(
     assert ends[0] == ends[1]
 
 
-def test_shrink_and_replicas_take_it_along() -> None:
+def test_shrink_copies_and_replicas_take_it_along() -> None:
     model = pruned()
     model.costs = (0.1, 0.2, 0.3, 0.4)
+    kept = pickle.dumps(model)
     gp.set_costs((0, 0, 0, 0))
-    assert model.shrink().costs == model.costs
-    assert replicate(model).costs == model.costs
+    others = (model.shrink(), replicate(model), copy.deepcopy(model), pickle.loads(kept))
+    assert [other.costs for other in others] == 4 * [model.costs]
+    assert [other.is_sparse("dense0") for other in others] == [True, False, True, True]
     assert model.costs.source == "set by hand"
 
 

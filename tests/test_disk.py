@@ -358,8 +358,9 @@ while True:
 """
 
 
+@pytest.mark.timeout(60 + 20 * KILLS)
 def test_kills_at_any_time(tmp_path: Path) -> None:
-    """The files always load, each kill leaves one temporary at most, the next save removes it.
+    """The files always load, one temporary is left of each at most, the next save removes it.
 
     GRADPRUNE_KILLS sets how many.
     """
@@ -380,7 +381,13 @@ def test_kills_at_any_time(tmp_path: Path) -> None:
         time.sleep(draw.uniform(0, 0.05))
         writer.kill()
         writer.communicate()
-        assert len(names(tmp_path)) <= 3
+        left = set(names(tmp_path)) - {"model", "packed"}
+        assert sorted(name.split(".")[1] for name in left) in (
+            [],
+            ["model"],
+            ["packed"],
+            ["model", "packed"],
+        )
         loaded = gp.load(file)
         assert isinstance(loaded, gp.Model)
         assert loaded.epoch >= epoch

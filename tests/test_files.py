@@ -225,12 +225,12 @@ def test_others_can_read_the_tensors(tmp_path: Path) -> None:
     for name, array in model.parameters.items():
         np.testing.assert_array_equal(tensors[name], array)
     for name, mask in model.masks.items():
-        assert tensors[f"mask.{name}"].dtype == np.uint8
-        np.testing.assert_array_equal(tensors[f"mask.{name}"], mask)
-    assert tensors.keys() - model.parameters.keys() - {f"mask.{name}" for name in model.masks} == {
-        "optimizer.moment0",
-        "pruner.mean",
-        "pruner.mean_square",
+        assert tensors[f".mask.{name}"].dtype == np.uint8
+        np.testing.assert_array_equal(tensors[f".mask.{name}"], mask)
+    assert tensors.keys() - model.parameters.keys() - {f".mask.{name}" for name in model.masks} == {
+        ".optimizer.moment0",
+        ".pruner.mean",
+        ".pruner.mean_square",
     }
 
 
@@ -239,7 +239,7 @@ def test_removed_weights_are_zero_whatever_the_file_says(tmp_path: Path) -> None
     gp.SGD(model, lr=0.1, momentum=0.9)
     model.set_mask("dense0.weight", [[1, 0], [1, 1]])
     content, tensors = parts(model)
-    for name in ("dense0.weight", "optimizer.moment0"):
+    for name in ("dense0.weight", ".optimizer.moment0"):
         tensors[name] = np.ones_like(tensors[name])
     path = tmp_path / "file"
     path.write_bytes(files._seal(content, tensors))
@@ -372,9 +372,21 @@ def test_other_files(tmp_path: Path) -> None:
 def test_another_format(tmp_path: Path) -> None:
     content, tensors = parts(small_model())
     path = tmp_path / "file"
-    path.write_bytes(files._seal({**content, "format": 2}, tensors))
-    with pytest.raises(gp.FileFormatError, match="format 2 is not the one"):
+    path.write_bytes(files._seal({**content, "format": 3}, tensors))
+    with pytest.raises(gp.FileFormatError, match="format 3 is not one that"):
         gp.load(path)
+
+
+def test_files_of_the_format_before(tmp_path: Path) -> None:
+    """There, names of tensors that are no parameter began without a dot."""
+    model = rich_model()
+    train(model, 3)
+    gp.Quantizer(model, weights=gp.Codebook(3)).quantize()
+    content, tensors = parts(model)
+    tensors = {name.removeprefix("."): array for name, array in tensors.items()}
+    path = tmp_path / "file"
+    path.write_bytes(files._seal({**content, "format": 1}, tensors))
+    assert_same(gp.load(path), model)
 
 
 def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
@@ -466,17 +478,17 @@ def test_no_parameters_no_limit_to_claim(tmp_path: Path) -> None:
     ("name", "array", "match"),
     [
         ("dense0.weight", None, "dense0.weight is missing"),
-        ("mask.dense1.weight", None, r"missing: \['mask.dense1.weight'\]"),
-        ("optimizer.moment0", None, r"missing: \['optimizer.moment0'\]"),
-        ("pruner.mean", None, "needs mean"),
+        (".mask.dense1.weight", None, r"missing: \['\.mask\.dense1\.weight'\]"),
+        (".optimizer.moment0", None, r"missing: \['\.optimizer\.moment0'\]"),
+        (".pruner.mean", None, "needs mean"),
         ("extra", np.zeros(1, np.float32), r"unexpected: \['extra'\]"),
         ("dense0.weight", np.zeros((3, 2)), r"must be float32 \(3, 2\), got float64"),
         ("dense0.weight", np.zeros((2, 3), np.float32), r"got float32 \(2, 3\)"),
-        ("mask.dense0.weight", np.ones((3, 2), np.float32), "must be uint8"),
-        ("mask.dense0.weight", np.full((3, 2), 2, np.uint8), "something else than 0 and 1"),
-        ("optimizer.moment0", np.zeros(16, np.float32), r"must be float32 \(17,\)"),
-        ("pruner.mean", np.zeros(3, np.float32), "needs mean of shape"),
-        ("pruner.mean", np.zeros(12, np.float64), "pruner.mean must be float32"),
+        (".mask.dense0.weight", np.ones((3, 2), np.float32), "must be uint8"),
+        (".mask.dense0.weight", np.full((3, 2), 2, np.uint8), "something else than 0 and 1"),
+        (".optimizer.moment0", np.zeros(16, np.float32), r"must be float32 \(17,\)"),
+        (".pruner.mean", np.zeros(3, np.float32), "needs mean of shape"),
+        (".pruner.mean", np.zeros(12, np.float64), "pruner.mean must be float32"),
     ],
 )
 def test_wrong_tensors(tmp_path: Path, name: str, array: Any, match: str) -> None:

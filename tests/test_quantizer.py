@@ -12,23 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradprune as gp
-from cases import CHAINS, OPTIMIZERS, TRAINED
+from cases import CHAINS, OPTIMIZERS, SCHEMES, TRAINED
 from gradprune import reference
 from state import everything, snapshot
 from steps import X, Y, step
-
-SCHEMES: dict[str, Any] = {
-    "shared": gp.Codebook(4),
-    "shared_rows": gp.Codebook(2, per="row"),
-    "shared_model": gp.Codebook(5, per="model"),
-    "fixed": gp.Codebook(4, trained=False),
-    "ste": gp.Codebook(4, ste=True),
-    "ste_fixed": gp.Codebook(4, per="row", trained=False, ste=True),
-    "grid8": gp.Grid(8),
-    "grid4": gp.Grid(4, per="row", symmetric=False),
-    "ternary": gp.Grid(2, scale="mse"),
-    "binary": gp.Grid(1, per="row"),
-}
 
 
 def network(scheme: Any, biases: Any = None, *, share: float = 0.4) -> gp.Model:

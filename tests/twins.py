@@ -15,6 +15,7 @@ from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
 from gradprune.clipping import Clipper
 from gradprune.layers import Layer
+from gradprune.layers.graph import INPUT
 from gradprune.layers.recurrent import Recurrent
 from gradprune.network import Network
 
@@ -47,7 +48,7 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     """The layers of a network (they have names) as the oracle's dicts."""
     plain: list[dict[str, Any]] = []
     number = 0  # of the layer in the C network: a Dense with an activation is two
-    ends = {"input": -1}  # of each layer: the last of its dicts
+    ends = {INPUT: -1}  # of each layer: the last of its dicts
     for layer in layers:
         first = len(plain)
         if isinstance(layer, gp.Dense):

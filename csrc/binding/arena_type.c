@@ -178,12 +178,16 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     next.mask = PyArray_DATA(mask);
     status = gp_live_create(&next, &costs, &next.live);
     if (status == GP_OK) {
-        gp_live_publish(arena);
+        /* what was written where the old mask is 0 must not come back with the new one */
+        gp_arena_settle(kernels, arena);
+        for (size_t i = 0; i < n_moments; i++) {
+            gp_live_unpack(arena->live, moments[i]);
+            gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
+        }
         memmove(PyArray_DATA(self->mask), next.mask, arena->n_prunable); /* it may be the arena's own */
         gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->params);
         gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->grads);
         for (size_t i = 0; i < n_moments; i++) {
-            gp_live_unpack(arena->live, moments[i]);
             gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
             gp_live_pack(next.live, moments[i]);
         }
@@ -198,10 +202,10 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *arena_publish(arena_object *self, PyObject *unused)
+static PyObject *arena_settle(arena_object *self, PyObject *unused)
 {
     (void)unused;
-    gp_live_publish(gp_arena_enter(self));
+    gp_arena_settle(self->state->kernels, gp_arena_enter(self));
     gp_arena_leave(self);
     Py_RETURN_NONE;
 }
@@ -261,7 +265,8 @@ static PyObject *arena_removed(arena_object *self, void *unused)
 static PyMethodDef arena_methods[] = {
     {"set_mask", (PyCFunction)arena_set_mask, METH_VARARGS,
      "set_mask(mask, costs, moments): replace mask and table; zero what it removes, in the moments too."},
-    {"publish", (PyCFunction)arena_publish, METH_NOARGS, "Bring grads up to date after Net.train."},
+    {"settle", (PyCFunction)arena_settle, METH_NOARGS,
+     "Bring grads up to date after Net.train, and zero params and grads where the mask is 0."},
     {"pack", (PyCFunction)arena_pack, METH_O, "pack(moment): from whole to the form that steps use, in place."},
     {"unpack", (PyCFunction)arena_unpack, METH_O, "unpack(moment): the inverse of pack."},
     {"step", (PyCFunction)arena_step, METH_VARARGS,

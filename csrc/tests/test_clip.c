@@ -113,6 +113,18 @@ static void test_clamp_and_mask(const gp_kernels *kernels)
     CHECK_BYTES_EQUAL(sizeof x, x, masked);
 }
 
+static void test_settle(const gp_kernels *kernels)
+{
+    float params[8] = {1.0f, NAN, 2.0f, INFINITY, 3.0f, 7.0f, 8.0f, 9.0f}, grads[6] = {NAN, NAN, 5.0f, 7.0f, 0.0f, NAN};
+    const float settled[8] = {1.0f, 0, 2.0f, 0, 3.0f, 7.0f, 8.0f, 9.0f}; /* the last three are not prunable */
+    uint8_t mask[5] = {1, 0, 1, 0, 1};
+    const gp_arena arena = {
+        .n = 6, .n_buffers = 2, .n_prunable = 5, .removed = 2, .params = params, .grads = grads, .mask = mask};
+    gp_arena_settle(kernels, &arena);
+    CHECK_BYTES_EQUAL(sizeof params, params, settled);
+    CHECK(isnan(grads[0]) && grads[1] == 0.0f && grads[2] == 5.0f && grads[3] == 0.0f && isnan(grads[5]));
+}
+
 /* ---- limits that follow the norms -------------------------------------------------------------------------------------- */
 
 static int ascending(const void *a, const void *b)
@@ -203,6 +215,7 @@ int main(void)
     test_scale_factor();
     OVER_INSTRUCTION_SETS(test_clipped_norm);
     OVER_INSTRUCTION_SETS(test_clamp_and_mask);
+    OVER_INSTRUCTION_SETS(test_settle);
     test_auto_clip();
     test_z_clip();
     test_adapting_anew();

@@ -14,7 +14,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -60,7 +60,7 @@ class PackedModel:
         self, data: bytes, factory: Callable[..., Model], *, max_bytes: SupportsIndex | None = None
     ) -> None:
         self.data = data
-        self._factory = factory
+        self._factory, self._max_bytes = factory, max_bytes
         self._weights, self.input_shape, self.parts = _decode(data, max_bytes)
         self.layers = self._weights.layers
         try:
@@ -77,6 +77,9 @@ class PackedModel:
     def nbytes(self) -> int:
         """Size of the file."""
         return len(self.data)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpack, (type(self), self.data, self._factory, self._max_bytes)
 
     def __bytes__(self) -> bytes:
         return self.data
@@ -101,6 +104,16 @@ class PackedModel:
             OSError: it cannot be written.
         """
         write_atomically(path, self.data)
+
+
+def _unpack(
+    kind: type[PackedModel],
+    data: bytes,
+    factory: Callable[..., Model],
+    max_bytes: SupportsIndex | None,
+) -> PackedModel:
+    """A packed model from its bytes."""
+    return kind(data, factory, max_bytes=max_bytes)
 
 
 def compress(model: Model, *, canonical: bool = True) -> PackedModel:

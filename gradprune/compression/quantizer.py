@@ -8,7 +8,6 @@ step is called from; a step that is refused leaves weights, codes and gradients 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from gradprune.arena import Arena, Tensor, excluded_names
 from gradprune.compression.report import ParameterReport, QuantizationReport, describe
 from gradprune.compression.schemes import Coding, Layout, Part, Scheme
+from gradprune.copying import Attached
 from gradprune.errors import NonFiniteError
 from gradprune.locking import locked
 
@@ -32,7 +32,7 @@ class Quantizable(Protocol):
     quantizer: Quantizer | None
 
 
-class Quantizer:
+class Quantizer(Attached):
     """Gives the weights of a model few values, and keeps it so while the model is trained.
 
     It does nothing until ``quantize`` is called. From then on each step of the optimizer, by
@@ -66,6 +66,9 @@ class Quantizer:
     skipped dense1.bias: excluded
     """
 
+    slot = "quantizer"
+    model: Quantizable
+
     def __init__(
         self,
         model: Quantizable,
@@ -83,18 +86,23 @@ class Quantizer:
         self.biases = biases
         self.exclude = (exclude,) if isinstance(exclude, str) else tuple(exclude)
         self.count = 0
+        self._parts: dict[str, Part] = {}  # none before the first ``quantize``
+        self._cover()
+        model.quantizer = self
+        model.arena.follow(self)
+
+    def _cover(self) -> None:
+        """Which scheme is for what."""
         self._skipped: dict[str, str] = {}
         self._schemes: dict[str, tuple[Scheme, Layout]] = {}
         for prefix, scheme, tensors in zip(
-            ("weights", "biases"), (weights, biases), self._covered(), strict=True
+            ("weights", "biases"), (self.weights, self.biases), self._covered(), strict=True
         ):
             if scheme is not None and tensors:
-                self._schemes[prefix] = scheme, Layout(model.arena, tensors, scheme.per)
+                layout = Layout(self.model.arena, tensors, scheme.per)
+                self._schemes[prefix] = scheme, layout
         if not self._schemes:
             raise ValueError("nothing to quantize: every parameter is left out")
-        self._parts: dict[str, Part] = {}  # none before the first ``quantize``
-        model.quantizer = self
-        model.arena.follow(self)
 
     def _covered(self) -> tuple[list[Tensor], list[Tensor]]:
         """Weights and biases to quantize."""
@@ -109,11 +117,6 @@ class Quantizer:
             else:
                 kept[not tensor.prunable].append(tensor)
         return kept
-
-    @property
-    def lock(self) -> AbstractContextManager[bool]:
-        """The model's; see ``Arena``."""
-        return self.model.arena.lock
 
     @property
     def is_active(self) -> bool:
@@ -217,6 +220,29 @@ class Quantizer:
 
         return finish
 
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    @locked
+    def capture(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See Attached."""
+        derived = {"model", "_skipped", "_schemes", "_parts"}
+        objects = {name: value for name, value in vars(self).items() if name not in derived}
+        if self.model.quantizer is self:
+            return objects, {"state": self.state(), "tensors": self.tensors()}
+        arena = self.model.arena  # one that is no longer attached has not followed the mask
+        parts = {
+            prefix: part.followed(arena.mask, arena.params) for prefix, part in self._parts.items()
+        }
+        return objects, {"state": self.state(), "tensors": _tensors(parts)}
+
+    def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """See Attached."""
+        vars(self).update(objects)
+        self._parts = {}
+        self._cover()
+        self.model.arena.follow(self)
+        self._load(arrays["state"], arrays["tensors"])
+
     # ---- checkpoints ---------------------------------------------------------------------------
 
     @locked
@@ -227,19 +253,22 @@ class Quantizer:
     @locked
     def tensors(self) -> dict[str, NDArray[Any]]:
         """Arrays for a checkpoint; none before the first ``quantize``."""
-        return {
-            f"{prefix}.{name}": array
-            for prefix, part in self._parts.items()
-            for name, array in part.tensors().items()
-        }
+        return _tensors(self._parts)
 
     @locked
     def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
         """What ``state`` and ``tensors`` gave; call it when masks and weights are set.
 
         Raises:
-            ValueError: something is missing or does not fit; nothing is changed.
+            ValueError: something is missing, not finite or does not fit; nothing is changed.
         """
+        for name, array in tensors.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise ValueError(f"the quantizer's {name} must be finite")
+        self._load(state, tensors)
+
+    def _load(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
+        """Without a look at the numbers: a model that has diverged can be copied, too."""
         parts = {}
         if state["is_active"]:
             for prefix, (scheme, layout) in self._schemes.items():
@@ -287,3 +316,11 @@ class Quantizer:
             index=index,
             value=value,
         )
+
+
+def _tensors(parts: Mapping[str, Part]) -> dict[str, NDArray[Any]]:
+    return {
+        f"{prefix}.{name}": array
+        for prefix, part in parts.items()
+        for name, array in part.tensors().items()
+    }

@@ -24,6 +24,8 @@ ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 
 
 Shape = tuple[int, ...]
 
+_LONGEST_NAME = 255
+
 
 class CoreType(IntEnum):
     """gp_layer_type of gradprune.h."""
@@ -104,11 +106,17 @@ _Source = TypeVar("_Source", bound=Source)
 
 
 def _name(name: str, value: object) -> str:
-    """What a layer may be called."""
+    """What a layer may be called: what tables can show, without the dot before a role."""
     if not isinstance(value, str):
         raise TypeError(f"a layer's {name} must be text, got {value!r}")
-    if not value or "." in value:
-        raise ValueError(f"a layer's {name} must be non-empty and hold no dot, got {value!r}")
+    if not value or len(value) > _LONGEST_NAME:
+        raise ValueError(
+            f"a layer's {name} must be of 1 to {_LONGEST_NAME} characters, got {len(value)}"
+        )
+    if "." in value or not value.isprintable():
+        raise ValueError(
+            f"a layer's {name} must hold no dot and printable characters alone, got {value!r}"
+        )
     return str(value)
 
 

@@ -27,7 +27,8 @@ __all__ = [
     "sequence",
 ]
 
-INPUT = "input"
+INPUT = ".input"  # as no layer may be called
+_OLD_INPUT = "input"  # what files of before say; no layer after it has this name there
 
 
 class Node(Source):
@@ -59,7 +60,7 @@ def Input(shape: SupportsIndex | Sequence[int]) -> Node:  # noqa: N802 - a node,
     >>> y = gp.Dense(4, activation="relu")(x)
     >>> model = gp.Model(x, gp.Dense(2)(x + y), seed=0)
     >>> [layer.name for layer in model.layers], model.layers[1].inputs
-    (['dense0', 'add0', 'dense1'], ('input', 'dense0'))
+    (['dense0', 'add0', 'dense1'], ('.input', 'dense0'))
     """
     return Node(None, (), sample_shape(shape))
 
@@ -180,7 +181,7 @@ def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
         ValueError: a layer reads what does not come before it, or does not take its shape, or
             nothing reads a layer that is not the last.
     """
-    positions = {INPUT: -1}
+    positions = {INPUT: -1, _OLD_INPUT: -1}
     steps: list[Step] = []
     read: set[int] = set()
     for position, layer in enumerate(layers):
@@ -192,10 +193,6 @@ def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
         shapes = [input_shape if source < 0 else steps[source].output_shape for source in sources]
         shape = layer.merge(shapes)
         steps.append(Step(layer, sources, shape, layer.output_shape(shape)))
-        if layer.name == INPUT and any(INPUT in other.inputs for other in layers):
-            raise ValueError(
-                f"no layer may be called {INPUT!r} where layers read the input by name"
-            )
         positions[str(layer.name)] = position
     idle = [str(layer.name) for i, layer in enumerate(layers[:-1]) if i not in read]
     if idle:

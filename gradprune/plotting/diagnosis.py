@@ -14,6 +14,7 @@ from gradprune.plotting.style import (
     ORANGE,
     PURPLE,
     legend_above,
+    literal,
     new_figure,
     root_of,
     styled,
@@ -133,7 +134,7 @@ def _idle(axes: Axes, diagnosis: Diagnosis) -> None:
 def _time(axes: Axes, series: list[LayerDiagnosis]) -> None:
     for row, color in zip(series, cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False):
         steps = np.arange(1, len(row.gradient_steps) + 1)
-        axes.plot(steps, _positive(row.gradient_steps), color=color, label=row.name)
+        axes.plot(steps, _positive(row.gradient_steps), color=color, label=literal(row.name))
     axes.set_yscale("log")
     axes.set_xlabel("time step")
     axes.set_ylabel("gradient of the state")
@@ -143,4 +144,4 @@ def _time(axes: Axes, series: list[LayerDiagnosis]) -> None:
 
 def _name_layers(axes: Axes, names: list[str]) -> None:
     every = -(-len(names) // _MOST_TICKS)
-    axes.set_xticks(np.arange(len(names))[::every], names[::every], rotation=90)
+    axes.set_xticks(np.arange(len(names))[::every], list(map(literal, names[::every])), rotation=90)

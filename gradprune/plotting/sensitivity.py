@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gradprune.plotting.style import BLUE, GREEN, GREY, ORANGE, PURPLE, drawing, legend_above
+from gradprune.plotting.style import (
+    BLUE,
+    GREEN,
+    GREY,
+    ORANGE,
+    PURPLE,
+    drawing,
+    legend_above,
+    literal,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,7 +54,7 @@ def plot_sensitivity(curves: Sensitivity, *, ax: Axes | None = None) -> Axes:
                 marker=_MARKERS[i % len(_MARKERS)],
                 markersize=4,
                 linewidth=1.3,
-                label=name,
+                label=literal(name),
             )
         axes.set_xlabel("sparsity of one parameter alone (%)")
         axes.set_ylabel("accuracy (%)" if is_accuracy else "loss")

@@ -26,6 +26,7 @@ __all__ = [
     "PURPLE",
     "drawing",
     "legend_above",
+    "literal",
     "new_figure",
     "percent",
     "picture",
@@ -58,6 +59,11 @@ _SETTINGS = {
 }
 
 _LEGEND = 4  # entries that fit into a row
+
+
+def literal(text: str) -> str:
+    """A name, such as a layer's, as a label that is shown as it is and not read as mathematics."""
+    return text.replace("$", r"\$")
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:

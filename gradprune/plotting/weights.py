@@ -15,6 +15,7 @@ from gradprune.plotting.style import (
     LIGHT,
     drawing,
     legend_above,
+    literal,
     new_figure,
     percent,
     root_of,
@@ -73,7 +74,7 @@ def plot_weights(
         axes = whole.subplots(len(layers), 1, squeeze=False)[:, 0]
         for ax, (name, old, new, kept) in zip(axes, layers, strict=True):
             draw_histogram(ax, old, new, kept, bins)
-            ax.set_title(name)
+            ax.set_title(literal(name))
             ax.set_ylabel("weights")
         axes[-1].set_xlabel("value of the weight")
         legend_above(axes[0])
@@ -116,7 +117,7 @@ def plot_sparsity(model: Pruned, *, ax: Axes | None = None) -> Axes:
                 color="white" if inside else "black",
                 fontsize=8.5,
             )
-        axes.set_yticks(places, [name for name, *_ in counts])
+        axes.set_yticks(places, [literal(name) for name, *_ in counts])
         axes.invert_yaxis()
         axes.set_xlim(0, 100)
         axes.set_xlabel("weights kept (%)")

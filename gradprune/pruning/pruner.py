@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol, SupportsFloat, SupportsIndex
 
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core, checks
 from gradprune.batching import batches
+from gradprune.copying import Attached
 from gradprune.errors import NonFiniteError
 from gradprune.layers.coupling import coupled_weights
 from gradprune.locking import Locked, locked
@@ -61,7 +61,7 @@ class Prunable(Tried, Locked, Protocol):
     def rows(self, x: ArrayLike) -> Floats: ...
 
 
-class Pruner:
+class Pruner(Attached):
     """Removes weights of a model: now, by ``prune``, or by a schedule, by ``step``.
 
     A weight once removed never returns, unless there is a ``regrowth``. No parameter is emptied:
@@ -112,6 +112,9 @@ class Pruner:
     dense1.weight     50     9    82.00%           41
     """
 
+    slot = "pruner"
+    model: Prunable
+
     def __init__(
         self,
         model: Prunable,
@@ -160,30 +163,33 @@ class Pruner:
         self.gradients = gradients
         self.probe_data = None if probe_data is None else _pair(probe_data)
         self.probe_loss = probe_loss
-        self.step_count = 0
-        self.events = 0
-        self._overdue = False  # an event found no gradient to go by and waits for one
+        self._begin()
         self.statistics = Statistics.zeros(model.arena.prunable_size)
         self._weights = self._current_weights()  # at which the next gradient is taken
         self._course = schedule.begin() if isinstance(schedule, AdaptiveSchedule) else None
-        self._before: Weights | None = None  # the last removal, which may have to be taken back
-
-        self._layers, self._excluded = covered_layers(model.arena.tensors, self.exclude)
-        if not self._layers:
-            raise ValueError("nothing to prune: the model has no prunable weights left to cover")
-        self._total: int = self._layers[-1].place.stop
-        self._coupled = coupled_weights(model.steps) if isinstance(model, Network) else []
+        self._cover()
         self.scope.limits({tensor.name: tensor.size for tensor, _ in self._layers})  # known names?
         model.pruner = self
         if gradients == "clipped":
             model.arena.keep_clipped = True
 
-    # ---- pruning -------------------------------------------------------------------------------
+    def _begin(self) -> None:
+        """Counters before the first step."""
+        self.step_count = 0
+        self.events = 0
+        self._overdue = False  # an event found no gradient to go by and waits for one
+        self._before: Weights | None = None  # the last removal, which may have to be taken back
 
-    @property
-    def lock(self) -> AbstractContextManager[bool]:
-        """The model's; see ``Arena``."""
-        return self.model.arena.lock
+    def _cover(self) -> None:
+        """Which weights are to be pruned, and which of them together."""
+        model = self.model
+        self._layers, self._excluded = covered_layers(model.arena.tensors, self.exclude)
+        if not self._layers:
+            raise ValueError("nothing to prune: the model has no prunable weights left to cover")
+        self._total: int = self._layers[-1].place.stop
+        self._coupled = coupled_weights(model.steps) if isinstance(model, Network) else []
+
+    # ---- pruning -------------------------------------------------------------------------------
 
     @locked
     def prune(
@@ -503,6 +509,34 @@ class Pruner:
             )
             for tensor, place in self._layers
         }
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    @locked
+    def capture(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See Attached."""
+        arrays = {
+            "statistics": vars(self.statistics.copy()) if self.statistics.count else None,
+            "_weights": None if self._weights is None else self._weights.copy(),
+            "_before": {} if self._before is None else self._before.tensors(),
+        }
+        derived = {"model", "_layers", "_excluded", "_total", "_coupled"}
+        names = vars(self).keys() - derived - arrays.keys()
+        return {name: getattr(self, name) for name in names}, arrays
+
+    def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """See Attached."""
+        self._begin()
+        vars(self).update(objects)
+        self._cover()
+        arena, statistics = self.model.arena, arrays["statistics"]
+        self.statistics = (
+            Statistics.zeros(arena.prunable_size)
+            if statistics is None
+            else Statistics(**statistics)
+        )
+        self._weights = arrays["_weights"]
+        self._before = Weights.from_tensors(arrays["_before"], arena)
 
     # ---- checkpoints ---------------------------------------------------------------------------
 
