@@ -34,7 +34,7 @@ SHARED = "|shared"  # the context of fixtures that several tests share
 FORMAT = 1
 
 
-Run = Callable[[list[str], list[str], dict[str, str]], object]
+Run = Callable[[list[str], list[str], dict[str, str]], int | None]
 
 
 class Test(NamedTuple):
@@ -143,16 +143,21 @@ def measure(copy: Path, file: Path, folder: Path, run: Run) -> Record:
         copy: root of the copy.
         file: the test file in it.
         folder: where temporary files go.
-        run: runs pytest in the copy with options, names of tests and variables.
+        run: runs pytest in the copy with options, names of tests and variables; its exit status.
+
+    Raises:
+        RuntimeError: pytest was interrupted.
     """
     notes, data = folder / f"{file.stem}.json", folder / f"{file.stem}.coverage"
     settings = folder / f"{file.stem}.toml"
     settings.write_text('[tool.coverage.run]\nsource_pkgs = ["gradprune"]\n', encoding="utf-8")
-    run(
+    status = run(
         ["--cov", "--cov-context=test", "--cov-report=", f"--cov-config={settings}"],
         [file.relative_to(copy).as_posix()],
         {NOTES: str(notes), "COVERAGE_FILE": str(data)},
     )
+    if status not in {0, 1, 5}:
+        raise RuntimeError(f"{file.name} could not be measured: pytest ended with {status}")
     record = Record()
     if not notes.exists() or not data.exists():  # a file that is skipped as a whole
         return record

@@ -193,8 +193,8 @@ def cover(covering: Covering, places: list[Workplace]) -> None:
     """Measure what is not known yet about the test files."""
 
     def measure(place: Workplace, file: Path) -> tuple[Path, Record]:
-        def run(options: list[str], names: list[str], variables: dict[str, str]) -> None:
-            place.pytest(options, names, 3600, **variables)
+        def run(options: list[str], names: list[str], variables: dict[str, str]) -> int | None:
+            return place.pytest(options, names, 3600, **variables)
 
         return file, covering.measure(place.copy, file, run)
 

@@ -77,10 +77,14 @@ def test_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert sorted(path.name for path in out.iterdir()) == ["m.safetensors", "overview.png"]
 
 
-def test_demo_without_matplotlib(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No picture, which takes longer to draw than a small network to train."""
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+@pytest.mark.usefixtures("no_matplotlib")
+def test_demo_without_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--epochs", "3", "--model", "8", "--out", str(tmp_path)]) == 0
     text = capsys.readouterr().out
     assert "fine-tuned" in text
@@ -88,6 +92,7 @@ def test_demo_without_matplotlib(
     assert not (tmp_path / "overview.png").exists()
 
 
+@pytest.mark.usefixtures("no_matplotlib")
 @pytest.mark.parametrize("name", demo.CRITERIA)
 def test_stages_of_every_criterion(name: str, tmp_path: Path) -> None:
     data = demo.load_data("digits")
@@ -110,6 +115,7 @@ def test_stages_of_every_criterion(name: str, tmp_path: Path) -> None:
     assert outcome.model.pruner.criterion == demo.CRITERIA[name]
 
 
+@pytest.mark.usefixtures("no_matplotlib")
 def test_demo_is_reproducible(tmp_path: Path) -> None:
     data = demo.load_data("digits")
     recipe = demo.RECIPES["digits"].with_epochs(3)
