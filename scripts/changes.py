@@ -202,12 +202,20 @@ class _Finder:
 
     def children(self, node: ast.AST) -> None:
         for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.stmt):
-                self.visit_statement(child)
-            elif isinstance(child, ast.expr):
-                self.visit(child)
-            else:  # clauses: keywords, handlers, items of `with`, cases of `match`
-                self.children(child)
+            match child:
+                case ast.stmt():
+                    self.visit_statement(child)
+                case ast.expr():
+                    self.visit(child)
+                case ast.comprehension():
+                    self.visit(child.iter)
+                    for test in child.ifs:
+                        self.replace(test, "True")
+                        self.visit(test)
+                case ast.keyword(arg="strict"):  # of zip, which only finds mistakes
+                    pass
+                case _:  # other keywords, handlers, items of `with`, cases of `match`
+                    self.children(child)
 
     # ---- expressions
 
@@ -242,16 +250,7 @@ class _Finder:
                 self.constant(node)
             case ast.Call():
                 self.call(node)
-        for child in ast.iter_child_nodes(node):
-            if isinstance(child, ast.comprehension):
-                self.visit(child.iter)
-                for test in child.ifs:
-                    self.replace(test, "True")
-                    self.visit(test)
-            elif isinstance(child, ast.expr):
-                self.visit(child)
-            else:
-                self.children(child)
+        self.children(node)
 
     def constant(self, node: ast.Constant) -> None:
         match node.value:

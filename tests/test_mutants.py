@@ -60,6 +60,7 @@ def made_of(source: str) -> list[str]:
         ("def f():\n    '''Text.'''\n    return a", ["def f():\n    '''Text.'''\n    return None"]),
         ("if TYPE_CHECKING:\n    x = 1", []),
         ("__all__ = ['a', 'b'][:1]", []),
+        ("x = zip(a, b, strict=True)", []),
         ("raise ValueError(f'{x + 1}')", []),
         ("x: Literal[1]", []),
     ],
