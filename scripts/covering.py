@@ -1,8 +1,9 @@
 """Which tests run which lines of gradprune: measured one test file at a time, and remembered.
 
-What was measured is kept under a key of the test file and all that it imports from the tests. When
-the package changes afterwards, lines that are still there are found again; a new line counts as run
-by the tests that run the function around it.
+What was measured is kept under a key of the test file. When the package changes afterwards, lines
+that are still there are found again; a new line counts as run by the tests that run the function
+around it. When what several test files share has changed, the record is a little out of date: tests
+that are no longer there are left out, and `--remeasure` makes it anew.
 
 As a plugin of pytest (`-p covering`) this file notes which tests passed and what they took, and
 limits their memory.
@@ -10,7 +11,6 @@ limits their memory.
 
 from __future__ import annotations
 
-import ast
 import difflib
 import hashlib
 import json
@@ -117,25 +117,6 @@ def digest(*texts: bytes) -> str:
     return hashlib.sha256(b"\0".join(texts)).hexdigest()[:20]
 
 
-def helpers_of(file: Path) -> list[Path]:
-    """A test file and the modules of its folder that it imports, directly or not."""
-    found, pending = {file.parent / "conftest.py"}, [file, file.parent / "conftest.py"]
-    while pending:
-        path = pending.pop()
-        found.add(path)
-        for node in ast.walk(ast.parse(path.read_bytes())):
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            for name in names:
-                other = file.parent / f"{name}.py"
-                if other.exists() and other not in found:
-                    pending.append(other)
-    return sorted(found)
-
-
 def measure(copy: Path, file: Path, folder: Path, run: Run) -> Record:
     """Run one test file of a copy of the project and note which test runs which line.
 
@@ -201,19 +182,20 @@ class Covering:
         self.folder = folder
         self.files = [root / file for file in files]
         self.records: dict[Path, Record] = {}
+        self.existing: set[str] | None = None  # names of tests; the others are left out
         self._moved: dict[tuple[str, bytes], dict[int, int]] = {}
         for name in ("records", "sources", "temporary"):
             (folder / name).mkdir(parents=True, exist_ok=True)
 
     def _path(self, file: Path) -> Path:
-        key = digest(str(FORMAT).encode(), *(path.read_bytes() for path in helpers_of(file)))
+        key = digest(str(FORMAT).encode(), file.read_bytes())
         return self.folder / "records" / f"{file.stem}-{key}.pickle"
 
-    def stale(self) -> Iterator[Path]:
-        """Load what is known; yields the test files about which nothing is."""
+    def stale(self, *, everything: bool = False) -> Iterator[Path]:
+        """Load what is known; yields the test files about which nothing is, or all."""
         for file in self.files:
             path = self._path(file)
-            if path.exists():
+            if path.exists() and not everything:
                 self.records[file] = pickle.loads(path.read_bytes())
             else:
                 yield file
@@ -284,6 +266,9 @@ class Covering:
     def _sorted(self, tests: Iterable[Test], path: Path) -> list[Test]:
         """Those of the module's own test files first, then the quick ones."""
         words = {word.rstrip("s") for word in re.split(r"[_/]", path.with_suffix("").as_posix())}
+
+        if self.existing is not None:
+            tests = (test for test in tests if test.name in self.existing)
 
         def order(test: Test) -> tuple[bool, float, str]:
             stem = test.name.split("::")[0].rpartition("test_")[2].removesuffix(".py")

@@ -91,7 +91,7 @@ class Workplace:
         chosen = self.copy / "chosen-tests"
         chosen.write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
         plugins = ["-p", "no:cacheprovider", "-p", "covering"]
-        path = os.pathsep.join([str(self.copy), str(Path(__file__).parent)])
+        path = os.pathsep.join([str(self.copy), str(self.copy / "scripts")])
         with (self.copy / "output").open("wb") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "pytest", "-q", *plugins, *options, f"@{chosen}"],
@@ -143,10 +143,17 @@ class Workplace:
         elif status is None:
             noticed = f"no end within {limit:.0f} s"
         else:
-            output = (self.copy / "output").read_text(encoding="utf-8", errors="replace")
-            last = [line for line in output.splitlines() if line.startswith(("FAILED", "ERROR"))]
-            noticed = last[-1] if last else f"pytest ended with {status}"
+            lines = self.output()
+            failed = [line for line in lines if line.startswith(("FAILED", "ERROR"))]
+            noticed = failed[-1] if failed else f"pytest ended with {status}"
+            # No test has failed: without the change pytest must do better.
+            if status != 1 and self.pytest(["--collect-only"], names, limit) != 0:
+                raise SystemExit("\n".join(["mutants: the tests do not run", *self.output()[-20:]]))
         return Verdict(noticed, len(chosen), len(tests))
+
+    def output(self) -> list[str]:
+        """The lines that pytest has printed."""
+        return (self.copy / "output").read_text(encoding="utf-8", errors="replace").splitlines()
 
 
 # ---- the run
@@ -189,8 +196,8 @@ def each(
             place.stop()
 
 
-def cover(covering: Covering, places: list[Workplace]) -> None:
-    """Measure what is not known yet about the test files."""
+def cover(covering: Covering, places: list[Workplace], *, everything: bool) -> None:
+    """Measure what is not known yet about the test files, and which tests there are."""
 
     def measure(place: Workplace, file: Path) -> tuple[Path, Record]:
         def run(options: list[str], names: list[str], variables: dict[str, str]) -> int | None:
@@ -198,13 +205,18 @@ def cover(covering: Covering, places: list[Workplace]) -> None:
 
         return file, covering.measure(place.copy, file, run)
 
-    stale = list(covering.stale())
+    stale = list(covering.stale(everything=everything))
     if stale:
         print(f"measuring what {len(stale)} test files run, once", flush=True)
     for file, record in each(stale, measure, places):
         print(f"  {file.name}: {len(record.tests)} tests", flush=True)
         for name in record.failed:
             print(f"    not used, for it does not pass: {name}", flush=True)
+    for place in places:  # in each, for the bytecode, which is then kept
+        names = [file.relative_to(covering.root).as_posix() for file in covering.files]
+        if place.pytest(["--collect-only"], names, 10 * STARTING) != 0:
+            raise SystemExit("\n".join(["mutants: the tests do not run", *place.output()[-20:]]))
+        covering.existing = set(place.output())
 
 
 def mutate(options: argparse.Namespace, files: list[Path], count: int) -> None:
@@ -222,9 +234,7 @@ def mutate(options: argparse.Namespace, files: list[Path], count: int) -> None:
         for place in places:
             make_copy(ROOT, place.copy)
         covering = Covering(ROOT, options.map, files_of(options.tests, ".py", prefix="test_"))
-        cover(covering, places)
-        for place in places:  # for the bytecode, which is then kept
-            place.pytest(["--collect-only"], map(str, covering.files), STARTING)
+        cover(covering, places, everything=options.remeasure)
 
         def judge(place: Workplace, change: Change) -> tuple[Change, Verdict]:
             tests = covering.tests_of(change, texts[change.path])
@@ -236,9 +246,9 @@ def mutate(options: argparse.Namespace, files: list[Path], count: int) -> None:
             if verdict.noticed is None:
                 text += f"  ({verdict.tests} of {verdict.covering} covering tests were run)"
                 survived.append(text)
-            print(
-                f"survived: {text}" if verdict.noticed is None else f"noticed:  {text}", flush=True
-            )
+                print(f"survived: {text}", flush=True)
+            else:
+                print(f"noticed:  {text}  ({verdict.noticed[:100]})", flush=True)
     if survived:
         print("\nnot noticed:", *survived, sep="\n")
     noticed = len(chosen) - len(survived)
@@ -259,6 +269,7 @@ def main() -> int:
     add("--seconds", type=float, default=60, help="of tests for a change (default: 60)")
     add("--memory", type=int, default=6144, help="MiB of address space for them (default: 6144)")
     add("--tests", nargs="+", default=["tests"], help="test files that may notice (default: all)")
+    add("--remeasure", action="store_true", help="measure anew which tests run which lines")
     add("--list", action="store_true", help="say which changes, and test none")
     add("--map", type=Path, default=ROOT / "build" / "mutants", help="where coverage is kept")
     options = parser.parse_args()
