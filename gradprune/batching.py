@@ -7,15 +7,16 @@ recomputed alone, without running the ones before it, which is what an exact res
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
-from gradprune.checks import seed_number, whole
+from gradprune.checks import as_array, seed_number, whole
 
-__all__ = ["batches", "permutation"]
+__all__ = ["batches", "cuts", "permutation"]
 
 
 def permutation(
@@ -59,6 +60,7 @@ def batches(
     seed: SupportsIndex = 0,
     epoch: SupportsIndex = 0,
     drop_last: bool = False,
+    least: SupportsIndex = 1,
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
     """One pass over the samples, batch by batch.
 
@@ -72,6 +74,7 @@ def batches(
         seed: of the order, 0..2**64-1.
         epoch: number of the pass; each has its own order.
         drop_last: leave out a last batch of fewer than ``batch_size`` samples.
+        least: a last batch of fewer samples joins the one before, if there is one.
 
     Returns:
         An iterator over ``(x_batch, y_batch)``. Shuffled batches are copies; without ``shuffle``
@@ -85,8 +88,7 @@ def batches(
     >>> [labels.tolist() for _, labels in batches(x, y, batch_size=2, shuffle=False)]
     [[0, 1], [2, 3], [4]]
     """
-    x = np.asarray(x)
-    y = np.asarray(y)
+    x, y = as_array("x", x), as_array("y", y)
     for name, array in (("x", x), ("y", y)):
         if array.ndim == 0:
             raise ValueError(f"{name} must have samples along its first axis, got a single value")
@@ -100,13 +102,27 @@ def batches(
     epoch = whole("epoch", epoch, most=2**64 - 1)
     order = permutation(n, seed=seed, epoch=epoch) if shuffle else None
     stop = n - n % size if drop_last else n
-    return _cut(x, y, order, size, stop)
+    return _cut(x, y, order, cuts(stop, size, whole("least", least, least=1)))
+
+
+def cuts(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:
+    """Where each batch of n samples starts and stops; see ``batches``.
+
+    >>> cuts(65, 32), cuts(65, 32, least=2)
+    ([(0, 32), (32, 64), (64, 65)], [(0, 32), (32, 65)])
+    """
+    starts = list(range(0, n, size))
+    if len(starts) > 1 and n - starts[-1] < least:
+        del starts[-1]
+    return list(pairwise([*starts, n]))
 
 
 def _cut(
-    x: NDArray[Any], y: NDArray[Any], order: NDArray[np.int64] | None, size: int, stop: int
+    x: NDArray[Any],
+    y: NDArray[Any],
+    order: NDArray[np.int64] | None,
+    places: list[tuple[int, int]],
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    for start in range(0, stop, size):
-        end = min(start + size, stop)
+    for start, end in places:
         which: NDArray[np.int64] | slice = slice(start, end) if order is None else order[start:end]
         yield x[which], y[which]

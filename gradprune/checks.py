@@ -9,7 +9,7 @@ from dataclasses import fields
 from typing import Any, SupportsFloat, SupportsIndex
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 _SINGLE = np.finfo(np.float32)
 _NO_NUMBERS = (str, bytes, bool, np.bool_, np.complexfloating)  # though float() takes them
@@ -124,11 +124,44 @@ def seed_number(value: SupportsIndex) -> int:
     return whole("seed", value, most=LARGEST_SEED)
 
 
+def as_array(name: str, value: Any) -> NDArray[Any]:
+    """What is passed as samples or targets as an array, a table of pandas with NumPy's types.
+
+    NumPy would make objects of a table's nullable columns, such as Float32 and Int64, and of
+    columns of several types.
+
+    Raises:
+        TypeError: a column of the table does not hold numbers.
+        ValueError: a value is missing; or rows have several lengths.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    if not hasattr(value, "to_numpy") or not hasattr(value, "isna"):
+        return np.asarray(value)
+    columns = getattr(value, "columns", None)
+    types = [value.dtype] if columns is None else list(value.dtypes)
+    for place, dtype in enumerate(types):
+        if getattr(dtype, "kind", "O") not in "fiub":
+            where = name if columns is None else f"column {columns[place]!r} of {name}"
+            raise TypeError(f"{where} must hold real numbers, got dtype {dtype}")
+    plain = [dtype if isinstance(dtype, np.dtype) else dtype.numpy_dtype for dtype in types]
+    if all(isinstance(dtype, np.dtype) for dtype in types):  # NaN is for those who check numbers
+        array: NDArray[Any] = np.asarray(value)
+    else:
+        missing = value.isna().to_numpy()
+        if missing.any():
+            row, *rest = np.argwhere(missing)[0].tolist()
+            column = "" if columns is None else f", {columns[rest[0]]!r}"
+            raise ValueError(f"{name}[{row}{column}] is missing: every value must be there")
+        array = value.to_numpy(dtype=np.result_type(*plain))
+    return array
+
+
 def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32) -> np.ndarray:
     """An aligned C-contiguous array of ``dtype`` from real numbers; not a copy if it is one."""
     if type(value) is np.ndarray and value.ndim and value.dtype == dtype and value.flags.carray:
         return value  # at once: small steps are made of calls like this
-    array = np.asarray(value)
+    array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range is reported as infinite

@@ -280,7 +280,6 @@ def run(
     criterion = criterion or GradientDecomposition()
     fraction("sparsity", sparsity, one=False)
     sizes = "-".join(map(str, (data.features, *hidden, data.classes)))
-    steps = -(-len(data.train[1]) // recipe.batch_size)
 
     def say(text: str) -> None:
         if console is not None:
@@ -313,6 +312,7 @@ def run(
     say(f"1. dense training, {recipe.dense} epochs")
     layers = multilayer_perceptron(hidden, data.classes)
     model = Model(layers, data.features, seed=seed)
+    steps = model.steps_per_epoch(len(data.train[1]), recipe.batch_size)
     start = perf_counter()
     dense_history = train(model, recipe.dense, recipe.lr)
     dense = _measure("dense", model, data, perf_counter() - start)

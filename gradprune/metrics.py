@@ -13,6 +13,8 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.checks import as_array
+
 __all__ = ["ClassificationReport", "accuracy", "confusion_matrix", "precision_recall"]
 
 
@@ -189,7 +191,7 @@ def _pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[NDArray[np.integer], ND
 
 
 def _labels(name: str, values: ArrayLike) -> NDArray[np.integer]:
-    labels = np.asarray(values)
+    labels = as_array(name, values)
     if labels.ndim != 1:
         raise ValueError(f"{name} must have shape (n,), got {labels.shape}")
     if len(labels) == 0:

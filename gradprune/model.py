@@ -121,7 +121,9 @@ class Model(Network):
             loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
                 ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.
             epochs: passes over the data, at least 1.
-            batch_size: samples a step; the last step of an epoch takes what is left.
+            batch_size: samples a step; the last step of an epoch takes what is left. One sample
+                that is left joins the batch before, if a ``BatchNorm`` cannot do with one; see
+                ``steps_per_epoch``.
             validation_data: (x, y) to measure after each epoch.
             pruner: its ``step()`` is called after each step; a loaded model's is
                 ``model.pruner``.

@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.arena import Arena, Tensor
-from gradprune.checks import real_array, seed_number
+from gradprune.batching import cuts
+from gradprune.checks import real_array, seed_number, whole
 from gradprune.copying import Whole
 from gradprune.costs import Costs, to_costs
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
@@ -30,7 +31,16 @@ from gradprune.layers.graph import (
 )
 from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.locking import locked
-from gradprune.losses import CrossEntropy, Loss, LossLike, SoftTarget, Target, get_loss, loss_name
+from gradprune.losses import (
+    CrossEntropy,
+    Loss,
+    LossLike,
+    SoftTarget,
+    Target,
+    check_labels,
+    get_loss,
+    loss_name,
+)
 from gradprune.optimizers import Optimizer, StepInfo
 
 if TYPE_CHECKING:
@@ -374,9 +384,13 @@ class Network(Whole):
         self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         self.refused = False
-        self.last_loss, correct = self._net.backward(
-            self.arena.core, inputs, targets, index, loss.core, self.seed, self.forward_count
-        )
+        try:
+            self.last_loss, correct = self._net.backward(
+                self.arena.core, inputs, targets, index, loss.core, self.seed, self.forward_count
+            )
+        except ValueError:
+            self._check_labels(targets)
+            raise
         self.exploded = self._net.exploded
         self.forward_count += 1
         return correct
@@ -427,19 +441,23 @@ class Network(Whole):
         lr = optimizer.lr
         clip, rule = optimizer.begin()
         self._watch(optimizer.guard)
-        self.last_loss, correct, done = self._net.train(
-            self.arena.core,
-            inputs,
-            targets,
-            index,
-            loss.core,
-            self.seed,
-            self.forward_count,
-            clip,
-            rule,
-            optimizer.core_moments,
-            optimizer.parameter_norms,
-        )
+        try:
+            self.last_loss, correct, done = self._net.train(
+                self.arena.core,
+                inputs,
+                targets,
+                index,
+                loss.core,
+                self.seed,
+                self.forward_count,
+                clip,
+                rule,
+                optimizer.core_moments,
+                optimizer.parameter_norms,
+            )
+        except ValueError:
+            self._check_labels(targets)
+            raise
         self.exploded = self._net.exploded
         self.forward_count += 1
         return self.last_loss, correct, optimizer.finish(done, lr)
@@ -473,8 +491,20 @@ class Network(Whole):
         inputs, targets = self.batch(x, y, loss)
         out = np.empty((len(inputs), self.outputs), np.float32)
         with self.lock:
-            value, correct = self._net.evaluate(self.arena.core, inputs, targets, loss.core, out)
+            try:
+                value, correct = self._net.evaluate(
+                    self.arena.core, inputs, targets, loss.core, out
+                )
+            except ValueError:
+                self._check_labels(targets)
+                raise
         return value, correct, out
+
+    def _check_labels(self, targets: Target) -> None:
+        """What the core has refused: a label beyond the outputs says what it could mean."""
+        labels = targets.labels if isinstance(targets, SoftTarget) else targets
+        if labels.dtype == np.int64:
+            check_labels(labels, self.outputs)
 
     @locked
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:
@@ -487,16 +517,43 @@ class Network(Whole):
             for position, (name, _) in enumerate(self.core_layers)
         )
 
+    @property
+    def smallest_batch(self) -> int:
+        """Samples that a training batch needs: 2 if a layer normalizes features over it, else 1."""
+        return 1 if self._first_normalization is None else 2
+
+    @property
+    def _first_normalization(self) -> str | None:
+        """The first layer that has one number of a channel in each sample."""
+        return next(
+            (
+                name
+                for name, low in self.core_layers
+                if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]
+            ),
+            None,
+        )
+
+    def steps_per_epoch(self, samples: SupportsIndex, batch_size: SupportsIndex = 32) -> int:
+        """How many steps ``fit`` takes over so many samples, for schedules that are to fit in.
+
+        ceil(samples / batch_size); one less if a last batch would have one sample and
+        ``BatchNorm`` needs two, so that it joins the batch before.
+
+        >>> from gradprune.layers import BatchNorm, Dense
+        >>> [Network([layer], 3).steps_per_epoch(65, 32) for layer in (Dense(2), BatchNorm())]
+        [3, 2]
+        """
+        count, size = whole("samples", samples, least=1), whole("batch_size", batch_size, least=1)
+        return len(cuts(count, size, self.smallest_batch))
+
     def check_batch_size(self, size: int) -> None:
         """A ValueError if so few samples cannot be trained on: one number has no variance."""
-        if size > 1:
-            return
-        for name, low in self.core_layers:
-            if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]:
-                raise ValueError(
-                    f"{name} normalizes by the variance of a batch: it needs more than one number "
-                    "of each channel in training, got a batch of one sample"
-                )
+        if size < self.smallest_batch:
+            raise ValueError(
+                f"{self._first_normalization} normalizes by the variance of a batch: it needs more "
+                "than one number of each channel in training, got a batch of one sample"
+            )
 
     # ---- checks --------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
-from gradprune.checks import whole
+from gradprune.checks import as_array, whole
 from gradprune.disk import write_atomically
 from gradprune.frozen import FrozenModel
 from gradprune.model import Model
@@ -159,7 +159,7 @@ def report(
     if forms:
         if x is None:
             raise ValueError("forms are measured on samples: pass x")
-        table = _measure(dict(forms), np.asarray(x), y, batches, whole("turns", turns, least=1))
+        table = _measure(dict(forms), as_array("x", x), y, batches, whole("turns", turns, least=1))
         notes.append(
             "Memory and file are in bytes; the error is the largest of an output, relative to the "
             "largest output of the first form."
@@ -185,7 +185,7 @@ def _measure(
     batches: Sequence[int],
     turns: int,
 ) -> Records:
-    labels = None if y is None else np.asarray(y)
+    labels = None if y is None else as_array("y", y)
     if labels is not None and (labels.shape != x.shape[:1] or labels.dtype.kind not in "iu"):
         raise ValueError(f"y must be {len(x)} integer labels, got {labels.dtype} {labels.shape}")
     reference = next(iter(forms.values()))

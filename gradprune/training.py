@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.augmentation import Augmentation, Augmenter, augmentations
-from gradprune.batching import permutation
+from gradprune.batching import cuts, permutation
 from gradprune.callbacks import Callback, Context
 from gradprune.checks import flag, seed_number, whole
 from gradprune.history import History
-from gradprune.losses import Loss, LossLike, SoftTarget, Target
+from gradprune.losses import Loss, LossLike, SoftTarget, Target, check_labels
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
 from gradprune.progress import is_watched
@@ -69,12 +69,7 @@ class _Data:
         targets = self.targets
         labels = targets.labels if isinstance(targets, SoftTarget) else targets
         if loss.is_classification:
-            bad = np.flatnonzero((labels < 0) | (labels >= model.outputs))
-            if len(bad):
-                raise ValueError(
-                    f"y{suffix}[{bad[0]}] is {labels[bad[0]]}: "
-                    f"labels must be in 0..{model.outputs - 1}, one for each output"
-                )
+            check_labels(labels, model.outputs, f"y{suffix}")
         else:
             _check_finite(f"y{suffix}", labels)
 
@@ -185,7 +180,8 @@ def fit(
     chosen_ones = augmentations(augment)
     augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
     data = _Data(model, x, y, chosen, "")
-    model.check_batch_size(len(data) % size or size)  # the last one
+    batches = cuts(len(data), size, model.smallest_batch)
+    model.check_batch_size(min(stop - start for start, stop in batches))
     validation = None
     if validation_data is not None:
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
@@ -197,7 +193,7 @@ def fit(
     history = model.history = History()
     context = Context(model, epochs=epochs, validated=validation is not None)
     watchers = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
-    steps = -(-len(data) // size)
+    steps = len(batches)
     try:
         with (
             _interrupts_between_steps() as check_interrupt,
@@ -223,9 +219,9 @@ def fit(
                     augmenter.begin(len(data), model.epoch)
                 removed = model.arena.removed
                 zeroed, rollbacks = optimizer.zeroed, optimizer.rollbacks
-                for start in range(0, len(data), size):
+                for start, stop in batches:
                     check_interrupt()
-                    index = order[start : start + size]
+                    index = order[start:stop]
                     batch = data.batch(index, augmenter)
                     with model.lock:  # one change, for whoever reads the state in another thread
                         value, correct, info = model.train_on(*batch, chosen, optimizer)

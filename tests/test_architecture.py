@@ -28,7 +28,14 @@ LAYERS = {
     },
     "core": {"_core"},
     "costs": {"costs"},
-    "engine": {"arena", "compression.kmeans", "pruning.statistics", "selection", "threads"},
+    "engine": {
+        "arena",
+        "batching",
+        "compression.kmeans",
+        "pruning.statistics",
+        "selection",
+        "threads",
+    },
     "scores": {"pruning.criteria.base"},
     "parts": {
         "clipping",
@@ -71,7 +78,6 @@ LAYERS = {
     "replicas": {"replicas"},
     "training": {
         "augmentation",
-        "batching",
         "callbacks",
         "compression.quantizer",
         "compression.architecture",

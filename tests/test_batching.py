@@ -160,3 +160,15 @@ def test_bad_arguments_are_refused_at_the_call(
 ) -> None:
     with pytest.raises(error, match=message):
         batches(x, y, **options)
+
+
+@pytest.mark.parametrize("least", [1, 2, 3])
+def test_a_small_last_batch_joins_the_one_before(least: int) -> None:
+    for n in range(1, 30):
+        for size in range(1, 12):
+            x = np.arange(n)
+            lengths = [len(a) for a, _ in batches(x, x, batch_size=size, least=least)]
+            plain = [len(a) for a, _ in batches(x, x, batch_size=size)]
+            if len(plain) > 1 and plain[-1] < least:
+                plain[-2:] = [sum(plain[-2:])]
+            assert lengths == plain

@@ -170,7 +170,7 @@ BAD_VALUES = np.where(np.arange(128).reshape(32, 4) == 9, math.nan, 0.0)
             TypeError,
             "cross_entropy takes integer labels.*float64",
         ),
-        ("cross_entropy", np.eye(4)[Y], TypeError, r"one-hot targets pass y.argmax\(axis=1\)"),
+        ("cross_entropy", np.eye(4)[Y], TypeError, r"one-hot targets become labels by y\.argmax"),
         (
             "cross_entropy",
             np.eye(4, dtype=int)[Y],
@@ -227,3 +227,54 @@ def test_empty_batches(network: Network) -> None:
     assert network.predict(X[:0]).shape == (0, 4)
     with pytest.raises(ValueError, match="the batch is empty"):
         network.backward(X[:0], Y[:0])
+
+
+# ---- what labels could mean ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0, -100, 2], r"y\[1\] is -100: .* 0\.\.3, .*; if -100 marks samples without a label"),
+        ([0, 1, -1], r"y\[2\] is -1: .*; if -1 marks samples without a label, as -100 does in"),
+        ([1, -1, 1], r"y\[1\] is -1: .*; of -1 and 1 make 0 and 1 by \(y \+ 1\) // 2"),
+        ([1, 2, 3, 4], r"y\[3\] is 4: .*; labels count from 0: pass y - 1"),
+        ([0, 10, 20], r"y\[1\] is 10: .*; number classes by np.unique\(y, return_inverse=True\)"),
+        ([-3, -2, 0], r"y\[0\] is -3: .*; number classes by np.unique"),
+        ([0, 1, 2, 3, 4], r"y\[4\] is 4: .*; 5 different labels need as many outputs"),
+        (np.array([0, 2**63], np.uint64), r"y\[1\] is 9223372036854775808: labels must be in"),
+        ([0.0, 1.0, 3.0], "dtype float64; whole numbers become labels by y.astype"),
+        ([0.5, 1.0, 3.0], 'dtype float64; for a regression pass loss="mse"'),
+        (["cat", "dog"], r"dtype <U3; names become labels by np.unique\(y, return_inverse"),
+        (np.array(["cat", "dog"], object), "dtype object; names become labels by np.unique"),
+        (np.eye(4, dtype=int), r"shape \(4, 4\); one-hot targets become labels by y.argmax"),
+        (np.eye(4), "dtype float64; one-hot targets become labels by y.argmax"),
+        ([[0], [1]], r"shape \(2, 1\); one column becomes labels by y.ravel\(\)"),
+    ],
+)
+def test_labels_say_what_they_could_mean(labels: Any, message: str) -> None:
+    model = gp.Model([gp.Dense(4)], 6, seed=0)
+    optimizer = gp.SGD(model, lr=0.1)
+    x, y = X[: len(labels)], np.asarray(labels)
+    before = everything(model)
+    calls: list[Callable[[], object]] = [
+        lambda: model.fit(x, y, optimizer=optimizer, verbose=0),
+        lambda: model.backward(x, y),
+        lambda: model.train_step(x, y, optimizer=optimizer),
+        lambda: model.evaluate(x, y),
+    ]
+    for call in calls:
+        with pytest.raises((TypeError, ValueError), match=message):
+            call()
+    assert everything(model) == before
+
+
+def test_labels_of_validation_data_are_named() -> None:
+    model = gp.Model([gp.Dense(4)], 6, seed=0)
+    data = (X[:3], np.array([0, 1, -1]))
+    with pytest.raises(ValueError, match=r"y of validation_data\[2\] is -1: labels must be in"):
+        model.fit(*data_of(), optimizer=gp.SGD(model, lr=0.1), validation_data=data, verbose=0)
+
+
+def data_of() -> tuple[NDArray[Any], NDArray[Any]]:
+    return X[:5], np.array([0, 1, 2, 3, 0])

@@ -85,7 +85,8 @@ def test_it_comes_along(tmp_path: Path) -> None:
     model = regression()
     fit(model)
     model.save(tmp_path / "m.safetensors")
-    for other in (gp.load(tmp_path / "m.safetensors"), model.shrink()):
+    copies = model.copy(), copy.copy(model), pickle.loads(pickle.dumps(model))
+    for other in (gp.load(tmp_path / "m.safetensors"), model.shrink(), *copies):
         assert other.loss == "mse"
         assert other.evaluate(X, Y)["loss"] == model.evaluate(X, Y)["loss"]
 

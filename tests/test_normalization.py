@@ -264,16 +264,6 @@ def test_one_number_a_channel_is_refused() -> None:
     images.backward(np.array([[[[1.0], [2.0]]]]), y)  # two numbers
 
 
-def test_fit_refuses_a_last_batch_of_one_before_it_starts() -> None:
-    model = gp.Model([gp.BatchNorm(), gp.Dense(2)], input_shape=3)
-    x, y = np.random.default_rng(0).normal(size=(33, 3)), np.zeros(33, np.int64)
-    before = snapshot(model)
-    with pytest.raises(ValueError, match="a batch of one sample"):
-        model.fit(x, y, optimizer=gp.SGD(model, lr=0.1), batch_size=32, verbose=0)
-    assert snapshot(model) == before
-    model.fit(x, y, optimizer=gp.SGD(model, lr=0.1), batch_size=31, epochs=1, verbose=0)
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -613,3 +603,55 @@ def test_layer_norm_settings() -> None:
         gp.LayerNorm(eps=-1)
     steps = Network([gp.LSTM(3, return_sequences=True), gp.LayerNorm()], (5, 2))
     assert steps.parameters["layernorm0.weight"].shape == (5, 3)
+
+
+def test_a_last_sample_joins_the_batch_before(rng: np.random.Generator) -> None:
+    """65 samples are two steps of 32 and 33, in fit, in its history and for who counts ahead."""
+    x = rng.standard_normal((65, 3)).astype(np.float32)
+    y = rng.integers(0, 2, 65)
+
+    def make() -> gp.Model:
+        return gp.Model([gp.Dense(4), gp.BatchNorm(), gp.Dense(2)], 3, seed=0)
+
+    model, twin = make(), make()
+    assert model.steps_per_epoch(65, 32) == 2
+    history = model.fit(
+        x, y, optimizer=gp.SGD(model, lr=0.1), batch_size=32, epochs=2, shuffle=False, verbose=0
+    )
+    assert history.step_count == 4
+    optimizer = gp.SGD(twin, lr=0.1)
+    for _ in range(2):
+        for rows in (slice(0, 32), slice(32, 65)):
+            twin.train_step(x[rows], y[rows], optimizer=optimizer)
+    assert model.arena.params.tobytes() == twin.arena.params.tobytes()
+    pruner = gp.Pruner(model, criterion=gp.Taylor())
+    assert pruner.prune(0.5, data=(x, y), batch_size=32).achieved == 0.5
+
+
+@pytest.mark.parametrize(("samples", "batch_size"), [(1, 32), (5, 1), (1, 1)])
+def test_single_samples_cannot_be_normalized(samples: int, batch_size: int) -> None:
+    model = gp.Model([gp.BatchNorm(), gp.Dense(2)], 3, seed=0)
+    x, y = np.ones((samples, 3), np.float32), np.zeros(samples, int)
+    before = model.arena.params.copy()
+    with pytest.raises(ValueError, match="got a batch of one sample"):
+        model.fit(x, y, optimizer=gp.SGD(model, lr=0.1), batch_size=batch_size, verbose=0)
+    np.testing.assert_array_equal(model.arena.params, before)
+
+
+def test_networks_that_can_do_with_one_sample_take_it() -> None:
+    images = gp.Model([gp.Conv2D(2, 1), gp.BatchNorm(), gp.Dense(2)], (1, 3, 3), seed=0)
+    plain = gp.Model([gp.Dense(2)], 9, seed=0)
+    for model in (images, plain):
+        assert model.steps_per_epoch(65, 32) == 3
+        x = np.random.default_rng(0).standard_normal((65, *model.input_shape))
+        optimizer = gp.SGD(model, lr=0.1)
+        assert model.fit(x, np.zeros(65, int), optimizer=optimizer, verbose=0).step_count == 3
+
+
+def test_a_schedule_that_counts_steps_ends_with_the_training() -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((65, 3)).astype(np.float32), rng.integers(0, 2, 65)
+    model = gp.Model([gp.Dense(8), gp.BatchNorm(), gp.Dense(2)], 3, seed=0)
+    training = gp.Training(4, batch_size=32, optimizer=lambda model: gp.SGD(model, lr=0.1))
+    gp.Pipeline([gp.Prune(0.75, training=training, every=2)]).run(model, (x, y))
+    assert model.sparsity == 0.75

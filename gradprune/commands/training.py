@@ -34,7 +34,7 @@ def fit(
     epochs: int,
 ) -> None:
     """Train by an optimizer that is made here, its learning rate falling along a cosine."""
-    steps = -(-len(data.train[1]) // options.batch_size)
+    steps = model.steps_per_epoch(len(data.train[1]), options.batch_size)
     optimizer = make(
         model,
         lr=CosineLR(lr, steps=epochs * steps),

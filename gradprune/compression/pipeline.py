@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.augmentation import Augmentation, augmentations
-from gradprune.checks import fraction, settle, whole
+from gradprune.checks import as_array, fraction, settle, whole
 from gradprune.columns import aligned
 from gradprune.compression.codebooks import Codebook
 from gradprune.compression.gpz import PackedModel, compress
@@ -189,7 +189,8 @@ class Prune(Stage):
         schedule = None
         training = self.training
         if training is not None and training.epochs:
-            steps = training.epochs * -(-len(np.asarray(progress.data[1])) // training.batch_size)
+            samples = len(as_array("y", progress.data[1]))
+            steps = training.epochs * progress.model.steps_per_epoch(samples, training.batch_size)
             schedule = Cubic(self.sparsity, start=0, stop=steps, every=self.every)
         pruner = Pruner(
             progress.model,
@@ -231,7 +232,7 @@ class Shrink(Stage):
     def run(self, progress: Progress) -> None:
         """See Stage."""
         small = progress.model.shrink()
-        x = np.asarray(progress.data[0])[:_COMPARED]
+        x = as_array("x", progress.data[0])[:_COMPARED]
         try:
             verify(progress.model, small, x=x, tolerance=_ROUNDING)
         except VerificationError as error:

@@ -163,7 +163,7 @@ def split(dataset: str, shape: tuple[int, ...], *, validation: bool = False) -> 
 def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe: Recipe) -> None:
     """Train and prune a network; what it becomes is a function of the arguments alone."""
     x, y = data
-    steps = -(-len(x) // recipe.batch_size)
+    steps = model.steps_per_epoch(len(x), recipe.batch_size)
     hold = steps * recipe.pruned
     falling = CosineLR(recipe.lr, start=hold, steps=steps * recipe.epochs - hold)
     SGD(
@@ -213,7 +213,7 @@ def share(model: Model, data: Data, seed: int, recipe: Recipe) -> None:
     """Let weights share few values, and train these."""
     x, y = data
     sharing = recipe.sharing
-    steps = -(-len(x) // recipe.batch_size) * sharing.epochs
+    steps = model.steps_per_epoch(len(x), recipe.batch_size) * sharing.epochs
     SGD(
         model,
         lr=CosineLR(sharing.lr, steps=steps),

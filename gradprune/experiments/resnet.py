@@ -139,8 +139,8 @@ def _copy(model: Model) -> Model:
     return copy
 
 
-def _steps(train: Data, recipe: Recipe, epochs: int) -> int:
-    return epochs * -(-len(train[0]) // recipe.batch_size)
+def _steps(model: Model, train: Data, recipe: Recipe, epochs: int) -> int:
+    return epochs * model.steps_per_epoch(len(train[0]), recipe.batch_size)
 
 
 def _fit(
@@ -154,7 +154,7 @@ def _fit(
     report: Callable[[str], None],
 ) -> float:
     """Seconds of training."""
-    steps = _steps(train, recipe, epochs)
+    steps = _steps(model, train, recipe, epochs)
     warmup = min(300, 1 + steps // 10)
     optimizer = SGD(
         model,
@@ -192,7 +192,7 @@ def _prune(
     report: Callable[[str], None],
 ) -> float:
     """Remove while training on; seconds."""
-    steps = _steps(train, recipe, recipe.pruning_epochs)
+    steps = _steps(model, train, recipe, recipe.pruning_epochs)
     every = max(steps // 40, 1)
     pruner = Pruner(
         model,

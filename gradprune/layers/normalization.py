@@ -45,8 +45,9 @@ class BatchNorm(Layer):
     no activation of its own then, is exactly 0, and so are the gradients of its gamma and beta:
     removing a filter removes what its normalization would have made of a constant.
 
-    Training needs at least two numbers a channel, or a ValueError says so. ``freeze`` folds the
-    normalization into the Conv2D or Dense before.
+    Training needs at least two numbers a channel, or a ValueError says so; ``fit`` lets a last
+    batch of one sample join the batch before. ``freeze`` folds the normalization into the Conv2D or
+    Dense before.
 
     Args:
         momentum: weight of the last batch in the running statistics, in [0, 1].

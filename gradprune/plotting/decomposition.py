@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.batching import cuts
+from gradprune.checks import as_array
 from gradprune.plotting.style import BLUE, GREEN, ORANGE, new_figure, percent, root_of, styled
 from gradprune.pruning.pruner import Pruner
 
@@ -48,7 +50,9 @@ def plot_decomposition(
         ValueError: no data given and no gradients observed, or fewer than two batches.
     """
     batches = (
-        pruner.statistics.count if data is None else -(-len(np.asarray(data[1])) // batch_size)
+        pruner.statistics.count
+        if data is None
+        else len(cuts(len(as_array("y", data[1])), batch_size, pruner.model.smallest_batch))
     )
     with pruner.lock:
         parts = pruner.decomposition(data=data, loss=loss, batch_size=batch_size)

@@ -58,6 +58,9 @@ class Prunable(Tried, Locked, Protocol):
     optimizer: Optimizer | None
     pruner: Pruner | None
 
+    @property
+    def smallest_batch(self) -> int: ...
+
     def rows(self, x: ArrayLike) -> Floats: ...
 
 
@@ -671,7 +674,14 @@ class Pruner(Attached):
         prunable = slice(arena.prunable_size)
         statistics = Statistics.zeros(arena.prunable_size)
         with trial(self.model):
-            for x, y in batches(x_all, y_all, batch_size=batch_size, shuffle=False):
+            cut = batches(
+                x_all,
+                y_all,
+                batch_size=batch_size,
+                shuffle=False,
+                least=self.model.smallest_batch,
+            )
+            for x, y in cut:
                 self.model.backward(x, y, loss=loss)
                 if not self._is_finite():
                     raise self.model.find_fault()

@@ -181,7 +181,7 @@ def _data(given: Any) -> _Data:
 
 
 def _pair(name: str, x: ArrayLike, y: ArrayLike) -> Pair:
-    inputs, targets = np.asarray(x), np.asarray(y)
+    inputs, targets = checks.as_array(f"x_{name}", x), checks.as_array(f"y_{name}", y)
     if inputs.ndim == 0 or targets.ndim == 0 or len(inputs) != len(targets) or not len(inputs):
         raise ValueError(
             f"x_{name} and y_{name} must have equal, positive lengths, "
@@ -197,7 +197,8 @@ def _run(e: Experiment) -> dict[str, float]:
     (x, y), test = e.data.train, e.data.test
     model = _dense_model(e)
     dense = model.evaluate(*test)["accuracy"]
-    stop = max(e.epochs * -(-len(y) // e.batch_size) // 2, 1)  # half of the steps
+    steps = e.epochs * model.steps_per_epoch(len(y), e.batch_size)
+    stop = max(steps // 2, 1)
     schedule = Cubic(e.sparsity, start=0, stop=stop, every=max(stop // e.events, 1))
     is_probing = isinstance(e.criterion, ProbingCriterion)
     few = slice(e.probed if is_probing else e.scored)
@@ -240,7 +241,7 @@ def _train(
     pruner: Pruner | None = None,
 ) -> None:
     x, y = e.data.train
-    rate = CosineLR(lr, steps=epochs * -(-len(y) // e.batch_size))
+    rate = CosineLR(lr, steps=epochs * model.steps_per_epoch(len(y), e.batch_size))
     optimizer = SGD(
         model,
         lr=rate,
