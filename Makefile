@@ -21,7 +21,7 @@ COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage mutants notebooks check-c asan valgrind lint format bench wheel clean
+.PHONY: help demo test coverage mutants notebooks check-c asan sanitize-python valgrind lint format bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -108,6 +108,29 @@ asan-%:
 	    UBSAN_OPTIONS=print_stacktrace=1 $(MAKE) --no-print-directory -C csrc/tests CC=$* \
 	        BUILD=../../build/$(SANITIZE)-$* SANITIZE=$(SANITIZE) check; \
 	else echo "asan: $* has no sanitizers here, skipped"; fi
+
+# The extension in an interpreter that knows nothing of sanitizers: their library comes first, and tests are chosen in which
+# threads meet. Built from the sdist, apart from what is installed. Undefined behaviour is looked for by `asan`.
+SANITIZE_TESTS := test_threads.py test_frozen.py
+SANITIZE_ARGS  := -k 'not packed' -p no:cacheprovider
+
+sanitize-python: sanitize-python-thread sanitize-python-address ## Python tests of threads under the thread and address sanitizers
+
+build/sanitize-%/.built: dist/.wheel
+	@rm -rf $(@D)
+	CC=gcc GRADPRUNE_SANITIZE=$* $(PIP) --no-cache-dir --no-deps --target $(@D) dist/*.tar.gz
+	@touch $@
+
+sanitize-python-thread:  RUNTIME = $(shell gcc -print-file-name=libtsan.so)
+sanitize-python-address: RUNTIME = $(shell gcc -print-file-name=libasan.so)
+
+sanitize-python-%: $(VENV)/.test
+	@if LD_PRELOAD=$(RUNTIME) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -c pass > /dev/null 2>&1 && [ -f '$(RUNTIME)' ]; then \
+	    $(MAKE) --no-print-directory build/sanitize-$*/.built && cd tests && \
+	    LD_PRELOAD=$(RUNTIME) TSAN_OPTIONS=exitcode=66 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	    GRADPRUNE_TEST_INSTALLED=1 PYTHONPATH=../build/sanitize-$* \
+	    $(BIN)/python -m pytest $(SANITIZE_ARGS) $(ARGS) $(SANITIZE_TESTS); \
+	else echo "sanitize-python: no $* sanitizer for this interpreter here, skipped"; fi
 
 valgrind: check-c-$(firstword $(COMPILERS)) ## C tests under valgrind, if it is installed
 	@if command -v valgrind > /dev/null; then \

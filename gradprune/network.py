@@ -415,7 +415,6 @@ class Network(Whole):
             self._loss = chosen.lasting
         return value, info
 
-    @locked
     def train_on(
         self,
         inputs: Floats,
@@ -433,34 +432,35 @@ class Network(Whole):
         """
         if optimizer.model is not self:
             raise ValueError("the optimizer was made for another model")
-        if self.quantizer is not None and self.quantizer.is_active:
-            correct = self._pass(inputs, targets, index, loss, optimizer.guard)
-            info = optimizer.step()
-            return self.last_loss, correct, info
-        self.check_batch_size(len(inputs if index is None else index))
-        lr = optimizer.lr
-        clip, rule = optimizer.begin()
-        self._watch(optimizer.guard)
-        try:
-            self.last_loss, correct, done = self._net.train(
-                self.arena.core,
-                inputs,
-                targets,
-                index,
-                loss.core,
-                self.seed,
-                self.forward_count,
-                clip,
-                rule,
-                optimizer.core_moments,
-                optimizer.parameter_norms,
-            )
-        except ValueError:
-            self._check_labels(targets)
-            raise
-        self.exploded = self._net.exploded
-        self.forward_count += 1
-        return self.last_loss, correct, optimizer.finish(done, lr)
+        with self.arena.lock:
+            if self.quantizer is not None and self.quantizer.is_active:
+                correct = self._pass(inputs, targets, index, loss, optimizer.guard)
+                info = optimizer.step()
+                return self.last_loss, correct, info
+            self.check_batch_size(len(inputs if index is None else index))
+            lr = optimizer.lr
+            clip, rule = optimizer.begin()
+            self._watch(optimizer.guard)
+            try:
+                self.last_loss, correct, done = self._net.train(
+                    self.arena.core,
+                    inputs,
+                    targets,
+                    index,
+                    loss.core,
+                    self.seed,
+                    self.forward_count,
+                    clip,
+                    rule,
+                    optimizer.core_moments,
+                    optimizer.parameter_norms,
+                )
+            except ValueError:
+                self._check_labels(targets)
+                raise
+            self.exploded = self._net.exploded
+            self.forward_count += 1
+            return self.last_loss, correct, optimizer.finish(done, lr)
 
     def _watch(self, guard: Guard | None) -> None:
         """Tell the core the limits of this guard."""

@@ -346,3 +346,58 @@ assert status == 0, status
 print("done")
 """
     assert output(script) == "done"
+
+
+@needs_fork
+def test_fork_while_a_thread_is_in_the_middle_of_a_step() -> None:
+    """The child inherits the model's lock as it was, too: it gets a free one."""
+    script = """
+import os, signal, threading, warnings
+warnings.simplefilter("ignore")
+import gradprune as gp
+
+model = gp.Model([gp.Dense(4)], 4)
+inside, done = threading.Event(), threading.Event()
+
+def hold():
+    with model.lock:
+        inside.set()
+        done.wait()
+
+thread = threading.Thread(target=hold)
+thread.start()
+inside.wait()
+child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    with model.lock:
+        model.freeze()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+done.set()
+thread.join()
+print(status)
+"""
+    assert output(script) == "0"
+
+
+@needs_fork
+def test_fork_by_who_holds_the_lock() -> None:
+    """As docs/threads.md says: the child then has a whole state, and the lock."""
+    script = """
+import os, signal, threading
+import gradprune as gp
+
+model = gp.Model([gp.Dense(4)], 4)
+with model.lock:
+    child = os.fork()
+if child == 0:
+    signal.alarm(20)
+    thread = threading.Thread(target=model.freeze)
+    thread.start()
+    thread.join()
+    os._exit(0)
+with model.lock:
+    print(os.waitpid(child, 0)[1])
+"""
+    assert output(script) == "0"
