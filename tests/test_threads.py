@@ -7,6 +7,7 @@ GRADPRUNE_THREAD_STATES is how often each reader looks; a campaign takes some hu
 from __future__ import annotations
 
 import os
+import pickle
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
+from gradprune import files
 
 LOOKS = int(os.environ.get("GRADPRUNE_THREAD_STATES", "6"))
 BATCH = 16
@@ -138,6 +140,20 @@ def rewound(model: gp.Model) -> bytes:
     return b"".join(array.tobytes() for array in (then.params, then.mask, *then.moments))
 
 
+def whole(model: gp.Model) -> str:
+    """Everything that a file would hold."""
+    described, arrays = files.state_of(model)
+    return repr((described, {name: array.tobytes() for name, array in arrays.items()}))
+
+
+def copied(model: gp.Model) -> str:
+    return whole(model.copy())
+
+
+def pickled(model: gp.Model) -> str:
+    return whole(pickle.loads(pickle.dumps(model)))
+
+
 def looked_at(model: gp.Model) -> bytes:
     """By hand, as docs/threads.md says."""
     with model.lock:
@@ -145,7 +161,8 @@ def looked_at(model: gp.Model) -> bytes:
         return weights + model.masks["dense0.weight"].tobytes() + repr(model.epoch).encode()
 
 
-READERS = [predicted, evaluated, summed_up, frozen, shrunk, packed, rewound, looked_at]
+READERS = [predicted, evaluated, summed_up, frozen, shrunk, packed]
+READERS += [rewound, copied, pickled, looked_at]
 
 
 @pytest.mark.parametrize("make", [plain, quantized])
@@ -304,10 +321,10 @@ def test_the_last_step_of_an_epoch_ends_it(tmp_path: Path) -> None:
     """Who saves after it and trains on in another process takes the next epoch, not this again."""
     path = tmp_path / "model"
     model = plain()
-    files = Record(saved(path))
-    train(model, files)
-    path.write_bytes(files.seen[STEPS // 2])
+    record = Record(saved(path))
+    train(model, record)
+    path.write_bytes(record.seen[STEPS // 2])
     again = gp.load(path)
     x, y = data()
     again.fit(x, y, batch_size=BATCH, pruner=again.pruner, verbose=0)
-    assert saved(path)(again) == files.seen[-1]
+    assert saved(path)(again) == record.seen[-1]
