@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import importlib
 import json
+import math
 import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import pytest
 
 import gradprune as gp
 from gradprune.errors import FileFormatError
+from gradprune.sweeps.experiment import _identity
 from gradprune.sweeps.journal import Journal
 from gradprune.sweeps.parallel import as_completed
 from processes import plain
@@ -68,6 +71,13 @@ def test_aggregate() -> None:
     assert np.isnan(by_seed.rows[1]["value_std"])
     with pytest.raises(KeyError, match="no column 'lr'"):
         result.aggregate(by="lr")
+
+
+def test_means_leave_out_what_is_not_a_number() -> None:
+    rows = [{"a": "x", "m": m} for m in (1.0, math.nan, 2.0, None)] + [{"a": "y", "m": math.nan}]
+    first, second = gp.Aggregate(gp.Records(["a", "m"], rows), by=["a"], metrics=["m"]).rows
+    assert first == {"a": "x", "n": 4, "m": 1.5, "m_std": pytest.approx(math.sqrt(0.5))}
+    assert (second["n"], math.isnan(second["m"]), math.isnan(second["m_std"])) == (1, True, True)
 
 
 def test_printed_deviations() -> None:
@@ -326,6 +336,40 @@ def test_the_journal_knows_an_experiment(experiment: gp.Experiment, tmp_path: Pa
     ):
         with pytest.raises(FileFormatError, match="does not hold"):
             gp.sweep(other, {"seed": [0]}, journal=file, verbose=0)
+
+
+def test_what_the_results_depend_on(experiment: gp.Experiment, tmp_path: Path) -> None:
+    """Not on where dense models are kept; but on the table of costs, as the bits of models do."""
+    described = experiment.describe()
+    assert replace(experiment, cache=tmp_path / "elsewhere").describe() == described
+    assert described.keys() == {entry.name for entry in fields(experiment)} - {"cache"}
+    model = build(0)
+    before = _identity(experiment, model)
+    assert _identity(experiment, build(0)) == before
+    model.costs = (1.0, 1.0, 1.0, 0.5)
+    assert _identity(experiment, model) != before
+
+
+@pytest.mark.parametrize(
+    ("settings", "stop", "every"),
+    [
+        ({}, 10, 1),  # 2 epochs of 10 steps
+        ({"batch_size": 39, "epochs": 3}, 16, 1),  # the 11th step has a batch of 10
+        ({"batch_size": 400, "epochs": 1}, 1, 1),
+        ({"events": 3}, 10, 3),
+    ],
+)
+def test_the_last_event_is_at_half_of_the_steps(
+    experiment: gp.Experiment, settings: dict[str, Any], stop: int, every: int
+) -> None:
+    seen = []
+
+    def measure(model: gp.Model) -> dict[str, float]:
+        seen.append(model.pruner.schedule)
+        return {}
+
+    experiment(how="iterative", sparsity=0.5, measure=measure, **settings)
+    assert seen == [gp.Cubic(0.5, start=0, stop=stop, every=every)]
 
 
 def test_a_damaged_dense_model_is_made_again(experiment: gp.Experiment, tmp_path: Path) -> None:

@@ -477,7 +477,7 @@ def _revived(model: Model, masks: Mapping[str, NDArray[np.bool_]]) -> str:
     for name, mask in masks.items():
         if name not in model.masks or model.masks[name].shape != mask.shape:
             continue  # a shrunk model has only units with live weights
-        back = np.count_nonzero(~mask & (model.masks[name] | (model.parameters[name] != 0)))
+        back = np.count_nonzero(~mask & model.masks[name])
         if back:
             return f"{back} of {name} came back"
     return ""
