@@ -416,6 +416,9 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);
 void gp_net_input_fault(const gp_net *net, gp_fault *fault);
 /* Whether this layer runs on lists of its live weights in a call on so many samples. */
 int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, size_t samples);
+/* Bytes of workspace that calls will take: however many samples there are, and for each lane, of which a call has at
+ * least GP_ALIGN_FLOATS. Nothing is allocated before the first call. */
+void gp_net_needs(const gp_net *net, size_t *fixed, size_t *each);
 /* Bytes of workspace held. */
 size_t gp_net_bytes(const gp_net *net);
 

@@ -79,18 +79,6 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     }
     connect(made, layers);
     made->widest_padded = gp_padded(made->widest);
-    for (size_t i = 0; i < n_layers; i++) {
-        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
-        size_t floats = ops->spare ? ops->spare(&layers[i]) : 0;
-        if (floats == 0) continue;
-        made->layers[i].spare =
-            floats < SIZE_MAX / sizeof(float) / 2 ? aligned_alloc(64, floats * sizeof(float)) : NULL;
-        if (!made->layers[i].spare) {
-            gp_net_destroy(made);
-            return GP_NO_MEMORY;
-        }
-        memset(made->layers[i].spare, 0, floats * sizeof(float));
-    }
     made->block = GP_BLOCK;
     while (made->block > GP_LANES && floats_a_lane(made) > GP_WORKSPACE / made->block) made->block /= 2;
     gp_net_limit(made, INFINITY, INFINITY);
@@ -101,7 +89,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
 void gp_net_destroy(gp_net *net)
 {
     if (!net) return;
-    for (size_t i = 0; i < net->n_layers; i++) free(net->layers[i].spare);
+    free(net->spare);
     free(net->memory);
     free(net->partial);
     free(net->layers);
@@ -116,14 +104,55 @@ void gp_net_limit(gp_net *net, float activation, float gradient)
 
 int gp_net_exploded(const gp_net *net) { return net->explosion.phase != GP_PHASE_NONE; }
 
-size_t gp_net_bytes(const gp_net *net) { return net->bytes + net->n_partial * sizeof(float); }
+/* Floats that layers keep besides, however many samples there are. */
+static size_t spare_of(const gp_layer *layer)
+{
+    const gp_layer_ops *ops = gp_layer_table[layer->spec.type];
+    return ops->spare ? gp_padded(ops->spare(&layer->spec)) : 0;
+}
+
+static size_t spare_floats(const gp_net *net)
+{
+    size_t floats = 0;
+    for (size_t i = 0; i < net->n_layers; i++) floats += spare_of(&net->layers[i]);
+    return floats;
+}
+
+void gp_net_needs(const gp_net *net, size_t *fixed, size_t *each)
+{
+    *fixed = spare_floats(net) * sizeof(float);
+    *each = floats_a_lane(net) * sizeof(float);
+}
+
+/* Made at the first call: a network that is never run needs none. */
+static gp_status reserve_spare(gp_net *net)
+{
+    const size_t floats = spare_floats(net);
+    if (net->spare || floats == 0) return GP_OK;
+    if (floats > SIZE_MAX / sizeof(float) / 2) return GP_NO_MEMORY;
+    net->spare = aligned_alloc(64, floats * sizeof(float));
+    if (!net->spare) return GP_NO_MEMORY;
+    memset(net->spare, 0, floats * sizeof(float));
+    float *next = net->spare;
+    for (size_t i = 0; i < net->n_layers; i++) {
+        net->layers[i].spare = next;
+        next += spare_of(&net->layers[i]);
+    }
+    return GP_OK;
+}
+
+size_t gp_net_bytes(const gp_net *net)
+{
+    return net->bytes + (net->n_partial + (net->spare ? spare_floats(net) : 0)) * sizeof(float);
+}
 
 gp_status gp_net_reserve(gp_net *net, size_t samples)
 {
     size_t lanes, chunks;
     gp_net_cut(samples, &lanes, &chunks);
     size_t capacity = lanes * chunks;
-    if (capacity <= net->capacity) return GP_OK;
+    gp_status status = reserve_spare(net);
+    if (status != GP_OK || capacity <= net->capacity) return status;
 
     const size_t each = floats_a_lane(net);
     if (each > SIZE_MAX / sizeof(float) / capacity) return GP_NO_MEMORY;

@@ -19,6 +19,7 @@ struct gp_net {
     size_t capacity;   /* lanes the workspace holds */
     size_t bytes;
     float *memory;
+    float *spare;   /* what layers keep besides, made at the first call */
     float *partial; /* room for gradients of live weights chunk by chunk */
     size_t n_partial;
     /* pieces of memory, each for `capacity` lanes */

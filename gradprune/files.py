@@ -21,9 +21,9 @@ import inspect
 import json
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,8 @@ from gradprune.costs import Costs
 from gradprune.disk import read, write_atomically
 from gradprune.errors import FileFormatError
 from gradprune.layers import add, convolution, dense, normalization, pooling, recurrent
-from gradprune.layers.base import Layer
-from gradprune.layers.graph import named_layers, plan
 from gradprune.locking import locked
+from gradprune.memory import check_size
 from gradprune.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
 from gradprune.pruning.criteria import explosion, flow, gradients, order
@@ -64,8 +63,6 @@ _FORMAT = 2  # 1: the same, but names of tensors that are no parameter began wit
 _MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
 _KEY = "gradprune"
 _MOST = 2**63  # counters are below
-_WIDE = 2**20  # features that a file may ask for without holding a weight for each
-_LARGEST_IMAGES = 2**26  # numbers a sample may become in a layer, whose weights can be few
 
 
 def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
@@ -239,21 +236,26 @@ def _seal(content: Mapping[str, Any], tensors: Tensors) -> bytes:
 # ---- reading -----------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike[str], factory: Callable[..., _Model]) -> _Model:
+def load(path: str | os.PathLike[str], kind: type[_Model]) -> _Model:
     """Read what ``save`` wrote; see ``gradprune.load``.
 
     Args:
         path: the file.
-        factory: called with layers, input_shape and seed; makes the model to be filled.
+        kind: the class of the model.
     """
-    return parse(read(path), path, factory)
+    return parse(read(path), path, kind)
 
 
-def parse(data: bytes, path: str | os.PathLike[str], factory: Callable[..., _Model]) -> _Model:
+def parse(
+    data: bytes,
+    path: str | os.PathLike[str],
+    kind: type[_Model],
+    max_bytes: SupportsIndex | None = None,
+) -> _Model:
     """The model in the bytes of a file, whose name is for errors."""
     try:
         content, tensors = _open(data)
-        return _build(content, tensors, factory, len(data))
+        return _build(content, tensors, kind, len(data), max_bytes)
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
     except MemoryError:
@@ -297,13 +299,19 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
 
 
 def _build(
-    content: dict[str, Any], tensors: Tensors, factory: Callable[..., _Model], nbytes: int
+    content: dict[str, Any],
+    tensors: Tensors,
+    kind: type[_Model],
+    nbytes: int,
+    max_bytes: SupportsIndex | None,
 ) -> _Model:
     """The model of a description; tensors must be exactly its own."""
     described = content["model"]
     layers, input_shape = _decode(described["layers"]), _decode(described["input_shape"])
-    _check_sizes(layers, input_shape, tensors, nbytes)
-    model = factory(layers, input_shape, seed=seed_number(described["seed"]))
+    for layer, _, shape, _ in check_size(layers, input_shape, nbytes, max_bytes):
+        for parameter in layer.tensors(shape):
+            _take(tensors, f"{layer.name}.{parameter.role}", np.dtype(np.float32), parameter.shape)
+    model = kind.blank(layers, input_shape, seed=seed_number(described["seed"]))
     if "costs" in described:  # the first files had none
         model.costs = Costs(_decode(described["costs"]), "the model's file")
     if content["optimizer"] is not None:
@@ -385,23 +393,6 @@ def _below(prefix: str, tensors: Tensors) -> Tensors:
         for name, array in tensors.items()
         if name.startswith(prefix)
     }
-
-
-def _check_sizes(
-    layers: tuple[Layer, ...], input_shape: tuple[int, ...], tensors: Tensors, nbytes: int
-) -> None:
-    """Refuse an architecture that is larger than the file before memory is asked for."""
-    width = math.prod(input_shape)
-    if width > max(_WIDE, nbytes):
-        raise FileFormatError(f"{width} input features are more than a file of {nbytes} bytes has")
-    for layer, _, shape, output_shape in plan(named_layers(layers), input_shape):
-        for parameter in layer.tensors(shape):
-            name = f"{layer.name}.{parameter.role}"
-            _take(tensors, name, np.dtype(np.float32), parameter.shape)
-        if math.prod(output_shape) > max(_LARGEST_IMAGES, nbytes):
-            raise FileFormatError(
-                f"{layer.name} makes {math.prod(output_shape)} numbers of a sample"
-            )
 
 
 def _take(

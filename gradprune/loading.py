@@ -25,9 +25,10 @@ def load(
 
     Args:
         path: the file.
-        max_bytes: the largest size of the unpacked float32 parameters of a packed model. None:
-            1 MiB and 8 KiB more for each byte of the file, so that a small file from a stranger
-            cannot ask for all memory.
+        max_bytes: the most memory that the network of the file may need, in bytes: parameters with
+            all that training and reading keep of them, and buffers for one sample. None: 96 MiB
+            and 16 KiB more for each byte of the file, so that a small file from a stranger cannot
+            ask for all memory.
 
     Returns:
         A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; or a packed
@@ -45,7 +46,7 @@ def load(
     """
     data = read(path)
     if not data.startswith(gpz.MAGIC):
-        return files.parse(data, path, Model)
+        return files.parse(data, path, Model, max_bytes)
     try:
         return PackedModel(data, Model, max_bytes=max_bytes)
     except FileFormatError as error:

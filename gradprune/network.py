@@ -20,7 +20,7 @@ from gradprune.copying import Whole
 from gradprune.costs import Costs, to_costs
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.guards import Guard
-from gradprune.layers.base import CoreLayer, CoreType, Layer
+from gradprune.layers.base import CoreType, Layer
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.graph import (
     Node,
@@ -41,6 +41,7 @@ from gradprune.losses import (
     get_loss,
     loss_name,
 )
+from gradprune.memory import LARGEST, lowered, needed_bytes
 from gradprune.optimizers import Optimizer, StepInfo
 
 if TYPE_CHECKING:
@@ -106,6 +107,17 @@ class Network(Whole):
         self.loss = loss
         self.initialize()
 
+    @classmethod
+    def blank(cls, layers: Sequence[Layer], input_shape: Sequence[int], *, seed: int = 0) -> Self:
+        """A network whose parameters and buffers are all 0, to be filled with those of a file."""
+        network = cls.__new__(cls)
+        network.layers = named_layers(layers)
+        network.input_shape = sample_shape(input_shape)
+        network.seed = seed_number(seed)
+        network._begin()
+        network._build()
+        return network
+
     def _begin(self) -> None:
         """What there is before anything has happened."""
         self.optimizer: Optimizer | None = None
@@ -119,6 +131,8 @@ class Network(Whole):
     def _build(self) -> None:
         """The arena and the core's network."""
         self.steps = plan(self.layers, self.input_shape)
+        if (needed := needed_bytes(self.steps)) > LARGEST:
+            raise MemoryError(f"the network needs {needed:,} bytes for one sample")
         tensors: list[Tensor] = []
         for layer, _, shape, _ in self.steps:
             group = len({tensor.group for tensor in tensors})
@@ -138,30 +152,14 @@ class Network(Whole):
         self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 
-        self.core_layers = core = self._lower()
+        offsets: dict[str, dict[str, int]] = {step.layer.name or "": {} for step in self.steps}
+        for name, offset in self.arena.offsets.items():
+            layer_name, _, role = name.partition(".")
+            offsets[layer_name][role] = offset
+        self.core_layers = core = lowered(self.steps, offsets)
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows
-
-    def _lower(self) -> list[tuple[str, CoreLayer]]:
-        core: list[tuple[str, CoreLayer]] = []
-        ends: list[int] = []  # of each layer: the core's layer that makes its output, -1: the input
-        for layer, sources, shape, _ in self.steps:
-            names = {p.role: f"{layer.name}.{p.role}" for p in layer.tensors(shape)}
-            offsets = {role: self.arena.offsets[name] for role, name in names.items()}
-            read = [-1 if source < 0 else ends[source] for source in sources]
-            for position, low in enumerate(layer.lower(shape, offsets), len(core)):
-                back = position - read[0]
-                other = 0 if len(read) == 1 else position - read[1]
-                core.append((str(layer.name), low._replace(back=back, other=other)))
-                read = [position]
-            ends.append(read[0])
-        last = len(core) - 1
-        if ends[-1] != last or not core:  # it ends, or is nothing but, layers that do nothing
-            name = str(self.layers[-1].name)
-            same = CoreLayer(CoreType.ACTIVATION, self.outputs, self.outputs)
-            core.append((name, same._replace(back=last + 1 - ends[-1])))
-        return core
 
     @locked
     def initialize(self) -> None:

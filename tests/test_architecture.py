@@ -74,7 +74,7 @@ LAYERS = {
     },
     "convolution": {"layers.convolution"},
     "coupling": {"layers.coupling"},
-    "network": {"network"},
+    "network": {"memory", "network"},
     "replicas": {"replicas"},
     "training": {
         "augmentation",

@@ -19,9 +19,8 @@ import pytest
 import gradprune as gp
 from attached import Attached, batch, cases, train
 from cases import SCHEMES
-from gradprune import _core
+from gradprune import _core, memory
 from gradprune.chains import Chain
-from gradprune.compression import gpz
 from gradprune.compression.quantizer import Quantizer
 from gradprune.copying import owned
 from gradprune.optimizers import Optimizer
@@ -478,9 +477,9 @@ def test_frozen_and_packed_models(way: Callable[[Any], Any], make: Callable[[], 
 def test_a_packed_model_keeps_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was allowed when it was read is allowed in a copy, too."""
     data = bytes(packed())
-    read = gp.PackedModel(data, gp.Model, max_bytes=20_000)
-    monkeypatch.setattr(gpz, "_BASE", 0)
-    monkeypatch.setattr(gpz, "_MOST_PER_BYTE", 0)
+    read = gp.PackedModel(data, gp.Model, max_bytes=10**6)
+    monkeypatch.setattr(memory, "_BASE", 0)
+    monkeypatch.setattr(memory, "_PER_BYTE", 0)
     with pytest.raises(gp.FileFormatError, match="max_bytes"):
         gp.PackedModel(data, gp.Model)
     assert bytes(by_pickle(read)) == data

@@ -414,10 +414,10 @@ HOSTILE: list[tuple[str, Any, str]] = [
     ("model.layers", [], "at least one layer"),
     ("model.layers.2.name", "dense0", "names must differ"),
     ("model.layers.1.rate", 1.5, "rate"),
-    ("model.input_shape", [FULL], "more than a file"),
-    ("model.input_shape", [2**20, 2**20], "more than a file"),
+    ("model.input_shape", [FULL], "more than the limit"),
+    ("model.input_shape", [2**20, 2**20], "more than the limit"),
     ("model.input_shape", [3], "must be float32"),
-    ("model.input_shape", [-2], "must be float32"),
+    ("model.input_shape", [-2], "input_shape must be at least 1"),
     ("model.seed", -1, "seed"),
     ("model.epoch", -1, "epoch"),
     ("model.epoch", 1.5, "epoch"),
@@ -470,7 +470,7 @@ def test_no_parameters_no_limit_to_claim(tmp_path: Path) -> None:
     content["model"]["input_shape"] = [2**40]
     path = tmp_path / "file"
     path.write_bytes(files._seal(content, tensors))
-    with pytest.raises(gp.FileFormatError, match="more than a file"):
+    with pytest.raises(gp.FileFormatError, match="more than the limit"):
         gp.load(path)
 
 

@@ -413,9 +413,20 @@ static PyMethodDef net_methods[] = {
     {"set_limits", (PyCFunction)net_set_limits, METH_VARARGS,
      "set_limits(activation, gradient): what is larger is bad; infinite: nothing finite is."},
     {NULL, NULL, 0, NULL}};
-static PyGetSetDef net_getset[] = {{"exploded", (getter)net_exploded, NULL, "Of the last backward or train.", NULL},
-                                   {"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
-                                   {NULL, NULL, NULL, NULL, NULL}};
+static PyObject *net_needs(net_object *self, void *unused)
+{
+    (void)unused;
+    size_t fixed, each;
+    gp_net_needs(enter_net(self), &fixed, &each);
+    leave_net(self);
+    return Py_BuildValue("(nn)", (Py_ssize_t)fixed, (Py_ssize_t)each);
+}
+
+static PyGetSetDef net_getset[] = {
+    {"exploded", (getter)net_exploded, NULL, "Of the last backward or train.", NULL},
+    {"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
+    {"needs", (getter)net_needs, NULL, "Bytes of workspace that calls will take: in any case, and a sample.", NULL},
+    {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot net_slots[] = {{Py_tp_doc, "Net(layers): a network compiled from layer tuples."},
                                   {Py_tp_new, (void *)net_new},
                                   {Py_tp_dealloc, (void *)net_dealloc},

@@ -53,19 +53,23 @@ static uint32_t *share(const gp_layer *layer, const gp_pass *pass, size_t *begin
     return rank == members ? NULL : (uint32_t *)(void *)(layer->spare + rank * gp_padded(most_pixels(w)));
 }
 
+/* Where the window at one place along an axis begins and ends in the image. */
+static void pixels_along(const gp_window *w, size_t axis, size_t place, size_t *first, size_t *end)
+{
+    const size_t size = axis == 0 ? w->height : w->width;
+    const size_t begin = place * w->stride[axis], before = w->before[axis];
+    *first = begin > before ? begin - before : 0;
+    *end = gp_smaller(begin + w->kernel[axis] - before, size);
+}
+
 /* The pixels of the image in the window at one place; returns how many. */
 static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t *at)
 {
-    size_t count = 0;
-    for (size_t u = 0; u < w->kernel[0]; u++) {
-        const size_t y = row * w->stride[0] + u;
-        if (y < w->before[0] || y - w->before[0] >= w->height) continue;
-        for (size_t v = 0; v < w->kernel[1]; v++) {
-            const size_t x = column * w->stride[1] + v;
-            if (x < w->before[1] || x - w->before[1] >= w->width) continue;
-            at[count++] = (uint32_t)((y - w->before[0]) * w->width + x - w->before[1]);
-        }
-    }
+    size_t count = 0, first[2], end[2];
+    pixels_along(w, 0, row, &first[0], &end[0]);
+    pixels_along(w, 1, column, &first[1], &end[1]);
+    for (size_t y = first[0]; y < end[0]; y++)
+        for (size_t x = first[1]; x < end[1]; x++) at[count++] = (uint32_t)(y * w->width + x);
     return count;
 }
 

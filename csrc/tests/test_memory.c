@@ -172,7 +172,7 @@ static long fail_until_it_works(stage *s, attempt *run, size_t samples)
         CHECK(snapshot_equal(&whole, &s->m.arena));
         CHECK(s->result.loss == -1.0 && s->info.norm == -1.0);
         snapshot_free(&whole);
-        CHECK(live == before || (live == before + 1 && gp_net_bytes(s->net) > 0));
+        CHECK(live == before || (live <= before + 2 && gp_net_bytes(s->net) > 0));
         gp_net_fault(s->net, &s->m.arena, &fault); /* finds its way whatever is missing */
     }
     return -1;

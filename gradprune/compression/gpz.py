@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from gradprune.checks import whole
 from gradprune.compression.architecture import read_architecture, write_architecture
 from gradprune.compression.canonical import Weights, canonical_weights
 from gradprune.compression.logistic import Bits, Integers, log2
@@ -30,7 +29,8 @@ from gradprune.disk import write_atomically
 from gradprune.errors import FileFormatError, NonFiniteError
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.dense import Dense
-from gradprune.layers.graph import named_layers, plan
+from gradprune.layers.graph import plan
+from gradprune.memory import LARGEST, check_size
 
 if TYPE_CHECKING:
     from gradprune.model import Model
@@ -40,9 +40,6 @@ __all__ = ["MAGIC", "PackedModel", "compress"]
 MAGIC = b"gpz"
 _FORMAT = 1
 _HEAD = 8
-_BASE = 1 << 18  # parameters that a file may hold whatever its size,
-_MOST_PER_BYTE = 1 << 11  # and how many more for each byte that it has
-_WIDE = 1 << 20  # features
 _WIDE_MATRIX = 1024
 
 
@@ -57,10 +54,10 @@ class PackedModel:
     """
 
     def __init__(
-        self, data: bytes, factory: Callable[..., Model], *, max_bytes: SupportsIndex | None = None
+        self, data: bytes, kind: type[Model], *, max_bytes: SupportsIndex | None = None
     ) -> None:
         self.data = data
-        self._factory, self._max_bytes = factory, max_bytes
+        self._kind, self._max_bytes = kind, max_bytes
         self._weights, self.input_shape, self.parts = _decode(data, max_bytes)
         self.layers = self._weights.layers
         try:
@@ -79,7 +76,7 @@ class PackedModel:
         return len(self.data)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpack, (type(self), self.data, self._factory, self._max_bytes)
+        return _unpack, (type(self), self.data, self._kind, self._max_bytes)
 
     def __bytes__(self) -> bytes:
         return self.data
@@ -90,7 +87,7 @@ class PackedModel:
 
     def to_model(self) -> Model:
         """An ordinary model, which can be trained, pruned and saved."""
-        model = self._factory(self.layers, self.input_shape)
+        model = self._kind.blank(self.layers, self.input_shape)
         with model.lock:
             model.set_masks(self._weights.masks)
             for name, values in self._weights.parameters.items():
@@ -107,13 +104,10 @@ class PackedModel:
 
 
 def _unpack(
-    kind: type[PackedModel],
-    data: bytes,
-    factory: Callable[..., Model],
-    max_bytes: SupportsIndex | None,
+    packed: type[PackedModel], data: bytes, kind: type[Model], max_bytes: SupportsIndex | None
 ) -> PackedModel:
     """A packed model from its bytes."""
-    return kind(data, factory, max_bytes=max_bytes)
+    return packed(data, kind, max_bytes=max_bytes)
 
 
 def compress(model: Model, *, canonical: bool = True) -> PackedModel:
@@ -148,7 +142,7 @@ def compress(model: Model, *, canonical: bool = True) -> PackedModel:
     >>> packed.nbytes == sum(packed.parts.values()) < model.arena.size
     True
     """
-    return PackedModel(_encode(model, canonical), type(model))
+    return PackedModel(_encode(model, canonical), type(model), max_bytes=LARGEST)
 
 
 def _encode(model: Model, canonical: bool) -> bytes:
@@ -223,25 +217,11 @@ def _check(
     layers: Sequence[Layer], input_shape: Shape, nbytes: int, max_bytes: SupportsIndex | None
 ) -> tuple[Layer, ...]:
     """The layers with names, if they are no larger than the limit."""
-    limit = 4 * (_BASE + _MOST_PER_BYTE * nbytes)
-    if max_bytes is not None:
-        limit = whole("max_bytes", max_bytes)
     try:
-        layers = named_layers(layers)
-        size, width = 0, prod(input_shape)
-        for layer, _, shape, output_shape in plan(layers, input_shape):
-            size += 4 * sum(prod(parameter.shape) for parameter in layer.tensors(shape))
-            width = max(width, prod(output_shape))
+        steps = check_size(layers, input_shape, nbytes, max_bytes)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"damaged architecture: {error}") from error
-    if size > limit:
-        raise FileFormatError(
-            f"{size:,} bytes of parameters are more than the limit of {limit:,} for a file of "
-            f"{nbytes:,} bytes; max_bytes sets another one"
-        )
-    if width > max(_WIDE, limit // 4):
-        raise FileFormatError(f"{width:,} features are more than the limit of {limit // 4:,}")
-    return layers
+    return tuple(step.layer for step in steps)
 
 
 def _code(

@@ -1,0 +1,114 @@
+"""What a network needs is known before it is asked for, and files may not ask for more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradprune as gp
+from gradprune import files, memory
+from gradprune.compression import gpz
+
+NETWORKS: dict[str, Any] = {
+    "dense": lambda: gp.Model([gp.Dense(7, activation="relu"), gp.Dropout(0.5), gp.Dense(3)], 5),
+    "recurrent": lambda: gp.Model([gp.LSTM(4, return_sequences=True), gp.GRU(3)], (6, 2)),
+    "orthogonality": lambda: gp.Model([gp.RNN(4, orthogonality=0.1, omega=0.1)], (6, 2)),
+    "images": lambda: gp.models.resnet(filters=(2, 4), input_shape=(1, 9, 8), classes=3),
+    "pools": lambda: gp.Model(
+        [gp.MaxPool2D(5, stride=1, padding="same"), gp.AvgPool2D(3), gp.GlobalAvgPool()], (2, 9, 9)
+    ),
+    "nothing": lambda: gp.Model([gp.Flatten()], (2, 3)),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_what_is_needed_is_what_is_taken(name: str) -> None:
+    """A call on a sample takes 16 lanes; parameters are counted apart."""
+    model = NETWORKS[name]()
+    fixed, sample = model._net.needs
+    assert model._net.nbytes == 0  # nothing before the first call
+    model.predict(np.ones((1, *model.input_shape)))
+    assert model._net.nbytes == fixed + 16 * sample
+    parameters = model.arena.params.size
+    assert memory.needed_bytes(model.steps) == memory._PARAMETER * parameters + fixed + sample
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_limit_is_exact(tmp_path: Path, name: str, *, packed: bool) -> None:
+    model = NETWORKS[name]()
+    (gp.compress(model, canonical=False) if packed else model).save(tmp_path / "file")
+    needed = memory.needed_bytes(model.steps)
+    loaded = gp.load(tmp_path / "file", max_bytes=needed)
+    x = np.ones((2, *model.input_shape))
+    np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-4, atol=1e-5)
+    with pytest.raises(gp.FileFormatError, match=rf"file: .*needs {needed:,} bytes, more than"):
+        gp.load(tmp_path / "file", max_bytes=needed - 1)
+
+
+def wide_file(features: int, *, packed: bool) -> bytes:
+    """A file, without parameters, of a network with so many features."""
+    model = gp.Model.blank([gp.Activation("tanh")], (features,))
+    return gpz._encode(model, False) if packed else files._seal(*files.state_of(model))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_limit_grows_with_the_file(tmp_path: Path, *, packed: bool) -> None:
+    def excess(features: int) -> int:
+        steps = gp.Model.blank([gp.Activation("tanh")], (features,)).steps
+        nbytes = len(wide_file(features, packed=packed))
+        return memory.needed_bytes(steps) - (96 << 20) - (16 << 10) * nbytes
+
+    least, most = 1 << 20, 1 << 24  # the last that fits, the first that does not
+    while most - least > 1:
+        middle = (least + most) // 2
+        least, most = (middle, most) if excess(middle) <= 0 else (least, middle)
+    (tmp_path / "file").write_bytes(wide_file(least, packed=packed))
+    assert gp.load(tmp_path / "file").input_shape == (least,)
+    (tmp_path / "file").write_bytes(wide_file(most, packed=packed))
+    with pytest.raises(gp.FileFormatError, match="more than the limit"):
+        gp.load(tmp_path / "file")
+
+
+def test_layers_are_summed(tmp_path: Path) -> None:
+    """Each of them would do: small parameters, large images, large windows."""
+    pool = gp.MaxPool2D(1201, stride=1, padding="same")
+    layers = [gp.Conv2D(1, 1, padding=600), *[pool] * 30]
+    for packed in (False, True):
+        for kept in (2, 31):
+            model = gp.Model.blank(layers[:kept], (1, 3, 3))
+            data = gpz._encode(model, False) if packed else files._seal(*files.state_of(model))
+            (tmp_path / "file").write_bytes(data)
+            if kept == 2:
+                gp.load(tmp_path / "file")
+            else:
+                with pytest.raises(gp.FileFormatError, match="more than the limit"):
+                    gp.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ([gp.Flatten()], (2**31 - 1, 2**31 - 1, 2**31 - 1)),
+        ([gp.Dense(2**31 - 1)], (2**31 - 1,)),
+        ([gp.LSTM(2**31 - 1)], (2**31 - 1, 2**31 - 1)),
+    ],
+)
+def test_networks_beyond_any_memory(layers: list[Any], shape: tuple[int, ...]) -> None:
+    with pytest.raises(MemoryError, match=r"the network needs [0-9,]+ bytes"):
+        gp.Model(layers, shape)
+
+
+def test_a_model_of_one_s_own_is_packed_whatever_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is for files of strangers."""
+    monkeypatch.setattr(memory, "_BASE", 1 << 10)
+    model = gp.Model.blank([gp.Dense(300), gp.Dense(80)], (100,))
+    model.set_masks({name: np.zeros(mask.shape, bool) for name, mask in model.masks.items()})
+    packed = gp.compress(model, canonical=False)
+    assert memory.needed_bytes(model.steps) > memory._BASE + memory._PER_BYTE * packed.nbytes
+    with pytest.raises(gp.FileFormatError, match="max_bytes sets another one"):
+        gp.PackedModel(bytes(packed), gp.Model)
+    assert gp.PackedModel(bytes(packed), gp.Model, max_bytes=2**30).layers == packed.layers
