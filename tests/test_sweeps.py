@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import importlib
+import importlib.util
 import json
 import math
+import os
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -18,7 +20,7 @@ import gradprune as gp
 from gradprune.errors import FileFormatError
 from gradprune.sweeps.experiment import _identity
 from gradprune.sweeps.journal import Journal
-from gradprune.sweeps.parallel import as_completed
+from gradprune.sweeps.parallel import Workers
 from processes import plain
 
 SEEDS = {"seed": range(3), "scale": [1.0, 2.5]}
@@ -142,7 +144,7 @@ def test_processes_change_nothing(backend: str) -> None:
 
 def test_a_loop_needs_no_joblib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "joblib", None)
-    assert list(as_completed(abs, [-1, 2])) == [(-1, 1), (2, 2)]
+    assert list(Workers().as_completed(abs, [-1, 2])) == [(-1, 1), (2, 2)]
     for arguments in ({"n_jobs": 2}, {"backend": "dask"}):
         with pytest.raises(ImportError, match=r"gradprune\[sweep\]"):
             gp.sweep(plain, {"a": [1]}, verbose=0, **arguments)
@@ -158,6 +160,58 @@ def test_parallel_config_is_followed() -> None:
         finally:
             gp.set_num_threads(before)
     assert result.column("threads") == [2, 2]
+
+
+@pytest.mark.usefixtures("dask")
+@pytest.mark.parametrize(("processes", "n_jobs"), [(False, None), (False, -1), (True, 2)])
+def test_two_workers_of_dask(processes: bool, n_jobs: int | None) -> None:
+    distributed = pytest.importorskip("distributed")
+
+    def trial(a: int) -> dict[str, float]:
+        return {"square": a * a, "process": os.getpid(), "threads": gp.get_num_threads()}
+
+    settings = {"threads_per_worker": 1, "dashboard_address": None, "processes": processes}
+    with (
+        distributed.LocalCluster(n_workers=2, **settings) as cluster,
+        distributed.Client(cluster),
+    ):
+        result = gp.sweep(trial, {"a": range(6)}, backend="dask", n_jobs=n_jobs, verbose=0)
+    assert not result.failed
+    assert result.column("square") == [0, 1, 4, 9, 16, 25]
+    assert (os.getpid() in result.column("process")) is not processes
+    assert len(set(result.column("process"))) <= 2
+    assert set(result.column("threads")) == {1}
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"backend": "nonsense"}, ValueError, "Invalid backend: nonsense"),
+        ({"backend": 5}, TypeError, 'backend must be a name such as "loky", got 5'),
+        ({"n_jobs": 0}, ValueError, "n_jobs must be a number of calls at once or -1, got 0"),
+        ({"n_jobs": 1.5}, TypeError, "n_jobs must be an integer, got 1.5"),
+    ],
+)
+def test_workers_are_looked_for_before_anything_starts(
+    settings: dict[str, Any], error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("joblib")
+    ran = []
+    file = tmp_path / "sweep.jsonl"
+    with pytest.raises(error, match=message):
+        gp.sweep(lambda a: ran.append(a) or {}, {"a": [1]}, journal=file, verbose=0, **settings)
+    assert not ran
+    assert not file.exists()
+
+
+def test_dask_needs_a_client_and_dask(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("joblib")
+    if importlib.util.find_spec("distributed") is not None:
+        with pytest.raises(ValueError, match="first create a Dask Client"):
+            gp.sweep(plain, {"a": [1]}, backend="dask", verbose=0)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r'pip install "dask\[distributed\]"'):
+        gp.sweep(plain, {"a": [1]}, backend="dask", verbose=0)
 
 
 # ---- the journal

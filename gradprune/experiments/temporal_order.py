@@ -40,7 +40,7 @@ from gradprune.layers import RNN, Dense
 from gradprune.model import Model
 from gradprune.optimizers import SGD
 from gradprune.sweeps.journal import Journal
-from gradprune.sweeps.parallel import as_completed, can_run_in_parallel
+from gradprune.sweeps.parallel import Workers, can_run_in_parallel
 from gradprune.tables import make_table
 from gradprune.threads import get_num_threads
 
@@ -326,9 +326,8 @@ def run(
     missing = [trial for trial in trials if trial not in done]
     if processes is None:
         processes = get_num_threads() if can_run_in_parallel() else 1
-    outcomes = as_completed(
-        partial(run_trial, settings=plan.settings), missing, n_jobs=min(processes, len(missing))
-    )
+    workers = Workers(n_jobs=max(1, min(processes, len(missing))))
+    outcomes = workers.as_completed(partial(run_trial, settings=plan.settings), missing)
     for trial, outcome in outcomes:
         done[trial] = outcome
         if journal:

@@ -26,7 +26,7 @@ import numpy as np
 from gradprune import _core
 from gradprune.progress import is_watched
 from gradprune.sweeps.journal import Journal
-from gradprune.sweeps.parallel import as_completed
+from gradprune.sweeps.parallel import Workers
 from gradprune.sweeps.records import Aggregate, Records
 
 __all__ = ["SweepResult", "sweep"]
@@ -133,8 +133,8 @@ def sweep(
             and the names of the factors; a function that you have changed needs another file.
         n_jobs: trials at once: 1 in this process, -1 one a CPU, None as ``joblib.parallel_config``
             says, else 1. More than 1 needs joblib.
-        backend: of joblib: "loky", "threading", or what you have registered, such as "dask" or
-            "ray" for other machines.
+        backend: of joblib: "loky", "threading"; "dask" for the workers of the ``Client`` that
+            there is; or what you have registered, such as "ray".
         verbose: 0 silent; 1 a progress bar where there is a terminal or notebook, and a line about
             what was reused and what failed, on standard error.
 
@@ -144,7 +144,8 @@ def sweep(
     Raises:
         TypeError, ValueError: an argument is not as above; nothing has run.
         FileFormatError: the journal holds something else.
-        ImportError: joblib is missing and ``n_jobs`` or ``backend`` needs it.
+        ImportError: joblib is missing and ``n_jobs`` or ``backend`` needs it, or dask is;
+            nothing has run.
         OSError: the journal cannot be written.
 
     >>> import gradprune as gp
@@ -157,6 +158,7 @@ def sweep(
     if verbose not in {0, 1}:
         raise ValueError(f"verbose must be 0 or 1, got {verbose!r}")
     trials = _trials(factors)
+    workers = Workers(n_jobs=n_jobs, backend=backend)
     book, done = None, {}
     if journal is not None:
         book = Journal(journal, _header(run, factors), kind="sweep")
@@ -168,7 +170,7 @@ def sweep(
     missing = [trial for trial in trials if trial.key not in rows]
     bar = _bar(len(trials), reused, verbose)
     try:
-        for trial, row in as_completed(_Run(run), missing, n_jobs=n_jobs, backend=backend):
+        for trial, row in workers.as_completed(_Run(run), missing):
             if book is not None:
                 book.append({"levels": trial.levels, **row})
             rows[trial.key] = row
