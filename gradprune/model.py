@@ -248,7 +248,9 @@ class Model(Network):
         unit goes only from all: ``Unit`` prunes them so. A constant unit's f(bias) is added to
         the biases behind it; where there are none it stays, unless it is 0. So does all that goes
         into a softmax, and all outputs of the network; a layer keeps at least one unit. Weights
-        count as dead by their mask, not by their value.
+        count as dead by their mask, not by their value. Of convolutions with groups whole groups
+        go. A unit with live weights before a BatchNorm keeps one of them, even if all that it
+        reads is constant, since without any its channel would be silent.
 
         This model is untouched. Masks, gradients, optimizer (moments, counters, schedule, what
         clippers and guard remember) and counters of passes and epochs come along; so a step of

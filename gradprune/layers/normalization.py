@@ -41,6 +41,10 @@ class BatchNorm(Layer):
     Parameters are ``weight``, gamma, from 1 on, and ``bias``, beta, from 0 on, (channels,) each;
     neither is pruned. ``running_mean`` and ``running_var`` are in ``model.buffers``.
 
+    Directly behind a Dense or Conv2D without activation, a channel is silent if the mask removes
+    all weights of its unit or filter: y is 0 there, gamma and beta get no gradient and the running
+    statistics stay. So a filter that is pruned takes its normalization along.
+
     A channel whose filter or unit has no weight left in the Conv2D or Dense right before, which has
     no activation of its own then, is exactly 0, and so are the gradients of its gamma and beta:
     removing a filter removes what its normalization would have made of a constant.
