@@ -436,6 +436,33 @@ def test_a_group_that_is_read_in_part_stays_whole() -> None:
     gp.verify(model, small, small.shrink(), x=x)
 
 
+def test_a_group_stays_where_others_read_a_channel_of_it() -> None:
+    """Of the first convolution channel 0 is read by both, 3 by a Dense alone, the others by none.
+
+    Channel 2 stays with 3, for a group reads two; then the group stays, although nobody reads it.
+    """
+    x = gp.Input((2, 3, 3))
+    y = gp.Conv2D(6, 1)(x)
+    z = gp.Conv2D(6, 1, groups=3)(y)
+    model = gp.Model(x, gp.Dense(2)(y) + gp.Dense(2)(z), seed=0)
+    past, through = np.zeros((2, 2, 6, 9))
+    past[0, [0, 3], 4] = through[1, 0, :3] = 1
+    model.set_masks({"dense0.weight": past.reshape(2, 54), "dense1.weight": through.reshape(2, 54)})
+    small = model.shrink()
+    assert small.parameters["conv2d0.weight"].shape == (4, 2, 1, 1)
+    assert small.parameters["conv2d1.weight"].shape == (4, 2, 1, 1)
+    batch = np.random.default_rng(1).standard_normal((9, 2, 3, 3))
+    gp.verify(model, small, small.shrink(), small.freeze(), x=batch)
+
+
+def test_of_groups_that_nobody_reads_one_stays() -> None:
+    model = with_buffers([gp.Conv2D(6, 1), gp.Conv2D(9, 2, groups=3), gp.Dense(2)], (2, 3, 3), 0)
+    model.set_mask("dense0.weight", np.zeros((2, 36)))
+    small = model.shrink()
+    assert small.parameters["conv2d1.weight"].shape == (3, 2, 2, 2)
+    gp.verify(model, small, x=np.ones((1, 2, 3, 3)))
+
+
 def test_a_sum_that_grouped_convolutions_read() -> None:
     """The channels of all that is added go by the groups of all that read it."""
     x = gp.Input((3, 4, 4))
