@@ -30,7 +30,6 @@ from gradprune.layers.wiring import (
     Flags,
     Masks,
     Wiring,
-    at_least_one,
     channels,
     images,
     read_by_rows,
@@ -172,7 +171,7 @@ class _GroupWiring(_ConvolutionWiring):
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
         """See Wiring."""
-        return self._of(at_least_one(self._groups(wanted)), self.output_shape)
+        return self._of(self._groups(wanted), self.output_shape)
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
