@@ -129,6 +129,12 @@ class Chain:
                 state.fill(0.0)
                 state[1] = version
 
+    def mask_changed(self) -> None:
+        """The norms are of another mask: clippers that start anew after a pruning do so now."""
+        for clipper, state in zip(self.stages, self._states, strict=True):
+            if state is not None and isinstance(clipper, AdaptiveClipper):
+                state[1] = self._version(clipper) - clipper.rebaseline_on_prune
+
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     def capture(self) -> dict[str, Any]:

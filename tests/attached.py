@@ -52,6 +52,11 @@ class Attached:
     def __str__(self) -> str:
         return "-".join(self.chosen)
 
+    def replace(self, **others: str) -> Attached:
+        """The same with another choice of some lists."""
+        chosen = zip(_LISTS, self.chosen, strict=True)
+        return Attached(tuple(others.get(kind, name) for kind, name in chosen))
+
     def make(self) -> gp.Model:
         """A new model with an optimizer, a pruner and maybe a quantizer."""
         chosen = zip(_LISTS.values(), self.chosen, strict=True)

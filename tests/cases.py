@@ -480,6 +480,7 @@ GUARDS: dict[str, Guard | None] = {
     "skip": gp.Skip(limit=3),
     "zero": gp.Zero(),
     "rollback": gp.Rollback(every=3, factor=0.7),
+    "rollback_often": gp.Rollback(every=1),
 }
 
 

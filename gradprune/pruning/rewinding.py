@@ -164,10 +164,15 @@ class Rewind:
 
         Of an optimizer made since then moments and step counter become 0.
         """
+        with self.model.arena.lock:
+            self._restore()
+
+    def _restore(self) -> None:
         model, then = self.model, self._then
         optimizer = model.optimizer
         is_same = optimizer is not None and optimizer is then.optimizer
-        self._weights.restore(model, mask=model.arena.mask.copy(), moments=is_same)
+        mask = model.arena.mask.copy()
+        self._weights.restore(model, mask=mask, moments=is_same)
         model.forward_count = then.forward_count
         if isinstance(model, Trained) and then.epoch is not None:
             model.epoch = then.epoch
@@ -175,5 +180,7 @@ class Rewind:
             optimizer.step_count, optimizer.clip_count = then.steps if is_same else (0, 0)
             if is_same:
                 optimizer.chain.load(then.clippers)
+                if not np.array_equal(mask, self._weights.mask):
+                    optimizer.chain.mask_changed()
             else:
                 optimizer.rebaseline()
