@@ -92,6 +92,42 @@ def test_the_course_by_hand() -> None:
     assert last.due == 0.9
 
 
+def judged(rate: float, **settings: float) -> Course:
+    """After a loss that holds, when the last removal has held."""
+    schedule = gp.AdaptiveSchedule(0.99, rate=rate, **settings)  # type: ignore[arg-type]
+    course = Course(rate, best=1.0)
+    return schedule.judge(course, loss=1.0, sparsity=0.0, can_undo=True).course
+
+
+def test_limits_of_the_rate() -> None:
+    """Faster up to half of what is left; a rate that is larger to begin with stays."""
+    assert judged(0.9).rate == 0.9
+    assert judged(0.9).due == 0.9
+    assert judged(0.5).rate == 0.5
+    assert judged(0.45, faster=1.25).rate == 0.5
+    assert judged(0.4, faster=1.25).rate == 0.5
+    assert judged(0.32, faster=1.25).rate == 0.4
+    assert judged(0.3, faster=1.0).rate == 0.3
+
+
+def test_the_least_rate_is_still_tried() -> None:
+    schedule = gp.AdaptiveSchedule(0.9, rate=0.5, least=0.25)
+    assert schedule.retry(Course(0.25, 1.0), 0.0).due == 0.25
+    assert math.isnan(schedule.retry(Course(math.nextafter(0.25, 0), 1.0), 0.0).due)
+    assert schedule.retry(Course(0.25, 1.0), math.nextafter(0.9, 0)).due == 0.9
+    assert math.isnan(schedule.retry(Course(0.25, 1.0), 0.9).due)
+    limit = 1.05 * 1.0
+    for loss, holds in ((limit, True), (math.nextafter(limit, 2), False), (math.inf, False)):
+        assert (
+            schedule.judge(Course(0.5, 1.0), loss=loss, sparsity=0, can_undo=False).holds == holds
+        )
+    waited = Course(0.5, 1.0, waited=schedule.patience - 1)
+    assert not schedule.judge(waited, loss=2.0, sparsity=0.5, can_undo=True).undo
+    waited = Course(0.5, 1.0, waited=schedule.patience)
+    assert schedule.judge(waited, loss=2.0, sparsity=0.5, can_undo=True).undo
+    assert not schedule.judge(waited, loss=2.0, sparsity=0.5, can_undo=False).undo
+
+
 def test_a_removal_is_taken_back() -> None:
     model = network()
     optimizer = gp.Adam(model, lr=0.01)

@@ -40,6 +40,38 @@ def test_exchange_equals_the_oracle(rows: list[tuple[bool, int, int]]) -> None:
     assert found.sum() == alive.sum()
 
 
+@pytest.mark.parametrize("kind", [gp.SET, gp.RigL])
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"every": 10, "stop": 20}, [10, 20]),
+        ({"every": 10, "stop": 19}, [10]),
+        ({"every": 10, "stop": 9}, []),
+        ({"every": 1, "stop": 3}, [1, 2, 3]),
+        ({"every": 4, "stop": 13}, [4, 8, 12]),
+        ({"every": 3, "stop": 0}, []),
+    ],
+)
+@pytest.mark.parametrize("criterion", [gp.Magnitude(), gp.Taylor()], ids=["magnitude", "taylor"])
+def test_events(kind: Any, settings: dict[str, int], expected: list[int], criterion: Any) -> None:
+    """The last step is one, too; gradients are observed up to then and no longer."""
+    regrowth = kind(**settings)
+    assert [step for step in range(30) if regrowth.is_event(step)] == expected
+    model = network()
+    optimizer = gp.SGD(model, lr=0.01)
+    pruner = gp.Pruner(model, criterion=criterion, regrowth=regrowth, probe_data=PROBED)
+    found, observed = [], 0
+    for step in range(1, 25):
+        model.train_step(*batch(step), optimizer=optimizer)
+        if pruner.step() is not None:
+            found.append(step)
+        observed += pruner.statistics.count > 0
+    assert found == expected
+    ahead = regrowth.stop - len(expected) if criterion.needs_gradients else 0
+    after = regrowth.stop not in expected and regrowth.stop > 0 and criterion.needs_gradients
+    assert observed == ahead + (24 - regrowth.stop if after else 0)
+
+
 @pytest.mark.parametrize("regrowth", EVERY, ids=lambda r: type(r).__name__)
 def test_counts_stay_and_what_grows_starts_at_zero(regrowth: Any) -> None:
     model = network()

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 import gradprune as gp
 from gradprune.pruning.schedules import Schedule
 from gradprune.reference import pruning as oracle
+from pruning_models import batch, network
 
 
 def test_polynomial_by_hand() -> None:
@@ -54,6 +55,36 @@ def test_events() -> None:
     assert events(gp.Iterative(0.5, rounds=3, every=2, start=1), 20) == [3, 5, 7]
     assert events(gp.Cubic(0.95, start=500, stop=4000, every=100), 9000)[-1] == 4000
     assert len(events(gp.Cubic(0.95, start=500, stop=4000, every=100), 9000)) == 36
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        (gp.OneShot(0.6, at=4), [4]),
+        (gp.Linear(0.7, start=1, stop=9, every=2), [1, 3, 5, 7, 9]),
+        (gp.Linear(0.7, start=1, stop=8, every=2), [1, 3, 5, 7, 8]),
+        (gp.Cubic(0.8, start=2, stop=11, every=3), [2, 5, 8, 11]),
+        (gp.Polynomial(0.7, start=0, stop=8, power=2, every=4), [4, 8]),
+        (gp.Iterative(0.8, rounds=4, every=3), [3, 6, 9, 12]),
+    ],
+    ids=repr,
+)
+def test_a_pruner_follows_to_the_last_event(schedule: Any, expected: list[int]) -> None:
+    """And observes no gradient after it."""
+    model = network()
+    optimizer = gp.SGD(model, lr=0.01)
+    pruner = gp.Pruner(model, criterion=gp.Taylor(), schedule=schedule)
+    found = []
+    for step in range(1, 20):
+        model.train_step(*batch(step), optimizer=optimizer)
+        report = pruner.step()
+        if report is not None:
+            found.append(step)
+            assert report.removed == round(schedule.sparsity_at(step) * 174)
+        assert (pruner.statistics.count == 0) == (report is not None or step > expected[-1])
+    assert found == expected
+    assert schedule.last_event == expected[-1]
+    assert model.arena.removed == round(schedule.sparsity * 174)
 
 
 def test_iterative_rounds_are_geometric() -> None:

@@ -48,6 +48,26 @@ def test_equal_remainders_go_to_the_earlier_layer() -> None:
     assert [share.removed for share in shares] == [2, 2, 1, 1]
 
 
+def test_remainders_that_rounding_made_unequal_are_equal() -> None:
+    """9/14 of 7 and of 21 are 4.5 and 13.5, but in floats the second remainder is larger."""
+    layers = [LayerCount(7, 0, 6), LayerCount(21, 0, 20)]
+    assert 18 / 28 * 7 % 1 < 18 / 28 * 21 % 1
+    shares = gp.LayerScope().distribute(18, 18 / 28, layers)
+    assert [share.removed for share in shares] == [5, 13]
+
+
+@pytest.mark.parametrize("percent", range(101))
+def test_shares_of_a_hundred_are_exact(percent: int) -> None:
+    """0.57 of 100 is 57 and 0.55 is 55, whatever floats make of it."""
+    share = percent / 100
+    sizes = {"a": 100, "b": 1000}
+    exact = {"a": percent, "b": 10 * percent}
+    assert gp.GlobalScope(caps={"a": share, "b": share}).limits(sizes) == exact
+    assert gp.LayerScope(caps={"a": share, "b": share}).limits(sizes) == exact
+    assert gp.Budgets({"a": share, "b": share}).limits(sizes) == exact
+    assert gp.Budgets({"a": 0.005}).limits({"a": 100}) == {"a": 1}  # just beyond
+
+
 def test_layers_beyond_their_share_make_the_others_lose_less() -> None:
     layers = [LayerCount(100, 90, 99), LayerCount(100, 0, 99), LayerCount(200, 0, 199)]
     shares = gp.LayerScope().distribute(200, 0.5, layers)
