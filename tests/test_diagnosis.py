@@ -224,13 +224,15 @@ def test_the_update_knows_what_clippers_have_seen(clip: Any) -> None:
     assert row.update_ratio == pytest.approx(ratio, rel=1e-4)
 
 
-@pytest.mark.parametrize("shape", [(5, 3), (1, 7), (600, 700), (700, 520)])
-def test_spectral_norm(shape: tuple[int, int]) -> None:
-    """Also by power iteration, on a matrix with a gap as trained ones have."""
+@pytest.mark.parametrize("shape", [(5, 3), (1, 7), (512, 700), (600, 700), (700, 520)])
+@pytest.mark.parametrize(("gap", "error"), [(0.0, 1e-5), (0.05, 1e-5), (0.15, 1e-8), (2.0, 1e-11)])
+def test_spectral_norm(shape: tuple[int, int], gap: float, error: float) -> None:
+    """Large ones by power iteration, from below: the smaller the gap above the rest, the slower."""
     rng = np.random.default_rng(3)
-    matrix = rng.standard_normal(shape) + 2 * np.outer(*(rng.standard_normal(n) for n in shape))
-    found = _spectral_norm(matrix)
-    assert found == pytest.approx(np.linalg.norm(matrix, 2), rel=1e-5)
+    matrix = rng.standard_normal(shape) + gap * np.outer(*(rng.standard_normal(n) for n in shape))
+    found, true = _spectral_norm(matrix), np.linalg.norm(matrix, 2)
+    assert found <= true * (1 + 1e-9)
+    assert found == pytest.approx(true, rel=1e-9 if min(shape) <= 512 else error)
     assert _spectral_norm(np.zeros(shape)) == 0
 
 
@@ -240,6 +242,34 @@ def test_spectral_norm_of_a_small_gap() -> None:
     sides = [np.linalg.qr(rng.standard_normal((n, 520)))[0] for n in (600, 700)]
     matrix = sides[0] * np.append(2.0, np.full(519, 1.9)) @ sides[1].T
     assert _spectral_norm(matrix) == pytest.approx(2.0, rel=1e-5)
+
+
+def found(growths: list[float], total: float, activation: float = 1.0) -> gp.Diagnosis:
+    layers = tuple(
+        gp.LayerDiagnosis(f"layer{i}", "Dense", 1.0, growth, 1.0, growth)
+        for i, growth in enumerate(growths)
+    )
+    return gp.Diagnosis(1.0, 10, 1.0, activation, total, layers, (), None)
+
+
+def test_growth_a_layer_by_hand() -> None:
+    """Of three layers that change the gradient; one that passes it on as it is does not count."""
+    (advice,) = found([20.0, 1.0, 5.0, 10.0], 1e6).advice
+    assert advice == (
+        "Exploding: from output to input the gradient grows by a factor of 1e+06, 100 a layer, "
+        "most in layer0 (20). The gain of the weights is too large: divide it by 100 "
+        "(gain 1 of gp.He() for relu, of gp.Glorot() or gp.Orthogonal() for others), "
+        "clip by clip=gp.ClipNorm(1.0), lower lr."
+    )
+    (advice,) = found([0.5, 1.0, 0.25], 1e-6).advice
+    assert advice == (
+        "Vanishing: from output to input the gradient shrinks by a factor of 1e-06, "
+        "0.001 a layer, most in layer2 (0.25). The gain of the weights is too small: multiply it "
+        "by 1e+03 (gain 1 of gp.He() for relu, of gp.Glorot() or gp.Orthogonal() for others), "
+        "or use fewer layers. Clipping does not help."
+    )
+    (advice,) = found([1.0, 1.0], 1.0, activation=1e6).advice  # no layer: divided by one
+    assert "grows by a factor of 1e+06, 1e+06 a layer" in advice
 
 
 def test_removed_weights_do_not_count() -> None:

@@ -266,6 +266,30 @@ def test_the_largest_scores_have_a_mean() -> None:
     assert weights_of(model) == [[[largest, 0], [largest, 0]]]
 
 
+@pytest.mark.parametrize(
+    ("norm", "expected"),
+    [(1, [4.0, 5e38, 1e38]), (2, [8**0.5, 13**0.5 * 1e38, 1e38]), (np.inf, [2.0, 3e38, 1e38])],
+)
+def test_units_whose_scores_are_beyond_float32(norm: Any, expected: list[float]) -> None:
+    """They are pooled as the largest float32, not as infinity, and are the last to go."""
+    largest = np.finfo(np.float32).max
+    scores = np.float32([[2, 2, 9], [2e38, 3e38, 0], [1e38, 0, 0]])
+    mask = np.array([[1, 1, 0], [1, 1, 1], [1, 1, 1]], np.bool_)
+    pooled = gp.Unit(norm=norm).pool(scores.ravel(), mask.ravel(), (3, 3))
+    assert pooled.dtype == np.float32
+    np.testing.assert_array_equal(pooled, np.float32(np.minimum(expected, largest)))
+    model = stub([[2, 2, 1], [2e38, 3e38, 0], [1e38, 0, 0]])
+    settings: dict[str, Any] = {"criterion": gp.Magnitude(), "granularity": gp.Unit(norm=norm)}
+    assert gp.Pruner(model, **settings).prune(0.7).removed == 6
+    assert live(model).reshape(3, 3).any(axis=1).tolist() == [False, True, False]
+
+
+def test_a_mean_of_the_largest_scores_is_itself() -> None:
+    largest = np.finfo(np.float32).max
+    pooled = gp.Unit(norm="mean").pool(np.float32([largest] * 4), np.ones(4, np.bool_), (2, 2))
+    np.testing.assert_array_equal(pooled, np.float32([largest, largest]))
+
+
 MATRICES = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 7)), min_size=1, max_size=3)
 
 

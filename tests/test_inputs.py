@@ -211,15 +211,6 @@ def test_refused_targets(
     assert everything(network, optimizer) == before
 
 
-def test_a_late_number_that_is_not_finite_is_named_at_its_place() -> None:
-    """Large data are looked at a part after the other."""
-    x = np.zeros((1_100_000, 1), np.float32)
-    x[1_060_000] = np.nan
-    model = gp.Model([gp.Dense(1)], 1, loss="mse")
-    with pytest.raises(ValueError, match=r"x\[1060000, 0\] is nan"):
-        model.fit(x, x, optimizer=gp.SGD(model, lr=0.1), verbose=0)
-
-
 def test_a_late_bad_label_changes_nothing() -> None:
     """In the third block, when the gradients of two are done."""
     network = TRAINED.network()

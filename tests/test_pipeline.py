@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,12 @@ SHARE = gp.Quantization(gp.Codebook(4), biases=gp.Codebook(4))
 GRID = gp.Quantization(gp.Grid(4))
 
 
-def test_all_stages_one_after_the_other(digits: Any) -> None:
+def weights(packed: gp.PackedModel) -> list[np.ndarray]:
+    parameters = packed.to_model().parameters
+    return [parameters[name] for name in packed.masks]
+
+
+def test_all_stages_one_after_the_other(digits: Any, tmp_path: Path) -> None:
     data, test = digits
     stages = [
         gp.FineTune(TRAINING),
@@ -49,10 +56,21 @@ def test_all_stages_one_after_the_other(digits: Any) -> None:
     assert result.stages[3].accuracy == result.stages[2].accuracy  # shrinking changes nothing
     assert [row.values for row in result.stages[4:]] == [12, 12, 12]
     assert result.packed is not None
-    assert result.stages[-1].nbytes == result.packed.nbytes == len(bytes(result.packed))
-    accuracy = np.mean(result.packed.predict(test[0]).argmax(axis=1) == test[1])
-    assert result.stages[-1].accuracy == result.stages[-2].accuracy == accuracy > 0.8
-    gp.verify(result.model, result.packed, x=test[0])
+    result.packed.save(tmp_path / "m.gpz")
+    for packed in (result.packed, gp.load(tmp_path / "m.gpz")):
+        assert isinstance(packed, gp.PackedModel)
+        assert result.stages[-1].nbytes == packed.nbytes == len(bytes(packed))
+        assert sum(mask.sum() for mask in packed.masks.values()) == result.stages[-1].kept
+        values = [np.unique(array[array != 0]).size for array in weights(packed)]
+        assert values == [4, 4, 4]
+        assert packed.to_model().evaluate(*test)["accuracy"] == result.stages[-1].accuracy
+        outputs = result.model.predict(test[0])
+        np.testing.assert_allclose(packed.predict(test[0]), outputs, rtol=0, atol=2e-5)
+    assert result.stages[-1].accuracy == result.model.evaluate(*test)["accuracy"]
+    assert result.stages[-2].accuracy == result.stages[-1].accuracy
+    dense = result.stages[1].accuracy
+    assert dense is not None
+    assert dense - result.stages[-1].accuracy < 0.05
     lines = str(result).splitlines()
     assert len(lines) == 1 + len(names)
     assert lines[-1].startswith("Encode")
@@ -88,6 +106,45 @@ def test_pruning_leaves_a_grid_alone(stages: list[gp.Stage], digits: Any) -> Non
     for name in result.model.masks:
         coding = result.model.quantizer.coding(name)
         np.testing.assert_array_equal(coding.decode(), result.model.parameters[name])
+
+
+@pytest.mark.parametrize("samples", [1, 50, 63, 64, 65, 128, 129])
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_pruning_ends_with_its_training(samples: int, epochs: int, digits: Any) -> None:
+    """A last batch is a step, too, however small; the last step has the last event."""
+    (x, y), _ = digits
+    steps: list[int] = []
+
+    class Counted(gp.SGD):
+        def __init__(self, model: gp.Model) -> None:
+            super().__init__(model, lr=0.05)
+
+        def finish(self, *arguments: Any) -> gp.StepInfo:
+            steps.append(self.model.arena.removed)
+            return super().finish(*arguments)
+
+    model = small_model()
+    training = gp.Training(epochs, batch_size=64, optimizer=Counted)
+    gp.Pipeline([gp.Prune(0.5, training=training, every=1)]).run(model, (x[:samples], y[:samples]))
+    assert len(steps) == epochs * math.ceil(samples / 64)
+    assert model.arena.removed == round(0.5 * model.arena.prunable_size)
+    if len(steps) > 1:
+        assert 0 < steps[-1] < model.arena.removed  # gradually, and at the last step all
+
+
+class WritesIntoRemoved(gp.Stage):
+    """A stage that leaves the mask alone, but not the weight."""
+
+    def run(self, progress: Progress) -> None:
+        name = "dense1.weight"
+        place = np.argwhere(~progress.model.masks[name])[0]
+        progress.model.parameters[name][tuple(place)] = 0.5
+
+
+def test_a_stage_that_writes_into_a_removed_weight_is_found_out(digits: Any) -> None:
+    message = "stage 2, WritesIntoRemoved, has undone the removed weights: 1 of dense1.weight came"
+    with pytest.raises(gp.PipelineError, match=message):
+        gp.Pipeline([gp.Prune(0.5), WritesIntoRemoved()]).run(small_model(), digits[0])
 
 
 class Damage(gp.Stage):
@@ -126,15 +183,6 @@ def test_a_stage_that_undoes_something_is_found_out(
         gp.Pruner(model, criterion=gp.Magnitude()).prune(0.97)
     with pytest.raises(gp.PipelineError, match=f"stage 2, Damage, has undone the .*{message}"):
         gp.Pipeline([stage, Damage(what)]).run(model, data)
-
-
-def test_pruning_ends_with_training(digits: Any) -> None:
-    """The last, smaller batch of an epoch is a step, too."""
-    (x, y), _ = digits
-    stage = gp.Prune(0.5, training=gp.Training(3, optimizer=sgd, batch_size=64), every=2)
-    result = gp.Pipeline([stage]).run(small_model(), (x[:100], y[:100]))
-    assert result.model.pruner.schedule == gp.Cubic(0.5, start=0, stop=6, every=2)
-    assert result.model.sparsity == 0.5
 
 
 def test_criteria_that_need_data_get_it(digits: Any) -> None:

@@ -8,6 +8,7 @@ import importlib.util
 import json
 import math
 import os
+import stat
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
@@ -80,6 +81,29 @@ def test_means_leave_out_what_is_not_a_number() -> None:
     first, second = gp.Aggregate(gp.Records(["a", "m"], rows), by=["a"], metrics=["m"]).rows
     assert first == {"a": "x", "n": 4, "m": 1.5, "m_std": pytest.approx(math.sqrt(0.5))}
     assert (second["n"], math.isnan(second["m"]), math.isnan(second["m_std"])) == (1, True, True)
+
+
+def test_a_row_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the next trial begins: after a power cut nothing runs twice."""
+    synced: list[int] = []
+    sync = os.fsync
+
+    def logged(descriptor: int) -> None:
+        if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            synced.append(os.fstat(descriptor).st_size)
+        sync(descriptor)
+
+    file = tmp_path / "sweep.jsonl"
+    sizes: list[int] = []
+
+    def trial(number: int) -> dict[str, float]:
+        sizes.append(file.stat().st_size)
+        return {"value": number}
+
+    monkeypatch.setattr(os, "fsync", logged)
+    gp.sweep(trial, {"number": [1, 2, 3]}, journal=file, verbose=0)
+    assert len(sizes) == 3
+    assert synced[-3:] == [*sizes[1:], file.stat().st_size]
 
 
 def test_printed_deviations() -> None:

@@ -404,6 +404,22 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
 ]
 
 
+@pytest.mark.parametrize("place", [(0, 0), (349_525, 2), (349_526, 0), (349_527, 1), (399_999, 2)])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
+def test_a_number_that_is_not_finite_is_named_wherever_it_is(
+    place: tuple[int, int], bad: float
+) -> None:
+    """Data is looked through in pieces of 2^20 numbers."""
+    model = gp.Model([gp.Dense(3)], 3, seed=0)
+    gp.SGD(model, lr=0.1)
+    good = np.zeros((400_000, 3), np.float32)
+    wrong = good.copy()
+    wrong[place] = bad
+    for name, x, y in (("x", wrong, good), ("y", good, wrong)):
+        with pytest.raises(ValueError, match=rf"^{name}\[{place[0]}, {place[1]}\] is {bad}:"):
+            model.fit(x, y, loss="mse", verbose=0)
+
+
 @pytest.mark.parametrize(("bad", "error", "match"), BAD_ARGUMENTS)
 def test_bad_arguments_change_nothing(
     bad: dict[str, Any], error: type[Exception], match: str
