@@ -261,17 +261,12 @@ class Arena:
         self.keep_clipped = state["keep_clipped"]
 
     def compact(self, flat: Floats) -> Floats:
-        """The entries that are not removed, unless somebody has written into one that is."""
-        live = self._mask.view(np.bool_)
+        """The entries of a buffer that are not removed."""
         prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
-        if prunable[~live].view(np.uint32).any():  # -0.0 counts, too
-            return flat.copy()
-        return np.concatenate([prunable[live], others])
+        return np.concatenate([prunable[self._mask.view(np.bool_)], others])
 
     def whole(self, values: Floats, size: int) -> Floats:
-        """Of the first ``size`` entries of a buffer what ``compact`` made smaller."""
-        if len(values) == size:
-            return values
+        """The buffer of ``size`` entries that ``compact`` made smaller."""
         flat = np.zeros(size, np.float32)
         kept = self.prunable_size - self.removed
         flat[: self.prunable_size][self._mask.view(np.bool_)] = values[:kept]

@@ -53,13 +53,11 @@ class _Source(NamedTuple):
 
     @classmethod
     def of(cls, network: Network) -> Self:
-        """Of a network as it is now; removed weights are 0 whatever was written there."""
+        """Of a network as it is now."""
         arena = network.arena
         with arena.lock:
-            params = arena.params.copy()
-            _core.mask_(arena.mask, params)
             mask = np.packbits(arena.mask)
-            return cls(network.layers, network.input_shape, mask, arena.compact(params))
+            return cls(network.layers, network.input_shape, mask, arena.compact(arena.params))
 
 
 class FrozenModel:
