@@ -164,10 +164,6 @@ class Rewind:
 
         Of an optimizer made since then moments and step counter become 0.
         """
-        with self.model.arena.lock:
-            self._restore()
-
-    def _restore(self) -> None:
         model, then = self.model, self._then
         optimizer = model.optimizer
         is_same = optimizer is not None and optimizer is then.optimizer
