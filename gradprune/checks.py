@@ -11,7 +11,9 @@ from typing import Any, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
-_SINGLE = np.finfo(np.float32)
+# As Python's, since NumPy would make a float32 of what they are compared with.
+_LEAST_SINGLE = float(np.finfo(np.float32).smallest_normal)
+_MOST_SINGLE = float(np.finfo(np.float32).max)
 _NO_NUMBERS = (str, bytes, bool, np.bool_, np.complexfloating)  # though float() takes them
 _LARGEST = 2**63 - 1  # of the core's sizes and counters
 LARGEST_SEED = 2**64 - 1
@@ -56,7 +58,7 @@ def real(name: str, value: SupportsFloat, *, single: bool = False) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{name} must be finite, got {number}")
-    if single and number and not _SINGLE.smallest_normal <= abs(number) <= _SINGLE.max:
+    if single and number and not _LEAST_SINGLE <= abs(number) <= _MOST_SINGLE:
         raise ValueError(f"{name} must be in the range of float32, got {number}")
     return number
 

@@ -131,8 +131,6 @@ class Network(Whole):
     def _build(self) -> None:
         """The arena and the core's network."""
         self.steps = plan(self.layers, self.input_shape)
-        if (needed := needed_bytes(self.steps)) > LARGEST:
-            raise MemoryError(f"the network needs {needed:,} bytes for one sample")
         tensors: list[Tensor] = []
         for layer, _, shape, _ in self.steps:
             group = len({tensor.group for tensor in tensors})
@@ -149,6 +147,8 @@ class Network(Whole):
         self.output_shape = self.steps[-1].output_shape
         self.outputs = prod(self.output_shape)
         self.arena = Arena(tensors)
+        if (needed := needed_bytes(self.steps)) > LARGEST:
+            raise MemoryError(f"the network needs {needed:,} bytes for one sample")
         self.buffers = self.arena.buffers
         self.masks = self.arena.masks
 

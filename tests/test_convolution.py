@@ -17,7 +17,7 @@ import gradprune as gp
 from cases import IMAGE_CASES, IMAGE_WAYS, Case, measure_images, random_batch
 from gradprune import _core, reference
 from gradprune.layers.base import CoreLayer, CoreType
-from gradprune.layers.window import Window
+from gradprune.layers.window import Window, any_in_windows, windows
 from gradprune.network import Network
 from processes import on_instruction_set
 from state import everything, threads
@@ -477,3 +477,27 @@ def test_along_one_axis(torch: Any) -> None:
     )
     outputs = network.predict(x[:, :, np.newaxis]).reshape(5, 4, 6)
     np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [gp.MaxPool2D, gp.AvgPool2D])
+def test_a_window_much_larger_than_the_image(kind: Any) -> None:
+    """It costs no more than the image: forward, backward, frozen and shrunk."""
+    x = np.random.default_rng(0).normal(size=(3, 2, 8, 8)).astype(np.float32)
+    model = gp.Model([kind(8001, stride=1, padding="same")], (2, 8, 8))
+    if kind is gp.MaxPool2D:
+        expected = np.broadcast_to(x.max(axis=(2, 3), keepdims=True), x.shape)
+    else:
+        mean = x.sum(axis=(2, 3), keepdims=True, dtype=np.float64) / 8001**2
+        expected = np.broadcast_to(mean, x.shape)
+    for form in (model, model.freeze(), gp.compress(model), model.shrink()):
+        found = form.predict(x).reshape(x.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [1, 2, 3, 5, (2, 7), 100])
+@pytest.mark.parametrize("stride", [1, 2, (3, 1)])
+def test_any_in_windows(kernel: Any, stride: Any) -> None:
+    flags = np.random.default_rng(0).random((3, 6, 7)) < 0.1
+    window = gp.MaxPool2D(kernel, stride=stride, padding="same").window(flags.shape)
+    expected = windows(window, flags).any(axis=(1, 2))
+    np.testing.assert_array_equal(any_in_windows(window, flags), expected)

@@ -90,15 +90,18 @@ def test_layers_are_summed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("layers", "shape"),
+    ("layers", "shape", "message"),
     [
-        ([gp.Flatten()], (2**31 - 1, 2**31 - 1, 2**31 - 1)),
-        ([gp.Dense(2**31 - 1)], (2**31 - 1,)),
-        ([gp.LSTM(2**31 - 1)], (2**31 - 1, 2**31 - 1)),
+        ([gp.Flatten()], (2**31 - 1, 2**31 - 1, 2**31 - 1), r"network needs [0-9,]+ bytes"),
+        ([gp.GRU(3)], (2**31 - 1, 2**16), r"network needs [0-9,]+ bytes"),
+        ([gp.Dense(2**31 - 1)], (2**31 - 1,), r"dense0\.weight has"),
+        ([gp.LSTM(2**31 - 1)], (2**31 - 1, 2**31 - 1), r"lstm0\.weight_ih has"),
     ],
 )
-def test_networks_beyond_any_memory(layers: list[Any], shape: tuple[int, ...]) -> None:
-    with pytest.raises(MemoryError, match=r"the network needs [0-9,]+ bytes"):
+def test_networks_beyond_any_memory(
+    layers: list[Any], shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(MemoryError, match=message):
         gp.Model(layers, shape)
 
 
@@ -112,3 +115,46 @@ def test_a_model_of_one_s_own_is_packed_whatever_its_size(monkeypatch: pytest.Mo
     with pytest.raises(gp.FileFormatError, match="max_bytes sets another one"):
         gp.PackedModel(bytes(packed), gp.Model)
     assert gp.PackedModel(bytes(packed), gp.Model, max_bytes=2**30).layers == packed.layers
+
+
+@pytest.mark.parametrize("name", ["epoch", "forward_count"])
+def test_the_largest_counter(tmp_path: Path, name: str) -> None:
+    model = gp.Model([gp.Dense(2)], 3)
+    content, tensors = files.state_of(model)
+    for number in (2**63 - 1, 2**63):
+        content["model"][name] = number
+        (tmp_path / "file").write_bytes(files._seal(content, tensors))
+        if number < 2**63:
+            assert getattr(gp.load(tmp_path / "file"), name) == number
+        else:
+            with pytest.raises(gp.FileFormatError, match=name):
+                gp.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["step_count", "skipped"])
+def test_the_largest_counter_of_an_optimizer(tmp_path: Path, name: str) -> None:
+    model = gp.Model([gp.Dense(2)], 3)
+    gp.SGD(model, lr=0.1, guard=gp.Skip())
+    content, tensors = files.state_of(model)
+    for number in (2**63 - 1, 2**63):
+        content["optimizer"]["state"][name] = number
+        (tmp_path / "file").write_bytes(files._seal(content, tensors))
+        if number < 2**63:
+            loaded = gp.load(tmp_path / "file")
+            assert isinstance(loaded, gp.Model)
+            assert loaded.optimizer is not None
+            assert loaded.optimizer.state()[name] == number
+        else:
+            with pytest.raises(gp.FileFormatError, match=name):
+                gp.load(tmp_path / "file")
+
+
+def test_the_most_layers_and_axes_of_a_packed_file() -> None:
+    for layers, axes, fits in ((1000, 8, True), (1001, 8, False), (1000, 9, False)):
+        model = gp.Model.blank([gp.Activation("relu")] * layers, (1,) * axes)
+        data = gpz._encode(model, False)
+        if fits:
+            assert len(gp.PackedModel(data, gp.Model).layers) == layers
+        else:
+            with pytest.raises(gp.FileFormatError, match="damaged architecture: a number is above"):
+                gp.PackedModel(data, gp.Model)

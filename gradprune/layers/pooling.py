@@ -17,12 +17,12 @@ from gradprune.layers.window import (
     Padding,
     Pair,
     Window,
+    any_in_windows,
     fitting,
     image,
     padding_of,
     pair,
     plain,
-    windows,
 )
 from gradprune.layers.wiring import (
     Channels,
@@ -73,7 +73,7 @@ class _PoolWiring(Channels):
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""
-        moving: Flags = np.any(windows(self.layer.window(self.shape), np.isnan(known)), axis=(1, 2))
+        moving = any_in_windows(self.layer.window(self.shape), np.isnan(known))
         return ~moving.reshape(self.output_shape)
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
