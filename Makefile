@@ -21,10 +21,10 @@ COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test coverage mutants notebooks check-c asan sanitize-python valgrind lint format bench wheel clean
+.PHONY: help demo test test-peers coverage mutants notebooks check-c asan sanitize-python valgrind lint format bench wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # ---- the environment: stamp files say what has been installed into it ------------------------------
 
@@ -74,6 +74,9 @@ wheel: dist/.wheel ## build the sdist and the wheel into dist/
 # From tests/, where the folder gradprune cannot be imported by accident; tests/conftest.py makes sure.
 test: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers) ## test the wheel, or of its tests what ARGS choose
 	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage $(BIN)/python -m pytest $(ARGS)
+
+test-peers: ## what `make test` skips without torch, pandas, dask
+	@$(MAKE) --no-print-directory test PEERS=1 ARGS='-m peers $(ARGS)'
 
 # Apart from `test`, which takes less time without it.
 coverage: ## which lines the tests run

@@ -98,7 +98,7 @@ def pytest_runtest_logreport(report: Any) -> None:
     """Add up a test's phases."""
     name = report.nodeid
     _seconds[name] = _seconds.get(name, 0.0) + report.duration
-    if report.when == "call" or not report.passed:
+    if report.failed or (report.when == "call" and report.passed):
         _passed[name] = report.passed and _passed.get(name, True)
 
 

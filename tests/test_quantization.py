@@ -80,17 +80,6 @@ def test_bins_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(lines._bin_starts(x, weight), [0, 3, 4])
 
 
-def test_means_and_borders_are_brought_in_line() -> None:
-    """Lloyd's algorithm on a line; a move that would leave a cluster empty is not made."""
-    ones = np.ones(4)
-    assert lines._lloyd(np.array([0.0, 1, 9, 10]), ones, np.array([0, 1])).tolist() == [0, 2]
-    assert lines._lloyd(np.array([-12.0, -10, 10, 12]), ones, np.array([0, 1, 3])).tolist() == [
-        0,
-        1,
-        3,
-    ]
-
-
 def test_kmeans_knows_no_order() -> None:
     values = np.random.default_rng(2).normal(size=400).astype(np.float32)
     order = np.random.default_rng(3).permutation(400)

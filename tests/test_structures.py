@@ -36,13 +36,6 @@ def test_a_unit_scores_by_its_norm(norm: Any, gone: int) -> None:
     assert weights_of(model) == [rows]
 
 
-def test_scores_beyond_float32_are_the_largest_of_float32() -> None:
-    largest = np.finfo(np.float32).max
-    scores = np.array([largest, largest, 1, 2], np.float32)
-    pooled = gp.Unit(norm=1).pool(scores, np.ones(4, bool), (2, 2))
-    assert pooled.tolist() == [largest, 3]
-
-
 def test_an_input_unit_is_a_column() -> None:
     model = stub([[1, 9], [4, 1], [3, 2]])
     prune(model, gp.InputUnit(norm=1), count=3)
