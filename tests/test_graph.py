@@ -526,11 +526,6 @@ def test_what_is_not_a_network() -> None:
         (ValueError, "called twice", lambda: gp.Model(x, shared(shared(x)))),
         (
             ValueError,
-            "no layer may be called 'input' where layers read the input by name",
-            lambda: gp.Model(x, gp.Dense(3, name="input")(x) + x),
-        ),
-        (
-            ValueError,
             "must differ",
             lambda: gp.Model(x, gp.Dense(2, name="a")(gp.Dense(3, name="a")(x))),
         ),
@@ -550,11 +545,6 @@ def test_what_is_not_a_network() -> None:
         pattern = message if "\\" in message or ".'" in message else re.escape(message)
         with pytest.raises(error, match=pattern):
             make()
-
-
-def test_a_layer_may_be_called_input_where_nothing_reads_the_input_by_name() -> None:
-    model = gp.Model([gp.Dense(3, name="input"), gp.Dense(2)], 4, seed=0)
-    assert model.predict(np.eye(4)).shape == (4, 2)
 
 
 def test_a_layer_without_parameters_may_be_called_again() -> None:
