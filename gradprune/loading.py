@@ -26,7 +26,8 @@ def load(
     Args:
         path: the file.
         max_bytes: the most memory that the network of the file may need, in bytes: parameters with
-            all that training and reading keep of them, and buffers for one sample. None: 96 MiB
+            all that training and reading keep of them, and buffers for one sample; of a packed
+            file, whose reading takes time, columns of weights count as 24 KiB more. None: 96 MiB
             and 16 KiB more for each byte of the file, so that a small file from a stranger cannot
             ask for all memory.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import prod
 from typing import SupportsIndex
 
@@ -41,7 +41,12 @@ def needed_bytes(steps: Sequence[Step]) -> int:
 
 
 def check_size(
-    layers: object, input_shape: Shape, nbytes: int, max_bytes: SupportsIndex | None
+    layers: object,
+    input_shape: Shape,
+    nbytes: int,
+    max_bytes: SupportsIndex | None,
+    *,
+    besides: Callable[[Sequence[Step]], int] = lambda steps: 0,
 ) -> tuple[Step, ...]:
     """The plan of a file's network, if it is no larger than the limit.
 
@@ -50,6 +55,7 @@ def check_size(
         input_shape: likewise.
         nbytes: of the file.
         max_bytes: the limit; None: 96 MiB and 16 KiB more for each byte of the file.
+        besides: what reading a file of this format takes more, counted as bytes.
 
     Raises:
         ValueError: it is larger, or there is no such network.
@@ -58,7 +64,7 @@ def check_size(
     if max_bytes is not None:
         limit = whole("max_bytes", max_bytes)
     steps = plan(named_layers(layers), sample_shape(input_shape))
-    needed = needed_bytes(steps)
+    needed = needed_bytes(steps) + besides(steps)
     if needed > limit:
         raise ValueError(
             f"the network needs {needed:,} bytes, more than the limit of {limit:,} for a file of "

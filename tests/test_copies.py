@@ -477,7 +477,7 @@ def test_frozen_and_packed_models(way: Callable[[Any], Any], make: Callable[[], 
 def test_a_packed_model_keeps_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was allowed when it was read is allowed in a copy, too."""
     data = bytes(packed())
-    read = gp.PackedModel(data, gp.Model, max_bytes=10**6)
+    read = gp.PackedModel(data, gp.Model, max_bytes=10**7)
     monkeypatch.setattr(memory, "_BASE", 0)
     monkeypatch.setattr(memory, "_PER_BYTE", 0)
     with pytest.raises(gp.FileFormatError, match="max_bytes"):

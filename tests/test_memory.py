@@ -41,7 +41,7 @@ def test_what_is_needed_is_what_is_taken(name: str) -> None:
 def test_the_limit_is_exact(tmp_path: Path, name: str, *, packed: bool) -> None:
     model = NETWORKS[name]()
     (gp.compress(model, canonical=False) if packed else model).save(tmp_path / "file")
-    needed = memory.needed_bytes(model.steps)
+    needed = memory.needed_bytes(model.steps) + (gpz._reading(model.steps) if packed else 0)
     loaded = gp.load(tmp_path / "file", max_bytes=needed)
     x = np.ones((2, *model.input_shape))
     np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-4, atol=1e-5)
@@ -71,6 +71,16 @@ def test_the_limit_grows_with_the_file(tmp_path: Path, *, packed: bool) -> None:
     (tmp_path / "file").write_bytes(wide_file(most, packed=packed))
     with pytest.raises(gp.FileFormatError, match="more than the limit"):
         gp.load(tmp_path / "file")
+
+
+def test_what_takes_long_to_read_counts(tmp_path: Path) -> None:
+    """A packed file: columns, which are read one after the other, and parameters of any size."""
+    for layers, shape in (([gp.Dense(5)], 130), ([gp.Dense(5, bias=False)] * 7, 5)):
+        model = gp.Model.blank(layers, (shape,))
+        columns, tensors = (130, 2) if shape == 130 else (7 * 5, 7)
+        assert gpz._reading(model.steps) == (24 * columns + 96 * tensors) << 10
+    wide = gp.Model.blank([gp.Dense(2, bias=False)], (5000,))  # written as 5000 rows
+    assert gpz._reading(wide.steps) == (24 * 2 + 96) << 10
 
 
 def test_layers_are_summed(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 import zlib
 from pathlib import Path
@@ -303,6 +304,44 @@ def test_limits(tmp_path: Path) -> None:
     (tmp_path / "m.gpz").write_bytes(sealed(bytes(out) + bytes(100)))
     with pytest.raises(gp.FileFormatError, match="more than the limit"):
         gp.load(tmp_path / "m.gpz")
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 50, 1000])
+def test_a_run_is_read_in_few_calls(length: int) -> None:
+    """As one bit after the other, up to the 0 and no further, at the same cost."""
+    rng = np.random.default_rng(length)
+    encoder = Encoder()
+    p = rng.integers(1, 1 << 22, size=length + 1)
+    after = rng.integers(0, 2, size=99) == 1
+    encoder.bits(p, np.arange(length + 1) < length)
+    encoder.bits(np.full(99, 1 << 21), after)
+    decoder, slow = Decoder(encoder.data), Decoder(encoder.data)
+    calls = []
+    decode = decoder._code
+    decoder._code = lambda *a: calls.append(1) or decode(*a)  # type: ignore[method-assign,func-returns-value]
+    assert decoder.run(np.append(p, np.full(300, 1 << 20))) == length
+    assert len(calls) <= 2 + math.log2(length + 1) + 1
+    np.testing.assert_array_equal(decoder.bits(np.full(99, 1 << 21), None), after)
+    assert decoder.total == pytest.approx(encoder.total, rel=1e-12)
+    assert [bool(slow.bits(p[i : i + 1], None)[0]) for i in range(length + 1)] == [
+        i < length for i in range(length + 1)
+    ]
+    assert slow.run(np.zeros(0, np.int64)) == 0
+
+
+def test_a_run_to_the_end() -> None:
+    encoder = Encoder()
+    encoder.bits(np.full(37, 1 << 21), np.ones(37, bool))
+    assert Decoder(encoder.data).run(np.full(37, 1 << 21)) == 37
+
+
+@pytest.mark.parametrize("layers", [1, 40, 400])
+def test_what_is_coded_by_zeros_alone_is_read(layers: int) -> None:
+    """Bytes of 0 at the end are left out, but not so many that a file seems to be cut off."""
+    model = gp.Model.blank([gp.BatchNorm()] * layers, (3,))
+    packed = gp.compress(model)
+    assert packed.layers == model.layers
+    assert not any(array.any() for array in packed.to_model().arena.state.values())
 
 
 def test_what_is_refused(tmp_path: Path) -> None:

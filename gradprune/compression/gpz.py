@@ -29,7 +29,7 @@ from gradprune.disk import write_atomically
 from gradprune.errors import FileFormatError, NonFiniteError
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.dense import Dense
-from gradprune.layers.graph import plan
+from gradprune.layers.graph import Step, plan
 from gradprune.memory import LARGEST, check_size
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ MAGIC = b"gpz"
 _FORMAT = 1
 _HEAD = 8
 _WIDE_MATRIX = 1024
+# So many bytes of parameters take as long to be read as what one of these takes besides.
+_COLUMN = 24 << 10
+_TENSOR = 96 << 10
 
 
 class PackedModel:
@@ -218,10 +221,25 @@ def _check(
 ) -> tuple[Layer, ...]:
     """The layers with names, if they are no larger than the limit."""
     try:
-        steps = check_size(layers, input_shape, nbytes, max_bytes)
+        steps = check_size(layers, input_shape, nbytes, max_bytes, besides=_reading)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"damaged architecture: {error}") from error
     return tuple(step.layer for step in steps)
+
+
+def _reading(steps: Sequence[Step]) -> int:
+    """What reading takes besides memory, counted as bytes: each column is a few calls."""
+    tensors = [parameter for s in steps for parameter in s.layer.tensors(s.shape)]
+    columns = sum(_as_matrix(tensor)[0][1] for tensor in tensors if tensor.prunable)
+    return _TENSOR * len(tensors) + _COLUMN * columns
+
+
+def _as_matrix(parameter: Parameter) -> tuple[tuple[int, int], bool]:
+    """The shape of a parameter as a matrix, and whether it is turned: a very wide one is."""
+    rows, columns = parameter.shape[0], prod(parameter.shape[1:])
+    if columns > _WIDE_MATRIX and columns > 32 * rows:
+        return (columns, rows), True
+    return (rows, columns), False
 
 
 def _code(
@@ -260,11 +278,9 @@ def _code_parameter(
     sizes: Integers | None,
     books: list[Integers],
 ) -> tuple[Floats, Bits]:
-    """One parameter as a matrix, and its mask; a very wide matrix is turned."""
-    shape = (parameter.shape[0], prod(parameter.shape[1:]))
-    turned = shape[1] > _WIDE_MATRIX and shape[1] > 32 * shape[0]
+    """One parameter as a matrix, and its mask."""
+    shape, turned = _as_matrix(parameter)
     if turned:
-        shape = (shape[1], shape[0])
         scale = None if scale is not None and len(scale) > 1 else scale
     if values is not None and mask is not None:
         values, mask = values.reshape(len(values), -1), mask.reshape(len(mask), -1)

@@ -26,7 +26,7 @@ from gradprune.compression.logistic import (
     weighted,
 )
 from gradprune.compression.neighbours import KERNELS, Neighbours
-from gradprune.compression.range_coder import Coder
+from gradprune.compression.range_coder import Coder, Decoder
 from gradprune.errors import FileFormatError
 
 __all__ = ["code_positions"]
@@ -65,6 +65,7 @@ def code_positions(
     if width < 1:
         raise FileFormatError("damaged: a grid without width")
     if mask is None:
+        assert isinstance(coder, Decoder)
         return _read(coder, shape, width, is_sorted, known), width
     _write(coder, mask, width, is_sorted, known)
     return mask, width
@@ -189,7 +190,7 @@ def _beginnings(features: _Features, begun: Integers, rows: int) -> tuple[Intege
 
 
 def _read(
-    coder: Coder, shape: tuple[int, int], width: int, is_sorted: bool, known: Integers
+    coder: Decoder, shape: tuple[int, int], width: int, is_sorted: bool, known: Integers
 ) -> Bits:
     """Every column after the other."""
     rows, columns = shape
@@ -220,14 +221,10 @@ def _read(
         if begun < rows:
             same = CONSTANT * start[0] + known[column] * start[5]
             same += sum(features.total(kernel) * start[kernel] for kernel in totals)
-        before = begun
-        while begun < rows:
-            new = left[begun - before] * start[4]
-            odds = np.array([same + left[rows - begun - 1] * start[3] + new])
-            if not coder.bits(weighted([odds]), None)[0]:
-                break
-            live[begun] = True
-            begun += 1
+            others = left[: rows - begun]
+            new = coder.run(weighted([same + others[::-1] * start[3] + others * start[4]]))
+            live[begun : begun + new] = True
+            begun += new
         counts += live
         near.add(column, np.flatnonzero(live))
     return out.T

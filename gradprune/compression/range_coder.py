@@ -11,6 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
+from math import ceil
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ __all__ = ["Coder", "Decoder", "Encoder"]
 _UNIFORM_BITS = 16  # coded at once
 _UNPAID = 1 << 14  # bits whose costs are added up at once
 _SLACK = 1e-3  # of costs, since constriction rounds probabilities
+_FREE = 64  # bits that zeros, which are not written, may stand for at the end
 
 
 def _constriction() -> Any:
@@ -62,6 +64,13 @@ class Coder(ABC):
         finally:
             self._part = outer
 
+    def _owe(self, ones: Integers, coded: Bits) -> None:
+        """Account bits, when there are enough of them."""
+        self._unpaid.append((ones, coded))
+        self._entries += ones.size
+        if self._entries > _UNPAID:
+            self._settle()
+
     def _settle(self) -> None:
         """Pay for bits."""
         if self._unpaid:
@@ -91,10 +100,7 @@ class Coder(ABC):
         p = ones / 2.0**PROBABILITY_BITS
         given = None if bits is None else bits.astype(np.int32)
         coded: Bits = self._code(given, self._bernoulli, p) != 0
-        self._unpaid.append((ones, coded))
-        self._entries += ones.size
-        if self._entries > _UNPAID:
-            self._settle()
+        self._owe(ones, coded)
         return coded
 
     def symbols(self, counts: Integers, symbols: Integers | None, size: int) -> Integers:
@@ -180,9 +186,13 @@ class Encoder(Coder):
 
     @property
     def data(self) -> bytes:
-        """The bytes, without zeros at the end: a decoder puts them back."""
+        """The bytes, without zeros at the end: a decoder puts them back.
+
+        But as many as a decoder asks for: what is coded by zeros alone may be long.
+        """
         words: bytes = self._encoder.get_compressed().astype(">u4").tobytes()
-        return words.rstrip(b"\0")
+        least = ceil((self.total - _FREE) / (8 * (1 + _SLACK)))
+        return words[: max(len(words.rstrip(b"\0")), least)]
 
 
 class Decoder(Coder):
@@ -193,7 +203,7 @@ class Decoder(Coder):
         padded = data + bytes(-len(data) % 4)
         words = np.frombuffer(padded, ">u4").astype(np.uint32)
         self._decoder = self._stream.queue.RangeDecoder(words)
-        self._most = 8.0 * len(data) * (1 + _SLACK) + 64
+        self._most = 8.0 * len(data) * (1 + _SLACK) + _FREE
         self._spent = 0.0
 
     def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
@@ -202,6 +212,39 @@ class Decoder(Coder):
             return self._decoder.decode(model, *parameters)
         except AssertionError as error:
             raise FileFormatError("damaged: no model gives these bits") from error
+
+    def run(self, ones: Integers) -> int:
+        """How many bits are 1 before the first 0, which is read, too, or before all have been.
+
+        They are read in pieces that become twice as long, as long as all are 1; of a piece with a 0
+        the part up to it is read again. So a long run takes few calls.
+
+        Args:
+            ones: (n,) probability / 2**22 of each to be 1, if those before it are.
+        """
+        found, size = 0, 1
+        while found < len(ones):
+            piece = ones[found : found + size]
+            p = piece / 2.0**PROBABILITY_BITS
+            again = self._decoder.clone() if len(piece) > 1 else None
+            try:
+                bits = self._code(None, self._bernoulli, p) != 0
+            except FileFormatError:  # perhaps behind the first 0, where anything may stand
+                if again is None:
+                    raise
+                self._decoder, size = again, 1
+                continue
+            run = len(bits) if bits.all() else int(bits.argmin())
+            if run + 1 < len(bits):
+                assert again is not None
+                self._decoder = again
+                bits = self._code(None, self._bernoulli, p[: run + 1]) != 0
+            self._owe(piece[: len(bits)], bits)
+            found += run
+            if run < len(bits):
+                break
+            size *= 2
+        return found
 
     def _pay(self, bits: float) -> None:
         super()._pay(bits)
