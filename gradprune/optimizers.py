@@ -36,7 +36,7 @@ _KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
 
 
 class _Kind(IntEnum):
-    """gp_rule_kind of gradprune.h."""
+    """gp_rule_kind of gradprune.h; pickles of optimizers hold these numbers, so they stay."""
 
     SGD = 0
     ADAM = 1

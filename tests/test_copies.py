@@ -25,6 +25,7 @@ from gradprune.compression.quantizer import Quantizer
 from gradprune.copying import owned
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.criteria import Criterion
+from gradprune.replicas import replicate
 from processes import on_instruction_set, trained
 
 pytestmark = pytest.mark.usefixtures("few_rounds")
@@ -219,6 +220,51 @@ def test_fit_goes_on_in_a_copy() -> None:
     assert 0 < model.sparsity < 1
     small = model.shrink()
     assert str(by_pickle(small).shrink_report) == str(small.shrink_report)
+
+
+@pytest.mark.parametrize("way", BY_MODEL.values(), ids=BY_MODEL)
+def test_loss_and_costs_come_along(way: Callable[[Any], Any]) -> None:
+    loss = gp.CrossEntropy(label_smoothing=0.1)
+    model = gp.Model([gp.Dense(9, activation="relu"), gp.Dense(4)], 6, seed=0, loss=loss)
+    gp.Adam(model)
+    model.set_mask("dense0.weight", np.arange(54).reshape(9, 6) % 3 == 0)
+    for costs in ((1.0,) * 4, (0.0,) * 4):
+        model.costs = costs
+        other = way(model)
+        assert (other.loss, other.costs) == (loss, model.costs)
+        assert other.is_sparse("dense0") == model.is_sparse("dense0") == (costs[0] == 1.0)
+        for each in (model, other):
+            each.train_step(*batch(1), optimizer=each.optimizer)
+        assert differences(model, other) == []
+
+
+@ways
+def test_whatever_refers_to_a_model(way: Callable[[Any], Any]) -> None:
+    """A teacher, a network, callbacks, reports and pipelines."""
+    model = gp.Model([gp.Dense(9, activation="relu"), gp.Dense(4)], 6, seed=0)
+    optimizer = gp.Adam(model)
+    pruner = gp.Pruner(model, criterion=gp.Taylor())
+    x, y = batch(0)
+    report = pruner.prune(0.5, data=(x, y))
+    history = model.fit(x, y, verbose=0)
+    assert way(optimizer).model.history["loss"] == history["loss"]
+    teacher = way(gp.Distillation(model))
+    student = gp.Model([gp.Dense(4)], 6, seed=1)
+    losses = [student.backward(x, y, loss=loss) for loss in (teacher, gp.Distillation(model))]
+    assert losses[0] == losses[1]
+    network = replicate(model)
+    assert way(network).predict(x).tobytes() == network.predict(x).tobytes()
+    quantizer = gp.Quantizer(model, gp.Grid(4))
+    for made in (
+        *(report, history, quantizer.quantize(), model.summary(), model.shrink().shrink_report),
+        *(gp.diagnose(model, x, y), gp.verify(model, model.freeze(), x=x), model.costs),
+        *(gp.sensitivity(model, x, y, sparsities=(0.5,)), gp.explode(model, x, y)),
+        gp.Pipeline([gp.Prune(0.5), gp.FineTune(gp.Training(1))]),
+    ):
+        other = way(made)
+        assert type(other) is type(made)
+        if type(made).__str__ is not object.__str__:
+            assert str(other) == str(made)
 
 
 # ---- one graph of objects -----------------------------------------------------------------------
