@@ -264,14 +264,15 @@ class Covering:
                 yield file
 
     def _sorted(self, tests: Iterable[Test], path: Path) -> list[Test]:
-        """Those of the module's own test files first, then the quick ones."""
+        """The quick ones first; those of the module's own test files count as quicker."""
         words = {word.rstrip("s") for word in re.split(r"[_/]", path.with_suffix("").as_posix())}
 
         if self.existing is not None:
             tests = (test for test in tests if test.name in self.existing)
 
-        def order(test: Test) -> tuple[bool, float, str]:
+        def order(test: Test) -> tuple[float, str]:
             stem = test.name.split("::")[0].rpartition("test_")[2].removesuffix(".py")
-            return words.isdisjoint(w.rstrip("s") for w in stem.split("_")), test.seconds, test.name
+            own = not words.isdisjoint(w.rstrip("s") for w in stem.split("_"))
+            return test.seconds / 20 if own else test.seconds, test.name
 
         return sorted(set(tests), key=order)

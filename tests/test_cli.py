@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -384,6 +385,26 @@ def test_bench_with_torch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     check_bench(monkeypatch, capsys, with_torch=True)
+
+
+def test_torch_is_measured_on_one_thread_and_on_all(
+    torch: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = torch.get_num_threads()
+    seen: list[int] = []
+
+    def measured(run: object, turns: int, seconds: float) -> float:
+        seen.append(torch.get_num_threads())
+        return 10.0 - seen[-1]
+
+    monkeypatch.setattr(bench, "_microseconds", measured)
+    torch.set_num_threads(3)
+    try:
+        assert bench._median_of_torch(lambda: None, 1, 1e-4) == 7.0
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert sorted(seen) == [1, 3]
 
 
 # ---- the process ---------------------------------------------------------------------------------

@@ -276,6 +276,22 @@ def test_sensitivity_is_pruning_one_at_a_time() -> None:
     assert str(curves).splitlines()[1].split() == ["accuracy", "0.5", "0.9"]
 
 
+def test_sensitivity_scores_on_data_of_its_own() -> None:
+    model: Any = network()
+    (x, y), data = batch(0, 40), batch(1, 40)
+    losses = []
+    for samples in (None, data):
+        curves = gp.sensitivity(
+            model, x, y, sparsities=(0.5,), criterion=gp.Gradient(), data=samples, exclude="dense1"
+        )
+        other: Any = network()
+        pruner = gp.Pruner(other, criterion=gp.Gradient(), exclude=("dense1", "dense2"))
+        pruner.prune(0.5, data=samples or (x, y))
+        losses.append(curves.losses["dense0.weight"][0])
+        assert losses[-1] == evaluate(other, x, y, loss="cross_entropy")["loss"]
+    assert losses[0] != losses[1]
+
+
 def test_suggestions_by_hand() -> None:
     curves = gp.Sensitivity(
         (0.5, 0.7, 0.9),

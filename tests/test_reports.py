@@ -64,6 +64,19 @@ def test_lines_and_bands() -> None:
     assert magnitude.get_color() == "black"
 
 
+def test_names_are_at_the_ends_of_their_lines() -> None:
+    """Where the fewest weights are kept."""
+    table = swept()
+    for row in table.rows:
+        row["accuracy"] -= 0.3 * (row["sparsity"] - 0.5) * (row["criterion"] == "magnitude")
+    axes = plot_tradeoff(table)
+    ends = {"magnitude": 0.9 - 0.3 * 0.49, "b": 0.8}
+    for text in axes.texts:
+        if text.get_text() in ends:
+            end = axes.transData.transform((1, ends[text.get_text()]))
+            assert text.xy == pytest.approx((1, axes.transAxes.inverted().transform(end)[1]))
+
+
 def test_names_do_not_overlap() -> None:
     names = tuple("abcdefgh")
     axes = plot_tradeoff(swept(criteria=names), x="macs")

@@ -212,5 +212,6 @@ def test_time_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         diagnosis
     )
     assert diagnosis.layers[1].gradient_steps == ()
-    titles = [axes.get_title(loc="left") for axes in diagnosis.plot().axes]
-    assert titles[-1] == "Gradients through time"
+    through_time = diagnosis.plot().axes[-1]
+    assert through_time.get_title(loc="left") == "Gradients through time"
+    assert through_time.get_xlabel() == "time step"
