@@ -52,7 +52,7 @@ static gp_status set_share(bench *b, double share)
     gp_live_destroy(b->arena.live);
     b->arena.live = NULL;
     b->arena.removed = 0;
-    gp_random_uniform(WEIGHTS, draw, 1, 0);
+    gp_random_uniform(WEIGHTS, draw, 0, GP_TIMING_STREAMS);
     for (size_t i = 0; i < WEIGHTS; i++) {
         b->mask[i] = (double)draw[i] < share;
         b->arena.removed += !b->mask[i];
@@ -97,9 +97,9 @@ static gp_status make(const gp_kernels *kernels, gp_pool *pool, bench *b)
                           .moments = {b->moments[0], b->moments[1]},
                           .n_segments = 2 * LAYERS,
                           .segments = b->segments};
-    gp_random_normal(GP_LANES * WIDTH, b->x, 2, 0);
-    gp_random_normal(GP_LANES * WIDTH, b->targets, 2, 1);
-    gp_random_normal(WEIGHTS, b->params, 2, 2);
+    gp_random_normal(GP_LANES * WIDTH, b->x, 0, GP_TIMING_STREAMS + 1);
+    gp_random_normal(GP_LANES * WIDTH, b->targets, 0, GP_TIMING_STREAMS + 2);
+    gp_random_normal(WEIGHTS, b->params, 0, GP_TIMING_STREAMS + 3);
     for (size_t i = 0; i < WEIGHTS; i++) b->params[i] *= 0.05f;
     return gp_net_create(kernels, pool, LAYERS, specs, &b->net);
 }

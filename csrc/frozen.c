@@ -76,7 +76,8 @@ static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *laye
                      const gp_arena *arena, gp_precision precision, size_t *output)
 {
     const gp_layer_ops *type = gp_layer_table[spec->type];
-    const gp_frozen_ops *ops = precision == GP_INT8 && type->frozen_int8 ? type->frozen_int8 : type->frozen;
+    const gp_frozen_ops *ops =
+        precision == GP_INT8 && !spec->exact && type->frozen_int8 ? type->frozen_int8 : type->frozen;
     gp_packed *packed = &made->layers[made->n_layers];
     *packed = (gp_packed){.ops = ops, .spec = *spec, .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
     size_t sources[GP_SOURCES];

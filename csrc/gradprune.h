@@ -86,6 +86,13 @@ size_t gp_cpu_count(void);
 
 /* ---- random numbers (rng.c): Philox4x32-10, Salmon et al. 2011; stateless, addressed by (seed, stream, i) -------- */
 
+/* The first streams of what the core itself draws. gradprune/streams.py knows those of all purposes. */
+#define GP_DROPOUT_STREAMS ((uint64_t)1 << 60) /* | step << GP_LAYER_BITS | layer */
+enum { GP_LAYER_BITS = 16 };                   /* a network has at most 2^16 layers */
+uint64_t gp_dropout_stream(uint64_t step, size_t layer);
+#define GP_TIMING_STREAMS ((uint64_t)5 << 56) /* + which array: numbers to measure costs with */
+#define GP_NOISE_STREAMS ((uint64_t)1 << 61)  /* | stage << 56 | step, from 1: clippers that draw */
+
 /* Words 4*block .. 4*block+3 of a stream. */
 void gp_philox(uint64_t seed, uint64_t stream, uint64_t block, uint32_t words[4]);
 /* out[i] = (word i >> 8) * 2^-24, in [0, 1) */
@@ -340,6 +347,7 @@ typedef struct gp_layer_spec {
                                               * batchnorm, layernorm: its channels alone */
     size_t buffers;      /* batchnorm: offset of its running means and variances, one after the other */
     float momentum, eps; /* batchnorm: weight of a batch in these; batchnorm, layernorm: added to the variance */
+    int exact;           /* in a frozen network: float32, whatever the others are kept as */
 } gp_layer_spec;
 
 typedef struct gp_net gp_net;
@@ -428,8 +436,8 @@ size_t gp_net_bytes(const gp_net *net);
  * never changes, and any number of threads may be in it at once. */
 typedef struct gp_frozen gp_frozen;
 
-/* What weights are kept as. GP_INT8: those of Dense layers that run on all of their weights, at most 65536 inputs, as
- * 8-bit integers with a scale a row; their inputs become bytes with a scale a sample in every call. A sample's outputs
+/* What weights are kept as. GP_INT8: those of Dense layers that run on all of their weights, at most 65536 inputs and
+ * not `exact`, as 8-bit integers with a scale a row; their inputs become bytes with a scale a sample in every call. A sample's outputs
  * depend neither on the batch it is in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
 typedef enum gp_precision { GP_FLOAT32, GP_INT8, GP_PRECISIONS } gp_precision;
 

@@ -40,5 +40,5 @@ int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers)
         size_t last;
         if (i + 1 < n_layers && count_readers(n_layers, layers, i, &last) == 0) return 0;
     }
-    return n_layers > 0;
+    return n_layers > 0 && n_layers <= (size_t)1 << GP_LAYER_BITS;
 }

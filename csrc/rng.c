@@ -27,6 +27,11 @@ void gp_philox(uint64_t seed, uint64_t stream, uint64_t block, uint32_t words[4]
     words[3] = c3;
 }
 
+uint64_t gp_dropout_stream(uint64_t step, size_t layer)
+{
+    return GP_DROPOUT_STREAMS | (step << GP_LAYER_BITS & (GP_DROPOUT_STREAMS - 1)) | layer;
+}
+
 static double unit(uint32_t word) { return (double)(word >> 8) * 0x1p-24; }
 
 void gp_random_uniform(size_t n, float *out, uint64_t seed, uint64_t stream)

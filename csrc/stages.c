@@ -273,10 +273,11 @@ void gp_stage_decide(gp_step_plan *plan, const gp_clip *clip)
 /* ---- rewriting -------------------------------------------------------------------------------------------------------- */
 
 enum { GP_STREAMS_SHIFT = 56 };
-/* Apart from the streams of initial weights, pruning, dropout and shuffling; one for each stage and step. */
+/* One for each stage and step. */
 static uint64_t stream_of(const gp_step_plan *plan, size_t stage)
 {
-    return (uint64_t)1 << 61 | (uint64_t)stage << GP_STREAMS_SHIFT | plan->rule.step;
+    const uint64_t mask = ((uint64_t)1 << GP_STREAMS_SHIFT) - 1;
+    return GP_NOISE_STREAMS | (uint64_t)stage << GP_STREAMS_SHIFT | (plan->rule.step & mask);
 }
 
 /* Numbers for a block's entries by their place in the arena, however it is run. */

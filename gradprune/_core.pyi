@@ -41,6 +41,9 @@ _Costs: TypeAlias = tuple[float, float, float, float]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
 version: Final[str]
+dropout_streams: Final[int]
+noise_streams: Final[int]
+timing_streams: Final[int]
 
 def isa() -> str: ...
 def isas() -> list[str]: ...
@@ -141,7 +144,9 @@ class Net:
 
 @final
 class Frozen:
-    def __new__(cls, layers: list[_Layer], arena: Arena, precision: int = 0) -> Frozen: ...
+    def __new__(
+        cls, layers: list[_Layer], arena: Arena, precision: int = 0, exact: tuple[int, ...] = ()
+    ) -> Frozen: ...
     @property
     def nbytes(self) -> int: ...
     def predict(self, x: object, /) -> _Floats | None: ...

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.checks import choice, flag, fraction, not_negative, settle
 from gradprune.layers.window import Pair, pair, plain
 
@@ -26,8 +26,7 @@ __all__ = ["Augmentation", "Augmenter", "Crop", "Flip", "Rotate", "Shift", "augm
 Floats = NDArray[np.float32]
 
 # Number j of sample i in epoch e, for place p in the list, is number draws i + j of the stream
-# _STREAMS | p << _EPOCH_BITS | e: apart from those of shuffling, dropout, noise, weights, pruning.
-_STREAMS = 5 << 61
+# p << _EPOCH_BITS | e.
 _EPOCH_BITS = 48
 _MODES = ("zeros", "edge", "reflect")
 
@@ -279,7 +278,9 @@ class Augmenter:
         """Draw the numbers of an epoch."""
         self.numbers = [
             _core.uniform(
-                samples * one.draws, self.seed, _STREAMS | place << _EPOCH_BITS | epoch
+                samples * one.draws,
+                self.seed,
+                streams.AUGMENTATION.at(place << _EPOCH_BITS | epoch),
             ).reshape(samples, one.draws)
             for place, one in enumerate(self.augment)
         ]

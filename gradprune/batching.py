@@ -13,7 +13,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.checks import as_array, seed_number, whole
 
 __all__ = ["batches", "cuts", "permutation"]
@@ -30,7 +30,7 @@ def permutation(
     Args:
         n: number of samples, 0 or more.
         seed: 0..2**64-1.
-        epoch: 0..2**64-1.
+        epoch: 0..2**56-1.
 
     Returns:
         int64 array of shape (n,).
@@ -46,7 +46,9 @@ def permutation(
     Source: J. Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011.
     """
     order: NDArray[np.int64] = _core.permutation(
-        whole("n", n), seed_number(seed), whole("epoch", epoch, most=2**64 - 1)
+        whole("n", n),
+        seed_number(seed),
+        streams.SHUFFLING.at(whole("epoch", epoch, most=streams.SHUFFLING.count - 1)),
     )
     return order
 

@@ -14,7 +14,7 @@ from typing import NamedTuple, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.checks import fraction, real, seed_number, whole
 from gradprune.columns import aligned
 from gradprune.locking import locked
@@ -25,7 +25,6 @@ from gradprune.snapshots import LastPass, Snapshot
 
 __all__ = ["Culprit", "ExplosionReport", "Shift", "explode"]
 
-_STREAM = 3 << 61  # apart from the streams of weights, pruning, dropout and shuffling
 
 Floats = NDArray[np.float32]
 
@@ -174,7 +173,9 @@ def explode(
     inputs, targets = model.batch(x, y, meant)
     inputs = inputs.reshape(-1, *model.input_shape)
     names = list(model.parameters)
-    drawn = _core.uniform(rounds * len(names), seed_number(seed), _STREAM) < share
+    drawn = (
+        _core.uniform(rounds * len(names), seed_number(seed), streams.EXPLOSION_PHASE.at(0)) < share
+    )
     chosen = drawn.reshape(rounds, len(names))
 
     arena = model.arena

@@ -14,6 +14,7 @@ from gradprune.checks import real_array
 from gradprune.columns import aligned
 from gradprune.layers.base import CoreType, Layer
 from gradprune.locking import locked
+from gradprune.mixed_precision import Rounding
 from gradprune.network import Network
 from gradprune.summary import summarize
 
@@ -22,6 +23,7 @@ __all__ = ["FrozenLayer", "FrozenModel"]
 # The codes of the core, in order, and how far predictions may be from the network's.
 _PRECISIONS = ("float32", "int8")
 _TOLERANCES = {"float32": 1e-5, "int8": 0.05}
+_UNROUNDED = Rounding((), 0.0)
 
 _HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few samples", "many samples")
 
@@ -73,15 +75,24 @@ class FrozenModel:
 
     With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
     inputs become bytes with a scale a sample: products and sums are exact integers, their result
-    is float32 again. A sample's outputs then do not depend on the batch it is in and, but for
-    tanh, sigmoid, gelu and softmax, not on the instruction set. Layers with so few weights left
+    is float32 again. What such a layer makes of a sample does not depend on the batch it is in
+    and, but for tanh, sigmoid and gelu, not on the instruction set. Layers with so few weights left
     that lists of them are faster, with more than 65,536 inputs, and recurrent ones stay float32.
     Formulas are in docs/math.md, times in docs/performance.md.
 
+    How far rounding to bytes moves the outputs is measured when the model is frozen: the largest
+    error of what goes into the last activation, times the steepest slope of this, relative to the
+    largest output of 16 samples. Where that is more than 0.03 the Dense layers that do the most
+    harm stay float32, until it is not; and so do all that have a LayerNorm behind them, which makes
+    any error large for samples of a small variance.
+
     Attributes:
         precision: "float32" or "int8".
-        tolerance: for ``gp.verify`` against the model, an error relative to the largest output:
-            1e-5, or 0.05 with int8, which usually stays below 0.02.
+        exact: names of the Dense layers that stay float32 for that reason.
+        error: what was measured, at most 0.03; 0 if no layer runs on integers.
+        tolerance: for ``gp.verify`` against the model, an error relative to the largest output of
+            the samples there: 1e-5, or 0.05 with int8, which leaves room for other samples than
+            those measured on.
         layers: one FrozenLayer each.
         input_shape: shape of a sample.
         outputs: features of a prediction.
@@ -100,6 +111,8 @@ class FrozenModel:
         "_core",
         "_source",
         "ends_with_softmax",
+        "error",
+        "exact",
         "input_shape",
         "layers",
         "nbytes",
@@ -114,17 +127,26 @@ class FrozenModel:
     nbytes: int
     ends_with_softmax: bool
     precision: str
+    exact: tuple[str, ...]
+    error: float
     tolerance: float
     _core: _core.Frozen
     _source: _Source
 
-    def __init__(self, network: Network, precision: str = "float32") -> None:
+    def __init__(
+        self, network: Network, precision: str = "float32", rounding: Rounding = _UNROUNDED
+    ) -> None:
         if precision not in _PRECISIONS:
             raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
         code = _PRECISIONS.index(precision)
         core = network.core_layers
+        exact = tuple(
+            position
+            for position, (name, layer) in enumerate(core)
+            if layer.type == CoreType.DENSE and name in rounding.exact
+        )
         with network.lock:
-            frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code)
+            frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code, exact)
             layers = _layers(network, frozen)
             source = _Source.of(network)
         for name, value in (
@@ -136,6 +158,8 @@ class FrozenModel:
             ("nbytes", frozen.nbytes),
             ("outputs", network.outputs),
             ("precision", precision),
+            ("exact", rounding.exact),
+            ("error", rounding.error),
             ("tolerance", _TOLERANCES[precision]),
         ):
             object.__setattr__(self, name, value)
@@ -185,22 +209,27 @@ class FrozenModel:
         return self
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _freeze, (self._source, self.precision)
+        return _freeze, (self._source, self.precision, Rounding(self.exact, self.error))
 
     def __str__(self) -> str:
-        return "\n".join(aligned([_HEADINGS, *map(_cells, self.layers)], words={0, 1, 6, 7}))
+        lines = aligned([_HEADINGS, *map(_cells, self.layers)], words={0, 1, 6, 7})
+        if self.precision == "int8":
+            lines.append(f"largest error by rounding {self.error:.2g} of the largest output")
+        if self.exact:
+            lines.append(f"float32 so that it is no more: {', '.join(self.exact)}")
+        return "\n".join(lines)
 
     __repr__ = __str__
 
 
-def _freeze(source: _Source, precision: str) -> FrozenModel:
+def _freeze(source: _Source, precision: str, rounding: Rounding) -> FrozenModel:
     """A frozen model from what it was made from."""
     network = Network(source.layers, source.input_shape)
     arena = network.arena
     with arena.lock:
         arena.set_flat_mask(np.unpackbits(source.mask, count=arena.prunable_size))
         np.copyto(arena.params, arena.whole(source.params, len(arena.params)))
-    return FrozenModel(network, precision)
+    return FrozenModel(network, precision, rounding)
 
 
 @locked

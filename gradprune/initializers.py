@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.checks import not_negative, settle, whole
 
 __all__ = [
@@ -27,7 +27,8 @@ __all__ = [
     "Uniform",
 ]
 
-_PLACES = 1 << 62  # to the stream that says where, beside the one that says how much
+# To the stream that says where, beside the one that says how much.
+_PLACES = streams.INITIAL_PLACES.first ^ streams.INITIAL_WEIGHTS.first
 
 
 class Initializer(ABC):

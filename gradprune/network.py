@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Self, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.arena import Arena, Tensor
 from gradprune.batching import cuts
 from gradprune.checks import real_array, seed_number, whole
@@ -56,7 +56,6 @@ _DERIVED = {
     *("steps", "output_shape", "outputs", "arena", "parameters", "buffers", "masks"),
     *("core_layers", "_core_names", "_net", "_guard"),
 }
-_INITIAL_STREAMS = 1 << 63  # apart from the streams of dropout and shuffling
 _BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
 
@@ -164,7 +163,7 @@ class Network(Whole):
     @locked
     def initialize(self) -> None:
         """Draw all weights anew from the seed, and forget running statistics; masks stay."""
-        stream = _INITIAL_STREAMS
+        number = 0
         for layer, _, shape, _ in self.steps:
             for parameter in layer.tensors(shape):
                 view = self.arena.state[f"{layer.name}.{parameter.role}"]
@@ -177,7 +176,7 @@ class Network(Whole):
                             drawn = parameter.initializer.sample(
                                 (rows // parameter.blocks, columns),
                                 seed=self.seed,
-                                stream=stream + block * _BLOCK_STREAMS,
+                                stream=streams.INITIAL_WEIGHTS.at(number + block * _BLOCK_STREAMS),
                             )
                         values[...] = drawn.reshape(values.shape)
                     if not math.isfinite(_core.norm(view, 2.0)):
@@ -185,7 +184,7 @@ class Network(Whole):
                             f"{parameter.initializer} starts {layer.name}.{parameter.role} with "
                             "numbers that are not finite"
                         )
-                stream += 1
+                number += 1
         self.arena.settle()
 
     @property

@@ -12,12 +12,11 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.checks import seed_number, whole
 
 __all__ = ["adding_problem", "temporal_order"]
 
-_STREAMS = 1 << 62  # apart from those of shuffling, dropout and initial weights
 _SYMBOLS, _RELEVANT = 6, 2
 
 
@@ -103,7 +102,7 @@ def adding_problem(
     """
     samples, steps, key = _sizes(n, length, seed, least=2)
     x = np.zeros((samples, steps, 2), np.float32)
-    x[..., 0] = _core.uniform(samples * steps, key, _STREAMS).reshape(samples, steps)
+    x[..., 0] = _core.uniform(samples * steps, key, streams.SEQUENCES.at(0)).reshape(samples, steps)
     row = np.arange(samples)
     half = steps // 2
     first = _below(half, samples, key, 1)
@@ -118,7 +117,7 @@ def _sizes(
     return whole("n", n, least=1), whole("length", length, least=least), seed_number(seed)
 
 
-def _below(bound: int, count: int, seed: int, stream: int) -> NDArray[np.int64]:
+def _below(bound: int, count: int, seed: int, number: int) -> NDArray[np.int64]:
     """So many integers, uniform in 0..bound-1 (to 2**-24, as fine as the generator's floats)."""
-    uniform = _core.uniform(count, seed, _STREAMS + stream).astype(np.float64)
+    uniform = _core.uniform(count, seed, streams.SEQUENCES.at(number)).astype(np.float64)
     return (uniform * bound).astype(np.int64)

@@ -32,7 +32,7 @@ def random_network(number: int, seed: int = 0) -> gp.Model:
     model = gp.Model(start, node, seed=number)
     sparsity = float(rng.choice(SPARSITIES))
     fill(model, rng, sparsity)
-    (remove if rng.random() < 0.75 else prune)(model, rng, sparsity)
+    (remove if rng.random() < 0.75 or not model.masks else prune)(model, rng, sparsity)
     return model
 
 

@@ -27,7 +27,7 @@ LAYERS = {
         "timing",
     },
     "core": {"_core"},
-    "costs": {"costs"},
+    "costs": {"costs", "streams"},
     "engine": {
         "arena",
         "batching",
@@ -92,6 +92,7 @@ LAYERS = {
         "explosion_phase",
         "files",
         "frozen",
+        "mixed_precision",
         "history",
         "metrics",
         "pruning.budget",
@@ -167,7 +168,7 @@ ORACLE = "reference"
 INDEPENDENT = {
     "datasets": {"cache", "checks", "disk", "errors", "idx", "sequences"},
     "idx": {"checks", "errors"},
-    "sequences": {"_core", "checks"},
+    "sequences": {"_core", "checks", "streams"},
     ORACLE: {"errors", ORACLE},
 }
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import gradprune as gp
+from conftest import SEED
 from gradprune import _core, reference
 from processes import on_instruction_set
+from random_networks import random_network
+from random_networks import samples as random_samples
 from test_frozen import pruned, samples
+from test_random_forms import NETWORKS
 
 
 def net(*, removed: float = 0.0, seed: int = 0, features: int = 70) -> gp.Model:
@@ -140,6 +145,126 @@ def test_overflow_inside_is_not_hidden(n: int) -> None:
 def test_other_precisions_are_refused(precision: Any) -> None:
     with pytest.raises(ValueError, match=r"precision must be one of .*'int8'"):
         net().freeze(precision=precision)
+
+
+@given(
+    size=st.tuples(st.integers(1, 40), st.integers(1, 60)),
+    scales=st.tuples(st.sampled_from([1e-3, 1.0, 1e4]), st.sampled_from([1e-3, 1.0, 1e4])),
+    outlier=st.booleans(),
+    is_positive=st.booleans(),
+    seed=st.integers(0, 1000),
+)
+def test_a_layer_is_within_its_bound(
+    size: tuple[int, int],
+    scales: tuple[float, float],
+    outlier: bool,
+    is_positive: bool,
+    seed: int,
+) -> None:
+    rng = np.random.default_rng(seed)
+    x = (scales[0] * rng.standard_normal((30, size[0]))).astype(np.float32)
+    weight = (scales[1] * rng.standard_normal(size[::-1])).astype(np.float32)
+    if outlier:
+        x[:, 0] *= 100
+        weight[0, :] *= 100
+    x = np.abs(x) if is_positive else x
+    y = reference.int8_rows(x, weight, np.zeros(size[1], np.float32))
+    exact = x.astype(np.float64) @ weight.T.astype(np.float64)
+    bound = reference.int8_bound(x, weight)
+    assert (np.abs(y - exact) <= bound * (1 + 1e-6) + 1e-6 * np.abs(exact)).all()
+    assert (bound <= (size[0] + 1) * scales[0] * scales[1] * 1e4).all()
+
+
+# ---- which layers stay in float32 ----------------------------------------------------------------
+
+
+def test_random_networks_are_within_the_tolerance() -> None:
+    """`GRADPRUNE_NETWORKS` is how many, `GRADPRUNE_TEST_SEED` which."""
+    failed, integers = [], 0
+    for number in range(NETWORKS):
+        model = random_network(number, SEED)
+        frozen = model.freeze(precision="int8")
+        integers += sum(layer.many == "int8" for layer in frozen.layers)
+        try:
+            gp.verify(model, frozen, x=random_samples(model, number, 64))
+        except gp.VerificationError as error:
+            failed.append(f"network {number}: {error}")
+    assert not failed, f"{len(failed)} of {NETWORKS}\n" + "\n".join(failed[:10])
+    assert integers >= NETWORKS // 4
+
+
+def normalized() -> gp.Model:
+    layers = [gp.Dense(40), gp.LayerNorm(), gp.Dense(30, activation="relu"), gp.Dense(4)]
+    return gp.Model(layers, input_shape=20, seed=0)
+
+
+def test_a_layer_before_a_layernorm_stays_float32() -> None:
+    """A sample of hardly any variance: what rounding does to it, normalization makes large."""
+    model = normalized()
+    model.parameters["dense0.weight"][...] = model.parameters["dense0.weight"][:1]
+    model.parameters["dense0.weight"][...] += 1e-3 * np.arange(40, dtype=np.float32)[:, None] / 40
+    frozen = model.freeze(precision="int8")
+    assert frozen.exact == ("dense0",)
+    assert [layer.many for layer in frozen.layers if layer.many] == ["dense", "int8", "int8"]
+    assert 0 < frozen.error <= 0.03
+    assert str(frozen).splitlines()[-1] == "float32 so that it is no more: dense0"
+    gp.verify(model, frozen, x=samples(64, 20))
+
+
+def test_a_branch_around_a_layernorm_does_not_hide_it() -> None:
+    x = gp.Input(20)
+    hidden = gp.Dense(30, activation="relu")(x)
+    outputs = gp.Dense(3)(hidden + gp.Dense(30)(gp.LayerNorm()(gp.Dense(30)(hidden))))
+    frozen = gp.Model(x, outputs, seed=0).freeze(precision="int8")
+    assert frozen.exact == ("dense0", "dense1")
+
+
+def saturated() -> gp.Model:
+    """Outputs of a tanh whose argument reaches hundreds, between -1 and 1 for a few samples."""
+    model = gp.Model([gp.Dense(30, activation="relu"), gp.Dense(3, activation="tanh")], 20, seed=0)
+    model.parameters["dense1.weight"][...] *= 100
+    return model
+
+
+def test_layers_that_do_harm_stay_float32() -> None:
+    model = saturated()
+    frozen = model.freeze(precision="int8")
+    assert "dense1" in frozen.exact
+    assert frozen.error <= 0.03
+    assert "float32" not in str(net().freeze(precision="int8"))
+    gp.verify(model, frozen, x=samples(2000, 20))
+
+
+def test_the_error_is_measured_on_samples_of_the_user() -> None:
+    model, x = saturated(), samples(100, 20)
+    assert model.freeze(precision="int8", x=1e-4 * x).exact == ()
+    frozen = model.freeze(precision="int8", x=x)
+    assert frozen.exact != ()
+    assert model.freeze(precision="int8", x=x.tolist()).exact == frozen.exact
+    again = pickle.loads(pickle.dumps(frozen))
+    assert (again.exact, again.error) == (frozen.exact, frozen.error)
+    np.testing.assert_array_equal(again.predict(x), frozen.predict(x))
+
+
+@pytest.mark.parametrize(
+    ("x", "precision", "message"),
+    [
+        (np.ones((0, 20)), "int8", "at least one sample"),
+        (np.ones((3, 19)), "int8", r"x must have shape \(n, 20\)"),
+        (np.full((3, 20), np.nan), "int8", "nan|finite"),
+        (np.ones((3, 20)), "float32", 'x is for precision="int8"'),
+    ],
+)
+def test_samples_that_do_not_fit(x: Any, precision: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        saturated().freeze(precision=precision, x=x)
+
+
+def test_outputs_that_are_all_0_say_nothing() -> None:
+    """Nobody knows by how much a relu output is off that was never seen."""
+    model = gp.Model([gp.Dense(30, activation="relu"), gp.Dense(2, activation="relu")], 20, seed=0)
+    model.parameters["dense1.bias"][...] = -1000
+    assert model.freeze(precision="int8").exact == ("dense0", "dense1")
 
 
 def test_accuracy_of_a_trained_network() -> None:

@@ -128,7 +128,7 @@ def test_permutations_are_equally_likely() -> None:
 
 def test_dropout_mask_element_by_element() -> None:
     drawn = reference.dropout_mask(3, 5, 0.25, seed=9, step=1000, layer=2)
-    u = reference.uniform(15, seed=9, stream=1000 * 65536 + 2)
+    u = reference.uniform(15, seed=9, stream=2**60 + 1000 * 65536 + 2)
     assert drawn.dtype == np.float32
     assert drawn.shape == (3, 5)
     for sample in range(3):
@@ -138,7 +138,7 @@ def test_dropout_mask_element_by_element() -> None:
 
 
 def test_dropout_keeps_an_element_that_equals_the_rate() -> None:
-    u = reference.uniform(12, seed=9, stream=1)
+    u = reference.uniform(12, seed=9, stream=2**60 + 1)
     for rate in u:
         drawn = reference.dropout_mask(1, 12, float(rate), seed=9, step=0, layer=1)
         np.testing.assert_array_equal(drawn[0] > 0, u >= rate)

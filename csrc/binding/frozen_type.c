@@ -12,12 +12,12 @@ typedef struct frozen_object {
 
 static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
-    static char *names[] = {"layers", "arena", "precision", NULL};
+    static char *names[] = {"layers", "arena", "precision", "exact", NULL};
     int precision = GP_FLOAT32;
-    PyObject *list, *arena, *module = PyType_GetModule(type);
+    PyObject *list, *arena, *exact = NULL, *module = PyType_GetModule(type);
     module_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!|i", names, &PyList_Type, &list, state->arena_type, &arena,
-                                     &precision))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!|iO!", names, &PyList_Type, &list, state->arena_type, &arena,
+                                     &precision, &PyTuple_Type, &exact))
         return NULL;
     size_t n = (size_t)PyList_GET_SIZE(list);
     gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
@@ -25,6 +25,15 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     frozen_object *self = NULL;
     for (size_t i = 0; i < n; i++)
         if (gp_parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
+    for (Py_ssize_t k = 0; exact && k < PyTuple_GET_SIZE(exact); k++) {
+        const size_t i = PyLong_AsSize_t(PyTuple_GET_ITEM(exact, k));
+        if (PyErr_Occurred()) goto done;
+        if (i >= n) {
+            PyErr_Format(PyExc_IndexError, "there is no layer %zu to keep in float32", i);
+            goto done;
+        }
+        specs[i].exact = 1;
+    }
     self = (frozen_object *)type->tp_alloc(type, 0);
     if (!self) goto done;
     self->module = Py_NewRef(module);
@@ -118,7 +127,7 @@ static PyMethodDef frozen_methods[] = {
 static PyGetSetDef frozen_getset[] = {{"nbytes", (getter)frozen_nbytes, NULL, "Bytes held.", NULL},
                                       {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot frozen_slots[] = {
-    {Py_tp_doc, "Frozen(layers, arena, precision=0): an immutable copy of a network for inference."},
+    {Py_tp_doc, "Frozen(layers, arena, precision=0, exact=()): an immutable copy of a network for inference."},
     {Py_tp_new, (void *)frozen_new},
     {Py_tp_dealloc, (void *)frozen_dealloc},
     {Py_tp_traverse, (void *)frozen_traverse},

@@ -284,6 +284,14 @@ static size_t default_threads(void)
     return wanted > 0 && (size_t)wanted < cpus ? (size_t)wanted : cpus;
 }
 
+static int add_streams(PyObject *module, const char *name, uint64_t first)
+{
+    PyObject *number = PyLong_FromUnsignedLongLong(first);
+    const int failed = PyModule_AddObjectRef(module, name, number); /* NULL: an error is set */
+    Py_XDECREF(number);
+    return failed;
+}
+
 static int core_exec(PyObject *module)
 {
     module_state *state = state_of(module);
@@ -299,7 +307,10 @@ static int core_exec(PyObject *module)
     state->frozen_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_frozen_spec, NULL);
     if (!state->arena_type || !state->net_type || !state->frozen_type || PyModule_AddType(module, state->arena_type) ||
         PyModule_AddType(module, state->net_type) || PyModule_AddType(module, state->frozen_type) ||
-        PyModule_AddStringConstant(module, "version", GP_VERSION))
+        PyModule_AddStringConstant(module, "version", GP_VERSION) ||
+        add_streams(module, "dropout_streams", GP_DROPOUT_STREAMS) ||
+        add_streams(module, "noise_streams", GP_NOISE_STREAMS) ||
+        add_streams(module, "timing_streams", GP_TIMING_STREAMS))
         return -1;
     return 0;
 }

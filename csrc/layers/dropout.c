@@ -1,7 +1,8 @@
 /* dropout.c - inverted dropout: in training y = x * r, r = 0 with probability rate, else 1/(1-rate); nothing otherwise.
  *
  * r is addressed by (seed, step, layer, sample, feature), so it depends neither on threads nor on how the batch is
- * cut into chunks: sample s, feature f of a batch takes number s*I + f of stream (step << 16) | layer.
+ * cut into chunks: sample s, feature f of a batch takes number s*I + f of stream
+ * GP_DROPOUT_STREAMS | step << GP_LAYER_BITS | layer.
  */
 #include "layers/layers.h"
 
@@ -23,7 +24,7 @@ static const float *dropout_forward(gp_layer *layer, const gp_pass *pass, const 
 {
     if (!pass->training) return x;
     const size_t I = layer->spec.in, P = pass->lanes, size = I * P;
-    const uint64_t stream = pass->step << 16 | layer->index;
+    const uint64_t stream = gp_dropout_stream(pass->step, layer->index);
     float *multipliers = multipliers_of(layer, pass), *drawn = multipliers + pass->chunks * size;
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks, &begin, &end);

@@ -177,7 +177,7 @@ static inline double naive_multiplier(const naive_net *net, size_t layer, uint64
     uint32_t words[4];
     double rate = (double)net->layers[layer].rate;
     if (!net->training) return 1.0;
-    gp_philox(net->seed, net->step << 16 | layer, element / 4, words);
+    gp_philox(net->seed, (uint64_t)1 << 60 | net->step << 16 | layer, element / 4, words);
     return (double)(words[element % 4] >> 8) * 0x1p-24 >= rate ? 1.0 / (1.0 - rate) : 0.0;
 }
 

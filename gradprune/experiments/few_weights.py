@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core, datasets
+from gradprune import _core, datasets, streams
 from gradprune.augmentation import Augmentation
 from gradprune.callbacks import WeightAveraging
 from gradprune.clipping import ClipNorm
@@ -68,7 +68,6 @@ QUICK = 0.02  # of the epochs
 _COSTS = (0.33, 0.43, 0.46, 0.4)
 _HELD_OUT = 10_000
 _PROBED = 5_000  # samples whose gradient says what grows
-_SPLIT_STREAM = 1 << 61  # of the held-out samples, apart from shuffling
 
 
 @dataclass(frozen=True)
@@ -155,7 +154,7 @@ def split(dataset: str, shape: tuple[int, ...], *, validation: bool = False) -> 
     )
     if not validation:
         return (x, y), (x_test, y_test)
-    order = _core.permutation(len(x), 0, _SPLIT_STREAM)
+    order = _core.permutation(len(x), 0, streams.HELD_OUT.at(0))
     held_out, rest = order[:_HELD_OUT], order[_HELD_OUT:]
     return (x[rest], y[rest]), (x[held_out], y[held_out])
 

@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core, clipping
+from gradprune import _core, clipping, streams
 from gradprune.clipping import Clipper
 from gradprune.datasets import temporal_order
 from gradprune.disk import write_atomically
@@ -250,7 +250,7 @@ def _draw(trial: Trial, settings: Settings, n: int, use: _Use, number: int) -> _
     y = np.empty(n, np.int64)
     choices = trial.length - settings.shortest + 1
     starts = range(0, n, settings.batch_size)
-    chosen = _core.uniform(len(starts), seed, 0).astype(np.float64) * choices
+    chosen = _core.uniform(len(starts), seed, streams.LENGTHS.at(0)).astype(np.float64) * choices
     for i, (start, extra) in enumerate(zip(starts, chosen.astype(int).tolist(), strict=True)):
         length = settings.shortest + extra
         batch = slice(start, min(start + settings.batch_size, n))

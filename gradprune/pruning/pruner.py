@@ -15,7 +15,7 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core, checks
+from gradprune import _core, checks, streams
 from gradprune.batching import batches
 from gradprune.copying import Attached
 from gradprune.errors import NonFiniteError
@@ -44,8 +44,6 @@ from gradprune.pruning.statistics import Statistics
 __all__ = ["Pruner"]
 
 _ELEMENT = Element()
-_DRAW_STREAMS = 1 << 62  # apart from the streams of initial weights, dropout and shuffling
-_GROWTH_STREAMS = 3 << 61
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
@@ -716,7 +714,7 @@ class Pruner(Attached):
 
     def _draw(self, n: int) -> Floats:
         """Uniform numbers, new ones at each event."""
-        return _core.uniform(n, self.seed, _DRAW_STREAMS + self.events)
+        return _core.uniform(n, self.seed, streams.PRUNING.at(self.events))
 
     # ---- choosing ------------------------------------------------------------------------------
 
@@ -832,7 +830,7 @@ class Pruner(Attached):
         assert regrowth is not None
 
         def draw() -> Floats:
-            return _core.uniform(self._total, self.seed, _GROWTH_STREAMS + self.events)
+            return _core.uniform(self._total, self.seed, streams.REGROWTH.at(self.events))
 
         def gradient() -> Floats:
             samples = self._samples(type(regrowth).__name__, data, loss)

@@ -30,7 +30,7 @@ from .convolution import (
     pool2d_forward,
 )
 from .images import warp
-from .int8 import int8_lanes, int8_rows, quantize_lanes, quantize_row, quantize_weights
+from .int8 import int8_bound, int8_lanes, int8_rows, quantize_lanes, quantize_row, quantize_weights
 from .layers import (
     ACTIVATION_NAMES,
     activation_backward,
@@ -126,6 +126,7 @@ __all__ = [
     "gru_backward",
     "gru_forward",
     "inhibit",
+    "int8_bound",
     "int8_lanes",
     "int8_rows",
     "iterative_sparsity",

@@ -159,14 +159,14 @@ def dropout_mask(
 ) -> NDArray[np.float32]:
     """Multipliers of inverted dropout: 0, or 1/(1-rate) where ``u >= rate``.
 
-    Element ``sample * features + feature`` of stream ``step << 16 | layer``.
+    Element ``sample * features + feature`` of stream ``2**60 | step << 16 | layer``.
 
     Args:
         batch: B, samples.
         features: features of a sample.
         rate: share removed, 0 <= rate < 1; used as float32, as the engine holds it.
         seed: the seed of the model.
-        step: training step, below 2**48.
+        step: training step, below 2**44.
         layer: index of the layer in the network, below 2**16.
 
     Returns:
@@ -181,11 +181,11 @@ def dropout_mask(
     """
     if not 0.0 <= rate < 1.0:
         raise ValueError(f"rate is {rate}, expected 0 <= rate < 1")
-    if not (0 <= step < 2**48 and 0 <= layer < 2**16):
+    if not (0 <= step < 2**44 and 0 <= layer < 2**16):
         raise ValueError(
-            f"step is {step} and layer {layer}, expected 0 <= step < 2**48 and 0 <= layer < 2**16"
+            f"step is {step} and layer {layer}, expected 0 <= step < 2**44 and 0 <= layer < 2**16"
         )
     rate32 = np.float32(rate)
-    u = uniform(batch * features, seed, step << 16 | layer).reshape(batch, features)
+    u = uniform(batch * features, seed, 1 << 60 | step << 16 | layer).reshape(batch, features)
     keep = np.float32(1.0) / (np.float32(1.0) - rate32)
     return np.where(u >= rate32, keep, np.float32(0.0))

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core
+from gradprune import _core, streams
 from gradprune.checks import LARGEST_SEED, choice, real, settle, whole
 from gradprune.pruning.criteria.base import Draw, Floats, Probe, ProbingCriterion, Response
 
@@ -111,7 +111,8 @@ class Explosion(ProbingCriterion):
         before = probe.respond(weights)
         values, totals = np.empty((draws, n)), np.empty(draws)
         for d, number in enumerate(draw(draws).tolist()):
-            stream = (int(number * 2**24) << 24) + d  # of each draw, event and pruner its own
+            # of each draw, event and pruner its own
+            stream = streams.EXPLOSION_GROUPS.at((int(number * 2**24) << 24) + d)
             group_of = np.empty(n, np.intp)
             group_of[_core.permutation(n, self.seed, stream)] = np.arange(n) * groups // n
             own = group_of[member]
