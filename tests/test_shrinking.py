@@ -281,6 +281,39 @@ def test_inputs_that_nothing_reads() -> None:
     gp.verify(model, model.shrink(), x=x)
 
 
+@pytest.mark.parametrize("reader", [gp.RNN(4), gp.GRU(4)], ids=lambda r: type(r).__name__)
+def test_single_numbers_of_a_sequence_that_a_recurrent_layer_reads(reader: Layer) -> None:
+    """All steps of a feature stay: 0 for the recurrent layer, 2 for a number at step 1."""
+    x = gp.Input((2, 3))
+    model = gp.Model(x, reader(x) + gp.Dense(4)(x), seed=0)
+    mask = np.zeros((4, 6), bool)
+    mask[1, 5] = True
+    own = f"{model.layers[0].name}.weight_ih"
+    model.set_masks({"dense0.weight": mask, own: np.ones_like(model.masks[own]) * [1, 0, 0]})
+    small = model.shrink(inputs=True)
+    assert small.input_shape == (2, 2)
+    batch = np.random.default_rng(0).standard_normal((9, 2, 3))
+    np.testing.assert_allclose(
+        small.predict(batch[:, :, [0, 2]]), model.predict(batch), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_single_pixels_of_images_that_are_normalized() -> None:
+    """Whole channels stay: 0 for a pixel behind the normalization, 2 for one before it."""
+    x = gp.Input((4, 2, 2))
+    model = gp.Model(x, gp.Dense(2)(gp.BatchNorm()(x)) + gp.Dense(2)(x), seed=0)
+    model.buffers["batchnorm0.running_mean"][...] = [1, 2, 3, 4]
+    behind, before = np.zeros((2, 2, 16), bool)
+    behind[0, 1] = before[1, 9] = True
+    model.set_masks({"dense0.weight": behind, "dense1.weight": before})
+    small = model.shrink(inputs=True)
+    assert small.input_shape == (2, 2, 2)
+    batch = np.random.default_rng(0).standard_normal((9, 4, 2, 2))
+    np.testing.assert_allclose(
+        small.predict(batch[:, [0, 2]]), model.predict(batch), rtol=1e-5, atol=1e-6
+    )
+
+
 # ---- training goes on ----------------------------------------------------------------------------
 
 EXACT = [case for case in OPTIMIZERS if not case.settings.get("weight_decay")]
@@ -567,3 +600,39 @@ def test_normalized_networks_train_on_alike() -> None:
         )
     x = random_batch("mse", 50, 5, 2, seed=(9,))[0]
     gp.verify(model, small, x=x, tolerance=1e-4)
+
+
+def test_pixels_that_are_normalized_one_by_one_are_never_silent() -> None:
+    model = shown([gp.Conv2D(3, 1), gp.Flatten(), gp.BatchNorm(), gp.Dense(2)], (2, 2, 2))
+    model.set_mask("conv2d0.weight", np.array([[1, 1], [0, 0], [1, 0]])[:, :, None, None])
+    assert model.wirings()[2].silent is None
+    x = np.random.default_rng(0).standard_normal((9, 2, 2, 2))
+    small = assert_all_forms(model, x)
+    assert small.parameters["batchnorm0.weight"].shape == (12,)
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [({}, 2), ({"bias": False}, 3), ({"padding": 1}, 3), ({"padding": ((0, 1), (0, 0))}, 3)],
+    ids=str,
+)
+def test_a_constant_channel_goes_where_a_bias_can_make_up_for_it(
+    settings: dict[str, Any], kept: int
+) -> None:
+    """Channel 1 is 0, 2 another constant; at the border of a padded image both are 0."""
+    model = gp.Model([gp.Conv2D(4, 1), gp.Conv2D(2, 2, **settings)], (1, 3, 3), seed=0)
+    model.set_mask("conv2d0.weight", np.array([1, 0, 0, 1])[:, None, None, None])
+    model.parameters["conv2d0.bias"][...] = [1, 0, 2, 3]
+    small = model.shrink()
+    assert small.parameters["conv2d0.weight"].shape[0] == kept
+    gp.verify(model, small, small.freeze(), x=np.random.default_rng(0).random((9, 1, 3, 3)))
+
+
+def test_an_initializer_of_filters_that_read_fewer_channels() -> None:
+    layers = [gp.Conv2D(3, 1), gp.Conv2D(3, 1, initializer=gp.Identity())]
+    model = gp.Model(layers, (2, 2, 2), seed=0)
+    model.set_mask("conv2d0.weight", np.array([[1, 1], [0, 0], [1, 0]])[:, :, None, None])
+    small = model.shrink()
+    assert small.parameters["conv2d1.weight"].shape == (3, 2, 1, 1)
+    assert small.layers[1] == gp.Conv2D(3, 1, name="conv2d1")
+    assert model.shrink(inputs=True).layers[0] == gp.Conv2D(2, 1, name="conv2d0")
