@@ -62,7 +62,6 @@ _Model = TypeVar("_Model", bound="Model")
 _FORMAT = 2  # 1: the same, but names of tensors that are no parameter began without the dot
 _MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
 _KEY = "gradprune"
-_MOST = 2**63  # counters are below
 
 
 def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
@@ -343,8 +342,8 @@ def _build(
         model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
     model.arena.settle()
     _build_quantizer(model, content.get("quantizer"), quantized)
-    model.epoch = _counter("epoch", described["epoch"])
-    model.forward_count = _counter("forward_count", described["forward_count"])
+    model.epoch = whole("epoch", described["epoch"])
+    model.forward_count = whole("forward_count", described["forward_count"])
     model.last_loss = float(_decode(described["last_loss"]))
     model.loss = _decode(described.get("loss"))  # which earlier versions did not write
     return model
@@ -433,12 +432,5 @@ def _optimizer_state(state: dict[str, Any]) -> dict[str, float]:
     return {**_counters(counters), "lr_factor": factor}
 
 
-def _counter(name: str, value: Any) -> int:
-    number = whole(name, value)
-    if number >= _MOST:
-        raise FileFormatError(f"{name} is {number}")
-    return number
-
-
 def _counters(state: dict[str, Any]) -> dict[str, int]:
-    return {name: _counter(name, value) for name, value in state.items()}
+    return {name: whole(name, value) for name, value in state.items()}

@@ -71,7 +71,7 @@ def test_where_the_owner_cannot_be_kept_its_group_gains_nothing(
 ) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"old")
-    file.chmod(0o664)
+    file.chmod(0o6664)
 
     def refuse(descriptor: int, owner: int, group: int) -> None:
         raise PermissionError(errno.EPERM, "not yours")
@@ -272,7 +272,12 @@ write_atomically(sys.argv[1], b"new")
 def test_a_killed_writer_leaves_one_temporary_for_the_next(tmp_path: Path, call: str) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"old")
-    others = ["other", ".file.0123.tmp", ".file.0123456789abcdef.tmp.gz", ".g.0123456789abcdef.tmp"]
+    others = [
+        "other",
+        ".file.01234567.tmp",
+        ".file.0123456789abcdef.tmp.gz",
+        ".g.0123456789abcdef.tmp",
+    ]
     for name in others:
         (tmp_path / name).touch()
     for _ in range(2):
@@ -311,6 +316,14 @@ def test_a_living_writer_keeps_its_temporary(
     assert inside[1] == [*inside[0], "file"]
     assert file.read_bytes() == b"first"
     assert names(tmp_path) == ["file"]
+
+
+def test_a_link_is_no_temporary(tmp_path: Path) -> None:
+    link = tmp_path / ".file.0123456789abcdef.tmp"
+    link.symlink_to(tmp_path / "other")
+    (tmp_path / "other").touch()
+    write_atomically(tmp_path / "file", b"new")
+    assert names(tmp_path) == [link.name, "file", "other"]
 
 
 def test_a_temporary_taken_before_it_was_locked_is_made_again(
