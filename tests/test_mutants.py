@@ -112,10 +112,10 @@ def test_covering_tests(tmp_path: Path) -> None:
         return [test.name.rpartition("::")[2] for test in covering.tests_of(change, source)]
 
     assert names(SOURCE, 6) == ["test", "slow"]
-    assert names(SOURCE, 5) == ["test", "quick", "slow"]
-    assert names(SOURCE, 1) == ["test", "quick", "slow"]  # the whole module
+    assert names(SOURCE, 5) == ["quick", "test", "slow"]
+    assert names(SOURCE, 1) == ["quick", "test", "slow"]  # the whole module
     edited = SOURCE.replace(b"def f", b"# a comment\n\ndef f").replace(
         b"    return", b"    y *= 2\n    return"
     )
     assert names(edited, 9) == ["test", "slow"]
-    assert names(edited, 8) == ["test", "quick", "slow"]  # new: as the function around it
+    assert names(edited, 8) == ["quick", "test", "slow"]  # new: as the function around it

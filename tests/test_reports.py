@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import ArrayLike, NDArray
 
 import gradprune as gp
+from gradprune import reports
 from gradprune.plotting import plot_tradeoff
 
 
@@ -236,3 +237,11 @@ def test_budgets_that_differ_are_named() -> None:
     result = swept()
     result.rows[0]["weights"] += 1
     assert "Budgets differ at sparsity 0.5: compare with care." in gp.report(sweep=result).notes
+
+
+def test_lines_are_never_those_of_seeds() -> None:
+    for factors, expected in (
+        (["seed", "lr"], "lr"),
+        (["seed", "lr", "criterion"], "criterion"),
+    ):
+        assert reports._by(gp.SweepResult(factors, [], [])) == expected
