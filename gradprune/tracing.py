@@ -90,9 +90,21 @@ class Trace:
 
 @locked
 def trace(
-    network: Network, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
+    network: Network,
+    x: ArrayLike,
+    y: ArrayLike | SoftTarget | None,
+    *,
+    loss: LossLike | None = None,
+    values: Mapping[str, Doubles] | None = None,
 ) -> Trace:
     """The pass that ``network.backward(x, y)`` would make next; the network is left alone.
+
+    Args:
+        network: what passes.
+        x: as for ``backward``.
+        y: as for ``backward``.
+        loss: as for ``backward``.
+        values: of all parameters by name, in double precision; None: ``live_values``.
 
     Dropout drops what it would drop then. A last softmax (cross_entropy) or sigmoid (bce) is part
     of the loss, as in the engine: the output is what goes into it.
@@ -112,7 +124,7 @@ def trace(
     layers = list(network.layers)
     layers[-1] = _without(layers[-1], _FUSED.get(chosen.name))
     core_names = [name for name, _ in network.core_layers]
-    values = live_values(network)
+    values = live_values(network) if values is None else values
     traced: list[Traced] = []
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see

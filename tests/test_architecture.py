@@ -76,6 +76,7 @@ LAYERS = {
     "coupling": {"layers.coupling"},
     "network": {"memory", "network"},
     "replicas": {"replicas"},
+    "tracing": {"tracing"},
     "training": {
         "augmentation",
         "callbacks",
@@ -130,7 +131,6 @@ LAYERS = {
         "sweeps.records",
         "sweeps.sweep",
         "tables",
-        "tracing",
     },
     "pipelines": {"compression.pipeline"},
     "tools": {

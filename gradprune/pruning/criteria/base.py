@@ -83,6 +83,7 @@ class Probe:
         units: (n,) integers, equal where weights lead into the same output unit.
         respond: loss and gradient norm.
         gradient: (n,) gradient, 0 where removed.
+        curvature: (n,) H g, the Hessian times the gradient, both of the live weights; 0 elsewhere.
         flow: (n,) derivatives of log R, R the sum of the outputs for an input of ones, of the
             network with these weights, no biases and no activations; zeros where R is 0.
     """
@@ -91,6 +92,7 @@ class Probe:
     units: NDArray[np.intp]
     respond: Callable[[Floats], Response] = _unable
     gradient: Callable[[Floats], Floats] = _unable
+    curvature: Callable[[Floats], Floats] = _unable
     flow: Callable[[Floats], Floats] = _unable
 
 
