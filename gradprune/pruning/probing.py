@@ -33,7 +33,7 @@ Doubles = NDArray[np.float64]
 Samples = tuple[ArrayLike, ArrayLike | SoftTarget, LossLike | None]  # x, y and the loss
 
 # Steps of a difference in double precision, in relation to the weights, until no kink is met.
-_STEPS = (1e-7, 1e-8, 1e-9)
+_STEPS = (1e-9, 1e-10)
 _SMOOTH = 1e-3  # how much the differences to both sides may differ where there is none
 
 
