@@ -417,6 +417,22 @@ def test_of_other_grouped_convolutions_whole_groups_go() -> None:
     gp.verify(model, small, small.shrink(), small.freeze(), x=x)
 
 
+def test_groups_go_whole_where_no_layer_with_weights_is_before_them() -> None:
+    layers = [gp.Conv2D(6, 2, groups=3), gp.Activation("relu"), gp.Dense(2)]
+    model = gp.Model(layers, (3, 4, 4), seed=0)
+    assert coupled_weights(model.steps) == [(("conv2d0.weight",), 3)]
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Unit(), exclude="dense0")
+    report = pruner.prune(0.5)
+    kept = model.masks["conv2d0.weight"].any(axis=(1, 2, 3)).reshape(3, 2)
+    assert sorted(kept.tolist()) == [[False, False], [True, True], [True, True]]
+    assert report.notes[0] == "4 of 12 removals are impossible: a unit is removed as a whole"
+    small = model.shrink(inputs=True)
+    assert small.parameters["conv2d0.weight"].shape == (4, 1, 2, 2)
+    x = np.random.default_rng(1).standard_normal((9, 3, 4, 4))
+    own = kept.all(axis=1)
+    np.testing.assert_allclose(small.predict(x[:, own]), model.predict(x), rtol=1e-5, atol=1e-6)
+
+
 def test_a_group_that_is_read_in_part_stays_whole() -> None:
     layers = [gp.Conv2D(6, 1), gp.Conv2D(6, 1, groups=3), gp.Conv2D(2, 1)]
     model = with_buffers(layers, (2, 3, 3), 0)
