@@ -158,6 +158,24 @@ static void test_auto_clip(void)
         }
 }
 
+/* As NumPy interpolates, to the last bit: from below in the first half of the way, from above in the second. The other
+ * way round each of these would end in another bit. */
+static void test_percentile_bits(void)
+{
+    static const struct {
+        double percent, low, high, want;
+    } cases[] = {{25.0, 2.1, 8.5, 0x1.d99999999999ap+1},
+                 {50.0, 0.4, 2.3, 0x1.5999999999999p+0},
+                 {75.0, 1.7, 5.3, 0x1.199999999999ap+2}};
+    for (size_t i = 0; i < 3; i++) {
+        double state[GP_STATE_HEAD + 4] = {0};
+        const gp_clip clip = {
+            .kind = GP_CLIP_AUTO, .limit = cases[i].percent, .state = state, .n_state = GP_STATE_HEAD + 4};
+        gp_clip_adapt(&clip, cases[i].low);
+        CHECK(gp_clip_adapt(&clip, cases[i].high) == cases[i].want);
+    }
+}
+
 /* By hand: norms 1 and 3 give mean 2, variance 1; 12 has score 10, so with z = 2 the limit is 2 + 2 * 2/10. */
 static void test_z_clip(void)
 {
@@ -171,6 +189,17 @@ static void test_z_clip(void)
     CHECK_NEAR(state[GP_STATE_VARIANCE], 0.5 + 0.5 * 0.04, 1e-6); /* around the new mean */
     CHECK(gp_clip_adapt(&clip, 2.2) == INFINITY);
     CHECK_NEAR(state[GP_STATE_MEAN], 2.2, 1e-6);
+}
+
+/* Around a mean of 0 there is no limit, and the first norm that is not 0 counts whole. */
+static void test_z_clip_after_zeros(void)
+{
+    double state[GP_STATE_Z] = {0};
+    const gp_clip clip = {.kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    for (size_t i = 0; i < 3; i++) CHECK(gp_clip_adapt(&clip, 0.0) == INFINITY);
+    CHECK(state[GP_STATE_MEAN] == 0.0 && state[GP_STATE_VARIANCE] == 0.0);
+    CHECK(gp_clip_adapt(&clip, 6.0) == INFINITY);
+    CHECK(state[GP_STATE_MEAN] == 3.0 && state[GP_STATE_VARIANCE] == 4.5);
 }
 
 /* A state of another version starts anew; a limit of 0 is none. */
@@ -217,7 +246,9 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_clamp_and_mask);
     OVER_INSTRUCTION_SETS(test_settle);
     test_auto_clip();
+    test_percentile_bits();
     test_z_clip();
+    test_z_clip_after_zeros();
     test_adapting_anew();
     test_inhibited_norms();
     return check_summary();

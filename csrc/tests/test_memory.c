@@ -3,12 +3,16 @@
  * The linker replaces the allocator by the functions below (--wrap, see the Makefile), which fail from the k-th call
  * on. Each call of the core that allocates is made with k = 0, 1, 2 ... until it succeeds; as long as it does not, it
  * must say GP_NO_MEMORY, leave parameters and moments alone, and give back what it had got. pthread_create can be made
- * to fail, too: then there are fewer threads and the same results.
+ * to fail, too: then there are fewer threads and the same results. Memory can be filled with NaN before it is handed out:
+ * whoever reads what nobody has written is then found by results that differ.
  */
 #include "fixture.h"
 #include "parallel.h"
 
 #include <pthread.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #if defined(__linux__)
 
@@ -16,6 +20,8 @@ enum { NEVER = -1 };
 static long until_failure = NEVER; /* calls that still succeed */
 static long live;                  /* blocks allocated and not freed */
 static long threads_to_give = NEVER;
+static long joined;        /* threads that somebody has waited for */
+static int filled = NEVER; /* the byte that new memory is filled with */
 
 static int fails(void)
 {
@@ -35,17 +41,23 @@ void *__real_calloc(size_t count, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
 void __real_free(void *memory);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __real_pthread_join(pthread_t thread, void **result);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *memory);
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_pthread_join(pthread_t thread, void **result);
 
-void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(__real_malloc(size)); }
+static void *fill(void *memory, size_t size)
+{
+    return memory && filled != NEVER ? memset(memory, filled, size) : memory;
+}
+void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(fill(__real_malloc(size), size)); }
 void *__wrap_calloc(size_t count, size_t size) { return fails() ? NULL : counted(__real_calloc(count, size)); }
 void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
-    return fails() ? NULL : counted(__real_aligned_alloc(alignment, size));
+    return fails() ? NULL : counted(fill(__real_aligned_alloc(alignment, size), size));
 }
 void __wrap_free(void *memory)
 {
@@ -57,6 +69,11 @@ int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, v
     if (threads_to_give == 0) return 11; /* EAGAIN */
     if (threads_to_give > 0) threads_to_give--;
     return __real_pthread_create(thread, attributes, run, argument);
+}
+int __wrap_pthread_join(pthread_t thread, void **result)
+{
+    joined++;
+    return __real_pthread_join(thread, result);
 }
 
 /* ---- what is tried ---------------------------------------------------------------------------------------------------- */
@@ -341,6 +358,59 @@ static void test_frozen(void)
     }
 }
 
+/* ---- what memory held before -------------------------------------------------------------------------------------------- */
+
+enum { RESULTS = 4 + 2 * (1 + 5 + SAMPLES) * 7 };
+
+/* The same for what the next calls will find on the stack. */
+static __attribute__((noinline)) void fill_stack(int byte)
+{
+    volatile unsigned char room[1 << 16];
+    for (size_t i = 0; i < sizeof room; i++) room[i] = (unsigned char)byte;
+}
+
+/* Two steps, predictions of one, some and many samples, and the same of the frozen network. */
+static void results_of(const gp_kernels *kernels, int kind, gp_precision precision, int byte, float results[RESULTS])
+{
+    static const size_t sizes[] = {1, 5, SAMPLES};
+    stage s;
+    gp_frozen *frozen = NULL;
+    gp_fault fault;
+    float *out = results;
+    filled = byte;
+    stage_open(&s, kernels, kind);
+    for (size_t i = 0; i < 2; i++) {
+        CHECK_INT_EQUAL(try_train(&s, i == 0 ? 3 : SAMPLES), GP_OK);
+        *out++ = (float)s.result.loss;
+        *out++ = (float)s.info.norm;
+    }
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, precision, &frozen), GP_OK);
+    for (size_t i = 0; i < 3; i++) {
+        CHECK_INT_EQUAL(try_predict(&s, sizes[i]), GP_OK);
+        memcpy(out, s.out, sizes[i] * 7 * sizeof *out);
+        out += sizes[i] * 7;
+        fill_stack(byte);
+        CHECK_INT_EQUAL(gp_frozen_predict(frozen, sizes[i], s.x, s.out, &fault, 2), GP_OK);
+        memcpy(out, s.out, sizes[i] * 7 * sizeof *out);
+        out += sizes[i] * 7;
+    }
+    filled = NEVER;
+    gp_frozen_destroy(frozen);
+    stage_close(&s);
+}
+
+/* Nothing that was not written is read: the same bits whether memory was 0 or NaN. */
+static void test_unwritten(const gp_kernels *kernels)
+{
+    static float zeros[RESULTS], nans[RESULTS];
+    for (int kind = WHOLE; kind < KINDS; kind++)
+        for (int precision = 0; precision < GP_PRECISIONS; precision++) {
+            results_of(kernels, kind, (gp_precision)precision, 0, zeros);
+            results_of(kernels, kind, (gp_precision)precision, 0xff, nans);
+            CHECK_BYTES_EQUAL(sizeof zeros, nans, zeros);
+        }
+}
+
 /* More than there are addresses for: refused before anything is asked of the allocator. */
 static void test_too_large(void)
 {
@@ -379,9 +449,38 @@ static void test_few_threads(void)
     }
 }
 
+/* A pool is destroyed by waiting for its threads, but for those that a child after fork does not have. */
+static void test_joined(void)
+{
+    gp_pool *pool = NULL;
+    size_t size = 0;
+    int status = 0;
+    long *in_child = mmap(NULL, sizeof *in_child, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (!CHECK(in_child != MAP_FAILED)) return;
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    gp_pool_run(pool, 3, team_size, &size);
+    joined = 0;
+    *in_child = NEVER;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        gp_pool_destroy(pool);
+        *in_child = joined;
+        execlp("true", "true", (char *)NULL); /* without a leak check of what belonged to the parent */
+        _exit(1);
+    }
+    CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);
+    CHECK_INT_EQUAL(*in_child, 0);
+    gp_pool_destroy(pool);
+    CHECK_INT_EQUAL(joined, (long)size - 1);
+    munmap(in_child, sizeof *in_child);
+}
+
 int main(void)
 {
     OVER_INSTRUCTION_SETS(test_calls);
+    OVER_INSTRUCTION_SETS(test_unwritten);
     test_lists();
     OVER_INSTRUCTION_SETS(test_growth);
     test_selection();
@@ -389,6 +488,7 @@ int main(void)
     test_frozen();
     test_too_large();
     test_few_threads();
+    test_joined();
     CHECK_INT_EQUAL(live, 0);
     return check_summary();
 }

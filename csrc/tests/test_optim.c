@@ -403,7 +403,15 @@ static void refused_chains(const gp_arena *arena, const gp_rule *rule)
     state[GP_STATE_COUNT] = 2.0;
     refused("more norms than room", arena, &percentile, rule);
     state[GP_STATE_COUNT] = 0.0;
+    static const double places[] = {1.0, 2.0, -1.0, NAN}; /* there is one, 0 */
+    for (size_t i = 0; i < 4; i++) {
+        state[GP_STATE_NEXT] = places[i];
+        refused("a place outside of the ring", arena, &percentile, rule);
+    }
+    state[GP_STATE_NEXT] = 0.0;
     percentile.limit = 100.5;
+    refused("percentile", arena, &percentile, rule);
+    percentile.limit = NAN;
     refused("percentile", arena, &percentile, rule);
     for (size_t i = 0; i <= GP_MAX_CLIPS; i++)
         many[i] = (gp_clip){.kind = GP_CLIP_VALUE, .limit = 1.0, .next = i < GP_MAX_CLIPS ? &many[i + 1] : NULL};
