@@ -77,7 +77,8 @@ def test_sparse_and_dense_execution_agree(isa: str) -> None:
 
 @given(st.data())
 def test_random_networks_are_the_references(data: st.DataObject) -> None:
-    sizes = tuple(data.draw(st.lists(st.integers(1, 40), min_size=2, max_size=4), "sizes"))
+    widths = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=3), "widths")
+    sizes = (*widths, data.draw(st.integers(2, 40), "classes"))
     sparsity = data.draw(st.floats(0, 1), "sparsity")
     n, count = data.draw(st.integers(1, 200), "batch"), data.draw(st.integers(1, 5), "threads")
     seed = data.draw(st.integers(0, 2**32), "seed")

@@ -119,3 +119,49 @@ def test_covering_tests(tmp_path: Path) -> None:
     )
     assert names(edited, 9) == ["test", "slow"]
     assert names(edited, 8) == ["quick", "test", "slow"]  # new: as the function around it
+
+
+# ---- C
+
+
+def c_made_of(body: str) -> set[str]:
+    """What single changes make of the body of a C function."""
+    module: Any = importlib.import_module("mutants_c")
+    source = f"void f(void)\n{{\n{body}\n}}\n"
+    places = module.sites("csrc/f.c", source)
+    made = {change.apply(source) for place in places for change in place}
+    return {text.split("{\n", 1)[1].rsplit("\n}", 1)[0] for text in made}
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("x = a < b;", {"x = a <= b;", "x = a >= b;", ";"}),
+        ("x = a && !b;", {"x = a || !b;", "x = a && b;", ";"}),
+        ("x += 3;", {"x -= 3;", "x = 3;", "x += 4;", "x += 2;", ";"}),
+        ("float *p = q;", {";"}),
+        ("g(a, 0.5f);", {"g(a, 1.0f);", "g(a, 0.25f);", ";"}),
+        ("if (a) b();", {"if (!(a)) b();", "if (1) b();", "if (0) b();", "if (a) ;"}),
+        ("if (a) return;", {"if (!(a)) return;", "if (1) return;", "if (0) return;", "if (a) ;"}),
+        ("return a;", set()),  # a function without a value is no change, but undefined
+        ("for (;;) break;", {"for (;;) continue;"}),
+        ("for (; i < n; i++) g();", {"for (; i <= n; i++) g();", "for (; i >= n; i++) g();"}
+         | {"for (; i < n; i++) ;"}),
+        ('/* a < b */ g("1 + 1"); // 2', {'/* a < b */ ; // 2'}),
+    ],
+)  # fmt: skip
+def test_changes_to_c(body: str, expected: set[str]) -> None:
+    assert c_made_of(body) == expected
+
+
+def test_changes_to_c_are_drawn_by_seed() -> None:
+    module: Any = importlib.import_module("mutants_c")
+    path = "csrc/clip.c"
+    source = (ROOT / path).read_text(encoding="utf-8")
+    drawn = [list(module.draw({path: source}, seed)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1]
+    assert drawn[0] != drawn[2]
+    assert len({(change.start, change.end) for change in drawn[0]}) == len(drawn[0])
+    for change in drawn[0]:
+        assert change.apply(source) != source
+        assert change.describe(source).startswith(f"{path}:")

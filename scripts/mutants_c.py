@@ -1,0 +1,500 @@
+"""Which single changes to the C core do the tests notice? Prints those that they do not.
+
+    make mutants ARGS="--files csrc/clip.c csrc/kernels/norms.h --count 20 --seed 1"
+
+Changes are drawn from the files and made one at a time in a copy of the project: a comparison, an
+operator or a constant becomes its neighbour, a condition its opposite, a statement is dropped. What
+does not compile, or compiles to the same machine code, is not a change and does not count. The C
+tests run first, those of the file before the others; what they do not notice is linked into the
+extension for the Python tests that cover it. No end in time counts as noticed, and so does a need
+for too much memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import re
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# Which test programs look at a file first: the beginning of its path in csrc to their names. The
+# other programs follow, in the form for which GP_TEST_QUICK asks.
+PROGRAMS = {
+    "augment": ["augment"],
+    "clip": ["clip", "chains", "optim"],
+    "costs": ["costs", "sparse"],
+    "dispatch": ["dispatch"],
+    "fault": ["faults"],
+    "frozen": ["frozen", "convolution", "graph"],
+    "graph": ["graph", "net"],
+    "kernels/": ["kernels"],
+    "layers/activation": ["net"],
+    "layers/add": ["graph"],
+    "layers/batchnorm": ["batchnorm"],
+    "layers/convolution": ["convolution"],
+    "layers/dense": ["net", "frozen"],
+    "layers/dropout": ["net"],
+    "layers/layernorm": ["layernorm"],
+    "layers/pooling": ["convolution"],
+    "layers/recurrent": ["recurrent"],
+    "layers/softmax": ["net"],
+    "layers/window": ["convolution"],
+    "net": ["net", "memory"],
+    "optim": ["optim", "chains"],
+    "parallel": ["parallel"],
+    "pass": ["net", "faults", "graph", "parallel"],
+    "rng": ["rng"],
+    "select": ["select"],
+    "sparse": ["sparse"],
+    "stages": ["chains", "clip"],
+}
+SLOW = {"parallel"}  # runs for files that name it alone
+# The same for the Python tests.
+PYTHON = {
+    "augment": ["augmentation"],
+    "binding/": ["inputs", "network", "optimizers", "frozen", "selection", "fork"],
+    "clip": ["clipping", "clipping_values", "clipping_contracts"],
+    "costs": ["costs"],
+    "fault": ["faults", "guards"],
+    "frozen": ["frozen", "frozen_int8", "forms"],
+    "kernels/cells": ["recurrent"],
+    "kernels/int8": ["frozen_int8"],
+    "kernels/loss": ["network", "distillation"],
+    "kernels/select": ["selection"],
+    "kernels/window": ["convolution"],
+    "layers/batchnorm": ["normalization"],
+    "layers/convolution": ["convolution"],
+    "layers/dense_frozen": ["frozen", "frozen_int8"],
+    "layers/layernorm": ["normalization"],
+    "layers/pooling": ["convolution"],
+    "layers/recurrent": ["recurrent"],
+    "layers/window": ["convolution"],
+    "optim": ["optimizers", "clipping_contracts"],
+    "parallel": ["fork", "execution"],
+    "rng": ["initializers"],
+    "select": ["selection"],
+    "sparse": ["costs", "execution"],
+    "stages": ["clipping_contracts"],
+}
+ALL_PYTHON = ["network", "execution", "graph"]  # for every file, after its own
+OUTPUT = "output.txt"  # what the last test printed, in its folder
+FACTOR, SLACK = 10, 20  # a test may take so many times what it usually takes, and some seconds
+
+
+# ---- changes
+
+
+@dataclass(frozen=True)
+class Change:
+    """One stretch of a file and what replaces it."""
+
+    path: str
+    start: int
+    end: int
+    text: str
+
+    def apply(self, source: str) -> str:
+        return source[: self.start] + self.text + source[self.end :]
+
+    def describe(self, source: str) -> str:
+        line = source.count("\n", 0, self.start) + 1
+        first = source.rfind("\n", 0, self.start) + 1
+        changed = self.apply(source)
+        shown = []
+        for text, end in ((source, self.end), (changed, self.start + len(self.text))):
+            stop = text.find("\n", end)
+            shown.append(" ".join(text[first : stop if stop >= 0 else len(text)].split()))
+        return f"{self.path}:{line}: {shown[0]} -> {shown[1] or '(nothing)'}"
+
+
+_SPACE = re.compile(
+    r"//[^\n]*|/\*.*?\*/|^[ \t]*\#(?:[^\\\n]|\\.)*|\"(?:[^\"\\\n]|\\.)*\"|'(?:[^'\\\n]|\\.)*'",
+    re.DOTALL | re.MULTILINE,
+)
+_SPACED = {  # binary operators, by the spaces around them
+    "<": ["<=", ">="],
+    "<=": ["<", ">"],
+    ">": [">=", "<="],
+    ">=": [">", "<"],
+    "==": ["!="],
+    "!=": ["=="],
+    "&&": ["||"],
+    "||": ["&&"],
+    "+": ["-"],
+    "-": ["+"],
+    "*": ["/"],
+    "/": ["*"],
+    "%": ["/"],
+    "&": ["|"],
+    "|": ["&"],
+    "<<": [">>"],
+    ">>": ["<<"],
+    "+=": ["-=", "="],
+    "-=": ["+=", "="],
+    "*=": ["/=", "="],
+    "|=": ["&=", "="],
+    "&=": ["|=", "="],
+}
+_OPERATOR = re.compile(r"(?<= )(?:" + "|".join(map(re.escape, sorted(_SPACED)[::-1])) + r")(?= )")
+_NUMBER = re.compile(r"(?<![\w.])(\d+\.\d*(?:e[-+]?\d+)?|\d+(?:e[-+]?\d+)?)(f|u|)(?![\w.])")
+_NOT = re.compile(r"!(?!=)")
+_JUMP = re.compile(r"\b(?:break|continue)(?=;)")
+_IF = re.compile(r"\b(?:if|while) \(")
+_STATEMENT = re.compile(r"(?<=[;{})])\s+(?:else )?(?=[A-Za-z_*(])|(?<=\) )(?=[A-Za-z_*])")
+_KEYWORDS = re.compile(
+    r"(?:if|for|while|do|switch|case|default|else|static|const|typedef|struct|enum|extern|goto|"
+    r"break|continue|union|_Static_assert)\b"
+)
+
+
+def blank(source: str) -> str:
+    """The source with spaces for comments, strings and directives, so that places stay."""
+    return _SPACE.sub(lambda match: re.sub(r"[^\n]", " ", match.group()), source)
+
+
+def closing(code: str, start: int) -> int:
+    """The place behind the bracket that closes the one at ``start``; -1 if there is none."""
+    depth = 0
+    for i in range(start, len(code)):
+        depth += (code[i] in "([{") - (code[i] in ")]}")
+        if depth == 0:
+            return i + 1
+    return -1
+
+
+def _numbers(match: re.Match[str]) -> list[str]:
+    number, suffix = match.groups()
+    if "." in number or "e" in number:
+        value = float(number)
+        return [f"{other!r}{suffix}" for other in ((2 * value, value / 2) if value else (1.0,))]
+    value = int(number)
+    return [f"{other}{suffix}" for other in ((value + 1, value - 1) if value else (1,))]
+
+
+def sites(path: str, source: str) -> Iterator[list[Change]]:
+    """Every place that can be changed, with the changes that can be made there."""
+    code = blank(source)
+    braces, brackets = [0], [0]
+    for letter in code:
+        braces.append(braces[-1] + (letter == "{") - (letter == "}"))
+        brackets.append(brackets[-1] + (letter in "([") - (letter in ")]"))
+
+    def made(start: int, end: int, texts: Iterable[str]) -> list[Change]:
+        return [Change(path, start, end, text) for text in texts]
+
+    for match in _OPERATOR.finditer(code):
+        yield made(*match.span(), _SPACED[match.group()])
+    for match in _NUMBER.finditer(code):
+        yield made(*match.span(), _numbers(match))
+    for match in _NOT.finditer(code):
+        yield made(*match.span(), [""])
+    for match in _JUMP.finditer(code):
+        yield made(*match.span(), ["continue" if match.group() == "break" else "break"])
+    for match in _IF.finditer(code):
+        opened = match.end() - 1
+        end = closing(code, opened)
+        if end > 0 and match.group().startswith("if"):
+            yield made(opened, end, [f"(!{source[opened:end]})", "(1)", "(0)"])
+    ends = {match.end(): match.start() for match in reversed(list(_STATEMENT.finditer(code)))}
+    for start, before in ends.items():
+        end = code.find(";", start) + 1
+        statement = code[start:end]
+        if not end or not braces[start] or brackets[start] or "{" in statement:
+            continue
+        # A function without its last return would be undefined: it has a value or it has none.
+        is_last = statement.startswith("return") and code[:before].rstrip()[-1:] != ")"
+        if not is_last and not _KEYWORDS.match(statement):
+            yield made(start, end, [";"])
+
+
+def draw(sources: dict[str, str], seed: int) -> Iterator[Change]:
+    """Changes at places in random order, one a place."""
+    places = [place for path, source in sources.items() for place in sites(path, source)]
+    generator = random.Random(seed)
+    generator.shuffle(places)
+    for place in places:
+        yield generator.choice(place)
+
+
+# ---- running
+
+
+def limited(
+    command: Sequence[str], folder: Path, seconds: float, memory: int, **variables: str
+) -> int | None:
+    """Exit status of a command that may use so much time and memory; None when time was up."""
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+    output = (folder / OUTPUT).open("wb")
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=os.environ | variables,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+        preexec_fn=limit,  # noqa: PLW1509 - there are no threads
+    )
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        output.close()
+
+
+def chosen(table: dict[str, list[str]], path: str) -> list[str]:
+    """What a table says of the longest beginning of a path."""
+    name = path.removeprefix("csrc/")
+    found = [beginning for beginning in table if name.startswith(beginning)]
+    return table[max(found, key=len)] if found else []
+
+
+class Workplace:
+    """A copy of the project, built, in which changes are made and tested."""
+
+    def __init__(self, copy: Path, memory: int) -> None:
+        self.copy, self.memory = copy, memory
+        self.build = copy / "build" / "mutants"
+        # Warnings are not what is tested; the extension wants code that can be moved.
+        compiler = [*(["ccache"] if shutil.which("ccache") else []), os.environ.get("CC", "cc")]
+        self.compiler = " ".join([*compiler, "-w", "-fPIC"])
+        self.usual: dict[str, float] = {}
+        # What ccache knows of another copy is as good.
+        os.environ.update(CCACHE_BASEDIR=str(copy), CCACHE_NOHASHDIR="1")
+
+    def make(self, *targets: str) -> bool:
+        tests = self.copy / "csrc" / "tests"
+        command = ["make", "-s", "-j2", "-C", str(tests), f"CC={self.compiler}"]
+        command += [f"BUILD={self.build}", *targets]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    def build_all(self) -> None:
+        """The test programs, and the extension."""
+        (self.build / "binding").mkdir(parents=True)
+        if not (self.make("programs") and self.build_binding() and self.link_extension()):
+            raise SystemExit("mutants: the C core does not build as it is")
+        self.programs = sorted(p.stem for p in (self.copy / "csrc/tests").glob("test_*.c"))
+
+    @property
+    def objects(self) -> list[Path]:
+        """Objects of the core and the binding."""
+        return [p for p in sorted(self.build.rglob("*.o")) if p.parent.name != "tests"]
+
+    def build_binding(self) -> bool:
+        """Compile the binding: the few files that setup.py compiles beside the core."""
+        import numpy as np  # as setup.py does
+
+        places = [self.copy / "csrc", sysconfig.get_path("include"), np.get_include()]
+        flags = ["-std=gnu11", "-O2", "-fvisibility=hidden", *(f"-I{place}" for place in places)]
+        for source in sorted((self.copy / "csrc" / "binding").glob("*.c")):
+            command = [*self.compiler.split(), *flags, "-c", str(source)]
+            command += ["-o", str(self.build / "binding" / f"{source.stem}.o")]
+            if subprocess.run(command, check=False, capture_output=True).returncode:
+                return False
+        return True
+
+    def link_extension(self) -> bool:
+        """Put the core's objects and the binding's together, for Python."""
+        target = self.copy / "gradprune" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+        command = [*self.compiler.split(), "-shared", *map(str, self.objects), "-lm", "-lpthread"]
+        command += ["-o", str(target)]
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+    @contextlib.contextmanager
+    def changed(self, change: Change) -> Iterator[None]:
+        """The copy with a change in it; afterwards sources and objects are as they were."""
+        path = self.copy / change.path
+        source, time = path.read_text(encoding="utf-8"), path.stat().st_mtime
+        kept = {o: (o.read_bytes(), o.stat().st_mtime_ns) for o in self.objects}
+        path.write_text(change.apply(source), encoding="utf-8")
+        try:
+            yield
+        finally:
+            path.write_text(source, encoding="utf-8")
+            os.utime(path, (time, time))
+            for object_, (data, made) in kept.items():
+                if (
+                    not object_.exists() or object_.stat().st_mtime_ns != made
+                ):  # now, so that programs are linked anew
+                    object_.write_bytes(data)
+
+    def code(self, object_: Path) -> bytes:
+        """An object without what a debugger wants, so that places in the source do not count."""
+        stripped = self.build / "stripped"
+        subprocess.run(["strip", "-g", "-o", str(stripped), str(object_)], check=True)
+        return stripped.read_bytes()
+
+    def run_c(self, program: str, quick: str) -> str | None:
+        """What a test program notices, or None."""
+        if not self.make(str(self.build / program)):
+            return f"{program} does not link"
+        command = [str(self.build / program)]
+        started = perf_counter()
+        seconds = self.usual.get(program + quick, 600.0) * FACTOR + SLACK
+        status = limited(command, self.build, seconds, self.memory, GP_TEST_QUICK=quick)
+        self.usual.setdefault(program + quick, perf_counter() - started)
+        if status is None:
+            return f"{program}: no end within {seconds:.0f} s"
+        return f"{program}: exit status {status}" if status else None
+
+    def run_python(self, name: str) -> str | None:
+        """What a test file notices, or None."""
+        file = self.copy / "tests" / f"test_{name}.py"
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(file)]
+        started = perf_counter()
+        seconds = self.usual.get(name, 600.0) * FACTOR + SLACK
+        variables = {"PYTHONPATH": str(self.copy), "PYTHONDONTWRITEBYTECODE": "1"}
+        status = limited(command, self.copy, seconds, self.memory, **variables)
+        self.usual.setdefault(name, perf_counter() - started)
+        if status is None:
+            return f"{file.name}: no end within {seconds:.0f} s"
+        return f"{file.name}: exit status {status}" if status else None
+
+    def measure(self, path: str) -> None:
+        """Run the tests of a file as they are, once: they have to pass, and take their time."""
+        for quick in ("1", ""):
+            for program in self.c_tests(path, quick):
+                if program + quick not in self.usual and (noticed := self.run_c(program, quick)):
+                    self.give_up(noticed, self.build)
+        self.link_extension()
+        for name in self.python_tests(path):
+            if name not in self.usual and (noticed := self.run_python(name)):
+                self.give_up(noticed, self.copy)
+
+    def give_up(self, noticed: str, folder: Path) -> None:
+        output = (folder / OUTPUT).read_text(encoding="utf-8", errors="replace")[-2000:]
+        raise SystemExit(f"{output}\nmutants: a test fails without any change: {noticed}")
+
+    def c_tests(self, path: str, quick: str) -> list[str]:
+        """Programs in order; all of them if quick, else those of the file."""
+        if path.startswith("csrc/binding/"):
+            return []
+        own = [f"test_{name}" for name in chosen(PROGRAMS, path)]
+        slow = {f"test_{name}" for name in SLOW}
+        others = [p for p in self.programs if p not in own and p not in slow]
+        return [*own, *others] if quick or not own else own
+
+    def python_tests(self, path: str) -> list[str]:
+        return list(dict.fromkeys([*chosen(PYTHON, path), *ALL_PYTHON]))
+
+    def judge(self, change: Change) -> str | None:
+        """What notices a change; None: nothing; "": it is no change."""
+        with self.changed(change):
+            before = {o: (o.read_bytes(), o.stat().st_mtime_ns) for o in self.objects}
+            core = [str(o) for o in before if o.parent.name != "binding"]
+            if not self.make(*core) or not self.build_binding():
+                return ""
+            made = [o for o, (_, time) in before.items() if o.stat().st_mtime_ns != time]
+            if not any(self.is_other(o, before[o][0]) for o in made):
+                return ""
+            for quick in ("1", ""):
+                for program in self.c_tests(change.path, quick):
+                    if noticed := self.run_c(program, quick):
+                        return noticed
+            if not self.link_extension():
+                return "the extension does not link"
+            for name in self.python_tests(change.path):
+                if noticed := self.run_python(name):
+                    return noticed
+            return None
+
+    def is_other(self, object_: Path, before: bytes) -> bool:
+        old = self.build / "before"
+        old.write_bytes(before)
+        return self.code(object_) != self.code(old)
+
+
+def copy_project(folder: Path) -> None:
+    """The sources, to change them there."""
+    for name in ("csrc", "gradprune", "tests"):
+        ignored = shutil.ignore_patterns("__pycache__", "*.so", ".*")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):  # tests look at them
+        shutil.copy2(ROOT / name, folder / name)
+
+
+def files_of(arguments: Sequence[str]) -> list[str]:
+    """C files of the core, and those in folders, from the root of the project."""
+    found = set()
+    for argument in arguments:
+        path = (ROOT / argument).resolve()
+        if not path.exists():
+            raise SystemExit(f"mutants: there is no {argument}")
+        for file in [path] if path.is_file() else path.rglob("*"):
+            name = file.relative_to(ROOT).as_posix()
+            if file.suffix in {".c", ".h"} and not name.startswith("csrc/tests/"):
+                found.add(name)
+    return sorted(found)
+
+
+def main() -> int:
+    """Run from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="mutants_c", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--files", nargs="+", default=["csrc"], help="files and folders to change")
+    add("--count", type=int, default=30, help="how many changes (default: 30)")
+    add("--seed", type=int, default=0, help="of the choice (default: 0)")
+    add("--memory", type=int, default=6144, help="MiB of address space for them (default: 6144)")
+    add("--list", action="store_true", help="say which changes, and test none")
+    options = parser.parse_args()
+    names = files_of(options.files)
+    sources = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
+    changes = draw(sources, options.seed)
+    if options.list:
+        for _, change in zip(range(options.count), changes, strict=False):
+            print(change.describe(sources[change.path]))
+        return 0
+    survived: list[str] = []
+    tested = same = 0
+    with tempfile.TemporaryDirectory(prefix="mutants-") as folder:
+        copy_project(Path(folder))
+        place = Workplace(Path(folder), options.memory << 20)
+        place.build_all()
+        for change in changes:
+            if tested == options.count:
+                break
+            place.measure(change.path)
+            noticed = place.judge(change)
+            if noticed == "":
+                same += 1
+                continue
+            tested += 1
+            text = change.describe(sources[change.path])
+            if noticed is None:
+                survived.append(text)
+            says = f"survived: {text}" if noticed is None else f"noticed:  {text}  ({noticed})"
+            print(says, flush=True)
+    if survived:
+        print("\nnot noticed:", *survived, sep="\n")
+    share = (tested - len(survived)) / max(tested, 1)
+    print(f"\n{tested - len(survived)} of {tested} changes to C noticed ({share:.1%}); ", end="")
+    print(f"{same} more did not compile, or to the same machine code")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
