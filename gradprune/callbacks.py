@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.checks import not_negative, whole
-from gradprune.disk import append, read, write_atomically
-from gradprune.files import save
+from gradprune.disk import append, check_writable, read, write_atomically
+from gradprune.files import check_savable, save
 
 if TYPE_CHECKING:
     from gradprune.model import Model
@@ -39,13 +39,22 @@ class Context:
             is recorded with it. Empty before the first.
         loss, info: for ``on_step_end``: mean loss of the step, and what it did.
         validated: whether there is validation data.
+        names: what ``logs`` will hold; None if a callback of yours may add to it.
         stopped: whether ``stop`` was called.
     """
 
-    def __init__(self, model: Model, *, epochs: int, validated: bool) -> None:
+    def __init__(
+        self,
+        model: Model,
+        *,
+        epochs: int,
+        validated: bool,
+        names: tuple[str, ...] | None = None,
+    ) -> None:
         self.model = model
         self.epochs = epochs
         self.validated = validated
+        self.names = names
         self.step = 0
         self.logs: dict[str, float] = {}
         self.loss = math.nan
@@ -73,6 +82,9 @@ class Callback:
     ...         if context.logs["loss"] < 0.1:
     ...             context.stop()
     """
+
+    def check(self, context: Context) -> None:
+        """Raise what would fail later; asked of all callbacks before anything is changed."""
 
     def on_train_begin(self, context: Context) -> None:
         """Before the first epoch."""
@@ -103,11 +115,16 @@ class _Monitor:
         self.maximize = mode == "max" or (mode == "auto" and name.endswith("accuracy"))
         self.best = math.nan
 
-    def start(self, context: Context) -> None:
-        """Forget the best; refuse at once what can only fail after the first epoch."""
+    def start(self) -> None:
+        """Forget the best."""
         self.best = math.nan
+
+    def check(self, context: Context) -> None:
+        """Refuse at once what can only fail after the first epoch."""
         if self.name.startswith("val_") and not context.validated:
             raise ValueError(f"monitoring {self.name!r} needs validation_data")
+        if context.names is not None and self.name not in context.names:
+            raise ValueError(f"there is no {self.name!r} to monitor, only {list(context.names)}")
 
     def improved(self, context: Context) -> bool:
         """Whether it is better than the best by more than min_delta; it is then the best."""
@@ -175,9 +192,13 @@ class EarlyStopping(Callback):
         """The best number so far, NaN before the first."""
         return self._monitor.best
 
+    def check(self, context: Context) -> None:
+        """There has to be what is monitored."""
+        self._monitor.check(context)
+
     def on_train_begin(self, context: Context) -> None:
         """Start anew."""
-        self._monitor.start(context)
+        self._monitor.start()
         self.best_epoch = self.stopped_epoch = None
         self._seen = self._waited = 0
         self._params = self._mask = None
@@ -247,9 +268,12 @@ class WeightAveraging(Callback):
         self._version = -1
         self._sum: NDArray[np.float64] | None = None
 
+    def check(self, context: Context) -> None:
+        """The weights must not be quantized."""
+        _refuse_quantized(context.model)
+
     def on_train_begin(self, context: Context) -> None:
         """Start anew."""
-        _refuse_quantized(context.model)
         self.count = self._seen = 0
         self._sum = None
 
@@ -310,11 +334,18 @@ class Checkpoint(Callback):
         self._monitor = None if monitor is None else _Monitor(monitor, mode)
         self._seen = 0
 
+    def check(self, context: Context) -> None:
+        """The file must be one that can be written, of a model that can be saved."""
+        if self._monitor is not None:
+            self._monitor.check(context)
+        check_writable(self.path)
+        check_savable(context.model)
+
     def on_train_begin(self, context: Context) -> None:
         """Start anew."""
         self._seen = 0
         if self._monitor is not None:
-            self._monitor.start(context)
+            self._monitor.start()
 
     def on_epoch_end(self, context: Context) -> None:
         """Maybe save."""
@@ -340,6 +371,10 @@ class CSVLogger(Callback):
         self.path = Path(path)
         self.append = append
         self._columns: list[str] = []
+
+    def check(self, context: Context) -> None:
+        """The file must be one that can be written."""
+        check_writable(self.path)
 
     def on_train_begin(self, context: Context) -> None:
         """Replace the file, or read its heading."""

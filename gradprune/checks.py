@@ -113,6 +113,15 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def instance(name: str, value: object, kind: type, example: str) -> None:
+    """A TypeError unless the value is of this class; it names the setting and shows an example."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOU" else "a"
+        raise TypeError(
+            f"{name} must be {article} {kind.__name__} such as {example}, got {value!r}"
+        )
+
+
 def choice(name: str, value: object, known: Iterable[str]) -> str:
     """One of the words that are known."""
     known = list(known)
@@ -168,3 +177,17 @@ def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     with np.errstate(over="ignore"):  # float64 beyond float32's range is reported as infinite
         return np.require(np.ascontiguousarray(array, dtype), requirements="A")
+
+
+def check_finite(name: str, array: NDArray[Any]) -> None:
+    """A ValueError that names the first value of an (n, ...) array that is not finite."""
+    array = array.reshape(len(array), -1)
+    rows = 1 + 2**20 // array.shape[1]  # a few MB at a time
+    for start in range(0, len(array), rows):
+        finite = np.isfinite(array[start : start + rows])
+        if not finite.all():
+            row, column = np.argwhere(~finite)[0]
+            raise ValueError(
+                f"{name}[{start + row}, {column}] is {array[start + row, column]}: "
+                "every value must be finite"
+            )

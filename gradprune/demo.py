@@ -8,7 +8,6 @@ samples, which are taken from the training set; the test set is looked at once, 
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import re
@@ -26,6 +25,7 @@ from gradprune.batching import permutation
 from gradprune.checks import fraction
 from gradprune.clipping import ClipNorm
 from gradprune.datasets import Split
+from gradprune.disk import check_folder
 from gradprune.errors import DatasetNotFoundError
 from gradprune.history import History
 from gradprune.layers.base import Layer
@@ -51,7 +51,6 @@ __all__ = [
     "Outcome",
     "Recipe",
     "Stage",
-    "check_writable",
     "load_data",
     "multilayer_perceptron",
     "recipe_for",
@@ -69,7 +68,7 @@ class Recipe:
     """
 
     dense: int  # epochs
-    pruning: int  # epochs, with a pruning event at the end of each, sparsity rising by a cubic
+    pruning: int  # epochs, an event at the end of each, ten in a single one, along a cubic
     fine_tuning: int  # epochs
     batch_size: int
     lr: float  # of dense training
@@ -276,7 +275,7 @@ def run(
     folder = Path(out).expanduser()
     if not folder.exists():
         folder.mkdir(parents=True)
-    check_writable(folder)
+    check_folder(folder)
     criterion = criterion or GradientDecomposition()
     fraction("sparsity", sparsity, one=False)
     sizes = "-".join(map(str, (data.features, *hidden, data.classes)))
@@ -326,7 +325,8 @@ def run(
     one_shot = _measure("pruned one-shot", copy, data, perf_counter() - start)
 
     say(f"3. pruning by schedule, {recipe.pruning} epochs; fine-tuning, {recipe.fine_tuning}")
-    schedule = Cubic(sparsity, start=0, stop=recipe.pruning * steps, every=steps)
+    every = steps if recipe.pruning > 1 else max(steps // 10, 1)  # never all at once
+    schedule = Cubic(sparsity, start=0, stop=recipe.pruning * steps, every=every)
     pruner = Pruner(
         model,
         criterion=criterion,
@@ -370,22 +370,6 @@ def run(
         model_file=model_file,
         plot_file=plot_file if has_plot else None,
     )
-
-
-def check_writable(folder: Path) -> None:
-    """Raise the OSError that writing a file into the folder would, but now.
-
-    >>> check_writable(Path("."))
-    """
-    code = 0
-    if not folder.exists():
-        code = errno.ENOENT
-    elif not folder.is_dir():
-        code = errno.ENOTDIR
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        code = errno.EACCES
-    if code:
-        raise OSError(code, os.strerror(code), str(folder))  # of the class that fits the code
 
 
 def _measure(name: str, model: Model, data: Data, seconds: float) -> Stage:

@@ -22,7 +22,7 @@ import secrets
 import stat
 from pathlib import Path
 
-__all__ = ["append", "read", "write_atomically"]
+__all__ = ["append", "check_folder", "check_writable", "read", "write_atomically"]
 
 _LONGEST = 200  # bytes of the file's name in the temporary's, which must not exceed 255
 # Names of files that are open already, by which one may be written to but not replaced.
@@ -51,6 +51,35 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
             _replace(Path(os.path.realpath(path)), data, found)
     except OSError as error:  # with the name that the caller knows
         raise _named(error, path) from error
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise the OSError that writing the file would, but now, before the work that fills it.
+
+    >>> check_writable("new.txt")
+    """
+    if os.path.isdir(path):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
+    if os.path.exists(path) and not os.access(path, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(path))
+    if not os.path.exists(path) or os.path.isfile(path):  # a file is made beside it
+        check_folder(Path(os.path.realpath(path)).parent)
+
+
+def check_folder(folder: str | os.PathLike[str]) -> None:
+    """Raise the OSError that writing a file into the folder would, but now.
+
+    >>> check_folder(".")
+    """
+    code = 0
+    if not os.path.exists(folder):
+        code = errno.ENOENT
+    elif not os.path.isdir(folder):
+        code = errno.ENOTDIR
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        code = errno.EACCES
+    if code:
+        raise OSError(code, os.strerror(code), os.fspath(folder))  # of the class that fits the code
 
 
 def read(path: str | os.PathLike[str]) -> bytes:

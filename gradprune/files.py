@@ -54,7 +54,7 @@ from gradprune.pruning.pruner import Pruner
 if TYPE_CHECKING:
     from gradprune.model import Model
 
-__all__ = ["load", "parse", "save", "state_of"]
+__all__ = ["check_savable", "load", "parse", "save", "state_of"]
 
 Tensors = dict[str, NDArray[Any]]
 _Model = TypeVar("_Model", bound="Model")
@@ -111,6 +111,11 @@ _SETTINGS = {
 def save(model: Model, path: str | os.PathLike[str]) -> None:
     """Write a model to a file; see ``Model.save``."""
     write_atomically(path, _seal(*state_of(model)))
+
+
+def check_savable(model: Model) -> None:
+    """A TypeError if something of a model is of a class that a file cannot hold."""
+    _describe(model)
 
 
 @locked

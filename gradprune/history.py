@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.optimizers import StepInfo
+from gradprune.pruning.report import PruneReport
 
 __all__ = ["Event", "History"]
 
@@ -57,6 +58,7 @@ class History:
             - val_loss, val_accuracy: if there was validation data.
         interrupted: whether Ctrl-C ended the run.
         sparsity_changes: (number of steps before it, sparsity from then on), the start included.
+        prune_reports: (number of steps before it, report) of each event of the pruner.
         events: in order: what the guard ``Zero`` or ``Rollback`` did and what ``ExplosionMonitor``
             saw, an ``Event`` each.
 
@@ -73,6 +75,7 @@ class History:
         self.interrupted = False
         self.sparsity_changes: list[tuple[int, float]] = []
         self.events: list[Event] = []
+        self.prune_reports: list[tuple[int, PruneReport]] = []
         self._steps: dict[str, array[Any]] = {n: array(code) for n, code in _TYPES.items()}
 
     def __getstate__(self) -> dict[str, Any]:
@@ -93,6 +96,10 @@ class History:
     def add_sparsity(self, sparsity: float) -> None:
         """Record that the sparsity is this from here on."""
         self.sparsity_changes.append((self.step_count, sparsity))
+
+    def add_report(self, report: PruneReport) -> None:
+        """Record what the pruner did after the last step."""
+        self.prune_reports.append((self.step_count, report))
 
     def add_event(self, kind: str, norm: float, ratio: float = math.nan) -> Event:
         """Record what happened at the last step."""

@@ -127,7 +127,8 @@ class Model(Network):
                 ``steps_per_epoch``.
             validation_data: (x, y) to measure after each epoch.
             pruner: its ``step()`` is called after each step; a loaded model's is
-                ``model.pruner``.
+                ``model.pruner``. A schedule that cannot end within this call is warned of before it
+                starts. Reports of its events are in ``history.prune_reports``.
             callbacks: ``Callback`` objects, called in this order.
             verbose: 0 silent, 1 a progress bar where there is a terminal or notebook, 2 a line an
                 epoch.
@@ -143,6 +144,7 @@ class Model(Network):
 
         Raises:
             TypeError, ValueError: an argument is not as above; nothing is changed.
+            OSError: a callback could not write its file; likewise.
             NonFiniteError: a loss or gradient is not finite and the optimizer's guard raises.
             KeyboardInterrupt: Ctrl-C, after the step in flight. Then and after any other error
                 model, optimizer and pruner are whole, after the last complete step; an epoch left
@@ -159,7 +161,7 @@ class Model(Network):
         >>> model.parameters["dense0.weight"].round(3).tolist()
         [[2.0]]
         """
-        return training.fit(
+        run = training.prepare(
             self,
             x,
             y,
@@ -175,6 +177,8 @@ class Model(Network):
             seed=seed,
             augment=augment,
         )
+        run.warn(stacklevel=2)
+        return training.train(run)
 
     def evaluate(
         self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, streams
 from gradprune.arena import Arena, Tensor
 from gradprune.batching import cuts
-from gradprune.checks import real_array, seed_number, whole
+from gradprune.checks import check_finite, real_array, seed_number, whole
 from gradprune.copying import Whole
 from gradprune.costs import Costs, to_costs
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
@@ -596,6 +596,26 @@ class Network(Whole):
                         index=index,
                         value=float(values[index]),
                     )
+
+    def checked_batch(
+        self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss, suffix: str = ""
+    ) -> tuple[Floats, Target]:
+        """``batch``, with a look at every value: a bad one is named before any work starts.
+
+        Args:
+            x: as for ``batch``.
+            y: likewise.
+            loss: of the targets.
+            suffix: what messages say behind the names x and y.
+        """
+        inputs, targets = self.batch(x, y, loss)
+        check_finite(f"x{suffix}", inputs)
+        labels = targets.labels if isinstance(targets, SoftTarget) else targets
+        if loss.is_classification:
+            check_labels(labels, self.outputs, f"y{suffix}")
+        else:
+            check_finite(f"y{suffix}", labels)
+        return inputs, targets
 
     def find_fault(self, norm: float = math.nan) -> NumericalError:
         """The first bad number of the last backward pass, as an error to raise.

@@ -156,10 +156,14 @@ def report(
     if not forms and sweep is None:
         raise ValueError("a report needs forms of a model, or a sweep")
     table, notes = None, []
+    turns = whole("turns", turns, least=1)
+    batches = tuple(whole("batches", n, least=1) for n in batches)
+    if sweep is not None:
+        _panels(sweep)  # says what is missing
     if forms:
         if x is None:
             raise ValueError("forms are measured on samples: pass x")
-        table = _measure(dict(forms), as_array("x", x), y, batches, whole("turns", turns, least=1))
+        table = _measure(dict(forms), as_array("x", x), y, batches, turns)
         notes.append(
             "Memory and file are in bytes; the error is the largest of an output, relative to the "
             "largest output of the first form."
@@ -171,7 +175,6 @@ def report(
             )
     if sweep is not None:
         notes += _doubts(sweep)
-        _panels(sweep)  # says what is missing
     return Report(title, table, sweep, tuple(notes))
 
 
@@ -212,7 +215,7 @@ def _measure(
             }
         )
     for n in batches:
-        samples = x[np.arange(whole("batches", n, least=1)) % len(x)]
+        samples = x[np.arange(n) % len(x)]
         runs = {name: partial(form.predict, samples) for name, form in forms.items()}
         taken = median_times(runs, turns=turns)
         for row in rows:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, TypedDict
 
@@ -21,18 +23,19 @@ from gradprune.batching import cuts, permutation
 from gradprune.callbacks import Callback, Context
 from gradprune.checks import flag, seed_number, whole
 from gradprune.history import History
-from gradprune.losses import Loss, LossLike, SoftTarget, Target, check_labels
+from gradprune.losses import Loss, LossLike, SoftTarget, Target
 from gradprune.metrics import precision_recall
 from gradprune.optimizers import Optimizer, StepInfo
 from gradprune.progress import is_watched
 from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.report import PruneReport
 
 if TYPE_CHECKING:
     from types import FrameType
 
     from gradprune.model import Model
 
-__all__ = ["Evaluation", "evaluate", "fit"]
+__all__ = ["Evaluation", "Run", "evaluate", "prepare", "train"]
 
 _REFRESH = 0.1  # seconds between two looks of the progress bar
 
@@ -63,15 +66,8 @@ class _Data:
     def __init__(
         self, model: Model, x: ArrayLike, y: ArrayLike | None, loss: Loss, suffix: str
     ) -> None:
-        self.inputs, self.targets = model.batch(x, y, loss)
         # A bad value would otherwise stop the run in the middle of an epoch.
-        _check_finite(f"x{suffix}", self.inputs)
-        targets = self.targets
-        labels = targets.labels if isinstance(targets, SoftTarget) else targets
-        if loss.is_classification:
-            check_labels(labels, model.outputs, f"y{suffix}")
-        else:
-            _check_finite(f"y{suffix}", labels)
+        self.inputs, self.targets = model.checked_batch(x, y, loss, suffix)
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -104,18 +100,6 @@ def _rows(targets: Target, index: NDArray[np.int64]) -> Target:
     return targets[index]
 
 
-def _check_finite(name: str, array: NDArray[Any]) -> None:
-    rows = 1 + 2**20 // array.shape[1]  # a few MB at a time
-    for start in range(0, len(array), rows):
-        finite = np.isfinite(array[start : start + rows])
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            raise ValueError(
-                f"{name}[{start + row}, {column}] is {array[start + row, column]}: "
-                "every value must be finite"
-            )
-
-
 # ---- evaluation --------------------------------------------------------------------------------
 
 
@@ -143,31 +127,66 @@ def evaluate(
 # ---- the loop ----------------------------------------------------------------------------------
 
 
-def fit(
+@dataclass(frozen=True)
+class Run:
+    """A training that can start: every argument of ``Model.fit``, checked and converted."""
+
+    model: Model
+    data: _Data
+    validation: _Data | None
+    loss: Loss
+    optimizer: Optimizer
+    pruner: Steps | None
+    callbacks: tuple[Callback, ...]
+    context: Context
+    batches: list[tuple[int, int]]
+    epochs: int
+    verbose: int
+    shuffle: bool
+    seed: int
+    augmenter: Augmenter | None
+
+    def warn(self, *, stacklevel: int) -> None:
+        """Warn of what will not come out as somebody may think, before it starts."""
+        if isinstance(self.pruner, Pruner):
+            doubt = self.pruner.doubt(self.epochs * len(self.batches))
+            if doubt is not None:
+                warnings.warn(doubt, UserWarning, stacklevel=stacklevel + 1)
+
+
+def prepare(
     model: Model,
     x: ArrayLike,
     y: ArrayLike | None,
     *,
-    optimizer: Optimizer | None,
-    loss: LossLike | None,
-    epochs: SupportsIndex,
-    batch_size: SupportsIndex,
-    validation_data: Any,
-    pruner: Steps | None,
-    callbacks: Sequence[Callback],
-    verbose: int,
-    shuffle: bool,
-    seed: int,
-    augment: Augmentation | Sequence[Augmentation],
-) -> History:
-    """See ``Model.fit``."""
+    optimizer: Optimizer | None = None,
+    loss: LossLike | None = None,
+    epochs: SupportsIndex = 1,
+    batch_size: SupportsIndex = 32,
+    validation_data: Any = None,
+    pruner: Steps | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: int = 1,
+    shuffle: bool = True,
+    seed: int = 0,
+    augment: Augmentation | Sequence[Augmentation] = (),
+) -> Run:
+    """Check the arguments of ``Model.fit``; nothing is changed yet.
+
+    Raises:
+        TypeError, ValueError, OSError: as ``Model.fit``.
+    """
     chosen = model.loss_for(loss)
     optimizer = _checked_optimizer(model, optimizer)
+    if pruner is not None and not callable(getattr(pruner, "step", None)):
+        raise TypeError(f"pruner must be a Pruner, got {pruner!r}")
     if pruner is not None and getattr(pruner, "model", model) is not model:
         raise ValueError("the pruner was made for another model")
-    feedback = pruner.feedback if isinstance(pruner, Pruner) and pruner.wants_feedback else None
-    if feedback is not None and validation_data is None:
+    goes_by_loss = isinstance(pruner, Pruner) and pruner.wants_feedback
+    if goes_by_loss and validation_data is None:
         raise ValueError("an adaptive schedule goes by the validation loss: pass validation_data")
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
     callbacks = tuple(callbacks)
     for callback in callbacks:
         if not isinstance(callback, Callback):
@@ -188,21 +207,58 @@ def fit(
             raise TypeError("validation_data must be a pair (x, y)")
         x_val, y_val = validation_data
         validation = _Data(model, x_val, y_val, chosen.elsewhere, " of validation_data")
+    context = Context(
+        model,
+        epochs=epochs,
+        validated=validation is not None,
+        names=None if _may_add(callbacks) else _names(chosen, validation, chosen.elsewhere),
+    )
+    for callback in callbacks:
+        callback.check(context)
+    return Run(
+        *(model, data, validation, chosen, optimizer, pruner, callbacks, context, batches),
+        *(epochs, verbose, shuffle, seed, augmenter),
+    )
 
+
+def _may_add(callbacks: Sequence[Callback]) -> bool:
+    """Whether a callback of somebody else may add to the logs."""
+    return any(
+        type(callback).on_epoch_end is not Callback.on_epoch_end
+        and not type(callback).__module__.startswith("gradprune.")
+        for callback in callbacks
+    )
+
+
+def _names(loss: Loss, validation: _Data | None, measured: Loss) -> tuple[str, ...]:
+    """The names of the logs of an epoch."""
+    names = ["epoch", *_totals(History(), 0, loss), "sparsity", "seconds"]
+    if validation is not None:
+        names += ["val_loss", "val_accuracy"] if measured.is_classification else ["val_loss"]
+    return tuple(names)
+
+
+def train(run: Run) -> History:
+    """Take the steps of a training that is prepared; see ``Model.fit``."""
+    model, data, chosen, context = run.model, run.data, run.loss, run.context
+    optimizer, pruner, callbacks, augmenter = (
+        *(run.optimizer, run.pruner, run.callbacks),
+        run.augmenter,
+    )
+    feedback = pruner.feedback if isinstance(pruner, Pruner) and pruner.wants_feedback else None
     model.loss = chosen
     history = model.history = History()
-    context = Context(model, epochs=epochs, validated=validation is not None)
     watchers = [c for c in callbacks if type(c).on_step_end is not Callback.on_step_end]
-    steps = len(batches)
+    steps = len(run.batches)
     try:
         with (
             _interrupts_between_steps() as check_interrupt,
-            _progress(verbose, epochs * steps, history, chosen) as progress,
+            _progress(run.verbose, run.epochs * steps, history, chosen) as progress,
         ):
             history.add_sparsity(model.sparsity)
             for callback in callbacks:
                 callback.on_train_begin(context)
-            for _ in range(epochs):
+            for _ in range(run.epochs):
                 check_interrupt()
                 if context.stopped:
                     break
@@ -211,15 +267,15 @@ def fit(
                 first, began = history.step_count, perf_counter()
                 progress.start(model.epoch + 1, first)
                 order = (
-                    permutation(len(data), seed=seed, epoch=model.epoch)
-                    if shuffle
+                    permutation(len(data), seed=run.seed, epoch=model.epoch)
+                    if run.shuffle
                     else np.arange(len(data))
                 )
                 if augmenter is not None:
                     augmenter.begin(len(data), model.epoch)
                 removed = model.arena.removed
                 zeroed, rollbacks = optimizer.zeroed, optimizer.rollbacks
-                for start, stop in batches:
+                for start, stop in run.batches:
                     check_interrupt()
                     index = order[start:stop]
                     batch = data.batch(index, augmenter)
@@ -232,11 +288,14 @@ def fit(
                         if optimizer.rollbacks != rollbacks:
                             rollbacks = optimizer.rollbacks
                             history.add_event("rollback", info.norm)
+                        report: object = None
                         if isinstance(pruner, Pruner) and pruner.wants_batch:
-                            pruner.step(data=batch.samples(model), loss=chosen)
+                            report = pruner.step(data=batch.samples(model), loss=chosen)
                         elif pruner is not None:
-                            pruner.step()
-                        model.epoch += start + size >= len(data)  # the last step of an epoch
+                            report = pruner.step()
+                        if isinstance(report, PruneReport):
+                            history.add_report(report)
+                        model.epoch += stop == len(data)  # the last step of an epoch
                     if model.arena.removed != removed:
                         removed = model.arena.removed
                         history.add_sparsity(model.sparsity)
@@ -252,8 +311,8 @@ def fit(
                     "sparsity": model.sparsity,
                     "seconds": perf_counter() - began,
                 }
-                if validation is not None:
-                    context.logs |= _validate(model, validation, chosen.elsewhere)
+                if run.validation is not None:
+                    context.logs |= _validate(model, run.validation, chosen.elsewhere)
                 if feedback is not None and feedback(context.logs["val_loss"]):
                     history.add_sparsity(model.sparsity)
                 history.add_epoch(context.logs)

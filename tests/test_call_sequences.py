@@ -28,6 +28,8 @@ import gradprune as gp
 from cases import CHAINS, OPTIMIZERS, OptimizerCase, random_batch
 from pruning_models import CRITERIA
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* ends at step")  # trainings in pieces
+
 CLASSES = 3
 SIZE = 9
 

@@ -14,6 +14,8 @@ from gradprune.pruning.adaptive import Course
 from gradprune.training import evaluate
 from pruning_models import batch, live, network, same, snapshot
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* ends at step")  # trainings in pieces
+
 # ---- rewinding -----------------------------------------------------------------------------------
 
 

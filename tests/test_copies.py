@@ -28,7 +28,10 @@ from gradprune.pruning.criteria import Criterion
 from gradprune.replicas import replicate
 from processes import on_instruction_set, trained
 
-pytestmark = pytest.mark.usefixtures("few_rounds")
+pytestmark = [
+    pytest.mark.usefixtures("few_rounds"),
+    pytest.mark.filterwarnings("ignore:.* ends at step"),  # of trainings in pieces
+]
 
 
 def by_pickle(value: Any) -> Any:

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 import gradprune as gp
 from gradprune import files
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* ends at step")  # trainings in pieces
+
 X = np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32)
 Y = (X @ np.random.default_rng(1).normal(size=(6, 3))).argmax(axis=1)
 

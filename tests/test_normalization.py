@@ -620,6 +620,7 @@ def test_a_last_sample_joins_the_batch_before(rng: np.random.Generator) -> None:
         x, y, optimizer=gp.SGD(model, lr=0.1), batch_size=32, epochs=2, shuffle=False, verbose=0
     )
     assert history.step_count == 4
+    assert model.epoch == 2
     optimizer = gp.SGD(twin, lr=0.1)
     for _ in range(2):
         for rows in (slice(0, 32), slice(32, 65)):

@@ -91,6 +91,7 @@ def test_without_shuffling_the_order_is_the_data_s() -> None:
     assert same(fitted, looped)
 
 
+@pytest.mark.filterwarnings("ignore:Cubic ends at step 25")  # and another fit goes on
 def test_two_fits_are_one() -> None:
     def run(*parts: int) -> gp.Model:
         model = model_of()

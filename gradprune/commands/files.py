@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from pathlib import Path
 
-from gradprune import demo
 from gradprune.compression.gpz import PackedModel
+from gradprune.disk import check_writable
 from gradprune.loading import load
 from gradprune.model import Model
 
@@ -21,7 +20,5 @@ def load_model(path: Path) -> Model:
 def writable_file(path: str | os.PathLike[str]) -> Path:
     """The path; OSError now, rather than after the training, if no file can be made there."""
     file = Path(path).expanduser()
-    if file.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(file))
-    demo.check_writable(file.parent)
+    check_writable(file)
     return file

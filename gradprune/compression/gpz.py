@@ -148,6 +148,17 @@ def compress(model: Model, *, canonical: bool = True) -> PackedModel:
     return PackedModel(_encode(model, canonical), type(model), max_bytes=LARGEST)
 
 
+def check_packable(model: Model) -> None:
+    """Raise what ``compress`` would, but for numbers that are not finite.
+
+    Raises:
+        TypeError: a layer's setting is of a class of your own.
+        ImportError: constriction is not installed.
+    """
+    write_architecture(model.layers, model.input_shape)
+    Encoder()
+
+
 def _encode(model: Model, canonical: bool) -> bytes:
     with model.lock:
         parameters = {name: np.array(view) for name, view in model.arena.state.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from time import perf_counter
 from types import MappingProxyType
@@ -19,22 +19,24 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.augmentation import Augmentation, augmentations
-from gradprune.checks import as_array, fraction, settle, whole
+from gradprune.checks import as_array, fraction, instance, seed_number, settle, whole
 from gradprune.columns import aligned
 from gradprune.compression.codebooks import Codebook
-from gradprune.compression.gpz import PackedModel, compress
+from gradprune.compression.gpz import PackedModel, check_packable, compress
 from gradprune.compression.quantizer import Quantizer
 from gradprune.compression.schemes import Scheme
 from gradprune.locking import locked
-from gradprune.losses import LossLike
+from gradprune.losses import LossLike, get_loss
 from gradprune.model import Model
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.report import PruneReport
 from gradprune.pruning.schedules import Cubic
-from gradprune.pruning.scopes import Scope
+from gradprune.pruning.scopes import Scope, get_scope
+from gradprune.training import Run, prepare, train
 from gradprune.verification import VerificationError, verify
 
 __all__ = [
@@ -57,6 +59,7 @@ MakeOptimizer = Callable[[Model], Optimizer]
 _COMPARED = 256  # samples on which a smaller model has to predict the same
 _ROUNDING = 1e-3  # relative; normalization by a small variance makes more of the last bits
 
+_EVENTS = 50  # of a schedule that is not told how many
 _NOTHING: Mapping[Property, str] = MappingProxyType({})
 
 
@@ -83,6 +86,7 @@ class Progress:
         data: (x, y) to train on.
         packed: the file, once there is one.
         seed, verbose: of training, as for ``fit``.
+        reports: what the stage that runs has to say, for the result.
     """
 
     model: Model
@@ -90,10 +94,11 @@ class Progress:
     packed: PackedModel | None = None
     seed: int = 0
     verbose: int = 0
+    reports: list[Any] = field(default_factory=list)
 
 
 class Stage(ABC):
-    """A step of a pipeline; a stage of your own says the same three things.
+    """A step of a pipeline; a stage of your own says the same things.
 
     Attributes:
         undoes: what earlier stages have achieved and this one would not keep, with the reason.
@@ -105,6 +110,13 @@ class Stage(ABC):
     def achieves(self) -> Property | None:
         """What is there afterwards that later stages have to keep, or None."""
         return None
+
+    def check(self, progress: Progress) -> None:  # noqa: B027 - own stages may have nothing to say
+        """Raise what ``run`` would; asked of all stages, in order, before the first one runs.
+
+        Args:
+            progress: with a copy of the model, which may be changed but need not be trained.
+        """
 
     @abstractmethod
     def run(self, progress: Progress) -> None:
@@ -118,8 +130,12 @@ class Training:
     Args:
         epochs: passes over the data.
         optimizer: makes the optimizer of the stage, such as ``lambda model: gp.SGD(model,
-            lr=0.1)``; None: the model's goes on.
+            lr=0.1)``; None: the model's goes on. A pipeline tries it on a copy of the model before
+            anything runs.
         batch_size, loss, augment: as for ``fit``.
+
+    Raises:
+        TypeError, ValueError: a setting is not as above.
     """
 
     epochs: int
@@ -132,16 +148,36 @@ class Training:
         settle(self, whole, "epochs")
         settle(self, whole, "batch_size", least=1)
         augmentations(self.augment)
+        if self.loss is not None:
+            get_loss(self.loss)
+        if self.optimizer is not None and not callable(self.optimizer):
+            raise TypeError(
+                "optimizer must be a function that makes one, such as lambda model: "
+                f"gp.SGD(model, lr=0.1), got {self.optimizer!r}"
+            )
+
+    def check(self, progress: Progress, pruner: Pruner | None = None) -> None:
+        """Raise what ``fit`` would, and warn of what the pruner's schedule will not do."""
+        if self.epochs:
+            self._prepared(progress, pruner).warn(stacklevel=5)
 
     def fit(self, progress: Progress, pruner: Pruner | None = None) -> None:
         """Train the model."""
+        if self.epochs:
+            history = train(self._prepared(progress, pruner))
+            progress.reports += [report for _, report in history.prune_reports]
+
+    def _prepared(self, progress: Progress, pruner: Pruner | None) -> Run:
         model = progress.model
-        if self.optimizer is not None:
-            self.optimizer(model)
+        made: object = None if self.optimizer is None else self.optimizer(model)
+        if self.optimizer is not None and not isinstance(made, Optimizer):
+            raise TypeError(f"optimizer must make an optimizer, got {made!r} from it")
         x, y = progress.data
-        model.fit(
+        return prepare(
+            model,
             x,
             y,
+            optimizer=made if isinstance(made, Optimizer) else None,
             loss=self.loss,
             epochs=self.epochs,
             batch_size=self.batch_size,
@@ -160,7 +196,11 @@ class Prune(Stage):
         sparsity: target in [0, 1], see ``Pruner.prune``.
         criterion, scope, granularity: see ``Pruner``.
         training: the schedule ends with it; None prunes at once.
-        every: steps between two events of the schedule.
+        every: steps between two events of the schedule; None: about 50 events in all, no more than
+            one a step.
+
+    Raises:
+        TypeError, ValueError: a setting is not as above.
     """
 
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
@@ -173,26 +213,53 @@ class Prune(Stage):
     scope: str | Scope = field(default="global", kw_only=True)
     granularity: Granularity = field(default_factory=Element, kw_only=True)
     training: Training | None = field(default=None, kw_only=True)
-    every: int = field(default=100, kw_only=True)
+    every: int | None = field(default=None, kw_only=True)
 
     def __post_init__(self) -> None:
         settle(self, fraction, "sparsity")
         settle(self, whole, "every", least=1)
+        instance("criterion", self.criterion, Criterion, "Magnitude()")
+        instance("granularity", self.granularity, Granularity, "Block(4, 1)")
+        get_scope(self.scope)
+        if self.training is not None:
+            instance("training", self.training, Training, "Training(2)")
 
     @property
     def achieves(self) -> Property:
         """See Stage."""
         return Property.ZEROS
 
+    def check(self, progress: Progress) -> None:
+        """See Stage."""
+        pruner = self._pruner(progress)
+        if self._trains:
+            assert self.training is not None
+            self.training.check(progress, pruner)
+        else:  # the criterion may look at the data
+            x, y = progress.data
+            progress.model.checked_batch(x, y, progress.model.loss_for(None))
+
     def run(self, progress: Progress) -> None:
         """See Stage."""
+        pruner = self._pruner(progress)
+        if self._trains:
+            assert self.training is not None
+            self.training.fit(progress, pruner)
+        else:
+            progress.reports.append(pruner.prune(self.sparsity, data=progress.data))
+
+    @property
+    def _trains(self) -> bool:
+        return self.training is not None and self.training.epochs > 0
+
+    def _pruner(self, progress: Progress) -> Pruner:
         schedule = None
-        training = self.training
-        if training is not None and training.epochs:
-            samples = len(as_array("y", progress.data[1]))
-            steps = training.epochs * progress.model.steps_per_epoch(samples, training.batch_size)
-            schedule = Cubic(self.sparsity, start=0, stop=steps, every=self.every)
-        pruner = Pruner(
+        if self.training is not None and self.training.epochs:
+            samples, size = len(as_array("x", progress.data[0])), self.training.batch_size
+            steps = self.training.epochs * progress.model.steps_per_epoch(samples, size)
+            every = max(steps // _EVENTS, 1) if self.every is None else self.every
+            schedule = Cubic(self.sparsity, start=0, stop=steps, every=every)
+        return Pruner(
             progress.model,
             criterion=self.criterion,
             scope=self.scope,
@@ -201,10 +268,6 @@ class Prune(Stage):
             seed=progress.seed,
             probe_data=progress.data,
         )
-        if schedule is None or training is None:
-            pruner.prune(self.sparsity, data=progress.data)
-        else:
-            training.fit(progress, pruner)
 
 
 @dataclass(frozen=True)
@@ -238,6 +301,7 @@ class Shrink(Stage):
         except VerificationError as error:
             raise PipelineError(f"Shrink has changed predictions: {error}") from error
         progress.model = small
+        progress.reports.append(small.shrink_report)
 
 
 @dataclass(frozen=True)
@@ -259,14 +323,26 @@ class Quantization(Stage):
     biases: Scheme | None = field(default=None, kw_only=True)
     exclude: tuple[str, ...] = field(default=(), kw_only=True)
 
+    def __post_init__(self) -> None:
+        instance("weights", self.weights, Scheme, "Codebook(16)")
+        if self.biases is not None:
+            instance("biases", self.biases, Scheme, "Codebook(16)")
+
     @property
     def achieves(self) -> Property:
         """See Stage."""
         return Property.CLUSTERS if isinstance(self.weights, Codebook) else Property.GRID
 
+    def check(self, progress: Progress) -> None:
+        """See Stage."""
+        self._quantizer(progress)
+
     def run(self, progress: Progress) -> None:
         """See Stage."""
-        Quantizer(progress.model, self.weights, biases=self.biases, exclude=self.exclude).quantize()
+        progress.reports.append(self._quantizer(progress).quantize())
+
+    def _quantizer(self, progress: Progress) -> Quantizer:
+        return Quantizer(progress.model, self.weights, biases=self.biases, exclude=self.exclude)
 
 
 @dataclass(frozen=True)
@@ -278,6 +354,13 @@ class FineTune(Stage):
     """
 
     training: Training
+
+    def __post_init__(self) -> None:
+        instance("training", self.training, Training, "Training(2)")
+
+    def check(self, progress: Progress) -> None:
+        """See Stage."""
+        self.training.check(progress)
 
     def run(self, progress: Progress) -> None:
         """See Stage."""
@@ -292,6 +375,10 @@ class Encode(Stage):
     def achieves(self) -> Property:
         """See Stage."""
         return Property.FILE
+
+    def check(self, progress: Progress) -> None:
+        """See Stage."""
+        check_packable(progress.model)
 
     def run(self, progress: Progress) -> None:
         """See Stage."""
@@ -313,6 +400,8 @@ class StageReport:
         loss, accuracy: on validation data, None without (accuracy also where there is none).
         nbytes: of the file, once there is one.
         seconds: the stage took.
+        reports: what the stage says: a ``PruneReport`` for each event, a ``ShrinkReport``, a
+            ``QuantizationReport``.
     """
 
     stage: str
@@ -323,6 +412,18 @@ class StageReport:
     accuracy: float | None
     nbytes: int | None
     seconds: float
+    reports: tuple[Any, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What its pruning reports note and warn of, each text once, those of the end last."""
+        texts: dict[str, None] = {}
+        for report in self.reports:
+            if isinstance(report, PruneReport):
+                for text in (*report.notes, *report.warnings):
+                    texts.pop(text, None)
+                    texts[text] = None
+        return tuple(texts)
 
 
 @dataclass(frozen=True)
@@ -354,7 +455,13 @@ class PipelineResult:
             )
             for row in self.stages
         ]
-        return "\n".join(aligned([headings, *cells], words={0}))
+        last = [row.reports[-1:] for row in self.stages]
+        said = [
+            f"{row.stage}: {text}"
+            for row, reports in zip(self.stages, last, strict=True)
+            for text in replace(row, reports=reports).warnings
+        ]
+        return "\n".join([*aligned([headings, *cells], words={0}), *said])
 
 
 class Pipeline:
@@ -417,6 +524,8 @@ would be emptied, their values chosen for weights that go; put Prune before Quan
             verbose: as for ``fit``.
 
         Raises:
+            TypeError, ValueError, ImportError: an argument does not fit the model, or a stage could
+                not run: nothing is changed.
             PipelineError: a stage has undone what an earlier one achieved.
 
         >>> import gradprune as gp
@@ -428,11 +537,13 @@ would be emptied, their values chosen for weights that go; put Prune before Quan
         >>> result.stages[-1].kept
         474
         """
+        told = self._check(model, data, validation_data, seed, verbose)
+        model.loss = told
         progress = Progress(model, data, seed=seed, verbose=verbose)
         reports = [_look("start", progress, validation_data, 0.0)]
         kept: dict[Property, Any] = {}
         for number, stage in enumerate(self.stages, 1):
-            begun = perf_counter()
+            begun, progress.reports = perf_counter(), []
             stage.run(progress)
             seconds = perf_counter() - begun
             for what, state in kept.items():
@@ -448,6 +559,42 @@ would be emptied, their values chosen for weights that go; put Prune before Quan
             reports.append(_look(type(stage).__name__, progress, validation_data, seconds))
         return PipelineResult(progress.model, progress.packed, tuple(reports))
 
+    def _check(
+        self, model: Model, data: Data, validation_data: Data | None, seed: int, verbose: int
+    ) -> LossLike | None:
+        """Raise what would fail later, on a copy of the model; the loss it is trained by."""
+        instance("model", model, Model, "gp.Model([gp.Dense(10)], 64)")
+        pairs: dict[str, object] = {"data": data, "validation_data": validation_data}
+        for name, pair in pairs.items():
+            if (pair is not None or name == "data") and (
+                not isinstance(pair, tuple | list) or len(pair) != 2
+            ):
+                raise TypeError(f"{name} must be a pair (x, y), got {type(pair).__name__}")
+        copy = model.copy()
+        if copy.loss is None:
+            told = [loss for loss in map(_loss_of, self.stages) if loss is not None]
+            copy.loss = told[0] if told else None
+        first = copy.loss
+        if validation_data is not None:
+            copy.checked_batch(*validation_data, copy.loss_for(None), " of validation_data")
+        progress = Progress(copy, data, seed=seed_number(seed), verbose=verbose)
+        for number, stage in enumerate(self.stages, 1):
+            try:
+                stage.check(progress)
+            except Exception as error:
+                error.add_note(f"in stage {number} of the pipeline, {type(stage).__name__}")
+                raise
+            own = _loss_of(stage)
+            if own is not None:
+                copy.loss = own
+        return first
+
+
+def _loss_of(stage: Stage) -> LossLike | None:
+    """What a stage trains by, if it says so."""
+    training = getattr(stage, "training", None)
+    return training.loss if isinstance(training, Training) else None
+
 
 def _look(name: str, progress: Progress, data: Data | None, seconds: float) -> StageReport:
     model = progress.model
@@ -461,6 +608,7 @@ def _look(name: str, progress: Progress, data: Data | None, seconds: float) -> S
         accuracy=metrics.get("accuracy"),
         nbytes=None if progress.packed is None else progress.packed.nbytes,
         seconds=seconds,
+        reports=tuple(progress.reports),
     )
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradprune import datasets, models
 from gradprune.augmentation import Flip, Shift
+from gradprune.callbacks import Callback, Context
 from gradprune.experiments.statistics import wilson_interval
 from gradprune.learning_rates import CosineLR, WarmupLR
 from gradprune.model import Model
@@ -164,22 +165,33 @@ def _fit(
         weight_decay=recipe.weight_decay,
     )
     began = time.perf_counter()
-    for epoch in range(epochs):
-        history = model.fit(
-            *train,
-            optimizer=optimizer,
-            pruner=pruner,
-            epochs=1,
-            batch_size=recipe.batch_size,
-            augment=[Shift(2), Flip()],
-            seed=seed,
-            verbose=0,
-        )
-        report(
-            f"epoch {epoch + 1} of {epochs}: loss {history['loss'][-1]:.4f}, "
-            f"{model.sparsity:.1%} removed, {time.perf_counter() - began:,.0f} s"
-        )
+    model.fit(
+        *train,
+        optimizer=optimizer,
+        pruner=pruner,
+        epochs=epochs,
+        batch_size=recipe.batch_size,
+        callbacks=[_Report(report, model.epoch)],
+        augment=[Shift(2), Flip()],
+        seed=seed,
+        verbose=0,
+    )
     return time.perf_counter() - began
+
+
+class _Report(Callback):
+    """A line after each epoch."""
+
+    def __init__(self, report: Callable[[str], None], before: int) -> None:
+        self._report, self._before, self._began = report, before, time.perf_counter()
+
+    def on_epoch_end(self, context: Context) -> None:
+        """See Callback."""
+        self._report(
+            f"epoch {context.epoch - self._before} of {context.epochs}: "
+            f"loss {context.logs['loss']:.4f}, {context.model.sparsity:.1%} removed, "
+            f"{time.perf_counter() - self._began:,.0f} s"
+        )
 
 
 def _prune(

@@ -100,7 +100,18 @@ def remove_lowest(
     elif gone < goal:
         reason = blocks.floor if goal > most else f"a {granularity.unit} is removed as a whole"
         notes = (f"{goal - gone:,} of {goal:,} removals are impossible: {reason}",)
+    if gone >= goal and keep is live and blocks.are_torn:
+        notes = (*notes, _advice(granularity.unit, gone, keep.size))
     return Choice(keep, requested, skipped, (*notes, *blocks.notes()))
+
+
+def _advice(unit: str, gone: int, size: int) -> str:
+    """What removes whole blocks where single weights have used the budget up."""
+    return (
+        f"no {unit} was removed, since single weights that are gone count: a sparsity above "
+        f"{gone / size:.4g}, or a fraction of what is left, removes {unit}s; so does pruning "
+        f"{unit}s before single weights"
+    )
 
 
 def remove_below(
@@ -147,6 +158,7 @@ class _Blocks:
         sizes: (blocks,) live weights.
         floors: of each layer, live weights that its best blocks keep.
         counts: what scopes are told.
+        are_torn: whether blocks have lost single weights and are still there.
     """
 
     def __init__(
@@ -167,11 +179,16 @@ class _Blocks:
             for i in group:
                 self._shapes[i] = (blocks, layers[i].tensor.size // blocks)
             self._coupled += [group] if len(group) > 1 else []
-        sizes = [
-            granularity.count(live[place], shape)
-            for (_, place), shape in zip(layers, self._shapes, strict=True)
-        ]
+        sizes, full = (
+            [
+                granularity.count(flags[place], shape)
+                for (_, place), shape in zip(layers, self._shapes, strict=True)
+            ]
+            for flags in (live, np.ones_like(live))
+        )
         self.sizes: NDArray[Any] = np.concatenate(sizes)
+        left = self.sizes > 0
+        self.are_torn = bool(np.any(self.sizes[left] < np.concatenate(full)[left]))
         self.layers: list[Layer] = []
         self.floors: list[int] = []
         self.counts: list[LayerCount] = []

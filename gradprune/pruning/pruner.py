@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core, checks, streams
 from gradprune.batching import batches
+from gradprune.checks import as_array
 from gradprune.copying import Attached
 from gradprune.errors import NonFiniteError
 from gradprune.layers.coupling import coupled_weights
 from gradprune.locking import Locked, locked
-from gradprune.losses import LossLike
+from gradprune.losses import LossLike, get_loss
 from gradprune.network import Network
 from gradprune.optimizers import Optimizer
 from gradprune.pruning.adaptive import AdaptiveSchedule, Course
@@ -37,7 +38,7 @@ from gradprune.pruning.probing import Tried, dense_gradient, probing, trial
 from gradprune.pruning.regrowth import Regrowth
 from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.rewinding import Weights
-from gradprune.pruning.schedules import Schedule
+from gradprune.pruning.schedules import Schedule, doubt
 from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.pruning.statistics import Statistics
 
@@ -163,6 +164,8 @@ class Pruner(Attached):
         self.seed = checks.seed_number(seed)
         self.gradients = gradients
         self.probe_data = None if probe_data is None else _pair(probe_data)
+        if self.probe_data is not None:
+            _check_samples(model, *self.probe_data, probe_loss)
         self.probe_loss = probe_loss
         self._begin()
         self.statistics = Statistics.zeros(model.arena.prunable_size)
@@ -398,6 +401,13 @@ class Pruner(Attached):
         exchanges = self.regrowth is not None and self.regrowth.is_event(step)
         grows = self.regrowth is not None and self.regrowth.needs_data
         return (probes and (exchanges or self._due(step) is not None)) or (exchanges and grows)
+
+    @locked
+    def doubt(self, steps: int) -> str | None:
+        """What the schedule will not do in so many more steps; ``fit`` warns of it."""
+        if not isinstance(self.schedule, Schedule):
+            return None
+        return doubt(self.schedule, done=self.step_count, steps=steps, sparsity=self._sparsity())
 
     @property
     def wants_feedback(self) -> bool:
@@ -904,6 +914,21 @@ def _sparsity(value: SupportsFloat) -> float:
             f"count={number:g}, for {number:g} % pass {number / 100:g}"
         )
     return checks.fraction("sparsity", number)
+
+
+def _check_samples(model: Prunable, x: Any, y: Any, loss: LossLike | None) -> None:
+    """Raise at once what samples would fail with at an event; targets if their loss is known."""
+    inputs = model.rows(x)
+    if loss is not None:
+        get_loss(loss)
+    known = model.loss if loss is None else loss
+    if isinstance(model, Network) and known is not None:
+        model.checked_batch(x, y, model.loss_for(known), " of probe_data")
+    elif len(inputs) != len(as_array("y", y)):
+        raise ValueError(
+            f"x and y of probe_data must have the same length, got {len(inputs)} and "
+            f"{len(as_array('y', y))}"
+        )
 
 
 def _pair(data: object) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from gradprune.checks import fraction, positive, settle, whole
 
-__all__ = ["Cubic", "Iterative", "Linear", "OneShot", "Polynomial", "Schedule"]
+__all__ = ["Cubic", "Iterative", "Linear", "OneShot", "Polynomial", "Schedule", "doubt"]
 
 
 class Schedule(ABC):
@@ -218,3 +218,41 @@ class Iterative(Schedule):
     def last_event(self) -> int:
         """See Schedule."""
         return self.start + self.rounds * self.every
+
+
+def doubt(schedule: Schedule, *, done: int, steps: int, sparsity: float) -> str | None:
+    """What of a schedule will not come about in so many steps, or all at once; None if all will.
+
+    Args:
+        schedule: the schedule.
+        done: steps before these.
+        steps: to be taken.
+        sparsity: there is now.
+
+    >>> doubt(Cubic(0.95, start=0, stop=5000, every=100), done=0, steps=225, sparsity=0.0)
+    'Cubic ends at step 5000 and training at step 225: it will reach a sparsity of 10.94%, not \
+95.00%; train longer, call fit again, or let it end by step 225'
+    >>> doubt(OneShot(0.5, at=7), done=0, steps=7, sparsity=0.0)
+    """
+    name, end, last = type(schedule).__name__, done + steps, schedule.last_event
+    target = schedule.sparsity_at(last)
+    if last <= done or sparsity >= target:
+        return None
+    if end < last:
+        event = next((step for step in range(end, done, -1) if schedule.is_event(step)), None)
+        reached = sparsity if event is None else max(sparsity, schedule.sparsity_at(event))
+        return (
+            f"{name} ends at step {last} and training at step {end}: it will reach a sparsity of "
+            f"{reached:.2%}, not {target:.2%}; train longer, call fit again, or let it end by "
+            f"step {end}"
+        )
+    if (
+        isinstance(schedule, _Ramp)
+        and schedule.every > 1  # else it has no more steps
+        and not any(map(schedule.is_event, range(1, last)))
+    ):
+        return (
+            f"{name} removes everything at once, at step {last}, its only event: a smaller every "
+            "spreads it over training"
+        )
+    return None

@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core, checks, files
 from gradprune.augmentation import Augmentation, augmentations
 from gradprune.cache import cache_folder
+from gradprune.chains import as_clip
 from gradprune.clipping import ClipNorm, Clipper
 from gradprune.errors import FileFormatError
 from gradprune.learning_rates import CosineLR
@@ -26,8 +27,8 @@ from gradprune.pruning.criteria.base import Criterion, ProbingCriterion
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.pruner import Pruner
-from gradprune.pruning.schedules import Cubic
-from gradprune.pruning.scopes import Scope
+from gradprune.pruning.schedules import Cubic, OneShot, Schedule
+from gradprune.pruning.scopes import Scope, get_scope
 
 __all__ = ["Experiment"]
 
@@ -129,7 +130,16 @@ class Experiment:
             raise TypeError(f"build must be a function of a seed, got {self.build!r}")
         if not isinstance(self.data, _Data):
             object.__setattr__(self, "data", _data(self.data))
+        checks.instance("criterion", self.criterion, Criterion, "Magnitude()")
+        checks.instance("granularity", self.granularity, Granularity, "Block(4, 1)")
+        get_scope(self.scope)
+        for clip in (self.clip, self.dense_clip):
+            as_clip(clip)
+        if self.measure is not None and not callable(self.measure):
+            raise TypeError(f"measure must be a function of a model or None, got {self.measure!r}")
         checks.settle(self, checks.choice, "how", known=("one-shot", "iterative"))
+        checks.settle(self, checks.not_negative, "dense_lr", "lr", "weight_decay", single=True)
+        checks.settle(self, checks.fraction, "momentum")
         checks.settle(self, checks.fraction, "sparsity")
         checks.settle(self, checks.whole, "seed", most=checks.LARGEST_SEED)
         augmentations(self.augment)
@@ -199,7 +209,9 @@ def _run(e: Experiment) -> dict[str, float]:
     dense = model.evaluate(*test)["accuracy"]
     steps = e.epochs * model.steps_per_epoch(len(y), e.batch_size)
     stop = max(steps // 2, 1)
-    schedule = Cubic(e.sparsity, start=0, stop=stop, every=max(stop // e.events, 1))
+    schedule: Schedule = Cubic(e.sparsity, start=0, stop=stop, every=max(stop // e.events, 1))
+    if e.events == 1:
+        schedule = OneShot(e.sparsity, at=stop)
     is_probing = isinstance(e.criterion, ProbingCriterion)
     few = slice(e.probed if is_probing else e.scored)
     pruner = Pruner(
@@ -286,7 +298,8 @@ def _identity(e: Experiment, model: Model) -> str:
     training = (e.seed, e.dense_epochs, e.dense_lr, e.dense_clip)
     both = (e.batch_size, e.momentum, e.weight_decay, *augmentations(e.augment))
     machine = (_core.version, _core.isa(), model.costs.most)
-    text = repr((training, both, machine, model.layers, model.input_shape, e.data.digest))
+    network = (model.layers, model.input_shape, model.loss)
+    text = repr((training, both, machine, *network, e.data.digest))
     sha = hashlib.sha256(text.encode())
     sha.update(model.arena.params.tobytes())
     sha.update(model.arena.mask.tobytes())
