@@ -114,8 +114,8 @@ asan-%:
 
 # The extension in an interpreter that knows nothing of sanitizers: their library comes first, and tests are chosen in which
 # threads meet. Built from the sdist, apart from what is installed. Undefined behaviour is looked for by `asan`.
-SANITIZE_TESTS := test_threads.py test_frozen.py
-SANITIZE_ARGS  := -k 'not packed' -p no:cacheprovider
+SANITIZE_TESTS := test_threads.py test_frozen.py test_network.py test_copies.py test_training.py
+SANITIZE_ARGS  := -k 'thread and not packed' -p no:cacheprovider
 
 sanitize-python: sanitize-python-thread sanitize-python-address ## Python tests of threads under the thread and address sanitizers
 

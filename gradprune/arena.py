@@ -28,6 +28,7 @@ from gradprune.locking import locked, new_lock
 __all__ = ["Arena", "Tensor", "excluded_names"]
 
 Floats = NDArray[np.float32]
+Moments = Sequence[tuple[Floats, Floats]]
 _T = TypeVar("_T", bound=np.generic)
 
 _LARGEST = 2**60  # numbers: their bytes still count in 64 bits
@@ -214,7 +215,7 @@ class Arena:
         """A zeroed moment, in the form the core keeps it; it follows the masks while it is held.
 
         Of parameters with few live weights the core keeps the moments of these side by side:
-        ``read_moment`` and ``write_moment`` translate.
+        ``read_moment`` and ``write_moments`` translate.
         """
         moment = np.zeros(self.size, np.float32)
         self._moments.append(weakref.ref(moment))
@@ -229,12 +230,22 @@ class Arena:
         return whole
 
     @locked
-    def write_moment(self, moment: Floats, values: Floats) -> None:
-        """Replace a moment by values at their parameters' places; removed ones become 0."""
-        whole = values.astype(np.float32)
-        _core.mask_(self._mask, whole)
-        self.core.pack(whole)
-        np.copyto(moment, whole)
+    def write_moments(self, moments: Moments) -> None:
+        """Replace moments by values at their parameters' places; removed ones become 0.
+
+        All or, on an error, none.
+
+        Args:
+            moments: (a moment, (n,) what it becomes) each.
+        """
+        self._put(_owned(moments))
+
+    def _put(self, moments: Moments) -> None:
+        """``write_moments`` of arrays that may be used up, without an allocation."""
+        for moment, values in moments:
+            _core.mask_(self._mask, values)
+            self.core.pack(values)
+            np.copyto(moment, values)
 
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
@@ -319,18 +330,27 @@ class Arena:
         self._followers.append(weakref.ref(follower))
 
     @locked
-    def set_flat_mask(self, mask: NDArray[np.uint8], params: Floats | None = None) -> None:
+    def set_flat_mask(
+        self,
+        mask: NDArray[np.uint8],
+        params: Floats | None = None,
+        moments: Moments = (),
+    ) -> None:
         """Replace the whole mask, (n_prunable,) of 0 and 1, and zero what it removes.
+
+        Parameters and moments change with it, or nothing does: what needs memory comes first.
 
         Args:
             mask: from now on.
             params: (n + buffers,) the parameters and buffers from now on, 0 where the mask is 0;
                 None: a weight that is kept again starts at 0, the others stay.
+            moments: (a moment, (n,) what it becomes) each; the others keep what is not removed.
         """
+        ready = _owned(moments)
         changed = not np.array_equal(mask, self._mask)
         version = self.mask_version + changed
         alive = [(ref, moment) for ref in self._moments if (moment := ref()) is not None]
-        moments, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
+        held, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
         asked = [(ref, follower) for ref in self._followers if (follower := ref()) is not None]
         finish: list[Callable[[], None]] = []
         if changed and asked:
@@ -338,13 +358,18 @@ class Arena:
             _core.mask_(mask, after)
             finish = [follower.follow_mask(mask, after) for _, follower in asked]
         followers = [ref for ref, _ in asked]
-        self.core.set_mask(mask, self._costs.most, moments)  # nothing fails from here on
+        self.core.set_mask(mask, self._costs.most, held)  # nothing fails from here on
         self._moments, self._followers, self.mask_version = references, followers, version
         if params is not None:
             np.copyto(self.params, params)
             _core.mask_(self._mask, self.params)
+        self._put(ready)
         for call in finish:
             call()
+
+
+def _owned(moments: Moments) -> list[tuple[Floats, Floats]]:
+    return [(moment, values.astype(np.float32)) for moment, values in moments]
 
 
 def _columns(tensor: Tensor) -> int:

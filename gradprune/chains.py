@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Arena
+from gradprune.arena import Arena, Floats, Moments
 from gradprune.clipping import AGC, AdaptiveClipper, Clipper
 
 __all__ = ["Chain", "as_clip"]
@@ -20,6 +20,7 @@ __all__ = ["Chain", "as_clip"]
 _MOST = 8  # GP_MAX_CLIPS of gradprune.h
 
 Clip = Clipper | tuple[Clipper, ...] | None
+States = list[NDArray[np.float64] | None]
 
 
 def as_clip(clip: object) -> Clip:
@@ -151,9 +152,8 @@ class Chain:
         if state["clipped"] is not None:
             if self._work is None:
                 self._work = self._arena.new_moment()
-            self._arena.write_moment(
-                self._work, self._arena.whole(state["clipped"], self._arena.size)
-            )
+            clipped = self._arena.whole(state["clipped"], self._arena.size)
+            self._arena.write_moments([(self._work, clipped)])
             self._kept = True
 
     # ---- checkpoints ---------------------------------------------------------------------------
@@ -178,23 +178,42 @@ class Chain:
         Raises:
             ValueError: something is missing, or not what this chain saves.
         """
+        states, residuals = self.read(tensors)
+        self._arena.write_moments(residuals)
+        self.settle(states)
+
+    def read(self, tensors: Mapping[str, NDArray[Any]]) -> tuple[States, Moments]:
+        """(what ``settle`` takes, residuals and what they become): ``load`` in two parts.
+
+        Between them come changes of masks; what is found wrong here has changed nothing.
+
+        Raises:
+            ValueError: see ``load``.
+        """
         states = list(self._states)
         for i, clipper in enumerate(self.stages):
             if isinstance(clipper, AdaptiveClipper):
                 saved = np.asarray(tensors.get(f"clip{i}.norms", ()), np.float64)
                 if saved.ndim != 1 or len(saved) == 0 or saved[-1] not in (0.0, 1.0):
                     raise ValueError(f"there are no norms for {clipper}")
-                state = clipper.restore(saved[:-1])
-                state[1] = self._version(clipper) - saved[-1]
-                states[i] = state
+                state = states[i] = clipper.restore(saved[:-1])
+                state[1] = -saved[-1]
+        residuals: list[tuple[Floats, Floats]] = []
         for i, residual in enumerate(self._residuals):
             values = tensors.get(f"clip{i}.residual")
-            if residual is not None and (values is None or values.shape != residual.shape):
+            if residual is None:
+                continue
+            if values is None or values.shape != residual.shape:
                 raise ValueError(f"there is no residual for {self.stages[i]}")
+            residuals.append((residual, values))
+        return states, residuals
+
+    def settle(self, states: States) -> None:
+        """Go on with the states that ``read`` gave, under the masks of now."""
+        for clipper, state in zip(self.stages, states, strict=True):
+            if isinstance(clipper, AdaptiveClipper) and state is not None:
+                state[1] += self._version(clipper)
         self._states = states
-        for i, residual in enumerate(self._residuals):
-            if residual is not None:
-                self._arena.write_moment(residual, tensors[f"clip{i}.residual"])
 
 
 def _flags(arena: Arena, names: Iterable[str]) -> NDArray[np.uint8]:

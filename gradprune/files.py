@@ -43,6 +43,7 @@ from gradprune.compression.quantizer import Quantizer
 from gradprune.costs import Costs
 from gradprune.disk import read, write_atomically
 from gradprune.errors import FileFormatError
+from gradprune.headroom import require
 from gradprune.layers import add, convolution, dense, normalization, pooling, recurrent
 from gradprune.locking import locked
 from gradprune.memory import check_size
@@ -233,6 +234,8 @@ def _seal(content: Mapping[str, Any], tensors: Tensors) -> bytes:
     text = json.dumps({**content, "sha256": _digest(content, tensors)}, sort_keys=True)
     # One key, since safetensors writes several in a random order; this way a model that is saved
     # twice gives the same bytes.
+    nbytes = sum(array.nbytes for array in tensors.values())
+    require(3 * nbytes + 8 * len(text))  # each tensor as bytes, all of them, and again for Python
     data: bytes = serialize(tensors, metadata={_KEY: text})
     return data
 
@@ -274,7 +277,8 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
     from safetensors.numpy import load as deserialize
 
     try:
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+        size = int.from_bytes(data[:8], "little")
+        header = json.loads(data[8 : 8 + size])
         text = header.get("__metadata__", {}).get(_KEY)
     except (ValueError, AttributeError, RecursionError) as error:
         raise FileFormatError("truncated, or not a safetensors file") from error
@@ -286,6 +290,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
             f"format {content['format']!r} is not one that this gradprune {_core.version} reads, "
             f"1 or {_FORMAT}"
         )
+    require(len(data) + 16 * min(size, len(data)))
     try:
         tensors: Tensors = deserialize(data)
     except SafetensorError as error:

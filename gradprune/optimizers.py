@@ -187,8 +187,7 @@ class Optimizer(Attached, ABC):
     @locked
     def load_moments(self, moments: Sequence[NDArray[np.float32]]) -> None:
         """Replace the moments by arrays as ``moments`` gives them."""
-        for own, values in zip(self.core_moments, moments, strict=True):
-            self.model.arena.write_moment(own, values)
+        self.model.arena.write_moments(list(zip(self.core_moments, moments, strict=True)))
 
     @property
     def lr(self) -> float:
@@ -260,6 +259,8 @@ class Optimizer(Attached, ABC):
 
     def _react(self, norm: float, lr: float) -> StepInfo:
         fault = self.model.find_fault(norm)
+        if self.guard.every and self._snapshots:
+            self._snapshots[-1].require_memory()  # before the fault counts
         self.faults[str(fault.phase)] += 1
         if self.guard.zeroes and fault.phase == "backward":
             taken = self._step_without_bad(lr)

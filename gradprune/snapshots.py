@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from gradprune.arena import Arena
 from gradprune.chains import Chain
+from gradprune.headroom import require
 from gradprune.locking import locked
 from gradprune.losses import LossLike
 
 __all__ = ["Counting", "LastPass", "Passing", "Snapshot"]
 
 Floats = NDArray[np.float32]
+
+_ROOM = 8  # times its size, for a snapshot to come back: copies, lists of live weights
 
 
 class Counting(Protocol):
@@ -130,21 +133,29 @@ class Snapshot:
         self._clippers = self._chain.tensors()
         self._others = [None if o is None else (o.state(), o.tensors()) for o in others]
 
+    def require_memory(self) -> None:
+        """A MemoryError if ``restore`` could not do its work."""
+        arrays: list[NDArray[Any]] = [
+            self._params,
+            self._mask,
+            *self._copies,
+            *self._clippers.values(),
+        ]
+        for kept in self._others:
+            arrays += [] if kept is None else kept[1].values()
+        require(_ROOM * sum(array.nbytes for array in arrays))
+
     @locked
     def restore(self, others: Sequence[Counting | None]) -> None:
         """Bring the arrays and the others back; the counters are the optimizer's to read.
 
-        Whatever needs memory comes first, so that a failure leaves everything as it was.
+        All of it or, without the memory for it, nothing.
         """
-        ready = [copy.copy() for copy in self._copies]
-        if np.array_equal(self._mask, self._arena.mask):
-            np.copyto(self._arena.params, self._params)
-        else:
-            self._arena.set_flat_mask(self._mask, self._params)
-        for moment, values in zip(self._moments, ready, strict=True):
-            self._arena.core.pack(values)
-            np.copyto(moment, values)
-        self._chain.load(self._clippers)
+        self.require_memory()
+        states, residuals = self._chain.read(self._clippers)
+        moments = [*zip(self._moments, self._copies, strict=True), *residuals]
+        self._arena.set_flat_mask(self._mask, self._params, moments)
+        self._chain.settle(states)
         for other, kept in zip(others, self._others, strict=True):
             if other is not None and kept is not None:
                 other.load_state(*kept)

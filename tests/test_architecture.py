@@ -23,7 +23,8 @@ CSRC = ROOT / "csrc"
 # From the bottom up. A module imports from lower layers; what a layer may do beyond that follows.
 LAYERS = {
     "ground": {
-        *("cache", "checks", "columns", "copying", "disk", "errors", "locking", "progress"),
+        *("cache", "checks", "columns", "copying", "disk", "errors", "headroom"),
+        *("locking", "progress"),
         "timing",
     },
     "core": {"_core"},

@@ -18,11 +18,14 @@ from gradprune.compression.report import ParameterReport, QuantizationReport, de
 from gradprune.compression.schemes import Coding, Layout, Part, Scheme
 from gradprune.copying import Attached
 from gradprune.errors import NonFiniteError
+from gradprune.headroom import require
 from gradprune.locking import locked
 
 __all__ = ["Quantizer"]
 
 Done = tuple[float, float, bool, bool, float]
+
+_ROOM = 64  # bytes a weight, for quantizing it after a step that cannot be taken back
 
 
 class Quantizable(Protocol):
@@ -154,11 +157,13 @@ class Quantizer(Attached):
             prefix: scheme.fit(layout, sources[prefix])
             for prefix, (scheme, layout) in self._schemes.items()
         }
-        for part in parts.values():
-            part.write()
+        values = {prefix: part.values() for prefix, part in parts.items()}
+        report = self._report(sources, values)
+        for prefix, part in parts.items():  # nothing fails from here on
+            part.write(values[prefix])
         self._parts = parts
         self.count += 1
-        return self._report(sources)
+        return report
 
     def coding(self, name: str) -> Coding:
         """How the values of a parameter come from codes.
@@ -194,6 +199,7 @@ class Quantizer(Attached):
         Args:
             step: takes it; whether it was applied comes fourth in what it returns.
         """
+        require(_ROOM * sum(part.layout.size for part in self._parts.values()))
         applied = False
         try:
             for part in self._parts.values():
@@ -285,11 +291,14 @@ class Quantizer(Attached):
     # ---- reporting -----------------------------------------------------------------------------
 
     @locked
-    def _report(self, sources: Mapping[str, NDArray[np.float32]]) -> QuantizationReport:
+    def _report(
+        self,
+        sources: Mapping[str, NDArray[np.float32]],
+        values: Mapping[str, NDArray[np.float32]],
+    ) -> QuantizationReport:
         found: dict[str, ParameterReport] = {}
         for prefix, (_, layout) in self._schemes.items():
-            place, entry, _ = layout.members()
-            after = self.model.arena.params[place]
+            entry, after = layout.members().entry, values[prefix]
             for name in layout.tensors:
                 own = layout.entries_of(name)
                 inside = slice(*np.searchsorted(entry, [own.start, own.stop]))

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from gradprune.compression.logistic import PROBABILITY_BITS, Bits, Integers
 from gradprune.errors import FileFormatError
+from gradprune.headroom import require
 
 __all__ = ["Coder", "Decoder", "Encoder"]
 
 _UNIFORM_BITS = 16  # coded at once
 _UNPAID = 1 << 14  # bits whose costs are added up at once
+_ROOM = 24  # bytes a symbol that constriction may take on the way
 _SLACK = 1e-3  # of costs, since constriction rounds probabilities
 _FREE = 64  # bits that zeros, which are not written, may stand for at the end
 
@@ -108,6 +110,7 @@ class Coder(ABC):
         if size == 0 or len(counts) == 1:
             return np.zeros(size, np.int64)
         p = counts.astype(np.float64)
+        require(_ROOM * len(p))
         model = self._stream.model.Categorical(p, perfect=False)
         given = None if symbols is None else symbols.astype(np.int32)
         coded: Integers = np.asarray(self._code(given, model, size), np.int64)
@@ -178,6 +181,7 @@ class Encoder(Coder):
 
     def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
         assert symbols is not None
+        require(_ROOM * len(symbols) + 12 * self._encoder.num_words())
         if isinstance(parameters[0], int):
             self._encoder.encode(symbols, model)
         else:
@@ -190,6 +194,7 @@ class Encoder(Coder):
 
         But as many as a decoder asks for: what is coded by zeros alone may be long.
         """
+        require(12 * self._encoder.num_words())
         words: bytes = self._encoder.get_compressed().astype(">u4").tobytes()
         least = ceil((self.total - _FREE) / (8 * (1 + _SLACK)))
         return words[: max(len(words.rstrip(b"\0")), least)]
@@ -202,12 +207,15 @@ class Decoder(Coder):
         super().__init__()
         padded = data + bytes(-len(data) % 4)
         words = np.frombuffer(padded, ">u4").astype(np.uint32)
+        require(3 * words.nbytes)
         self._decoder = self._stream.queue.RangeDecoder(words)
         self._most = 8.0 * len(data) * (1 + _SLACK) + _FREE
         self._spent = 0.0
 
     def _code(self, symbols: NDArray[np.int32] | None, model: Any, *parameters: Any) -> Any:
         assert symbols is None
+        size = parameters[0]
+        require(_ROOM * (size if isinstance(size, int) else len(size)))
         try:
             return self._decoder.decode(model, *parameters)
         except AssertionError as error:

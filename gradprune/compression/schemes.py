@@ -209,14 +209,14 @@ class Part(ABC):
         arena.grads[place] = raw
         if applied:
             self._take(arena.params[place])
-            self.write()
+            self.write(self.values())
         else:
             arena.params[place] = before
 
     @locked
-    def write(self) -> None:
-        """The quantized values into the arena."""
-        self.layout.arena.params[self._members.place] = self.values()
+    def write(self, values: Floats) -> None:
+        """The quantized ``values()`` into the arena."""
+        self.layout.arena.params[self._members.place] = values
 
     def followed(self, mask: NDArray[np.uint8], params: Floats) -> Part:
         """This part under another mask: weights that are removed leave, those back are quantized.

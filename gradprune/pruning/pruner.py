@@ -169,7 +169,8 @@ class Pruner(Attached):
         self.probe_loss = probe_loss
         self._begin()
         self.statistics = Statistics.zeros(model.arena.prunable_size)
-        self._weights = self._current_weights()  # at which the next gradient is taken
+        self._weights: Floats | None = None  # at which the next gradient is taken
+        self._note_weights(self._room())
         self._course = schedule.begin() if isinstance(schedule, AdaptiveSchedule) else None
         self._cover()
         self.scope.limits({tensor.name: tensor.size for tensor, _ in self._layers})  # known names?
@@ -327,6 +328,7 @@ class Pruner(Attached):
         exchanges = self.regrowth is not None and self.regrowth.is_event(step)
         is_event = target is not None or exchanges
         needs = self.criterion.needs_gradients
+        room = self._room()  # before anything is observed, since a failure leaves no trace
         # A copy, so that an event that fails leaves no trace.
         statistics = self.statistics.copy() if is_event and needs else self.statistics
         if needs and (is_event or self._is_ahead(step)):
@@ -341,7 +343,7 @@ class Pruner(Attached):
             report = self._event(step, target, exchanges, statistics, data, loss)
         if not isinstance(self.schedule, AdaptiveSchedule):
             self._overdue = target is not None and waits
-        self._weights = self._current_weights()
+        self._note_weights(room)
         self.step_count = step
         return report
 
@@ -366,10 +368,11 @@ class Pruner(Attached):
                 keep=self._exchanged(step, choice.keep, statistics, data, loss)
             )
         is_adaptive = self._course is not None and target is not None
-        before = Weights.of(self.model) if is_adaptive else None
+        before, course = self._before, self._course
+        if course is not None and is_adaptive:
+            before, course = Weights.of(self.model), course._replace(due=math.nan)
         report = self._commit(live, choice)
-        if self._course is not None and is_adaptive:
-            self._before, self._course = before, self._course._replace(due=math.nan)
+        self._before, self._course = before, course
         return report
 
     def _due(self, step: int) -> float | None:
@@ -436,10 +439,11 @@ class Pruner(Attached):
         )
         course = verdict.course
         if verdict.undo and before is not None:
+            course = schedule.retry(course, self._sparsity(before.mask))
+            room = self._room()
             before.restore(self.model, mask=before.mask, moments=True)
-            course = schedule.retry(course, self._sparsity())
             self.statistics.reset()
-            self._weights = self._current_weights()
+            self._note_weights(room)
         if verdict.holds or verdict.undo:
             self._before = None
         self._course = course
@@ -597,7 +601,7 @@ class Pruner(Attached):
         step_count, events, overdue, observed = (checks.whole(n, state[n]) for n in names)
         statistics = Statistics.zeros(self.model.arena.prunable_size)
         statistics.count = observed
-        course, weights = self._course, self._current_weights()
+        course, weights = self._course, self._room()
         own: dict[str, NDArray[Any]] = {}
         if self.criterion.needs_gradients:
             own |= {"mean": statistics.mean, "mean_square": statistics.mean_square}
@@ -620,19 +624,27 @@ class Pruner(Attached):
     # ---- covered weights -----------------------------------------------------------------------
 
     @locked
-    def _live(self) -> Flags:
-        return gathered(self.model.arena, self._layers, self.model.arena.mask).astype(np.bool_)
+    def _live(self, mask: NDArray[np.uint8] | None = None) -> Flags:
+        """Which covered weights are kept, by the arena's mask or another one."""
+        mask = self.model.arena.mask if mask is None else mask
+        return gathered(self.model.arena, self._layers, mask).astype(np.bool_)
 
-    def _sparsity(self) -> float:
-        return 1.0 - float(np.count_nonzero(self._live())) / self._total
+    def _sparsity(self, mask: NDArray[np.uint8] | None = None) -> float:
+        return 1.0 - float(np.count_nonzero(self._live(mask))) / self._total
 
-    @locked
-    def _current_weights(self) -> Floats | None:
-        """A copy of all prunable weights, if the criterion looks at them."""
+    def _room(self) -> Floats | None:
+        """Room for all prunable weights, if the criterion looks at them."""
         if not self.criterion.needs_weights:
             return None
-        arena = self.model.arena
-        return arena.params[: arena.prunable_size].copy()
+        return np.empty(self.model.arena.prunable_size, np.float32)
+
+    @locked
+    def _note_weights(self, room: Floats | None) -> None:
+        """The next gradient is taken at the weights of now."""
+        if room is not None:
+            arena = self.model.arena
+            np.copyto(room, arena.params[: arena.prunable_size])
+        self._weights = room
 
     @locked
     def _visible(self, statistics: Statistics) -> tuple[Floats, Statistics]:
@@ -897,12 +909,13 @@ class Pruner(Attached):
             notes=choice.notes,
             warnings=self._warnings(mask),
         )
-        arena.set_flat_mask(mask)
+        room = self._room()
+        arena.set_flat_mask(mask)  # nothing fails from here on
         for name, values in (changed or {}).items():
             np.copyto(arena.parameters[name], values)
         self.events += 1
         self.statistics.reset()
-        self._weights = self._current_weights()
+        self._note_weights(room)
         return report
 
 

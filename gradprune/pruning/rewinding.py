@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Arena
+from gradprune.arena import Arena, Moments
 from gradprune.locking import locked
 from gradprune.optimizers import Optimizer
 
@@ -54,21 +54,31 @@ class Weights:
             moments = [] if optimizer is None else list(optimizer.moments)
             return cls(arena.params.copy(), arena.mask.copy(), moments)
 
-    def restore(self, model: Rewindable, *, mask: NDArray[np.uint8], moments: bool) -> None:
-        """Put them back, 0 where the mask is 0.
+    def restore(
+        self,
+        model: Rewindable,
+        *,
+        mask: NDArray[np.uint8],
+        moments: bool,
+        residuals: Moments = (),
+    ) -> None:
+        """Put them back, 0 where the mask is 0; all or, on an error, nothing.
 
         Args:
             model: whose they are.
             mask: (n_prunable,) from now on.
             moments: whether the moments come back too; else they are 0.
+            residuals: of the optimizer's clippers, which come back with them.
         """
         arena, optimizer = model.arena, model.optimizer
         with arena.lock:
-            arena.set_flat_mask(mask, self.params)
-            if optimizer is not None:
-                own = self.moments if moments else [np.zeros_like(m) for m in optimizer.moments]
-                optimizer.load_moments(own)
-                optimizer.forget_snapshots()
+            if optimizer is None:
+                arena.set_flat_mask(mask, self.params)
+                return
+            held = optimizer.core_moments
+            own = self.moments if moments else [np.zeros_like(moment) for moment in held]
+            arena.set_flat_mask(mask, self.params, [*zip(held, own, strict=True), *residuals])
+            optimizer.forget_snapshots()
 
     def tensors(self) -> dict[str, NDArray[Any]]:
         """For a checkpoint."""
@@ -168,15 +178,19 @@ class Rewind:
         optimizer = model.optimizer
         is_same = optimizer is not None and optimizer is then.optimizer
         mask = model.arena.mask.copy()
-        self._weights.restore(model, mask=mask, moments=is_same)
+        is_other = not np.array_equal(mask, self._weights.mask)
+        states, residuals = (
+            optimizer.chain.read(then.clippers) if optimizer is not None and is_same else ([], ())
+        )
+        self._weights.restore(model, mask=mask, moments=is_same, residuals=residuals)
         model.forward_count = then.forward_count
         if isinstance(model, Trained) and then.epoch is not None:
             model.epoch = then.epoch
         if optimizer is not None:
             optimizer.step_count, optimizer.clip_count = then.steps if is_same else (0, 0)
             if is_same:
-                optimizer.chain.load(then.clippers)
-                if not np.array_equal(mask, self._weights.mask):
+                optimizer.chain.settle(states)
+                if is_other:
                     optimizer.chain.mask_changed()
             else:
                 optimizer.rebaseline()
