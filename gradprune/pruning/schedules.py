@@ -230,7 +230,7 @@ def doubt(schedule: Schedule, *, done: int, steps: int, sparsity: float) -> str 
         sparsity: there is now.
 
     >>> doubt(Cubic(0.95, start=0, stop=5000, every=100), done=0, steps=225, sparsity=0.0)
-    'Cubic ends at step 5000 and training at step 225: it will reach a sparsity of 10.94%, not \
+    'Cubic ends at step 5000 and training at step 225: it will reach a sparsity of 10.95%, not \
 95.00%; train longer, call fit again, or let it end by step 225'
     >>> doubt(OneShot(0.5, at=7), done=0, steps=7, sparsity=0.0)
     """
