@@ -151,7 +151,10 @@ static inline void backward_agrees(scene *s, size_t threads)
     double loss = naive_run(&net, &s->batch, grads, NULL);
     CHECK_INT_EQUAL(scene_backward(s, &result, threads), GP_OK);
     CHECK_NEAR(result.loss, loss, 3e-6 * (1.0 + fabs(loss)));
-    CHECK_NEAR(largest_difference(arena->n, arena->grads, grads), 0.0, 3e-6);
+    /* of large gradients, four times what rounding one of them to a float may do */
+    double largest = 0.0;
+    for (size_t i = 0; i < arena->n; i++) largest = fmax(largest, fabs(grads[i]));
+    CHECK_NEAR(largest_difference(arena->n, arena->grads, grads), 0.0, fmax(3e-6, 4.0 * 0x1p-24 * largest));
     CHECK_INT_EQUAL(removed_but_not_zero(arena, arena->grads), 0);
     free(params);
     free(grads);
