@@ -282,7 +282,6 @@ class Calls(RuleBasedStateMachine):
         self.twin.save(path)
         self.twin, self.tickets = gp.load(path), []
 
-    @precondition(lambda self: False)
     @rule(way=st.sampled_from(["copy", "deepcopy", "pickle", "method"]))
     def copied(self, way: str) -> None:
         ways: dict[str, Callable[[gp.Model], gp.Model]] = {
@@ -317,6 +316,13 @@ class Calls(RuleBasedStateMachine):
         again = small.shrink()
         self.agree(number, small, again, small.freeze())
         self.keep(small, number)
+
+    @precondition(lambda self: self.model.quantizer is None)
+    @rule()
+    def go_on_smaller(self) -> None:
+        self.model, self.twin, self.tickets = self.model.shrink(), self.twin.shrink(), []
+        for model in (self.model, self.twin):
+            gp.Pruner(model, criterion=gp.Taylor())
 
     @rule(number=numbers)
     def pack(self, number: int) -> None:
