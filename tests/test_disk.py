@@ -21,8 +21,8 @@ import pytest
 import gradprune as gp
 from gradprune.disk import append, read, write_atomically
 from gradprune.sweeps.journal import Journal
+from processes import PLACES
 
-ROOT = Path(__file__).resolve().parent.parent
 KILLS = int(os.environ.get("GRADPRUNE_KILLS", "3"))
 
 
@@ -168,7 +168,7 @@ def test_the_standard_output_gets_the_bytes(tmp_path: Path, *, to_file: bool) ->
         done = subprocess.run(
             [sys.executable, "-c", program],
             stdout=file if to_file else subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": PLACES},
             check=True,
         )
     assert (out.read_bytes() if to_file else done.stdout) == b"one\ntwo\n"
@@ -247,7 +247,7 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
         [sys.executable, "-c", program, str(tmp_path / "file")],
         capture_output=True,
         text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": PLACES},
         check=False,
     )
     assert done.returncode == 1
@@ -283,7 +283,7 @@ def test_a_killed_writer_leaves_one_temporary_for_the_next(tmp_path: Path, call:
     for _ in range(2):
         done = subprocess.run(
             [sys.executable, "-c", KILLED, str(file), call],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": PLACES},
             check=False,
         )
         assert done.returncode == -signal.SIGKILL
@@ -387,7 +387,7 @@ def test_kills_at_any_time(tmp_path: Path) -> None:
         writer = subprocess.Popen(
             [sys.executable, "-c", SAVING, str(file), str(packed)],
             stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+            env={**os.environ, "PYTHONPATH": PLACES, "OMP_NUM_THREADS": "1"},
         )
         assert writer.stdout is not None
         writer.stdout.readline()
