@@ -313,6 +313,7 @@ def test_any_number_of_threads_gives_the_same_bits(share: float, steps: int) -> 
     assert all(result == results[0] for result in results)
 
 
+@pytest.mark.filterwarnings("ignore:Cubic ends at step 20")  # in the second part
 def test_training_goes_on_from_a_file(tmp_path: Path) -> None:
     def pruned(model: gp.Model) -> gp.Model:
         gp.Adam(model, lr=0.01, clip=gp.ClipNorm(0.5))
