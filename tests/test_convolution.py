@@ -203,6 +203,61 @@ def test_nan_goes_through_the_largest() -> None:
         assert np.isnan(network.predict(x.reshape(1, 1, 2, 2))).all(), place
 
 
+LARGE = (
+    ((4, 4), 1, 0),
+    ((5, 5), 1, 0),
+    ((9, 9), 1, "same"),
+    ((7, 16), (2, 1), (3, 5)),
+    ((33, 19), 1, "same"),
+    ((8, 8), 8, 0),
+)
+"""Kernels, strides and paddings on both sides of where tables are used."""
+
+
+@pytest.mark.parametrize(("kernel", "stride", "padding"), LARGE)
+@pytest.mark.parametrize("pool", [gp.MaxPool2D, gp.AvgPool2D])
+def test_large_pools_with_ties(pool: Any, kernel: Any, stride: Any, padding: Any) -> None:
+    """The gradient of a weight, over random numbers in its channel, tells pixels apart."""
+    layer = pool(kernel, stride=stride, padding=padding)
+    network = Network([gp.Conv2D(1, 1, bias=False), layer], (2, 24, 22))
+    network.parameters["conv2d0.weight"][...] = np.array([1.0, 0.0]).reshape(1, 2, 1, 1)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20, 2, 24, 22), np.float32)
+    x[:, 0] = rng.choice([-0.5, -0.0, 0.0, 1.0], (20, 24, 22), p=[0.5, 0.2, 0.2, 0.1])
+    window = layer.window((1, 24, 22))
+    settings = {
+        "kind": reference.POOLING_NAMES[layer.kind],
+        "kernel": kernel,
+        "stride": stride,
+        "padding": tuple(zip(window.before, window.after, strict=True)),
+    }
+    images = x[:, :1].astype(np.float64)
+    expected = reference.pool2d_forward(images, **settings)
+    y = network.predict(x)
+    exact = 0.0 if pool is gp.MaxPool2D else 1e-6
+    np.testing.assert_allclose(y, expected.reshape(y.shape), rtol=exact, atol=exact)
+    targets = rng.standard_normal(y.shape).astype(np.float32)
+    network.backward(x, targets, loss="mse")
+    dy = (2 * (expected.reshape(y.shape) - targets) / y.size).reshape(expected.shape)
+    dx = reference.pool2d_backward(images, dy, **settings)
+    np.testing.assert_allclose(
+        network.gradients["conv2d0.weight"].ravel(),
+        (dx * x).sum(axis=(0, 2, 3)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_nan_goes_through_the_largest_of_large_windows() -> None:
+    network = Network([gp.Conv2D(1, 1), gp.MaxPool2D(9, stride=1)], (1, 24, 22))
+    network.parameters["conv2d0.weight"][...] = np.inf
+    x = np.ones((2, 1, 24, 22), np.float32)
+    x[0, 0, 11, 7] = 0.0  # times infinity
+    seen = np.zeros((2, 16, 14), bool)
+    seen[0, 3:12, :8] = True
+    np.testing.assert_array_equal(np.isnan(network.predict(x)).reshape(seen.shape), seen)
+
+
 # ---- invariants
 
 

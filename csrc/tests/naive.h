@@ -138,7 +138,7 @@ static inline double naive_norm(size_t n, const float *x, double p)
 
 /* ---- the network --------------------------------------------------------------------------------------------------- */
 
-enum { NAIVE_LAYERS = 8, NAIVE_WIDTH = 256 };
+enum { NAIVE_LAYERS = 8, NAIVE_WIDTH = 2048 };
 
 /* One sample on its way: x[l] enters layer l, r[l] are a dropout layer's multipliers; of a recurrent layer and step t
  * gates[l] + t*G*H, h[l] + t*H, and inner[l] + t*H is LSTM's c or GRU's q. */
