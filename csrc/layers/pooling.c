@@ -432,14 +432,14 @@ static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const 
     const size_t x_row = gp_padded(packed->spec.in), y_row = gp_padded(packed->spec.out);
     const size_t unit = chunk->lanes ? chunk->lanes : 1, x_step = w->height * w->width * unit;
     const size_t y_step = packed->spec.out / w->channels * unit;
-    float *table = chunk->scratch + gp_padded(halfway_of(w)) * unit;
-    for (size_t s = 0; s < (chunk->lanes ? 1 : chunk->samples); s++) {
-        if (!is_large(w))
-            pool_planes(w, chunk->kernels, chunk->lanes, w->channels, (uint32_t *)(void *)chunk->scratch, x + s * x_row,
-                        y + s * y_row);
-        for (size_t c = 0; is_large(w) && c < w->channels; c++)
-            pool_large(w, chunk->kernels, chunk->lanes, x + s * x_row + c * x_step, chunk->scratch, table,
-                       y + s * y_row + c * y_step);
+    for (size_t s = 0; s < (chunk->lanes ? 1 : chunk->samples); s++, x += x_row, y += y_row) {
+        if (!is_large(w)) {
+            pool_planes(w, chunk->kernels, chunk->lanes, w->channels, (uint32_t *)(void *)chunk->scratch, x, y);
+            continue;
+        }
+        float *table = chunk->scratch + gp_padded(halfway_of(w)) * unit;
+        for (size_t c = 0; c < w->channels; c++)
+            pool_large(w, chunk->kernels, chunk->lanes, x + c * x_step, chunk->scratch, table, y + c * y_step);
     }
 }
 
