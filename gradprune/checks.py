@@ -6,10 +6,13 @@ import math
 import operator
 from collections.abc import Callable, Iterable
 from dataclasses import fields
-from typing import Any, SupportsFloat, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 # As Python's, since NumPy would make a float32 of what they are compared with.
 _LEAST_SINGLE = float(np.finfo(np.float32).smallest_normal)
@@ -20,7 +23,9 @@ LARGEST_SEED = 2**64 - 1
 LARGEST_SIZE = 2**31 - 1  # of one axis of a layer
 
 
-def settle(settings: object, check: Callable[..., Any], *names: str, **limits: Any) -> None:
+def settle(
+    settings: DataclassInstance, check: Callable[..., Any], *names: str, **limits: Any
+) -> None:
     """Check fields of a frozen dataclass and keep what the check returns.
 
     So whatever number a user has passed, of NumPy or of the standard library, settings hold plain
@@ -31,7 +36,7 @@ def settle(settings: object, check: Callable[..., Any], *names: str, **limits: A
     >>> gp.Dropout(np.float64(0.5))  # settles its rate
     Dropout(name=None, rate=0.5)
     """
-    defaults = {field.name: field.default for field in fields(settings)}  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in fields(settings)}
     for name in names:
         value = getattr(settings, name)
         if value is not None or defaults[name] is not None:

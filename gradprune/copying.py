@@ -20,6 +20,7 @@ that an earlier version wrote.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self, TypeVar
@@ -52,7 +53,7 @@ def owned(value: Any) -> Any:
     return value
 
 
-class Attached:
+class Attached(ABC):
     """What belongs to a model: a copy of it is the one that belongs to a copy of the model.
 
     Subclasses say what is taken, by ``capture``, and how it comes back, by ``restore``.
@@ -67,13 +68,13 @@ class Attached:
         lock: AbstractContextManager[bool] = self.model.arena.lock
         return lock
 
+    @abstractmethod
     def capture(self) -> _Parts:
         """(objects, arrays) of everything but the model; the arrays are copies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
         """What ``capture`` gave; ``self.model`` is complete but for what is attached to it."""
-        raise NotImplementedError
 
     def __reduce__(self) -> tuple[Any, ...]:
         if getattr(self.model, self.slot, None) is self:
@@ -92,7 +93,7 @@ class Attached:
         return copy.deepcopy(self)
 
 
-class Whole:
+class Whole(ABC):
     """A model: it takes the state of all that is attached to it with its own.
 
     Subclasses say what is taken, by ``capture``, and how it comes back, by ``restore``.
@@ -101,22 +102,22 @@ class Whole:
     slots: ClassVar[Sequence[str]]  # attributes that hold what is attached
 
     @property
+    @abstractmethod
     def lock(self) -> AbstractContextManager[bool]:
         """Held while the state is taken."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def is_whole(self) -> bool:
         """False while it is being read."""
-        raise NotImplementedError
 
+    @abstractmethod
     def capture(self) -> _Parts:
         """(objects, arrays) of everything but what is attached; the arrays are copies."""
-        raise NotImplementedError
 
+    @abstractmethod
     def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
         """What ``capture`` gave."""
-        raise NotImplementedError
 
     def _attached(self) -> dict[str, Attached]:
         """What is attached, by its slot."""

@@ -59,7 +59,9 @@ def to_costs(table: Costs | Sequence[float], source: str = "set by hand") -> Cos
     >>> to_costs([0, 0.5, 0.5, 1]).most
     (0.0, 0.5, 0.5, 1.0)
     """
-    return table if isinstance(table, Costs) else Costs(table, source)  # type: ignore[arg-type]
+    if isinstance(table, Costs):
+        return table
+    return Costs(table, source)  # type: ignore[arg-type]  # it counts and checks the shares
 
 
 def get_costs() -> Costs:
@@ -102,7 +104,7 @@ def set_costs(table: Costs | Sequence[float]) -> None:
     (0.3, 0.3, 0.4, 0.4)
     >>> set_costs(before)
     """
-    global _current  # noqa: PLW0603
+    global _current  # noqa: PLW0603 - one table for the process
     costs = to_costs(table)
     with _lock:
         _current = costs

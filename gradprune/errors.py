@@ -62,6 +62,27 @@ class NonFiniteError(NumericalError):
     ('dense0.weight', None)
     """
 
+    @classmethod
+    def of_parameter(
+        cls, doing: str, name: str, index: tuple[int, ...], value: float
+    ) -> NonFiniteError:
+        """Of an entry of a parameter or buffer that was found by ``doing``.
+
+        >>> error = NonFiniteError.of_parameter(
+        ...     "quantization", "dense0.weight", (2, 1), float("inf")
+        ... )
+        >>> str(error), error.layer
+        ('quantization: dense0.weight[2, 1] is inf', 'dense0')
+        """
+        return cls(
+            f"{doing}: {name}[{', '.join(map(str, index))}] is {value}",
+            phase="parameter",
+            layer=name.partition(".")[0],
+            parameter=name,
+            index=index,
+            value=value,
+        )
+
 
 class ExplosionError(NumericalError):
     """A finite number beyond a guard's limit, or so large that the step would overflow.

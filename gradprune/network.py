@@ -588,13 +588,8 @@ class Network(Whole):
                 bad = ~np.isfinite(values)
                 if bad.any():
                     index = tuple(map(int, np.unravel_index(bad.argmax(), bad.shape)))
-                    raise NonFiniteError(
-                        f"parameter: {name}[{', '.join(map(str, index))}] is {values[index]}",
-                        phase="parameter",
-                        layer=name.partition(".")[0],
-                        parameter=name,
-                        index=index,
-                        value=float(values[index]),
+                    raise NonFiniteError.of_parameter(
+                        "parameter", name, index, float(values[index])
                     )
 
     def checked_batch(

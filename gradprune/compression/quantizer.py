@@ -316,15 +316,7 @@ class Quantizer(Attached):
         name = next(n for n in layout.tensors if entry < layout.entries_of(n).stop)
         shape = layout.tensors[name].shape
         index = tuple(int(i) for i in np.unravel_index(entry - layout.starts[name], shape))
-        value = float(weights[position])
-        return NonFiniteError(
-            f"quantization: {name}[{', '.join(map(str, index))}] is {value}",
-            phase="parameter",
-            layer=name.partition(".")[0],
-            parameter=name,
-            index=index,
-            value=value,
-        )
+        return NonFiniteError.of_parameter("quantization", name, index, float(weights[position]))
 
 
 def _tensors(parts: Mapping[str, Part]) -> dict[str, NDArray[Any]]:
