@@ -8,7 +8,9 @@ too much the layers that do the most harm stay in float32.
 
 What is measured is the error of what goes into the last activation, times the steepest slope of
 this. The error behind it would say less: which sample has a saturated output, and which one is just
-between two classes, differs from sample to sample, so a few dozen rarely hold the worst.
+between two classes, differs from sample to sample, so a few dozen rarely hold the worst. A narrow
+network may leave all but one sample in a thousand alone and round that one coarsely; it is also
+quick, so it is measured on thousands of random samples.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from numpy.typing import NDArray
 from gradprune import _core, streams
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType
 from gradprune.locking import locked
+from gradprune.summary import summarize
 
 if TYPE_CHECKING:
     from gradprune.network import Network
@@ -31,7 +34,8 @@ __all__ = ["LIMIT", "Rounding", "choose_layers"]
 
 LIMIT = 0.03  # of an error relative to the largest output of a group of samples
 
-_SAMPLES = 64
+_FEWEST, _MOST = 64, 1024  # random samples of each kind
+_MACS = 2**27  # multiply-accumulates that the samples of one kind may need between these
 _GROUP = 16  # samples whose largest output an error is compared with
 _NUMBERS = 2**22  # fewer samples where they are large
 _SIZES = (0.1, 1.0, 10.0)
@@ -59,9 +63,9 @@ def choose_layers(network: Network, x: Floats | None) -> Rounding:
     Args:
         network: as it is now.
         x: (n, features) samples to measure on; None: random ones, normal and their absolute values,
-            of deviations 0.1, 1 and 10.
+            of deviations 0.1, 1 and 10, 64 to 1,024 of each as the network is large or small.
     """
-    sets = _random_samples(prod(network.input_shape)) if x is None else [x]
+    sets = _random_samples(network) if x is None else [x]
     core: list[CoreLayer] = [layer for _, layer in network.core_layers]
     head, slope = _before_the_last_activation(core)
 
@@ -92,8 +96,10 @@ def choose_layers(network: Network, x: Floats | None) -> Rounding:
     return Rounding(names, error(exact) if left else 0.0)
 
 
-def _random_samples(features: int) -> list[Floats]:
-    n = max(1, min(_SAMPLES, _NUMBERS // features))
+def _random_samples(network: Network) -> list[Floats]:
+    features = prod(network.input_shape)
+    macs = summarize(network).total.macs_dense
+    n = min(max(_FEWEST, min(_MOST, _MACS // max(1, macs))), max(1, _NUMBERS // features))
     normal = _core.normal(n * features, 0, streams.FREEZING.at(0)).reshape(n, features)
     return [np.float32(size) * x for size in _SIZES for x in (normal, np.abs(normal))]
 

@@ -62,7 +62,7 @@ def test_random_layers(widths: list[int], n: int, size: float, seed: int) -> Non
         y = reference.int8_rows(y, weight, bias)
     for layer in (frozen := model.freeze(precision="int8")).layers:
         if layer.kept * 10 > layer.weights:
-            assert layer.many == "int8"
+            assert layer.many == "int8" or layer.name in frozen.exact
     if all(layer.many == "int8" for layer in frozen.layers):
         np.testing.assert_array_equal(frozen.predict(x), y)
 
@@ -191,6 +191,15 @@ def test_random_networks_are_within_the_tolerance() -> None:
             failed.append(f"network {number}: {error}")
     assert not failed, f"{len(failed)} of {NETWORKS}\n" + "\n".join(failed[:10])
     assert integers >= NETWORKS // 4
+
+
+def test_a_rare_sample_is_found() -> None:
+    """One in a hundred gets through this network at all; 384 held none of the worst."""
+    frozen = random_network(2907, 5).freeze(precision="int8")
+    x = np.random.default_rng(0).standard_normal((64 * 200, *frozen.input_shape), np.float32)
+    exact = random_network(2907, 5).freeze().predict(x)
+    off = np.abs(frozen.predict(x) - exact).max(axis=1).reshape(200, 64)
+    assert (off.max(axis=1) / np.abs(exact).max(axis=1).reshape(200, 64).max(axis=1)).max() <= 0.05
 
 
 def normalized() -> gp.Model:
