@@ -1,15 +1,18 @@
-/* augment.c - images under affine maps, which training's augmentation turns (gradprune/augmentation.py).
+/* augment.c - images under affine maps, which training's augmentation turns
+ * (gradprune/augmentation.py).
  *
- * Every pixel of the result says which place of the image it comes from, and is interpolated between the four pixels
- * around that place. Images have a border of zeros: places beyond are moved onto it, so that no pixel needs a branch
- * and places and weights of a block of pixels are computed side by side. The maps are drawn above; moves by whole
- * pixels and mirroring are slices there and do not come here.
+ * Every pixel of the result says which place of the image it comes from, and is interpolated
+ * between the four pixels around that place. Images have a border of zeros: places beyond are moved
+ * onto it, so that no pixel needs a branch and places and weights of a block of pixels are computed
+ * side by side. The maps are drawn above; moves by whole pixels and mirroring are slices there and
+ * do not come here.
  */
 #include "gradprune.h"
 
 enum { BLOCK = 64 }; /* pixels of a row at a time */
 
-/* Where pixels of a row come from: index of the first of four pixels, and what the lower and the right ones weigh. */
+/* Where pixels of a row come from: index of the first of four pixels, and what the lower and the
+ * right ones weigh. */
 typedef struct places {
     int32_t first[BLOCK];
     float down[BLOCK], right[BLOCK];
@@ -24,12 +27,16 @@ static inline float clamped(float x, float most)
 
 static inline int32_t smaller(int32_t a, int32_t b) { return a < b ? a : b; }
 
-/* Weights before values: beside a weight of 0 the other value stays as it is, however large they are. */
-static inline float between(float a, float b, float weight) { return (1.0f - weight) * a + weight * b; }
+/* Weights before values: beside a weight of 0 the other value stays as it is, however large they
+ * are. */
+static inline float between(float a, float b, float weight)
+{
+    return (1.0f - weight) * a + weight * b;
+}
 
 /* n places from (row, column) on, both counted from the border, a step for each pixel. */
-static void find(size_t n, int32_t height, int32_t width, float row, float column, float row_step, float column_step,
-                 places *out)
+static void find(size_t n, int32_t height, int32_t width, float row, float column, float row_step,
+                 float column_step, places *out)
 {
     for (size_t x = 0; x < n; x++) {
         float down = clamped(row + row_step * (float)(int32_t)x, (float)height + 1.0f);
@@ -52,8 +59,8 @@ static void interpolate(size_t n, size_t width, const places *from, const float 
     }
 }
 
-void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, const float *images, const double *maps,
-                    float *out)
+void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, const float *images,
+                    const double *maps, float *out)
 {
     size_t bordered = (height + 2) * (width + 2), size = height * width;
     places from;
@@ -63,9 +70,10 @@ void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, cons
                 size_t pixels = width - x < BLOCK ? width - x : BLOCK;
                 double row = maps[0] * (double)y + maps[1] * (double)x + maps[2];
                 double column = maps[3] * (double)y + maps[4] * (double)x + maps[5];
-                find(pixels, (int32_t)height, (int32_t)width, (float)(row + 1.0), (float)(column + 1.0), (float)maps[1],
-                     (float)maps[4], &from);
+                find(pixels, (int32_t)height, (int32_t)width, (float)(row + 1.0),
+                     (float)(column + 1.0), (float)maps[1], (float)maps[4], &from);
                 for (size_t k = 0; k < channels; k++)
-                    interpolate(pixels, width, &from, images + k * bordered, out + k * size + y * width + x);
+                    interpolate(pixels, width, &from, images + k * bordered,
+                                out + k * size + y * width + x);
             }
 }

@@ -8,9 +8,11 @@
 
 gp_partial_norm gp_norm_start(void) { return (gp_partial_norm){0.0, 0.0}; }
 
-gp_partial_norm gp_norm_measure(const gp_kernels *kernels, size_t n, const float *values, double norm_type)
+gp_partial_norm gp_norm_measure(const gp_kernels *kernels, size_t n, const float *values,
+                                double norm_type)
 {
-    if (norm_type == 2.0) return (gp_partial_norm){1.0, kernels->sum_squares(n, values)}; /* cannot overflow */
+    /* cannot overflow */
+    if (norm_type == 2.0) return (gp_partial_norm){1.0, kernels->sum_squares(n, values)};
     double largest = (double)kernels->max_abs(n, values);
     if (!isfinite(largest)) return (gp_partial_norm){1.0, largest};
     if (largest == 0.0) return gp_norm_start();
@@ -25,7 +27,8 @@ gp_partial_norm gp_norm_join(gp_partial_norm a, gp_partial_norm b, double norm_t
     if (!isfinite(a.sum) || !isfinite(b.sum)) return (gp_partial_norm){1.0, a.sum + b.sum};
     if (isinf(norm_type)) return a.unit >= b.unit ? a : b;
     if (a.unit == b.unit) return (gp_partial_norm){a.unit, a.sum + b.sum};
-    if (a.unit < b.unit) return (gp_partial_norm){b.unit, b.sum + a.sum * pow(a.unit / b.unit, norm_type)};
+    if (a.unit < b.unit)
+        return (gp_partial_norm){b.unit, b.sum + a.sum * pow(a.unit / b.unit, norm_type)};
     return (gp_partial_norm){a.unit, a.sum + b.sum * pow(b.unit / a.unit, norm_type)};
 }
 
@@ -47,21 +50,25 @@ double gp_norm(const gp_kernels *kernels, size_t n, const float *values, double 
     gp_partial_norm total = gp_norm_start();
     for (size_t i = 0; i < n; i += GP_NORM_BLOCK) {
         size_t length = n - i < GP_NORM_BLOCK ? n - i : GP_NORM_BLOCK;
-        total = gp_norm_join(total, gp_norm_measure(kernels, length, values + i, norm_type), norm_type);
+        total =
+            gp_norm_join(total, gp_norm_measure(kernels, length, values + i, norm_type), norm_type);
     }
     return gp_norm_finish(total, norm_type);
 }
 
 double gp_clip_scale(double norm, double limit)
 {
-    /* torch's 1e-6 keeps the result at or below the limit in spite of rounding; at or below it already, the bits
-     * stay as they are */
+    /* torch's 1e-6 keeps the result at or below the limit in spite of rounding; at or below it
+     * already, the bits stay as they are */
     return norm > limit && isfinite(norm) ? limit / (norm + 1e-6) : 1.0;
 }
 
-int gp_clip_needs_work(const gp_clip *clip) { return clip->next || clip->keep || clip->kind > GP_INHIBIT_NORM_TANH; }
+int gp_clip_needs_work(const gp_clip *clip)
+{
+    return clip->next || clip->keep || clip->kind > GP_INHIBIT_NORM_TANH;
+}
 
-/* ---- limits that follow the norms ---------------------------------------------------------------------------------- */
+/* ---- limits that follow the norms ------------------------------------------------------------ */
 
 /* How many of the sorted numbers are below x. */
 static size_t count_below(size_t n, const double *sorted, double x)
@@ -144,10 +151,17 @@ double gp_clip_factor(const gp_clip *clip, double norm)
     case GP_CLIP_Z: return gp_clip_scale(norm, gp_clip_adapt(clip, norm));
     case GP_INHIBIT_NORM: return norm > c ? (c / norm) / (1.0 + c / norm) : 1.0 / (1.0 + norm / c);
     case GP_INHIBIT_NORM_TANH: return norm > 0.0 ? fmin(c * tanh(norm / c) / norm, 1.0) : 1.0;
-    default: return norm < INFINITY ? gp_clip_scale(norm, c) : 0.0; /* a small p overflowed a double */
+    /* a small p overflowed a double */
+    default: return norm < INFINITY ? gp_clip_scale(norm, c) : 0.0;
     }
 }
 
-void gp_scale(const gp_kernels *kernels, size_t n, float *values, float factor) { kernels->scale(n, values, factor); }
+void gp_scale(const gp_kernels *kernels, size_t n, float *values, float factor)
+{
+    kernels->scale(n, values, factor);
+}
 
-void gp_clamp(const gp_kernels *kernels, size_t n, float *values, float limit) { kernels->clamp(n, values, limit); }
+void gp_clamp(const gp_kernels *kernels, size_t n, float *values, float limit)
+{
+    kernels->clamp(n, values, limit);
+}

@@ -1,25 +1,34 @@
-/* costs.c - up to which share of weights kept lists of the live ones are faster: for each instruction set as it was
- * measured once, or measured on this CPU.
+/* costs.c - up to which share of weights kept lists of the live ones are faster: for each
+ * instruction set as it was measured once, or measured on this CPU.
  *
- * What is timed is the real thing: Adam steps of a small network, whole and on lists, at each number of lanes a chunk
- * can have. Neither depends on how many threads there are, and must not: the choice would change the bits. The time on
- * lists is a straight line over the share kept; where it meets the time without them lists stop paying.
+ * What is timed is the real thing: Adam steps of a small network, whole and on lists, at each
+ * number of lanes a chunk can have. Neither depends on how many threads there are, and must not:
+ * the choice would change the bits. The time on lists is a straight line over the share kept; where
+ * it meets the time without them lists stop paying.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "net.h"
 
-enum { WIDTH = 256, LAYERS = 2, WEIGHTS = LAYERS * WIDTH * WIDTH, N = WEIGHTS + LAYERS * WIDTH, REPEATS = 12 };
+enum {
+    WIDTH = 256,
+    LAYERS = 2,
+    WEIGHTS = LAYERS * WIDTH * WIDTH,
+    N = WEIGHTS + LAYERS * WIDTH,
+    REPEATS = 12
+};
 
-/* The middle of what gp_costs_measure found for the numbers of lanes: baseline 0.64-0.77 and AVX2 0.38-0.54 on an AMD
- * Zen 3, AVX-512 0.33-0.46 on another machine. NEON has vectors like baseline and a multiply-add like AVX2; its share lies
- * between theirs and is not measured. It is one share whatever the lanes, so that what is predicted of a sample does not
- * depend on how many others are in its batch. */
+/* The middle of what gp_costs_measure found for the numbers of lanes: baseline 0.64-0.77 and AVX2
+ * 0.38-0.54 on an AMD Zen 3, AVX-512 0.33-0.46 on another machine. NEON has vectors like baseline
+ * and a multiply-add like AVX2; its share lies between theirs and is not measured. It is one share
+ * whatever the lanes, so that what is predicted of a sample does not depend on how many others are
+ * in its batch. */
 static const struct {
     const char *isa;
     double most;
-} presets[] = {{"baseline", 0.7}, {"neon", 0.55}, {"avx2", 0.45}, {"avx512", 0.4}, {"avx512vnni", 0.4}};
+} presets[] = {
+    {"baseline", 0.7}, {"neon", 0.55}, {"avx2", 0.45}, {"avx512", 0.4}, {"avx512vnni", 0.4}};
 
 gp_costs gp_costs_default(const gp_kernels *kernels)
 {
@@ -72,7 +81,8 @@ static gp_status time_step(bench *b, size_t samples, double *seconds)
         gp_result result;
         gp_step_info info;
         double began = gp_seconds();
-        gp_status status = gp_net_train(b->net, &b->arena, &batch, &clip, &rule, &result, &info, NULL, 0, 0, 1);
+        gp_status status =
+            gp_net_train(b->net, &b->arena, &batch, &clip, &rule, &result, &info, NULL, 0, 0, 1);
         double took = gp_seconds() - began;
         if (status != GP_OK) return status;
         if (took < *seconds) *seconds = took;
@@ -85,7 +95,8 @@ static gp_status make(const gp_kernels *kernels, gp_pool *pool, bench *b)
     gp_layer_spec specs[LAYERS];
     for (size_t i = 0; i < LAYERS; i++) {
         size_t weight = i * WIDTH * WIDTH, bias = WEIGHTS + i * WIDTH;
-        specs[i] = (gp_layer_spec){.type = GP_LAYER_DENSE, .in = WIDTH, .out = WIDTH, .weight = weight, .bias = bias};
+        specs[i] = (gp_layer_spec){
+            .type = GP_LAYER_DENSE, .in = WIDTH, .out = WIDTH, .weight = weight, .bias = bias};
         b->segments[i] = (gp_segment){weight, WIDTH * WIDTH, i, WIDTH};
         b->segments[LAYERS + i] = (gp_segment){bias, WIDTH, i, 0};
     }

@@ -1,7 +1,9 @@
-/* dispatch.c - what depends on the CPU: which kernel tables exist here, which it can run, and how it treats denormals.
+/* dispatch.c - what depends on the CPU: which kernel tables exist here, which it can run, and how
+ * it treats denormals.
  *
- * A table is usable when the CPU has the instructions *and* the operating system saves the wider registers on a
- * context switch; __builtin_cpu_supports checks both (CPUID and XGETBV). The build says which tables were compiled.
+ * A table is usable when the CPU has the instructions *and* the operating system saves the wider
+ * registers on a context switch; __builtin_cpu_supports checks both (CPUID and XGETBV). The build
+ * says which tables were compiled.
  */
 #include <string.h>
 
@@ -18,7 +20,10 @@
 
 static int always(void) { return 1; }
 #if defined(GP_HAVE_AVX2)
-static int has_avx2(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
+static int has_avx2(void)
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
 #endif
 #if defined(GP_HAVE_AVX512)
 static int has_avx512(void)
@@ -56,7 +61,8 @@ const gp_kernels *gp_kernels_get(const char *name)
 {
     const gp_kernels *found = NULL;
     for (size_t i = 0; i < TABLES; i++)
-        if (tables[i].usable() && (!name || strcmp(name, tables[i].kernels->isa) == 0)) found = tables[i].kernels;
+        if (tables[i].usable() && (!name || strcmp(name, tables[i].kernels->isa) == 0))
+            found = tables[i].kernels;
     return found;
 }
 

@@ -1,15 +1,19 @@
-/* fault.c - the first number that is not finite or beyond its limit, in the order of computation: found only after
- * something went wrong, so it may take its time. */
+/* fault.c - the first number that is not finite or beyond its limit, in the order of computation:
+ * found only after something went wrong, so it may take its time. */
 #include <float.h>
 #include <math.h>
 
 #include "net.h"
 
 /* Not a number, or beyond the limit, which may be infinite: no infinity is within it. */
-static int is_bad(float value, float limit) { return !(fabsf(value) <= (limit < FLT_MAX ? limit : FLT_MAX)); }
+static int is_bad(float value, float limit)
+{
+    return !(fabsf(value) <= (limit < FLT_MAX ? limit : FLT_MAX));
+}
 
 /* What is removed does not exist, whatever was written there. */
-static int bad_weight(const gp_matrix *W, const gp_arena *arena, const float *flat, float limit, gp_fault *fault)
+static int bad_weight(const gp_matrix *W, const gp_arena *arena, const float *flat, float limit,
+                      gp_fault *fault)
 {
     for (size_t k = 0; k < W->rows * W->columns; k++) {
         float value = flat[W->offset + k];
@@ -48,7 +52,8 @@ static int bad_factor(const gp_layer_spec *spec, const float *flat, float limit,
 }
 
 /* In the parameters or the gradients, whichever `flat` is: weights, then biases. */
-static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat, float limit, gp_fault *fault)
+static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat,
+                         float limit, gp_fault *fault)
 {
     const size_t biases[GP_MATRICES] = {layer->spec.bias, layer->spec.recurrent_bias};
     fault->bias = 0;
@@ -71,13 +76,15 @@ const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t
     return layer->states ? layer->states : output;
 }
 
-int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit, gp_fault *fault)
+int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit,
+                         gp_fault *fault)
 {
     size_t lanes, chunks, O;
     const float *outputs = gp_layer_watched(layer, layer->output, &O);
     gp_net_cut(samples, &lanes, &chunks);
     for (size_t s = 0; s < samples; s++) {
-        if (!bad_entry(O, outputs + s / lanes * O * lanes + s % lanes, lanes, limit, fault)) continue;
+        if (!bad_entry(O, outputs + s / lanes * O * lanes + s % lanes, lanes, limit, fault))
+            continue;
         fault->row = first + s;
         if (layer->states) {
             fault->step = fault->column / layer->weights[1].columns;
@@ -102,10 +109,12 @@ void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
         }
         *fault = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = i, .step = GP_NONE};
         if (net->last_samples > 0 && i < net->last_live &&
-            gp_layer_find_output(&net->layers[i], net->last_samples, net->last_first, INFINITY, fault))
+            gp_layer_find_output(&net->layers[i], net->last_samples, net->last_first, INFINITY,
+                                 fault))
             return;
     }
-    *fault = (gp_fault){.phase = GP_PHASE_LOSS, .layer = GP_NONE, .step = GP_NONE, .value = net->last_loss};
+    *fault = (gp_fault){
+        .phase = GP_PHASE_LOSS, .layer = GP_NONE, .step = GP_NONE, .value = net->last_loss};
     if (!isfinite(net->last_loss)) return;
     for (size_t i = net->n_layers; i-- > 0;) {
         *fault = (gp_fault){.phase = GP_PHASE_BACKWARD, .layer = i, .step = GP_NONE};

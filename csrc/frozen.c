@@ -1,12 +1,13 @@
 /* frozen.c - a network for inference alone: packed once, run by any number of threads at once.
  *
- * Few samples pass as rows, all layers on one thread and, when they are small, with the workspace on the stack. More pass
- * in chunks of P <= 64 lanes: a member of the team takes a chunk from the user's rows to the user's rows, so there are no
- * barriers, and a chunk stays in its core's cache. Where the border lies follows from what the layers say they cost.
+ * Few samples pass as rows, all layers on one thread and, when they are small, with the workspace
+ * on the stack. More pass in chunks of P <= 64 lanes: a member of the team takes a chunk from the
+ * user's rows to the user's rows, so there are no barriers, and a chunk stays in its core's cache.
+ * Where the border lies follows from what the layers say they cost.
  *
- * What a call computes depends on nothing that changes. The habits, which only choose the number of threads, belong to
- * one call at a time; a call that finds another one inside runs alone, and so do all calls of a child that was forked
- * meanwhile.
+ * What a call computes depends on nothing that changes. The habits, which only choose the number of
+ * threads, belong to one call at a time; a call that finds another one inside runs alone, and so do
+ * all calls of a child that was forked meanwhile.
  */
 #include "gradprune.h"
 
@@ -21,7 +22,8 @@ enum {
     STACK_FLOATS = 4096, /* workspace up to this size is on the stack */
     HABITS = 32
 };
-/* Calls estimated to take less are not shared: meeting costs about a microsecond, waking a thread tens. */
+/* Calls estimated to take less are not shared: meeting costs about a microsecond, waking a thread
+ * tens. */
 #define WORTH_SHARING_NS 8000.0
 /* One feature of 16 samples from rows to lanes. */
 #define TO_LANES_NS 2.0
@@ -48,7 +50,7 @@ struct gp_frozen {
     gp_packed layers[];
 };
 
-/* ---- making ------------------------------------------------------------------------------------------------------ */
+/* ---- making ---------------------------------------------------------------------------------- */
 
 static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_arena *arena)
 {
@@ -61,25 +63,30 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
     return arena->n_prunable <= arena->n;
 }
 
-/* Whether a packed layer's output goes to one layer alone; output[i] is where that of the i-th layer comes from. */
-static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t packed, const size_t *output,
-                        size_t so_far)
+/* Whether a packed layer's output goes to one layer alone; output[i] is where that of the i-th
+ * layer comes from. */
+static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t packed,
+                        const size_t *output, size_t so_far)
 {
     for (size_t i = 0; i < so_far; i++)
         if (output[i] == packed && gp_graph_reader(n_layers, layers, i) == GP_NONE) return 0;
     return 1;
 }
 
-/* Packs the i-th layer as `spec` over the arena, unless it does nothing or the one that it reads does it; output[i]: the
- * packed layer that gives its output, or GP_NONE for the network's input. */
-static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *layers, size_t i, const gp_layer_spec *spec,
-                     const gp_arena *arena, gp_precision precision, size_t *output)
+/* Packs the i-th layer as `spec` over the arena, unless it does nothing or the one that it reads
+ * does it; output[i]: the packed layer that gives its output, or GP_NONE for the network's
+ * input. */
+static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *layers, size_t i,
+                     const gp_layer_spec *spec, const gp_arena *arena, gp_precision precision,
+                     size_t *output)
 {
     const gp_layer_ops *type = gp_layer_table[spec->type];
-    const gp_frozen_ops *ops =
-        precision == GP_INT8 && !spec->exact && type->frozen_int8 ? type->frozen_int8 : type->frozen;
+    const gp_frozen_ops *ops = precision == GP_INT8 && !spec->exact && type->frozen_int8
+                                   ? type->frozen_int8
+                                   : type->frozen;
     gp_packed *packed = &made->layers[made->n_layers];
-    *packed = (gp_packed){.ops = ops, .spec = *spec, .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
+    *packed = (gp_packed){
+        .ops = ops, .spec = *spec, .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
     size_t sources[GP_SOURCES];
     for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;)
         packed->source[k] = sources[k] == GP_NONE ? GP_NONE : output[sources[k]];
@@ -87,7 +94,8 @@ static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *laye
     if (!ops->infer) return GP_OK;
     gp_packed *before = packed->source[0] == GP_NONE ? NULL : &made->layers[packed->source[0]];
     if (packed->spec.type == GP_LAYER_ACTIVATION && before && before->ops->takes_activation &&
-        before->then == GP_IDENTITY && is_read_once(n_layers, layers, packed->source[0], output, i)) {
+        before->then == GP_IDENTITY &&
+        is_read_once(n_layers, layers, packed->source[0], output, i)) {
         before->then = packed->spec.activation;
         before->slope = packed->spec.slope;
         return GP_OK;
@@ -98,7 +106,8 @@ static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *laye
     return status;
 }
 
-/* Whether the output of a packed layer, or the input, is read by one behind the i-th, or is the result. */
+/* Whether the output of a packed layer, or the input, is read by one behind the i-th, or is the
+ * result. */
 static int is_needed_after(const gp_frozen *made, size_t i, size_t value, size_t result)
 {
     for (size_t reader = i + 1; reader < made->n_layers; reader++)
@@ -108,7 +117,10 @@ static int is_needed_after(const gp_frozen *made, size_t i, size_t value, size_t
     return value == result;
 }
 
-static size_t buffer_of(const gp_frozen *made, size_t value) { return value == GP_NONE ? 0 : made->layers[value].to; }
+static size_t buffer_of(const gp_frozen *made, size_t value)
+{
+    return value == GP_NONE ? 0 : made->layers[value].to;
+}
 
 /* Whether another number that is still needed is in this buffer when the i-th layer writes. */
 static int is_taken(const gp_frozen *made, size_t i, size_t b, size_t result)
@@ -117,21 +129,24 @@ static int is_taken(const gp_frozen *made, size_t i, size_t b, size_t result)
     for (size_t value = 0; value <= i; value++) {
         const size_t earlier = value == i ? GP_NONE : value;
         if (buffer_of(made, earlier) != b) continue;
-        const int is_read = packed->source[0] == earlier || (packed->spec.other > 0 && packed->source[1] == earlier);
+        const int is_read = packed->source[0] == earlier ||
+                            (packed->spec.other > 0 && packed->source[1] == earlier);
         if (is_needed_after(made, i, earlier, result)) return 1;
         if (is_read && !packed->ops->in_place) return 1;
     }
     return 0;
 }
 
-/* Gives every output a buffer: that of what a layer reads if it can work in place, else the first free one. */
+/* Gives every output a buffer: that of what a layer reads if it can work in place, else the first
+ * free one. */
 static void share_buffers(gp_frozen *made, size_t result)
 {
     made->buffers[0].width = made->in;
     made->n_buffers = 1;
     for (size_t i = 0; i < made->n_layers; i++) {
         gp_packed *packed = &made->layers[i];
-        for (size_t k = 0; k < GP_SOURCES; k++) packed->from[k] = buffer_of(made, packed->source[k]);
+        for (size_t k = 0; k < GP_SOURCES; k++)
+            packed->from[k] = buffer_of(made, packed->source[k]);
         packed->to = packed->ops->in_place ? packed->from[0] : 0;
         if (is_taken(made, i, packed->to, result)) packed->to = 0;
         while (packed->to < made->n_buffers && is_taken(made, i, packed->to, result)) packed->to++;
@@ -155,8 +170,9 @@ static int is_folded(size_t n_layers, const gp_layer_spec *layers, size_t i)
     return norm != GP_NONE && gp_batchnorm_folds(&layers[i], &layers[norm]);
 }
 
-gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
-                           const gp_arena *arena, gp_precision precision, gp_frozen **frozen)
+gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers,
+                           const gp_layer_spec *layers, const gp_arena *arena,
+                           gp_precision precision, gp_frozen **frozen)
 {
     *frozen = NULL;
     if (precision >= GP_PRECISIONS || !are_valid(n_layers, layers, arena)) return GP_BAD_ARGUMENT;
@@ -186,7 +202,8 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         gp_layer_spec spec = layers[i];
         gp_arena own = *arena;
         status = folds ? gp_batchnorm_fold(&layers[i], &layers[norm], arena, &spec, &own) : GP_OK;
-        if (status == GP_OK) status = add(made, n_layers, layers, i, &spec, &own, precision, output);
+        if (status == GP_OK)
+            status = add(made, n_layers, layers, i, &spec, &own, precision, output);
         if (folds) free(own.params);
         if (status != GP_OK) goto done;
         if (before && gp_batchnorm_folds(before, &layers[i]))
@@ -206,7 +223,8 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
         row_ns += packed->row_ns;
     }
     made->few = GP_ALIGN_FLOATS; /* with more, two chunks of lanes could do */
-    while (made->few > (isinf(row_ns) ? 0 : 1) && (double)made->few * row_ns > made->lane_ns) made->few--;
+    while (made->few > (isinf(row_ns) ? 0 : 1) && (double)made->few * row_ns > made->lane_ns)
+        made->few--;
     *frozen = made;
     made = NULL;
 done:
@@ -230,12 +248,13 @@ gp_frozen_layer gp_frozen_describe(const gp_frozen *frozen, size_t layer)
     for (size_t i = 0; i < frozen->n_layers; i++) {
         const gp_packed *packed = &frozen->layers[i];
         if (packed->index == layer)
-            return (gp_frozen_layer){packed->kept, packed->bytes, packed->row_list, packed->lane_list, packed->int8};
+            return (gp_frozen_layer){packed->kept, packed->bytes, packed->row_list,
+                                     packed->lane_list, packed->int8};
     }
     return (gp_frozen_layer){0};
 }
 
-/* ---- few samples --------------------------------------------------------------------------------------------------- */
+/* ---- few samples ----------------------------------------------------------------------------- */
 
 /* The first number that is not finite; there is one. */
 static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, gp_fault *fault)
@@ -243,8 +262,11 @@ static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, g
     const size_t I = frozen->in;
     size_t at = 0;
     while (isfinite(x[at])) at++;
-    *fault = (gp_fault){
-        .phase = GP_PHASE_INPUT, .layer = GP_NONE, .step = GP_NONE, .row = sample + at / I, .column = at % I};
+    *fault = (gp_fault){.phase = GP_PHASE_INPUT,
+                        .layer = GP_NONE,
+                        .step = GP_NONE,
+                        .row = sample + at / I,
+                        .column = at % I};
 }
 
 /* A buffer of n samples. */
@@ -253,10 +275,12 @@ static float *rows_of(const gp_frozen *frozen, size_t n, float *work, size_t b)
     return work + n * frozen->buffers[b].start[0];
 }
 
-static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, float *work)
+static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, float *out,
+                          gp_fault *fault, float *work)
 {
     const size_t I = frozen->in, O = frozen->out;
-    gp_chunk chunk = {.kernels = frozen->kernels, .samples = n, .scratch = work + n * frozen->floats[0]};
+    gp_chunk chunk = {
+        .kernels = frozen->kernels, .samples = n, .scratch = work + n * frozen->floats[0]};
     for (size_t s = 0; s < n; s++) {
         float *row = work + s * gp_padded(I);
         memset(row + I, 0, (gp_padded(I) - I) * sizeof *row);
@@ -270,7 +294,8 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
         const float *from = rows_of(frozen, n, work, packed->from[0]);
         float *y = rows_of(frozen, n, work, packed->to);
         chunk.other = rows_of(frozen, n, work, packed->from[1]);
-        for (size_t s = 0; y != from && s < n; s++) memset(y + s * padded + width, 0, (padded - width) * sizeof *y);
+        for (size_t s = 0; y != from && s < n; s++)
+            memset(y + s * padded + width, 0, (padded - width) * sizeof *y);
         packed->ops->infer(packed, &chunk, from, y);
     }
     const float *y = rows_of(frozen, n, work, frozen->result);
@@ -278,7 +303,8 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
     return GP_OK;
 }
 
-static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault)
+static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x, float *out,
+                              gp_fault *fault)
 {
     _Alignas(64) float stack[STACK_FLOATS];
     const size_t each = frozen->floats[0] + gp_padded(frozen->scratch[0]);
@@ -290,7 +316,7 @@ static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x,
     return status;
 }
 
-/* ---- many samples -------------------------------------------------------------------------------------------------- */
+/* ---- many samples ---------------------------------------------------------------------------- */
 
 typedef struct region {
     const gp_frozen *frozen;
@@ -301,7 +327,10 @@ typedef struct region {
     gp_fault fault[GP_MAX_THREADS];
 } region;
 
-static size_t floats_a_lane(const gp_frozen *frozen) { return frozen->floats[1] + frozen->scratch[1]; }
+static size_t floats_a_lane(const gp_frozen *frozen)
+{
+    return frozen->floats[1] + frozen->scratch[1];
+}
 
 /* A buffer of P lanes. */
 static float *lanes_of(const gp_frozen *frozen, size_t P, float *work, size_t b)
@@ -320,8 +349,10 @@ static void run_lanes(void *context, const gp_team *team)
     gp_team_share(team, shared->chunks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t first = item * P, samples = gp_smaller(P, shared->n - first);
-        gp_chunk chunk = {
-            .kernels = frozen->kernels, .samples = samples, .lanes = P, .scratch = work + frozen->floats[1] * P};
+        gp_chunk chunk = {.kernels = frozen->kernels,
+                          .samples = samples,
+                          .lanes = P,
+                          .scratch = work + frozen->floats[1] * P};
         const float *x = shared->x + first * I;
         const float *rows[GP_LANES];
         for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
@@ -335,13 +366,13 @@ static void run_lanes(void *context, const gp_team *team)
             packed->ops->infer(packed, &chunk, lanes_of(frozen, P, work, packed->from[0]),
                                lanes_of(frozen, P, work, packed->to));
         }
-        frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P, shared->out + first * O,
-                                   O);
+        frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P,
+                                   shared->out + first * O, O);
     }
 }
 
-static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault,
-                               size_t threads)
+static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x, float *out,
+                               gp_fault *fault, size_t threads)
 {
     region shared = {.frozen = frozen, .n = n, .x = x, .out = out};
     size_t wanted = (n + GP_LANES - 1) / GP_LANES;
@@ -363,7 +394,8 @@ static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x
     return GP_OK;
 }
 
-gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, size_t threads)
+gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out,
+                            gp_fault *fault, size_t threads)
 {
     if (n == 0) return GP_OK;
     if (n <= frozen->few) return predict_rows(frozen, n, x, out, fault);

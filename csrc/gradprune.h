@@ -1,35 +1,39 @@
 /* gradprune.h - the manual of gradprune's C core.
  *
- * The core trains, clips and prunes feed-forward networks on a CPU. It knows nothing of Python: libc and pthreads
- * are all it needs, and `make check-c` builds and tests it alone.
+ * The core trains, clips and prunes feed-forward networks on a CPU. It knows nothing of Python:
+ * libc and pthreads are all it needs, and `make check-c` builds and tests it alone.
  *
  * Idea
- *   All state is flat. The caller owns one float buffer of parameters, one of gradients, one byte mask over the
- *   prunable parameters (which come first) and up to two optimizer moments; a gp_arena points at them. A gp_net is
- *   compiled from layer specifications, holds offsets into the arena and its own workspace, and runs whole steps.
+ *   All state is flat. The caller owns one float buffer of parameters, one of gradients, one byte
+ *   mask over the prunable parameters (which come first) and up to two optimizer moments; a
+ *   gp_arena points at them. A gp_net is compiled from layer specifications, holds offsets into the
+ *   arena and its own workspace, and runs whole steps.
  *
  * Layout inside the engine
- *   The batch is the innermost axis. A batch of B samples is cut into chunks of P <= 64 lanes (a multiple of 16);
- *   activations are [chunk][feature][P]. Lanes past the last sample are zero, and their gradients stay zero.
- *   Weights keep the user's layout, (O, I) row-major.
+ *   The batch is the innermost axis. A batch of B samples is cut into chunks of P <= 64 lanes (a
+ *   multiple of 16); activations are [chunk][feature][P]. Lanes past the last sample are zero, and
+ *   their gradients stay zero. Weights keep the user's layout, (O, I) row-major.
  *
- * Letters: B batch, P lanes of a chunk, I features in, O features out, n length, m x n x k a matrix product.
- * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs, scalars.
+ * Letters: B batch, P lanes of a chunk, I features in, O features out, n length, m x n x k a matrix
+ *          product.
+ * Names:   gp_noun_verb; the gradient of x is dx; arguments are sizes, const inputs, outputs,
+ *          scalars.
  *
  * Sparse execution
- *   A weight matrix of which the mask keeps few entries, few enough by a table (gp_costs), gets lists of the live
- *   ones (gp_live), made when the mask changes. Forward, dx, dW, norms and the optimizer then touch live weights only,
- *   and moments are kept packed, live entries side by side. Parameters and gradients stay whole: values are read from
- *   the parameters in every call.
+ *   A weight matrix of which the mask keeps few entries, few enough by a table (gp_costs), gets
+ *   lists of the live ones (gp_live), made when the mask changes. Forward, dx, dW, norms and the
+ *   optimizer then touch live weights only, and moments are kept packed, live entries side by side.
+ *   Parameters and gradients stay whole: values are read from the parameters in every call.
  *
  * Threads and bits
- *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread in a fixed order
- *   and reductions use fixed blocks, so the bits do not depend on the number of threads. They depend on the
- *   instruction set, and on the table that says which layers run on lists; the caller keeps that with the network.
+ *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread
+ *   in a fixed order and reductions use fixed blocks, so the bits do not depend on the number of
+ *   threads. They depend on the instruction set, and on the table that says which layers run on
+ *   lists; the caller keeps that with the network.
  *
  * Errors
- *   A gp_status other than GP_OK means that parameters, moments and masks are as they were before the call.
- *   Nothing here exits, prints, or keeps state outside of the objects it hands out.
+ *   A gp_status other than GP_OK means that parameters, moments and masks are as they were before
+ *   the call. Nothing here exits, prints, or keeps state outside of the objects it hands out.
  */
 #ifndef GRADPRUNE_H
 #define GRADPRUNE_H
@@ -44,8 +48,9 @@ extern "C" {
 #define GP_VERSION "0.1.0"
 
 enum {
-    GP_LANES = 64,        /* the most samples in a chunk */
-    GP_ALIGN_FLOATS = 16, /* lanes and padded rows are multiples of this: 64 bytes, one cache line */
+    GP_LANES = 64, /* the most samples in a chunk */
+    /* lanes and padded rows are multiples of this: 64 bytes, one cache line */
+    GP_ALIGN_FLOATS = 16,
     GP_MAX_THREADS = 256,
     GP_MAX_MOMENTS = 2
 };
@@ -63,18 +68,19 @@ typedef enum gp_status {
 
 const char *gp_status_text(gp_status status);
 
-/* ---- kernels: one table an instruction set (dispatch.c, kernels/) --------------------------------------------- */
+/* ---- kernels: one table an instruction set (dispatch.c, kernels/) ---------------------------- */
 
 typedef struct gp_kernels gp_kernels;
 
-/* The table called `name` ("baseline", "avx2", "avx512", "avx512vnni", "neon"), or the best this CPU runs if name is NULL.
- * NULL if the name is unknown, not built, or not supported by this CPU and operating system. */
+/* The table called `name` ("baseline", "avx2", "avx512", "avx512vnni", "neon"), or the best this
+ * CPU runs if name is NULL. NULL if the name is unknown, not built, or not supported by this CPU
+ * and operating system. */
 const gp_kernels *gp_kernels_get(const char *name);
 /* The i-th instruction set this CPU can run, from the plainest to the best; NULL past the end. */
 const char *gp_isa_name(size_t i);
 const char *gp_kernels_isa(const gp_kernels *kernels);
 
-/* ---- threads (parallel.c) ---------------------------------------------------------------------------------------- */
+/* ---- threads (parallel.c) -------------------------------------------------------------------- */
 
 typedef struct gp_pool gp_pool;
 
@@ -84,9 +90,12 @@ void gp_pool_destroy(gp_pool *pool);
 /* CPUs this process may run on. */
 size_t gp_cpu_count(void);
 
-/* ---- random numbers (rng.c): Philox4x32-10, Salmon et al. 2011; stateless, addressed by (seed, stream, i) -------- */
+/* ---- random numbers (rng.c) ------------------------------------------------------------------ */
 
-/* The first streams of what the core itself draws. gradprune/streams.py knows those of all purposes. */
+/* Philox4x32-10, Salmon et al. 2011: stateless, addressed by (seed, stream, i). */
+
+/* The first streams of what the core itself draws. gradprune/streams.py knows those of all
+ * purposes. */
 #define GP_DROPOUT_STREAMS ((uint64_t)1 << 60) /* | step << GP_LAYER_BITS | layer */
 enum { GP_LAYER_BITS = 16 };                   /* a network has at most 2^16 layers */
 uint64_t gp_dropout_stream(uint64_t step, size_t layer);
@@ -102,22 +111,23 @@ void gp_random_normal(size_t n, float *out, uint64_t seed, uint64_t stream);
 /* Fisher-Yates */
 void gp_random_permutation(size_t n, int64_t *out, uint64_t seed, uint64_t stream);
 
-/* ---- augmentation (augment.c) --------------------------------------------------------------------------------------- */
+/* ---- augmentation (augment.c) ---------------------------------------------------------------- */
 
-/* out (N, C, H, W): pixel (y, x) of sample i comes from row m0 y + m1 x + m2 and column m3 y + m4 x + m5 of all its
- * channels, m = maps (N, 6), interpolated bilinearly between four pixels; around the image all is 0.
- * images (N, C, H + 2, W + 2) have a border of zeros, and (H + 2) (W + 2) < 2^31. What comes from NaN is 0. */
-void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, const float *images, const double *maps,
-                    float *out);
+/* out (N, C, H, W): pixel (y, x) of sample i comes from row m0 y + m1 x + m2 and column m3 y + m4 x
+ * + m5 of all its channels, m = maps (N, 6), interpolated bilinearly between four pixels; around
+ * the image all is 0. images (N, C, H + 2, W + 2) have a border of zeros, and (H + 2) (W + 2) <
+ * 2^31. What comes from NaN is 0. */
+void gp_images_warp(size_t n, size_t channels, size_t height, size_t width, const float *images,
+                    const double *maps, float *out);
 
-/* ---- selection (select.c) ------------------------------------------------------------------------------------------ */
+/* ---- selection (select.c) -------------------------------------------------------------------- */
 
-/* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n).
- * Scores must not be NaN (GP_BAD_INPUT); k <= n. -0.0 equals 0.0. Unless GP_OK nothing is written. */
-gp_status gp_topk_mask(gp_pool *pool, const gp_kernels *kernels, size_t n, const float *scores, uint8_t *keep, size_t k,
-                       size_t threads);
+/* keep[i] = 1 for the k largest scores, else 0; ties go to the lower index; O(n). Scores must not
+ * be NaN (GP_BAD_INPUT); k <= n. -0.0 equals 0.0. Unless GP_OK nothing is written. */
+gp_status gp_topk_mask(gp_pool *pool, const gp_kernels *kernels, size_t n, const float *scores,
+                       uint8_t *keep, size_t k, size_t threads);
 
-/* ---- the arena ------------------------------------------------------------------------------------------------------ */
+/* ---- the arena ------------------------------------------------------------------------------- */
 
 typedef struct gp_segment { /* one named parameter tensor */
     size_t offset, length;
@@ -128,13 +138,16 @@ typedef struct gp_segment { /* one named parameter tensor */
 typedef struct gp_live gp_live; /* the live weights of an arena as lists (sparse.c) */
 
 typedef struct gp_arena {
-    size_t n, n_prunable;           /* prunable parameters come first */
-    size_t n_buffers;               /* floats behind the n of params that are not trained: running statistics */
-    float *params, *grads;          /* n + n_buffers, n */
-    const uint8_t *mask;            /* n_prunable, 1 = kept */
-    size_t removed;                 /* how many of the mask are 0 */
-    gp_live *live;                  /* lists made from this mask, or NULL: everything is run and kept whole */
-    float *moments[GP_MAX_MOMENTS]; /* n each, packed by `live`; NULL when the rule does not use it */
+    size_t n, n_prunable; /* prunable parameters come first */
+    /* floats behind the n of params that are not trained: running statistics */
+    size_t n_buffers;
+    float *params, *grads; /* n + n_buffers, n */
+    const uint8_t *mask;   /* n_prunable, 1 = kept */
+    size_t removed;        /* how many of the mask are 0 */
+    /* lists made from this mask, or NULL: everything is run and kept whole */
+    gp_live *live;
+    /* n each, packed by `live`; NULL when the rule does not use it */
+    float *moments[GP_MAX_MOMENTS];
     size_t n_segments;
     const gp_segment *segments; /* in order of offset, covering 0..n */
 } gp_arena;
@@ -142,13 +155,16 @@ typedef struct gp_arena {
 /* How many of n mask entries are kept. */
 size_t gp_mask_count(size_t n, const uint8_t *mask);
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
-void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values);
-/* Make the whole buffers say what counts: gp_live_publish, and zeros in params and grads where the mask is 0, whatever
- * was written there. Whoever reads an arena from outside, or changes its mask, calls this first. */
+void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask,
+                   float *values);
+/* Make the whole buffers say what counts: gp_live_publish, and zeros in params and grads where the
+ * mask is 0, whatever was written there. Whoever reads an arena from outside, or changes its mask,
+ * calls this first. */
 void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena);
 
-/* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16, 32, 48 and 64.
- * Lists add in another order, so the table decides about the last bits: a network goes on with the one it began with. */
+/* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16,
+ * 32, 48 and 64. Lists add in another order, so the table decides about the last bits: a network
+ * goes on with the one it began with. */
 enum { GP_COSTS = GP_LANES / GP_ALIGN_FLOATS };
 typedef struct gp_costs {
     double most[GP_COSTS]; /* in [0, 1]; 0: never */
@@ -159,30 +175,34 @@ int gp_costs_are_valid(const gp_costs *costs);
 /* Measures on this CPU, in about a tenth of a second. Two measurements differ. */
 gp_status gp_costs_measure(const gp_kernels *kernels, gp_pool *pool, gp_costs *costs);
 
-/* Lists of the live entries of every prunable segment for which they are faster at some number of lanes; *live is NULL
- * if that is none. They hold room for one call's numbers, so calls on one arena must not overlap. */
+/* Lists of the live entries of every prunable segment for which they are faster at some number of
+ * lanes; *live is NULL if that is none. They hold room for one call's numbers, so calls on one
+ * arena must not overlap. */
 gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live **live);
 void gp_live_destroy(gp_live *live);
-/* gp_net_train leaves the gradients of listed segments beside the arena; this brings arena->grads up to date, removed
- * entries 0. Whoever reads or writes arena->grads after gp_net_train calls it first. */
+/* gp_net_train leaves the gradients of listed segments beside the arena; this brings arena->grads
+ * up to date, removed entries 0. Whoever reads or writes arena->grads after gp_net_train calls it
+ * first. */
 void gp_live_publish(const gp_arena *arena);
-/* A moment of arena->n floats between its two forms, in place. Packed, a listed segment has its live entries in order
- * and then zeros; whole, every entry at its place and 0 where it is removed. */
+/* A moment of arena->n floats between its two forms, in place. Packed, a listed segment has its
+ * live entries in order and then zeros; whole, every entry at its place and 0 where it is
+ * removed. */
 void gp_live_pack(const gp_live *live, float *moment);
 void gp_live_unpack(const gp_live *live, float *moment);
 
-/* ---- clipping (clip.c) --------------------------------------------------------------------------------------------- */
+/* ---- clipping (clip.c) ----------------------------------------------------------------------- */
 
-/* A clipper is a stage between the gradient and the optimizer. Factors scale a unit (everything, a layer, a parameter, a
- * row of W) by one number, which costs nothing in a step; the others rewrite entries, in a buffer of their own: the
- * gradient itself never changes. */
+/* A clipper is a stage between the gradient and the optimizer. Factors scale a unit (everything, a
+ * layer, a parameter, a row of W) by one number, which costs nothing in a step; the others rewrite
+ * entries, in a buffer of their own: the gradient itself never changes. */
 typedef enum gp_clip_kind {
     GP_CLIP_NONE,
     GP_CLIP_VALUE,        /* every entry into [-limit, limit] */
     GP_CLIP_NORM,         /* factors: one norm over everything */
     GP_CLIP_NORM_GROUP,   /* one norm a layer */
     GP_CLIP_NORM_SEGMENT, /* one norm a parameter */
-    GP_CLIP_ADAPTIVE,     /* by the norms of rows of the gradient and of W; limit: clipping, more: {eps} */
+    /* by the norms of rows of the gradient and of W; limit: clipping, more: {eps} */
+    GP_CLIP_ADAPTIVE,
     GP_CLIP_AUTO,         /* by a percentile, limit, of the norms so far */
     GP_CLIP_Z,            /* by a z-score, limit; more: {alpha, warm-up steps} */
     GP_INHIBIT_NORM,      /* the norm n becomes c n / (c + n), c = limit */
@@ -191,9 +211,10 @@ typedef enum gp_clip_kind {
     GP_INHIBIT_TANH,      /* c tanh(g / c) */
     GP_CENTRALIZE,        /* each row of W minus the mean of its live entries */
     GP_NOISE,             /* normal, variance limit / (1 + t)^more[0] at step t from 0 */
-    GP_QUANTIZE_RANDOM,   /* by parameter, to `limit` levels of its norm, at random and without bias */
-    GP_QUANTIZE_NEAREST,  /* to the nearest of `limit` levels of its largest entry */
-    GP_QUANTIZE_SIGN,     /* to the sign, times the mean magnitude */
+    /* by parameter, to `limit` levels of its norm, at random and without bias */
+    GP_QUANTIZE_RANDOM,
+    GP_QUANTIZE_NEAREST, /* to the nearest of `limit` levels of its largest entry */
+    GP_QUANTIZE_SIGN,    /* to the sign, times the mean magnitude */
     GP_CLIP_KINDS
 } gp_clip_kind;
 
@@ -204,15 +225,20 @@ typedef struct gp_clip {
     double limit;     /* > 0 */
     double norm_type; /* p > 0, may be INFINITY; used by GP_CLIP_NORM.. */
     double more[GP_CLIP_MORE];
-    uint64_t seed;           /* of what is random; numbers are addressed by step and place in the arena */
+    /* of what is random; numbers are addressed by step and place in the arena */
+    uint64_t seed;
     const uint8_t *excluded; /* GP_CLIP_ADAPTIVE: one flag a segment, or NULL */
-    double *state;           /* GP_CLIP_AUTO, GP_CLIP_Z: what they remember, see clip.h; zeros at the start */
+    /* GP_CLIP_AUTO, GP_CLIP_Z: what they remember, see clip.h; zeros at the start */
+    double *state;
     size_t n_state;
-    double version;             /* a state of another version is forgotten */
-    float *residual;            /* GP_QUANTIZE_..: n floats, packed like moments, fed back at the next step; or NULL */
+    double version; /* a state of another version is forgotten */
+    /* GP_QUANTIZE_..: n floats, packed like moments, fed back at the next step; or NULL */
+    float *residual;
     const struct gp_clip *next; /* the stage after this one, or NULL; at most one factor in all */
-    float *work;                /* of the first stage: n floats, packed like moments; see gp_clip_needs_work */
-    int keep;                   /* of the first stage: leave in `work` the gradient that the rule saw */
+    /* of the first stage: n floats, packed like moments; see gp_clip_needs_work */
+    float *work;
+    /* of the first stage: leave in `work` the gradient that the rule saw */
+    int keep;
 } gp_clip;
 
 /* Whether these stages rewrite entries. */
@@ -225,45 +251,52 @@ void gp_scale(const gp_kernels *kernels, size_t n, float *values, float factor);
 /* NaN stays NaN */
 void gp_clamp(const gp_kernels *kernels, size_t n, float *values, float limit);
 
-/* ---- optimizers (optim.c) ------------------------------------------------------------------------------------------- */
+/* ---- optimizers (optim.c) -------------------------------------------------------------------- */
 
 typedef enum gp_rule_kind { GP_SGD, GP_ADAM, GP_RMSPROP, GP_RULES } gp_rule_kind;
 
 typedef struct gp_rule {
     gp_rule_kind kind;
     double lr, weight_decay;
-    int decoupled;              /* weight decay shrinks the weight instead of joining the gradient */
+    /* weight decay shrinks the weight instead of joining the gradient */
+    int decoupled;
     double momentum, dampening; /* SGD; momentum also RMSprop */
     int nesterov;               /* SGD */
     double beta1, beta2;        /* Adam; RMSprop's alpha is beta2 */
     double eps;                 /* Adam, RMSprop */
     uint64_t step;              /* 1 for the first step */
-    double max_gradient;        /* a larger entry before clipping refuses the step; 0: any finite one may be */
-    double max_norm;            /* so does a larger norm */
+    /* a larger entry before clipping refuses the step; 0: any finite one may be */
+    double max_gradient;
+    double max_norm; /* so does a larger norm */
 } gp_rule;
 
 typedef struct gp_step_info {
-    double norm;       /* of the live gradient before clipping; 2-norm unless the clip names another p */
+    /* of the live gradient before clipping; 2-norm unless the clip names another p */
+    double norm;
     double norm_after; /* of what the rule saw */
     double scale;      /* the smallest factor applied; 1 when nothing was scaled */
     int clipped;       /* something was beyond a limit */
-    int applied;       /* 0: the norm is not finite, beyond a limit, or the step would overflow; nothing was changed */
+    /* 0: the norm is not finite, beyond a limit, or the step would overflow; nothing was changed */
+    int applied;
 } gp_step_info;
 
-/* One clipped optimizer step over the arena. group_norms, if not NULL, receives one 2-norm (or p-norm) a segment. */
-gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
-                        const gp_rule *rule, gp_step_info *info, double *segment_norms, size_t threads);
+/* One clipped optimizer step over the arena. group_norms, if not NULL, receives one 2-norm (or
+ * p-norm) a segment. */
+gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena,
+                        const gp_clip *clip, const gp_rule *rule, gp_step_info *info,
+                        double *segment_norms, size_t threads);
 
-/* ---- gradient statistics for pruning (optim.c) ---------------------------------------------------------------------- */
+/* ---- gradient statistics for pruning (optim.c) ----------------------------------------------- */
 
-/* Running means over batches: mean += (g - mean)/count, mean_square += (g*g - mean_square)/count, count >= 1. */
-void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean, float *mean_square,
-                          uint64_t count);
+/* Running means over batches: mean += (g - mean)/count, mean_square += (g*g - mean_square)/count,
+ * count >= 1. */
+void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean,
+                          float *mean_square, uint64_t count);
 
-/* ---- layers and the network (net.c, pass.c, layers/) --------------------------------------------------------------------- */
+/* ---- layers and the network (net.c, pass.c, layers/) ----------------------------------------- */
 
-/* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is the code that the
- * Python side uses, so new ones go last. */
+/* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is
+ * the code that the Python side uses, so new ones go last. */
 #define GP_LAYER_LIST(X) \
     X(DENSE, dense) \
     X(ACTIVATION, activation) \
@@ -296,8 +329,10 @@ typedef enum gp_activation {
 typedef enum gp_loss {
     GP_CROSS_ENTROPY, /* labels; mean of logsumexp(z) - z[label]; a last softmax layer is fused */
     GP_MSE,           /* targets (B, O); mean over all elements */
-    GP_BCE,           /* targets (B, O) on logits; mean over all elements; a last sigmoid is fused */
-    GP_DISTILLATION,  /* labels, and a teacher's logits (B, O) as targets; a last softmax layer is fused */
+    /* targets (B, O) on logits; mean over all elements; a last sigmoid is fused */
+    GP_BCE,
+    /* labels, and a teacher's logits (B, O) as targets; a last softmax layer is fused */
+    GP_DISTILLATION,
     GP_LOSSES
 } gp_loss;
 
@@ -314,8 +349,9 @@ typedef enum gp_pooling {
     GP_POOLS
 } gp_pooling;
 
-/* A window that slides over images (channels, height, width), row by row in a sample. Of each pair the first is along the
- * height. Outputs along an axis: (size + before + after - dilation (kernel - 1) - 1) / stride + 1, rounded down. */
+/* A window that slides over images (channels, height, width), row by row in a sample. Of each pair
+ * the first is along the height. Outputs along an axis: (size + before + after - dilation (kernel -
+ * 1) - 1) / stride + 1, rounded down. */
 typedef struct gp_window {
     size_t channels, height, width;
     size_t kernel[2], stride[2], dilation[2];
@@ -327,34 +363,44 @@ typedef struct gp_window {
 typedef struct gp_layer_spec {
     gp_layer_type type;
     size_t in, out;
-    size_t back;  /* it reads the output of the layer so many before it, 0: of the one before; the network's input is
-                      before the first */
+    /* it reads the output of the layer so many before it, 0: of the one before; the network's
+     * input is before the first */
+    size_t back;
     size_t other; /* add: also of the layer so many before; else 0 */
-    size_t weight, bias; /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE;
-                          * batchnorm: factor and offset of each channel; layernorm: of each feature */
-    float l1, l2;        /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
+    /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE;
+     * batchnorm: factor and offset of each channel; layernorm: of each feature */
+    size_t weight, bias;
+    float l1, l2; /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     gp_activation activation; /* activation, RNN */
     float slope;              /* activation: of leaky_relu */
     float rate;               /* dropout, in [0, 1) */
     gp_cell cell;             /* recurrent, from here on */
     size_t steps;             /* T; in = T * features a step */
-    int sequences;            /* out = T * units: the state after every step; else units: the last state */
-    size_t truncation;        /* gradients do not pass from step k*truncation to the one before; 0: they all do */
-    size_t recurrent_weight, recurrent_bias; /* of the state; recurrent_bias is GP_NONE when bias is */
-    float orthogonality;                     /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
-    float omega;                             /* RNN: adds omega * Pascanu's regularizer, in training */
-    gp_window window;                        /* convolution: W is (filters, channels / groups * kernel); pooling;
+    /* out = T * units: the state after every step; else units: the last state */
+    int sequences;
+    /* gradients do not pass from step k*truncation to the one before; 0: they all do */
+    size_t truncation;
+    /* of the state; recurrent_bias is GP_NONE when bias is */
+    size_t recurrent_weight, recurrent_bias;
+    /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
+    float orthogonality;
+    /* RNN: adds omega * Pascanu's regularizer, in training */
+    float omega;
+    gp_window window; /* convolution: W is (filters, channels / groups * kernel); pooling;
                                               * batchnorm, layernorm: its channels alone */
-    size_t buffers;      /* batchnorm: offset of its running means and variances, one after the other */
-    float momentum, eps; /* batchnorm: weight of a batch in these; batchnorm, layernorm: added to the variance */
-    int exact;           /* in a frozen network: float32, whatever the others are kept as */
+    /* batchnorm: offset of its running means and variances, one after the other */
+    size_t buffers;
+    /* batchnorm: weight of a batch in these; batchnorm, layernorm: added to the variance */
+    float momentum, eps;
+    int exact; /* in a frozen network: float32, whatever the others are kept as */
 } gp_layer_spec;
 
 typedef struct gp_net gp_net;
 
-/* Copies the specifications. GP_BAD_ARGUMENT if features do not fit, or nothing reads a layer that is not the last. */
-gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
-                        gp_net **net);
+/* Copies the specifications. GP_BAD_ARGUMENT if features do not fit, or nothing reads a layer that
+ * is not the last. */
+gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers,
+                        const gp_layer_spec *layers, gp_net **net);
 void gp_net_destroy(gp_net *net);
 
 typedef struct gp_batch {
@@ -364,9 +410,11 @@ typedef struct gp_batch {
     gp_loss loss;
     const int64_t *labels; /* cross entropy, distillation; indexed like x */
     const float *targets;  /* mse, bce, distillation: rows of O floats; indexed like x */
-    float smoothing;       /* cross entropy: the share of a label's weight that all outputs share, in [0, 1] */
-    float temperature;     /* distillation: T > 0 */
-    float alpha;           /* distillation: weight of T^2 KL, in [0, 1]; 1 - alpha that of cross entropy */
+    /* cross entropy: the share of a label's weight that all outputs share, in [0, 1] */
+    float smoothing;
+    float temperature; /* distillation: T > 0 */
+    /* distillation: weight of T^2 KL, in [0, 1]; 1 - alpha that of cross entropy */
+    float alpha;
 } gp_batch;
 
 typedef struct gp_result {
@@ -391,64 +439,75 @@ typedef struct gp_fault {
     int bias;           /* parameter, backward: the bias rather than the weight */
     int recurrent;      /* parameter, backward: of the state rather than of the input */
     size_t row, column; /* sample and feature; or the parameter's row and column */
-    size_t step;        /* forward, in a recurrent layer: the time step, and column is a unit; else GP_NONE */
-    double value;       /* the bad number; not set for input and target */
+    /* forward, in a recurrent layer: the time step, and column is a unit; else GP_NONE */
+    size_t step;
+    double value; /* the bad number; not set for input and target */
 } gp_fault;
 
-/* Limits of what training may meet, from the next call on; infinite: any finite number may be. A layer's output in
- * gp_net_backward or gp_net_train beyond `activation` makes gp_net_exploded answer 1, and gp_net_train leave the step
- * out; gp_net_fault finds numbers beyond them, too. gp_net_create sets none. */
+/* Limits of what training may meet, from the next call on; infinite: any finite number may be. A
+ * layer's output in gp_net_backward or gp_net_train beyond `activation` makes gp_net_exploded
+ * answer 1, and gp_net_train leave the step out; gp_net_fault finds numbers beyond them, too.
+ * gp_net_create sets none. */
 void gp_net_limit(gp_net *net, float activation, float gradient);
 int gp_net_exploded(const gp_net *net);
 
-/* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address dropout's masks. Running
- * statistics move on if loss and statistics are finite and no output exploded. */
-gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
-                          uint64_t step, size_t threads);
-/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls (arena->grads only
- * after gp_live_publish). If the loss is not finite or an output exploded the step is left out: info->applied is 0
- * and info->norm NaN. Running statistics move on with a step that was taken. */
-gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
-                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
-                       uint64_t step, size_t threads);
+/* Forward and backward: fills arena->grads (removed entries exactly 0). `seed` and `step` address
+ * dropout's masks. Running statistics move on if loss and statistics are finite and no output
+ * exploded. */
+gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                          gp_result *result, uint64_t seed, uint64_t step, size_t threads);
+/* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls
+ * (arena->grads only after gp_live_publish). If the loss is not finite or an output exploded the
+ * step is left out: info->applied is 0 and info->norm NaN. Running statistics move on with a step
+ * that was taken. */
+gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                       const gp_clip *clip, const gp_rule *rule, gp_result *result,
+                       gp_step_info *info, double *segment_norms, uint64_t seed, uint64_t step,
+                       size_t threads);
 /* out: rows of O floats, without dropout. */
-gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out, size_t threads);
+gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out,
+                         size_t threads);
 /* Mean loss over any number of samples, without dropout; out, if not NULL, gets the predictions. */
-gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
-                          size_t threads);
-/* The first number in the order of computation that is not finite or beyond a limit: a layer's parameters, its output in the last backward or
- * train call (unless the workspace has been used by another call since), the loss, then gradients from the last layer
- * back. phase is GP_PHASE_NONE if all is finite. */
+gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out,
+                          gp_result *result, size_t threads);
+/* The first number in the order of computation that is not finite or beyond a limit: a layer's
+ * parameters, its output in the last backward or train call (unless the workspace has been used by
+ * another call since), the loss, then gradients from the last layer back. phase is GP_PHASE_NONE if
+ * all is finite. */
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault);
-/* Where the input or target was bad, after GP_BAD_INPUT, GP_BAD_TARGET or GP_BAD_LABEL: the row of x or y. */
+/* Where the input or target was bad, after GP_BAD_INPUT, GP_BAD_TARGET or GP_BAD_LABEL: the row of
+ * x or y. */
 void gp_net_input_fault(const gp_net *net, gp_fault *fault);
 /* Whether this layer runs on lists of its live weights in a call on so many samples. */
 int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, size_t samples);
-/* Bytes of workspace that calls will take: however many samples there are, and for each lane, of which a call has at
- * least GP_ALIGN_FLOATS. Nothing is allocated before the first call. */
+/* Bytes of workspace that calls will take: however many samples there are, and for each lane, of
+ * which a call has at least GP_ALIGN_FLOATS. Nothing is allocated before the first call. */
 void gp_net_needs(const gp_net *net, size_t *fixed, size_t *each);
 /* Bytes of workspace held. */
 size_t gp_net_bytes(const gp_net *net);
 
-/* ---- frozen networks (frozen.c) -------------------------------------------------------------------------------------- */
+/* ---- frozen networks (frozen.c) -------------------------------------------------------------- */
 
-/* A copy of a network for inference: weights packed as they run fastest, nothing that training needs. What it computes
- * never changes, and any number of threads may be in it at once. */
+/* A copy of a network for inference: weights packed as they run fastest, nothing that training
+ * needs. What it computes never changes, and any number of threads may be in it at once. */
 typedef struct gp_frozen gp_frozen;
 
-/* What weights are kept as. GP_INT8: those of Dense layers that run on all of their weights, at most 65536 inputs and
- * not `exact`, as 8-bit integers with a scale a row; their inputs become bytes with a scale a sample in every call. A sample's outputs
- * depend neither on the batch it is in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
+/* What weights are kept as. GP_INT8: those of Dense layers that run on all of their weights, at
+ * most 65536 inputs and not `exact`, as 8-bit integers with a scale a row; their inputs become
+ * bytes with a scale a sample in every call. A sample's outputs depend neither on the batch it is
+ * in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
 typedef enum gp_precision { GP_FLOAT32, GP_INT8, GP_PRECISIONS } gp_precision;
 
-/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not fit, or a layer does
- * not fit the arena or cannot be frozen. */
-gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
-                           const gp_arena *arena, gp_precision precision, gp_frozen **frozen);
+/* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not fit,
+ * or a layer does not fit the arena or cannot be frozen. */
+gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers,
+                           const gp_layer_spec *layers, const gp_arena *arena,
+                           gp_precision precision, gp_frozen **frozen);
 void gp_frozen_destroy(gp_frozen *frozen);
-/* x: n rows of I floats; out: n rows of O floats. GP_BAD_INPUT: fault says where x is not finite (else untouched), out
- * holds anything. */
-gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out, gp_fault *fault, size_t threads);
+/* x: n rows of I floats; out: n rows of O floats. GP_BAD_INPUT: fault says where x is not finite
+ * (else untouched), out holds anything. */
+gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out,
+                            gp_fault *fault, size_t threads);
 /* Bytes held. */
 size_t gp_frozen_bytes(const gp_frozen *frozen);
 

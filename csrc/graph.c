@@ -1,4 +1,5 @@
-/* graph.c - which layer reads which: layers are in an order in which they can run, each names what it reads. */
+/* graph.c - which layer reads which: layers are in an order in which they can run, each names what
+ * it reads. */
 #include "layers/layers.h"
 
 size_t gp_graph_sources(const gp_layer_spec *layers, size_t i, size_t sources[GP_SOURCES])
@@ -34,9 +35,12 @@ int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers)
         const gp_layer_spec *spec = &layers[i];
         size_t sources[GP_SOURCES];
         if (spec->type >= GP_LAYER_TYPES || spec->in == 0 || spec->out == 0) return 0;
-        if (spec->back > i + 1 || spec->other > i + 1 || (spec->other > 0) != (spec->type == GP_LAYER_ADD)) return 0;
+        if (spec->back > i + 1 || spec->other > i + 1 ||
+            (spec->other > 0) != (spec->type == GP_LAYER_ADD))
+            return 0;
         for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;)
-            if (spec->in != (sources[k] == GP_NONE ? layers[0].in : layers[sources[k]].out)) return 0;
+            if (spec->in != (sources[k] == GP_NONE ? layers[0].in : layers[sources[k]].out))
+                return 0;
         size_t last;
         if (i + 1 < n_layers && count_readers(n_layers, layers, i, &last) == 0) return 0;
     }

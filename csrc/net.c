@@ -1,7 +1,7 @@
 /* net.c - making a network: what it is made of, its workspace, and how its layers run in a call.
  *
- * A batch passes through in blocks of at most GP_BLOCK samples, so the workspace does not grow with the batch. A block is
- * cut into chunks of P lanes.
+ * A batch passes through in blocks of at most GP_BLOCK samples, so the workspace does not grow with
+ * the batch. A block is cut into chunks of P lanes.
  */
 #include "gradprune.h"
 
@@ -12,9 +12,10 @@
 #include "net.h"
 
 enum { GP_BLOCK = 1024 };
-/* Recurrent layers keep a lot a sample: their blocks are smaller, for a workspace of about so many floats. */
+/* Recurrent layers keep a lot a sample: their blocks are smaller, for a workspace of about so many
+ * floats. */
 enum { GP_WORKSPACE = 16 << 20 };
-/* ---- making a network ------------------------------------------------------------------------------------------- */
+/* ---- making a network ------------------------------------------------------------------------ */
 
 /* The layers whose outputs each one reads. */
 static void connect(gp_net *net, const gp_layer_spec *layers)
@@ -30,16 +31,19 @@ static void connect(gp_net *net, const gp_layer_spec *layers)
     }
 }
 
-/* Whether not the next layer alone reads its output: gradients of several layers add up, or have to wait. */
+/* Whether not the next layer alone reads its output: gradients of several layers add up, or have to
+ * wait. */
 static int has_own_gradient(const gp_net *net, size_t i)
 {
-    return net->layers[i].readers > 1 || (i + 1 < net->n_layers && net->layers[i].last_reader != i + 1);
+    return net->layers[i].readers > 1 ||
+           (i + 1 < net->n_layers && net->layers[i].last_reader != i + 1);
 }
 
 /* Floats of workspace a lane; every piece is a multiple of 16 floats long because the lanes are. */
 static size_t floats_a_lane(const gp_net *net)
 {
-    size_t each = gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
+    size_t each =
+        gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
     for (size_t i = 0; i < net->n_layers; i++) {
         each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
         each += has_own_gradient(net, i) ? net->layers[i].spec.out : 0;
@@ -47,8 +51,8 @@ static size_t floats_a_lane(const gp_net *net)
     return each;
 }
 
-gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers, const gp_layer_spec *layers,
-                        gp_net **net)
+gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers,
+                        const gp_layer_spec *layers, gp_net **net)
 {
     *net = NULL;
     if (!gp_graph_is_valid(n_layers, layers)) return GP_BAD_ARGUMENT;
@@ -75,12 +79,14 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
         if (layers[i].out > made->widest) made->widest = layers[i].out;
         const gp_layer_ops *ops = gp_layer_table[layers[i].type];
         made->mixes_samples |= ops->mixes_samples;
-        made->layers[i].n_weights = ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
+        made->layers[i].n_weights =
+            ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
     }
     connect(made, layers);
     made->widest_padded = gp_padded(made->widest);
     made->block = GP_BLOCK;
-    while (made->block > GP_LANES && floats_a_lane(made) > GP_WORKSPACE / made->block) made->block /= 2;
+    while (made->block > GP_LANES && floats_a_lane(made) > GP_WORKSPACE / made->block)
+        made->block /= 2;
     gp_net_limit(made, INFINITY, INFINITY);
     *net = made;
     return GP_OK;
@@ -185,7 +191,8 @@ gp_status gp_net_reserve(gp_net *net, size_t samples)
     return GP_OK;
 }
 
-/* The lists that a matrix runs on in chunks of so many lanes, NULL if it runs on all its weights. */
+/* The lists that a matrix runs on in chunks of so many lanes, NULL if it runs on all its
+ * weights. */
 static gp_lists *lists_of(const gp_matrix *matrix, const gp_arena *arena, size_t lanes)
 {
     gp_lists *lists = gp_live_at(arena, matrix->offset);
@@ -199,10 +206,12 @@ void gp_net_look_up(gp_net *net, const gp_arena *arena, size_t samples)
     net->macs = 0.0;
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        for (gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
+        for (gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
+             matrix++) {
             matrix->live = lists_of(matrix, arena, lanes);
             net->macs += (double)matrix->uses *
-                         (matrix->live ? (double)matrix->live->count : (double)matrix->rows * (double)matrix->columns);
+                         (matrix->live ? (double)matrix->live->count
+                                       : (double)matrix->rows * (double)matrix->columns);
         }
     }
 }

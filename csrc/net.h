@@ -1,5 +1,5 @@
-/* net.h - the network's own state, shared by net.c, which makes it, pass.c, which runs it, and fault.c, which looks for
- * what went wrong. */
+/* net.h - the network's own state, shared by net.c, which makes it, pass.c, which runs it, and
+ * fault.c, which looks for what went wrong. */
 #ifndef GP_NET_H
 #define GP_NET_H
 
@@ -12,7 +12,8 @@ struct gp_net {
     gp_pool *pool;
     size_t n_layers, in, out;
     gp_layer *layers;
-    double macs; /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
+    /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
+    double macs;
     size_t widest, widest_padded;
     size_t block;      /* the most samples that pass through at once */
     int mixes_samples; /* but in training, whole batches do */
@@ -30,12 +31,15 @@ struct gp_net {
     gp_fault input_fault;               /* of the last call's input, or GP_PHASE_NONE */
     double last_loss;                   /* of the last backward */
     float max_activation, max_gradient; /* infinite: none */
-    gp_fault explosion; /* the first output beyond max_activation in the last backward, or GP_PHASE_NONE */
-    /* what the workspace still shows of the last backward: samples of its last block, 0 when overwritten */
+    /* the first output beyond max_activation in the last backward, or GP_PHASE_NONE */
+    gp_fault explosion;
+    /* what the workspace still shows of the last backward: samples of its last block, 0 when
+     * overwritten */
     size_t last_samples, last_first, last_live;
 };
 
-/* Lanes of a chunk and number of chunks for a block of samples: as even as the cache line allows. */
+/* Lanes of a chunk and number of chunks for a block of samples: as even as the cache line
+ * allows. */
 static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
 {
     *chunks = (samples + GP_LANES - 1) / GP_LANES;
@@ -44,15 +48,18 @@ static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
 
 /* Workspace for a block of so many samples (net.c). On failure the old one stays. */
 gp_status gp_net_reserve(gp_net *net, size_t samples);
-/* Chooses how this call's layers run in blocks of so many samples, and counts how much work a sample is (net.c). */
+/* Chooses how this call's layers run in blocks of so many samples, and counts how much work a
+ * sample is (net.c). */
 void gp_net_look_up(gp_net *net, const gp_arena *arena, size_t samples);
 /* Room for the gradients of the longest lists, once a chunk (net.c). */
 gp_status gp_net_reserve_partial(gp_net *net, size_t samples);
 
-/* What limits are for: a layer's output [chunk][width][P] or, of a recurrent one, its states (fault.c). */
+/* What limits are for: a layer's output [chunk][width][P] or, of a recurrent one, its states
+ * (fault.c). */
 const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t *width);
-/* The first of a layer's outputs in a block of samples that is not within the limit: fills row, column and value and
- * returns 1, or returns 0 (fault.c). */
-int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit, gp_fault *fault);
+/* The first of a layer's outputs in a block of samples that is not within the limit: fills row,
+ * column and value and returns 1, or returns 0 (fault.c). */
+int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, float limit,
+                         gp_fault *fault);
 
 #endif

@@ -1,15 +1,17 @@
 /* optim.c - the clipped optimizer step over the flat arena.
  *
- * Two passes: measure (norms by block) and update (clip, weight decay, moments, weight in one kernel). Between them one
- * thread joins the block norms in order and turns them into one factor a unit. Of a removed weight all numbers are 0
- * before, and so they are afterwards.
+ * Two passes: measure (norms by block) and update (clip, weight decay, moments, weight in one
+ * kernel). Between them one thread joins the block norms in order and turns them into one factor a
+ * unit. Of a removed weight all numbers are 0 before, and so they are afterwards.
  *
- * A chain of clippers has a pass more for every stage that rewrites entries: it rewrites a block into the work buffer
- * and measures there what the next stage has to know. Whether the gradient is finite is found out by the first pass,
- * before anything is remembered; later stages keep finite numbers finite. What the stages compute is in stages.c.
+ * A chain of clippers has a pass more for every stage that rewrites entries: it rewrites a block
+ * into the work buffer and measures there what the next stage has to know. Whether the gradient is
+ * finite is found out by the first pass, before anything is remembered; later stages keep finite
+ * numbers finite. What the stages compute is in stages.c.
  *
- * Of a listed segment both passes see the live entries only: values and gradients are gathered from the whole buffers
- * unless the network has done so, moments are packed, and the new values are scattered back.
+ * Of a listed segment both passes see the live entries only: values and gradients are gathered from
+ * the whole buffers unless the network has done so, moments are packed, and the new values are
+ * scattered back.
  */
 #include "optim.h"
 
@@ -42,7 +44,9 @@ static int moments_needed(const gp_rule *rule)
 static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
 {
     int moments = moments_needed(rule);
-    if (moments < 0 || !gp_stages_are_good(arena, clip) || arena->n_prunable > arena->n || rule->step == 0) return 0;
+    if (moments < 0 || !gp_stages_are_good(arena, clip) || arena->n_prunable > arena->n ||
+        rule->step == 0)
+        return 0;
     for (int i = 0; i < moments; i++)
         if (!arena->moments[i]) return 0;
     size_t end = 0;
@@ -56,7 +60,7 @@ static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const 
     return end == arena->n;
 }
 
-/* ---- units and blocks --------------------------------------------------------------------------------------------- */
+/* ---- units and blocks ------------------------------------------------------------------------ */
 
 static size_t units_of(const gp_step_plan *plan, size_t segment)
 {
@@ -99,8 +103,8 @@ static void cut(gp_step_plan *plan)
     }
 }
 
-gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
-                              const gp_rule *rule, double *segment_norms)
+gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
+                              const gp_clip *clip, const gp_rule *rule, double *segment_norms)
 {
     *plan = (gp_step_plan){.kernels = kernels,
                            .arena = *arena,
@@ -115,7 +119,8 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
     for (size_t i = 0; i < arena->n_segments; i++) {
         const size_t rows = units_of(plan, i);
         plan->n_units += rows;
-        for (size_t row = 0; row < rows; row++) plan->n_blocks += blocks_of(unit_at(plan, i, row).length);
+        for (size_t row = 0; row < rows; row++)
+            plan->n_blocks += blocks_of(unit_at(plan, i, row).length);
     }
     plan->units = malloc((plan->n_units + 1) * sizeof *plan->units);
     plan->blocks = malloc((plan->n_blocks + 1) * sizeof *plan->blocks);
@@ -149,11 +154,12 @@ static void load(const gp_step_plan *plan, const gp_block *block)
     if (!lists || plan->prepared[block->segment]) return;
     const size_t start = arena->segments[block->segment].offset;
     const uint32_t *flat = lists->flat + block->first;
-    plan->kernels->gather(block->length, flat, arena->grads + start, lists->gradient + block->first);
+    plan->kernels->gather(block->length, flat, arena->grads + start,
+                          lists->gradient + block->first);
     plan->kernels->gather(block->length, flat, arena->params + start, lists->value + block->first);
 }
 
-/* ---- updating ----------------------------------------------------------------------------------------------------------- */
+/* ---- updating -------------------------------------------------------------------------------- */
 
 static gp_update fold(const gp_rule *rule)
 {
@@ -170,7 +176,8 @@ static gp_update fold(const gp_rule *rule)
     switch (rule->kind) {
     case GP_SGD:
         u.beta1 = (float)rule->momentum;
-        u.gain1 = rule->step == 1 ? 1.0f : (float)(1.0 - rule->dampening); /* torch: the buffer starts as g */
+        /* torch: the buffer starts as g */
+        u.gain1 = rule->step == 1 ? 1.0f : (float)(1.0 - rule->dampening);
         break;
     case GP_ADAM:
         u.beta1 = (float)rule->beta1;
@@ -191,7 +198,8 @@ static gp_update fold(const gp_rule *rule)
     return u;
 }
 
-static void update(const gp_step_plan *plan, const gp_block *block, const float *g, const gp_update *u)
+static void update(const gp_step_plan *plan, const gp_block *block, const float *g,
+                   const gp_update *u)
 {
     const gp_arena *arena = &plan->arena;
     const size_t at = gp_block_place(plan, block), n = block->length;
@@ -202,7 +210,9 @@ static void update(const gp_step_plan *plan, const gp_block *block, const float 
     switch (plan->rule.kind) {
     case GP_SGD: plan->kernels->sgd(n, w, g, plan->rule.momentum != 0.0 ? first : NULL, u); break;
     case GP_ADAM: plan->kernels->adam(n, w, g, first, second, u); break;
-    case GP_RMSPROP: plan->kernels->rmsprop(n, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u); break;
+    case GP_RMSPROP:
+        plan->kernels->rmsprop(n, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u);
+        break;
     case GP_RULES: break;
     }
     if (lists)
@@ -210,32 +220,38 @@ static void update(const gp_step_plan *plan, const gp_block *block, const float 
                                arena->params + arena->segments[block->segment].offset);
 }
 
-/* Every segment is cut among the team as the network cuts its rows, so that what a core wrote it reads again. */
+/* Every segment is cut among the team as the network cuts its rows, so that what a core wrote it
+ * reads again. */
 static int is_mine(const gp_team *team, const gp_block *block)
 {
     return (size_t)(block->middle * (double)team->size) == team->rank;
 }
 
-/* The i-th block in an order that turns round with every pass: what the last pass left in the cache comes first. */
+/* The i-th block in an order that turns round with every pass: what the last pass left in the cache
+ * comes first. */
 static gp_block *block_at(const gp_step_plan *plan, size_t i, int downwards)
 {
     return &plan->blocks[downwards ? plan->n_blocks - 1 - i : i];
 }
 
-/* Zeros in what the mask removes, whatever was written there, of the segments that nobody has prepared. */
+/* Zeros in what the mask removes, whatever was written there, of the segments that nobody has
+ * prepared. */
 static void enforce(const gp_step_plan *plan, const gp_team *team)
 {
     const gp_arena *arena = &plan->arena;
     for (size_t i = 0; i < arena->n_segments; i++) {
         const gp_segment *segment = &arena->segments[i];
         if (plan->prepared[i] || segment->offset >= arena->n_prunable) continue;
-        gp_arena_enforce(plan->kernels, arena, team, arena->params, segment->offset, segment->length);
-        gp_arena_enforce(plan->kernels, arena, team, arena->grads, segment->offset, segment->length);
+        gp_arena_enforce(plan->kernels, arena, team, arena->params, segment->offset,
+                         segment->length);
+        gp_arena_enforce(plan->kernels, arena, team, arena->grads, segment->offset,
+                         segment->length);
     }
     gp_team_wait(team);
 }
 
-/* Where a stage that rewrites finds its gradient: in the work buffer unless it is the first and keeps no residual. */
+/* Where a stage that rewrites finds its gradient: in the work buffer unless it is the first and
+ * keeps no residual. */
 static const float *input_of(const gp_step_plan *plan, const gp_block *block, const gp_clip *clip)
 {
     int is_raw = clip == &plan->clip && !clip->residual;
@@ -243,7 +259,8 @@ static const float *input_of(const gp_step_plan *plan, const gp_block *block, co
 }
 
 /* The last pass over a block: what is left of the clipping, and the rule. */
-static void finish(const gp_step_plan *plan, gp_block *block, const gp_clip *last, size_t stage, gp_update u)
+static void finish(const gp_step_plan *plan, gp_block *block, const gp_clip *last, size_t stage,
+                   gp_update u)
 {
     float *work = plan->clip.work ? plan->clip.work + gp_block_place(plan, block) : NULL;
     const float *g = input_of(plan, block, last);
@@ -255,7 +272,8 @@ static void finish(const gp_step_plan *plan, gp_block *block, const gp_clip *las
     } else {
         double scale = gp_clip_is_factor(last) ? plan->units[block->unit].scale : 1.0;
         if (last->kind == GP_CLIP_VALUE) u.limit = (float)last->limit;
-        u.scale = (float)(scale < 0x1p-60 ? scale * 0x1p60 : scale); /* as scale_block in stages.c */
+        /* as scale_block in stages.c */
+        u.scale = (float)(scale < 0x1p-60 ? scale * 0x1p60 : scale);
         u.scale_again = scale < 0x1p-60 ? 0x1p-60f : 1.0f;
     }
     update(plan, block, g, &u);
@@ -310,8 +328,9 @@ static void step_task(void *plan, const gp_team *team)
     gp_denormals_restore(mode);
 }
 
-gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
-                        const gp_rule *rule, gp_step_info *info, double *segment_norms, size_t threads)
+gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena *arena,
+                        const gp_clip *clip, const gp_rule *rule, gp_step_info *info,
+                        double *segment_norms, size_t threads)
 {
     gp_step_plan plan;
     gp_status status = gp_step_plan_create(&plan, kernels, arena, clip, rule, segment_norms);
@@ -323,8 +342,8 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
     return GP_OK;
 }
 
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, float *flat, size_t offset,
-                      size_t n)
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
+                      float *flat, size_t offset, size_t n)
 {
     size_t begin, end;
     gp_team_share(team, n, &begin, &end);
@@ -348,8 +367,8 @@ void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *
     kernels->mask(n_prunable, mask, values);
 }
 
-void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean, float *mean_square,
-                          uint64_t count)
+void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean,
+                          float *mean_square, uint64_t count)
 {
     kernels->statistics(n, grads, mean, mean_square, (float)(1.0 / (double)count));
 }

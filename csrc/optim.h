@@ -9,7 +9,8 @@
 
 /* What has one factor: a segment or, if a stage asks for rows, a row of W. */
 typedef struct gp_unit {
-    size_t segment, first, length; /* first: counted from the segment's start; live entries alone if it is listed */
+    /* first: counted from the segment's start; live entries alone if it is listed */
+    size_t segment, first, length;
     gp_partial_norm norm;
     double sum, count; /* what a stage has measured, see gp_stage_measure */
     double scale;
@@ -21,8 +22,9 @@ typedef struct gp_block {
     double middle; /* where it lies in the segment, in [0, 1): decides whose it is */
     gp_partial_norm norm, after;
     double sum, count;
-    int exceeds;   /* an entry is beyond the limit of a stage */
-    float largest; /* |raw entry|; 0 where the rule has no limit for it and the norm says that it is harmless */
+    int exceeds; /* an entry is beyond the limit of a stage */
+    /* |raw entry|; 0 where the rule has no limit for it and the norm says that it is harmless */
+    float largest;
 } gp_block;
 
 typedef struct gp_step_plan {
@@ -36,7 +38,8 @@ typedef struct gp_step_plan {
     gp_block *blocks;
     gp_partial_norm *norms; /* one a segment, then one a group: never more than segments */
     double *segment_norms;  /* the caller's, or NULL */
-    uint8_t *prepared;      /* one a segment: values and gradient are masked and, of a listed one, in its lists */
+    /* one a segment: values and gradient are masked and, of a listed one, in its lists */
+    uint8_t *prepared;
     gp_step_info info;
 } gp_step_plan;
 
@@ -46,7 +49,8 @@ static inline size_t gp_block_place(const gp_step_plan *plan, const gp_block *bl
     return plan->arena.segments[block->segment].offset + block->first;
 }
 
-/* The raw gradient of a block's entries, side by side; of a listed segment once it is in its lists. */
+/* The raw gradient of a block's entries, side by side; of a listed segment once it is in its
+ * lists. */
 static inline float *gp_block_gradient(const gp_step_plan *plan, const gp_block *block)
 {
     const gp_lists *lists = gp_live_segment(plan->arena.live, block->segment);
@@ -61,15 +65,16 @@ static inline float *gp_block_values(const gp_step_plan *plan, const gp_block *b
 }
 
 /* Checks the arguments and allocates. */
-gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena, const gp_clip *clip,
-                              const gp_rule *rule, double *segment_norms);
+gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
+                              const gp_clip *clip, const gp_rule *rule, double *segment_norms);
 void gp_step_plan_destroy(gp_step_plan *plan);
-/* Every member of the team calls it after all gradients are written; plan->info is set when the region ends. */
+/* Every member of the team calls it after all gradients are written; plan->info is set when the
+ * region ends. */
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team);
 
-/* Every member zeroes its share of the removed entries among n of a flat buffer from offset on: the mask is the truth,
- * whatever was written since. */
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team, float *flat, size_t offset,
-                      size_t n);
+/* Every member zeroes its share of the removed entries among n of a flat buffer from offset on: the
+ * mask is the truth, whatever was written since. */
+void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
+                      float *flat, size_t offset, size_t n);
 
 #endif

@@ -1,12 +1,14 @@
 /* parallel.c - a pool of threads that spin briefly, then sleep.
  *
- * A training step is tens of microseconds: waking a sleeping thread costs as much, so workers spin between steps
- * for a moment. A region is published as one atomic word, (generation << 16) | team size, so that a worker that was
- * not asked can never mistake a later region for an earlier one. Barriers yield when they wait long, which keeps two
- * processes on the same cores from starving each other.
+ * A training step is tens of microseconds: waking a sleeping thread costs as much, so workers spin
+ * between steps for a moment. A region is published as one atomic word, (generation << 16) | team
+ * size, so that a worker that was not asked can never mistake a later region for an earlier one.
+ * Barriers yield when they wait long, which keeps two processes on the same cores from starving
+ * each other.
  *
- * No thread is pinned. When others keep every CPU busy, the system leaves two threads of a team on one CPU for seconds,
- * so a worker that finds itself on the caller's CPU moves to another one, and may be moved anywhere from there.
+ * No thread is pinned. When others keep every CPU busy, the system leaves two threads of a team on
+ * one CPU for seconds, so a worker that finds itself on the caller's CPU moves to another one, and
+ * may be moved anywhere from there.
  */
 #define _GNU_SOURCE
 #include "parallel.h"
@@ -20,12 +22,13 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Short, so that who waits for a thread that was put to sleep soon lets others run; shorter gives the CPU away too often.
- * Chosen by trial on a busy machine. */
+/* Short, so that who waits for a thread that was put to sleep soon lets others run; shorter gives
+ * the CPU away too often. Chosen by trial on a busy machine. */
 enum { SPINS_IN_BARRIER = 2000, SPINS_WHEN_IDLE = 4000, TEAM_BITS = 16 };
 #define TEAM_MASK ((1u << TEAM_BITS) - 1u)
 
-/* Members count themselves in, and a barrier is passed when all have come: one cache line a barrier, no reset. */
+/* Members count themselves in, and a barrier is passed when all have come: one cache line a
+ * barrier, no reset. */
 struct gp_barrier {
     _Alignas(64) atomic_size_t arrived; /* in this region, at all of its barriers */
 };
@@ -38,17 +41,20 @@ typedef struct worker {
 
 struct gp_pool {
     gp_barrier barrier;
-    _Alignas(64) atomic_uint_fast64_t region; /* (generation << TEAM_BITS) | team size; team size 0: stop */
-    gp_task *task;                            /* in the line of the region: workers fetch all of it at once */
+    /* (generation << TEAM_BITS) | team size; team size 0: stop */
+    _Alignas(64) atomic_uint_fast64_t region;
+    /* in the line of the region: workers fetch all of it at once */
+    gp_task *task;
     void *context;
     int cpu;                            /* the caller's as the region began, -1: of no interest */
     _Alignas(64) pthread_mutex_t entry; /* held by the thread inside a region */
     pthread_mutex_t sleep;
     pthread_cond_t wake;
-    size_t sleeping;  /* guarded by sleep */
-    size_t started;   /* workers running, guarded by entry */
-    atomic_int owner; /* pid; threads do not survive fork: a child sees another's and starts anew, -pid meanwhile */
-    int steps_aside;  /* do workers leave the caller's CPU? */
+    size_t sleeping; /* guarded by sleep */
+    size_t started;  /* workers running, guarded by entry */
+    /* pid; threads do not survive fork: a child sees another's and starts anew, -pid meanwhile */
+    atomic_int owner;
+    int steps_aside; /* do workers leave the caller's CPU? */
     worker workers[GP_MAX_THREADS];
 };
 
@@ -67,7 +73,8 @@ void gp_team_wait(const gp_team *team)
     gp_barrier *barrier = team->barrier;
     size_t before = atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel);
     size_t all = (before / team->size + 1) * team->size;
-    for (int spins = 0; atomic_load_explicit(&barrier->arrived, memory_order_acquire) < all; spins++) {
+    for (int spins = 0; atomic_load_explicit(&barrier->arrived, memory_order_acquire) < all;
+         spins++) {
         if (spins < SPINS_IN_BARRIER) relax();
         else sched_yield();
     }
@@ -92,10 +99,13 @@ static uint_fast64_t wait_for_region(gp_pool *pool, uint_fast64_t seen)
 
 static void publish(gp_pool *pool, size_t team_size)
 {
-    /* under the lock, so that a worker on its way to sleep either sees the new region or gets the signal */
+    /* under the lock, so that a worker on its way to sleep either sees the new region or gets the
+     * signal */
     pthread_mutex_lock(&pool->sleep);
-    uint_fast64_t generation = atomic_load_explicit(&pool->region, memory_order_relaxed) >> TEAM_BITS;
-    atomic_store_explicit(&pool->region, ((generation + 1) << TEAM_BITS) | team_size, memory_order_release);
+    uint_fast64_t generation =
+        atomic_load_explicit(&pool->region, memory_order_relaxed) >> TEAM_BITS;
+    atomic_store_explicit(&pool->region, ((generation + 1) << TEAM_BITS) | team_size,
+                          memory_order_release);
     if (pool->sleeping > 0) pthread_cond_broadcast(&pool->wake);
     pthread_mutex_unlock(&pool->sleep);
 }
@@ -109,7 +119,8 @@ static int current_cpu(void)
 #endif
 }
 
-/* Moves this thread away from that CPU, if there is one for each member; where it may run stays as it was. */
+/* Moves this thread away from that CPU, if there is one for each member; where it may run stays as
+ * it was. */
 static void step_aside(int cpu, size_t team_size)
 {
 #if defined(__linux__)
@@ -128,7 +139,8 @@ static void *work(void *argument)
 {
     worker *self = argument;
     gp_pool *pool = self->pool;
-    uint_fast64_t seen = 0; /* generations count from 1, and a worker is started before its first region */
+    /* generations count from 1, and a worker is started before its first region */
+    uint_fast64_t seen = 0;
     for (;;) {
         seen = wait_for_region(pool, seen);
         size_t team_size = (size_t)(seen & TEAM_MASK);
@@ -150,11 +162,13 @@ static gp_status pool_reset(gp_pool *pool)
     if (pthread_mutex_init(&pool->entry, NULL) || pthread_mutex_init(&pool->sleep, NULL) ||
         pthread_cond_init(&pool->wake, NULL))
         return GP_NO_MEMORY;
-    atomic_store_explicit(&pool->owner, (int)getpid(), memory_order_release); /* last: the rest is ready */
+    /* last: the rest is ready */
+    atomic_store_explicit(&pool->owner, (int)getpid(), memory_order_release);
     return GP_OK;
 }
 
-/* Is the pool this process's? In a child the first thread to ask makes it so; others have to do without until then. */
+/* Is the pool this process's? In a child the first thread to ask makes it so; others have to do
+ * without until then. */
 static int pool_is_ours(gp_pool *pool)
 {
     int self = (int)getpid(), owner = atomic_load_explicit(&pool->owner, memory_order_acquire);
@@ -191,7 +205,8 @@ static void start_workers(gp_pool *pool, size_t wanted)
 {
     sigset_t all, old;
     sigfillset(&all);
-    pthread_sigmask(SIG_BLOCK, &all, &old); /* signals belong to the caller's threads: Ctrl-C must reach Python */
+    /* signals belong to the caller's threads: Ctrl-C must reach Python */
+    pthread_sigmask(SIG_BLOCK, &all, &old);
     while (pool->started < wanted) {
         worker *next = &pool->workers[pool->started];
         next->pool = pool;
@@ -245,8 +260,8 @@ size_t gp_cpu_count(void)
     return (size_t)online < GP_MAX_THREADS ? (size_t)online : GP_MAX_THREADS;
 }
 
-/* The first calls take turns; then the faster way is used, and the other one tried now and then for two calls: the first
- * may have to wake the workers. */
+/* The first calls take turns; then the faster way is used, and the other one tried now and then for
+ * two calls: the first may have to wake the workers. */
 enum { FIRST_CALLS = 6, LEAST_GAP = 128, MOST_GAP = 1 << 16, LOSS_SHARE = 16, OUTLIER = 4 };
 static const double RECENT = 0.1;
 
@@ -259,7 +274,8 @@ size_t gp_habit_choose(const gp_habit *habit, size_t threads)
     return together && threads > 1 ? threads : 1;
 }
 
-/* The way that lost so much time is tried again when that is one part in LOSS_SHARE of what has passed. */
+/* The way that lost so much time is tried again when that is one part in LOSS_SHARE of what has
+ * passed. */
 static unsigned gap_after(double lost, double seconds)
 {
     double gap = LOSS_SHARE * lost / seconds;

@@ -1,7 +1,7 @@
 /* parallel.h - run one function on a team of threads.
  *
- * A region is entered once a call; inside, the threads share work by rank and meet at barriers. Entering a region
- * while another thread is inside one runs it alone, with the same results. */
+ * A region is entered once a call; inside, the threads share work by rank and meet at barriers.
+ * Entering a region while another thread is inside one runs it alone, with the same results. */
 #ifndef GP_PARALLEL_H
 #define GP_PARALLEL_H
 
@@ -30,8 +30,9 @@ static inline void gp_team_share(const gp_team *team, size_t items, size_t *begi
     *end = *begin + each + (team->rank < more ? 1 : 0);
 }
 
-/* Whether a team pays, learned from the calls themselves: small steps lose more by meeting than they win by sharing, and
- * on a busy machine a team waits for whoever was put to sleep. One for each kind and size of call; start from zeros. */
+/* Whether a team pays, learned from the calls themselves: small steps lose more by meeting than
+ * they win by sharing, and on a busy machine a team waits for whoever was put to sleep. One for
+ * each kind and size of call; start from zeros. */
 typedef struct gp_habit {
     double seconds[2];     /* recent time of a call: alone, together */
     double cost;           /* of the present trial so far */

@@ -22,7 +22,7 @@ static gp_habit *habit_of(gp_net *net, size_t samples, double passes)
     return &net->habits[size < 0 ? 0 : (size < GP_HABITS ? size : GP_HABITS - 1)];
 }
 
-/* ---- one region ---------------------------------------------------------------------------------------------------- */
+/* ---- one region ------------------------------------------------------------------------------ */
 
 /* What the members of the team share. */
 typedef struct region {
@@ -41,22 +41,25 @@ typedef struct region {
     /* one slot a member: no two write the same */
     gp_status status[GP_MAX_THREADS];
     gp_fault fault[GP_MAX_THREADS];
-    size_t exploded[GP_MAX_THREADS]; /* first layer of the block with an output beyond the limit, or GP_NONE */
+    /* first layer of the block with an output beyond the limit, or GP_NONE */
+    size_t exploded[GP_MAX_THREADS];
 } region;
 
-/* The member with the first failure, GP_NONE if all is well: x before labels and targets, then in the order of samples,
- * so that what is reported does not depend on the size of the team. */
+/* The member with the first failure, GP_NONE if all is well: x before labels and targets, then in
+ * the order of samples, so that what is reported does not depend on the size of the team. */
 static size_t first_failure(const region *shared, size_t members)
 {
     size_t found = GP_NONE;
     for (size_t i = members; i-- > 0;) {
-        int later = found != GP_NONE && shared->status[found] == GP_BAD_INPUT && shared->status[i] != GP_BAD_INPUT;
+        int later = found != GP_NONE && shared->status[found] == GP_BAD_INPUT &&
+                    shared->status[i] != GP_BAD_INPUT;
         if (shared->status[i] != GP_OK && !later) found = i;
     }
     return found;
 }
 
-static void fail(region *shared, const gp_team *team, gp_status status, gp_phase phase, size_t row, size_t column)
+static void fail(region *shared, const gp_team *team, gp_status status, gp_phase phase, size_t row,
+                 size_t column)
 {
     if (shared->status[team->rank] != GP_OK) return;
     shared->status[team->rank] = status;
@@ -69,19 +72,22 @@ static size_t row_of(const gp_batch *batch, size_t sample)
     return batch->index ? (size_t)batch->index[sample] : sample;
 }
 
-/* lanes [chunk][feature][P] and, unless it is NULL, rows (samples, padded width) from the rows of the batch, this
- * member's share of the features. Returns 1 if all are finite. */
-static int gather(const region *shared, const gp_pass *pass, const float *values, size_t width, float *lanes,
-                  float *rows)
+/* lanes [chunk][feature][P] and, unless it is NULL, rows (samples, padded width) from the rows of
+ * the batch, this member's share of the features. Returns 1 if all are finite. */
+static int gather(const region *shared, const gp_pass *pass, const float *values, size_t width,
+                  float *lanes, float *rows)
 {
     enum { FEATURES = 64 };
-    const size_t P = pass->lanes, blocks = (width + FEATURES - 1) / FEATURES, stride = gp_padded(width);
+    const size_t P = pass->lanes, blocks = (width + FEATURES - 1) / FEATURES,
+                 stride = gp_padded(width);
     size_t begin, end;
     int finite = 1;
     gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
-        size_t chunk = item / blocks, f = item % blocks * FEATURES, n = gp_smaller(FEATURES, width - f);
-        size_t first = chunk * P, samples = gp_smaller(P, pass->samples - gp_smaller(pass->samples, first));
+        size_t chunk = item / blocks, f = item % blocks * FEATURES,
+               n = gp_smaller(FEATURES, width - f);
+        size_t first = chunk * P,
+               samples = gp_smaller(P, pass->samples - gp_smaller(pass->samples, first));
         const float *from[GP_LANES];
         for (size_t s = 0; s < samples; s++) {
             from[s] = values + row_of(shared->batch, pass->first + first + s) * width;
@@ -92,9 +98,10 @@ static int gather(const region *shared, const gp_pass *pass, const float *values
     return finite;
 }
 
-/* The first number of the block that is not finite, in the order of samples: found by one member, whoever met one. */
-static void find_bad(region *shared, const gp_pass *pass, const float *values, size_t width, gp_status status,
-                     gp_phase phase)
+/* The first number of the block that is not finite, in the order of samples: found by one member,
+ * whoever met one. */
+static void find_bad(region *shared, const gp_pass *pass, const float *values, size_t width,
+                     gp_status status, gp_phase phase)
 {
     for (size_t s = 0; s < pass->samples; s++) {
         size_t from = row_of(shared->batch, pass->first + s);
@@ -114,7 +121,8 @@ static void gather_labels(region *shared, const gp_pass *pass)
     for (size_t s = begin; s < end; s++) {
         size_t from = row_of(shared->batch, pass->first + s);
         int64_t label = shared->batch->labels[from];
-        if (label < 0 || (uint64_t)label >= net->out) fail(shared, pass->team, GP_BAD_LABEL, GP_PHASE_TARGET, from, 0);
+        if (label < 0 || (uint64_t)label >= net->out)
+            fail(shared, pass->team, GP_BAD_LABEL, GP_PHASE_TARGET, from, 0);
         else net->labels[s] = label;
     }
 }
@@ -126,7 +134,8 @@ static gp_status load(region *shared, const gp_pass *pass)
     const gp_batch *batch = shared->batch;
     const gp_layer *first = &net->layers[0];
     /* only dW on all weights wants the batch outermost */
-    int wants_rows = shared->backward && gp_layer_table[first->spec.type]->wants_rows && !first->weights[0].live;
+    int wants_rows =
+        shared->backward && gp_layer_table[first->spec.type]->wants_rows && !first->weights[0].live;
     if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
         find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
     if (batch->targets && !gather(shared, pass, batch->targets, net->out, net->targets, NULL))
@@ -141,11 +150,13 @@ static gp_status load(region *shared, const gp_pass *pass)
 static int may_grow(const gp_layer *layer)
 {
     const gp_layer_spec *spec = &layer->spec;
-    return layer->index == 0 || spec->type != GP_LAYER_ACTIVATION || spec->activation == GP_SIGMOID ||
+    return layer->index == 0 || spec->type != GP_LAYER_ACTIVATION ||
+           spec->activation == GP_SIGMOID ||
            (spec->activation == GP_LEAKY_RELU && spec->slope > 1.0f);
 }
 
-/* Whether an output in this member's share is beyond the limit. Lanes without a sample do not count. */
+/* Whether an output in this member's share is beyond the limit. Lanes without a sample do not
+ * count. */
 static int exceeds(const gp_pass *pass, const gp_layer *layer, const float *y, float limit)
 {
     size_t begin, end, width;
@@ -159,7 +170,8 @@ static int exceeds(const gp_pass *pass, const gp_layer *layer, const float *y, f
     return 0;
 }
 
-/* Keeps the place of the first explosion while the workspace shows it; after a barrier, by one member. */
+/* Keeps the place of the first explosion while the workspace shows it; after a barrier, by one
+ * member. */
 static void note_explosion(region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
@@ -167,13 +179,20 @@ static void note_explosion(region *shared, const gp_pass *pass)
     for (size_t i = 0; i < pass->team->size; i++) found = gp_smaller(found, shared->exploded[i]);
     if (found == GP_NONE || gp_net_exploded(net)) return;
     net->explosion = (gp_fault){.phase = GP_PHASE_FORWARD, .layer = found, .step = GP_NONE};
-    gp_layer_find_output(&net->layers[found], pass->samples, pass->first, net->max_activation, &net->explosion);
+    gp_layer_find_output(&net->layers[found], pass->samples, pass->first, net->max_activation,
+                         &net->explosion);
 }
 
-static const float *output_of(const gp_net *net, const gp_layer *layer) { return layer ? layer->output : net->input; }
+static const float *output_of(const gp_net *net, const gp_layer *layer)
+{
+    return layer ? layer->output : net->input;
+}
 
 /* Whether a layer reads anything but the output of the one before. */
-static int reads_further_back(const gp_layer *layer) { return layer->spec.back > 1 || layer->spec.other > 0; }
+static int reads_further_back(const gp_layer *layer)
+{
+    return layer->spec.back > 1 || layer->spec.other > 0;
+}
 
 static const float *forward(region *shared, const gp_pass *pass, size_t n_layers)
 {
@@ -189,7 +208,8 @@ static const float *forward(region *shared, const gp_pass *pass, size_t n_layers
             x = output_of(net, layer->source[0]);
         }
         const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
-        if (is_limited && exploded == GP_NONE && may_grow(layer) && exceeds(pass, layer, y, net->max_activation))
+        if (is_limited && exploded == GP_NONE && may_grow(layer) &&
+            exceeds(pass, layer, y, net->max_activation))
             exploded = i;
         if (pass->team->rank == 0) {
             layer->input = x;
@@ -214,24 +234,28 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++) {
-        size_t valid = gp_smaller(P, pass->samples - gp_smaller(pass->samples, chunk * P)), at = chunk * O * P;
+        size_t valid = gp_smaller(P, pass->samples - gp_smaller(pass->samples, chunk * P)),
+               at = chunk * O * P;
         float *gradient = dz ? dz + at : NULL, *losses = net->losses + chunk * P;
         switch (batch->loss) {
         case GP_CROSS_ENTROPY:
-            pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient, losses,
-                                         net->hits + chunk * P, batch->smoothing, factor);
+            pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient,
+                                         losses, net->hits + chunk * P, batch->smoothing, factor);
             break;
         case GP_DISTILLATION:
-            pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient, losses,
-                                         net->hits + chunk * P, 0.0f, factor * (1.0f - batch->alpha));
-            pass->kernels->distillation(O, P, valid, z + at, net->targets + at, gradient, losses, batch->temperature,
-                                        batch->alpha, factor);
+            pass->kernels->cross_entropy(O, P, valid, z + at, net->labels + chunk * P, gradient,
+                                         losses, net->hits + chunk * P, 0.0f,
+                                         factor * (1.0f - batch->alpha));
+            pass->kernels->distillation(O, P, valid, z + at, net->targets + at, gradient, losses,
+                                        batch->temperature, batch->alpha, factor);
             break;
         case GP_MSE:
-            pass->kernels->mean_squared_error(O, P, valid, z + at, net->targets + at, gradient, losses, factor);
+            pass->kernels->mean_squared_error(O, P, valid, z + at, net->targets + at, gradient,
+                                              losses, factor);
             break;
         case GP_BCE:
-            pass->kernels->binary_cross_entropy(O, P, valid, z + at, net->targets + at, gradient, losses, factor);
+            pass->kernels->binary_cross_entropy(O, P, valid, z + at, net->targets + at, gradient,
+                                                losses, factor);
             break;
         case GP_LOSSES: break;
         }
@@ -246,10 +270,12 @@ static void loss_of(region *shared, const gp_pass *pass, const float *z, float *
     gp_team_wait(pass->team);
 }
 
-/* Whether a layer's gradient is the first to come to its k-th source: that of the last layer that reads it. */
+/* Whether a layer's gradient is the first to come to its k-th source: that of the last layer that
+ * reads it. */
 static int is_first(const gp_layer *layer, size_t k)
 {
-    return layer->source[k]->last_reader == layer->index && (k == 0 || layer->source[0] != layer->source[k]);
+    return layer->source[k]->last_reader == layer->index &&
+           (k == 0 || layer->source[0] != layer->source[k]);
 }
 
 /* dx, a gradient of what the layer reads, to the sources that keep theirs. */
@@ -267,7 +293,8 @@ static void hand_on(const gp_layer *layer, const gp_pass *pass, const float *dx)
     }
 }
 
-/* From the last layer back; the gradient of the output is in the first of the two buffers that take turns. */
+/* From the last layer back; the gradient of the output is in the first of the two buffers that take
+ * turns. */
 static void backward(region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
@@ -284,8 +311,8 @@ static void backward(region *shared, const gp_pass *pass)
     }
 }
 
-/* l1 sum|w| + l2 sum w^2 of every layer that asks for it, once a batch. Removed weights are 0 and their gradient is
- * left alone: the slope of both terms at 0 is 0. */
+/* l1 sum|w| + l2 sum w^2 of every layer that asks for it, once a batch. Removed weights are 0 and
+ * their gradient is left alone: the slope of both terms at 0 is 0. */
 static void penalize(region *shared, const gp_team *team)
 {
     const gp_net *net = shared->net;
@@ -294,10 +321,13 @@ static void penalize(region *shared, const gp_team *team)
         gp_layer *layer = &net->layers[i];
         const gp_layer_spec *spec = &layer->spec;
         const gp_layer_ops *ops = gp_layer_table[spec->type];
-        double penalty = ops->penalty ? ops->penalty(layer, kernels, shared->arena, team, shared->backward) : 0.0;
+        double penalty = ops->penalty
+                             ? ops->penalty(layer, kernels, shared->arena, team, shared->backward)
+                             : 0.0;
         if (team->rank == 0) shared->loss += layer->penalty + penalty;
         if (spec->l1 == 0.0f && spec->l2 == 0.0f) continue;
-        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
+        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
+             matrix++) {
             const gp_lists *live = matrix->live;
             const float *w = live ? live->value : shared->arena->params + matrix->offset;
             float *dw = live ? live->gradient : shared->arena->grads + matrix->offset;
@@ -307,8 +337,8 @@ static void penalize(region *shared, const gp_team *team)
                 kernels->penalty(end - begin, w + begin, dw + begin, spec->l1, spec->l2);
             }
             if (team->rank == 0)
-                shared->loss +=
-                    (double)spec->l1 * kernels->sum_abs(n, w) + (double)spec->l2 * kernels->sum_squares(n, w);
+                shared->loss += (double)spec->l1 * kernels->sum_abs(n, w) +
+                                (double)spec->l2 * kernels->sum_squares(n, w);
         }
     }
     gp_team_wait(team);
@@ -319,13 +349,15 @@ static void publish(const region *shared, const gp_team *team)
 {
     for (size_t i = 0; i < shared->net->n_layers; i++) {
         const gp_layer *layer = &shared->net->layers[i];
-        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++) {
+        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
+             matrix++) {
             gp_lists *lists = gp_live_at(shared->arena, matrix->offset);
             if (lists && team->rank == 0) lists->unpublished = matrix->live && shared->step;
             if (!matrix->live || shared->step) continue;
             size_t begin, end;
             gp_lists_share(team, lists->rows, lists->row_start, &begin, &end);
-            gp_lists_expand(lists, begin, end, lists->gradient, shared->arena->grads + matrix->offset);
+            gp_lists_expand(lists, begin, end, lists->gradient,
+                            shared->arena->grads + matrix->offset);
         }
     }
 }
@@ -338,7 +370,8 @@ static void store(region *shared, const gp_pass *pass, const float *y)
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++) {
         size_t valid = gp_smaller(P, pass->samples - gp_smaller(pass->samples, chunk * P));
-        pass->kernels->transpose(O, valid, y + chunk * O * P, P, shared->out + (pass->first + chunk * P) * O, O);
+        pass->kernels->transpose(O, valid, y + chunk * O * P, P,
+                                 shared->out + (pass->first + chunk * P) * O, O);
     }
 }
 
@@ -368,11 +401,14 @@ static void run_blocks(region *shared, const gp_team *team)
     const gp_batch *batch = shared->batch;
     const size_t size = batch->size;
 
-    /* With several blocks a late fault would find gradients half written: look at everything first. */
-    for (size_t first = 0; size > shared->block && shared->backward && first < size; first += shared->block) {
+    /* With several blocks a late fault would find gradients half written: look at everything
+     * first. */
+    for (size_t first = 0; size > shared->block && shared->backward && first < size;
+         first += shared->block) {
         gp_pass pass = block_of(shared, team, first);
         if (load(shared, &pass) != GP_OK) return;
-        gp_team_wait(team); /* nobody finds fault with the next block while others ask about this one */
+        /* nobody finds fault with the next block while others ask about this one */
+        gp_team_wait(team);
     }
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
@@ -380,9 +416,10 @@ static void run_blocks(region *shared, const gp_team *team)
             layer->penalty = 0.0;
             layer->pending = NULL;
         }
-        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights; matrix++)
-            gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params, matrix->offset,
-                             matrix->rows * matrix->columns);
+        for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
+             matrix++)
+            gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params,
+                             matrix->offset, matrix->rows * matrix->columns);
     } /* load() meets before anybody reads them */
     for (size_t first = 0; first < size; first += shared->block) {
         gp_pass pass = block_of(shared, team, first);
@@ -398,8 +435,8 @@ static void run_blocks(region *shared, const gp_team *team)
                 z = gp_layer_table[net->layers[i].spec.type]->forward(&net->layers[i], &pass, z);
             store(shared, &pass, z);
         }
-        /* a training batch that cannot be used ends here, with the culprit still in the workspace; asked before the
-         * barrier, since after it the first member may add penalties */
+        /* a training batch that cannot be used ends here, with the culprit still in the workspace;
+         * asked before the barrier, since after it the first member may add penalties */
         int useless = shared->backward && !isfinite(shared->loss);
         gp_team_wait(team); /* the next block overwrites what this one read */
         if (useless) break;
@@ -407,7 +444,8 @@ static void run_blocks(region *shared, const gp_team *team)
     if (batch->labels || batch->targets) penalize(shared, team);
     if (shared->backward) publish(shared, team);
     /* a loss beyond float leaves the step out, as a gradient beyond float does */
-    if (shared->step && isfinite(shared->loss) && !gp_net_exploded(net)) gp_step_plan_run(shared->step, team);
+    if (shared->step && isfinite(shared->loss) && !gp_net_exploded(net))
+        gp_step_plan_run(shared->step, team);
 }
 
 static void run(void *context, const gp_team *team)
@@ -417,7 +455,7 @@ static void run(void *context, const gp_team *team)
     gp_denormals_restore(mode);
 }
 
-/* ---- calls ----------------------------------------------------------------------------------------------------------- */
+/* ---- calls ----------------------------------------------------------------------------------- */
 
 static int arena_fits(const gp_net *net, const gp_arena *arena)
 {
@@ -433,10 +471,11 @@ static int arena_fits(const gp_net *net, const gp_arena *arena)
 static int fits_loss(const gp_batch *batch)
 {
     switch (batch->loss) {
-    case GP_CROSS_ENTROPY: return batch->labels && batch->smoothing >= 0.0f && batch->smoothing <= 1.0f;
+    case GP_CROSS_ENTROPY:
+        return batch->labels && batch->smoothing >= 0.0f && batch->smoothing <= 1.0f;
     case GP_DISTILLATION:
-        return batch->labels && batch->targets && batch->temperature > 0.0f && batch->temperature < INFINITY &&
-               batch->alpha >= 0.0f && batch->alpha <= 1.0f;
+        return batch->labels && batch->targets && batch->temperature > 0.0f &&
+               batch->temperature < INFINITY && batch->alpha >= 0.0f && batch->alpha <= 1.0f;
     case GP_MSE:
     case GP_BCE: return batch->targets != NULL;
     case GP_LOSSES: break;
@@ -444,24 +483,27 @@ static int fits_loss(const gp_batch *batch)
     return 0;
 }
 
-/* The layers to run before the loss: a last softmax (sigmoid) is part of cross entropy (binary cross entropy). */
+/* The layers to run before the loss: a last softmax (sigmoid) is part of cross entropy (binary
+ * cross entropy). */
 static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
 {
     const gp_layer_spec *last = &net->layers[net->n_layers - 1].spec;
     int is_cross_entropy = batch->loss == GP_CROSS_ENTROPY || batch->loss == GP_DISTILLATION;
     int fused = (is_cross_entropy && last->type == GP_LAYER_SOFTMAX) ||
-                (batch->loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
+                (batch->loss == GP_BCE && last->type == GP_LAYER_ACTIVATION &&
+                 last->activation == GP_SIGMOID);
     return net->n_layers - (fused ? 1 : 0);
 }
 
-/* Whether backward leaves the weights that start there as a step wants them: masked, and in their lists if they have
- * any. */
+/* Whether backward leaves the weights that start there as a step wants them: masked, and in their
+ * lists if they have any. */
 static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offset)
 {
     for (size_t i = 0; i < net->n_layers; i++) {
         const gp_layer *layer = &net->layers[i];
         for (size_t m = 0; m < layer->n_weights; m++)
-            if (layer->weights[m].offset == offset) return layer->weights[m].live == gp_live_at(arena, offset);
+            if (layer->weights[m].offset == offset)
+                return layer->weights[m].live == gp_live_at(arena, offset);
     }
     return 0;
 }
@@ -470,7 +512,9 @@ static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offs
 static void keep_statistics(const region *shared)
 {
     const gp_net *net = shared->net;
-    if (!isfinite(shared->loss) || gp_net_exploded(net) || (shared->step && !shared->step->info.applied)) return;
+    if (!isfinite(shared->loss) || gp_net_exploded(net) ||
+        (shared->step && !shared->step->info.applied))
+        return;
     for (int copy = 0; copy < 2; copy++)
         for (const gp_layer *layer = net->layers; layer < net->layers + net->n_layers; layer++) {
             if (!layer->pending) continue;
@@ -489,14 +533,16 @@ static gp_status enter(region *shared, double passes, size_t threads)
     if (batch->size == 0 || batch->loss >= GP_LOSSES || (wants_target && !fits_loss(batch)) ||
         !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
-    shared->block = shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
+    shared->block =
+        shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
     gp_status status = gp_net_reserve(net, shared->block);
     if (status != GP_OK) return status;
     gp_net_look_up(net, shared->arena, shared->block);
     if (shared->backward) status = gp_net_reserve_partial(net, shared->block);
     if (status != GP_OK) return status;
     for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
-        shared->step->prepared[i] = is_prepared(net, shared->arena, shared->arena->segments[i].offset);
+        shared->step->prepared[i] =
+            is_prepared(net, shared->arena, shared->arena->segments[i].offset);
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
     net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
@@ -522,15 +568,21 @@ static gp_status enter(region *shared, double passes, size_t threads)
     return GP_OK;
 }
 
-gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch, const gp_clip *clip,
-                       const gp_rule *rule, gp_result *result, gp_step_info *info, double *segment_norms, uint64_t seed,
-                       uint64_t step, size_t threads)
+gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                       const gp_clip *clip, const gp_rule *rule, gp_result *result,
+                       gp_step_info *info, double *segment_norms, uint64_t seed, uint64_t step,
+                       size_t threads)
 {
     gp_step_plan plan;
     gp_status status = gp_step_plan_create(&plan, net->kernels, arena, clip, rule, segment_norms);
     if (status != GP_OK) return status;
-    region shared = {
-        .net = net, .arena = arena, .batch = batch, .backward = 1, .step = &plan, .seed = seed, .dropout_step = step};
+    region shared = {.net = net,
+                     .arena = arena,
+                     .batch = batch,
+                     .backward = 1,
+                     .step = &plan,
+                     .seed = seed,
+                     .dropout_step = step};
     status = enter(&shared, 3.0, threads);
     if (status == GP_OK) {
         *result = (gp_result){shared.loss, shared.correct};
@@ -540,17 +592,22 @@ gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch
     return status;
 }
 
-gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch, gp_result *result, uint64_t seed,
-                          uint64_t step, size_t threads)
+gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                          gp_result *result, uint64_t seed, uint64_t step, size_t threads)
 {
-    region shared = {.net = net, .arena = arena, .batch = batch, .backward = 1, .seed = seed, .dropout_step = step};
+    region shared = {.net = net,
+                     .arena = arena,
+                     .batch = batch,
+                     .backward = 1,
+                     .seed = seed,
+                     .dropout_step = step};
     gp_status status = enter(&shared, 3.0, threads);
     if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
     return status;
 }
 
-gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out, gp_result *result,
-                          size_t threads)
+gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out,
+                          gp_result *result, size_t threads)
 {
     region shared = {.net = net, .arena = arena, .batch = batch, .out = out};
     gp_status status = enter(&shared, 1.0, threads);
@@ -558,7 +615,8 @@ gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *ba
     return status;
 }
 
-gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out, size_t threads)
+gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out,
+                         size_t threads)
 {
     gp_batch batch = {.size = n, .x = x, .loss = GP_MSE};
     region shared = {.net = net, .arena = arena, .batch = &batch, .out = out};

@@ -1,6 +1,7 @@
-/* rng.c - Philox4x32-10, a counter-based generator: Salmon, Moraes, Dror, Shaw, "Parallel random numbers: as easy as
- * 1, 2, 3", SC 2011. Numbers are addressed, not drawn, so nothing has to be saved to resume and threads need no
- * generators of their own. key = seed, counter = (block, stream).
+/* rng.c - Philox4x32-10, a counter-based generator: Salmon, Moraes, Dror, Shaw, "Parallel random
+ * numbers: as easy as 1, 2, 3", SC 2011. Numbers are addressed, not drawn, so nothing has to be
+ * saved to resume and threads need no generators of their own. key = seed, counter = (block,
+ * stream).
  */
 #define _GNU_SOURCE /* M_PI */
 #include <math.h>

@@ -1,27 +1,31 @@
 /* select.c - exactly the k largest of n floats, for little more than one pass over them.
  *
  * Idea
- *   Nearly all scores are far from the k-th largest, and a sample knows what far is. It is taken at fixed, scattered
- *   places; two of its order statistics bracket the k-th largest score with near certainty. One pass over the scores
- *   notes for each, as a bit, whether it is above the bracket, and collects the percent or so that is near it, that is
- *   inside, with its position. The threshold is found among these exactly. The mask is then written from the bits and
- *   corrected at the positions; the scores are not read again. Should the bracket miss (the scores knew the places),
- *   the threshold is found among all scores and, as a bracket of one value, noted in another pass.
+ *   Nearly all scores are far from the k-th largest, and a sample knows what far is. It is taken at
+ *   fixed, scattered places; two of its order statistics bracket the k-th largest score with near
+ *   certainty. One pass over the scores notes for each, as a bit, whether it is above the bracket,
+ *   and collects the percent or so that is near it, that is inside, with its position. The
+ *   threshold is found among these exactly. The mask is then written from the bits and corrected at
+ *   the positions; the scores are not read again. Should the bracket miss (the scores knew the
+ *   places), the threshold is found among all scores and, as a bracket of one value, noted in
+ *   another pass.
  *
  * Order statistics
- *   By radix: floats are mapped to integers in the same order, and passes of 11 bits count how many fall into each
- *   bucket until the k-th largest is known bit by bit. A narrow bracket leaves few bits to find.
+ *   By radix: floats are mapped to integers in the same order, and passes of 11 bits count how many
+ *   fall into each bucket until the k-th largest is known bit by bit. A narrow bracket leaves few
+ *   bits to find.
  *
  * Ties
- *   The bracket's borders are scores of the sample, so what is frequent enough to fill the bracket is one of them,
- *   and a threshold that is a border needs no search. How many of the threshold's equals a block of scores keeps
- *   follows from the blocks before it: each is written alone.
+ *   The bracket's borders are scores of the sample, so what is frequent enough to fill the bracket
+ *   is one of them, and a threshold that is a border needs no search. How many of the threshold's
+ *   equals a block of scores keeps follows from the blocks before it: each is written alone.
  *
  * Threads
- *   Each takes a row of blocks. All they find are exact counts and scores, so the result cannot depend on their number.
+ *   Each takes a row of blocks. All they find are exact counts and scores, so the result cannot
+ *   depend on their number.
  *
- * Cost: one read, the write of the mask, and an eighth of a byte a score in between. When the bracket misses: four
- * reads more, three of them slow.
+ * Cost: one read, the write of the mask, and an eighth of a byte a score in between. When the
+ * bracket misses: four reads more, three of them slow.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -42,7 +46,8 @@ enum {
 /* How scores lie around the bracket. */
 typedef struct counts {
     size_t above, near, at_high, at_low, nans;
-    size_t listed, listed_high; /* near ones that can be looked up, and how many of them are at_high */
+    /* near ones that can be looked up, and how many of them are at_high */
+    size_t listed, listed_high;
 } counts;
 
 typedef struct block {
@@ -84,10 +89,10 @@ static inline float at_order(uint32_t order)
     return x;
 }
 
-/* The *place-th largest of all values, of which each member of the team gives its n, and which are in least..most in
- * order. All get the same. *place becomes the place among its equals. */
-static float find_largest(const selection *s, const gp_team *team, size_t n, const float *values, uint32_t least,
-                          uint32_t most, size_t *place)
+/* The *place-th largest of all values, of which each member of the team gives its n, and which are
+ * in least..most in order. All get the same. *place becomes the place among its equals. */
+static float find_largest(const selection *s, const gp_team *team, size_t n, const float *values,
+                          uint32_t least, uint32_t most, size_t *place)
 {
     size_t *mine = s->table[team->rank];
     unsigned unknown = most == least ? 0 : 32u - (unsigned)__builtin_clz(most - least); /* bits */
@@ -127,7 +132,8 @@ static void guess(const selection *s, const gp_team *team, size_t k, float *low,
     size_t begin, end, m = s->sampled;
     double apart = (double)s->n / (double)m, share = (double)k / (double)s->n;
     gp_team_share(team, m, &begin, &end);
-    for (size_t j = begin; j < end; j++) { /* one from each m-th, somewhere: multiples of the golden ratio */
+    /* one from each m-th, somewhere: multiples of the golden ratio */
+    for (size_t j = begin; j < end; j++) {
         double place = (double)j + 0x1p-32 * (double)(uint32_t)(j * 2654435769u);
         s->sample[j] = s->scores[(size_t)(place * apart)];
     }
@@ -144,9 +150,13 @@ static void guess(const selection *s, const gp_team *team, size_t k, float *low,
     }
 }
 
-static size_t block_size(const selection *s, size_t b) { return b + 1 < s->blocks ? BLOCK : s->n - b * BLOCK; }
+static size_t block_size(const selection *s, size_t b)
+{
+    return b + 1 < s->blocks ? BLOCK : s->n - b * BLOCK;
+}
 
-/* Counts what `bracket` has collected of a block. Where the bracket's borders fill it, what equals them is not listed. */
+/* Counts what `bracket` has collected of a block. Where the bracket's borders fill it, what equals
+ * them is not listed. */
 static void count_near(counts *found, float *near, float low, float high)
 {
     uint32_t at_high = 0, at_low = 0, nans = 0;
@@ -168,14 +178,16 @@ static void count_near(counts *found, float *near, float low, float high)
 }
 
 /* Notes how this member's blocks begin..end lie around the bracket, and counts all. */
-static counts note(const selection *s, const gp_team *team, size_t begin, size_t end, float low, float high)
+static counts note(const selection *s, const gp_team *team, size_t begin, size_t end, float low,
+                   float high)
 {
     size_t used = begin * BLOCK + team->rank * GP_ALIGN_FLOATS;
     for (size_t b = begin; b < end; b++) {
         counts found = {0};
         float *near = s->near + used;
-        found.near = s->kernels->bracket(block_size(s, b), s->scores + b * BLOCK, low, high, s->above + b * BLOCK / 16,
-                                         &found.above, near, s->position + used);
+        found.near =
+            s->kernels->bracket(block_size(s, b), s->scores + b * BLOCK, low, high,
+                                s->above + b * BLOCK / 16, &found.above, near, s->position + used);
         count_near(&found, near, low, high);
         s->block[b] = (block){.counts = found, .near = near, .position = s->position + used};
         used += found.listed;
@@ -237,7 +249,8 @@ static void select_task(void *context, const gp_team *team)
         all = note(s, team, begin, end, low, high);
     }
 
-    size_t place = k - all.above; /* of the threshold: first among the near, then among its equals */
+    /* of the threshold: first among the near, then among its equals */
+    size_t place = k - all.above;
     if (place <= all.at_high) {
         threshold = high;
     } else if (place > all.near - all.at_low) {
@@ -247,8 +260,8 @@ static void select_task(void *context, const gp_team *team)
         size_t listed = 0;
         for (size_t b = begin; b < end; b++) listed += s->block[b].counts.listed;
         place -= all.at_high - all.listed_high;
-        threshold =
-            find_largest(s, team, listed, listed ? s->block[begin].near : NULL, order_of(low), order_of(high), &place);
+        threshold = find_largest(s, team, listed, listed ? s->block[begin].near : NULL,
+                                 order_of(low), order_of(high), &place);
     }
     if (s->k == 0) place = 0;
 
@@ -265,23 +278,26 @@ static void select_task(void *context, const gp_team *team)
         if (b >= begin) write_block(s, b, threshold, before < place ? place - before : 0);
 }
 
-gp_status gp_topk_mask(gp_pool *pool, const gp_kernels *kernels, size_t n, const float *scores, uint8_t *keep, size_t k,
-                       size_t threads)
+gp_status gp_topk_mask(gp_pool *pool, const gp_kernels *kernels, size_t n, const float *scores,
+                       uint8_t *keep, size_t k, size_t threads)
 {
     if (k > n) return GP_BAD_ARGUMENT;
     if (n == 0) return GP_OK;
-    selection s = {.kernels = kernels, .n = n, .k = k, .scores = scores, .keep = keep, .status = GP_OK};
+    selection s = {
+        .kernels = kernels, .n = n, .k = k, .scores = scores, .keep = keep, .status = GP_OK};
     if (threads > n / ALONE + 1) threads = n / ALONE + 1;
     if (threads > GP_MAX_THREADS) threads = GP_MAX_THREADS;
     s.blocks = (n - 1) / BLOCK + 1;
-    if (n > SMALL) s.sampled = (size_t)pow((double)n, 2.0 / 3.0); /* a larger one costs more than it spares */
+    /* a larger one costs more than it spares */
+    if (n > SMALL) s.sampled = (size_t)pow((double)n, 2.0 / 3.0);
     s.block = malloc(s.blocks * sizeof *s.block);
     s.sample = malloc((s.sampled + 1) * sizeof *s.sample);
     s.above = malloc(s.blocks * BLOCK / 8);
     s.near = malloc((n + GP_ALIGN_FLOATS * threads) * sizeof *s.near);
     s.position = malloc((n + GP_ALIGN_FLOATS * threads) * sizeof *s.position);
     s.table = malloc(threads * sizeof *s.table);
-    if (s.block && s.sample && s.above && s.near && s.position && s.table) gp_pool_run(pool, threads, select_task, &s);
+    if (s.block && s.sample && s.above && s.near && s.position && s.table)
+        gp_pool_run(pool, threads, select_task, &s);
     else s.status = GP_NO_MEMORY;
     free(s.block);
     free(s.sample);

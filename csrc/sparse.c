@@ -1,5 +1,6 @@
-/* sparse.c - lists of live weights. They are made when the mask changes, in one pass over it and a few over the
- * entries, and never patched. What the optimizer keeps of a listed segment is packed: its live entries side by side.
+/* sparse.c - lists of live weights. They are made when the mask changes, in one pass over it and a
+ * few over the entries, and never patched. What the optimizer keeps of a listed segment is packed:
+ * its live entries side by side.
  */
 #include "sparse.h"
 
@@ -19,7 +20,8 @@ static int are_alike(const gp_lists *lists, size_t row)
     const size_t count = start[1] - start[0];
     for (size_t r = 1; r < 4; r++)
         if (start[r + 1] - start[r] != count ||
-            memcmp(lists->column + start[r], lists->column + start[0], count * sizeof(uint32_t)) != 0)
+            memcmp(lists->column + start[r], lists->column + start[0], count * sizeof(uint32_t)) !=
+                0)
             return 0;
     return count > 0;
 }
@@ -27,11 +29,12 @@ static int are_alike(const gp_lists *lists, size_t row)
 gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_lists **lists)
 {
     *lists = NULL;
-    if (rows >= INT32_MAX || columns >= INT32_MAX || (columns && rows > INT32_MAX / columns)) return GP_BAD_ARGUMENT;
+    if (rows >= INT32_MAX || columns >= INT32_MAX || (columns && rows > INT32_MAX / columns))
+        return GP_BAD_ARGUMENT;
     const size_t count = gp_mask_count(rows * columns, mask);
 
-    /* one piece of memory: header, then floats, then integers, all of four bytes; one more for the loop below, which
-     * writes before it knows whether the entry counts */
+    /* one piece of memory: header, then floats, then integers, all of four bytes; one more for the
+     * loop below, which writes before it knows whether the entry counts */
     size_t words = rows + 1 + columns + 1 + 7 * count + 1 + rows / 4 + 1;
     gp_lists *made = malloc(sizeof *made + words * sizeof(uint32_t));
     if (!made) return GP_NO_MEMORY;
@@ -55,19 +58,22 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
             size_t n = columns - c < 8 ? columns - c : 8;
             uint64_t eight = 1;
             if (n == 8) memcpy(&eight, kept + c, 8);
-            for (size_t j = 0; eight && j < n; j++) { /* most eights are empty; in the others there are no branches */
+            /* most eights are empty; in the others there are no branches */
+            for (size_t j = 0; eight && j < n; j++) {
                 made->column[next] = (uint32_t)(c + j);
                 next += kept[c + j] != 0;
             }
         }
-        for (uint32_t k = made->row_start[r]; k < next; k++) made->flat[k] = (uint32_t)(r * columns) + made->column[k];
+        for (uint32_t k = made->row_start[r]; k < next; k++)
+            made->flat[k] = (uint32_t)(r * columns) + made->column[k];
     }
     made->row_start[rows] = next;
 
     for (size_t c = 0; c <= columns; c++) made->column_start[c] = 0;
     for (uint32_t k = 0; k < next; k++) made->column_start[made->column[k] + 1]++;
     for (size_t c = 0; c < columns; c++) made->column_start[c + 1] += made->column_start[c];
-    /* a counting sort: column_start[c] walks through column c, then everything moves back by one column */
+    /* a counting sort: column_start[c] walks through column c, then everything moves back by one
+     * column */
     for (size_t r = 0; r < rows; r++)
         for (uint32_t k = made->row_start[r]; k < made->row_start[r + 1]; k++) {
             uint32_t at = made->column_start[made->column[k]]++;
@@ -76,7 +82,8 @@ gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_l
         }
     for (size_t c = columns; c > 0; c--) made->column_start[c] = made->column_start[c - 1];
     made->column_start[0] = 0;
-    for (size_t four = 0; four < rows / 4; four++) made->alike[four] = (uint8_t)are_alike(made, 4 * four);
+    for (size_t four = 0; four < rows / 4; four++)
+        made->alike[four] = (uint8_t)are_alike(made, 4 * four);
     *lists = made;
     return GP_OK;
 }
@@ -92,26 +99,32 @@ static size_t row_at(size_t rows, const uint32_t *start, size_t entry)
         if (start[middle] < entry) low = middle + 1;
         else high = middle;
     }
-    return low / 4 * 4; /* so that a four of rows is run in one way, whatever the size of the team */
+    /* so that a four of rows is run in one way, whatever the size of the team */
+    return low / 4 * 4;
 }
 
-void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin, size_t *end)
+void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin,
+                    size_t *end)
 {
     size_t count = start[rows];
     *begin = team->rank == 0 ? 0 : row_at(rows, start, count * team->rank / team->size);
-    *end = team->rank + 1 == team->size ? rows : row_at(rows, start, count * (team->rank + 1) / team->size);
+    *end = team->rank + 1 == team->size
+               ? rows
+               : row_at(rows, start, count * (team->rank + 1) / team->size);
 }
 
-void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers, float *full)
+void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers,
+                     float *full)
 {
     const size_t columns = lists->columns;
     for (size_t r = begin; r < end; r++) {
         memset(full + r * columns, 0, columns * sizeof *full);
-        for (size_t k = lists->row_start[r]; k < lists->row_start[r + 1]; k++) full[lists->flat[k]] = numbers[k];
+        for (size_t k = lists->row_start[r]; k < lists->row_start[r + 1]; k++)
+            full[lists->flat[k]] = numbers[k];
     }
 }
 
-/* ---- of an arena ---------------------------------------------------------------------------------------------------- */
+/* ---- of an arena ----------------------------------------------------------------------------- */
 
 struct gp_live {
     gp_costs costs;
@@ -142,8 +155,10 @@ gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live *
         if (segment->offset >= arena->n_prunable || segment->columns == 0) continue;
         const uint8_t *mask = arena->mask + segment->offset;
         size_t kept = gp_mask_count(segment->length, mask);
-        if (kept == segment->length || most == 0.0 || (double)kept > most * (double)segment->length) continue;
-        status = gp_lists_create(segment->length / segment->columns, segment->columns, mask, &made->lists[i]);
+        if (kept == segment->length || most == 0.0 || (double)kept > most * (double)segment->length)
+            continue;
+        status = gp_lists_create(segment->length / segment->columns, segment->columns, mask,
+                                 &made->lists[i]);
         if (status == GP_NO_MEMORY) goto failed;
         listed += status == GP_OK; /* too large to be listed: it stays whole */
     }
@@ -172,14 +187,16 @@ gp_lists *gp_live_segment(const gp_live *live, size_t segment)
 gp_lists *gp_live_at(const gp_arena *arena, size_t offset)
 {
     for (size_t i = 0; arena->live && i < arena->live->n_segments; i++)
-        if (arena->live->offsets[i] == offset && arena->live->lists[i]) return arena->live->lists[i];
+        if (arena->live->offsets[i] == offset && arena->live->lists[i])
+            return arena->live->lists[i];
     return NULL;
 }
 
 int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes)
 {
     double most = live->costs.most[(lanes + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS - 1];
-    return most > 0.0 && (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
+    return most > 0.0 &&
+           (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
 }
 
 void gp_live_publish(const gp_arena *arena)
@@ -187,12 +204,14 @@ void gp_live_publish(const gp_arena *arena)
     for (size_t s = 0; arena->live && s < arena->live->n_segments; s++) {
         gp_lists *lists = arena->live->lists[s];
         if (!lists || !lists->unpublished) continue;
-        gp_lists_expand(lists, 0, lists->rows, lists->gradient, arena->grads + arena->live->offsets[s]);
+        gp_lists_expand(lists, 0, lists->rows, lists->gradient,
+                        arena->grads + arena->live->offsets[s]);
         lists->unpublished = 0;
     }
 }
 
-/* An entry's place by row is never after its place in the matrix, so one pass upwards packs and one downwards unpacks. */
+/* An entry's place by row is never after its place in the matrix, so one pass upwards packs and one
+ * downwards unpacks. */
 void gp_live_pack(const gp_live *live, float *moment)
 {
     for (size_t s = 0; live && s < live->n_segments; s++) {
@@ -200,7 +219,8 @@ void gp_live_pack(const gp_live *live, float *moment)
         if (!lists) continue;
         float *numbers = moment + live->offsets[s];
         for (size_t k = 0; k < lists->count; k++) numbers[k] = numbers[lists->flat[k]];
-        memset(numbers + lists->count, 0, (lists->rows * lists->columns - lists->count) * sizeof *numbers);
+        memset(numbers + lists->count, 0,
+               (lists->rows * lists->columns - lists->count) * sizeof *numbers);
     }
 }
 

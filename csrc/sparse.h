@@ -1,11 +1,13 @@
-/* sparse.h - which weights of a layer live, as lists derived from its mask, and room for their numbers in one call. */
+/* sparse.h - which weights of a layer live, as lists derived from its mask, and room for their
+ * numbers in one call. */
 #ifndef GP_SPARSE_H
 #define GP_SPARSE_H
 
 #include "kernels/kernels.h"
 #include "parallel.h"
 
-/* The live entries of a (rows, columns) matrix, once by row and once by column; k counts them by row. */
+/* The live entries of a (rows, columns) matrix, once by row and once by column; k counts them by
+ * row. */
 typedef struct gp_lists {
     size_t rows, columns, count;
     uint32_t *row_start;    /* rows + 1 */
@@ -14,7 +16,8 @@ typedef struct gp_lists {
     uint32_t *column_start; /* columns + 1 */
     uint32_t *row;          /* by column, ascending */
     uint32_t *place;        /* by column: which k it is */
-    uint8_t *alike;         /* one a four of rows: they live in the same columns, so one kernel runs them together */
+    /* one a four of rows: they live in the same columns, so one kernel runs them together */
+    uint8_t *alike;
     /* room for one number an entry, filled anew in every call */
     float *value, *gradient; /* by row */
     float *by_column;        /* the values by column */
@@ -25,11 +28,14 @@ typedef struct gp_lists {
 gp_status gp_lists_create(size_t rows, size_t columns, const uint8_t *mask, gp_lists **lists);
 void gp_lists_destroy(gp_lists *lists);
 
-/* This member's rows (or columns): whole fours of them, contiguous, with about an equal number of entries. */
-void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin, size_t *end);
+/* This member's rows (or columns): whole fours of them, contiguous, with about an equal number of
+ * entries. */
+void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin,
+                    size_t *end);
 
 /* full = 0 but full[place of entry k] = numbers[k], for the rows begin..end. */
-void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers, float *full);
+void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers,
+                     float *full);
 
 /* The lists of an arena's segment, NULL if it has none. */
 gp_lists *gp_live_segment(const gp_live *live, size_t segment);

@@ -1,7 +1,9 @@
-/* binding.h - what the files of the Python binding share. Only binding/ includes Python and NumPy headers.
+/* binding.h - what the files of the Python binding share. Only binding/ includes Python and NumPy
+ * headers.
  *
- * The binding checks types, shapes and contiguity, takes references for the length of a call, releases the GIL and
- * turns a gp_status into an exception. It converts nothing: the Python modules hand it float32, C-contiguous arrays.
+ * The binding checks types, shapes and contiguity, takes references for the length of a call,
+ * releases the GIL and turns a gp_status into an exception. It converts nothing: the Python modules
+ * hand it float32, C-contiguous arrays.
  */
 #ifndef GP_BINDING_H
 #define GP_BINDING_H
@@ -25,13 +27,16 @@ typedef struct module_state {
     PyTypeObject *arena_type, *net_type, *frozen_type;
 } module_state;
 
-/* For an object that serves one call at a time. Calls run with the GIL released, so it cannot stand in. */
+/* For an object that serves one call at a time. Calls run with the GIL released, so it cannot stand
+ * in. */
 typedef struct gp_lock {
     PyThread_type_lock lock;
-    long owner; /* process that made the lock: a fork may copy it held by a thread that is not there */
+    /* process that made the lock: a fork may copy it held by a thread that is not there */
+    long owner;
 } gp_lock;
 
-/* What it holds is known to arena_type.c alone, so that nobody reaches the core's arena without its lock. */
+/* What it holds is known to arena_type.c alone, so that nobody reaches the core's arena without its
+ * lock. */
 typedef struct arena_object arena_object;
 
 typedef struct arena_sizes {
@@ -42,11 +47,12 @@ extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec;
 
 enum { ANY = -1 };
 
-/* A C-contiguous, aligned, native array of this type and dimension (ANY), writable if asked; else NULL and TypeError
- * or ValueError with `name` in its text. A borrowed reference. */
+/* A C-contiguous, aligned, native array of this type and dimension (ANY), writable if asked; else
+ * NULL and TypeError or ValueError with `name` in its text. A borrowed reference. */
 PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name);
 /* The same where None is allowed: *array is NULL then. Returns 0 or -1. */
-int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name, PyArrayObject **array);
+int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name,
+                     PyArrayObject **array);
 /* Sets the exception for a status and returns NULL. */
 PyObject *gp_raise_status(gp_status status);
 
@@ -60,21 +66,24 @@ void gp_lock_destroy(gp_lock *lock);
 void gp_lock_enter(gp_lock *lock);
 void gp_lock_leave(gp_lock *lock);
 
-/* The core's arena, its own until gp_arena_leave; waits for other threads without holding the GIL. Its moments are NULL:
- * they are set in a copy, for one step. Who also takes the lock of a network takes that one first. */
+/* The core's arena, its own until gp_arena_leave; waits for other threads without holding the GIL.
+ * Its moments are NULL: they are set in a copy, for one step. Who also takes the lock of a network
+ * takes that one first. */
 gp_arena *gp_arena_enter(arena_object *self);
 void gp_arena_leave(arena_object *self);
 /* These never change. */
 arena_sizes gp_arena_sizes(const arena_object *self);
 
-/* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns 0 or -1. */
+/* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns
+ * 0 or -1. */
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
-/* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (kind, limit, norm_type, more,
- * more, seed, excluded or None, state or None, version, residual or None); (kind, lr, weight_decay, decoupled, momentum,
- * dampening, nesterov, beta1, beta2, eps, step, max_gradient, max_norm), and a tuple of moments. Returns 0 or -1. */
-int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, arena_sizes sizes,
-                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, float *moments_out[GP_MAX_MOMENTS],
-                  double **norms_out);
+/* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (kind,
+ * limit, norm_type, more, more, seed, excluded or None, state or None, version, residual or None);
+ * (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1, beta2, eps, step,
+ * max_gradient, max_norm), and a tuple of moments. Returns 0 or -1. */
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms,
+                  arena_sizes sizes, gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out,
+                  float *moments_out[GP_MAX_MOMENTS], double **norms_out);
 
 /* (norm, scale, clipped, applied, norm_after), or NULL. */
 PyObject *gp_step_result(const gp_step_info *info);

@@ -18,18 +18,19 @@ static const char *type_name(int type)
 PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name)
 {
     if (!PyArray_Check(object)) {
-        PyErr_Format(PyExc_TypeError, "%s must be a NumPy array of %s, got %s", name, type_name(type),
-                     Py_TYPE(object)->tp_name);
+        PyErr_Format(PyExc_TypeError, "%s must be a NumPy array of %s, got %s", name,
+                     type_name(type), Py_TYPE(object)->tp_name);
         return NULL;
     }
     PyArrayObject *array = (PyArrayObject *)object;
     if (PyArray_TYPE(array) != type || PyArray_ISBYTESWAPPED(array)) {
-        PyErr_Format(PyExc_TypeError, "%s must be of native %s, got dtype %S", name, type_name(type),
-                     (PyObject *)PyArray_DESCR(array));
+        PyErr_Format(PyExc_TypeError, "%s must be of native %s, got dtype %S", name,
+                     type_name(type), (PyObject *)PyArray_DESCR(array));
         return NULL;
     }
     if (dimension != ANY && PyArray_NDIM(array) != dimension) {
-        PyErr_Format(PyExc_ValueError, "%s must have %d dimension(s), got %d", name, dimension, PyArray_NDIM(array));
+        PyErr_Format(PyExc_ValueError, "%s must have %d dimension(s), got %d", name, dimension,
+                     PyArray_NDIM(array));
         return NULL;
     }
     if (!PyArray_IS_C_CONTIGUOUS(array) || !PyArray_ISALIGNED(array)) {
@@ -43,7 +44,8 @@ PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable,
     return array;
 }
 
-int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name, PyArrayObject **array)
+int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name,
+                     PyArrayObject **array)
 {
     *array = NULL;
     if (object == Py_None) return 0;
@@ -106,7 +108,8 @@ static int parse_buffer(PyObject *object, int type, size_t n, const char *name, 
     if (gp_array_or_none(object, type, 1, type != NPY_UINT8, name, &array)) return -1;
     if (!array) return 0;
     if ((size_t)PyArray_SIZE(array) != n) {
-        PyErr_Format(PyExc_ValueError, "%s must have %zu entries, got %zd", name, n, PyArray_SIZE(array));
+        PyErr_Format(PyExc_ValueError, "%s must have %zu entries, got %zd", name, n,
+                     PyArray_SIZE(array));
         return -1;
     }
     *data = PyArray_DATA(array);
@@ -120,8 +123,9 @@ static int parse_stage(PyObject *tuple, arena_sizes sizes, gp_clip *clip)
     PyObject *excluded, *state_object, *residual;
     PyArrayObject *state;
     void *flags, *floats;
-    if (!PyArg_ParseTuple(tuple, "iddddKOOdO;a stage must have 10 entries", &kind, &clip->limit, &clip->norm_type,
-                          &clip->more[0], &clip->more[1], &seed, &excluded, &state_object, &clip->version, &residual) ||
+    if (!PyArg_ParseTuple(tuple, "iddddKOOdO;a stage must have 10 entries", &kind, &clip->limit,
+                          &clip->norm_type, &clip->more[0], &clip->more[1], &seed, &excluded,
+                          &state_object, &clip->version, &residual) ||
         parse_buffer(excluded, NPY_UINT8, sizes.n_segments, "excluded", &flags) ||
         gp_array_or_none(state_object, NPY_FLOAT64, 1, 1, "state", &state) ||
         parse_buffer(residual, NPY_FLOAT32, sizes.n, "residual", &floats))
@@ -145,7 +149,8 @@ static int parse_clips(PyObject *tuple, arena_sizes sizes, gp_clip clips[GP_MAX_
     void *floats;
     int keep;
     memset(clips, 0, GP_MAX_CLIPS * sizeof *clips);
-    if (!PyArg_ParseTuple(tuple, "O!Op;clip must be (stages, work, keep)", &PyTuple_Type, &stages, &work, &keep) ||
+    if (!PyArg_ParseTuple(tuple, "O!Op;clip must be (stages, work, keep)", &PyTuple_Type, &stages,
+                          &work, &keep) ||
         parse_buffer(work, NPY_FLOAT32, sizes.n, "work", &floats))
         return -1;
     const Py_ssize_t count = PyTuple_GET_SIZE(stages);
@@ -162,17 +167,17 @@ static int parse_clips(PyObject *tuple, arena_sizes sizes, gp_clip clips[GP_MAX_
     return 0;
 }
 
-int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms, arena_sizes sizes,
-                  gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out, float *moments_out[GP_MAX_MOMENTS],
-                  double **norms_out)
+int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms,
+                  arena_sizes sizes, gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out,
+                  float *moments_out[GP_MAX_MOMENTS], double **norms_out)
 {
     int rule_kind, decoupled, nesterov;
     unsigned long long step;
     if (parse_clips(clip, sizes, clips_out) ||
-        !PyArg_ParseTuple(rule, "iddpddpdddKdd;rule must have 13 entries", &rule_kind, &rule_out->lr,
-                          &rule_out->weight_decay, &decoupled, &rule_out->momentum, &rule_out->dampening, &nesterov,
-                          &rule_out->beta1, &rule_out->beta2, &rule_out->eps, &step, &rule_out->max_gradient,
-                          &rule_out->max_norm))
+        !PyArg_ParseTuple(rule, "iddpddpdddKdd;rule must have 13 entries", &rule_kind,
+                          &rule_out->lr, &rule_out->weight_decay, &decoupled, &rule_out->momentum,
+                          &rule_out->dampening, &nesterov, &rule_out->beta1, &rule_out->beta2,
+                          &rule_out->eps, &step, &rule_out->max_gradient, &rule_out->max_norm))
         return -1;
     if (rule_kind < 0 || rule_kind >= GP_RULES) {
         PyErr_SetString(PyExc_ValueError, "unknown kind of rule");
@@ -184,11 +189,13 @@ int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *n
     rule_out->step = step;
     memset(moments_out, 0, GP_MAX_MOMENTS * sizeof *moments_out);
     if (!PyTuple_Check(moments) || PyTuple_GET_SIZE(moments) > GP_MAX_MOMENTS) {
-        PyErr_Format(PyExc_TypeError, "moments must be a tuple of at most %d arrays", GP_MAX_MOMENTS);
+        PyErr_Format(PyExc_TypeError, "moments must be a tuple of at most %d arrays",
+                     GP_MAX_MOMENTS);
         return -1;
     }
     for (Py_ssize_t i = 0; i < PyTuple_GET_SIZE(moments); i++) {
-        PyArrayObject *moment = gp_array(PyTuple_GET_ITEM(moments, i), NPY_FLOAT32, 1, 1, "a moment");
+        PyArrayObject *moment =
+            gp_array(PyTuple_GET_ITEM(moments, i), NPY_FLOAT32, 1, 1, "a moment");
         if (!moment) return -1;
         if ((size_t)PyArray_SIZE(moment) != sizes.n) {
             PyErr_SetString(PyExc_ValueError, "a moment must be as long as the parameters");

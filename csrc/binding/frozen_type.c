@@ -1,5 +1,5 @@
-/* frozen_type.c - _core.Frozen: a frozen network. A call is meant to cost next to nothing, and any number of Python
- * threads may be in one at once. */
+/* frozen_type.c - _core.Frozen: a frozen network. A call is meant to cost next to nothing, and any
+ * number of Python threads may be in one at once. */
 #include "binding/binding.h"
 
 typedef struct frozen_object {
@@ -16,8 +16,8 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     int precision = GP_FLOAT32;
     PyObject *list, *arena, *exact = NULL, *module = PyType_GetModule(type);
     module_state *state = PyModule_GetState(module);
-    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!|iO!", names, &PyList_Type, &list, state->arena_type, &arena,
-                                     &precision, &PyTuple_Type, &exact))
+    if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!|iO!", names, &PyList_Type, &list,
+                                     state->arena_type, &arena, &precision, &PyTuple_Type, &exact))
         return NULL;
     size_t n = (size_t)PyList_GET_SIZE(list);
     gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
@@ -41,7 +41,8 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     gp_status status;
     const gp_arena *source = gp_arena_enter((arena_object *)arena);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_frozen_create(state->kernels, state->pool, n, specs, source, (gp_precision)precision, &self->frozen);
+    status = gp_frozen_create(state->kernels, state->pool, n, specs, source,
+                              (gp_precision)precision, &self->frozen);
     Py_END_ALLOW_THREADS
     gp_arena_leave((arena_object *)arena);
     if (status != GP_OK) {
@@ -77,8 +78,8 @@ static int is_plain(const frozen_object *self, PyObject *object)
 {
     if (!PyArray_CheckExact(object)) return 0;
     PyArrayObject *array = (PyArrayObject *)object;
-    return PyArray_TYPE(array) == NPY_FLOAT32 && PyArray_NDIM(array) == 2 && PyArray_ISCARRAY_RO(array) &&
-           (size_t)PyArray_DIM(array, 1) == self->in;
+    return PyArray_TYPE(array) == NPY_FLOAT32 && PyArray_NDIM(array) == 2 &&
+           PyArray_ISCARRAY_RO(array) && (size_t)PyArray_DIM(array, 1) == self->in;
 }
 
 static PyObject *frozen_predict(frozen_object *self, PyObject *object)
@@ -93,13 +94,15 @@ static PyObject *frozen_predict(frozen_object *self, PyObject *object)
     const float *x = PyArray_DATA(inputs);
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     Py_BEGIN_ALLOW_THREADS
-    status = gp_frozen_predict(self->frozen, (size_t)shape[0], x, PyArray_DATA(outputs), &fault, threads);
+    status = gp_frozen_predict(self->frozen, (size_t)shape[0], x, PyArray_DATA(outputs), &fault,
+                               threads);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) return (PyObject *)outputs;
     Py_DECREF(outputs);
     if (status != GP_BAD_INPUT) return gp_raise_status(status);
     float value = x[fault.row * self->in + fault.column];
-    return PyErr_Format(PyExc_ValueError, "x[%zu, %zu] is %s: every value must be finite", fault.row, fault.column,
+    return PyErr_Format(PyExc_ValueError, "x[%zu, %zu] is %s: every value must be finite",
+                        fault.row, fault.column,
                         value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
 }
 
@@ -108,8 +111,9 @@ static PyObject *frozen_describe(frozen_object *self, PyObject *number)
     Py_ssize_t layer = PyNumber_AsSsize_t(number, PyExc_OverflowError);
     if (layer == -1 && PyErr_Occurred()) return NULL;
     gp_frozen_layer found = gp_frozen_describe(self->frozen, layer < 0 ? GP_NONE : (size_t)layer);
-    return Py_BuildValue("(nnNNN)", (Py_ssize_t)found.kept, (Py_ssize_t)found.bytes, PyBool_FromLong(found.row_list),
-                         PyBool_FromLong(found.lane_list), PyBool_FromLong(found.int8));
+    return Py_BuildValue("(nnNNN)", (Py_ssize_t)found.kept, (Py_ssize_t)found.bytes,
+                         PyBool_FromLong(found.row_list), PyBool_FromLong(found.lane_list),
+                         PyBool_FromLong(found.int8));
 }
 
 static PyObject *frozen_nbytes(frozen_object *self, void *unused)
@@ -120,14 +124,16 @@ static PyObject *frozen_nbytes(frozen_object *self, void *unused)
 
 static PyMethodDef frozen_methods[] = {
     {"predict", (PyCFunction)frozen_predict, METH_O,
-     "predict(x) -> float32 (n, outputs); None if x is not a C-contiguous float32 array (n, features)"},
+     "predict(x) -> float32 (n, outputs); None if x is not a C-contiguous float32 array (n, "
+     "features)"},
     {"describe", (PyCFunction)frozen_describe, METH_O,
      "describe(layer) -> (kept, bytes, few samples on a list, many samples on a list, int8)"},
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef frozen_getset[] = {{"nbytes", (getter)frozen_nbytes, NULL, "Bytes held.", NULL},
                                       {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot frozen_slots[] = {
-    {Py_tp_doc, "Frozen(layers, arena, precision=0, exact=()): an immutable copy of a network for inference."},
+    {Py_tp_doc,
+     "Frozen(layers, arena, precision=0, exact=()): an immutable copy of a network for inference."},
     {Py_tp_new, (void *)frozen_new},
     {Py_tp_dealloc, (void *)frozen_dealloc},
     {Py_tp_traverse, (void *)frozen_traverse},
@@ -136,5 +142,6 @@ static PyType_Slot frozen_slots[] = {
     {0, NULL}};
 PyType_Spec gp_frozen_spec = {.name = "gradprune._core.Frozen",
                               .basicsize = sizeof(frozen_object),
-                              .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+                              .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC |
+                                       Py_TPFLAGS_IMMUTABLETYPE,
                               .slots = frozen_slots};

@@ -41,7 +41,8 @@ static PyObject *core_set_num_threads(PyObject *module, PyObject *number)
     Py_ssize_t n = PyNumber_AsSsize_t(number, PyExc_OverflowError);
     if (n == -1 && PyErr_Occurred()) return NULL;
     if (n < 1 || n > GP_MAX_THREADS)
-        return PyErr_Format(PyExc_ValueError, "threads must be in 1..%d, got %zd", GP_MAX_THREADS, n);
+        return PyErr_Format(PyExc_ValueError, "threads must be in 1..%d, got %zd", GP_MAX_THREADS,
+                            n);
     state_of(module)->threads = (size_t)n;
     Py_RETURN_NONE;
 }
@@ -77,7 +78,8 @@ static PyObject *core_measure_costs(PyObject *module, PyObject *unused)
 }
 
 /* (n, seed, stream) of the generators */
-static PyArrayObject *parse_random(PyObject *args, int type, unsigned long long *seed, unsigned long long *stream)
+static PyArrayObject *parse_random(PyObject *args, int type, unsigned long long *seed,
+                                   unsigned long long *stream)
 {
     Py_ssize_t n;
     if (!PyArg_ParseTuple(args, "nKK", &n, seed, stream)) return NULL;
@@ -135,14 +137,15 @@ static PyObject *core_topk_mask(PyObject *module, PyObject *args)
     PyArrayObject *scores = gp_array(object, NPY_FLOAT32, 1, 0, "scores");
     if (!scores) return NULL;
     if (k < 0 || k > PyArray_SIZE(scores))
-        return PyErr_Format(PyExc_ValueError, "k must be in 0..%zd, got %zd", PyArray_SIZE(scores), k);
+        return PyErr_Format(PyExc_ValueError, "k must be in 0..%zd, got %zd", PyArray_SIZE(scores),
+                            k);
     npy_intp shape[1] = {PyArray_SIZE(scores)};
     PyArrayObject *keep = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_UINT8);
     if (!keep) return NULL;
     const size_t threads = state->threads; /* now, while the GIL is held */
     Py_BEGIN_ALLOW_THREADS
-    status = gp_topk_mask(state->pool, state->kernels, (size_t)shape[0], PyArray_DATA(scores), PyArray_DATA(keep),
-                          (size_t)k, threads);
+    status = gp_topk_mask(state->pool, state->kernels, (size_t)shape[0], PyArray_DATA(scores),
+                          PyArray_DATA(keep), (size_t)k, threads);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) return (PyObject *)keep;
     Py_DECREF(keep);
@@ -159,7 +162,8 @@ static PyObject *core_norm(PyObject *module, PyObject *args)
     if (!values) return NULL;
     if (!(norm_type > 0.0)) return PyErr_Format(PyExc_ValueError, "norm_type must be positive");
     Py_BEGIN_ALLOW_THREADS
-    norm = gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values), norm_type);
+    norm = gp_norm(state_of(module)->kernels, (size_t)PyArray_SIZE(values), PyArray_DATA(values),
+                   norm_type);
     Py_END_ALLOW_THREADS
     return PyFloat_FromDouble(norm);
 }
@@ -199,7 +203,8 @@ static PyObject *core_mask(PyObject *module, PyObject *args)
     if (!values) return NULL;
     if (PyArray_SIZE(mask) > PyArray_SIZE(values))
         return PyErr_Format(PyExc_ValueError, "the mask is longer than the values");
-    gp_mask_apply(state_of(module)->kernels, (size_t)PyArray_SIZE(mask), PyArray_DATA(mask), PyArray_DATA(values));
+    gp_mask_apply(state_of(module)->kernels, (size_t)PyArray_SIZE(mask), PyArray_DATA(mask),
+                  PyArray_DATA(values));
     Py_RETURN_NONE;
 }
 
@@ -212,10 +217,12 @@ static PyObject *core_statistics(PyObject *module, PyObject *args)
     if (grads) mean = gp_array(b, NPY_FLOAT32, 1, 1, "mean");
     if (mean) square = gp_array(c, NPY_FLOAT32, 1, 1, "mean_square");
     if (!square) return NULL;
-    if (PyArray_SIZE(grads) != PyArray_SIZE(mean) || PyArray_SIZE(grads) != PyArray_SIZE(square) || count == 0)
-        return PyErr_Format(PyExc_ValueError, "arrays must be of equal length and count at least 1");
-    gp_statistics_update(state_of(module)->kernels, (size_t)PyArray_SIZE(grads), PyArray_DATA(grads),
-                         PyArray_DATA(mean), PyArray_DATA(square), count);
+    if (PyArray_SIZE(grads) != PyArray_SIZE(mean) || PyArray_SIZE(grads) != PyArray_SIZE(square) ||
+        count == 0)
+        return PyErr_Format(PyExc_ValueError,
+                            "arrays must be of equal length and count at least 1");
+    gp_statistics_update(state_of(module)->kernels, (size_t)PyArray_SIZE(grads),
+                         PyArray_DATA(grads), PyArray_DATA(mean), PyArray_DATA(square), count);
     Py_RETURN_NONE;
 }
 
@@ -231,11 +238,14 @@ static PyObject *core_warp(PyObject *module, PyObject *args)
     const npy_intp *from = PyArray_DIMS(images), *to = PyArray_DIMS(out);
     if (from[0] != to[0] || from[1] != to[1] || from[2] - 2 != to[2] || from[3] - 2 != to[3] ||
         PyArray_DIM(maps, 0) != to[0] || PyArray_DIM(maps, 1) != 6)
-        return PyErr_Format(PyExc_ValueError, "images need a border of one pixel, and maps the shape (%zd, 6)", to[0]);
-    if (from[2] > INT32_MAX / from[3]) return PyErr_Format(PyExc_ValueError, "an image has more than 2^31 pixels");
+        return PyErr_Format(PyExc_ValueError,
+                            "images need a border of one pixel, and maps the shape (%zd, 6)",
+                            to[0]);
+    if (from[2] > INT32_MAX / from[3])
+        return PyErr_Format(PyExc_ValueError, "an image has more than 2^31 pixels");
     Py_BEGIN_ALLOW_THREADS
-    gp_images_warp((size_t)to[0], (size_t)to[1], (size_t)to[2], (size_t)to[3], PyArray_DATA(images), PyArray_DATA(maps),
-                   PyArray_DATA(out));
+    gp_images_warp((size_t)to[0], (size_t)to[1], (size_t)to[2], (size_t)to[3], PyArray_DATA(images),
+                   PyArray_DATA(maps), PyArray_DATA(out));
     Py_END_ALLOW_THREADS
     Py_RETURN_NONE;
 }
@@ -246,22 +256,28 @@ static PyMethodDef core_methods[] = {
     {"get_num_threads", core_get_num_threads, METH_NOARGS, "The most threads a call uses."},
     {"set_num_threads", core_set_num_threads, METH_O, "Set the most threads a call uses."},
     {"default_costs", core_default_costs, METH_NOARGS,
-     "The share of weights kept up to which lists of them are used, at 16, 32, 48 and 64 lanes, on this instruction "
+     "The share of weights kept up to which lists of them are used, at 16, 32, 48 and 64 lanes, on "
+     "this instruction "
      "set."},
     {"measure_costs", core_measure_costs, METH_NOARGS, "The same, measured on this CPU."},
     {"uniform", core_uniform, METH_VARARGS, "uniform(n, seed, stream) -> float32 in [0, 1)"},
     {"normal", core_normal, METH_VARARGS, "normal(n, seed, stream) -> float32"},
     {"permutation", core_permutation, METH_VARARGS, "permutation(n, seed, stream) -> int64"},
-    {"topk_mask", core_topk_mask, METH_VARARGS, "topk_mask(scores, k) -> uint8, 1 for the k largest"},
+    {"topk_mask", core_topk_mask, METH_VARARGS,
+     "topk_mask(scores, k) -> uint8, 1 for the k largest"},
     {"norm", core_norm, METH_VARARGS, "norm(values, norm_type) -> float"},
     {"scale_", core_scale, METH_VARARGS, "scale_(values, factor): in place"},
     {"clamp_", core_clamp, METH_VARARGS, "clamp_(values, limit): in place"},
     {"mask_", core_mask, METH_VARARGS, "mask_(mask, values): zero where the mask is 0, in place"},
-    {"statistics_", core_statistics, METH_VARARGS, "statistics_(grads, mean, mean_square, count): running means"},
-    {"warp", core_warp, METH_VARARGS, "warp(images, maps, out): out = images, with a border of zeros, under maps"},
-    {"gemm", gp_core_gemm, METH_VARARGS, "gemm(a, transposed, b, out): out[chunk] = a b[chunk], for benchmarks"},
+    {"statistics_", core_statistics, METH_VARARGS,
+     "statistics_(grads, mean, mean_square, count): running means"},
+    {"warp", core_warp, METH_VARARGS,
+     "warp(images, maps, out): out = images, with a border of zeros, under maps"},
+    {"gemm", gp_core_gemm, METH_VARARGS,
+     "gemm(a, transposed, b, out): out[chunk] = a b[chunk], for benchmarks"},
     {"gemm_sum", gp_core_gemm_sum, METH_VARARGS,
-     "gemm_sum(a, source, b, out): out = sum of a[chunk] b[chunk]; b is made from its transpose, source, if given"},
+     "gemm_sum(a, source, b, out): out = sum of a[chunk] b[chunk]; b is made from its transpose, "
+     "source, if given"},
     {NULL, NULL, 0, NULL}};
 
 static int choose_kernels(module_state *state)
@@ -270,12 +286,15 @@ static int choose_kernels(module_state *state)
     state->kernels = gp_kernels_get(wanted && *wanted ? wanted : NULL);
     if (state->kernels) return 0;
     PyObject *known = isa_list();
-    if (known) PyErr_Format(PyExc_ImportError, "GRADPRUNE_ISA is '%s'; this CPU can run %R", wanted, known);
+    if (known)
+        PyErr_Format(PyExc_ImportError, "GRADPRUNE_ISA is '%s'; this CPU can run %R", wanted,
+                     known);
     Py_XDECREF(known);
     return -1;
 }
 
-/* OMP_NUM_THREADS as OpenMP reads it (a list counts by its first entry), at most the CPUs of this process. */
+/* OMP_NUM_THREADS as OpenMP reads it (a list counts by its first entry), at most the CPUs of this
+ * process. */
 static size_t default_threads(void)
 {
     size_t cpus = gp_cpu_count();
@@ -305,8 +324,9 @@ static int core_exec(PyObject *module)
     state->arena_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_arena_spec, NULL);
     state->net_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_net_spec, NULL);
     state->frozen_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_frozen_spec, NULL);
-    if (!state->arena_type || !state->net_type || !state->frozen_type || PyModule_AddType(module, state->arena_type) ||
-        PyModule_AddType(module, state->net_type) || PyModule_AddType(module, state->frozen_type) ||
+    if (!state->arena_type || !state->net_type || !state->frozen_type ||
+        PyModule_AddType(module, state->arena_type) || PyModule_AddType(module, state->net_type) ||
+        PyModule_AddType(module, state->frozen_type) ||
         PyModule_AddStringConstant(module, "version", GP_VERSION) ||
         add_streams(module, "dropout_streams", GP_DROPOUT_STREAMS) ||
         add_streams(module, "noise_streams", GP_NOISE_STREAMS) ||

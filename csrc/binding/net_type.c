@@ -1,4 +1,5 @@
-/* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL released. */
+/* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL
+ * released. */
 #include "binding/binding.h"
 
 /* For the owner of both locks, from enter to leave. */
@@ -23,16 +24,19 @@ static int parse_window(PyObject *tuple, size_t i, gp_window *window)
     if (PyTuple_Check(tuple) && PyTuple_GET_SIZE(tuple) == 0) return 0; /* a layer without one */
     if (!PyTuple_Check(tuple) ||
         !PyArg_ParseTuple(tuple,
-                          "nnn(nn)(nn)(nn)(nn)(nn)ni;a window is (channels, height, width, kernel, stride, dilation, "
+                          "nnn(nn)(nn)(nn)(nn)(nn)ni;a window is (channels, height, width, kernel, "
+                          "stride, dilation, "
                           "before, after, groups, pooling)",
-                          &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5], &sizes[6], &sizes[7],
-                          &sizes[8], &sizes[9], &sizes[10], &sizes[11], &sizes[12], &sizes[13], &pooling)) {
+                          &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5],
+                          &sizes[6], &sizes[7], &sizes[8], &sizes[9], &sizes[10], &sizes[11],
+                          &sizes[12], &sizes[13], &pooling)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a window must be a tuple");
         return -1;
     }
     for (size_t k = 0; k < 14; k++)
         if (sizes[k] < 0 || pooling < 0 || pooling >= GP_POOLS) {
-            PyErr_Format(PyExc_ValueError, "layer %zu has a window with a negative size or unknown pooling", i);
+            PyErr_Format(PyExc_ValueError,
+                         "layer %zu has a window with a negative size or unknown pooling", i);
             return -1;
         }
     *window = (gp_window){.channels = (size_t)sizes[0],
@@ -51,23 +55,28 @@ static int parse_window(PyObject *tuple, size_t i, gp_window *window)
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
 {
     int type, activation, cell;
-    Py_ssize_t in, out, back, other, weight, bias, steps, truncation, recurrent_weight, recurrent_bias, buffers;
+    Py_ssize_t in, out, back, other, weight, bias, steps, truncation, recurrent_weight,
+        recurrent_bias, buffers;
     PyObject *window;
     if (!PyTuple_Check(tuple) ||
-        !PyArg_ParseTuple(
-            tuple,
-            "innnnnnffiffinpnnnffOnff;a layer is (type, in, out, back, other, weight, bias, l1, l2, activation, slope, "
-            "rate, cell, steps, sequences, truncation, recurrent_weight, recurrent_bias, orthogonality, omega, window, "
-            "buffers, momentum, eps)",
-            &type, &in, &out, &back, &other, &weight, &bias, &spec->l1, &spec->l2, &activation, &spec->slope,
-            &spec->rate, &cell, &steps, &spec->sequences, &truncation, &recurrent_weight, &recurrent_bias,
-            &spec->orthogonality, &spec->omega, &window, &buffers, &spec->momentum, &spec->eps)) {
+        !PyArg_ParseTuple(tuple,
+                          "innnnnnffiffinpnnnffOnff;a layer is (type, in, out, back, other, "
+                          "weight, bias, l1, l2, activation, slope, "
+                          "rate, cell, steps, sequences, truncation, recurrent_weight, "
+                          "recurrent_bias, orthogonality, omega, window, "
+                          "buffers, momentum, eps)",
+                          &type, &in, &out, &back, &other, &weight, &bias, &spec->l1, &spec->l2,
+                          &activation, &spec->slope, &spec->rate, &cell, &steps, &spec->sequences,
+                          &truncation, &recurrent_weight, &recurrent_bias, &spec->orthogonality,
+                          &spec->omega, &window, &buffers, &spec->momentum, &spec->eps)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }
-    if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS || in <= 0 || out <= 0 ||
-        back < 0 || other < 0 || cell < 0 || cell >= GP_CELLS || steps < 0 || truncation < 0) {
-        PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type, activation or cell, or no features", i);
+    if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS ||
+        in <= 0 || out <= 0 || back < 0 || other < 0 || cell < 0 || cell >= GP_CELLS || steps < 0 ||
+        truncation < 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "layer %zu has an unknown type, activation or cell, or no features", i);
         return -1;
     }
     if (parse_window(window, i, &spec->window)) return -1;
@@ -107,7 +116,8 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_CLEAR(self);
         goto done;
     }
-    gp_status status = gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->guarded);
+    gp_status status =
+        gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->guarded);
     if (status != GP_OK) {
         gp_raise_status(status);
         Py_CLEAR(self);
@@ -159,9 +169,10 @@ static void leave(net_object *self, PyObject *arena)
     leave_net(self);
 }
 
-/* y: labels, values, or for distillation both; `loss`, see gp_batch: (code, smoothing, temperature, alpha) */
-static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index, PyObject *loss_tuple,
-                       gp_batch *batch)
+/* y: labels, values, or for distillation both; `loss`, see gp_batch: (code, smoothing, temperature,
+ *    alpha) */
+static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index,
+                       PyObject *loss_tuple, gp_batch *batch)
 {
     int loss;
     float smoothing, temperature, alpha;
@@ -169,7 +180,8 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x"), *rows = NULL;
     if (!inputs || gp_array_or_none(index, NPY_INT64, 1, 0, "index", &rows)) return -1;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in) {
-        PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu", PyArray_DIM(inputs, 1), self->in);
+        PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu",
+                     PyArray_DIM(inputs, 1), self->in);
         return -1;
     }
     if (loss < 0 || loss >= GP_LOSSES) {
@@ -189,7 +201,8 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
         batch->size = (size_t)PyArray_DIM(rows, 0);
         for (size_t i = 0; i < batch->size; i++)
             if (at[i] < 0 || at[i] >= n) {
-                PyErr_Format(PyExc_IndexError, "index[%zu] is %lld, x has %zd rows", i, (long long)at[i], n);
+                PyErr_Format(PyExc_IndexError, "index[%zu] is %lld, x has %zd rows", i,
+                             (long long)at[i], n);
                 return -1;
             }
     }
@@ -197,14 +210,17 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
         PyErr_SetString(PyExc_ValueError, "the batch is empty");
         return -1;
     }
-    PyObject *label_object = loss == GP_CROSS_ENTROPY ? y : NULL, *value_object = label_object ? NULL : y;
-    if (loss == GP_DISTILLATION && !PyArg_ParseTuple(y, "OO;y is (labels, logits)", &label_object, &value_object))
+    PyObject *label_object = loss == GP_CROSS_ENTROPY ? y : NULL,
+             *value_object = label_object ? NULL : y;
+    if (loss == GP_DISTILLATION &&
+        !PyArg_ParseTuple(y, "OO;y is (labels, logits)", &label_object, &value_object))
         return -1;
     PyArrayObject *labels = label_object ? gp_array(label_object, NPY_INT64, 1, 0, "y") : NULL;
     PyArrayObject *values = value_object ? gp_array(value_object, NPY_FLOAT32, 2, 0, "y") : NULL;
     if ((label_object && !labels) || (value_object && !values)) return -1;
     if (values && (size_t)PyArray_DIM(values, 1) != self->out) {
-        PyErr_Format(PyExc_ValueError, "y has %zd columns, the network gives %zu", PyArray_DIM(values, 1), self->out);
+        PyErr_Format(PyExc_ValueError, "y has %zd columns, the network gives %zu",
+                     PyArray_DIM(values, 1), self->out);
         return -1;
     }
     if ((labels && PyArray_DIM(labels, 0) != n) || (values && PyArray_DIM(values, 0) != n)) {
@@ -218,13 +234,16 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
 }
 
 /* The exception for a call that failed, with the place. Called before the lock is released. */
-static PyObject *raise_fault(const net_object *self, const gp_net *net, const gp_batch *batch, gp_status status)
+static PyObject *raise_fault(const net_object *self, const gp_net *net, const gp_batch *batch,
+                             gp_status status)
 {
     gp_fault fault;
-    if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL) return gp_raise_status(status);
+    if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL)
+        return gp_raise_status(status);
     gp_net_input_fault(net, &fault);
     if (status == GP_BAD_LABEL)
-        return PyErr_Format(PyExc_ValueError, "y[%zu] is %lld: labels must be in 0..%zu, one for each output",
+        return PyErr_Format(PyExc_ValueError,
+                            "y[%zu] is %lld: labels must be in 0..%zu, one for each output",
                             fault.row, (long long)batch->labels[fault.row], self->out - 1);
     const float *values = status == GP_BAD_INPUT ? batch->x : batch->targets;
     size_t width = status == GP_BAD_INPUT ? self->in : self->out;
@@ -241,8 +260,8 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     gp_batch batch;
     gp_result result;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena, &x, &y, &index, &PyTuple_Type, &loss,
-                          &seed, &step) ||
+    if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena, &x, &y, &index,
+                          &PyTuple_Type, &loss, &seed, &step) ||
         parse_batch(self, x, y, index, loss, &batch))
         return NULL;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
@@ -250,8 +269,9 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_backward(own.net, own.arena, &batch, &result, seed, step, threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                       : raise_fault(self, own.net, &batch, status);
+    PyObject *answer = status == GP_OK
+                           ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                           : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
@@ -268,23 +288,25 @@ static PyObject *net_train(net_object *self, PyObject *args)
     gp_result result;
     gp_step_info info;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OO", self->state->arena_type, &arena, &x, &y, &index, &PyTuple_Type,
-                          &loss, &seed, &step, &PyTuple_Type, &clip_tuple, &PyTuple_Type, &rule_tuple, &moments,
-                          &norms_object) ||
+    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OO", self->state->arena_type, &arena, &x, &y, &index,
+                          &PyTuple_Type, &loss, &seed, &step, &PyTuple_Type, &clip_tuple,
+                          &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
         parse_batch(self, x, y, index, loss, &batch) ||
-        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object, gp_arena_sizes((arena_object *)arena), clips,
-                      &rule, moments_of_step, &norms))
+        gp_parse_step(clip_tuple, rule_tuple, moments, norms_object,
+                      gp_arena_sizes((arena_object *)arena), clips, &rule, moments_of_step, &norms))
         return NULL;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
     gp_arena with_moments = *own.arena;
     memcpy(with_moments.moments, moments_of_step, sizeof with_moments.moments);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_train(own.net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed, step, threads);
+    status = gp_net_train(own.net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed,
+                          step, threads);
     Py_END_ALLOW_THREADS
     PyObject *answer;
     if (status == GP_OK)
-        answer = Py_BuildValue("(dnN)", result.loss, (Py_ssize_t)result.correct, gp_step_result(&info));
+        answer =
+            Py_BuildValue("(dnN)", result.loss, (Py_ssize_t)result.correct, gp_step_result(&info));
     else answer = raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
@@ -293,7 +315,8 @@ static PyObject *net_train(net_object *self, PyObject *args)
 static PyArrayObject *parse_output(net_object *self, PyObject *out, size_t rows)
 {
     PyArrayObject *array = gp_array(out, NPY_FLOAT32, 2, 1, "out");
-    if (array && ((size_t)PyArray_DIM(array, 0) != rows || (size_t)PyArray_DIM(array, 1) != self->out)) {
+    if (array &&
+        ((size_t)PyArray_DIM(array, 0) != rows || (size_t)PyArray_DIM(array, 1) != self->out)) {
         PyErr_Format(PyExc_ValueError, "out must be of shape (%zu, %zu)", rows, self->out);
         return NULL;
     }
@@ -308,17 +331,19 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x");
     if (!inputs) return NULL;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in)
-        return PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu", PyArray_DIM(inputs, 1),
-                            self->in);
+        return PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu",
+                            PyArray_DIM(inputs, 1), self->in);
     gp_batch batch = {.size = (size_t)PyArray_DIM(inputs, 0), .x = PyArray_DATA(inputs)};
     PyArrayObject *outputs = parse_output(self, out, batch.size);
     if (!outputs) return NULL;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
+    status =
+        gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, own.net, &batch, status);
+    PyObject *answer =
+        status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
@@ -329,7 +354,8 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     gp_batch batch;
     gp_result result;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type, &loss, &out) ||
+    if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type,
+                          &loss, &out) ||
         parse_batch(self, x, y, Py_None, loss, &batch))
         return NULL;
     PyArrayObject *outputs = NULL;
@@ -340,15 +366,17 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_evaluate(own.net, own.arena, &batch, predictions, &result, threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                                       : raise_fault(self, own.net, &batch, status);
+    PyObject *answer = status == GP_OK
+                           ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                           : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
     return answer;
 }
 
 static PyObject *net_fault(net_object *self, PyObject *args)
 {
-    static const char *const phases[] = {"", "input", "target", "parameter", "forward", "loss", "backward"};
+    static const char *const phases[] = {"",        "input", "target",  "parameter",
+                                         "forward", "loss",  "backward"};
     PyObject *arena;
     gp_fault fault;
     if (!PyArg_ParseTuple(args, "O!", self->state->arena_type, &arena)) return NULL;
@@ -357,9 +385,11 @@ static PyObject *net_fault(net_object *self, PyObject *args)
     leave(self, arena);
     if (fault.phase == GP_PHASE_NONE) Py_RETURN_NONE;
     return Py_BuildValue("(snNNnnnd)", phases[fault.phase],
-                         fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer, PyBool_FromLong(fault.bias),
-                         PyBool_FromLong(fault.recurrent), (Py_ssize_t)fault.row, (Py_ssize_t)fault.column,
-                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step, fault.value);
+                         fault.layer == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.layer,
+                         PyBool_FromLong(fault.bias), PyBool_FromLong(fault.recurrent),
+                         (Py_ssize_t)fault.row, (Py_ssize_t)fault.column,
+                         fault.step == GP_NONE ? (Py_ssize_t)-1 : (Py_ssize_t)fault.step,
+                         fault.value);
 }
 
 static PyObject *net_set_limits(net_object *self, PyObject *args)
@@ -383,9 +413,11 @@ static PyObject *net_is_sparse(net_object *self, PyObject *args)
 {
     PyObject *arena;
     Py_ssize_t layer, samples;
-    if (!PyArg_ParseTuple(args, "O!nn", self->state->arena_type, &arena, &layer, &samples)) return NULL;
+    if (!PyArg_ParseTuple(args, "O!nn", self->state->arena_type, &arena, &layer, &samples))
+        return NULL;
     const entered own = enter(self, arena);
-    int is_sparse = layer >= 0 && samples > 0 && gp_net_is_sparse(own.net, own.arena, (size_t)layer, (size_t)samples);
+    int is_sparse = layer >= 0 && samples > 0 &&
+                    gp_net_is_sparse(own.net, own.arena, (size_t)layer, (size_t)samples);
     leave(self, arena);
     return PyBool_FromLong(is_sparse);
 }
@@ -405,11 +437,13 @@ static PyMethodDef net_methods[] = {
      "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms)"
      " -> (loss, correct, (norm, scale, clipped, applied, norm_after))"},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
-    {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS, "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
+    {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS,
+     "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
      "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,
-     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step, value) of the first bad number."},
+     "fault(arena) -> None or (phase, layer, bias, recurrent, row, column, step, value) of the "
+     "first bad number."},
     {"set_limits", (PyCFunction)net_set_limits, METH_VARARGS,
      "set_limits(activation, gradient): what is larger is bad; infinite: nothing finite is."},
     {NULL, NULL, 0, NULL}};
@@ -425,7 +459,8 @@ static PyObject *net_needs(net_object *self, void *unused)
 static PyGetSetDef net_getset[] = {
     {"exploded", (getter)net_exploded, NULL, "Of the last backward or train.", NULL},
     {"nbytes", (getter)net_nbytes, NULL, "Bytes of workspace.", NULL},
-    {"needs", (getter)net_needs, NULL, "Bytes of workspace that calls will take: in any case, and a sample.", NULL},
+    {"needs", (getter)net_needs, NULL,
+     "Bytes of workspace that calls will take: in any case, and a sample.", NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot net_slots[] = {{Py_tp_doc, "Net(layers): a network compiled from layer tuples."},
                                   {Py_tp_new, (void *)net_new},
@@ -436,5 +471,6 @@ static PyType_Slot net_slots[] = {{Py_tp_doc, "Net(layers): a network compiled f
                                   {0, NULL}};
 PyType_Spec gp_net_spec = {.name = "gradprune._core.Net",
                            .basicsize = sizeof(net_object),
-                           .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
+                           .flags =
+                               Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_GC | Py_TPFLAGS_IMMUTABLETYPE,
                            .slots = net_slots};

@@ -1,7 +1,8 @@
-/* products.c - the matrix products of a dense layer alone, shared among the threads as layers/dense.c shares them.
+/* products.c - the matrix products of a dense layer alone, shared among the threads as
+ * layers/dense.c shares them.
  *
- * The engine itself never calls this: it is how benchmarks compare the products with those of other libraries, in the
- * engine's own layout.
+ * The engine itself never calls this: it is how benchmarks compare the products with those of other
+ * libraries, in the engine's own layout.
  */
 #include "binding/binding.h"
 #include "kernels/kernels.h"
@@ -38,7 +39,8 @@ static void multiply(void *context, const gp_team *team)
     share(team, p->m, ROWS, &begin, &end);
     for (size_t chunk = 0; chunk < p->chunks; chunk++)
         p->kernels->gemm(end - begin, p->n, p->k, p->a + begin * p->a_row, p->a_row, p->a_col,
-                         p->b + chunk * p->k * p->b_row, p->b_row, p->c + (chunk * p->m + begin) * p->n, p->n, 0);
+                         p->b + chunk * p->k * p->b_row, p->b_row,
+                         p->c + (chunk * p->m + begin) * p->n, p->n, 0);
 }
 
 /* Rows row..last and columns column..column + n of c = sum over chunks of a[chunk] b[chunk] */
@@ -46,9 +48,9 @@ static void sum_part(const product *p, size_t row, size_t last, size_t column, s
 {
     for (; row < last; row += TALL)
         for (size_t chunk = 0; chunk < p->chunks; chunk++)
-            p->kernels->gemm(smaller(TALL, last - row), n, p->k, p->a + (chunk * p->m + row) * p->k, p->k, 1,
-                             p->b + chunk * p->k * p->b_row + column, p->b_row, p->c + row * p->n + column, p->n,
-                             chunk > 0);
+            p->kernels->gemm(smaller(TALL, last - row), n, p->k, p->a + (chunk * p->m + row) * p->k,
+                             p->k, 1, p->b + chunk * p->k * p->b_row + column, p->b_row,
+                             p->c + row * p->n + column, p->n, chunk > 0);
 }
 
 /* Rows of c shared; or, where b has to be turned first, columns: who turns them multiplies them. */
@@ -82,7 +84,8 @@ static size_t side(PyArrayObject *array, int axis) { return (size_t)PyArray_DIM(
 
 static PyObject *refuse(void)
 {
-    PyErr_SetString(PyExc_ValueError, "the shapes do not fit, or the last axis of b is not a multiple of 16");
+    PyErr_SetString(PyExc_ValueError,
+                    "the shapes do not fit, or the last axis of b is not a multiple of 16");
     return NULL;
 }
 
@@ -106,8 +109,8 @@ PyObject *gp_core_gemm(PyObject *module, PyObject *args)
                  .b = PyArray_DATA(b),
                  .b_row = side(b, 2),
                  .c = PyArray_DATA(c)};
-    if (p.k != side(a, transposed ? 0 : 1) || side(c, 0) != p.chunks || side(c, 1) != p.m || side(c, 2) != p.n ||
-        p.n % GP_ALIGN_FLOATS != 0)
+    if (p.k != side(a, transposed ? 0 : 1) || side(c, 0) != p.chunks || side(c, 1) != p.m ||
+        side(c, 2) != p.n || p.n % GP_ALIGN_FLOATS != 0)
         return refuse();
     return run(PyModule_GetState(module), multiply, &p);
 }
@@ -115,8 +118,10 @@ PyObject *gp_core_gemm(PyObject *module, PyObject *args)
 PyObject *gp_core_gemm_sum(PyObject *module, PyObject *args)
 {
     PyObject *a_object, *source_object, *b_object, *c_object;
-    if (!PyArg_ParseTuple(args, "OOOO", &a_object, &source_object, &b_object, &c_object)) return NULL;
-    PyArrayObject *a = gp_array(a_object, NPY_FLOAT32, 3, 0, "a"), *source = NULL, *b = NULL, *c = NULL;
+    if (!PyArg_ParseTuple(args, "OOOO", &a_object, &source_object, &b_object, &c_object))
+        return NULL;
+    PyArrayObject *a = gp_array(a_object, NPY_FLOAT32, 3, 0, "a"), *source = NULL, *b = NULL,
+                  *c = NULL;
     if (!a || gp_array_or_none(source_object, NPY_FLOAT32, 3, 0, "source", &source)) return NULL;
     b = gp_array(b_object, NPY_FLOAT32, 3, source != NULL, "b");
     if (b) c = gp_array(c_object, NPY_FLOAT32, 2, 1, "out");
@@ -130,9 +135,10 @@ PyObject *gp_core_gemm_sum(PyObject *module, PyObject *args)
                  .b = PyArray_DATA(b),
                  .b_row = side(b, 2),
                  .c = PyArray_DATA(c)};
-    if (side(b, 0) != p.chunks || side(b, 1) != p.k || side(c, 0) != p.m || p.chunks == 0 || p.b_row < p.n ||
-        p.b_row % GP_ALIGN_FLOATS != 0 ||
-        (source && (side(source, 0) != p.chunks || side(source, 1) != p.n || side(source, 2) != p.k)))
+    if (side(b, 0) != p.chunks || side(b, 1) != p.k || side(c, 0) != p.m || p.chunks == 0 ||
+        p.b_row < p.n || p.b_row % GP_ALIGN_FLOATS != 0 ||
+        (source &&
+         (side(source, 0) != p.chunks || side(source, 1) != p.n || side(source, 2) != p.k)))
         return refuse();
     return run(PyModule_GetState(module), multiply_and_sum, &p);
 }

@@ -1,5 +1,6 @@
-/* elementwise.h - loops that treat every number alike: copies, activations, dropout, masks.
- * Each runs one expression over whole vectors and once more over the padded rest, so body and tail are the same maths. */
+/* elementwise.h - loops that treat every number alike: copies, activations, dropout, masks. Each
+ * runs one expression over whole vectors and once more over the padded rest, so body and tail are
+ * the same maths. */
 #ifndef GP_ELEMENTWISE_H
 #define GP_ELEMENTWISE_H
 
@@ -49,12 +50,14 @@ static inline __attribute__((always_inline)) vfloat activate(gp_activation f, vf
 }
 
 /* f'(z), from y where that is enough */
-static inline __attribute__((always_inline)) vfloat slope_of(gp_activation f, vfloat z, vfloat y, float slope)
+static inline __attribute__((always_inline)) vfloat slope_of(gp_activation f, vfloat z, vfloat y,
+                                                             float slope)
 {
     vfloat one = v_splat(1.0f), zero = v_splat(0.0f);
     switch (f) {
     case GP_RELU: return v_select(y > 0.0f, one, zero);
-    case GP_LEAKY_RELU: return v_select(y > 0.0f, one, v_splat(slope)); /* slope > 0: y has z's sign */
+    case GP_LEAKY_RELU:
+        return v_select(y > 0.0f, one, v_splat(slope)); /* slope > 0: y has z's sign */
     case GP_TANH: return one - y * y;
     case GP_SIGMOID: return y * (one - y);
     case GP_GELU: return v_normal_cdf(z) + z * v_normal_pdf(z);
@@ -64,7 +67,8 @@ static inline __attribute__((always_inline)) vfloat slope_of(gp_activation f, vf
     return one;
 }
 
-static inline __attribute__((always_inline)) void activate_all(gp_activation f, size_t n, const float *z, float *y,
+static inline __attribute__((always_inline)) void activate_all(gp_activation f, size_t n,
+                                                               const float *z, float *y,
                                                                float slope)
 {
     size_t i = 0;
@@ -72,11 +76,14 @@ static inline __attribute__((always_inline)) void activate_all(gp_activation f, 
     if (i < n) v_store_part(y + i, activate(f, v_load_part(z + i, n - i), slope), n - i);
 }
 
-static inline __attribute__((always_inline)) void backward_all(gp_activation f, size_t n, const float *z,
-                                                               const float *y, const float *dy, float *dz, float slope)
+static inline __attribute__((always_inline)) void backward_all(gp_activation f, size_t n,
+                                                               const float *z, const float *y,
+                                                               const float *dy, float *dz,
+                                                               float slope)
 {
     size_t i = 0;
-    for (; i + GP_V <= n; i += GP_V) v_store(dz + i, v_load(dy + i) * slope_of(f, v_load(z + i), v_load(y + i), slope));
+    for (; i + GP_V <= n; i += GP_V)
+        v_store(dz + i, v_load(dy + i) * slope_of(f, v_load(z + i), v_load(y + i), slope));
     if (i < n)
         v_store_part(dz + i,
                      v_load_part(dy + i, n - i) *
@@ -84,7 +91,8 @@ static inline __attribute__((always_inline)) void backward_all(gp_activation f, 
                      n - i);
 }
 
-/* The switch is outside of the loop: f is a constant inside, so each activation has a loop of its own. */
+/* The switch is outside of the loop: f is a constant inside, so each activation has a loop of its
+ * own. */
 static void activation_forward(size_t n, const float *z, float *y, gp_activation f, float slope)
 {
     switch (f) {
@@ -98,8 +106,8 @@ static void activation_forward(size_t n, const float *z, float *y, gp_activation
     }
 }
 
-static void activation_backward(size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f,
-                                float slope)
+static void activation_backward(size_t n, const float *z, const float *y, const float *dy,
+                                float *dz, gp_activation f, float slope)
 {
     switch (f) {
     case GP_RELU: backward_all(GP_RELU, n, z, y, dy, dz, slope); break;
@@ -112,14 +120,15 @@ static void activation_backward(size_t n, const float *z, const float *y, const 
     }
 }
 
-/* Philox4x32-10 on GP_PHILOX_LANES counters at once, each in lanes of 64 bits of which the lower half counts. Integers
- * only, so the numbers are those of gp_philox on every instruction set. */
+/* Philox4x32-10 on GP_PHILOX_LANES counters at once, each in lanes of 64 bits of which the lower
+ * half counts. Integers only, so the numbers are those of gp_philox on every instruction set. */
 enum { GP_PHILOX_LANES = 16, GP_PHILOX_VECTORS = GP_PHILOX_LANES / GP_H };
 
 static void philox_lanes(uint64_t seed, uint64_t stream, const uint64_t blocks[GP_PHILOX_LANES],
                          uint32_t out[4 * GP_PHILOX_LANES])
 {
-    vword c0[GP_PHILOX_VECTORS], c1[GP_PHILOX_VECTORS], c2[GP_PHILOX_VECTORS], c3[GP_PHILOX_VECTORS];
+    vword c0[GP_PHILOX_VECTORS], c1[GP_PHILOX_VECTORS], c2[GP_PHILOX_VECTORS],
+        c3[GP_PHILOX_VECTORS];
     for (size_t v = 0; v < GP_PHILOX_VECTORS; v++) {
         memcpy(&c0[v], blocks + v * GP_H, sizeof c0[v]);
         c1[v] = c0[v] >> 32;
@@ -129,7 +138,8 @@ static void philox_lanes(uint64_t seed, uint64_t stream, const uint64_t blocks[G
     uint32_t k0 = (uint32_t)seed, k1 = (uint32_t)(seed >> 32);
     for (int round = 0; round < 10; round++) {
         for (size_t v = 0; v < GP_PHILOX_VECTORS; v++) {
-            vword p0 = v_multiply_halves(c0[v], 0xD2511F53u), p1 = v_multiply_halves(c2[v], 0xCD9E8D57u);
+            vword p0 = v_multiply_halves(c0[v], 0xD2511F53u),
+                  p1 = v_multiply_halves(c2[v], 0xCD9E8D57u);
             c0[v] = (p1 >> 32) ^ c1[v] ^ k0;
             c2[v] = (p0 >> 32) ^ c3[v] ^ k1;
             c1[v] = p1;
@@ -142,12 +152,14 @@ static void philox_lanes(uint64_t seed, uint64_t stream, const uint64_t blocks[G
         vword even = (c0[v] & UINT32_MAX) | c1[v] << 32, odd = (c2[v] & UINT32_MAX) | c3[v] << 32;
         for (size_t l = 0; l < GP_H; l++) {
             const uint64_t words[2] = {even[l], odd[l]};
-            for (size_t i = 0; i < 4; i++) out[4 * (v * GP_H + l) + i] = (uint32_t)(words[i / 2] >> 32 * (i % 2));
+            for (size_t i = 0; i < 4; i++)
+                out[4 * (v * GP_H + l) + i] = (uint32_t)(words[i / 2] >> 32 * (i % 2));
         }
     }
 }
 
-/* Words from number `first` on, GP_PHILOX_LANES blocks at a time: words[skip + i], i < take, are next. */
+/* Words from number `first` on, GP_PHILOX_LANES blocks at a time: words[skip + i], i < take, are
+ * next. */
 typedef struct word_run {
     uint32_t words[4 * GP_PHILOX_LANES];
     uint64_t first;
@@ -165,7 +177,8 @@ static inline void word_run_next(word_run *run, size_t left, uint64_t seed, uint
     run->first += run->take;
 }
 
-static void dropout_multipliers(size_t n, float *out, uint64_t seed, uint64_t stream, uint64_t first, float rate)
+static void dropout_multipliers(size_t n, float *out, uint64_t seed, uint64_t stream,
+                                uint64_t first, float rate)
 {
     const float gain = 1.0f / (1.0f - rate);
     word_run run = {.first = first};
@@ -178,7 +191,8 @@ static void dropout_multipliers(size_t n, float *out, uint64_t seed, uint64_t st
     }
 }
 
-static void random_words(size_t n, const uint32_t *index, uint64_t first, uint64_t seed, uint64_t stream, uint32_t *out)
+static void random_words(size_t n, const uint32_t *index, uint64_t first, uint64_t seed,
+                         uint64_t stream, uint32_t *out)
 {
     word_run run = {.first = first};
     for (size_t done = 0; !index && done < n; done += run.take) {
@@ -190,7 +204,8 @@ static void random_words(size_t n, const uint32_t *index, uint64_t first, uint64
         uint64_t blocks[GP_PHILOX_LANES] = {0};
         for (size_t l = 0; l < take; l++) blocks[l] = (first + index[done + l]) / 4;
         philox_lanes(seed, stream, blocks, run.words);
-        for (size_t l = 0; l < take; l++) out[done + l] = run.words[4 * l + (first + index[done + l]) % 4];
+        for (size_t l = 0; l < take; l++)
+            out[done + l] = run.words[4 * l + (first + index[done + l]) % 4];
     }
 }
 
@@ -225,8 +240,11 @@ static void mask(size_t n, const uint8_t *kept, float *x)
 {
     vfloat zero = v_splat(0.0f);
     size_t i = 0;
-    for (; i + GP_V <= n; i += GP_V) v_store(x + i, v_select(v_kept(kept + i), v_load(x + i), zero));
-    if (i < n) v_store_part(x + i, v_select(v_kept_part(kept + i, n - i), v_load_part(x + i, n - i), zero), n - i);
+    for (; i + GP_V <= n; i += GP_V)
+        v_store(x + i, v_select(v_kept(kept + i), v_load(x + i), zero));
+    if (i < n)
+        v_store_part(x + i, v_select(v_kept_part(kept + i, n - i), v_load_part(x + i, n - i), zero),
+                     n - i);
 }
 
 static inline vfloat penalty_vector(vfloat w, vfloat dw, float l1, float l2)
@@ -239,9 +257,12 @@ static inline vfloat penalty_vector(vfloat w, vfloat dw, float l1, float l2)
 static void penalty(size_t n, const float *w, float *dw, float l1, float l2)
 {
     size_t i = 0;
-    for (; i + GP_V <= n; i += GP_V) v_store(dw + i, penalty_vector(v_load(w + i), v_load(dw + i), l1, l2));
+    for (; i + GP_V <= n; i += GP_V)
+        v_store(dw + i, penalty_vector(v_load(w + i), v_load(dw + i), l1, l2));
     if (i < n)
-        v_store_part(dw + i, penalty_vector(v_load_part(w + i, n - i), v_load_part(dw + i, n - i), l1, l2), n - i);
+        v_store_part(dw + i,
+                     penalty_vector(v_load_part(w + i, n - i), v_load_part(dw + i, n - i), l1, l2),
+                     n - i);
 }
 
 #endif

@@ -1,15 +1,19 @@
-/* fold.h - the sums of the lanes of several vectors at once: two vectors are folded into one until every lane is a sum,
- * which takes a third of the shuffles that one vector after the other would. */
+/* fold.h - the sums of the lanes of several vectors at once: two vectors are folded into one until
+ * every lane is a sum, which takes a third of the shuffles that one vector after the other
+ * would. */
 #ifndef GP_FOLD_H
 #define GP_FOLD_H
 
 #include "kernels/vector.h"
 
-/* Vectors a and b hold items of w partial sums each; the result holds the items of a, then of b, of w/2 each. */
+/* Vectors a and b hold items of w partial sums each; the result holds the items of a, then of b, of
+ * w/2 each. */
 #define GP_AT(i, w, half) ((i) / ((w) / 2) * (w) + (i) % ((w) / 2) + (half))
-#define GP_AT4(i, w, half) GP_AT(i, w, half), GP_AT(i + 1, w, half), GP_AT(i + 2, w, half), GP_AT(i + 3, w, half)
+#define GP_AT4(i, w, half) \
+    GP_AT(i, w, half), GP_AT(i + 1, w, half), GP_AT(i + 2, w, half), GP_AT(i + 3, w, half)
 #if GP_V == 16
-#define GP_LANES_AT(w, half) GP_AT4(0, w, half), GP_AT4(4, w, half), GP_AT4(8, w, half), GP_AT4(12, w, half)
+#define GP_LANES_AT(w, half) \
+    GP_AT4(0, w, half), GP_AT4(4, w, half), GP_AT4(8, w, half), GP_AT4(12, w, half)
 #elif GP_V == 8
 #define GP_LANES_AT(w, half) GP_AT4(0, w, half), GP_AT4(4, w, half)
 #else
@@ -30,14 +34,16 @@
 #define GP_SUM_OF_FOUR(name, vector) \
     static inline vector name(vector a, vector b, vector c, vector d) \
     { \
-        vector ab = GP_FOLD(a, b, GP_V), cd = GP_FOLD(c, d, GP_V), all = GP_FOLD(ab, cd, GP_V / 2); \
+        vector ab = GP_FOLD(a, b, GP_V), cd = GP_FOLD(c, d, GP_V), \
+               all = GP_FOLD(ab, cd, GP_V / 2); \
         GP_FOLD_REST(all); \
         return all; \
     }
 GP_SUM_OF_FOUR(sum_of_four, vfloat)
 GP_SUM_OF_FOUR(int_sum_of_four, vint)
 
-/* Entries whose sums over lanes are formed together: many share the cost of the folds, few waste little at a row's end. */
+/* Entries whose sums over lanes are formed together: many share the cost of the folds, few waste
+ * little at a row's end. */
 enum { GP_GROUP = GP_V < 8 ? GP_V : 8 };
 
 /* Lane u is the sum of vector u, for GP_GROUP vectors. */

@@ -1,10 +1,11 @@
-/* int8.h - products of 8-bit integers, exact in 32 bits: what the Dense layers of a frozen network run on that was
- * asked for int8 (layers/dense_frozen_int8.c).
+/* int8.h - products of 8-bit integers, exact in 32 bits: what the Dense layers of a frozen network
+ * run on that was asked for int8 (layers/dense_frozen_int8.c).
  *
- * Weights are signed bytes with a scale a row, samples unsigned bytes with a scale and a zero a sample. Four neighbouring
- * products are one lane of a vector, which is one instruction where there is VNNI and two multiplications of 16 bits
- * elsewhere. Integers add up to the same in any order, and floats are rounded here as on every instruction set: neither
- * that nor the batch a sample is in changes a bit.
+ * Weights are signed bytes with a scale a row, samples unsigned bytes with a scale and a zero a
+ * sample. Four neighbouring products are one lane of a vector, which is one instruction where there
+ * is VNNI and two multiplications of 16 bits elsewhere. Integers add up to the same in any order,
+ * and floats are rounded here as on every instruction set: neither that nor the batch a sample is
+ * in changes a bit.
  */
 #ifndef GP_INT8_KERNELS_H
 #define GP_INT8_KERNELS_H
@@ -19,7 +20,8 @@ typedef uint32_t vuint __attribute__((vector_size(4 * GP_V)));
 typedef int16_t vshort __attribute__((vector_size(4 * GP_V)));
 typedef uint16_t vushort __attribute__((vector_size(4 * GP_V)));
 
-/* Lanes of 32 bits: the sum of both products of 16 bits. GCC 12 does not find the instruction by itself. */
+/* Lanes of 32 bits: the sum of both products of 16 bits. GCC 12 does not find the instruction by
+ * itself. */
 static inline vint v_multiply_pairs(vint a, vint b)
 {
 #if defined(GP_ISA_AVX512)
@@ -33,27 +35,29 @@ static inline vint v_multiply_pairs(vint a, vint b)
 #endif
 }
 
-/* Lane by lane: sum + the four products of unsigned and signed bytes. The instruction of AVX2 for it adds pairs in 16
- * bits, which 2 * 255 * 127 does not fit. */
+/* Lane by lane: sum + the four products of unsigned and signed bytes. The instruction of AVX2 for
+ * it adds pairs in 16 bits, which 2 * 255 * 127 does not fit. */
 static inline vint v_add_products(vint sum, vint bytes, vint weights)
 {
 #if defined(GP_ISA_AVX512VNNI)
     return (vint)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)bytes, (__m512i)weights);
 #else
     vint even = bytes & 0x00ff00ff, odd = (vint)((vuint)bytes >> 8) & 0x00ff00ff;
-    vint even_weights = (vint)((vshort)((vushort)weights << 8) >> 8), odd_weights = (vint)((vshort)weights >> 8);
+    vint even_weights = (vint)((vshort)((vushort)weights << 8) >> 8),
+         odd_weights = (vint)((vshort)weights >> 8);
     return sum + v_multiply_pairs(even, even_weights) + v_multiply_pairs(odd, odd_weights);
 #endif
 }
 
-/* ---- samples as bytes -------------------------------------------------------------------------------------------- */
+/* ---- samples as bytes ------------------------------------------------------------------------ */
 
 /* Samples whose largest |x| is smaller count as 0: 255 over it could be infinite. */
 #define GP_INT8_LEAST 1e-30f
 /* 1.5 * 2^23: added to a number, it leaves the nearest integer in the last bits, ties to even. */
 #define GP_INT8_ROUND 12582912.0f
 
-/* From the bits of the largest |x| and whether any is negative: what to multiply with and what a unit is worth. */
+/* From the bits of the largest |x| and whether any is negative: what to multiply with and what a
+ * unit is worth. */
 static inline float bytes_factor(int32_t top_bits, int is_signed, float *scale)
 {
     union {
@@ -76,7 +80,10 @@ static inline void add_to_range(vfloat x, vint *top, vint *negative)
 }
 
 /* In the last byte of each lane. */
-static inline vint v_bytes(vfloat x, vfloat factor, vfloat round) { return (vint)(v_rounded(x * factor) + round); }
+static inline vint v_bytes(vfloat x, vfloat factor, vfloat round)
+{
+    return (vint)(v_rounded(x * factor) + round);
+}
 
 static void quantize_row(size_t n, const float *x, uint8_t *out, float *scale, int32_t *zero)
 {
@@ -104,16 +111,19 @@ static void quantize_row(size_t n, const float *x, uint8_t *out, float *scale, i
     }
 }
 
-/* C vectors of lanes side by side, so that memory is read in order; C is a constant at every call. */
-static inline __attribute__((always_inline)) void quantize_panel(const size_t C, size_t features, size_t lanes,
-                                                                 const float *x, uint8_t *out, float *scale,
+/* C vectors of lanes side by side, so that memory is read in order; C is a constant at every
+ * call. */
+static inline __attribute__((always_inline)) void quantize_panel(const size_t C, size_t features,
+                                                                 size_t lanes, const float *x,
+                                                                 uint8_t *out, float *scale,
                                                                  int32_t *zero)
 {
     vint top[4] = {{0}}, negative[4] = {{0}};
     vfloat factor[4], round[4];
     for (size_t f = 0; f < features; f++)
 #pragma GCC unroll 4
-        for (size_t j = 0; j < C; j++) add_to_range(v_load(x + f * lanes + j * GP_V), &top[j], &negative[j]);
+        for (size_t j = 0; j < C; j++)
+            add_to_range(v_load(x + f * lanes + j * GP_V), &top[j], &negative[j]);
     for (size_t j = 0; j < C; j++) {
         float factors[GP_V];
         for (size_t l = 0; l < GP_V; l++) {
@@ -129,14 +139,16 @@ static inline __attribute__((always_inline)) void quantize_panel(const size_t C,
             vuint word = {0};
 #pragma GCC unroll 4
             for (size_t u = 0; u < 4; u++) {
-                vfloat number = f + u < features ? v_load(x + (f + u) * lanes + j * GP_V) : v_splat(0.0f);
+                vfloat number =
+                    f + u < features ? v_load(x + (f + u) * lanes + j * GP_V) : v_splat(0.0f);
                 word |= ((vuint)v_bytes(number, factor[j], round[j]) & 255) << (8 * u);
             }
             *(vint_any *)(void *)(out + f * lanes + 4 * j * GP_V) = (vint_any)word;
         }
 }
 
-static void quantize_lanes(size_t features, size_t lanes, const float *x, uint8_t *out, float *scale, int32_t *zero)
+static void quantize_lanes(size_t features, size_t lanes, const float *x, uint8_t *out,
+                           float *scale, int32_t *zero)
 {
 #define GP_QUANTIZE(C) \
     quantize_panel(C, features, lanes, x + p, out + 4 * p, scale + p, zero + p); \
@@ -152,17 +164,20 @@ static void quantize_lanes(size_t features, size_t lanes, const float *x, uint8_
 #undef GP_QUANTIZE
 }
 
-/* ---- products ---------------------------------------------------------------------------------------------------- */
+/* ---- products -------------------------------------------------------------------------------- */
 
 static inline vfloat dequantized(vint sum, vfloat unit, vfloat bias)
 {
     return v_rounded(__builtin_convertvector(sum, vfloat) * unit) + bias;
 }
 
-/* Few samples: rows of w times rows of x, as in rows.h. First all sums, in place of the numbers they become. */
-static inline __attribute__((always_inline)) void int8_rows_tile(const size_t G, const size_t S, size_t rows, size_t k,
-                                                                 const int8_t *w, size_t w_row, const uint8_t *x,
-                                                                 size_t x_row, float *y, size_t y_row)
+/* Few samples: rows of w times rows of x, as in rows.h. First all sums, in place of the numbers
+ * they become. */
+static inline __attribute__((always_inline)) void int8_rows_tile(const size_t G, const size_t S,
+                                                                 size_t rows, size_t k,
+                                                                 const int8_t *w, size_t w_row,
+                                                                 const uint8_t *x, size_t x_row,
+                                                                 float *y, size_t y_row)
 {
     vint sum[8][4];
     const int8_t *row[8];
@@ -187,22 +202,24 @@ static inline __attribute__((always_inline)) void int8_rows_tile(const size_t G,
     for (size_t s = 0; s < S; s++)
 #pragma GCC unroll 2
         for (size_t g = 0; g < G; g++) {
-            vint four = int_sum_of_four(sum[4 * g][s], sum[4 * g + 1][s], sum[4 * g + 2][s], sum[4 * g + 3][s]);
+            vint four = int_sum_of_four(sum[4 * g][s], sum[4 * g + 1][s], sum[4 * g + 2][s],
+                                        sum[4 * g + 3][s]);
             float *at = y + s * y_row + 4 * g;
             if (4 * g + 4 <= rows) memcpy(at, &four, 4 * sizeof *at);
             else if (4 * g < rows) memcpy(at, &four, (rows - 4 * g) * sizeof *at);
         }
 }
 
-static void int8_rows(size_t samples, size_t first, size_t rows, size_t k, const gp_int8_matrix *w, const uint8_t *x,
-                      size_t x_row, const float *scale, const int32_t *zero, float *y, size_t y_row)
+static void int8_rows(size_t samples, size_t first, size_t rows, size_t k, const gp_int8_matrix *w,
+                      const uint8_t *x, size_t x_row, const float *scale, const int32_t *zero,
+                      float *y, size_t y_row)
 {
     const int8_t *weights = w->weights + first * w->stride;
 #define GP_INT8_ROWS(G, S) \
     for (; s + S <= samples; s += S) \
         for (size_t o = r; o < rows && o < r + 8; o += 4 * G) \
-    int8_rows_tile(G, S, rows - o, k, weights + o * w->stride, w->stride, x + s * x_row, x_row, y + s * y_row + o, \
-                   y_row)
+    int8_rows_tile(G, S, rows - o, k, weights + o * w->stride, w->stride, x + s * x_row, x_row, \
+                   y + s * y_row + o, y_row)
     for (size_t r = 0; r < rows; r += 8) {
         size_t s = 0;
 #if GP_V == 16 || defined(GP_ISA_NEON)
@@ -232,7 +249,13 @@ static void int8_rows(size_t samples, size_t first, size_t rows, size_t k, const
 
 /* Many samples: tiles of R rows by C vectors of lanes, as in gemm.h. */
 #if defined(GP_ISA_AVX512VNNI)
-enum { GP_INT8_PANEL = 4, GP_INT8_ROWS_4 = 6, GP_INT8_ROWS_3 = 8, GP_INT8_ROWS_2 = 12, GP_INT8_ROWS_1 = 12 };
+enum {
+    GP_INT8_PANEL = 4,
+    GP_INT8_ROWS_4 = 6,
+    GP_INT8_ROWS_3 = 8,
+    GP_INT8_ROWS_2 = 12,
+    GP_INT8_ROWS_1 = 12
+};
 #else
 /* bytes and weights take two registers each */
 enum {
@@ -244,9 +267,11 @@ enum {
 };
 #endif
 
-static inline __attribute__((always_inline)) void int8_tile(const size_t R, const size_t C, size_t first, size_t lanes,
-                                                            size_t k, const gp_int8_matrix *w, const uint8_t *x,
-                                                            const float *scale, const int32_t *zero, float *y)
+static inline
+    __attribute__((always_inline)) void int8_tile(const size_t R, const size_t C, size_t first,
+                                                  size_t lanes, size_t k, const gp_int8_matrix *w,
+                                                  const uint8_t *x, const float *scale,
+                                                  const int32_t *zero, float *y)
 {
     vint sum[GP_INT8_ROWS_1][4];
     const int8_t *weights = w->weights + first * w->stride;
@@ -273,12 +298,13 @@ static inline __attribute__((always_inline)) void int8_tile(const size_t R, cons
         for (size_t j = 0; j < C; j++) {
             vint exact = sum[i][j] - v_load_int(zero + j * GP_V) * w->sum[first + i];
             vfloat unit = w->scale[first + i] * v_load(scale + j * GP_V);
-            v_store(y + i * lanes + j * GP_V, dequantized(exact, unit, v_splat(w->bias[first + i])));
+            v_store(y + i * lanes + j * GP_V,
+                    dequantized(exact, unit, v_splat(w->bias[first + i])));
         }
 }
 
-static void int8_lanes(size_t first, size_t rows, size_t lanes, size_t k, const gp_int8_matrix *w, const uint8_t *x,
-                       const float *scale, const int32_t *zero, float *y)
+static void int8_lanes(size_t first, size_t rows, size_t lanes, size_t k, const gp_int8_matrix *w,
+                       const uint8_t *x, const float *scale, const int32_t *zero, float *y)
 {
 #define GP_INT8_TILES(R, C) \
     for (; r + R <= rows; r += R) \

@@ -1,4 +1,5 @@
-/* lanes.h - samples from the user's rows into lanes, checked on the way: the door to everything that is batch innermost.
+/* lanes.h - samples from the user's rows into lanes, checked on the way: the door to everything
+ * that is batch innermost.
  */
 #ifndef GP_LANES_KERNELS_H
 #define GP_LANES_KERNELS_H
@@ -8,10 +9,12 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* Four features of V samples: a register of quads, of every fourth sample each, needs no more than the two steps of a
- * 4 x 4 transpose within its quads to hold one feature of all samples in order. Columns are stored as whole vectors, so
- * that with 16 lanes a cache line is written once. Missing samples are zeros. */
-static int to_lanes(size_t samples, size_t features, const float *const *x, size_t offset, size_t lanes, float *out)
+/* Four features of V samples: a register of quads, of every fourth sample each, needs no more than
+ * the two steps of a 4 x 4 transpose within its quads to hold one feature of all samples in order.
+ * Columns are stored as whole vectors, so that with 16 lanes a cache line is written once. Missing
+ * samples are zeros. */
+static int to_lanes(size_t samples, size_t features, const float *const *x, size_t offset,
+                    size_t lanes, float *out)
 {
     enum { FEATURES = 64 };
     vfloat poison = v_splat(0.0f); /* 0 * inf and 0 * NaN are NaN, and a sum keeps it */
@@ -21,7 +24,8 @@ static int to_lanes(size_t samples, size_t features, const float *const *x, size
         for (size_t p = 0; p < lanes; p += GP_V) {
             float *to = out + f * lanes + p, part[GP_V * FEATURES];
             const float *row[GP_V];
-            for (size_t l = 0; l < GP_V; l++) row[l] = p + l < samples ? x[p + l] + offset + f : part + l * FEATURES;
+            for (size_t l = 0; l < GP_V; l++)
+                row[l] = p + l < samples ? x[p + l] + offset + f : part + l * FEATURES;
             if (p + GP_V > samples) memset(part, 0, sizeof part); /* the rows that are not there */
             for (size_t c = 0; c < whole; c += 4) {
                 vfloat quads[4];
@@ -29,8 +33,10 @@ static int to_lanes(size_t samples, size_t features, const float *const *x, size
                 for (size_t u = 0; u < 4; u++) quads[u] = v_load_quads(row + u, c);
 #pragma GCC unroll 4
                 for (size_t u = 0; u < 4; u++) poison += quads[u] * 0.0f;
-                vfloat low = GP_UNPACK_LOW(quads[0], quads[1]), high = GP_UNPACK_HIGH(quads[0], quads[1]);
-                vfloat low2 = GP_UNPACK_LOW(quads[2], quads[3]), high2 = GP_UNPACK_HIGH(quads[2], quads[3]);
+                vfloat low = GP_UNPACK_LOW(quads[0], quads[1]),
+                       high = GP_UNPACK_HIGH(quads[0], quads[1]);
+                vfloat low2 = GP_UNPACK_LOW(quads[2], quads[3]),
+                       high2 = GP_UNPACK_HIGH(quads[2], quads[3]);
                 v_store(to + c * lanes, GP_PAIRS_LOW(low, low2));
                 v_store(to + (c + 1) * lanes, GP_PAIRS_HIGH(low, low2));
                 v_store(to + (c + 2) * lanes, GP_PAIRS_LOW(high, high2));

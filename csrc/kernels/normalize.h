@@ -1,8 +1,9 @@
 /* normalize.h - normalization of channels over a batch, and of a sample over its features.
  *
- * A channel is rows of lanes, of which the first `valid` hold samples. Sums are of distances from a number that lies
- * among the x, in double: a mean that is large beside the deviation costs no places. Products are rounded before they are
- * added to, so that a number is normalized to the same bits by every instruction set and outside of it.
+ * A channel is rows of lanes, of which the first `valid` hold samples. Sums are of distances from a
+ * number that lies among the x, in double: a mean that is large beside the deviation costs no
+ * places. Products are rounded before they are added to, so that a number is normalized to the same
+ * bits by every instruction set and outside of it.
  */
 #ifndef GP_NORMALIZE_KERNELS_H
 #define GP_NORMALIZE_KERNELS_H
@@ -13,7 +14,8 @@
 #include "kernels/vector.h"
 
 /* Two running sums each hide the latency of the addition. */
-static void shifted_sums(size_t rows, size_t lanes, size_t valid, const float *x, float shift, double sums[2])
+static void shifted_sums(size_t rows, size_t lanes, size_t valid, const float *x, float shift,
+                         double sums[2])
 {
     const vdouble from = (vdouble){0} + (double)shift;
     vdouble sum[2] = {{0}, {0}}, square[2] = {{0}, {0}};
@@ -33,7 +35,8 @@ static void shifted_sums(size_t rows, size_t lanes, size_t valid, const float *x
                 square[u] += d * d;
             }
         for (size_t u = 0; whole < valid && u < 2; u++) {
-            const vdouble d = (vdouble)((vlong)(v_load_wide(x + whole + u * GP_H) - from) & kept[u]);
+            const vdouble d =
+                (vdouble)((vlong)(v_load_wide(x + whole + u * GP_H) - from) & kept[u]);
             sum[u] += d;
             square[u] += d * d;
         }
@@ -80,21 +83,22 @@ static inline vint lanes_below(size_t valid, size_t p)
             } \
     }
 
-static void normalize(size_t rows, size_t lanes, size_t valid, const float *x, float shift, float scale, float offset,
-                      float *y)
+static void normalize(size_t rows, size_t lanes, size_t valid, const float *x, float shift,
+                      float scale, float offset, float *y)
 {
     GP_OVER_LANES(v_rounded((v_load(x + i) - shift) * scale) + offset, y)
 }
 
-static void normalize_backward(size_t rows, size_t lanes, size_t valid, const float *x, const float *dy, float shift,
-                               float dy_scale, float x_scale, float offset, float *dx)
+static void normalize_backward(size_t rows, size_t lanes, size_t valid, const float *x,
+                               const float *dy, float shift, float dy_scale, float x_scale,
+                               float offset, float *dx)
 {
     GP_OVER_LANES(v_load(dy + i) * dy_scale + (v_load(x + i) - shift) * x_scale + offset, dx)
 }
 
 #undef GP_OVER_LANES
 
-/* ---- lane by lane -------------------------------------------------------------------------------------------------- */
+/* ---- lane by lane ---------------------------------------------------------------------------- */
 
 /* Both halves of a vector of floats, as vectors of doubles. */
 typedef struct wide {
@@ -103,14 +107,15 @@ typedef struct wide {
 
 static inline void wide_store(wide x, float *out)
 {
-    for (size_t u = 0; u < 2; u++) *(vhalf_any *)(out + u * GP_H) = __builtin_convertvector(x.half[u], vhalf);
+    for (size_t u = 0; u < 2; u++)
+        *(vhalf_any *)(out + u * GP_H) = __builtin_convertvector(x.half[u], vhalf);
 }
 
 /* As v_rounded. */
 static inline vdouble wide_rounded(vdouble product) { return (vdouble)v_rounded((vfloat)product); }
 
-static void lane_statistics(size_t features, size_t stride, size_t lanes, const float *x, float eps, float *mean,
-                            float *inverse)
+static void lane_statistics(size_t features, size_t stride, size_t lanes, const float *x, float eps,
+                            float *mean, float *inverse)
 {
     for (size_t p = 0; p < lanes; p += GP_V) {
         wide from, sum = {{{0}, {0}}}, square = {{{0}, {0}}};
@@ -136,8 +141,9 @@ static void lane_statistics(size_t features, size_t stride, size_t lanes, const 
     }
 }
 
-static void lane_normalize(size_t features, size_t stride, size_t lanes, const float *x, const float *mean,
-                           const float *inverse, const float *gamma, const float *beta, float *y)
+static void lane_normalize(size_t features, size_t stride, size_t lanes, const float *x,
+                           const float *mean, const float *inverse, const float *gamma,
+                           const float *beta, float *y)
 {
     for (size_t p = 0; p < lanes; p += GP_V) {
         const vfloat from = v_load(mean + p), scale = v_load(inverse + p);
@@ -148,8 +154,9 @@ static void lane_normalize(size_t features, size_t stride, size_t lanes, const f
     }
 }
 
-static void lane_normalize_backward(size_t features, size_t stride, size_t lanes, const float *x, const float *mean,
-                                    const float *inverse, const float *gamma, const float *dy, float *dx)
+static void lane_normalize_backward(size_t features, size_t stride, size_t lanes, const float *x,
+                                    const float *mean, const float *inverse, const float *gamma,
+                                    const float *dy, float *dx)
 {
     for (size_t p = 0; p < lanes; p += GP_V) {
         const vfloat from = v_load(mean + p), scale = v_load(inverse + p);
@@ -167,7 +174,8 @@ static void lane_normalize_backward(size_t features, size_t stride, size_t lanes
             }
         }
         wide_store((wide){{sum[0] / (double)features, sum[1] / (double)features}}, means[0]);
-        wide_store((wide){{product[0] / (double)features, product[1] / (double)features}}, means[1]);
+        wide_store((wide){{product[0] / (double)features, product[1] / (double)features}},
+                   means[1]);
         const vfloat mean_g = v_load(means[0]), mean_gh = v_load(means[1]);
         for (size_t f = 0; f < features; f++) {
             const size_t i = f * stride + p;
@@ -177,8 +185,9 @@ static void lane_normalize_backward(size_t features, size_t stride, size_t lanes
     }
 }
 
-static void lane_normalize_sums(size_t features, size_t lanes, const float *x, const float *mean, const float *inverse,
-                                const float *dy, float *dgamma, float *dbeta, int accumulate)
+static void lane_normalize_sums(size_t features, size_t lanes, const float *x, const float *mean,
+                                const float *inverse, const float *dy, float *dgamma, float *dbeta,
+                                int accumulate)
 {
     for (size_t f = 0; f < features; f++, x += lanes, dy += lanes) {
         vfloat sum = v_splat(0.0f), product = v_splat(0.0f);

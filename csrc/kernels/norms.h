@@ -1,5 +1,5 @@
-/* norms.h - sums and norms, accumulated in double: the square of a float cannot overflow a double, and a NaN or an
- * infinity always reaches the result. */
+/* norms.h - sums and norms, accumulated in double: the square of a float cannot overflow a double,
+ * and a NaN or an infinity always reaches the result. */
 #ifndef GP_NORMS_H
 #define GP_NORMS_H
 
@@ -8,7 +8,8 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* Two running sums hide the latency of the addition; the rest is padded with zeros, which add nothing. */
+/* Two running sums hide the latency of the addition; the rest is padded with zeros, which add
+ * nothing. */
 #define GP_SUM_KERNEL(name, term) \
     static double name(size_t n, const float *x) \
     { \
@@ -37,7 +38,8 @@ static double sum_squares_within(size_t n, const float *x, float limit)
     double total = 0.0;
     for (size_t i = 0; i < n; i += 256) {
         size_t length = n - i < 256 ? n - i : 256;
-        for (size_t j = 0; j < length; j++) part[j] = x[i + j] > limit ? limit : x[i + j] < -limit ? limit : x[i + j];
+        for (size_t j = 0; j < length; j++)
+            part[j] = x[i + j] > limit ? limit : x[i + j] < -limit ? limit : x[i + j];
         total += sum_squares(length, part);
     }
     return total;
@@ -50,7 +52,8 @@ static double sum_powers(size_t n, const float *x, double p, double unit)
     return total;
 }
 
-/* As integers, the bits of |x| are in the order of |x|, infinity above every number and NaN above infinity. */
+/* As integers, the bits of |x| are in the order of |x|, infinity above every number and NaN above
+ * infinity. */
 static float max_abs(size_t n, const float *x)
 {
     vint top = {0};

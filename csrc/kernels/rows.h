@@ -1,8 +1,9 @@
-/* rows.h - products for a few samples, each a contiguous row of features: what a frozen network runs on when there are
- * too few samples to fill lanes (layers/dense_frozen.c).
+/* rows.h - products for a few samples, each a contiguous row of features: what a frozen network
+ * runs on when there are too few samples to fill lanes (layers/dense_frozen.c).
  *
- * With one sample a weight is used once, so these kernels live on reading weights fast. Vectors run along the features
- * (dense) or along 16 output rows (sliced). A number's chain of sums is the same whatever is computed beside it.
+ * With one sample a weight is used once, so these kernels live on reading weights fast. Vectors run
+ * along the features (dense) or along 16 output rows (sliced). A number's chain of sums is the same
+ * whatever is computed beside it.
  */
 #ifndef GP_ROWS_KERNELS_H
 #define GP_ROWS_KERNELS_H
@@ -12,17 +13,19 @@
 #include "kernels/vector.h"
 #include "kernels/vmath.h"
 
-/* Samples that share a vector of weights: as many as there are registers for four rows of sums each. */
+/* Samples that share a vector of weights: as many as there are registers for four rows of sums
+ * each. */
 #if GP_V == 16 || defined(GP_ISA_NEON)
 enum { GP_TOGETHER = 4 };
 #else
 enum { GP_TOGETHER = 2 };
 #endif
 
-/* Up to 4 G rows of w for S samples; G and S are constants at every call. Rows past the last repeat it. */
-static inline __attribute__((always_inline)) void dense_rows_tile(const size_t G, const size_t S, size_t rows, size_t k,
-                                                                  const float *w, size_t w_row, const float *bias,
-                                                                  const float *x, size_t x_row, float *y, size_t y_row)
+/* Up to 4 G rows of w for S samples; G and S are constants at every call. Rows past the last repeat
+ * it. */
+static inline __attribute__((always_inline)) void dense_rows_tile(
+    const size_t G, const size_t S, size_t rows, size_t k, const float *w, size_t w_row,
+    const float *bias, const float *x, size_t x_row, float *y, size_t y_row)
 {
     vfloat sum[8][GP_TOGETHER];
     const float *row[8];
@@ -47,19 +50,22 @@ static inline __attribute__((always_inline)) void dense_rows_tile(const size_t G
     for (size_t s = 0; s < S; s++)
 #pragma GCC unroll 2
         for (size_t g = 0; g < G; g++) {
-            vfloat four = sum_of_four(sum[4 * g][s], sum[4 * g + 1][s], sum[4 * g + 2][s], sum[4 * g + 3][s]);
-            for (size_t l = 0; l < 4 && 4 * g + l < rows; l++) y[s * y_row + 4 * g + l] = four[l] + bias[4 * g + l];
+            vfloat four =
+                sum_of_four(sum[4 * g][s], sum[4 * g + 1][s], sum[4 * g + 2][s], sum[4 * g + 3][s]);
+            for (size_t l = 0; l < 4 && 4 * g + l < rows; l++)
+                y[s * y_row + 4 * g + l] = four[l] + bias[4 * g + l];
         }
 }
 
 /* Eight rows of w at a time serve all samples before the next are read. */
-static void dense_rows(size_t samples, size_t rows, size_t k, const float *w, size_t w_row, const float *bias,
-                       const float *x, size_t x_row, float *y, size_t y_row)
+static void dense_rows(size_t samples, size_t rows, size_t k, const float *w, size_t w_row,
+                       const float *bias, const float *x, size_t x_row, float *y, size_t y_row)
 {
 #define GP_DENSE_ROWS(G, S) \
     for (; s + S <= samples; s += S) \
         for (size_t o = r; o < rows && o < r + 8; o += 4 * G) \
-    dense_rows_tile(G, S, rows - o, k, w + o * w_row, w_row, bias + o, x + s * x_row, x_row, y + s * y_row + o, y_row)
+    dense_rows_tile(G, S, rows - o, k, w + o * w_row, w_row, bias + o, x + s * x_row, x_row, \
+                    y + s * y_row + o, y_row)
     for (size_t r = 0; r < rows; r += 8) {
         size_t s = 0;
 #if GP_V == 16 || defined(GP_ISA_NEON)
@@ -72,11 +78,13 @@ static void dense_rows(size_t samples, size_t rows, size_t k, const float *w, si
 #undef GP_DENSE_ROWS
 }
 
-/* Sliced ELL: lane l of slice g is one output row, entry j of its 16 rows is one vector. Two chains hide the FMA. */
+/* Sliced ELL: lane l of slice g is one output row, entry j of its 16 rows is one vector. Two chains
+ * hide the FMA. */
 enum { GP_SLICE_VECTORS = GP_SLICE / GP_V };
 
-static void sliced_rows(size_t slices, const uint32_t *start, const uint32_t *index, const float *values,
-                        const uint32_t *row, const float *bias, const float *x, float *y)
+static void sliced_rows(size_t slices, const uint32_t *start, const uint32_t *index,
+                        const float *values, const uint32_t *row, const float *bias, const float *x,
+                        float *y)
 {
     for (size_t g = 0; g < slices; g++) {
         vfloat sum[2][GP_SLICE_VECTORS];
@@ -100,7 +108,8 @@ static void sliced_rows(size_t slices, const uint32_t *start, const uint32_t *in
             for (size_t v = 0; v < GP_SLICE_VECTORS; v++)
                 sum[0][v] += v_load(values + j + v * GP_V) * v_gather(x, index + j + v * GP_V);
 #pragma GCC unroll 4
-        for (size_t v = 0; v < GP_SLICE_VECTORS; v++) v_store(out + v * GP_V, sum[0][v] + sum[1][v]);
+        for (size_t v = 0; v < GP_SLICE_VECTORS; v++)
+            v_store(out + v * GP_V, sum[0][v] + sum[1][v]);
         for (size_t l = 0; l < GP_SLICE; l++) y[row[g * GP_SLICE + l]] = out[l];
     }
 }

@@ -21,15 +21,16 @@ static inline unsigned v_greater(vfloat a, vfloat b)
 #endif
 }
 
-/* Appends those of the 16 floats at x + i whose bits are set. AVX-512 needs no branch, which would be mispredicted. */
+/* Appends those of the 16 floats at x + i whose bits are set. AVX-512 needs no branch, which would
+ * be mispredicted. */
 static inline size_t append(const float *x, size_t i, unsigned bits, float *out, uint32_t *position)
 {
 #if defined(GP_ISA_AVX512)
     __mmask16 chosen = _cvtu32_mask16(bits);
     const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     _mm512_storeu_ps(out, _mm512_maskz_compress_ps(chosen, _mm512_loadu_ps(x + i)));
-    _mm512_storeu_si512(position,
-                        _mm512_maskz_compress_epi32(chosen, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)i))));
+    _mm512_storeu_si512(position, _mm512_maskz_compress_epi32(
+                                      chosen, _mm512_add_epi32(lanes, _mm512_set1_epi32((int)i))));
 #else
     for (unsigned rest = bits; rest; rest &= rest - 1) {
         *position = (uint32_t)i + (uint32_t)__builtin_ctz(rest);
@@ -39,8 +40,8 @@ static inline size_t append(const float *x, size_t i, unsigned bits, float *out,
     return (size_t)__builtin_popcount(bits);
 }
 
-static size_t bracket(size_t n, const float *x, float low, float high, uint16_t *above, size_t *n_above, float *near,
-                      uint32_t *position)
+static size_t bracket(size_t n, const float *x, float low, float high, uint16_t *above,
+                      size_t *n_above, float *near, uint32_t *position)
 {
     const vfloat lower = v_splat(low), upper = v_splat(high);
     size_t i = 0, found = 0, total = 0;
@@ -78,7 +79,8 @@ static void expand(size_t n, const uint16_t *bits, uint8_t *out)
         _mm_storeu_si128((__m128i *)(void *)(out + i), _mm_maskz_set1_epi8(bits[i / 16], 1));
 #else
         for (unsigned half = 0; half < 2; half++) {
-            uint64_t spread = ((uint64_t)bits[i / 16] >> 8 * half & 0xffu) * 0x0101010101010101u & 0x8040201008040201u;
+            uint64_t spread = ((uint64_t)bits[i / 16] >> 8 * half & 0xffu) * 0x0101010101010101u &
+                              0x8040201008040201u;
             spread = (spread + 0x7f7f7f7f7f7f7f7fu) >> 7 & 0x0101010101010101u;
             memcpy(out + i + 8 * half, &spread, sizeof spread);
         }

@@ -1,7 +1,9 @@
-/* sparse.h - products with the live weights only. The batch is innermost, so a live weight touches one contiguous row
- * of lanes and skipping a removed one needs no gather: sparse and dense kernels work on the same arrays.
+/* sparse.h - products with the live weights only. The batch is innermost, so a live weight touches
+ * one contiguous row of lanes and skipping a removed one needs no gather: sparse and dense kernels
+ * work on the same arrays.
  *
- * Lists are in compressed rows: entries start[r]..start[r+1] belong to row r and name a column each.
+ * Lists are in compressed rows: entries start[r]..start[r+1] belong to row r and name a column
+ * each.
  */
 #ifndef GP_SPARSE_KERNELS_H
 #define GP_SPARSE_KERNELS_H
@@ -10,8 +12,8 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* Chains of sums a vector of lanes: enough to hide the latency of the FMA, and as many whatever the lanes, so that a
- * sample's numbers do not depend on how many others are in its batch. */
+/* Chains of sums a vector of lanes: enough to hide the latency of the FMA, and as many whatever the
+ * lanes, so that a sample's numbers do not depend on how many others are in its batch. */
 #if GP_V == 16 || defined(GP_ISA_NEON)
 enum { GP_CHAINS = 4 };
 #else
@@ -19,15 +21,17 @@ enum { GP_CHAINS = 2 };
 #endif
 
 /* c[C vectors] (+)= sum_k values[k] b[index[k]]; C is a constant at every call. */
-static inline __attribute__((always_inline)) void sparse_row(const size_t C, size_t count, const uint32_t *index,
-                                                             const float *values, const float *b, size_t lanes,
-                                                             float *c, int accumulate)
+static inline __attribute__((always_inline)) void sparse_row(const size_t C, size_t count,
+                                                             const uint32_t *index,
+                                                             const float *values, const float *b,
+                                                             size_t lanes, float *c, int accumulate)
 {
     vfloat sum[GP_CHAINS][4];
 #pragma GCC unroll 4
     for (size_t u = 0; u < GP_CHAINS; u++)
 #pragma GCC unroll 4
-        for (size_t j = 0; j < C; j++) sum[u][j] = accumulate && u == 0 ? v_load(c + j * GP_V) : v_splat(0.0f);
+        for (size_t j = 0; j < C; j++)
+            sum[u][j] = accumulate && u == 0 ? v_load(c + j * GP_V) : v_splat(0.0f);
     size_t k = 0;
     for (; k + GP_CHAINS <= count; k += GP_CHAINS)
 #pragma GCC unroll 4
@@ -51,13 +55,13 @@ static inline __attribute__((always_inline)) void sparse_row(const size_t C, siz
     }
 }
 
-static void sparse_product(size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *values,
-                           const float *b, float *c, int accumulate)
+static void sparse_product(size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index,
+                           const float *values, const float *b, float *c, int accumulate)
 {
 #define GP_SPARSE_ROWS(C) \
     for (size_t r = 0; r < rows; r++) \
-        sparse_row(C, start[r + 1] - start[r], index + start[r], values + start[r], b + p, lanes, c + r * lanes + p, \
-                   accumulate); \
+        sparse_row(C, start[r + 1] - start[r], index + start[r], values + start[r], b + p, lanes, \
+                   c + r * lanes + p, accumulate); \
     p += C * GP_V
     for (size_t p = 0; p < lanes;) {
         switch ((lanes - p) / GP_V) {
@@ -70,16 +74,20 @@ static void sparse_product(size_t rows, size_t lanes, const uint32_t *start, con
 #undef GP_SPARSE_ROWS
 }
 
-/* c[4 rows][C vectors] (+)= sum_k values[row][k] b[index[k]]: a vector of b is loaded once for four rows. */
-static inline __attribute__((always_inline)) void sparse_four(const size_t C, size_t count, const uint32_t *index,
-                                                              const float *const values[4], const float *b,
-                                                              size_t lanes, float *c, int accumulate)
+/* c[4 rows][C vectors] (+)= sum_k values[row][k] b[index[k]]: a vector of b is loaded once for four
+ * rows. */
+static inline __attribute__((always_inline)) void sparse_four(const size_t C, size_t count,
+                                                              const uint32_t *index,
+                                                              const float *const values[4],
+                                                              const float *b, size_t lanes,
+                                                              float *c, int accumulate)
 {
     vfloat sum[4][4];
 #pragma GCC unroll 4
     for (size_t u = 0; u < 4; u++)
 #pragma GCC unroll 4
-        for (size_t j = 0; j < C; j++) sum[u][j] = accumulate ? v_load(c + u * lanes + j * GP_V) : v_splat(0.0f);
+        for (size_t j = 0; j < C; j++)
+            sum[u][j] = accumulate ? v_load(c + u * lanes + j * GP_V) : v_splat(0.0f);
     for (size_t k = 0; k < count; k++) {
         const float *row = b + index[k] * lanes;
 #pragma GCC unroll 4
@@ -95,16 +103,18 @@ static inline __attribute__((always_inline)) void sparse_four(const size_t C, si
         for (size_t j = 0; j < C; j++) v_store(c + u * lanes + j * GP_V, sum[u][j]);
 }
 
-static void sparse_product_fours(size_t fours, size_t lanes, const uint32_t *start, const uint32_t *index,
-                                 const float *values, const float *b, float *c, int accumulate)
+static void sparse_product_fours(size_t fours, size_t lanes, const uint32_t *start,
+                                 const uint32_t *index, const float *values, const float *b,
+                                 float *c, int accumulate)
 {
     /* sums of four rows take four times the registers of one */
     enum { MOST = GP_V == 16 || GP_CHAINS == 4 ? 4 : 2 };
 #define GP_SPARSE_FOURS(C) \
     for (size_t r = 0; r < 4 * fours; r += 4) { \
-        const float *const rows[4] = {values + start[r], values + start[r + 1], values + start[r + 2], \
-                                      values + start[r + 3]}; \
-        sparse_four(C, start[r + 1] - start[r], index + start[r], rows, b + p, lanes, c + r * lanes + p, accumulate); \
+        const float *const rows[4] = {values + start[r], values + start[r + 1], \
+                                      values + start[r + 2], values + start[r + 3]}; \
+        sparse_four(C, start[r + 1] - start[r], index + start[r], rows, b + p, lanes, \
+                    c + r * lanes + p, accumulate); \
     } \
     p += C * GP_V
     for (size_t p = 0; p < lanes;) {
@@ -121,7 +131,8 @@ static void sparse_product_fours(size_t fours, size_t lanes, const uint32_t *sta
 }
 
 /* Lane u is the sum over lanes of dy[p] x[index[u]][p]; `lanes` is a constant at every call. */
-static inline __attribute__((always_inline)) vfloat dot_group(const size_t lanes, const uint32_t *index,
+static inline __attribute__((always_inline)) vfloat dot_group(const size_t lanes,
+                                                              const uint32_t *index,
                                                               const float *dy, const float *x)
 {
     vfloat sum[GP_GROUP];
@@ -139,9 +150,11 @@ static inline __attribute__((always_inline)) vfloat dot_group(const size_t lanes
     return sums_of(sum);
 }
 
-static inline __attribute__((always_inline)) void dot_rows(const size_t lanes, size_t rows, const uint32_t *start,
-                                                           const uint32_t *index, const float *dy, const float *x,
-                                                           float *out, int accumulate)
+static inline __attribute__((always_inline)) void dot_rows(const size_t lanes, size_t rows,
+                                                           const uint32_t *start,
+                                                           const uint32_t *index, const float *dy,
+                                                           const float *x, float *out,
+                                                           int accumulate)
 {
     for (size_t r = 0; r < rows; r++, dy += lanes) {
         for (size_t k = start[r]; k < start[r + 1]; k += GP_GROUP) {
@@ -161,8 +174,8 @@ static inline __attribute__((always_inline)) void dot_rows(const size_t lanes, s
     }
 }
 
-static void sparse_dot(size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, const float *dy,
-                       const float *x, float *out, int accumulate)
+static void sparse_dot(size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index,
+                       const float *dy, const float *x, float *out, int accumulate)
 {
     switch (lanes) {
     case 16: dot_rows(16, rows, start, index, dy, x, out, accumulate); break;
@@ -174,7 +187,8 @@ static void sparse_dot(size_t rows, size_t lanes, const uint32_t *start, const u
 
 static void gather(size_t n, const uint32_t *index, const float *in, float *out)
 {
-    for (size_t k = 0; k < n; k++) out[k] = in[(int32_t)index[k]]; /* signed: the compiler has gathers for it */
+    /* signed: the compiler has gathers for it */
+    for (size_t k = 0; k < n; k++) out[k] = in[(int32_t)index[k]];
 }
 
 static void scatter(size_t n, const uint32_t *index, const float *in, float *out)

@@ -13,7 +13,8 @@
 
 static inline vfloat finite_vector(vfloat x) { return clamp_vector(x, v_splat(FLT_MAX)); }
 
-/* out = expression of x, whole vectors and then the padded rest; `part` is how many numbers of it count */
+/* out = expression of x, whole vectors and then the padded rest; `part` is how many numbers of it
+ * count */
 #define GP_MAP(n, x, out, expression) \
     for (size_t i = 0; i < (n); i += GP_V) { \
         const size_t part = (n) - i < GP_V ? (n) - i : GP_V; \
@@ -53,8 +54,8 @@ static inline vint v_load_words(const uint32_t *words, size_t part)
     return bits;
 }
 
-/* sqrt(2) erfinv(x) of x in (-1, 1): the single-precision polynomials of Giles 2010, "Approximating the erfinv function",
- * in w = -log(1 - x^2); relative error about 3e-7 */
+/* sqrt(2) erfinv(x) of x in (-1, 1): the single-precision polynomials of Giles 2010, "Approximating
+ * the erfinv function", in w = -log(1 - x^2); relative error about 3e-7 */
 static inline vfloat v_normal_quantile(vfloat x)
 {
     vfloat w = -v_log((1.0f - x) * (1.0f + x)), near = w - 2.5f, far = v_sqrt(w) - 3.0f;
@@ -101,7 +102,8 @@ static inline vfloat inhibit_vector(vfloat x, vfloat c)
 /* Far below c it is x itself, to float precision, where x / c may be a denormal. */
 static inline vfloat inhibit_tanh_vector(vfloat x, vfloat c)
 {
-    vfloat size = v_abs(x), made = v_select(size < 1e-4f * c, size, v_min(c * v_tanh(size / c), size));
+    vfloat size = v_abs(x),
+           made = v_select(size < 1e-4f * c, size, v_min(c * v_tanh(size / c), size));
     return (vfloat)((vint)made | ((vint)x & (vint)v_splat(-0.0f)));
 }
 
@@ -112,26 +114,29 @@ static void inhibit(size_t n, const float *x, float c, int is_tanh, float *out)
     else GP_MAP(n, x, out, inhibit_vector(v, limit))
 }
 
-static inline void store_quantized(size_t i, size_t part, vfloat x, vfloat made, float *out, float *residual)
+static inline void store_quantized(size_t i, size_t part, vfloat x, vfloat made, float *out,
+                                   float *residual)
 {
     if (residual) v_store_some(residual + i, x - made, part);
     v_store_some(out + i, made, part);
 }
 
-static void quantize(size_t n, const float *x, const uint32_t *words, float unit, float size, float levels, float *out,
-                     float *residual)
+static void quantize(size_t n, const float *x, const uint32_t *words, float unit, float size,
+                     float levels, float *out, float *residual)
 {
     const vfloat round = v_splat(8388608.0f); /* 2^23: adding it rounds to an integer */
     for (size_t i = 0; i < n; i += GP_V) {
         const size_t part = n - i < GP_V ? n - i : GP_V;
-        vfloat v = v_load_some(x + i, part), y = v_min(v_abs(v) / unit, v_splat(levels)), xi = (y + round) - round;
+        vfloat v = v_load_some(x + i, part), y = v_min(v_abs(v) / unit, v_splat(levels)),
+               xi = (y + round) - round;
         if (words) {
             vfloat lower = __builtin_convertvector(__builtin_convertvector(y, vint), vfloat);
             vfloat u = __builtin_convertvector(v_load_words(words + i, part), vfloat) * 0x1p-24f;
             xi = lower + v_select(u < y - lower, v_splat(1.0f), v_splat(0.0f));
         }
         vfloat made = v_min(v_min(xi, v_splat(levels)) * size, v_splat(FLT_MAX));
-        made = v_select(xi > 0.0f, (vfloat)((vint)made | ((vint)v & (vint)v_splat(-0.0f))), v_splat(0.0f));
+        made = v_select(xi > 0.0f, (vfloat)((vint)made | ((vint)v & (vint)v_splat(-0.0f))),
+                        v_splat(0.0f));
         store_quantized(i, part, v, made, out, residual);
     }
 }

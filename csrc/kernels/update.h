@@ -1,5 +1,6 @@
-/* update.h - one optimizer step: clip, weight decay, moments and weight in a single pass.
- * The formulas are torch's (torch.optim.SGD, Adam, AdamW, RMSprop). u->scale and u->limit are the clip. */
+/* update.h - one optimizer step: clip, weight decay, moments and weight in a single pass. The
+ * formulas are torch's (torch.optim.SGD, Adam, AdamW, RMSprop). u->scale and u->limit are the
+ * clip. */
 #ifndef GP_UPDATE_H
 #define GP_UPDATE_H
 
@@ -9,14 +10,16 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* AVX-512 divides and takes roots in one slow unit, so its root is an estimate and one Newton step, right to 2 ulp, in
- * the shadow of the division: a fifth less time for Adam in the L2 cache. 0 and infinity are their own roots. */
+/* AVX-512 divides and takes roots in one slow unit, so its root is an estimate and one Newton step,
+ * right to 2 ulp, in the shadow of the division: a fifth less time for Adam in the L2 cache. 0 and
+ * infinity are their own roots. */
 static inline vfloat v_sqrt(vfloat x)
 {
 #if defined(GP_ISA_AVX512)
     vfloat inverse = (vfloat)_mm512_rsqrt14_ps((__m512)x), root = x * inverse;
     root += (0.5f * root) * (1.0f - root * inverse);
-    return (vfloat)_mm512_mask_mov_ps((__m512)root, _mm512_fpclass_ps_mask((__m512)x, 0x0e), (__m512)x);
+    return (vfloat)_mm512_mask_mov_ps((__m512)root, _mm512_fpclass_ps_mask((__m512)x, 0x0e),
+                                      (__m512)x);
 #else
     for (size_t i = 0; i < GP_V; i++) x[i] = __builtin_sqrtf(x[i]);
     return x;
@@ -41,7 +44,8 @@ static inline vfloat sgd_vector(vfloat w, vfloat g, vfloat *m, const gp_update *
     return w * u->shrink - u->lr * g;
 }
 
-/* m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; w -= lr/(1-beta1^t) m / (sqrt(v)/sqrt(1-beta2^t) + eps) */
+/* m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2; w -= lr/(1-beta1^t) m /
+ * (sqrt(v)/sqrt(1-beta2^t) + eps) */
 static inline vfloat adam_vector(vfloat w, vfloat g, vfloat *m, vfloat *v, const gp_update *u)
 {
     g = clipped(g, w, u);
@@ -61,11 +65,13 @@ static inline vfloat rmsprop_vector(vfloat w, vfloat g, vfloat *v, vfloat *m, co
 }
 
 /* One vector, whole or part. `s` and `t` are the moments, NULL if unused. */
-static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind, size_t part, float *w, const float *g,
-                                                              float *s, float *t, const gp_update *u)
+static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind, size_t part,
+                                                              float *w, const float *g, float *s,
+                                                              float *t, const gp_update *u)
 {
     int whole = part == GP_V;
-    vfloat vw = whole ? v_load(w) : v_load_part(w, part), vg = whole ? v_load(g) : v_load_part(g, part);
+    vfloat vw = whole ? v_load(w) : v_load_part(w, part),
+           vg = whole ? v_load(g) : v_load_part(g, part);
     vfloat vs = v_splat(0.0f), vt = vs;
     if (s) vs = whole ? v_load(s) : v_load_part(s, part);
     if (t) vt = whole ? v_load(t) : v_load_part(t, part);
@@ -87,12 +93,14 @@ static inline __attribute__((always_inline)) void step_vector(gp_rule_kind kind,
     }
 }
 
-static inline __attribute__((always_inline)) void step_all(gp_rule_kind kind, size_t n, float *w, const float *g,
-                                                           float *s, float *t, const gp_update *u)
+static inline __attribute__((always_inline)) void step_all(gp_rule_kind kind, size_t n, float *w,
+                                                           const float *g, float *s, float *t,
+                                                           const gp_update *u)
 {
     const gp_update fixed = *u; /* a copy: the stores below cannot alias it */
     size_t i = 0;
-    for (; i + GP_V <= n; i += GP_V) step_vector(kind, GP_V, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
+    for (; i + GP_V <= n; i += GP_V)
+        step_vector(kind, GP_V, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
     if (i < n) step_vector(kind, n - i, w + i, g + i, s ? s + i : NULL, t ? t + i : NULL, &fixed);
 }
 

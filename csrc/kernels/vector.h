@@ -1,5 +1,6 @@
-/* vector.h - the few vector operations the kernels need, on GCC/Clang vector extensions.
- * Static functions only: this file is compiled with AVX flags and must not leak code into shared objects. */
+/* vector.h - the few vector operations the kernels need, on GCC/Clang vector extensions. Static
+ * functions only: this file is compiled with AVX flags and must not leak code into shared
+ * objects. */
 #ifndef GP_VECTOR_H
 #define GP_VECTOR_H
 
@@ -54,8 +55,8 @@ static inline void v_store(float *p, vfloat x) { *(vfloat_any *)p = (vfloat_any)
 
 static inline vint v_load_int(const void *p) { return (vint) * (const vint_any *)p; }
 
-/* A product as it is rounded: what is added to it may not be fused with it, so that the bits are those of every
- * instruction set, with an FMA or without. */
+/* A product as it is rounded: what is added to it may not be fused with it, so that the bits are
+ * those of every instruction set, with an FMA or without. */
 static inline vfloat v_rounded(vfloat product)
 {
 #if defined(GP_ISA_AVX512)
@@ -98,11 +99,13 @@ static inline vfloat v_load_strided(const float *p, size_t n, size_t stride)
 {
     if (stride == 1) return n < GP_V ? v_load_part(p, n) : v_load(p);
     if (stride == 2) {
-        const size_t reach = 2 * n - 1; /* the second half begins one earlier, so that it ends with the last */
+        /* the second half begins one earlier, so that it ends with the last */
+        const size_t reach = 2 * n - 1;
         const vfloat low = reach < GP_V ? v_load_part(p, reach) : v_load(p);
         const vfloat high = reach < GP_V ? low : v_load_part(p + GP_V - 1, reach - (GP_V - 1));
 #if GP_V == 16
-        return GP_PICK(low, high, GP_EVERY_OTHER(0), GP_EVERY_OTHER(8), GP_EVERY_OTHER(17), GP_EVERY_OTHER(25));
+        return GP_PICK(low, high, GP_EVERY_OTHER(0), GP_EVERY_OTHER(8), GP_EVERY_OTHER(17),
+                       GP_EVERY_OTHER(25));
 #elif GP_V == 8
         return GP_PICK(low, high, GP_EVERY_OTHER(0), GP_EVERY_OTHER(9));
 #else
@@ -114,14 +117,15 @@ static inline vfloat v_load_strided(const float *p, size_t n, size_t stride)
     return v_load(t);
 }
 
-/* base[index[0]], base[index[1]], ...; indices below 2^31. The vector extensions have no gather: with the two intrinsics
- * a product over lists takes half the time of one with scalar loads. */
+/* base[index[0]], base[index[1]], ...; indices below 2^31. The vector extensions have no gather:
+ * with the two intrinsics a product over lists takes half the time of one with scalar loads. */
 static inline vfloat v_gather(const float *base, const uint32_t *index)
 {
 #if defined(GP_ISA_AVX512)
     return (vfloat)_mm512_i32gather_ps(_mm512_loadu_si512(index), base, 4);
 #elif defined(GP_ISA_AVX2)
-    return (vfloat)_mm256_i32gather_ps(base, _mm256_loadu_si256((const __m256i *)(const void *)index), 4);
+    return (vfloat)_mm256_i32gather_ps(base,
+                                       _mm256_loadu_si256((const __m256i *)(const void *)index), 4);
 #else
     vfloat x;
     for (size_t i = 0; i < GP_V; i++) x[i] = base[index[i]];
@@ -129,7 +133,8 @@ static inline vfloat v_gather(const float *base, const uint32_t *index)
 #endif
 }
 
-/* Quads of floats at rows[0] + c, rows[4] + c, ...: GCC 12 builds such a vector float by float unless told how. */
+/* Quads of floats at rows[0] + c, rows[4] + c, ...: GCC 12 builds such a vector float by float
+ * unless told how. */
 static inline vfloat v_load_quads(const float *const *rows, size_t c)
 {
 #if defined(GP_ISA_AVX512)
@@ -138,17 +143,19 @@ static inline vfloat v_load_quads(const float *const *rows, size_t c)
     x = _mm512_insertf32x4(x, _mm_loadu_ps(rows[8] + c), 2);
     return (vfloat)_mm512_insertf32x4(x, _mm_loadu_ps(rows[12] + c), 3);
 #elif defined(GP_ISA_AVX2)
-    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + c)), _mm_loadu_ps(rows[4] + c),
-                                        1);
+    return (vfloat)_mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(rows[0] + c)),
+                                        _mm_loadu_ps(rows[4] + c), 1);
 #else
     return v_load(rows[0] + c);
 #endif
 }
 
-/* From the quads of two vectors, quad by quad: a0 b0 a1 b1, a2 b2 a3 b3, a0 a1 b0 b1, a2 a3 b2 b3. */
+/* From the quads of two vectors, quad by quad: a0 b0 a1 b1, a2 b2 a3 b3, a0 a1 b0 b1, a2 a3 b2
+ * b3. */
 #define GP_QUAD(q, i, j) (4 * (q) + (i)), (4 * (q) + (j) + GP_V)
 #define GP_QUAD_UNPACK(q, i) GP_QUAD(q, i, i), GP_QUAD(q, (i) + 1, (i) + 1)
-#define GP_QUAD_PAIRS(q, i) (4 * (q) + (i)), (4 * (q) + (i) + 1), (4 * (q) + (i) + GP_V), (4 * (q) + (i) + 1 + GP_V)
+#define GP_QUAD_PAIRS(q, i) \
+    (4 * (q) + (i)), (4 * (q) + (i) + 1), (4 * (q) + (i) + GP_V), (4 * (q) + (i) + 1 + GP_V)
 #if GP_V == 16
 #define GP_QUADS(of, i) of(0, i), of(1, i), of(2, i), of(3, i)
 #elif GP_V == 8
@@ -165,12 +172,14 @@ static inline vfloat v_load_quads(const float *const *rows, size_t c)
 #if GP_V == 8
 static inline vfloat v_interleave_low(vfloat a, vfloat b)
 {
-    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13), odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
+           odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
     return GP_PICK(even, odd, 0, 1, 2, 3, 8, 9, 10, 11);
 }
 static inline vfloat v_interleave_high(vfloat a, vfloat b)
 {
-    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13), odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
+    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
+           odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
     return GP_PICK(even, odd, 4, 5, 6, 7, 12, 13, 14, 15);
 }
 #else
@@ -181,7 +190,10 @@ static inline vfloat v_interleave_high(vfloat a, vfloat b)
 #define GP_HALF(i) GP_PAIRS(i)
 #endif
 static inline vfloat v_interleave_low(vfloat a, vfloat b) { return GP_PICK(a, b, GP_HALF(0)); }
-static inline vfloat v_interleave_high(vfloat a, vfloat b) { return GP_PICK(a, b, GP_HALF(GP_V / 2)); }
+static inline vfloat v_interleave_high(vfloat a, vfloat b)
+{
+    return GP_PICK(a, b, GP_HALF(GP_V / 2));
+}
 #endif
 
 /* condition is all ones or all zeros a lane, as comparisons give it */
@@ -195,7 +207,8 @@ static inline vfloat v_max(vfloat x, vfloat limit) { return v_select(x < limit, 
 static inline vfloat v_abs(vfloat x) { return (vfloat)((vint)x & 0x7fffffff); }
 
 /* All ones where the byte mask keeps, else zeros. GCC 12 widens bytes one by one if it is left to
- * __builtin_convertvector, which costs more than the optimizer step it guards: hence the two intrinsics. */
+ * __builtin_convertvector, which costs more than the optimizer step it guards: hence the two
+ * intrinsics. */
 static inline vint v_kept(const uint8_t *mask)
 {
 #if defined(GP_ISA_AVX512)
@@ -220,8 +233,8 @@ static inline vdouble v_load_wide(const float *p)
     return __builtin_convertvector((vhalf) * (const vhalf_any *)p, vdouble);
 }
 
-/* The lower halves of a times m, below 2^32, in full: the vector extensions know only products of whole lanes, which made
- * random numbers several times as slow. */
+/* The lower halves of a times m, below 2^32, in full: the vector extensions know only products of
+ * whole lanes, which made random numbers several times as slow. */
 static inline vword v_multiply_halves(vword a, uint64_t m)
 {
 #if defined(GP_ISA_AVX512)

@@ -1,12 +1,13 @@
-/* vmath.h - exp, tanh, sigmoid and the normal distribution function on vectors.
- * The polynomials are minimax fits of our own (iteratively reweighted least squares in double against 50-digit
- * values); each comment gives the largest relative error of the fit. */
+/* vmath.h - exp, tanh, sigmoid and the normal distribution function on vectors. The polynomials are
+ * minimax fits of our own (iteratively reweighted least squares in double against 50-digit values);
+ * each comment gives the largest relative error of the fit. */
 #ifndef GP_VMATH_H
 #define GP_VMATH_H
 
 #include "kernels/vector.h"
 
-/* exp(x) = 2^n exp(r), |r| <= ln2/2, exp(r) = 1 + r + r^2 p(r), fit 3.2e-9. Overflows to inf, underflows to 0. */
+/* exp(x) = 2^n exp(r), |r| <= ln2/2, exp(r) = 1 + r + r^2 p(r), fit 3.2e-9. Overflows to inf,
+ * underflows to 0. */
 static inline vfloat v_exp(vfloat x)
 {
     const vfloat round = v_splat(12582912.0f); /* 1.5 * 2^23: adding it rounds to an integer */
@@ -61,9 +62,13 @@ static inline vfloat v_normal_cdf(vfloat x)
     return v_select(x > 0.0f, 1.0f - tail, tail);
 }
 
-static inline vfloat v_normal_pdf(vfloat x) { return 0.398942280401432678f * v_exp(-0.5f * (x * x)); }
+static inline vfloat v_normal_pdf(vfloat x)
+{
+    return 0.398942280401432678f * v_exp(-0.5f * (x * x));
+}
 
-/* Of positive normal numbers: x = 2^e m, m in [sqrt(1/2), sqrt(2)), log m = 2 artanh(s), s = (m-1)/(m+1), fit 7e-10 */
+/* Of positive normal numbers: x = 2^e m, m in [sqrt(1/2), sqrt(2)), log m = 2 artanh(s), s =
+ * (m-1)/(m+1), fit 7e-10 */
 static inline vfloat v_log(vfloat x)
 {
     vint bits = (vint)x, e = (bits - 0x3f3504f3) >> 23;

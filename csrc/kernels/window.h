@@ -1,11 +1,12 @@
 /* window.h - products of a filter that slides over images, batch innermost.
  *
- * A filter at one place multiplies rows of lanes that lie anywhere, but at the same distances from each other wherever it
- * is: `at` lists them once. Where it moves by one pixel, the lanes of neighbours are contiguous, and a run of pixels is
- * one long row. So nothing is copied into columns (im2col), and a filter with few live weights is a shorter list.
+ * A filter at one place multiplies rows of lanes that lie anywhere, but at the same distances from
+ * each other wherever it is: `at` lists them once. Where it moves by one pixel, the lanes of
+ * neighbours are contiguous, and a run of pixels is one long row. So nothing is copied into columns
+ * (im2col), and a filter with few live weights is a shorter list.
  *
- * Each number is one chain of multiply-adds, over the list or over the places, whatever the tile: tiles never change the
- * bits.
+ * Each number is one chain of multiply-adds, over the list or over the places, whatever the tile:
+ * tiles never change the bits.
  */
 #ifndef GP_WINDOW_KERNELS_H
 #define GP_WINDOW_KERNELS_H
@@ -15,10 +16,10 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* ---- y = W x, and dx = W' dy --------------------------------------------------------------------------------------- */
+/* ---- y = W x, and dx = W' dy ----------------------------------------------------------------- */
 
-/* Tiles as in gemm.h, of one vector such that the 24 rows of a layer are two; a single row takes twice as many vectors to
- * hide the FMA's latency. */
+/* Tiles as in gemm.h, of one vector such that the 24 rows of a layer are two; a single row takes
+ * twice as many vectors to hide the FMA's latency. */
 enum { GP_WINDOW_WIDE = 8, GP_WINDOW_TALL = 12 };
 
 typedef struct window_operands {
@@ -34,8 +35,9 @@ typedef struct window_operands {
     int accumulate;
 } window_operands;
 
-static inline __attribute__((always_inline)) void window_tile(const size_t R, const size_t C, const window_operands *in,
-                                                              size_t row, size_t column)
+static inline __attribute__((always_inline)) void window_tile(const size_t R, const size_t C,
+                                                              const window_operands *in, size_t row,
+                                                              size_t column)
 {
     vfloat sum[GP_ROWS_1][GP_WINDOW_WIDE];
     const float *a = in->a + row * in->a_row, *b = in->b + column;
@@ -72,8 +74,9 @@ static inline __attribute__((always_inline)) void window_tile(const size_t R, co
 }
 
 /* All rows of one panel of C vectors: tiles of R rows, then 4, 2, 1. */
-static inline __attribute__((always_inline)) void window_panel(const size_t R, const size_t C, size_t m,
-                                                               const window_operands *in, size_t column)
+static inline __attribute__((always_inline)) void window_panel(const size_t R, const size_t C,
+                                                               size_t m, const window_operands *in,
+                                                               size_t column)
 {
     size_t i = 0;
     for (; i + R <= m; i += R) window_tile(R, C, in, i, column);
@@ -100,12 +103,18 @@ static void window_run(size_t m, size_t n, const window_operands *in)
     }
 }
 
-static void window_product(size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at, size_t unit,
-                           const float *b, const float *bias, float *c, size_t c_row, const gp_runs *runs,
-                           int accumulate)
+static void window_product(size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at,
+                           size_t unit, const float *b, const float *bias, float *c, size_t c_row,
+                           const gp_runs *runs, int accumulate)
 {
-    window_operands in = {
-        .k = k, .a = a, .a_row = a_row, .at = at, .unit = unit, .c_row = c_row, .bias = bias, .accumulate = accumulate};
+    window_operands in = {.k = k,
+                          .a = a,
+                          .a_row = a_row,
+                          .at = at,
+                          .unit = unit,
+                          .c_row = c_row,
+                          .bias = bias,
+                          .accumulate = accumulate};
     for (size_t y = 0; y < runs->outer; y++)
         for (size_t x = 0; x < runs->inner; x++) {
             in.b = b + y * runs->from_outer + x * runs->from_inner;
@@ -114,7 +123,7 @@ static void window_product(size_t m, size_t k, const float *a, size_t a_row, con
         }
 }
 
-/* ---- dW = dy x' ------------------------------------------------------------------------------------------------------ */
+/* ---- dW = dy x' ------------------------------------------------------------------------------ */
 
 /* Numbers of a tile are folded in groups of GP_GROUP. */
 #if GP_V == 16 || defined(GP_ISA_NEON)
@@ -137,8 +146,9 @@ typedef struct dots_operands {
 } dots_operands;
 
 /* R rows of a by Q entries of the list, of which `last` are wanted. */
-static inline __attribute__((always_inline)) void dots_tile(const size_t R, const size_t Q, const dots_operands *in,
-                                                            size_t row, size_t first, size_t last)
+static inline __attribute__((always_inline)) void dots_tile(const size_t R, const size_t Q,
+                                                            const dots_operands *in, size_t row,
+                                                            size_t first, size_t last)
 {
     const gp_runs *runs = in->runs;
     vfloat sum[GP_DOTS_MOST];
@@ -172,17 +182,19 @@ static inline __attribute__((always_inline)) void dots_tile(const size_t R, cons
         }
 }
 
-static inline __attribute__((always_inline)) void dots_rows(const size_t R, const size_t Q, const dots_operands *in,
-                                                            size_t row)
+static inline __attribute__((always_inline)) void dots_rows(const size_t R, const size_t Q,
+                                                            const dots_operands *in, size_t row)
 {
     const size_t rest = R == 4 ? 2 : Q; /* of a wide tile little would be wanted */
     size_t q = 0;
     for (; q + Q <= in->k; q += Q) dots_tile(R, Q, in, row, q, Q);
-    for (; q < in->k; q += rest) dots_tile(R, rest, in, row, q, in->k - q < rest ? in->k - q : rest);
+    for (; q < in->k; q += rest)
+        dots_tile(R, rest, in, row, q, in->k - q < rest ? in->k - q : rest);
 }
 
-static void window_dots(size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at, size_t unit,
-                        const float *b, float *out, size_t out_row, const gp_runs *runs, int accumulate)
+static void window_dots(size_t m, size_t k, const float *a, size_t a_row, const uint32_t *at,
+                        size_t unit, const float *b, float *out, size_t out_row,
+                        const gp_runs *runs, int accumulate)
 {
     const dots_operands in = {a, a_row, k, at, unit, b, out, out_row, runs, accumulate};
     size_t r = 0;
@@ -193,7 +205,7 @@ static void window_dots(size_t m, size_t k, const float *a, size_t a_row, const 
     for (; r < m; r++) dots_rows(1, GP_DOTS_1, &in, r);
 }
 
-/* ---- pooling --------------------------------------------------------------------------------------------------------- */
+/* ---- pooling --------------------------------------------------------------------------------- */
 
 typedef struct pool_operands {
     size_t channels, n, count;
@@ -214,7 +226,8 @@ static inline int pool_is_alone(size_t n)
     return n < GP_V;
 #endif
 }
-static inline __attribute__((always_inline)) float pool_number(const int is_max, const pool_operands *in,
+static inline __attribute__((always_inline)) float pool_number(const int is_max,
+                                                               const pool_operands *in,
                                                                const float *x, float factor)
 {
     float found = x[in->at[0] * in->unit];
@@ -226,8 +239,10 @@ static inline __attribute__((always_inline)) float pool_number(const int is_max,
     return is_max ? found : found * factor;
 }
 
-static inline __attribute__((always_inline)) vfloat pool_vector(const int is_max, const size_t stride, size_t n,
-                                                                const pool_operands *in, const float *x, float factor)
+static inline __attribute__((always_inline)) vfloat pool_vector(const int is_max,
+                                                                const size_t stride, size_t n,
+                                                                const pool_operands *in,
+                                                                const float *x, float factor)
 {
     vfloat found = v_load_strided(x + in->at[0] * in->unit, n, stride);
     for (size_t i = 1; i < in->count; i++) {
@@ -249,7 +264,8 @@ static inline __attribute__((always_inline)) void pool_rows(const int is_max, co
             const float *x = in->x + c * in->x_step + j * stride;
             float *y = in->y + c * in->y_step + j;
             if (pool_is_alone(n)) {
-                for (size_t i = 0; i < n; i++) y[i] = pool_number(is_max, in, x + i * stride, factor);
+                for (size_t i = 0; i < n; i++)
+                    y[i] = pool_number(is_max, in, x + i * stride, factor);
                 continue;
             }
             if (n < GP_V) v_store_part(y, pool_vector(is_max, stride, n, in, x, factor), n);
@@ -257,8 +273,8 @@ static inline __attribute__((always_inline)) void pool_rows(const int is_max, co
         }
 }
 
-static void pool_max(size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit, size_t stride,
-                     const float *x, size_t x_step, float *y, size_t y_step)
+static void pool_max(size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit,
+                     size_t stride, const float *x, size_t x_step, float *y, size_t y_step)
 {
     const pool_operands in = {channels, n, count, at, unit, x, x_step, y, y_step};
     if (stride == 1) pool_rows(1, 1, &in, 1.0f);
@@ -266,16 +282,18 @@ static void pool_max(size_t channels, size_t n, size_t count, const uint32_t *at
     else pool_rows(1, stride, &in, 1.0f);
 }
 
-static void pool_mean(size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit, size_t stride,
-                      const float *x, size_t x_step, float *y, size_t y_step, float factor)
+static void pool_mean(size_t channels, size_t n, size_t count, const uint32_t *at, size_t unit,
+                      size_t stride, const float *x, size_t x_step, float *y, size_t y_step,
+                      float factor)
 {
     const pool_operands in = {channels, n, count, at, unit, x, x_step, y, y_step};
     if (stride == 1) pool_rows(0, 1, &in, factor);
     else pool_rows(0, stride, &in, factor);
 }
 
-static void pool_max_back(size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *x,
-                          size_t x_step, const float *y, const float *dy, size_t y_step, float *dx, int accumulate)
+static void pool_max_back(size_t channels, size_t lanes, size_t count, const uint32_t *at,
+                          const float *x, size_t x_step, const float *y, const float *dy,
+                          size_t y_step, float *dx, int accumulate)
 {
     for (size_t c = 0; c < channels; c++, x += x_step, dx += x_step, y += y_step, dy += y_step)
         for (size_t p = 0; p < lanes; p += GP_V) {
@@ -291,8 +309,8 @@ static void pool_max_back(size_t channels, size_t lanes, size_t count, const uin
         }
 }
 
-static void pool_mean_back(size_t channels, size_t lanes, size_t count, const uint32_t *at, const float *dy,
-                           size_t y_step, float *dx, size_t x_step, float factor)
+static void pool_mean_back(size_t channels, size_t lanes, size_t count, const uint32_t *at,
+                           const float *dy, size_t y_step, float *dx, size_t x_step, float factor)
 {
     for (size_t c = 0; c < channels; c++, dx += x_step, dy += y_step)
         for (size_t p = 0; p < lanes; p += GP_V) {

@@ -4,7 +4,8 @@
 static int activation_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     (void)n_params, (void)n_prunable;
-    return spec->in == spec->out && spec->in > 0 && spec->activation < GP_ACTIVATIONS && spec->slope >= 0.0f;
+    return spec->in == spec->out && spec->in > 0 && spec->activation < GP_ACTIVATIONS &&
+           spec->slope >= 0.0f;
 }
 
 static size_t activation_workspace(const gp_layer_spec *spec) { return spec->out; }
@@ -14,8 +15,8 @@ static const float *activation_forward(gp_layer *layer, const gp_pass *pass, con
     float *y = layer->work;
     size_t begin, end, P = pass->lanes;
     gp_team_share(pass->team, pass->chunks * layer->spec.in, &begin, &end);
-    pass->kernels->activation_forward((end - begin) * P, x + begin * P, y + begin * P, layer->spec.activation,
-                                      layer->spec.slope);
+    pass->kernels->activation_forward((end - begin) * P, x + begin * P, y + begin * P,
+                                      layer->spec.activation, layer->spec.slope);
     gp_team_wait(pass->team);
     return y;
 }
@@ -26,13 +27,14 @@ static float *activation_backward(gp_layer *layer, const gp_pass *pass, float *d
     size_t begin, end, P = pass->lanes;
     gp_team_share(pass->team, pass->chunks * layer->spec.in, &begin, &end);
     size_t at = begin * P;
-    pass->kernels->activation_backward((end - begin) * P, layer->input + at, layer->output + at, dy + at, dy + at,
-                                       layer->spec.activation, layer->spec.slope);
+    pass->kernels->activation_backward((end - begin) * P, layer->input + at, layer->output + at,
+                                       dy + at, dy + at, layer->spec.activation, layer->spec.slope);
     gp_team_wait(pass->team);
     return dy;
 }
 
-static void activation_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+static void activation_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x,
+                             float *y)
 {
     const gp_layer_spec *spec = &packed->spec;
     size_t n = chunk->lanes ? spec->in * chunk->lanes : chunk->samples * gp_padded(spec->in);

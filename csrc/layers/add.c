@@ -13,7 +13,8 @@ static const float *add_forward(gp_layer *layer, const gp_pass *pass, const floa
 {
     size_t begin, end, P = pass->lanes;
     gp_team_share(pass->team, pass->chunks * layer->spec.in, &begin, &end);
-    pass->kernels->add((end - begin) * P, x + begin * P, layer->other + begin * P, layer->work + begin * P);
+    pass->kernels->add((end - begin) * P, x + begin * P, layer->other + begin * P,
+                       layer->work + begin * P);
     gp_team_wait(pass->team);
     return layer->work;
 }
@@ -28,7 +29,8 @@ static float *add_backward(gp_layer *layer, const gp_pass *pass, float *dy, floa
 static void add_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
     const size_t in = packed->spec.in;
-    chunk->kernels->add(chunk->lanes ? in * chunk->lanes : chunk->samples * gp_padded(in), x, chunk->other, y);
+    chunk->kernels->add(chunk->lanes ? in * chunk->lanes : chunk->samples * gp_padded(in), x,
+                        chunk->other, y);
 }
 
 static const gp_frozen_ops frozen = {.in_place = 1, .infer = add_infer};

@@ -1,11 +1,13 @@
-/* batchnorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta, channel by channel (Ioffe and Szegedy 2015): in
- * training with mean and variance of the batch, else with their running means.
+/* batchnorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta, channel by channel (Ioffe and
+ * Szegedy 2015): in training with mean and variance of the batch, else with their running means.
  *
- * A member of the team does whole channels, in the order of samples. Sums are in double, of distances from the channel's
- * first number, which is among the others: |x0 - mean|^2 is at most n times the variance.
+ * A member of the team does whole channels, in the order of samples. Sums are in double, of
+ * distances from the channel's first number, which is among the others: |x0 - mean|^2 is at most n
+ * times the variance.
  *
- * Where the layer before has no weight left for a channel the output is 0, and gamma and beta get no gradient: a filter
- * that is removed takes its normalization along. Running statistics of such a channel stay.
+ * Where the layer before has no weight left for a channel the output is 0, and gamma and beta get
+ * no gradient: a filter that is removed takes its normalization along. Running statistics of such a
+ * channel stay.
  */
 #include <math.h>
 
@@ -21,15 +23,15 @@ static size_t channels_of(const gp_layer_spec *spec) { return spec->window.chann
 static int batchnorm_fits(const gp_layer_spec *spec)
 {
     const size_t C = channels_of(spec);
-    return spec->in == spec->out && C > 0 && spec->in % C == 0 && spec->momentum >= 0.0f && spec->momentum <= 1.0f &&
-           spec->eps > 0.0f && spec->eps < INFINITY;
+    return spec->in == spec->out && C > 0 && spec->in % C == 0 && spec->momentum >= 0.0f &&
+           spec->momentum <= 1.0f && spec->eps > 0.0f && spec->eps < INFINITY;
 }
 
 static int batchnorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     const size_t C = channels_of(spec);
-    return batchnorm_fits(spec) && C <= n_params && spec->weight >= n_prunable && spec->weight <= n_params - C &&
-           spec->bias >= n_prunable && spec->bias <= n_params - C;
+    return batchnorm_fits(spec) && C <= n_params && spec->weight >= n_prunable &&
+           spec->weight <= n_params - C && spec->bias >= n_prunable && spec->bias <= n_params - C;
 }
 
 static size_t batchnorm_workspace(const gp_layer_spec *spec) { return spec->out; }
@@ -51,7 +53,8 @@ static statistics *statistics_of(const gp_layer *layer)
 static int is_silent(const gp_layer *layer, const gp_arena *arena, size_t channel)
 {
     const gp_layer *before = layer->source[0];
-    return before && before->n_weights == 1 && before->weights[0].rows == channels_of(&layer->spec) &&
+    return before && before->n_weights == 1 &&
+           before->weights[0].rows == channels_of(&layer->spec) &&
            gp_row_is_removed(&before->weights[0], arena, channel);
 }
 
@@ -61,30 +64,34 @@ static size_t valid_lanes(const gp_pass *pass, size_t chunk)
 }
 
 /* One channel of one chunk. */
-static void normalize(const gp_layer *layer, const gp_pass *pass, size_t chunk, size_t channel, statistics found,
-                      const float *x)
+static void normalize(const gp_layer *layer, const gp_pass *pass, size_t chunk, size_t channel,
+                      statistics found, const float *x)
 {
     const gp_layer_spec *spec = &layer->spec;
     const size_t places = spec->in / channels_of(spec), P = pass->lanes;
     const size_t at = (chunk * spec->in + channel * places) * P;
     const double scale = found.inverse * (double)pass->arena->params[spec->weight + channel];
     const float shift = (float)found.mean;
-    const double offset = (double)pass->arena->params[spec->bias + channel] + ((double)shift - found.mean) * scale;
+    const double offset =
+        (double)pass->arena->params[spec->bias + channel] + ((double)shift - found.mean) * scale;
     if (found.inverse == 0.0) memset(layer->work + at, 0, places * P * sizeof(float));
     else
-        pass->kernels->normalize(places, P, valid_lanes(pass, chunk), x + at, shift, (float)scale, (float)offset,
-                                 layer->work + at);
+        pass->kernels->normalize(places, P, valid_lanes(pass, chunk), x + at, shift, (float)scale,
+                                 (float)offset, layer->work + at);
 }
 
 static statistics running(const gp_layer *layer, const gp_arena *arena, size_t channel)
 {
-    const float *mean = arena->params + layer->spec.buffers, *variance = mean + channels_of(&layer->spec);
+    const float *mean = arena->params + layer->spec.buffers,
+                *variance = mean + channels_of(&layer->spec);
     if (is_silent(layer, arena, channel)) return (statistics){0.0, 0.0};
-    return (statistics){(double)mean[channel], 1.0 / sqrt((double)variance[channel] + (double)layer->spec.eps)};
+    return (statistics){(double)mean[channel],
+                        1.0 / sqrt((double)variance[channel] + (double)layer->spec.eps)};
 }
 
 /* Of the batch, and what they make of the running ones. */
-static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t channel, const float *x)
+static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t channel,
+                          const float *x)
 {
     const gp_layer_spec *spec = &layer->spec;
     const size_t C = channels_of(spec), places = spec->in / C, P = pass->lanes;
@@ -94,17 +101,20 @@ static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t cha
     double sums[2] = {0.0, 0.0};
     const float shift = x[channel * places * P];
     for (size_t chunk = 0; !silent && chunk < pass->chunks; chunk++)
-        pass->kernels->shifted_sums(places, P, valid_lanes(pass, chunk), x + (chunk * spec->in + channel * places) * P,
-                                    shift, sums);
+        pass->kernels->shifted_sums(places, P, valid_lanes(pass, chunk),
+                                    x + (chunk * spec->in + channel * places) * P, shift, sums);
     const double n = (double)pass->samples * (double)places, away = sums[0] / n;
     double squares = sums[1] - away * sums[0]; /* not below 0 but for rounding; a NaN stays */
     if (squares < 0.0) squares = 0.0;
-    const double now[2] = {(double)shift + away, squares / (n - 1.0)}, momentum = (double)spec->momentum;
+    const double now[2] = {(double)shift + away, squares / (n - 1.0)},
+                 momentum = (double)spec->momentum;
     for (size_t i = 0; i < 2; i++) {
         const double old = (double)before[i * C + channel];
-        pending[i * C + channel] = silent ? before[i * C + channel] : (float)(old + momentum * (now[i] - old));
+        pending[i * C + channel] =
+            silent ? before[i * C + channel] : (float)(old + momentum * (now[i] - old));
     }
-    return silent ? (statistics){0.0, 0.0} : (statistics){now[0], 1.0 / sqrt(squares / n + (double)spec->eps)};
+    return silent ? (statistics){0.0, 0.0}
+                  : (statistics){now[0], 1.0 / sqrt(squares / n + (double)spec->eps)};
 }
 
 static const float *batchnorm_forward(gp_layer *layer, const gp_pass *pass, const float *x)
@@ -116,15 +126,18 @@ static const float *batchnorm_forward(gp_layer *layer, const gp_pass *pass, cons
         normalize(layer, pass, item / C, item % C, running(layer, pass->arena, item % C), x);
     for (size_t channel = begin; pass->training && channel < end; channel++) {
         const statistics found = statistics_of(layer)[channel] = measure(layer, pass, channel, x);
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++) normalize(layer, pass, chunk, channel, found, x);
+        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+            normalize(layer, pass, chunk, channel, found, x);
     }
     if (pass->training && pass->team->rank == 0) layer->pending = layer->spare;
     gp_team_wait(pass->team);
     return layer->work;
 }
 
-/* With h = (x - mean) inverse: dbeta = sum dy, dgamma = sum dy h, dx = gamma inverse (dy - dbeta / n - h dgamma / n). */
-static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t channel, float *dy, int wants_dx)
+/* With h = (x - mean) inverse: dbeta = sum dy, dgamma = sum dy h, dx = gamma inverse (dy - dbeta /
+ * n - h dgamma / n). */
+static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t channel, float *dy,
+                             int wants_dx)
 {
     const gp_layer_spec *spec = &layer->spec;
     const gp_kernels *kernels = pass->kernels;
@@ -142,12 +155,14 @@ static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t 
     if (!wants_dx) return;
     const double n = (double)pass->samples * (double)places;
     const double scale = (double)pass->arena->params[spec->weight + channel] * found.inverse;
-    const double slope = -scale * found.inverse * dgamma / n, offset = -scale * dbeta / n + slope * away;
+    const double slope = -scale * found.inverse * dgamma / n,
+                 offset = -scale * dbeta / n + slope * away;
     for (size_t chunk = 0; chunk < pass->chunks; chunk++)
         if (found.inverse == 0.0) memset(dy + chunk * step, 0, places * P * sizeof *dy);
         else
-            kernels->normalize_backward(places, P, valid_lanes(pass, chunk), x + chunk * step, dy + chunk * step, shift,
-                                        (float)scale, (float)slope, (float)offset, dy + chunk * step);
+            kernels->normalize_backward(places, P, valid_lanes(pass, chunk), x + chunk * step,
+                                        dy + chunk * step, shift, (float)scale, (float)slope,
+                                        (float)offset, dy + chunk * step);
 }
 
 /* In place. There is one block, so gradients are never added to. */
@@ -155,7 +170,8 @@ static float *batchnorm_backward(gp_layer *layer, const gp_pass *pass, float *dy
 {
     size_t begin, end;
     gp_team_share(pass->team, channels_of(&layer->spec), &begin, &end);
-    for (size_t channel = begin; channel < end; channel++) channel_backward(layer, pass, channel, dy, dx != NULL);
+    for (size_t channel = begin; channel < end; channel++)
+        channel_backward(layer, pass, channel, dy, dx != NULL);
     gp_team_wait(pass->team);
     return dy;
 }

@@ -1,5 +1,5 @@
-/* batchnorm_frozen.c - batch normalization at inference: folded into the weights and the bias of the layer before where
- * that is a product, else a factor and a shift for each channel.
+/* batchnorm_frozen.c - batch normalization at inference: folded into the weights and the bias of
+ * the layer before where that is a product, else a factor and a shift for each channel.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -18,11 +18,12 @@ int gp_batchnorm_folds(const gp_layer_spec *product, const gp_layer_spec *norm)
     gp_matrix weights[GP_MATRICES];
     if (norm->type != GP_LAYER_BATCHNORM) return 0;
     if (product->type != GP_LAYER_DENSE && product->type != GP_LAYER_CONVOLUTION) return 0;
-    return gp_layer_table[product->type]->weights(product, weights) == 1 && weights[0].rows == norm->window.channels;
+    return gp_layer_table[product->type]->weights(product, weights) == 1 &&
+           weights[0].rows == norm->window.channels;
 }
 
-gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *norm, const gp_arena *arena,
-                            gp_layer_spec *folded, gp_arena *own)
+gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *norm,
+                            const gp_arena *arena, gp_layer_spec *folded, gp_arena *own)
 {
     gp_matrix weights[GP_MATRICES], *W = &weights[0];
     gp_layer_table[product->type]->weights(product, weights);
@@ -40,12 +41,14 @@ gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *n
     for (size_t r = 0; r < W->rows; r++) {
         const int silent = gp_row_is_removed(W, arena, r);
         const double scale = silent ? 0.0 : scale_of(norm, arena, r);
-        const double bias = product->bias == GP_NONE ? 0.0 : (double)arena->params[product->bias + r];
+        const double bias =
+            product->bias == GP_NONE ? 0.0 : (double)arena->params[product->bias + r];
         const double mean = (double)arena->params[norm->buffers + r];
         const double beta = (double)arena->params[norm->bias + r];
         params[count + r] = silent ? 0.0f : (float)((bias - mean) * scale + beta);
         for (size_t c = 0; c < W->columns; c++)
-            params[r * W->columns + c] = (float)((double)arena->params[W->offset + r * W->columns + c] * scale);
+            params[r * W->columns + c] =
+                (float)((double)arena->params[W->offset + r * W->columns + c] * scale);
     }
     return GP_OK;
 }
@@ -75,17 +78,20 @@ void gp_batchnorm_silence(gp_packed *packed, const gp_layer_spec *product, const
     gp_layer_table[product->type]->weights(product, weights);
     float *numbers = packed->memory;
     for (size_t c = 0; c < packed->spec.window.channels; c++)
-        if (gp_row_is_removed(&weights[0], arena, c)) memset(numbers + 3 * c, 0, 3 * sizeof *numbers);
+        if (gp_row_is_removed(&weights[0], arena, c))
+            memset(numbers + 3 * c, 0, 3 * sizeof *numbers);
 }
 
-static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x,
+                            float *y)
 {
     const gp_layer_spec *spec = &packed->spec;
     const size_t C = spec->window.channels, places = spec->in / C;
     const float *own = packed->memory;
     for (size_t c = 0; chunk->lanes && c < C; c++)
-        chunk->kernels->normalize(places, chunk->lanes, chunk->lanes, x + c * places * chunk->lanes, own[3 * c],
-                                  own[3 * c + 1], own[3 * c + 2], y + c * places * chunk->lanes);
+        chunk->kernels->normalize(places, chunk->lanes, chunk->lanes, x + c * places * chunk->lanes,
+                                  own[3 * c], own[3 * c + 1], own[3 * c + 2],
+                                  y + c * places * chunk->lanes);
     for (size_t s = 0; !chunk->lanes && s < chunk->samples; s++)
         for (size_t i = 0, at = s * gp_padded(spec->in); i < spec->in; i++, at++) {
             const float *number = own + i / places * 3;
@@ -93,4 +99,5 @@ static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, cons
         }
 }
 
-const gp_frozen_ops gp_batchnorm_frozen = {.in_place = 1, .pack = batchnorm_pack, .infer = batchnorm_infer};
+const gp_frozen_ops gp_batchnorm_frozen = {
+    .in_place = 1, .pack = batchnorm_pack, .infer = batchnorm_infer};

@@ -1,32 +1,40 @@
-/* convolution.c - y[o] = b[o] + sum over c, u, v of W[o][c][u][v] x[c] shifted by (u, v), images as planes of lanes.
+/* convolution.c - y[o] = b[o] + sum over c, u, v of W[o][c][u][v] x[c] shifted by (u, v), images as
+ * planes of lanes.
  *
- *   forward   y (O,places,P): W (O,K) times what the filters read, K = channels of a group * kernel; a run of places is
- *             one row of lanes, so this is a matrix product whose rows of x lie at listed distances (kernels/window.h)
- *   backward  dx: where filters move by one, forward again, dy with the kernel turned over; else for every entry (u,v) of
+ *   forward   y (O,places,P): W (O,K) times what the filters read, K = channels of a group *
+ *             kernel; a run of places is
+ *             one row of lanes, so this is a matrix product whose rows of x lie at listed distances
+ *             (kernels/window.h)
+ *   backward  dx: where filters move by one, forward again, dy with the kernel turned over; else
+ *             for every entry (u,v) of
  *             the kernel W[.][.][u][v]' dy, added to x's places shifted by (u, v)
  *             dW[o][k] = sum over places of dy[o] x[k shifted]
  *
- * Live weights alone are shorter lists for the same kernels, an output row (dx: a channel or column of W) at a time.
- * Padding is a copy with zeros around each plane; it later takes dy with such zeros, or the gradient of padded planes.
+ * Live weights alone are shorter lists for the same kernels, an output row (dx: a channel or column
+ * of W) at a time. Padding is a copy with zeros around each plane; it later takes dy with such
+ * zeros, or the gradient of padded planes.
  */
 #include <string.h>
 
 #include "layers/layers.h"
 
-/* FILTERS: of a share of forward and of sliding back, a multiple of the tile. CHANNELS: of a share of dx tap by tap.
- * AT_ONCE: bytes of dy that all channels of x meet before the next ones, to stay in the L2 cache. */
+/* FILTERS: of a share of forward and of sliding back, a multiple of the tile. CHANNELS: of a share
+ * of dx tap by tap. AT_ONCE: bytes of dy that all channels of x meet before the next ones, to stay
+ * in the L2 cache. */
 enum { FILTERS = 24, CHANNELS = 12, AT_ONCE = 1 << 19 };
-/* dx slides back up to so many times the multiply-adds that adding up tap by tap would take, which reads and writes dx
- * once a tap. */
+/* dx slides back up to so many times the multiply-adds that adding up tap by tap would take, which
+ * reads and writes dx once a tap. */
 #define MOST_IN_VAIN 1.5
 
-/* The sizes of a layer, and what is kept: after the outputs the padded input, and besides (spare) the lists of distances
- * and, as large as W, either W turned for dx or the distances of its live weights. */
+/* The sizes of a layer, and what is kept: after the outputs the padded input, and besides (spare)
+ * the lists of distances and, as large as W, either W turned for dx or the distances of its live
+ * weights. */
 typedef struct view {
     const gp_window *w;
     gp_window back; /* that makes dx from dy, if `slides_back` */
     int slides_back;
-    size_t P, groups, C, O, K, taps; /* C, O: channels and filters of a group; taps: entries of the kernel */
+    /* C, O: channels and filters of a group; taps: entries of the kernel */
+    size_t P, groups, C, O, K, taps;
     size_t plane, rows, columns, places;
     uint32_t *at, *back_at, *live_at;
     float *turned, *padded;
@@ -61,7 +69,8 @@ static int convolution_is_valid(const gp_layer_spec *spec, size_t n_params, size
 static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
     const gp_window *w = &spec->window;
-    if (!gp_window_is_valid(w, spec->in)) return 0; /* asked before anybody has looked at the layer */
+    /* asked before anybody has looked at the layer */
+    if (!gp_window_is_valid(w, spec->in)) return 0;
     weights[0] = (gp_matrix){.offset = spec->weight,
                              .rows = filters_of(spec),
                              .columns = length_of(w),
@@ -69,8 +78,8 @@ static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[G
     return 1;
 }
 
-/* dx as a convolution of dy: where the filter moves by one, and it is worth while: every place of dx meets the whole
- * kernel, those of zeros around dy included. */
+/* dx as a convolution of dy: where the filter moves by one, and it is worth while: every place of
+ * dx meets the whole kernel, those of zeros around dy included. */
 static int find_way_back(const gp_layer_spec *spec, gp_window *back)
 {
     const gp_window *w = &spec->window;
@@ -88,7 +97,10 @@ static int find_way_back(const gp_layer_spec *spec, gp_window *back)
            gp_window_is_valid(back, back->channels * back->height * back->width);
 }
 
-static size_t padded_size(const gp_window *w) { return gp_window_pads(w) ? w->channels * gp_window_plane(w) : 0; }
+static size_t padded_size(const gp_window *w)
+{
+    return gp_window_pads(w) ? w->channels * gp_window_plane(w) : 0;
+}
 
 static size_t convolution_workspace(const gp_layer_spec *spec)
 {
@@ -127,17 +139,19 @@ static view look_at(const gp_layer *layer, const gp_pass *pass)
     v.places = v.rows * v.columns;
     v.turned = layer->spare + gp_padded(K) + gp_padded(v.O * v.taps);
     v.live_at = (uint32_t *)(void *)v.turned;
-    v.slides_back = find_way_back(&layer->spec, &v.back) && (v.groups == 1 || !layer->weights[0].live);
+    v.slides_back =
+        find_way_back(&layer->spec, &v.back) && (v.groups == 1 || !layer->weights[0].live);
     return v;
 }
 
 /* The padded planes of a chunk, of which all groups have theirs. */
 static const float *planes_of(const gp_layer *layer, const view *v, const float *x, size_t chunk)
 {
-    return v->pads ? v->padded + chunk * v->w->channels * v->plane * v->P : x + chunk * layer->spec.in * v->P;
+    return v->pads ? v->padded + chunk * v->w->channels * v->plane * v->P
+                   : x + chunk * layer->spec.in * v->P;
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 /* Zeros around all planes of x, which is what the window slides over. */
 static void pad(const gp_pass *pass, const gp_window *w, const float *x, float *padded)
@@ -145,28 +159,32 @@ static void pad(const gp_pass *pass, const gp_window *w, const float *x, float *
     const size_t P = pass->lanes, from = w->height * w->width * P, to = gp_window_plane(w) * P;
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks * w->channels, &begin, &end);
-    for (size_t item = begin; item < end; item++) gp_window_pad(w, P, x + item * from, padded + item * to);
+    for (size_t item = begin; item < end; item++)
+        gp_window_pad(w, P, x + item * from, padded + item * to);
 }
 
 /* The filters first..first+n, of one group, at one row of places. */
-static void forward_row(const gp_layer *layer, const gp_pass *pass, const view *v, const float *planes, float *y,
-                        size_t first, size_t n, size_t row)
+static void forward_row(const gp_layer *layer, const gp_pass *pass, const view *v,
+                        const float *planes, float *y, size_t first, size_t n, size_t row)
 {
     const gp_matrix *W = &layer->weights[0];
     const gp_runs runs = gp_window_runs(v->w, v->P, 1);
     const float *bias = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
     const float *from =
-        planes + (first / v->O * v->C * v->plane + row * v->w->stride[0] * gp_window_padded(v->w, 1)) * v->P;
+        planes +
+        (first / v->O * v->C * v->plane + row * v->w->stride[0] * gp_window_padded(v->w, 1)) * v->P;
     float *to = y + (first * v->places + row * v->columns) * v->P;
     if (!W->live) {
-        pass->kernels->window_product(n, v->K, pass->arena->params + W->offset + first * v->K, v->K, v->at, v->P, from,
-                                      bias ? bias + first : NULL, to, v->places * v->P, &runs, 0);
+        pass->kernels->window_product(n, v->K, pass->arena->params + W->offset + first * v->K, v->K,
+                                      v->at, v->P, from, bias ? bias + first : NULL, to,
+                                      v->places * v->P, &runs, 0);
         return;
     }
     for (size_t o = first; o < first + n; o++, to += v->places * v->P) {
         const size_t start = W->live->row_start[o];
-        pass->kernels->window_product(1, W->live->row_start[o + 1] - start, W->live->value + start, 0,
-                                      v->live_at + start, v->P, from, bias ? bias + o : NULL, to, 0, &runs, 0);
+        pass->kernels->window_product(1, W->live->row_start[o + 1] - start, W->live->value + start,
+                                      0, v->live_at + start, v->P, from, bias ? bias + o : NULL, to,
+                                      0, &runs, 0);
     }
 }
 
@@ -187,18 +205,21 @@ static const float *convolution_forward(gp_layer *layer, const gp_pass *pass, co
     }
     gp_team_share(pass->team, pass->chunks * v.rows * v.groups * blocks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
-        const size_t block = item % blocks, group = item / blocks % v.groups, row = item / blocks / v.groups % v.rows;
+        const size_t block = item % blocks, group = item / blocks % v.groups,
+                     row = item / blocks / v.groups % v.rows;
         const size_t chunk = item / blocks / v.groups / v.rows, first = block * FILTERS;
-        forward_row(layer, pass, &v, planes_of(layer, &v, x, chunk), layer->work + chunk * layer->spec.out * v.P,
-                    group * v.O + first, gp_smaller(FILTERS, v.O - first), row);
+        forward_row(layer, pass, &v, planes_of(layer, &v, x, chunk),
+                    layer->work + chunk * layer->spec.out * v.P, group * v.O + first,
+                    gp_smaller(FILTERS, v.O - first), row);
     }
     gp_team_wait(pass->team);
     return layer->work;
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------ */
+/* ---- backward -------------------------------------------------------------------------------- */
 
-static void bias_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy)
+static void bias_gradient(const gp_layer *layer, const gp_pass *pass, const view *v,
+                          const float *dy)
 {
     if (layer->spec.bias == GP_NONE) return;
     const size_t filters = v->O * v->groups;
@@ -208,14 +229,16 @@ static void bias_gradient(const gp_layer *layer, const gp_pass *pass, const view
     for (size_t o = begin; o < end; o++) {
         double sum = pass->first > 0 ? (double)db[o] : 0.0;
         for (size_t chunk = 0; chunk < pass->chunks; chunk++)
-            sum += pass->kernels->sum(v->places * v->P, dy + (chunk * filters + o) * v->places * v->P);
+            sum +=
+                pass->kernels->sum(v->places * v->P, dy + (chunk * filters + o) * v->places * v->P);
         db[o] = (float)sum;
     }
 }
 
-/* dW of the filters first..first+n, of one group, from one chunk: some rows of places at a time meet all channels. */
-static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, const float *planes,
-                            const float *dy, size_t first, size_t n, int add)
+/* dW of the filters first..first+n, of one group, from one chunk: some rows of places at a time
+ * meet all channels. */
+static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const view *v,
+                            const float *planes, const float *dy, size_t first, size_t n, int add)
 {
     const gp_matrix *W = &layer->weights[0];
     const size_t row_bytes = v->O * v->columns * v->P * sizeof(float);
@@ -227,18 +250,22 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
         const gp_runs runs = gp_window_runs(v->w, v->P, gp_smaller(most, v->rows - row));
         const float *from = x + row * from_row * v->P, *to = dy + row * v->columns * v->P;
         const int adds = add || row > 0;
-        for (size_t c = 0; !W->live && c < v->C; c++) /* a channel stays in the L1 cache while all filters pass */
-            pass->kernels->window_dots(n, v->taps, to, v->places * v->P, v->at, v->P, from + c * v->plane * v->P,
-                                       pass->arena->grads + W->offset + first * v->K + c * v->taps, v->K, &runs, adds);
+        /* a channel stays in the L1 cache while all filters pass */
+        for (size_t c = 0; !W->live && c < v->C; c++)
+            pass->kernels->window_dots(
+                n, v->taps, to, v->places * v->P, v->at, v->P, from + c * v->plane * v->P,
+                pass->arena->grads + W->offset + first * v->K + c * v->taps, v->K, &runs, adds);
         for (size_t o = first; W->live && o < first + n; o++) {
             const size_t start = W->live->row_start[o];
-            pass->kernels->window_dots(1, W->live->row_start[o + 1] - start, to + (o - first) * v->places * v->P, 0,
-                                       v->live_at + start, v->P, from, W->live->gradient + start, 0, &runs, adds);
+            pass->kernels->window_dots(1, W->live->row_start[o + 1] - start,
+                                       to + (o - first) * v->places * v->P, 0, v->live_at + start,
+                                       v->P, from, W->live->gradient + start, 0, &runs, adds);
         }
     }
 }
 
-static void weight_gradients(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy)
+static void weight_gradients(const gp_layer *layer, const gp_pass *pass, const view *v,
+                             const float *dy)
 {
     const gp_matrix *W = &layer->weights[0];
     const gp_arena *arena = pass->arena;
@@ -256,8 +283,9 @@ static void weight_gradients(const gp_layer *layer, const gp_pass *pass, const v
     pass->kernels->mask(n, arena->mask + at, arena->grads + at);
 }
 
-/* For dx: W of each group as [channel][tap][filter], and dy as [chunk][place][filter][P] in the scratch, so that what a
- * product reads lies side by side: rows a power of two apart would meet in a few sets of the cache. */
+/* For dx: W of each group as [channel][tap][filter], and dy as [chunk][place][filter][P] in the
+ * scratch, so that what a product reads lies side by side: rows a power of two apart would meet in
+ * a few sets of the cache. */
 static void turn(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy)
 {
     const size_t filters = v->O * v->groups, P = v->P;
@@ -266,19 +294,23 @@ static void turn(const gp_layer *layer, const gp_pass *pass, const view *v, cons
     gp_team_share(pass->team, v->groups * v->K, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t group = item / v->K, k = item % v->K;
-        for (size_t o = 0; o < v->O; o++) v->turned[item * v->O + o] = W[(group * v->O + o) * v->K + k];
+        for (size_t o = 0; o < v->O; o++)
+            v->turned[item * v->O + o] = W[(group * v->O + o) * v->K + k];
     }
     gp_team_share(pass->team, pass->chunks * v->places, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const float *from = dy + (item / v->places * filters * v->places + item % v->places) * P;
         float *to = pass->scratch + item * filters * P;
-        for (size_t o = 0; o < filters; o++) memcpy(to + o * P, from + o * v->places * P, P * sizeof *to);
+        for (size_t o = 0; o < filters; o++)
+            memcpy(to + o * P, from + o * v->places * P, P * sizeof *to);
     }
 }
 
-/* What sliding back needs: the distances in padded planes of dy; W of each group as [channel][filter][tap turned over],
- * or where the inputs of a channel's live weights are; dy with zeros around. */
-static void prepare_way_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy)
+/* What sliding back needs: the distances in padded planes of dy; W of each group as
+ * [channel][filter][tap turned over], or where the inputs of a channel's live weights are; dy with
+ * zeros around. */
+static void prepare_way_back(const gp_layer *layer, const gp_pass *pass, const view *v,
+                             const float *dy)
 {
     const gp_lists *live = layer->weights[0].live;
     const float *W = pass->arena->params + layer->weights[0].offset;
@@ -303,26 +335,29 @@ static void prepare_way_back(const gp_layer *layer, const gp_pass *pass, const v
 }
 
 /* One row of the gradient of the channels first..first+n, of one group; dy with zeros around. */
-static void slide_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy, float *dx,
-                       size_t first, size_t n, size_t row)
+static void slide_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy,
+                       float *dx, size_t first, size_t n, size_t row)
 {
     const gp_lists *live = layer->weights[0].live;
     const gp_runs runs = gp_window_runs(&v->back, v->P, 1);
     const size_t length = v->O * v->taps, step = v->w->height * v->w->width * v->P;
-    const float *from =
-        dy + (first / v->C * v->O * gp_window_plane(&v->back) + row * gp_window_padded(&v->back, 1)) * v->P;
+    const float *from = dy + (first / v->C * v->O * gp_window_plane(&v->back) +
+                              row * gp_window_padded(&v->back, 1)) *
+                                 v->P;
     float *to = dx + first * step + row * v->w->width * v->P;
     if (!live)
-        pass->kernels->window_product(n, length, v->turned + first * length, length, v->back_at, v->P, from, NULL, to,
-                                      step, &runs, 0);
+        pass->kernels->window_product(n, length, v->turned + first * length, length, v->back_at,
+                                      v->P, from, NULL, to, step, &runs, 0);
     for (size_t c = first; live && c < first + n; c++, to += step) {
-        const size_t start = live->column_start[c * v->taps], end = live->column_start[(c + 1) * v->taps];
-        pass->kernels->window_product(1, end - start, live->by_column + start, 0, v->live_at + start, v->P, from, NULL,
-                                      to, 0, &runs, 0);
+        const size_t start = live->column_start[c * v->taps],
+                     end = live->column_start[(c + 1) * v->taps];
+        pass->kernels->window_product(1, end - start, live->by_column + start, 0,
+                                      v->live_at + start, v->P, from, NULL, to, 0, &runs, 0);
     }
 }
 
-static void slide_all_back(const gp_layer *layer, const gp_pass *pass, const view *v, const float *dy, float *dx)
+static void slide_all_back(const gp_layer *layer, const gp_pass *pass, const view *v,
+                           const float *dy, float *dx)
 {
     const size_t blocks = (v->C + FILTERS - 1) / FILTERS, rows = v->w->height;
     const size_t plane = gp_window_plane(&v->back), filters = v->O * v->groups;
@@ -333,21 +368,25 @@ static void slide_all_back(const gp_layer *layer, const gp_pass *pass, const vie
     if (gp_window_pads(&v->back)) dy = v->padded;
     gp_team_share(pass->team, pass->chunks * rows * v->groups * blocks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
-        const size_t block = item % blocks, group = item / blocks % v->groups, row = item / blocks / v->groups % rows;
+        const size_t block = item % blocks, group = item / blocks % v->groups,
+                     row = item / blocks / v->groups % rows;
         const size_t chunk = item / blocks / v->groups / rows, first = block * FILTERS;
-        slide_back(layer, pass, v, dy + chunk * filters * plane * v->P, dx + chunk * layer->spec.in * v->P,
-                   group * v->C + first, gp_smaller(FILTERS, v->C - first), row);
+        slide_back(layer, pass, v, dy + chunk * filters * plane * v->P,
+                   dx + chunk * layer->spec.in * v->P, group * v->C + first,
+                   gp_smaller(FILTERS, v->C - first), row);
     }
 }
 
-/* The gradient of the planes first..first+n of one group, padded ones if there is padding, from dy of the chunk. */
-static void input_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk, const float *dy,
-                           float *planes, size_t group, size_t first, size_t n)
+/* The gradient of the planes first..first+n of one group, padded ones if there is padding, from dy
+ * of the chunk. */
+static void input_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk,
+                           const float *dy, float *planes, size_t group, size_t first, size_t n)
 {
     const gp_lists *live = layer->weights[0].live;
     const gp_runs places = gp_window_runs(v->w, v->P, v->rows);
-    const gp_runs runs = {places.n,        places.inner,      places.outer,     places.to_inner,
-                          places.to_outer, places.from_inner, places.from_outer}; /* the other way */
+    const gp_runs runs = {places.n, places.inner, places.outer, places.to_inner,
+                          /* the other way */
+                          places.to_outer, places.from_inner, places.from_outer};
     const size_t unit = v->places * v->P, filters = v->O * v->groups;
     const gp_runs turned = {.n = v->P,
                             .inner = v->columns,
@@ -358,18 +397,19 @@ static void input_gradient(const gp_layer *layer, const gp_pass *pass, const vie
                             .to_outer = places.from_outer};
     memset(planes, 0, n * v->plane * v->P * sizeof *planes);
     for (size_t tap = 0; !live && tap < v->taps; tap++)
-        pass->kernels->window_product(n, v->O, v->turned + ((group * v->C + first) * v->taps + tap) * v->O,
-                                      v->taps * v->O, NULL, v->P,
-                                      pass->scratch + (chunk * v->places * filters + group * v->O) * v->P, NULL,
-                                      planes + v->at[tap] * v->P, v->plane * v->P, &turned, 1);
+        pass->kernels->window_product(
+            n, v->O, v->turned + ((group * v->C + first) * v->taps + tap) * v->O, v->taps * v->O,
+            NULL, v->P, pass->scratch + (chunk * v->places * filters + group * v->O) * v->P, NULL,
+            planes + v->at[tap] * v->P, v->plane * v->P, &turned, 1);
     for (size_t k = first * v->taps; live && k < (first + n) * v->taps; k++) {
         size_t begin = live->column_start[k], end = live->column_start[k + 1];
         while (begin < end && live->row[begin] / v->O < group) begin++;
         while (begin < end && live->row[end - 1] / v->O > group) end--;
         if (begin < end)
-            pass->kernels->window_product(1, end - begin, live->by_column + begin, 0, live->row + begin, unit, dy, NULL,
-                                          planes + ((k / v->taps - first) * v->plane + v->at[k % v->taps]) * v->P, 0,
-                                          &runs, 1);
+            pass->kernels->window_product(
+                1, end - begin, live->by_column + begin, 0, live->row + begin, unit, dy, NULL,
+                planes + ((k / v->taps - first) * v->plane + v->at[k % v->taps]) * v->P, 0, &runs,
+                1);
     }
 }
 
@@ -382,16 +422,19 @@ static float *convolution_backward(gp_layer *layer, const gp_pass *pass, float *
     weight_gradients(layer, pass, &v, dy);
     if (dx && v.slides_back) slide_all_back(layer, pass, &v, dy, dx);
     else if (dx) {
-        if (layer->weights[0].live) gp_matrix_collect_columns(&layer->weights[0], pass); /* they meet */
+        /* they meet */
+        if (layer->weights[0].live) gp_matrix_collect_columns(&layer->weights[0], pass);
         else turn(layer, pass, &v, dy);
         gp_team_wait(pass->team);
         gp_team_share(pass->team, pass->chunks * v.groups * blocks, &begin, &end);
         for (size_t item = begin; item < end; item++) {
             const size_t first = item % blocks * CHANNELS, group = item / blocks % v.groups;
             const size_t chunk = item / blocks / v.groups, n = gp_smaller(CHANNELS, v.C - first);
-            const size_t channel = chunk * v.w->channels + group * v.C + first, size = v.w->height * v.w->width * v.P;
+            const size_t channel = chunk * v.w->channels + group * v.C + first,
+                         size = v.w->height * v.w->width * v.P;
             float *planes = v.pads ? v.padded + channel * v.plane * v.P : dx + channel * size;
-            input_gradient(layer, pass, &v, chunk, dy + chunk * filters * v.places * v.P, planes, group, first, n);
+            input_gradient(layer, pass, &v, chunk, dy + chunk * filters * v.places * v.P, planes,
+                           group, first, n);
             for (size_t c = 0; v.pads && c < n; c++)
                 gp_window_crop(v.w, v.P, planes + c * v.plane * v.P, dx + (channel + c) * size);
         }

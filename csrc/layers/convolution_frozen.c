@@ -1,36 +1,44 @@
-/* convolution_frozen.c - convolution at inference: y = f(b + W * x), W whole or its live weights alone, packed when the
- * network is frozen.
+/* convolution_frozen.c - convolution at inference: y = f(b + W * x), W whole or its live weights
+ * alone, packed when the network is frozen.
  *
  *   many samples   lanes, as in training (convolution.c)
- *   few samples    a plane of one sample is one long row: a filter slides over it from the first place to the last, over
- *                  the ends of rows, too, and what it finds there is left out. Where that is much, the plane is copied for
- *                  every column of the kernel, with the pixels alone that this column meets: then nothing is left out.
+ *   few samples    a plane of one sample is one long row: a filter slides over it from the first
+ *   place to the last, over
+ *                  the ends of rows, too, and what it finds there is left out. Where that is much,
+ *                  the plane is copied for every column of the kernel, with the pixels alone that
+ *                  this column meets: then nothing is left out.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "layers/layers.h"
 
-/* FILTERS: computed while the rows of x that they read are in the cache; a multiple of the tiles. */
+/* FILTERS: computed while the rows of x that they read are in the cache; a multiple of the
+ *          tiles. */
 enum { FILTERS = 24 };
 
 typedef struct convolution_packed {
     size_t K, filters;
-    uint32_t *at[2]; /* distances of a filter's inputs, or of the live ones of all filters: few samples, lanes */
+    /* distances of a filter's inputs, or of the live ones of all filters: few samples, lanes */
+    uint32_t *at[2];
     uint32_t *start; /* filters + 1; NULL: whole */
     float *weights, *bias;
 } convolution_packed;
 
-static size_t places_of(const gp_window *w) { return gp_window_places(w, 0) * gp_window_places(w, 1); }
+static size_t places_of(const gp_window *w)
+{
+    return gp_window_places(w, 0) * gp_window_places(w, 1);
+}
 static size_t planes_of(const gp_window *w) { return w->channels * gp_window_plane(w); }
 
 /* Few samples: how their planes are laid out, and the long rows that filters see. */
 typedef struct sliding {
     size_t copies, width, step; /* a plane's; a row's pixels, so far apart in the image */
     size_t stride;              /* pixels of a row from one place to the next */
-    size_t phases, phase;       /* rows that are a window's stride apart follow each other; how many do */
-    size_t plane;               /* pixels */
-    size_t n;                   /* pixels from the first place to the last, padded */
+    /* rows that are a window's stride apart follow each other; how many do */
+    size_t phases, phase;
+    size_t plane; /* pixels */
+    size_t n;     /* pixels from the first place to the last, padded */
 } sliding;
 
 static sliding sliding_of(const gp_window *w)
@@ -70,15 +78,18 @@ static size_t convolution_scratch(const gp_layer_spec *spec, int in_lanes)
     return pixels_of(w, &s) + gp_padded(gp_window_plane(w)) + FILTERS * s.n;
 }
 
-/* Where the inputs of a filter at the first place lie in these planes: at[channel][y][x]; channels of one group. */
+/* Where the inputs of a filter at the first place lie in these planes: at[channel][y][x]; channels
+ * of one group. */
 static void sliding_offsets(const gp_window *w, const sliding *s, uint32_t *at)
 {
     for (size_t c = 0; c < w->channels / w->groups; c++)
         for (size_t y = 0; y < w->kernel[0]; y++)
             for (size_t x = 0; x < w->kernel[1]; x++) {
-                const size_t row = y * w->dilation[0], turn = row % w->stride[0] * s->phase + row / w->stride[0];
+                const size_t row = y * w->dilation[0],
+                             turn = row % w->stride[0] * s->phase + row / w->stride[0];
                 const size_t copy = s->copies == 1 ? 0 : x;
-                *at++ = (uint32_t)((c * s->copies + copy) * s->plane + turn * s->width + (x - copy) * w->dilation[1]);
+                *at++ = (uint32_t)((c * s->copies + copy) * s->plane + turn * s->width +
+                                   (x - copy) * w->dilation[1]);
             }
 }
 
@@ -86,7 +97,8 @@ static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
     const gp_window *w = &spec->window;
-    const size_t K = w->channels / w->groups * w->kernel[0] * w->kernel[1], filters = spec->out / places_of(w);
+    const size_t K = w->channels / w->groups * w->kernel[0] * w->kernel[1],
+                 filters = spec->out / places_of(w);
     const uint8_t *mask = arena->mask + spec->weight;
     const float *W = arena->params + spec->weight;
     packed->kept = gp_mask_count(filters * K, mask);
@@ -96,7 +108,8 @@ static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
     const size_t head = gp_padded((sizeof(convolution_packed) + sizeof(float) - 1) / sizeof(float));
     const size_t words = head + gp_padded(numbers) + gp_padded(filters) + gp_padded(filters + 1) +
                          2 * gp_padded(packed->lane_list ? numbers : K);
-    uint32_t *offsets = malloc(2 * (K + 1) * sizeof *offsets), *memory = aligned_alloc(64, words * sizeof *memory);
+    uint32_t *offsets = malloc(2 * (K + 1) * sizeof *offsets),
+             *memory = aligned_alloc(64, words * sizeof *memory);
     if (!offsets || !memory) {
         free(offsets);
         free(memory);
@@ -113,7 +126,8 @@ static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
     uint32_t *start = (uint32_t *)(void *)(own->bias + gp_padded(filters));
     own->at[0] = start + gp_padded(filters + 1);
     own->at[1] = own->at[0] + gp_padded(packed->lane_list ? numbers : K);
-    if (spec->bias != GP_NONE) memcpy(own->bias, arena->params + spec->bias, filters * sizeof(float));
+    if (spec->bias != GP_NONE)
+        memcpy(own->bias, arena->params + spec->bias, filters * sizeof(float));
     if (packed->lane_list) {
         own->start = start;
         uint32_t next = 0;
@@ -135,27 +149,29 @@ static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
 
     /* nanoseconds a multiply-add of 16 numbers, estimated for AVX-512 */
     const double each = packed->lane_list ? 0.4 : 0.25, products = each * (double)numbers;
-    packed->row_ns = products * (double)sliding.n / GP_ALIGN_FLOATS + 0.2 * (double)pixels_of(w, &sliding);
+    packed->row_ns =
+        products * (double)sliding.n / GP_ALIGN_FLOATS + 0.2 * (double)pixels_of(w, &sliding);
     packed->lane_ns = products * (double)places_of(w);
     return GP_OK;
 }
 
-/* The filters first..first+n, of one group: `planes` are those of the group, `to` those of the first filter; `lanes` or,
- * if 0, one sample. */
-static void slide(const convolution_packed *own, const gp_kernels *kernels, size_t first, size_t n, size_t lanes,
-                  const float *planes, float *to, size_t to_plane, const gp_runs *runs)
+/* The filters first..first+n, of one group: `planes` are those of the group, `to` those of the
+ * first filter; `lanes` or, if 0, one sample. */
+static void slide(const convolution_packed *own, const gp_kernels *kernels, size_t first, size_t n,
+                  size_t lanes, const float *planes, float *to, size_t to_plane,
+                  const gp_runs *runs)
 {
     const uint32_t *at = own->at[lanes > 0];
     const size_t unit = lanes ? lanes : 1;
     if (!own->start) {
-        kernels->window_product(n, own->K, own->weights + first * own->K, own->K, at, unit, planes, own->bias + first,
-                                to, to_plane, runs, 0);
+        kernels->window_product(n, own->K, own->weights + first * own->K, own->K, at, unit, planes,
+                                own->bias + first, to, to_plane, runs, 0);
         return;
     }
     for (size_t o = first; o < first + n; o++, to += to_plane) {
         const size_t start = own->start[o];
-        kernels->window_product(1, own->start[o + 1] - start, own->weights + start, 0, at + start, unit, planes,
-                                own->bias + o, to, 0, runs, 0);
+        kernels->window_product(1, own->start[o + 1] - start, own->weights + start, 0, at + start,
+                                unit, planes, own->bias + o, to, 0, runs, 0);
     }
 }
 
@@ -164,7 +180,8 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
     const convolution_packed *own = packed->memory;
     const gp_window *w = &packed->spec.window;
     const size_t P = chunk->lanes, plane = gp_window_plane(w), places = places_of(w);
-    const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1), filters = own->filters / w->groups;
+    const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1),
+                 filters = own->filters / w->groups;
     const size_t channels = w->channels / w->groups;
     const gp_runs runs = gp_window_runs(w, P, 1);
     if (gp_window_pads(w)) {
@@ -174,16 +191,19 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
     }
     for (size_t group = 0; group < w->groups; group++)
         for (size_t row = 0; row < rows; row++) {
-            const float *from = x + (group * channels * plane + row * w->stride[0] * gp_window_padded(w, 1)) * P;
+            const float *from =
+                x + (group * channels * plane + row * w->stride[0] * gp_window_padded(w, 1)) * P;
             for (size_t o = 0; o < filters; o += FILTERS)
-                slide(own, chunk->kernels, group * filters + o, gp_smaller(FILTERS, filters - o), P, from,
-                      y + ((group * filters + o) * places + row * columns) * P, places * P, &runs);
+                slide(own, chunk->kernels, group * filters + o, gp_smaller(FILTERS, filters - o), P,
+                      from, y + ((group * filters + o) * places + row * columns) * P, places * P,
+                      &runs);
         }
     if (packed->then != GP_IDENTITY)
         chunk->kernels->activation_forward(packed->spec.out * P, y, y, packed->then, packed->slope);
 }
 
-static void lay_out(const gp_window *w, const sliding *s, const float *x, float *planes, float *padded)
+static void lay_out(const gp_window *w, const sliding *s, const float *x, float *planes,
+                    float *padded)
 {
     const size_t width = gp_window_padded(w, 1);
     for (size_t c = 0; c < w->channels; c++, x += w->height * w->width) {
@@ -192,7 +212,8 @@ static void lay_out(const gp_window *w, const sliding *s, const float *x, float 
         for (size_t v = 0; v < s->copies; v++, planes += s->plane)
             for (size_t phase = 0; phase < s->phases; phase++) {
                 float *to = planes + phase * s->phase * s->width;
-                for (size_t row = phase; row < gp_window_padded(w, 0); row += w->stride[0], to += s->width) {
+                for (size_t row = phase; row < gp_window_padded(w, 0);
+                     row += w->stride[0], to += s->width) {
                     const float *from = plane + row * width + v * w->dilation[1];
                     if (s->step == 1) /* what is too much is overwritten by the next row */
                         for (size_t i = 0; i < s->width; i += GP_ALIGN_FLOATS)
@@ -223,7 +244,8 @@ static void infer_sample(const gp_packed *packed, const gp_chunk *chunk, const f
     const convolution_packed *own = packed->memory;
     const gp_window *w = &packed->spec.window;
     const sliding s = sliding_of(w);
-    const size_t places = places_of(w), filters = own->filters / w->groups, channels = w->channels / w->groups;
+    const size_t places = places_of(w), filters = own->filters / w->groups,
+                 channels = w->channels / w->groups;
     const gp_runs runs = {.n = s.n, .inner = 1, .outer = 1};
     float *planes = chunk->scratch, *padded = planes + pixels_of(w, &s);
     float *found = padded + gp_padded(gp_window_plane(w));
@@ -238,12 +260,16 @@ static void infer_sample(const gp_packed *packed, const gp_chunk *chunk, const f
         chunk->kernels->activation_forward(packed->spec.out, y, y, packed->then, packed->slope);
 }
 
-static void convolution_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+static void convolution_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x,
+                              float *y)
 {
     if (chunk->lanes) infer_lanes(packed, chunk, x, y);
     for (size_t s = 0; !chunk->lanes && s < chunk->samples; s++)
-        infer_sample(packed, chunk, x + s * gp_padded(packed->spec.in), y + s * gp_padded(packed->spec.out));
+        infer_sample(packed, chunk, x + s * gp_padded(packed->spec.in),
+                     y + s * gp_padded(packed->spec.out));
 }
 
-const gp_frozen_ops gp_convolution_frozen = {
-    .takes_activation = 1, .pack = convolution_pack, .scratch = convolution_scratch, .infer = convolution_infer};
+const gp_frozen_ops gp_convolution_frozen = {.takes_activation = 1,
+                                             .pack = convolution_pack,
+                                             .scratch = convolution_scratch,
+                                             .infer = convolution_infer};

@@ -1,16 +1,18 @@
 /* dense.c - y = W x + b.
  *
  *   forward   y (O,P)  = W (O,I) x (I,P) + b
- *   backward  dx (I,P) = W^T (I,O) dy (O,P);  dW (O,I) = dy (O,B) rows (B,I);  db (O) = sum_p dy (O,P)
+ *   backward  dx (I,P) = W^T (I,O) dy (O,P);  dW (O,I) = dy (O,B) rows (B,I);  db (O) = sum_p dy
+ *             (O,P)
  *
- * dW multiplies along the batch, so it wants x with the batch outermost: the first layer has the user's rows and is
- * shared by outputs, the others transpose their input and are shared by columns. Removed weights get a gradient of
- * exactly 0.
+ * dW multiplies along the batch, so it wants x with the batch outermost: the first layer has the
+ * user's rows and is shared by outputs, the others transpose their input and are shared by columns.
+ * Removed weights get a gradient of exactly 0.
  */
 #include "layers/layers.h"
 
-/* ROWS: results are shared by so many rows, the height of the widest tile. TALL: rows of dW computed at a time, a
- * multiple of every tile height but the narrowest; they stay in the L2 cache while all samples pass. */
+/* ROWS: results are shared by so many rows, the height of the widest tile. TALL: rows of dW
+ * computed at a time, a multiple of every tile height but the narrowest; they stay in the L2 cache
+ * while all samples pass. */
 enum { ROWS = 6, TALL = 48 };
 
 static size_t blocks_of(size_t rows, size_t block) { return (rows + block - 1) / block; }
@@ -24,7 +26,8 @@ static void shared_rows(const gp_team *team, size_t rows, size_t block, size_t *
 }
 
 /* The next rows of one chunk among a member's blocks item..end; 0 when there are none left. */
-static int next_rows(size_t width, size_t *item, size_t end, size_t *chunk, size_t *first, size_t *rows)
+static int next_rows(size_t width, size_t *item, size_t end, size_t *chunk, size_t *first,
+                     size_t *rows)
 {
     if (*item >= end) return 0;
     size_t blocks = blocks_of(width, ROWS), take = gp_smaller(end - *item, blocks - *item % blocks);
@@ -39,13 +42,14 @@ static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_p
 {
     if (spec->in == 0 || spec->out == 0 || spec->in > n_prunable / spec->out) return 0;
     if (spec->weight > n_prunable - spec->in * spec->out) return 0;
-    return spec->bias == GP_NONE ||
-           (spec->bias >= n_prunable && spec->out <= n_params && spec->bias <= n_params - spec->out);
+    return spec->bias == GP_NONE || (spec->bias >= n_prunable && spec->out <= n_params &&
+                                     spec->bias <= n_params - spec->out);
 }
 
 static size_t dense_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
-    weights[0] = (gp_matrix){.offset = spec->weight, .rows = spec->out, .columns = spec->in, .in_fours = 1, .uses = 1};
+    weights[0] = (gp_matrix){
+        .offset = spec->weight, .rows = spec->out, .columns = spec->in, .in_fours = 1, .uses = 1};
     return 1;
 }
 
@@ -58,7 +62,8 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     const size_t I = W->columns, O = W->rows, P = pass->lanes;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
     size_t begin, end;
-    shared_rows(pass->team, O, ROWS, &begin, &end); /* of W, which stay in the cache of who updates them */
+    /* of W, which stay in the cache of who updates them */
+    shared_rows(pass->team, O, ROWS, &begin, &end);
     for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
         float *y = layer->work + (chunk * O + begin) * P;
         if (b) pass->kernels->broadcast(end - begin, P, b + begin, y);
@@ -68,7 +73,8 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     return layer->work;
 }
 
-void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, size_t begin, size_t end)
+void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy,
+                            size_t begin, size_t end)
 {
     if (layer->spec.bias == GP_NONE) return;
     float *db = pass->arena->grads + layer->spec.bias;
@@ -82,8 +88,8 @@ void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 }
 
 /* Rows o..o + n_o and columns i..i + n_i of dW, masked; `rows` holds x with the batch outermost. */
-static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy, const float *rows, size_t o,
-                            size_t n_o, size_t i, size_t n_i)
+static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy,
+                            const float *rows, size_t o, size_t n_o, size_t i, size_t n_i)
 {
     const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
     const gp_arena *arena = pass->arena;
@@ -91,8 +97,9 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const fl
         size_t n = gp_smaller(TALL, end - o), done = 0, at = layer->spec.weight + o * I + i;
         for (size_t chunk = 0; chunk < pass->chunks; chunk++, done += P) {
             size_t valid = gp_smaller(P, pass->samples - done);
-            pass->kernels->gemm(n, n_i, valid, dy + (chunk * O + o) * P, P, 1, rows + done * stride + i, stride,
-                                arena->grads + at, I, pass->first + done > 0);
+            pass->kernels->gemm(n, n_i, valid, dy + (chunk * O + o) * P, P, 1,
+                                rows + done * stride + i, stride, arena->grads + at, I,
+                                pass->first + done > 0);
         }
         for (size_t r = 0; arena->removed && r < n; r++)
             pass->kernels->mask(n_i, arena->mask + at + r * I, arena->grads + at + r * I);
@@ -118,8 +125,8 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
     if (dx) {
         gp_team_share(pass->team, pass->chunks * blocks_of(I, ROWS), &begin, &end);
         while (next_rows(I, &begin, end, &chunk, &first, &n))
-            gp_matrix_transposed_times(&layer->weights[0], pass, first, first + n, dy + chunk * O * P,
-                                       dx + (chunk * I + first) * P, 0);
+            gp_matrix_transposed_times(&layer->weights[0], pass, first, first + n,
+                                       dy + chunk * O * P, dx + (chunk * I + first) * P, 0);
     }
     gp_team_wait(pass->team);
     return dx;

@@ -1,24 +1,30 @@
 /* dense_frozen.c - Dense at inference: y = f(W x + b) with W packed when the network is frozen.
  *
- *   few samples    a row each: dense rows of W, or its live weights in slices of 16 rows sorted by length (sliced ELL,
- *                  Monakov et al. 2010), so that a gather fills a vector and next to nothing is padding
- *   many samples   lanes: dense rows of W, or compressed rows in blocks of columns whose part of x stays in the L1 cache
+ *   few samples    a row each: dense rows of W, or its live weights in slices of 16 rows sorted by
+ *   length (sliced ELL,
+ *                  Monakov et al. 2010), so that a gather fills a vector and next to nothing is
+ *                  padding
+ *   many samples   lanes: dense rows of W, or compressed rows in blocks of columns whose part of x
+ *   stays in the L1 cache
  *
- * The two are chosen apart, since a list pays sooner with many samples. W is kept twice when both run on lists: 16 bytes
- * a live weight, as much as the dense matrix at 25 % kept.
+ * The two are chosen apart, since a list pays sooner with many samples. W is kept twice when both
+ * run on lists: 16 bytes a live weight, as much as the dense matrix at 25 % kept.
  */
 #include <stdlib.h>
 #include <string.h>
 
 #include "layers/layers.h"
 
-/* Rows that are computed, activated and stored while they are in the L1 cache: a multiple of every tile of gemm. */
+/* Rows that are computed, activated and stored while they are in the L1 cache: a multiple of every
+ * tile of gemm. */
 enum { ROWS = 24 };
-/* About the columns of a block: with 32 lanes 32 kB. A row shorter than ENTRIES a block loses more by coming back than it wins. */
+/* About the columns of a block: with 32 lanes 32 kB. A row shorter than ENTRIES a block loses more
+ * by coming back than it wins. */
 enum { COLUMNS = 256, ENTRIES = 8 };
 
 typedef struct dense_packed {
-    size_t stride, blocks, slices;  /* floats between rows of W; 0 blocks or slices: not on a list */
+    /* floats between rows of W; 0 blocks or slices: not on a list */
+    size_t stride, blocks, slices;
     float *bias;                    /* padded with zeros */
     float *weights;                 /* (O, stride) or NULL */
     uint32_t *block_start, *column; /* blocks of (O + 1) starts */
@@ -27,24 +33,28 @@ typedef struct dense_packed {
     float *slice_value, *slice_bias;
 } dense_packed;
 
-/* ---- what runs on a list ----------------------------------------------------------------------------------------- */
+/* ---- what runs on a list --------------------------------------------------------------------- */
 
-/* Nanoseconds a multiply-add (many samples: 16 of them), measured with AVX-512 on 784-300-100-10; a list entry costs
- * more than a dense weight, and less than it removes once few are left. For many samples gp_lists_pay_in_lanes decides. */
+/* Nanoseconds a multiply-add (many samples: 16 of them), measured with AVX-512 on 784-300-100-10; a
+ * list entry costs more than a dense weight, and less than it removes once few are left. For many
+ * samples gp_lists_pay_in_lanes decides. */
 static void choose(gp_packed *packed)
 {
-    static const double row_dense = 0.04, row_list = 0.31;    /* one sample */
-    static const double rows_dense = 0.02;                    /* each of several: W is read once for all */
+    static const double row_dense = 0.04, row_list = 0.31; /* one sample */
+    /* each of several: W is read once for all */
+    static const double rows_dense = 0.02;
     static const double lanes_dense = 0.37, lanes_list = 0.9; /* 16 lanes alone */
-    const double weights = (double)packed->spec.in * (double)packed->spec.out, kept = (double)packed->kept;
+    const double weights = (double)packed->spec.in * (double)packed->spec.out,
+                 kept = (double)packed->kept;
     const int fits = weights < (double)(UINT32_MAX / (2 * GP_SLICE)) && packed->spec.in < INT32_MAX;
     packed->row_list = fits && kept * row_list < weights * row_dense;
-    packed->lane_list = fits && gp_lists_pay_in_lanes(packed->kept, packed->spec.in * packed->spec.out);
+    packed->lane_list =
+        fits && gp_lists_pay_in_lanes(packed->kept, packed->spec.in * packed->spec.out);
     packed->row_ns = packed->row_list ? kept * row_list : weights * rows_dense;
     packed->lane_ns = packed->lane_list ? kept * lanes_list : weights * lanes_dense;
 }
 
-/* ---- packing ----------------------------------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------------- */
 
 static int is_live(const gp_packed *packed, const gp_arena *arena, size_t r, size_t c)
 {
@@ -69,12 +79,14 @@ static void pack_weights(const gp_packed *packed, const gp_arena *arena, dense_p
     for (size_t r = 0; r < packed->spec.out; r++)
         for (size_t c = 0; c < I; c++)
             if (is_live(packed, arena, r, c))
-                dense->weights[r * dense->stride + c] = arena->params[packed->spec.weight + r * I + c];
+                dense->weights[r * dense->stride + c] =
+                    arena->params[packed->spec.weight + r * I + c];
 }
 
 static void pack_blocks(const gp_packed *packed, const gp_arena *arena, dense_packed *dense)
 {
-    const size_t I = packed->spec.in, O = packed->spec.out, width = (I + dense->blocks - 1) / dense->blocks;
+    const size_t I = packed->spec.in, O = packed->spec.out,
+                 width = (I + dense->blocks - 1) / dense->blocks;
     uint32_t next = 0, *start = dense->block_start;
     for (size_t block = 0; block < dense->blocks; block++, *start++ = next)
         for (size_t r = 0; r < O; r++) {
@@ -87,7 +99,8 @@ static void pack_blocks(const gp_packed *packed, const gp_arena *arena, dense_pa
         }
 }
 
-static void pack_slices(const gp_packed *packed, const gp_arena *arena, const row_length *order, dense_packed *dense)
+static void pack_slices(const gp_packed *packed, const gp_arena *arena, const row_length *order,
+                        dense_packed *dense)
 {
     const size_t I = packed->spec.in, O = packed->spec.out;
     uint32_t next = 0;
@@ -139,7 +152,8 @@ static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
     dense_packed plan = {.stride = gp_padded(I)};
     size_t sliced = 0, blocked = 0;
     if (packed->row_list) plan.slices = rows / GP_SLICE;
-    for (size_t g = 0; g < plan.slices; g++) sliced += (size_t)order[g * GP_SLICE].length * GP_SLICE;
+    for (size_t g = 0; g < plan.slices; g++)
+        sliced += (size_t)order[g * GP_SLICE].length * GP_SLICE;
     if (packed->lane_list) {
         plan.blocks = gp_smaller((I + COLUMNS / 2) / COLUMNS, packed->kept / (O * ENTRIES));
         if (plan.blocks == 0) plan.blocks = 1;
@@ -147,8 +161,9 @@ static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
     }
     const size_t weights = packed->row_list && packed->lane_list ? 0 : O * plan.stride;
     const size_t starts = plan.blocks * (O + 1), sorted = plan.slices * GP_SLICE;
-    const size_t words = HEAD + rows + gp_padded(weights) + gp_padded(starts) + 2 * gp_padded(blocked) +
-                         gp_padded(plan.slices + 1) + 2 * sorted + 2 * sliced;
+    const size_t words = HEAD + rows + gp_padded(weights) + gp_padded(starts) +
+                         2 * gp_padded(blocked) + gp_padded(plan.slices + 1) + 2 * sorted +
+                         2 * sliced;
     uint32_t *next = aligned_alloc(64, words * sizeof(uint32_t));
     if (!next) {
         free(order);
@@ -179,11 +194,12 @@ static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
-/* ---- running ----------------------------------------------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------------------------- */
 
 static void activate(const gp_packed *packed, const gp_kernels *kernels, size_t n, float *y)
 {
-    if (packed->then != GP_IDENTITY) kernels->activation_forward(n, y, y, packed->then, packed->slope);
+    if (packed->then != GP_IDENTITY)
+        kernels->activation_forward(n, y, y, packed->then, packed->slope);
 }
 
 static void infer_rows(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
@@ -192,10 +208,12 @@ static void infer_rows(const gp_packed *packed, const gp_chunk *chunk, const flo
     const gp_kernels *kernels = chunk->kernels;
     const size_t O = packed->spec.out, x_row = dense->stride, y_row = gp_padded(O);
     if (!packed->row_list)
-        kernels->dense_rows(chunk->samples, O, x_row, dense->weights, x_row, dense->bias, x, x_row, y, y_row);
+        kernels->dense_rows(chunk->samples, O, x_row, dense->weights, x_row, dense->bias, x, x_row,
+                            y, y_row);
     for (size_t s = 0; packed->row_list && s < chunk->samples; s++)
-        kernels->sliced_rows(dense->slices, dense->slice_start, dense->slice_column, dense->slice_value,
-                             dense->slice_row, dense->slice_bias, x + s * x_row, y + s * y_row);
+        kernels->sliced_rows(dense->slices, dense->slice_start, dense->slice_column,
+                             dense->slice_value, dense->slice_row, dense->slice_bias, x + s * x_row,
+                             y + s * y_row);
     activate(packed, kernels, chunk->samples * y_row, y);
 }
 
@@ -210,9 +228,11 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
             size_t rows = gp_smaller(ROWS, O - o);
             if (block == 0) kernels->broadcast(rows, P, dense->bias + o, y + o * P);
             if (packed->lane_list)
-                kernels->sparse_product(rows, P, dense->block_start + block * (O + 1) + o, dense->column, dense->value,
-                                        x, y + o * P, 1);
-            else kernels->gemm(rows, P, I, dense->weights + o * dense->stride, dense->stride, 1, x, P, y + o * P, P, 1);
+                kernels->sparse_product(rows, P, dense->block_start + block * (O + 1) + o,
+                                        dense->column, dense->value, x, y + o * P, 1);
+            else
+                kernels->gemm(rows, P, I, dense->weights + o * dense->stride, dense->stride, 1, x,
+                              P, y + o * P, P, 1);
             if (block + 1 == blocks) activate(packed, kernels, rows * P, y + o * P);
         }
 }
@@ -223,4 +243,5 @@ static void dense_infer(const gp_packed *packed, const gp_chunk *chunk, const fl
     else infer_rows(packed, chunk, x, y);
 }
 
-const gp_frozen_ops gp_dense_frozen = {.takes_activation = 1, .pack = dense_pack, .infer = dense_infer};
+const gp_frozen_ops gp_dense_frozen = {
+    .takes_activation = 1, .pack = dense_pack, .infer = dense_infer};

@@ -1,14 +1,16 @@
 /* dense_frozen_int8.c - Dense at inference on 8-bit integers: y = f(s_r s (Q u - z sum(Q)) + b).
  *
  *   weights   w(r, i) ~ s_r Q(r, i), Q in -127..127: a scale a row, by its largest |w|
- *   inputs    x(i) ~ s (u(i) - z), u a byte: a scale a sample, by its largest |x| in this call; z is 0 for a sample
+ *   inputs    x(i) ~ s (u(i) - z), u a byte: a scale a sample, by its largest |x| in this call; z
+ *             is 0 for a sample
  *             without negative numbers, as after relu, else 128
  *   few       rows of Q times rows of u
  *   many      rows of Q times lanes of u, four features to a word
  *
- * Both read the same Q, and sums of integers are exact: a sample's outputs depend neither on the batch nor on the
- * instruction set. So a layer must not run on lists of its live weights with few samples and on Q with many: where few
- * enough live that lists pay, it is left to dense_frozen.c altogether.
+ * Both read the same Q, and sums of integers are exact: a sample's outputs depend neither on the
+ * batch nor on the instruction set. So a layer must not run on lists of its live weights with few
+ * samples and on Q with many: where few enough live that lists pay, it is left to dense_frozen.c
+ * altogether.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -16,16 +18,18 @@
 
 #include "layers/layers.h"
 
-/* Rows that are computed, activated and stored while they are in the L1 cache: a multiple of the common tiles. */
+/* Rows that are computed, activated and stored while they are in the L1 cache: a multiple of the
+ * common tiles. */
 enum { ROWS = 24 };
 
 typedef struct int8_packed {
     gp_int8_matrix W;
 } int8_packed;
 
-/* Nanoseconds a multiply-add (many samples: 16 of them alone), measured with VNNI on 784-300-100-10; they hold for every
- * instruction set, or the choice would change the bits. A layer runs on lists if it wins more with few samples or with
- * many than it loses with the other: from about 7 % of the weights kept on downwards. */
+/* Nanoseconds a multiply-add (many samples: 16 of them alone), measured with VNNI on
+ * 784-300-100-10; they hold for every instruction set, or the choice would change the bits. A layer
+ * runs on lists if it wins more with few samples or with many than it loses with the other: from
+ * about 7 % of the weights kept on downwards. */
 static const double row_list = 0.31, lanes_list = 0.9, row_int8 = 0.0125, lanes_int8 = 0.08;
 static int lists_pay(double kept, double weights)
 {
@@ -35,7 +39,8 @@ static int lists_pay(double kept, double weights)
 static size_t stride_of(size_t I) { return 4 * gp_padded((I + 3) / 4); }
 
 /* A row of live weights as bytes; returns their sum. */
-static int32_t quantize_weights(size_t I, const float *w, const uint8_t *mask, int8_t *q, float *scale)
+static int32_t quantize_weights(size_t I, const float *w, const uint8_t *mask, int8_t *q,
+                                float *scale)
 {
     float top = 0.0f;
     int32_t sum = 0;
@@ -78,15 +83,16 @@ static gp_status int8_pack(gp_packed *packed, const gp_arena *arena)
     float *scale = (float *)(sum + rows), *bias = scale + rows;
     int8_t *Q = (int8_t *)(bias + rows);
     for (size_t r = 0; r < O; r++)
-        sum[r] = quantize_weights(I, arena->params + spec->weight + r * I, arena->mask + spec->weight + r * I,
-                                  Q + r * stride, &scale[r]);
+        sum[r] = quantize_weights(I, arena->params + spec->weight + r * I,
+                                  arena->mask + spec->weight + r * I, Q + r * stride, &scale[r]);
     if (spec->bias != GP_NONE) memcpy(bias, arena->params + spec->bias, O * sizeof *bias);
     *(int8_packed *)(void *)memory =
         (int8_packed){{.stride = stride, .weights = Q, .sum = sum, .scale = scale, .bias = bias}};
     packed->memory = memory;
     packed->bytes = bytes;
     packed->int8 = 1;
-    packed->row_ns = weights * row_int8 + 0.25 * (double)I + 3.0 * (double)O; /* with the bytes, and sums of lanes */
+    /* with the bytes, and sums of lanes */
+    packed->row_ns = weights * row_int8 + 0.25 * (double)I + 3.0 * (double)O;
     packed->lane_ns = weights * lanes_int8 + 3.0 * (double)I;
     return GP_OK;
 }
@@ -100,14 +106,16 @@ static size_t int8_scratch(const gp_layer_spec *spec, int in_lanes)
 
 static void activate(const gp_packed *packed, const gp_kernels *kernels, size_t n, float *y)
 {
-    if (packed->then != GP_IDENTITY) kernels->activation_forward(n, y, y, packed->then, packed->slope);
+    if (packed->then != GP_IDENTITY)
+        kernels->activation_forward(n, y, y, packed->then, packed->slope);
 }
 
 static void infer_rows(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
     const gp_int8_matrix *W = &((const int8_packed *)packed->memory)->W;
     const gp_kernels *kernels = chunk->kernels;
-    const size_t I = packed->spec.in, O = packed->spec.out, n = chunk->samples, y_row = gp_padded(O);
+    const size_t I = packed->spec.in, O = packed->spec.out, n = chunk->samples,
+                 y_row = gp_padded(O);
     uint8_t *bytes = (uint8_t *)chunk->scratch;
     float *scale = (float *)(void *)(bytes + n * W->stride);
     int32_t *zero = (int32_t *)(scale + n);

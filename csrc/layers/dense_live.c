@@ -1,13 +1,17 @@
-/* dense_live.c - Dense when few weights are left: the same three products over lists of the live ones.
+/* dense_live.c - Dense when few weights are left: the same three products over lists of the live
+ * ones.
  *
- *   forward   y[o]  = b[o] + sum over live i of W[o][i] x[i]      rows of the list, a vector of lanes at a time
- *   backward  dx[i] = sum over live o of W[o][i] dy[o];  dW[o][i] = sum over lanes of dy[o] x[i], live entries only
+ *   forward   y[o]  = b[o] + sum over live i of W[o][i] x[i]      rows of the list, a vector of
+ *             lanes at a time
+ *   backward  dx[i] = sum over live o of W[o][i] dy[o];  dW[o][i] = sum over lanes of dy[o] x[i],
+ *             live entries only
  *
  * Nothing here needs the batch outermost.
  */
 #include "layers/layers.h"
 
-/* A member's part of a product: whole chunks if they come out even, so that it alone reads their inputs, else rows. */
+/* A member's part of a product: whole chunks if they come out even, so that it alone reads their
+ * inputs, else rows. */
 typedef struct part {
     size_t first_chunk, last_chunk, begin, end;
 } part;
@@ -30,15 +34,17 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
     const part mine = part_of(pass, O, live->row_start);
     for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++) {
         float *y = layer->work + chunk * O * P;
-        if (b) pass->kernels->broadcast(mine.end - mine.begin, P, b + mine.begin, y + mine.begin * P);
-        gp_matrix_times(&layer->weights[0], pass, mine.begin, mine.end, x + chunk * I * P, y + mine.begin * P,
-                        b != NULL);
+        if (b)
+            pass->kernels->broadcast(mine.end - mine.begin, P, b + mine.begin, y + mine.begin * P);
+        gp_matrix_times(&layer->weights[0], pass, mine.begin, mine.end, x + chunk * I * P,
+                        y + mine.begin * P, b != NULL);
     }
     gp_team_wait(pass->team);
     return layer->work;
 }
 
-/* dW of the live weights: whole chunks by who has their inputs at hand, then the sum over chunks, in order; or rows. */
+/* dW of the live weights: whole chunks by who has their inputs at hand, then the sum over chunks,
+ * in order; or rows. */
 static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy)
 {
     const gp_lists *live = layer->weights[0].live;
@@ -46,8 +52,9 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const fl
     const part mine = part_of(pass, O, live->row_start);
     const int by_chunk = mine.last_chunk - mine.first_chunk < pass->chunks;
     for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
-        pass->kernels->sparse_dot(mine.end - mine.begin, P, live->row_start + mine.begin, live->column,
-                                  dy + (chunk * O + mine.begin) * P, layer->input + chunk * I * P,
+        pass->kernels->sparse_dot(mine.end - mine.begin, P, live->row_start + mine.begin,
+                                  live->column, dy + (chunk * O + mine.begin) * P,
+                                  layer->input + chunk * I * P,
                                   by_chunk ? pass->partial + chunk * live->count : live->gradient,
                                   !by_chunk && pass->first + chunk > 0);
     if (!by_chunk) return;
@@ -72,8 +79,8 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
         gp_matrix_collect_columns(&layer->weights[0], pass);
         const part mine = part_of(pass, I, live->column_start);
         for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
-            gp_matrix_transposed_times(&layer->weights[0], pass, mine.begin, mine.end, dy + chunk * O * P,
-                                       dx + (chunk * I + mine.begin) * P, 0);
+            gp_matrix_transposed_times(&layer->weights[0], pass, mine.begin, mine.end,
+                                       dy + chunk * O * P, dx + (chunk * I + mine.begin) * P, 0);
     }
     weight_gradient(layer, pass, dy);
     gp_lists_share(pass->team, O, live->row_start, &begin, &end);

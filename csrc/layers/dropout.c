@@ -1,7 +1,8 @@
-/* dropout.c - inverted dropout: in training y = x * r, r = 0 with probability rate, else 1/(1-rate); nothing otherwise.
+/* dropout.c - inverted dropout: in training y = x * r, r = 0 with probability rate, else
+ * 1/(1-rate); nothing otherwise.
  *
- * r is addressed by (seed, step, layer, sample, feature), so it depends neither on threads nor on how the batch is
- * cut into chunks: sample s, feature f of a batch takes number s*I + f of stream
+ * r is addressed by (seed, step, layer, sample, feature), so it depends neither on threads nor on
+ * how the batch is cut into chunks: sample s, feature f of a batch takes number s*I + f of stream
  * GP_DROPOUT_STREAMS | step << GP_LAYER_BITS | layer.
  */
 #include "layers/layers.h"
@@ -30,9 +31,11 @@ static const float *dropout_forward(gp_layer *layer, const gp_pass *pass, const 
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++) {
         pass->kernels->dropout_multipliers(size, drawn + chunk * size, pass->seed, stream,
-                                           (uint64_t)(pass->first + chunk * P) * I, layer->spec.rate);
+                                           (uint64_t)(pass->first + chunk * P) * I,
+                                           layer->spec.rate);
         pass->kernels->transpose(P, I, drawn + chunk * size, I, multipliers + chunk * size, P);
-        pass->kernels->multiply(size, x + chunk * size, multipliers + chunk * size, layer->work + chunk * size);
+        pass->kernels->multiply(size, x + chunk * size, multipliers + chunk * size,
+                                layer->work + chunk * size);
     }
     gp_team_wait(pass->team);
     return layer->work;
@@ -44,7 +47,8 @@ static float *dropout_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     const float *multipliers = multipliers_of(layer, pass);
     size_t begin, end, P = pass->lanes;
     gp_team_share(pass->team, pass->chunks * layer->spec.in, &begin, &end);
-    pass->kernels->multiply((end - begin) * P, dy + begin * P, multipliers + begin * P, dy + begin * P);
+    pass->kernels->multiply((end - begin) * P, dy + begin * P, multipliers + begin * P,
+                            dy + begin * P);
     gp_team_wait(pass->team);
     return dy;
 }

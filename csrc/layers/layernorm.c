@@ -1,5 +1,6 @@
-/* layernorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta with mean and variance of all features of a sample (Ba,
- * Kiros and Hinton 2016), gamma and beta one a feature. Samples are lanes: 16 of them are one member's.
+/* layernorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta with mean and variance of all
+ * features of a sample (Ba, Kiros and Hinton 2016), gamma and beta one a feature. Samples are
+ * lanes: 16 of them are one member's.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +17,8 @@ static int layernorm_fits(const gp_layer_spec *spec)
 static int layernorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     return layernorm_fits(spec) && spec->in <= n_params && spec->weight >= n_prunable &&
-           spec->weight <= n_params - spec->in && spec->bias >= n_prunable && spec->bias <= n_params - spec->in;
+           spec->weight <= n_params - spec->in && spec->bias >= n_prunable &&
+           spec->bias <= n_params - spec->in;
 }
 
 /* y, and mean and inverse deviation of each sample */
@@ -41,16 +43,18 @@ static size_t place_of(const gp_layer *layer, const gp_pass *pass, size_t item)
 static const float *layernorm_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     const gp_layer_spec *spec = &layer->spec;
-    const float *gamma = pass->arena->params + spec->weight, *beta = pass->arena->params + spec->bias;
+    const float *gamma = pass->arena->params + spec->weight,
+                *beta = pass->arena->params + spec->bias;
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks * pass->lanes / GP_ALIGN_FLOATS, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t at = place_of(layer, pass, item);
         float *mean = means_of(layer, pass) + item * GP_ALIGN_FLOATS;
         float *inverse = inverses_of(layer, pass) + item * GP_ALIGN_FLOATS;
-        pass->kernels->lane_statistics(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, spec->eps, mean, inverse);
-        pass->kernels->lane_normalize(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, mean, inverse, gamma, beta,
-                                      layer->work + at);
+        pass->kernels->lane_statistics(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, spec->eps,
+                                       mean, inverse);
+        pass->kernels->lane_normalize(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, mean, inverse,
+                                      gamma, beta, layer->work + at);
     }
     gp_team_wait(pass->team);
     return layer->work;
@@ -67,23 +71,24 @@ static float *layernorm_backward(gp_layer *layer, const gp_pass *pass, float *dy
     gp_team_share(pass->team, spec->in, &begin, &end);
     for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
         const size_t at = (chunk * spec->in + begin) * P;
-        pass->kernels->lane_normalize_sums(end - begin, P, x + at, mean + chunk * P, inverse + chunk * P, dy + at,
-                                           pass->arena->grads + spec->weight + begin,
-                                           pass->arena->grads + spec->bias + begin, pass->first > 0 || chunk > 0);
+        pass->kernels->lane_normalize_sums(
+            end - begin, P, x + at, mean + chunk * P, inverse + chunk * P, dy + at,
+            pass->arena->grads + spec->weight + begin, pass->arena->grads + spec->bias + begin,
+            pass->first > 0 || chunk > 0);
     }
     gp_team_wait(pass->team); /* dy is read by features, then written by lanes */
     if (!dx) return dy;
     gp_team_share(pass->team, pass->chunks * P / GP_ALIGN_FLOATS, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t at = place_of(layer, pass, item), first = item * GP_ALIGN_FLOATS;
-        pass->kernels->lane_normalize_backward(spec->in, P, GP_ALIGN_FLOATS, x + at, mean + first, inverse + first,
-                                               gamma, dy + at, dy + at);
+        pass->kernels->lane_normalize_backward(spec->in, P, GP_ALIGN_FLOATS, x + at, mean + first,
+                                               inverse + first, gamma, dy + at, dy + at);
     }
     gp_team_wait(pass->team);
     return dy;
 }
 
-/* ---- inference ----------------------------------------------------------------------------------------------------- */
+/* ---- inference ------------------------------------------------------------------------------- */
 
 /* gamma, then beta */
 static gp_status layernorm_pack(gp_packed *packed, const gp_arena *arena)
@@ -117,11 +122,13 @@ static void normalize_row(const gp_layer_spec *spec, const float *gamma, const f
     }
     const double away = sum / (double)n, variance = squares / (double)n - away * away;
     const float mean = (float)((double)x[0] + away);
-    const float inverse = (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + (double)spec->eps));
+    const float inverse =
+        (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + (double)spec->eps));
     for (size_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inverse * gamma[i] + gamma[n + i];
 }
 
-static void layernorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+static void layernorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x,
+                            float *y)
 {
     const gp_layer_spec *spec = &packed->spec;
     const float *gamma = packed->memory;
@@ -129,9 +136,11 @@ static void layernorm_infer(const gp_packed *packed, const gp_chunk *chunk, cons
     float *mean = chunk->scratch, *inverse = chunk->scratch + P;
     if (P > 0) {
         chunk->kernels->lane_statistics(spec->in, P, P, x, spec->eps, mean, inverse);
-        chunk->kernels->lane_normalize(spec->in, P, P, x, mean, inverse, gamma, gamma + spec->in, y);
+        chunk->kernels->lane_normalize(spec->in, P, P, x, mean, inverse, gamma, gamma + spec->in,
+                                       y);
     }
-    for (size_t s = 0; P == 0 && s < chunk->samples; s++) normalize_row(spec, gamma, x + s * each, y + s * each);
+    for (size_t s = 0; P == 0 && s < chunk->samples; s++)
+        normalize_row(spec, gamma, x + s * each, y + s * each);
 }
 
 static const gp_frozen_ops frozen = {

@@ -1,13 +1,15 @@
 /* pooling.c - the largest or the mean number of every window, channel by channel.
  *
- * Of equal numbers the first one, row by row, gets the gradient. Windows of the largest leave out what pads; for the mean
- * it counts as 0.
+ * Of equal numbers the first one, row by row, gets the gradient. Windows of the largest leave out
+ * what pads; for the mean it counts as 0.
  *
- * Small windows are gone through pixel by pixel. Large ones are pooled along the rows and then along the columns. Along an
- * axis a table holds what runs of 1, 2, 4, ... positions make, each from two runs of half the length. A window's part
- * of the axis is then two overlapping runs for the largest, and for the mean the runs of its length's binary digits. So
- * the work grows with the logarithm of the window. Rows come first, and of equal numbers the left one stays: what is
- * found is the first of the window row by row, the same bits as pixel by pixel. Sums are added in another order.
+ * Small windows are gone through pixel by pixel. Large ones are pooled along the rows and then
+ * along the columns. Along an axis a table holds what runs of 1, 2, 4, ... positions make, each
+ * from two runs of half the length. A window's part of the axis is then two overlapping runs for
+ * the largest, and for the mean the runs of its length's binary digits. So the work grows with the
+ * logarithm of the window. Rows come first, and of equal numbers the left one stays: what is found
+ * is the first of the window row by row, the same bits as pixel by pixel. Sums are added in another
+ * order.
  */
 #include <string.h>
 
@@ -20,7 +22,9 @@ static int pooling_fits(const gp_layer_spec *spec)
     const gp_window *w = &spec->window;
     if (!gp_window_is_valid(w, spec->in) || w->groups != 1) return 0;
     for (size_t axis = 0; axis < 2; axis++) /* every window meets the image */
-        if (w->dilation[axis] != 1 || w->before[axis] >= w->kernel[axis] || w->after[axis] >= w->kernel[axis]) return 0;
+        if (w->dilation[axis] != 1 || w->before[axis] >= w->kernel[axis] ||
+            w->after[axis] >= w->kernel[axis])
+            return 0;
     return spec->out == w->channels * gp_window_places(w, 0) * gp_window_places(w, 1);
 }
 
@@ -58,12 +62,13 @@ static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t 
 
 static float factor_of(const gp_window *w) { return 1.0f / (float)(w->kernel[0] * w->kernel[1]); }
 
-/* ---- large windows, one axis after the other ------------------------------------------------------------------------ */
+/* ---- large windows, one axis after the other ------------------------------------------------- */
 
 /* Lanes, rows or columns that go through a table at a time. */
 enum { BLOCK = GP_ALIGN_FLOATS };
 
-/* Runs of positions along an axis: each place's pixels, or, of the mean's backward, the places that see a pixel. */
+/* Runs of positions along an axis: each place's pixels, or, of the mean's backward, the places that
+ * see a pixel. */
 typedef struct runs_along {
     const gp_window *w;
     size_t axis, from, to, levels;
@@ -76,7 +81,8 @@ static void run_of(const runs_along *a, size_t place, size_t *first, size_t *end
         pixels_along(a->w, a->axis, place, first, end);
         return;
     }
-    const size_t at = place + a->w->before[a->axis], kernel = a->w->kernel[a->axis], stride = a->w->stride[a->axis];
+    const size_t at = place + a->w->before[a->axis], kernel = a->w->kernel[a->axis],
+                 stride = a->w->stride[a->axis];
     *first = at < kernel ? 0 : (at - kernel) / stride + 1;
     *end = gp_smaller(at / stride + 1, a->from);
 }
@@ -103,7 +109,10 @@ static runs_along runs_of(const gp_window *w, size_t axis, int back)
 }
 
 /* Floats of a table of so many lanes or lines. */
-static size_t table_of(const runs_along *a, size_t block) { return (a->levels + 1) * a->from * block; }
+static size_t table_of(const runs_along *a, size_t block)
+{
+    return (a->levels + 1) * a->from * block;
+}
 
 /* Floats of the larger table of the two axes, of `across` lines or lanes, and of `down` ones. */
 static size_t larger_table(const gp_window *w, int back, size_t across, size_t down)
@@ -126,13 +135,16 @@ static double reads_of(const gp_window *w, int by_tables)
            columns * (height * (double)(levels_of(w, 0) + 1) + 2 * rows);
 }
 
-/* Whether tables pay: of small windows, and of those that hardly overlap, each pixel is read few times anyway, and calls
- * for short rows cost more than the reads. By the shape alone, so that bits are the same everywhere.
+/* Whether tables pay: of small windows, and of those that hardly overlap, each pixel is read few
+ * times anyway, and calls for short rows cost more than the reads. By the shape alone, so that bits
+ * are the same everywhere.
  */
 static int is_large(const gp_window *w)
 {
-    const double places = (double)larger_table(w, 0, BLOCK, BLOCK) + (double)larger_table(w, 1, BLOCK, BLOCK);
-    return reads_of(w, 0) > TABLES_PAY * reads_of(w, 1) && places < (double)UINT32_MAX; /* listed in 32 bits */
+    const double places =
+        (double)larger_table(w, 0, BLOCK, BLOCK) + (double)larger_table(w, 1, BLOCK, BLOCK);
+    /* listed in 32 bits */
+    return reads_of(w, 0) > TABLES_PAY * reads_of(w, 1) && places < (double)UINT32_MAX;
 }
 
 /* From this place on: places whose runs are as long, and begin `step` further each. */
@@ -149,7 +161,8 @@ static size_t alike_along(const runs_along *a, size_t place, size_t first, size_
     return count;
 }
 
-/* The entries of a table that make up a run, the first ones first; `level` is the distance between levels. */
+/* The entries of a table that make up a run, the first ones first; `level` is the distance between
+ * levels. */
 static size_t entries_of(gp_pooling pooling, size_t first, size_t end, size_t level, uint32_t *at)
 {
     size_t count = 0;
@@ -180,19 +193,21 @@ static void fill_table(const runs_along *a, const block *b, const float *x, size
     const size_t positions = b->lines * a->from, level = positions * b->n;
     if (x_step == b->n) memcpy(b->table, x, level * sizeof *x);
     else
-        for (size_t i = 0; i < positions; i++) memcpy(b->table + i * b->n, x + i * x_step, b->n * sizeof *x);
+        for (size_t i = 0; i < positions; i++)
+            memcpy(b->table + i * b->n, x + i * x_step, b->n * sizeof *x);
     for (size_t log = 0; log < a->levels; log++) {
         const uint32_t at[2] = {0, (uint32_t)1 << log};
         const size_t count = level - (((size_t)2 << log) - 1) * b->n;
         const float *from = b->table + log * level;
         float *to = b->table + (log + 1) * level;
-        if (a->w->pooling == GP_POOL_MAX) b->kernels->pool_max(1, count, 2, at, b->n, 1, from, 0, to, 0);
+        if (a->w->pooling == GP_POOL_MAX)
+            b->kernels->pool_max(1, count, 2, at, b->n, 1, from, 0, to, 0);
         else b->kernels->pool_mean(1, count, 2, at, b->n, 1, from, 0, to, 0, 1.0f);
     }
 }
 
-static void pool_along(const runs_along *a, const block *b, const float *x, size_t x_step, float *y, size_t y_step,
-                       float factor)
+static void pool_along(const runs_along *a, const block *b, const float *x, size_t x_step, float *y,
+                       size_t y_step, float factor)
 {
     fill_table(a, b, x, x_step);
     const int in_rows = b->n == 1 && y_step == 1; /* else one line */
@@ -210,16 +225,21 @@ static void pool_along(const runs_along *a, const block *b, const float *x, size
         const size_t count = entries_of(a->w->pooling, first, end, level, at);
         const size_t outer = in_rows ? b->lines : places, inner = in_rows ? places : b->n;
         const size_t stride = in_rows ? step : 1;
-        const size_t from_step = in_rows ? a->from : step * b->n, to_step = in_rows ? a->to : y_step;
+        const size_t from_step = in_rows ? a->from : step * b->n,
+                     to_step = in_rows ? a->to : y_step;
         if (a->w->pooling == GP_POOL_MAX)
-            b->kernels->pool_max(outer, inner, count, at, b->n, stride, b->table, from_step, to, to_step);
-        else b->kernels->pool_mean(outer, inner, count, at, b->n, stride, b->table, from_step, to, to_step, factor);
+            b->kernels->pool_max(outer, inner, count, at, b->n, stride, b->table, from_step, to,
+                                 to_step);
+        else
+            b->kernels->pool_mean(outer, inner, count, at, b->n, stride, b->table, from_step, to,
+                                  to_step, factor);
     }
 }
 
-/* The largest, backward: to what won in the table, level by level. dx is written; of dy a line lies as y. */
-static void max_back_along(const runs_along *a, const block *b, const float *x, float *dx, size_t x_step,
-                           const float *y, const float *dy, size_t y_step)
+/* The largest, backward: to what won in the table, level by level. dx is written; of dy a line lies
+ * as y. */
+static void max_back_along(const runs_along *a, const block *b, const float *x, float *dx,
+                           size_t x_step, const float *y, const float *dy, size_t y_step)
 {
     const size_t level = a->from * b->n;
     fill_table(a, b, x, x_step);
@@ -230,29 +250,31 @@ static void max_back_along(const runs_along *a, const block *b, const float *x, 
         run_of(a, place, &first, &end);
         places = alike_along(a, place, first, end, &step);
         const size_t count = entries_of(GP_POOL_MAX, first, end, a->from, at), to = place * y_step;
-        b->kernels->pool_max_back(places, b->n, count, at, b->table, step * b->n, y + to, dy + to, y_step, b->slopes,
-                                  1);
+        b->kernels->pool_max_back(places, b->n, count, at, b->table, step * b->n, y + to, dy + to,
+                                  y_step, b->slopes, 1);
     }
     for (size_t log = a->levels; log-- > 0;) {
         const uint32_t at[2] = {0, (uint32_t)1 << log};
         const size_t above = (log + 1) * level, below = log * level;
-        b->kernels->pool_max_back(a->from - ((size_t)2 << log) + 1, b->n, 2, at, b->table + below, b->n,
-                                  b->table + above, b->slopes + above, b->n, b->slopes + below, 1);
+        b->kernels->pool_max_back(a->from - ((size_t)2 << log) + 1, b->n, 2, at, b->table + below,
+                                  b->n, b->table + above, b->slopes + above, b->n,
+                                  b->slopes + below, 1);
     }
-    for (size_t i = 0; i < a->from; i++) memcpy(dx + i * x_step, b->slopes + i * b->n, b->n * sizeof *dx);
+    for (size_t i = 0; i < a->from; i++)
+        memcpy(dx + i * x_step, b->slopes + i * b->n, b->n * sizeof *dx);
 }
 
 /* One plane of one sample (lanes = 0) or of many. */
-static void pool_large(const gp_window *w, const gp_kernels *kernels, size_t lanes, const float *x, float *halfway,
-                       float *table, float *y)
+static void pool_large(const gp_window *w, const gp_kernels *kernels, size_t lanes, const float *x,
+                       float *halfway, float *table, float *y)
 {
     const runs_along across = runs_of(w, 1, 0), down = runs_of(w, 0, 0);
     const size_t columns = across.to, unit = lanes ? lanes : 1;
     block b = {.kernels = kernels, .lines = 1, .n = BLOCK, .table = table};
     for (size_t lane = 0; lane < lanes; lane += BLOCK)
         for (size_t row = 0; row < w->height; row++)
-            pool_along(&across, &b, x + row * w->width * unit + lane, unit, halfway + row * columns * unit + lane, unit,
-                       1.0f);
+            pool_along(&across, &b, x + row * w->width * unit + lane, unit,
+                       halfway + row * columns * unit + lane, unit, 1.0f);
     b.n = 1;
     for (size_t row = 0; lanes == 0 && row < w->height; row += BLOCK) {
         b.lines = gp_smaller(BLOCK, w->height - row);
@@ -266,9 +288,9 @@ static void pool_large(const gp_window *w, const gp_kernels *kernels, size_t lan
 }
 
 /* Backward, with what forward found halfway, for the largest. */
-static void pool_large_back(const gp_window *w, const gp_kernels *kernels, size_t lanes, const float *x,
-                            const float *halfway, const float *y, float *table, const float *dy, float *dhalfway,
-                            float *dx)
+static void pool_large_back(const gp_window *w, const gp_kernels *kernels, size_t lanes,
+                            const float *x, const float *halfway, const float *y, float *table,
+                            const float *dy, float *dhalfway, float *dx)
 {
     const int is_max = w->pooling == GP_POOL_MAX;
     const runs_along across = runs_of(w, 1, !is_max), down = runs_of(w, 0, !is_max);
@@ -281,12 +303,14 @@ static void pool_large_back(const gp_window *w, const gp_kernels *kernels, size_
     for (size_t row = 0; row < w->height; row++)
         for (size_t lane = 0; lane < lanes; lane += BLOCK) {
             const size_t from = row * w->width * lanes + lane, to = row * step + lane;
-            if (is_max) max_back_along(&across, &b, x + from, dx + from, lanes, halfway + to, dhalfway + to, lanes);
+            if (is_max)
+                max_back_along(&across, &b, x + from, dx + from, lanes, halfway + to, dhalfway + to,
+                               lanes);
             else pool_along(&across, &b, dhalfway + to, lanes, dx + from, lanes, factor_of(w));
         }
 }
 
-/* ---- training -------------------------------------------------------------------------------------------------------- */
+/* ---- training -------------------------------------------------------------------------------- */
 
 /* After the outputs what is pooled along the rows, and for the largest its gradients. */
 static size_t pooling_workspace(const gp_layer_spec *spec)
@@ -296,29 +320,36 @@ static size_t pooling_workspace(const gp_layer_spec *spec)
     return spec->out + (w->pooling == GP_POOL_MAX ? 2 : 1) * w->channels * halfway_of(w);
 }
 
-/* Floats of a member's list of pixels, or of its tables: for the largest of values and of gradients. */
+/* Floats of a member's list of pixels, or of its tables: for the largest of values and of
+ * gradients. */
 static size_t own_of(const gp_window *w)
 {
     if (!is_large(w)) return gp_padded(most_pixels(w));
-    const size_t forward = larger_table(w, 0, BLOCK, BLOCK), back = larger_table(w, 1, BLOCK, BLOCK);
+    const size_t forward = larger_table(w, 0, BLOCK, BLOCK),
+                 back = larger_table(w, 1, BLOCK, BLOCK);
     if (w->pooling == GP_POOL_MAX) return 2 * forward;
     return forward > back ? forward : back;
 }
 
-/* How many members have their own: fewer of large windows, so that lists take about a megabyte, and tables four. */
+/* How many members have their own: fewer of large windows, so that lists take about a megabyte, and
+ * tables four. */
 static size_t members_of(const gp_window *w)
 {
     const size_t members = ((size_t)1 << (is_large(w) ? 20 : 18)) / own_of(w);
     return members == 0 ? 1 : gp_smaller(members, GP_MAX_THREADS);
 }
 
-static size_t pooling_spare(const gp_layer_spec *spec) { return members_of(&spec->window) * own_of(&spec->window); }
+static size_t pooling_spare(const gp_layer_spec *spec)
+{
+    return members_of(&spec->window) * own_of(&spec->window);
+}
 
 /* This member's planes, if it has room of its own, and the room. */
 static float *share(const gp_layer *layer, const gp_pass *pass, size_t *begin, size_t *end)
 {
     const gp_window *w = &layer->spec.window;
-    const size_t planes = pass->chunks * w->channels, members = gp_smaller(pass->team->size, members_of(w));
+    const size_t planes = pass->chunks * w->channels,
+                 members = gp_smaller(pass->team->size, members_of(w));
     const size_t rank = gp_smaller(pass->team->rank, members);
     *begin = planes * rank / members;
     *end = rank == members ? planes : planes * (rank + 1) / members;
@@ -330,12 +361,13 @@ static size_t alike(const gp_window *w, size_t column)
 {
     const size_t begin = column * w->stride[1], seen = w->before[1] + w->width;
     if (begin < w->before[1] || begin + w->kernel[1] > seen) return 1;
-    return gp_smaller((seen - w->kernel[1] - begin) / w->stride[1] + 1, gp_window_places(w, 1) - column);
+    return gp_smaller((seen - w->kernel[1] - begin) / w->stride[1] + 1,
+                      gp_window_places(w, 1) - column);
 }
 
 /* So many channels of one chunk, or with 0 lanes of one sample. */
-static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t lanes, size_t channels, uint32_t *at,
-                        const float *x, float *y)
+static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t lanes,
+                        size_t channels, uint32_t *at, const float *x, float *y)
 {
     const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1);
     const size_t unit = lanes ? lanes : 1, stride = lanes ? 1 : w->stride[1];
@@ -347,14 +379,17 @@ static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t la
             float *to = y + (row * columns + column) * unit;
             if (w->pooling == GP_POOL_MAX)
                 kernels->pool_max(channels, n, count, at, unit, stride, x, x_step, to, y_step);
-            else kernels->pool_mean(channels, n, count, at, unit, stride, x, x_step, to, y_step, factor_of(w));
+            else
+                kernels->pool_mean(channels, n, count, at, unit, stride, x, x_step, to, y_step,
+                                   factor_of(w));
         }
 }
 
 static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     const gp_window *w = &layer->spec.window;
-    const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
+    const size_t P = pass->lanes, x_step = w->height * w->width * P,
+                 y_step = layer->spec.out / w->channels * P;
     size_t begin, end;
     float *own = share(layer, pass, &begin, &end);
     if (own && is_large(w)) {
@@ -376,23 +411,26 @@ static int are_tiles(const gp_window *w, size_t axis)
 }
 
 /* Of small windows, the planes from `begin` on. */
-static void pool_planes_back(const gp_layer *layer, const gp_pass *pass, size_t begin, size_t end, uint32_t *at,
-                             const float *dy, float *dx)
+static void pool_planes_back(const gp_layer *layer, const gp_pass *pass, size_t begin, size_t end,
+                             uint32_t *at, const float *dy, float *dx)
 {
     const gp_window *w = &layer->spec.window;
     const gp_kernels *kernels = pass->kernels;
-    const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
+    const size_t P = pass->lanes, x_step = w->height * w->width * P,
+                 y_step = layer->spec.out / w->channels * P;
     /* windows side by side that leave no pixel out write each of them once */
     const int tiles = w->pooling == GP_POOL_MAX && are_tiles(w, 0) && are_tiles(w, 1);
     if (!tiles) memset(dx + begin * x_step, 0, (end - begin) * x_step * sizeof *dx);
     for (size_t place = 0, columns = gp_window_places(w, 1); place * P < y_step; place++) {
-        const size_t count = pixels_of(w, place / columns, place % columns, at), first = begin * y_step + place * P;
+        const size_t count = pixels_of(w, place / columns, place % columns, at),
+                     first = begin * y_step + place * P;
         if (w->pooling == GP_POOL_MAX)
             kernels->pool_max_back(end - begin, P, count, at, layer->input + begin * x_step, x_step,
-                                   layer->output + first, dy + first, y_step, dx + begin * x_step, !tiles);
+                                   layer->output + first, dy + first, y_step, dx + begin * x_step,
+                                   !tiles);
         else
-            kernels->pool_mean_back(end - begin, P, count, at, dy + first, y_step, dx + begin * x_step, x_step,
-                                    factor_of(w));
+            kernels->pool_mean_back(end - begin, P, count, at, dy + first, y_step,
+                                    dx + begin * x_step, x_step, factor_of(w));
     }
 }
 
@@ -400,22 +438,25 @@ static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
 {
     if (!dx) return dx;
     const gp_window *w = &layer->spec.window;
-    const size_t P = pass->lanes, x_step = w->height * w->width * P, y_step = layer->spec.out / w->channels * P;
+    const size_t P = pass->lanes, x_step = w->height * w->width * P,
+                 y_step = layer->spec.out / w->channels * P;
     size_t begin, end;
     float *own = share(layer, pass, &begin, &end);
     if (own && is_large(w)) {
         const size_t step = halfway_of(w) * P;
         float *halfway = layer->work + pass->chunks * layer->spec.out * P;
-        float *dhalfway = halfway + (w->pooling == GP_POOL_MAX ? pass->chunks * w->channels * step : 0);
+        float *dhalfway =
+            halfway + (w->pooling == GP_POOL_MAX ? pass->chunks * w->channels * step : 0);
         for (size_t c = begin; c < end; c++)
             pool_large_back(w, pass->kernels, P, layer->input + c * x_step, halfway + c * step,
-                            layer->output + c * y_step, own, dy + c * y_step, dhalfway + c * step, dx + c * x_step);
+                            layer->output + c * y_step, own, dy + c * y_step, dhalfway + c * step,
+                            dx + c * x_step);
     } else if (own) pool_planes_back(layer, pass, begin, end, (uint32_t *)(void *)own, dy, dx);
     gp_team_wait(pass->team);
     return dx;
 }
 
-/* ---- inference ----------------------------------------------------------------------------------------------------- */
+/* ---- inference ------------------------------------------------------------------------------- */
 
 static size_t pooling_scratch(const gp_layer_spec *spec, int in_lanes)
 {
@@ -434,12 +475,14 @@ static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const 
     const size_t y_step = packed->spec.out / w->channels * unit;
     for (size_t s = 0; s < (chunk->lanes ? 1 : chunk->samples); s++, x += x_row, y += y_row) {
         if (!is_large(w)) {
-            pool_planes(w, chunk->kernels, chunk->lanes, w->channels, (uint32_t *)(void *)chunk->scratch, x, y);
+            pool_planes(w, chunk->kernels, chunk->lanes, w->channels,
+                        (uint32_t *)(void *)chunk->scratch, x, y);
             continue;
         }
         float *table = chunk->scratch + gp_padded(halfway_of(w)) * unit;
         for (size_t c = 0; c < w->channels; c++)
-            pool_large(w, chunk->kernels, chunk->lanes, x + c * x_step, chunk->scratch, table, y + c * y_step);
+            pool_large(w, chunk->kernels, chunk->lanes, x + c * x_step, chunk->scratch, table,
+                       y + c * y_step);
     }
 }
 
@@ -453,7 +496,8 @@ static gp_status pooling_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
-static const gp_frozen_ops frozen = {.pack = pooling_pack, .scratch = pooling_scratch, .infer = pooling_infer};
+static const gp_frozen_ops frozen = {
+    .pack = pooling_pack, .scratch = pooling_scratch, .infer = pooling_infer};
 
 const gp_layer_ops gp_layer_pooling = {.name = "pooling",
                                        .fits = pooling_fits,

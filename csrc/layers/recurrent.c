@@ -1,21 +1,26 @@
 /* recurrent.c - RNN, LSTM and GRU over T steps, with backpropagation through time.
  *
  *   RNN    h_t = f(W_ih x_t + b_ih + W_hh h_(t-1) + b_hh)
- *   LSTM   i, f, g, o likewise, with sigmoid but tanh for g;  c_t = f c_(t-1) + i g;  h_t = o tanh(c_t)
- *   GRU    r, z likewise;  n = tanh(W_in x_t + b_in + r q), q = W_hn h_(t-1) + b_hn;  h_t = (1-z) n + z h_(t-1)
+ *   LSTM   i, f, g, o likewise, with sigmoid but tanh for g;  c_t = f c_(t-1) + i g;  h_t = o
+ *          tanh(c_t)
+ *   GRU    r, z likewise;  n = tanh(W_in x_t + b_in + r q), q = W_hn h_(t-1) + b_hn;  h_t = (1-z) n
+ *          + z h_(t-1)
  *
- * A sample is (T, F) row by row, so in lanes step t of a chunk is (F,P), contiguous; h_(-1) = c_(-1) = 0. Numbers of a
- * step are kept for backward, which turns gates into their gradients where they stand; products of W_ih and W_hh are
- * those of Dense (matrix.c), and dW adds up over chunks and steps in order.
+ * A sample is (T, F) row by row, so in lanes step t of a chunk is (F,P), contiguous; h_(-1) =
+ * c_(-1) = 0. Numbers of a step are kept for backward, which turns gates into their gradients where
+ * they stand; products of W_ih and W_hh are those of Dense (matrix.c), and dW adds up over chunks
+ * and steps in order.
  *
- * Members share the chunks if they come out even: time then runs without a barrier. Otherwise they share the units and
- * meet once a step. Every number has one order of additions, so the bits are the same.
+ * Members share the chunks if they come out even: time then runs without a barrier. Otherwise they
+ * share the units and meet once a step. Every number has one order of additions, so the bits are
+ * the same.
  */
 #include <string.h>
 
 #include "layers/layers.h"
 
-/* UNITS: of a share; a multiple of the tiles of gemm and of fours. TALL: rows of dW at a time, as in dense.c. */
+/* UNITS: of a share; a multiple of the tiles of gemm and of fours. TALL: rows of dW at a time, as
+ *        in dense.c. */
 enum { UNITS = 12, TALL = 48 };
 
 static int fits(size_t offset, size_t length, size_t begin, size_t end)
@@ -28,15 +33,20 @@ static int recurrent_fits(const gp_layer_spec *spec) { return spec->steps > 0; }
 static int recurrent_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     const size_t T = spec->steps;
-    if (spec->cell >= GP_CELLS || T == 0 || spec->in % T != 0 || (spec->sequences && spec->out % T != 0)) return 0;
-    if (spec->cell == GP_RNN && spec->activation != GP_TANH && spec->activation != GP_RELU) return 0;
+    if (spec->cell >= GP_CELLS || T == 0 || spec->in % T != 0 ||
+        (spec->sequences && spec->out % T != 0))
+        return 0;
+    if (spec->cell == GP_RNN && spec->activation != GP_TANH && spec->activation != GP_RELU)
+        return 0;
     if (spec->omega != 0.0f && spec->cell != GP_RNN) return 0;
     const size_t F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
     if (F == 0 || H == 0 || H > n_prunable / G / H || F > n_prunable / G / H) return 0;
-    if (!fits(spec->weight, G * H * F, 0, n_prunable) || !fits(spec->recurrent_weight, G * H * H, 0, n_prunable))
+    if (!fits(spec->weight, G * H * F, 0, n_prunable) ||
+        !fits(spec->recurrent_weight, G * H * H, 0, n_prunable))
         return 0;
     if (spec->bias == GP_NONE) return spec->recurrent_bias == GP_NONE;
-    return fits(spec->bias, G * H, n_prunable, n_params) && fits(spec->recurrent_bias, G * H, n_prunable, n_params);
+    return fits(spec->bias, G * H, n_prunable, n_params) &&
+           fits(spec->recurrent_bias, G * H, n_prunable, n_params);
 }
 
 static size_t recurrent_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
@@ -48,23 +58,27 @@ static size_t recurrent_weights(const gp_layer_spec *spec, gp_matrix weights[GP_
                              .columns = spec->in / spec->steps,
                              .in_fours = in_fours,
                              .uses = spec->steps};
-    weights[1] = (gp_matrix){
-        .offset = spec->recurrent_weight, .rows = rows, .columns = H, .in_fours = in_fours, .uses = spec->steps};
+    weights[1] = (gp_matrix){.offset = spec->recurrent_weight,
+                             .rows = rows,
+                             .columns = H,
+                             .in_fours = in_fours,
+                             .uses = spec->steps};
     return 2;
 }
 
-/* ---- what is kept -------------------------------------------------------------------------------------------------- */
+/* ---- what is kept ---------------------------------------------------------------------------- */
 
-/* The sizes and buffers of one call. Of a chunk and step: gates (G*H,P), then their gradients; state the same as W_hh
- * sees it, which differs for GRU alone; c, h (H,P). */
+/* The sizes and buffers of one call. Of a chunk and step: gates (G*H,P), then their gradients;
+ * state the same as W_hh sees it, which differs for GRU alone; c, h (H,P). */
 typedef struct view {
     const gp_matrix *W_ih, *W_hh;
     size_t T, F, H, G, P;
     float *gates, *state, *c, *h;
-    float *last;          /* [chunk][H][P], unless the output is all of h */
-    float *dh, *dc;       /* [chunk][H][P]: on the way from a step to the one before */
-    float *turned;        /* [chunk][t][P][stride]: an input of W with the batch outermost */
-    float *inputs, *term; /* for omega: [chunk][t][H][P] what stands for h_(t-1) in dW_hh, and [chunk][t][P] */
+    float *last;    /* [chunk][H][P], unless the output is all of h */
+    float *dh, *dc; /* [chunk][H][P]: on the way from a step to the one before */
+    float *turned;  /* [chunk][t][P][stride]: an input of W with the batch outermost */
+    /* for omega: [chunk][t][H][P] what stands for h_(t-1) in dW_hh, and [chunk][t][P] */
+    float *inputs, *term;
     size_t stride;
     size_t begin, end;              /* this member's units */
     size_t first_chunk, last_chunk; /* and chunks */
@@ -104,11 +118,15 @@ static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view
     return total;
 }
 
-static size_t recurrent_workspace(const gp_layer_spec *spec) { return lay_out(spec, NULL, 0, NULL); }
+static size_t recurrent_workspace(const gp_layer_spec *spec)
+{
+    return lay_out(spec, NULL, 0, NULL);
+}
 
 static size_t recurrent_spare(const gp_layer_spec *spec)
 {
-    const size_t H = gp_units_of(spec), square = spec->orthogonality != 0.0f ? 3 * H * gp_padded(H) : 0;
+    const size_t H = gp_units_of(spec),
+                 square = spec->orthogonality != 0.0f ? 3 * H * gp_padded(H) : 0;
     return gp_padded((gp_gates_of(spec) + 1) * H) + square;
 }
 
@@ -122,7 +140,10 @@ static void share(const gp_team *team, size_t n, size_t block, size_t *begin, si
 
 static view look_at(const gp_layer *layer, const gp_pass *pass)
 {
-    view v = {.W_ih = &layer->weights[0], .W_hh = &layer->weights[1], .P = pass->lanes, .last_chunk = pass->chunks};
+    view v = {.W_ih = &layer->weights[0],
+              .W_hh = &layer->weights[1],
+              .P = pass->lanes,
+              .last_chunk = pass->chunks};
     lay_out(&layer->spec, layer->work, pass->lanes * pass->chunks, &v);
     v.end = v.H;
     v.meets = pass->chunks % pass->team->size != 0;
@@ -136,26 +157,30 @@ static size_t valid_lanes(const gp_pass *pass, size_t chunk)
     return gp_smaller(pass->lanes, pass->samples - gp_smaller(pass->samples, chunk * pass->lanes));
 }
 
-/* ---- forward ------------------------------------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------------------- */
 
 /* [G*H]: b_ih + b_hh, for GRU's n b_ih alone; then [H]: b_hh of GRU's n. */
 static void add_biases(const gp_layer *layer, const gp_pass *pass, const view *v)
 {
     const gp_layer_spec *spec = &layer->spec;
     const size_t n = v->G * v->H, joint = spec->cell == GP_GRU ? 2 * v->H : n;
-    if (pass->team->rank != 0 || spec->bias == GP_NONE) return; /* without biases it is 0 since the network was made */
-    const float *b_ih = pass->arena->params + spec->bias, *b_hh = pass->arena->params + spec->recurrent_bias;
+    /* without biases it is 0 since the network was made */
+    if (pass->team->rank != 0 || spec->bias == GP_NONE) return;
+    const float *b_ih = pass->arena->params + spec->bias,
+                *b_hh = pass->arena->params + spec->recurrent_bias;
     for (size_t r = 0; r < n; r++) layer->spare[r] = r < joint ? b_ih[r] + b_hh[r] : b_ih[r];
     for (size_t r = joint; r < n; r++) layer->spare[r + v->H] = b_hh[r];
 }
 
 /* h_t, and c_t, of this member's units from x_t and what was before. */
-static void forward_step(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk, size_t t,
-                         const float *x)
+static void forward_step(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk,
+                         size_t t, const float *x)
 {
     const gp_cell cell = layer->spec.cell;
-    const size_t H = v->H, P = v->P, at = chunk * v->T + t, n = v->end - v->begin, mine = v->begin * P;
-    float *gates = v->gates + at * v->G * H * P, *state = v->state + at * v->G * H * P, *h = v->h + at * H * P;
+    const size_t H = v->H, P = v->P, at = chunk * v->T + t, n = v->end - v->begin,
+                 mine = v->begin * P;
+    float *gates = v->gates + at * v->G * H * P, *state = v->state + at * v->G * H * P,
+          *h = v->h + at * H * P;
     const float *before = t > 0 ? h - H * P : NULL;
     for (size_t g = 0; g < v->G; g++) {
         const size_t begin = g * H + v->begin, end = g * H + v->end;
@@ -169,12 +194,19 @@ static void forward_step(const gp_layer *layer, const gp_pass *pass, const view 
         if (before) gp_matrix_times(v->W_hh, pass, begin, end, before, from_state, 1);
     }
     const float *earlier = before ? before + mine : NULL;
-    float *g0 = gates + mine, *g1 = g0 + H * P, *g2 = g1 + H * P, *g3 = g2 + H * P, *c = v->c + at * H * P + mine;
+    float *g0 = gates + mine, *g1 = g0 + H * P, *g2 = g1 + H * P, *g3 = g2 + H * P,
+          *c = v->c + at * H * P + mine;
     switch (cell) {
-    case GP_LSTM: pass->kernels->lstm_forward(n * P, g0, g1, g2, g3, t > 0 ? c - H * P : NULL, c, h + mine); break;
-    case GP_GRU: pass->kernels->gru_forward(n * P, g0, g1, g2, state + 2 * H * P + mine, earlier, h + mine); break;
+    case GP_LSTM:
+        pass->kernels->lstm_forward(n * P, g0, g1, g2, g3, t > 0 ? c - H * P : NULL, c, h + mine);
+        break;
+    case GP_GRU:
+        pass->kernels->gru_forward(n * P, g0, g1, g2, state + 2 * H * P + mine, earlier, h + mine);
+        break;
     case GP_RNN:
-    case GP_CELLS: pass->kernels->activation_forward(n * P, g0, h + mine, layer->spec.activation, 0.0f); break;
+    case GP_CELLS:
+        pass->kernels->activation_forward(n * P, g0, h + mine, layer->spec.activation, 0.0f);
+        break;
     }
     /* what a lane without a sample makes of the biases must not grow beyond float */
     const size_t valid = valid_lanes(pass, chunk);
@@ -198,7 +230,8 @@ static const float *recurrent_forward(gp_layer *layer, const gp_pass *pass, cons
             if (v.meets) gp_team_wait(pass->team);
         }
         if (!layer->spec.sequences)
-            memcpy(v.last + (chunk * H + v.begin) * P, v.h + ((chunk * T + T - 1) * H + v.begin) * P,
+            memcpy(v.last + (chunk * H + v.begin) * P,
+                   v.h + ((chunk * T + T - 1) * H + v.begin) * P,
                    (v.end - v.begin) * P * sizeof(float));
     }
     if (pass->team->rank == 0) layer->states = v.h;
@@ -206,7 +239,7 @@ static const float *recurrent_forward(gp_layer *layer, const gp_pass *pass, cons
     return layer->spec.sequences ? v.h : v.last;
 }
 
-/* ---- backward ------------------------------------------------------------------------------------------------------ */
+/* ---- backward -------------------------------------------------------------------------------- */
 
 /* Whether the gradient of step t reaches the step before. */
 static int passes_on(const gp_layer_spec *spec, size_t t)
@@ -214,12 +247,15 @@ static int passes_on(const gp_layer_spec *spec, size_t t)
     return t > 0 && (spec->truncation == 0 || t % spec->truncation != 0);
 }
 
-/* The gradients of this member's gates at step t, from dy (NULL: none) and what came from the step after. */
-static void backward_gates(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk, size_t t,
-                           const float *dy)
+/* The gradients of this member's gates at step t, from dy (NULL: none) and what came from the step
+ * after. */
+static void backward_gates(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk,
+                           size_t t, const float *dy)
 {
-    const size_t H = v->H, P = v->P, at = chunk * v->T + t, n = (v->end - v->begin) * P, mine = v->begin * P;
-    float *g0 = v->gates + at * v->G * H * P + mine, *g1 = g0 + H * P, *g2 = g1 + H * P, *g3 = g2 + H * P;
+    const size_t H = v->H, P = v->P, at = chunk * v->T + t, n = (v->end - v->begin) * P,
+                 mine = v->begin * P;
+    float *g0 = v->gates + at * v->G * H * P + mine, *g1 = g0 + H * P, *g2 = g1 + H * P,
+          *g3 = g2 + H * P;
     float *s0 = v->state + at * v->G * H * P + mine, *dh = v->dh + chunk * H * P + mine;
     const float *h = v->h + at * H * P + mine, *c = v->c + at * H * P + mine;
     switch (layer->spec.cell) {
@@ -228,23 +264,26 @@ static void backward_gates(const gp_layer *layer, const gp_pass *pass, const vie
                                      v->dc + chunk * H * P + mine);
         break;
     case GP_GRU:
-        pass->kernels->gru_backward(n, g0, g1, g2, s0 + 2 * H * P, s0, s0 + H * P, t > 0 ? h - H * P : NULL, dy, dh);
+        pass->kernels->gru_backward(n, g0, g1, g2, s0 + 2 * H * P, s0, s0 + H * P,
+                                    t > 0 ? h - H * P : NULL, dy, dh);
         break;
     case GP_RNN:
     case GP_CELLS: pass->kernels->rnn_backward(n, h, dy, dh, g0, layer->spec.activation); break;
     }
 }
 
-/* From the gradients of all gates at step t: dh of the step before for this member's units, and dx. */
-static void backward_products(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk, size_t t,
-                              float *dx)
+/* From the gradients of all gates at step t: dh of the step before for this member's units, and
+ * dx. */
+static void backward_products(const gp_layer *layer, const gp_pass *pass, const view *v,
+                              size_t chunk, size_t t, float *dx)
 {
     const size_t H = v->H, P = v->P, at = chunk * v->T + t, mine = (chunk * H + v->begin) * P;
     const size_t bytes = (v->end - v->begin) * P * sizeof(float);
     if (passes_on(&layer->spec, t)) {
-        gp_matrix_transposed_times(v->W_hh, pass, v->begin, v->end, v->state + at * v->G * H * P, v->dh + mine,
-                                   layer->spec.cell == GP_GRU);
-        if (layer->spec.omega != 0.0f) memcpy(v->inputs + (at * H + v->begin) * P, v->dh + mine, bytes);
+        gp_matrix_transposed_times(v->W_hh, pass, v->begin, v->end, v->state + at * v->G * H * P,
+                                   v->dh + mine, layer->spec.cell == GP_GRU);
+        if (layer->spec.omega != 0.0f)
+            memcpy(v->inputs + (at * H + v->begin) * P, v->dh + mine, bytes);
     } else {
         memset(v->dh + mine, 0, bytes);
         if (layer->spec.cell == GP_LSTM) memset(v->dc + mine, 0, bytes);
@@ -252,8 +291,8 @@ static void backward_products(const gp_layer *layer, const gp_pass *pass, const 
     if (!dx) return;
     size_t begin = 0, end = v->F;
     if (v->meets) share(pass->team, v->F, UNITS, &begin, &end);
-    gp_matrix_transposed_times(v->W_ih, pass, begin, end, v->gates + at * v->G * H * P, dx + (at * v->F + begin) * P,
-                               0);
+    gp_matrix_transposed_times(v->W_ih, pass, begin, end, v->gates + at * v->G * H * P,
+                               dx + (at * v->F + begin) * P, 0);
 }
 
 /* What stands for h_(t-1) in dW_hh when Omega is part of the loss. */
@@ -281,10 +320,12 @@ static void regularize(gp_layer *layer, const gp_pass *pass, const view *v)
     if (pass->team->rank == 0) layer->penalty += (double)spec->omega * sum / (double)pass->batch;
 }
 
-/* dW += sum over chunks and steps from `first` on of dz_t x_t^T. x_t (columns,P) of a chunk and step are at
- * x + (chunk*T + t - first)*columns*P; rows, unless NULL, the same with the batch outermost: (sample, T*columns padded). */
-static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const view *v, const gp_matrix *W,
-                            const float *dz, const float *x, const float *rows, size_t first)
+/* dW += sum over chunks and steps from `first` on of dz_t x_t^T. x_t (columns,P) of a chunk and
+ * step are at x + (chunk*T + t - first)*columns*P; rows, unless NULL, the same with the batch
+ * outermost: (sample, T*columns padded). */
+static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const view *v,
+                            const gp_matrix *W, const float *dz, const float *x, const float *rows,
+                            size_t first)
 {
     const size_t T = v->T, P = v->P, O = W->rows, I = W->columns;
     const gp_arena *arena = pass->arena;
@@ -299,16 +340,18 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
         gp_lists_share(pass->team, O, W->live->row_start, &begin, &end);
         for (size_t chunk = 0; chunk < pass->chunks; chunk++)
             for (size_t t = first; t < T; t++)
-                pass->kernels->sparse_dot(end - begin, P, W->live->row_start + begin, W->live->column,
-                                          dz + ((chunk * T + t) * O + begin) * P, x + (chunk * T + t - first) * I * P,
-                                          dW, pass->first + chunk > 0 || t > first);
+                pass->kernels->sparse_dot(end - begin, P, W->live->row_start + begin,
+                                          W->live->column, dz + ((chunk * T + t) * O + begin) * P,
+                                          x + (chunk * T + t - first) * I * P, dW,
+                                          pass->first + chunk > 0 || t > first);
         return;
     }
     if (!rows) {
         gp_team_share(pass->team, pass->chunks * T, &begin, &end);
         for (size_t at = begin; at < end; at++)
             if (at % T >= first)
-                pass->kernels->transpose(I, P, x + (at - first) * I * P, P, v->turned + at * P * v->stride, v->stride);
+                pass->kernels->transpose(I, P, x + (at - first) * I * P, P,
+                                         v->turned + at * P * v->stride, v->stride);
         gp_team_wait(pass->team);
     }
     share(pass->team, O, UNITS, &begin, &end);
@@ -316,8 +359,10 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
         const size_t n_o = gp_smaller(TALL, end - o), at = W->offset + o * I;
         for (size_t chunk = 0; chunk < pass->chunks; chunk++)
             for (size_t t = first; t < T; t++) {
-                const float *b = rows ? rows + chunk * P * whole + t * I : v->turned + (chunk * T + t) * P * v->stride;
-                pass->kernels->gemm(n_o, I, valid_lanes(pass, chunk), dz + ((chunk * T + t) * O + o) * P, P, 1, b,
+                const float *b = rows ? rows + chunk * P * whole + t * I
+                                      : v->turned + (chunk * T + t) * P * v->stride;
+                pass->kernels->gemm(n_o, I, valid_lanes(pass, chunk),
+                                    dz + ((chunk * T + t) * O + o) * P, P, 1, b,
                                     rows ? whole : v->stride, arena->grads + at, I,
                                     pass->first + chunk > 0 || t > first);
             }
@@ -327,7 +372,8 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const vi
 }
 
 /* db[r] += sum over chunks, steps and lanes of dz; `also`, unless it is GP_NONE, gets the same. */
-static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_t also, const float *dz)
+static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_t also,
+                          const float *dz)
 {
     const size_t rows = v->G * v->H;
     size_t begin, end;
@@ -350,7 +396,8 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     gp_matrix_collect_columns(v.W_hh, pass);
     if (dx) gp_matrix_collect_columns(v.W_ih, pass);
     for (size_t chunk = v.first_chunk; chunk < v.last_chunk; chunk++) {
-        const size_t mine = (chunk * H + v.begin) * P, bytes = (v.end - v.begin) * P * sizeof(float);
+        const size_t mine = (chunk * H + v.begin) * P,
+                     bytes = (v.end - v.begin) * P * sizeof(float);
         memset(v.dh + mine, 0, bytes);
         if (spec->cell == GP_LSTM) memset(v.dc + mine, 0, bytes);
         for (size_t t = T; t-- > 0;) {
@@ -364,8 +411,10 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     }
     gp_team_wait(pass->team);
     if (spec->omega != 0.0f) regularize(layer, pass, &v);
-    weight_gradient(layer, pass, &v, v.W_ih, v.gates, layer->input, layer->index == 0 ? pass->rows : NULL, 0);
-    if (spec->omega != 0.0f) weight_gradient(layer, pass, &v, v.W_hh, v.state, v.inputs + H * P, NULL, 1);
+    weight_gradient(layer, pass, &v, v.W_ih, v.gates, layer->input,
+                    layer->index == 0 ? pass->rows : NULL, 0);
+    if (spec->omega != 0.0f)
+        weight_gradient(layer, pass, &v, v.W_hh, v.state, v.inputs + H * P, NULL, 1);
     else weight_gradient(layer, pass, &v, v.W_hh, v.state, v.h, NULL, 1);
     if (spec->bias != GP_NONE) {
         const int alike = v.state == v.gates;
@@ -376,31 +425,36 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     return dx;
 }
 
-/* ---- orthogonality ------------------------------------------------------------------------------------------------- */
+/* ---- orthogonality --------------------------------------------------------------------------- */
 
-/* W (H,H), a gate of W_hh: the value is |W'W - 1|^2 and its gradient 4 W (W'W - 1), by members in rows. */
-static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
-                                int backward)
+/* W (H,H), a gate of W_hh: the value is |W'W - 1|^2 and its gradient 4 W (W'W - 1), by members in
+ * rows. */
+static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena,
+                                const gp_team *team, int backward)
 {
     const gp_layer_spec *spec = &layer->spec;
     if (spec->orthogonality == 0.0f) return 0.0;
     const gp_matrix *W = &layer->weights[1];
     const gp_lists *live = W->live;
     const size_t H = W->columns, G = W->rows / H, S = gp_padded(H);
-    float *copy = layer->spare + gp_padded((G + 1) * H), *square = copy + H * S, *slope = square + H * S;
+    float *copy = layer->spare + gp_padded((G + 1) * H), *square = copy + H * S,
+          *slope = square + H * S;
     const float factor = 4.0f * spec->orthogonality;
     double sum = 0.0;
     size_t begin, end;
     share(team, H, UNITS, &begin, &end);
     for (size_t g = 0; g < G; g++) {
         const size_t offset = W->offset + g * H * H;
-        for (size_t r = begin; r < end; r++) memcpy(copy + r * S, arena->params + offset + r * H, H * sizeof *copy);
+        for (size_t r = begin; r < end; r++)
+            memcpy(copy + r * S, arena->params + offset + r * H, H * sizeof *copy);
         gp_team_wait(team);
         kernels->gemm(end - begin, H, H, copy + begin, 1, S, copy, S, square + begin * S, S, 0);
         for (size_t r = begin; r < end; r++) square[r * S + r] -= 1.0f;
         gp_team_wait(team);
         for (size_t r = 0; r < H; r++) sum += kernels->sum_squares(H, square + r * S);
-        if (backward) kernels->gemm(end - begin, H, H, copy + begin * S, S, 1, square, S, slope + begin * S, S, 0);
+        if (backward)
+            kernels->gemm(end - begin, H, H, copy + begin * S, S, 1, square, S, slope + begin * S,
+                          S, 0);
         for (size_t r = begin; backward && r < end; r++) {
             const size_t row = g * H + r;
             if (live) {

@@ -1,8 +1,10 @@
-/* recurrent_frozen.c - RNN, LSTM and GRU at inference, in lanes: one member takes a chunk through all steps.
+/* recurrent_frozen.c - RNN, LSTM and GRU at inference, in lanes: one member takes a chunk through
+ * all steps.
  *
- * Weights are packed when the network is frozen, row-major without what is removed, or as compressed rows of live
- * weights when these are few; the two matrices choose apart. Few samples run in lanes as well: a step's products depend
- * on the last, so there is no row of W to read once for all of them.
+ * Weights are packed when the network is frozen, row-major without what is removed, or as
+ * compressed rows of live weights when these are few; the two matrices choose apart. Few samples
+ * run in lanes as well: a step's products depend on the last, so there is no row of W to read once
+ * for all of them.
  */
 #include <math.h>
 #include <stdlib.h>
@@ -28,8 +30,8 @@ typedef struct recurrent_packed {
 } recurrent_packed;
 
 /* Copies a matrix to `next`, which is moved on, or only counts the words when it is NULL. */
-static size_t pack_matrix(const gp_arena *arena, size_t offset, size_t rows, size_t columns, packed_matrix *matrix,
-                          uint32_t *next)
+static size_t pack_matrix(const gp_arena *arena, size_t offset, size_t rows, size_t columns,
+                          packed_matrix *matrix, uint32_t *next)
 {
     const size_t n = rows * columns, kept = gp_mask_count(n, arena->mask + offset);
     const int listed = gp_lists_pay_in_lanes(kept, n) && n < UINT32_MAX / 2;
@@ -62,9 +64,11 @@ static size_t pack_matrix(const gp_arena *arena, size_t offset, size_t rows, siz
 static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t T = spec->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec), rows = G * H;
+    const size_t T = spec->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec),
+                 rows = G * H;
     enum { HEAD = 64 }; /* words, at least the struct */
-    _Static_assert(sizeof(recurrent_packed) <= HEAD * sizeof(uint32_t), "the head holds the struct");
+    _Static_assert(sizeof(recurrent_packed) <= HEAD * sizeof(uint32_t),
+                   "the head holds the struct");
     size_t words = HEAD + gp_padded(rows + H);
     words += pack_matrix(arena, spec->weight, rows, F, NULL, NULL);
     words += pack_matrix(arena, spec->recurrent_weight, rows, H, NULL, NULL);
@@ -99,8 +103,8 @@ static size_t recurrent_scratch(const gp_layer_spec *spec, int in_lanes)
 }
 
 /* out[rows][P] = bias + W x, or += W x without a bias */
-static void times(const gp_chunk *chunk, const packed_matrix *W, size_t begin, size_t end, const float *bias,
-                  const float *x, float *out)
+static void times(const gp_chunk *chunk, const packed_matrix *W, size_t begin, size_t end,
+                  const float *bias, const float *x, float *out)
 {
     const gp_kernels *kernels = chunk->kernels;
     const size_t P = chunk->lanes, I = W->columns;
@@ -112,7 +116,8 @@ static void times(const gp_chunk *chunk, const packed_matrix *W, size_t begin, s
     }
 }
 
-static void recurrent_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
+static void recurrent_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x,
+                            float *y)
 {
     const recurrent_packed *own = packed->memory;
     const gp_kernels *kernels = chunk->kernels;
@@ -127,7 +132,8 @@ static void recurrent_infer(const gp_packed *packed, const gp_chunk *chunk, cons
         if (before) times(chunk, &own->hh, 0, joint, NULL, before, gates);
         switch (cell) {
         case GP_LSTM:
-            kernels->lstm_forward(n, gates, gates + n, gates + 2 * n, gates + 3 * n, before ? other : NULL, other, h);
+            kernels->lstm_forward(n, gates, gates + n, gates + 2 * n, gates + 3 * n,
+                                  before ? other : NULL, other, h);
             break;
         case GP_GRU:
             kernels->broadcast(H, P, own->bias + rows, other);
@@ -135,7 +141,9 @@ static void recurrent_infer(const gp_packed *packed, const gp_chunk *chunk, cons
             kernels->gru_forward(n, gates, gates + n, gates + 2 * n, other, before, h);
             break;
         case GP_RNN:
-        case GP_CELLS: kernels->activation_forward(n, gates, h, packed->spec.activation, 0.0f); break;
+        case GP_CELLS:
+            kernels->activation_forward(n, gates, h, packed->spec.activation, 0.0f);
+            break;
         }
     }
 }

@@ -14,7 +14,8 @@ static const float *softmax_forward(gp_layer *layer, const gp_pass *pass, const 
     size_t begin, end, size = layer->spec.in * pass->lanes;
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++)
-        pass->kernels->softmax_forward(layer->spec.in, pass->lanes, x + chunk * size, layer->work + chunk * size);
+        pass->kernels->softmax_forward(layer->spec.in, pass->lanes, x + chunk * size,
+                                       layer->work + chunk * size);
     gp_team_wait(pass->team);
     return layer->work;
 }
@@ -25,8 +26,8 @@ static float *softmax_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
     size_t begin, end, size = layer->spec.in * pass->lanes;
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++)
-        pass->kernels->softmax_backward(layer->spec.in, pass->lanes, layer->output + chunk * size, dy + chunk * size,
-                                        dy + chunk * size);
+        pass->kernels->softmax_backward(layer->spec.in, pass->lanes, layer->output + chunk * size,
+                                        dy + chunk * size, dy + chunk * size);
     gp_team_wait(pass->team);
     return dy;
 }
@@ -36,7 +37,8 @@ static void softmax_infer(const gp_packed *packed, const gp_chunk *chunk, const 
     const size_t O = packed->spec.in, stride = gp_padded(O);
     if (chunk->lanes) chunk->kernels->softmax_forward(O, chunk->lanes, x, y);
     else
-        for (size_t s = 0; s < chunk->samples; s++) chunk->kernels->softmax_row(O, x + s * stride, y + s * stride);
+        for (size_t s = 0; s < chunk->samples; s++)
+            chunk->kernels->softmax_row(O, x + s * stride, y + s * stride);
 }
 
 static const gp_frozen_ops frozen = {.in_place = 1, .infer = softmax_infer};

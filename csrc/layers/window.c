@@ -5,17 +5,22 @@
 
 int gp_window_is_valid(const gp_window *w, size_t in)
 {
-    if (w->channels == 0 || w->groups == 0 || w->channels % w->groups != 0 || w->pooling >= GP_POOLS) return 0;
+    if (w->channels == 0 || w->groups == 0 || w->channels % w->groups != 0 ||
+        w->pooling >= GP_POOLS)
+        return 0;
     const size_t most = UINT32_MAX / 2; /* places in padded planes are counted in 32 bits */
     const size_t sizes[2] = {w->height, w->width};
     size_t planes = w->channels;
     for (size_t axis = 0; axis < 2; axis++) {
-        if (sizes[axis] == 0 || w->kernel[axis] == 0 || w->stride[axis] == 0 || w->dilation[axis] == 0) return 0;
+        if (sizes[axis] == 0 || w->kernel[axis] == 0 || w->stride[axis] == 0 ||
+            w->dilation[axis] == 0)
+            return 0;
         if (sizes[axis] > most || w->before[axis] > most || w->after[axis] > most) return 0;
         const size_t padded = gp_window_padded(w, axis);
         if (planes > most / padded) return 0;
         planes *= padded;
-        if (w->kernel[axis] > padded || (w->kernel[axis] > 1 && w->dilation[axis] > padded)) return 0;
+        if (w->kernel[axis] > padded || (w->kernel[axis] > 1 && w->dilation[axis] > padded))
+            return 0;
         if (gp_window_places(w, axis) == 0) return 0;
     }
     return in == w->channels * w->height * w->width;
@@ -57,10 +62,14 @@ void gp_window_offsets(const gp_window *w, uint32_t *at)
 
 gp_runs gp_window_runs(const gp_window *w, size_t lanes, size_t rows)
 {
-    const size_t places = gp_window_places(w, 1), from_row = w->stride[0] * gp_window_padded(w, 1) * lanes;
+    const size_t places = gp_window_places(w, 1),
+                 from_row = w->stride[0] * gp_window_padded(w, 1) * lanes;
     if (w->stride[1] == 1)
-        return (gp_runs){
-            .n = places * lanes, .inner = 1, .outer = rows, .from_outer = from_row, .to_outer = places * lanes};
+        return (gp_runs){.n = places * lanes,
+                         .inner = 1,
+                         .outer = rows,
+                         .from_outer = from_row,
+                         .to_outer = places * lanes};
     return (gp_runs){.n = lanes,
                      .inner = places,
                      .outer = rows,

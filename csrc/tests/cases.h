@@ -20,7 +20,8 @@ static inline void over_sizes(const gp_kernels *kernels, sized_case *run)
 enum { NOT_FINITE = 4 };
 static inline float not_finite(size_t i)
 {
-    static const uint32_t bits[NOT_FINITE] = {0x7fc00000u, 0xffc00000u, 0x7f800000u, 0xff800000u}; /* +-NaN, +-inf */
+    /* +-NaN, +-inf */
+    static const uint32_t bits[NOT_FINITE] = {0x7fc00000u, 0xffc00000u, 0x7f800000u, 0xff800000u};
     return float_of(bits[i]);
 }
 
@@ -32,9 +33,11 @@ static inline double relative_error(double got, double want)
     return fabs(got - want) / fmax(fabs(want), (double)FLT_MIN);
 }
 
-/* A kernel of two inputs gives `expected` elsewhere and in place of the first, bit by bit; closes what it is given. */
-static inline void two_inputs_give(void (*kernel)(size_t n, const float *a, const float *b, float *out), size_t n,
-                                   buffer a, buffer b, buffer expected)
+/* A kernel of two inputs gives `expected` elsewhere and in place of the first, bit by bit; closes
+ * what it is given. */
+static inline void two_inputs_give(void (*kernel)(size_t n, const float *a, const float *b,
+                                                  float *out),
+                                   size_t n, buffer a, buffer b, buffer expected)
 {
     buffer out = output_floats(n, 1);
     kernel(n, a.f, b.f, out.f);
@@ -47,7 +50,8 @@ static inline void two_inputs_give(void (*kernel)(size_t n, const float *a, cons
     CLOSE(expected);
 }
 
-/* Bit patterns from 0 to infinity in steps that meet every exponent; both signs are the caller's business. */
+/* Bit patterns from 0 to infinity in steps that meet every exponent; both signs are the caller's
+ * business. */
 static inline uint32_t sweep_step(void) { return is_quick() ? 1000003u : 20011u; }
 enum { INFINITY_BITS = 0x7f800000 };
 

@@ -1,7 +1,7 @@
 /* cases_cells.h - one step of the recurrent cells, forward and backward, against naive_cells.h.
  *
- * n is a multiple of 16; what may be NULL is. A number's bits do not depend on where it stands: the last 16 are run by
- * themselves, too.
+ * n is a multiple of 16; what may be NULL is. A number's bits do not depend on where it stands: the
+ * last 16 are run by themselves, too.
  */
 #ifndef GP_CASES_CELLS_H
 #define GP_CASES_CELLS_H
@@ -38,12 +38,14 @@ static void cell_open(const cell_call *call, buffer gates[CELL_GATES], cell_copy
     }
 }
 /* Like gates after their activation. */
-static void cell_squash(const cell_call *call, buffer gates[CELL_GATES], cell_copy copy, size_t tanh_gate)
+static void cell_squash(const cell_call *call, buffer gates[CELL_GATES], cell_copy copy,
+                        size_t tanh_gate)
 {
     for (size_t g = 0; g < CELL_GATES; g++)
         for (size_t i = 0; i < call->n; i++)
             copy[g][i] = gates[g].f[i] =
-                (float)(g == tanh_gate ? tanh((double)gates[g].f[i]) : naive_sigmoid((double)gates[g].f[i]));
+                (float)(g == tanh_gate ? tanh((double)gates[g].f[i])
+                                       : naive_sigmoid((double)gates[g].f[i]));
 }
 static void cell_close(buffer gates[CELL_GATES])
 {
@@ -54,7 +56,7 @@ static void cell_close(buffer gates[CELL_GATES])
 /* The last 16 of `whole` are `alone`. */
 #define CELL_ALONE(n, alone, whole) CHECK_BYTES_EQUAL(16 * sizeof(float), alone, (whole) + (n) - 16)
 
-/* ---- LSTM ---------------------------------------------------------------------------------------------------------- */
+/* ---- LSTM ------------------------------------------------------------------------------------ */
 
 static void lstm_forward_case(const cell_call *call)
 {
@@ -72,15 +74,16 @@ static void lstm_forward_case(const cell_call *call)
         want_c[i] = (float)now;
         want_h[i] = (float)y;
     }
-    call->kernels->lstm_forward(n, g[0].f, g[1].f, g[2].f, g[3].f, call->before ? before.f : NULL, c.f, h.f);
+    call->kernels->lstm_forward(n, g[0].f, g[1].f, g[2].f, g[3].f, call->before ? before.f : NULL,
+                                c.f, h.f);
     for (size_t k = 0; k < CELL_GATES; k++) CELL_NEAR(n, g[k].f, want[k]);
     CELL_NEAR(n, c.f, want_c);
     CELL_NEAR(n, h.f, want_h);
     if (n > 0) {
         const size_t at = n - 16;
         float one_c[16], one_h[16];
-        call->kernels->lstm_forward(16, z[0] + at, z[1] + at, z[2] + at, z[3] + at, call->before ? before.f + at : NULL,
-                                    one_c, one_h);
+        call->kernels->lstm_forward(16, z[0] + at, z[1] + at, z[2] + at, z[3] + at,
+                                    call->before ? before.f + at : NULL, one_c, one_h);
         for (size_t k = 0; k < CELL_GATES; k++) CELL_ALONE(n, z[k] + at, g[k].f);
         CELL_ALONE(n, one_c, c.f);
         CELL_ALONE(n, one_h, h.f);
@@ -117,7 +120,8 @@ static void lstm_backward_case(const cell_call *call)
 {
     const size_t n = call->n;
     noise *source = call->source;
-    buffer g[CELL_GATES], before = input_floats(source, n, call->shift, 2.0), c = input_floats(source, n, 1, 2.0);
+    buffer g[CELL_GATES], before = input_floats(source, n, call->shift, 2.0),
+                          c = input_floats(source, n, 1, 2.0);
     buffer dy = input_floats(source, n, 2, 1.0), dh = input_floats(source, n, 3 - call->shift, 1.0);
     buffer dc = inout_floats(source, n, call->shift, 1.0);
     cell_copy z, want;
@@ -133,15 +137,15 @@ static void lstm_backward_case(const cell_call *call)
         for (size_t k = 0; k < CELL_GATES; k++) want[k][i] = (float)a[k];
         want_dc[i] = (float)back;
     }
-    call->kernels->lstm_backward(n, g[0].f, g[1].f, g[2].f, g[3].f, call->before ? before.f : NULL, c.f,
-                                 call->from_above ? dy.f : NULL, dh.f, dc.f);
+    call->kernels->lstm_backward(n, g[0].f, g[1].f, g[2].f, g[3].f, call->before ? before.f : NULL,
+                                 c.f, call->from_above ? dy.f : NULL, dh.f, dc.f);
     for (size_t k = 0; k < CELL_GATES; k++) CELL_NEAR(n, g[k].f, want[k]);
     CELL_NEAR(n, dc.f, want_dc);
     if (n > 0) {
         const size_t at = n - 16;
         call->kernels->lstm_backward(16, z[0] + at, z[1] + at, z[2] + at, z[3] + at,
-                                     call->before ? before.f + at : NULL, c.f + at, call->from_above ? dy.f + at : NULL,
-                                     dh.f + at, old_dc + at);
+                                     call->before ? before.f + at : NULL, c.f + at,
+                                     call->from_above ? dy.f + at : NULL, dh.f + at, old_dc + at);
         for (size_t k = 0; k < CELL_GATES; k++) CELL_ALONE(n, z[k] + at, g[k].f);
         CELL_ALONE(n, old_dc + at, dc.f);
     }
@@ -152,14 +156,18 @@ static void lstm_backward_case(const cell_call *call)
     CLOSE(dh);
     CLOSE(dc);
 }
-static void test_lstm_backward(const gp_kernels *kernels) { over_cells(kernels, lstm_backward_case); }
+static void test_lstm_backward(const gp_kernels *kernels)
+{
+    over_cells(kernels, lstm_backward_case);
+}
 
-/* ---- GRU: the fourth "gate" is q ----------------------------------------------------------------------------------- */
+/* ---- GRU: the fourth "gate" is q ------------------------------------------------------------- */
 
 static void gru_forward_case(const cell_call *call)
 {
     const size_t n = call->n;
-    buffer g[CELL_GATES], before = input_floats(call->source, n, call->shift, 1.0), h = output_floats(n, call->shift);
+    buffer g[CELL_GATES], before = input_floats(call->source, n, call->shift, 1.0),
+                          h = output_floats(n, call->shift);
     cell_copy z, want;
     float want_h[CELL_MOST];
     cell_open(call, g, z, 4.0);
@@ -169,15 +177,16 @@ static void gru_forward_case(const cell_call *call)
         for (size_t k = 0; k < 3; k++) want[k][i] = (float)a[k];
         want_h[i] = (float)y;
     }
-    call->kernels->gru_forward(n, g[0].f, g[1].f, g[2].f, g[3].f, call->before ? before.f : NULL, h.f);
+    call->kernels->gru_forward(n, g[0].f, g[1].f, g[2].f, g[3].f, call->before ? before.f : NULL,
+                               h.f);
     for (size_t k = 0; k < 3; k++) CELL_NEAR(n, g[k].f, want[k]);
     CELL_NEAR(n, h.f, want_h);
     CHECK_BYTES_EQUAL(n * sizeof(float), g[3].f, z[3]);
     if (n > 0) {
         const size_t at = n - 16;
         float one[16];
-        call->kernels->gru_forward(16, z[0] + at, z[1] + at, z[2] + at, z[3] + at, call->before ? before.f + at : NULL,
-                                   one);
+        call->kernels->gru_forward(16, z[0] + at, z[1] + at, z[2] + at, z[3] + at,
+                                   call->before ? before.f + at : NULL, one);
         for (size_t k = 0; k < 3; k++) CELL_ALONE(n, z[k] + at, g[k].f);
         CELL_ALONE(n, one, h.f);
     }
@@ -191,8 +200,10 @@ static void gru_backward_case(const cell_call *call)
 {
     const size_t n = call->n;
     noise *source = call->source;
-    buffer g[CELL_GATES], before = input_floats(source, n, call->shift, 1.0), dy = input_floats(source, n, 2, 1.0);
-    buffer r_too = output_floats(n, 1), z_too = output_floats(n, 2), dh = inout_floats(source, n, call->shift, 1.0);
+    buffer g[CELL_GATES], before = input_floats(source, n, call->shift, 1.0),
+                          dy = input_floats(source, n, 2, 1.0);
+    buffer r_too = output_floats(n, 1), z_too = output_floats(n, 2),
+           dh = inout_floats(source, n, call->shift, 1.0);
     cell_copy z, want;
     float old_dh[CELL_MOST], want_dh[CELL_MOST];
     cell_open(call, g, z, 3.0);
@@ -201,13 +212,15 @@ static void gru_backward_case(const cell_call *call)
     for (size_t i = 0; i < n; i++) {
         double a[3] = {(double)z[0][i], (double)z[1][i], (double)z[2][i]}, straight;
         double dq = naive_gru_backward(a, (double)z[3][i], call->before ? (double)before.f[i] : 0.0,
-                                       (double)dh.f[i] + (call->from_above ? (double)dy.f[i] : 0.0), &straight);
+                                       (double)dh.f[i] + (call->from_above ? (double)dy.f[i] : 0.0),
+                                       &straight);
         for (size_t k = 0; k < 3; k++) want[k][i] = (float)a[k];
         want[3][i] = (float)dq;
         want_dh[i] = (float)straight;
     }
-    call->kernels->gru_backward(n, g[0].f, g[1].f, g[2].f, g[3].f, r_too.f, z_too.f, call->before ? before.f : NULL,
-                                call->from_above ? dy.f : NULL, dh.f);
+    call->kernels->gru_backward(n, g[0].f, g[1].f, g[2].f, g[3].f, r_too.f, z_too.f,
+                                call->before ? before.f : NULL, call->from_above ? dy.f : NULL,
+                                dh.f);
     for (size_t k = 0; k < CELL_GATES; k++) CELL_NEAR(n, g[k].f, want[k]);
     CELL_NEAR(n, dh.f, want_dh);
     CHECK_BYTES_EQUAL(n * sizeof(float), r_too.f, g[0].f);
@@ -216,8 +229,8 @@ static void gru_backward_case(const cell_call *call)
         const size_t at = n - 16;
         float r[16], u[16];
         call->kernels->gru_backward(16, z[0] + at, z[1] + at, z[2] + at, z[3] + at, r, u,
-                                    call->before ? before.f + at : NULL, call->from_above ? dy.f + at : NULL,
-                                    old_dh + at);
+                                    call->before ? before.f + at : NULL,
+                                    call->from_above ? dy.f + at : NULL, old_dh + at);
         for (size_t k = 0; k < CELL_GATES; k++) CELL_ALONE(n, z[k] + at, g[k].f);
         CELL_ALONE(n, old_dh + at, dh.f);
     }
@@ -230,7 +243,7 @@ static void gru_backward_case(const cell_call *call)
 }
 static void test_gru_backward(const gp_kernels *kernels) { over_cells(kernels, gru_backward_case); }
 
-/* ---- RNN ----------------------------------------------------------------------------------------------------------- */
+/* ---- RNN ------------------------------------------------------------------------------------- */
 
 static double rnn_slope(gp_activation f, float h)
 {
@@ -242,17 +255,21 @@ static void rnn_backward_case(const cell_call *call)
 {
     const size_t n = call->n;
     const gp_activation f = call->before ? GP_TANH : GP_RELU;
-    buffer h = input_floats(call->source, n, call->shift, 1.0), dy = input_floats(call->source, n, 2, 1.0);
-    buffer dh = input_floats(call->source, n, 3 - call->shift, 1.0), dz = output_floats(n, call->shift);
+    buffer h = input_floats(call->source, n, call->shift, 1.0),
+           dy = input_floats(call->source, n, 2, 1.0);
+    buffer dh = input_floats(call->source, n, 3 - call->shift, 1.0),
+           dz = output_floats(n, call->shift);
     float want[CELL_MOST], one[16];
     for (size_t i = 0; i < n; i++) {
         if (i % 5 == 0 || (f == GP_RELU && h.f[i] < 0.0f)) h.f[i] = 0.0f;
-        want[i] = (float)(((double)dh.f[i] + (call->from_above ? (double)dy.f[i] : 0.0)) * rnn_slope(f, h.f[i]));
+        want[i] = (float)(((double)dh.f[i] + (call->from_above ? (double)dy.f[i] : 0.0)) *
+                          rnn_slope(f, h.f[i]));
     }
     call->kernels->rnn_backward(n, h.f, call->from_above ? dy.f : NULL, dh.f, dz.f, f);
     CELL_NEAR(n, dz.f, want);
     if (n > 0) {
-        call->kernels->rnn_backward(16, h.f + n - 16, call->from_above ? dy.f + n - 16 : NULL, dh.f + n - 16, one, f);
+        call->kernels->rnn_backward(16, h.f + n - 16, call->from_above ? dy.f + n - 16 : NULL,
+                                    dh.f + n - 16, one, f);
         CELL_ALONE(n, one, dz.f);
     }
     CLOSE(h);
@@ -262,18 +279,19 @@ static void rnn_backward_case(const cell_call *call)
 }
 static void test_rnn_backward(const gp_kernels *kernels) { over_cells(kernels, rnn_backward_case); }
 
-/* ---- Pascanu's regularizer ------------------------------------------------------------------------------------------- */
+/* ---- Pascanu's regularizer ------------------------------------------------------------------- */
 
 enum { VANISHED = 3, STOPPED = 5, TINY = 6, HUGE_ONE = 7 }; /* lanes that are special */
 
-static void omega_case(const gp_kernels *kernels, size_t units, size_t lanes, size_t valid, gp_activation f,
-                       int in_place)
+static void omega_case(const gp_kernels *kernels, size_t units, size_t lanes, size_t valid,
+                       gp_activation f, int in_place)
 {
     const size_t n = units * lanes;
     const double weight = 0.3;
     noise source = {units + lanes + valid};
     buffer dz = input_floats(&source, n, 1, 1.0), h = input_floats(&source, n, 2, 1.0);
-    buffer back = inout_floats(&source, n, 3, 1.0), x = output_floats(n, 1), term = output_floats(lanes, 2);
+    buffer back = inout_floats(&source, n, 3, 1.0), x = output_floats(n, 1),
+           term = output_floats(lanes, 2);
     float *out = in_place ? back.f : x.f;
     float *want = allocated((n + 1) * sizeof *want);
     memset(want, 0, (n + 1) * sizeof *want);
@@ -297,8 +315,8 @@ static void omega_case(const gp_kernels *kernels, size_t units, size_t lanes, si
         const int counts = p < valid && norm > 1e-30;
         if (counts && before > 0.0) factor = weight * 2.0 * (before / norm - 1.0) / (norm * before);
         for (size_t i = p; i < n; i += lanes)
-            want[i] =
-                (float)((double)h.f[i] + factor * (double)back.f[i] * rnn_slope(f, h.f[i]) * rnn_slope(f, h.f[i]));
+            want[i] = (float)((double)h.f[i] + factor * (double)back.f[i] * rnn_slope(f, h.f[i]) *
+                                                   rnn_slope(f, h.f[i]));
         term.f[p] = counts ? (float)((before / norm - 1.0) * (before / norm - 1.0)) : 0.0f;
     }
     buffer got = output_floats(lanes, 1);
@@ -325,8 +343,8 @@ static void test_omega_terms(const gp_kernels *kernels)
     for (size_t i = 0; i < sizeof units / sizeof units[0]; i++)
         for (size_t lanes = 16; lanes <= GP_LANES; lanes += 16)
             for (int k = 0; k < 4; k++)
-                omega_case(kernels, units[i], lanes, k == 3 ? 0 : lanes - (size_t)k * 5, k % 2 ? GP_RELU : GP_TANH,
-                           k > 1);
+                omega_case(kernels, units[i], lanes, k == 3 ? 0 : lanes - (size_t)k * 5,
+                           k % 2 ? GP_RELU : GP_TANH, k > 1);
 }
 
 #endif

@@ -4,7 +4,7 @@
 
 #include "cases.h"
 
-/* ---- copies ---------------------------------------------------------------------------------------------------------- */
+/* ---- copies ---------------------------------------------------------------------------------- */
 
 static void copy_finite_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
@@ -33,16 +33,18 @@ static void multiply_case(const gp_kernels *kernels, size_t n, size_t shift, noi
 }
 static void test_multiply(const gp_kernels *kernels) { over_sizes(kernels, multiply_case); }
 
-/* ---- activations ----------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------- */
 
 static const float slope_case = 0.01f;
 
-/* The largest relative error allowed. gelu's tail is exp(-z^2/2): the rounding of z^2 is magnified by z^2/2. */
+/* The largest relative error allowed. gelu's tail is exp(-z^2/2): the rounding of z^2 is magnified
+ * by z^2/2. */
 static double activation_bound(gp_activation f, double z)
 {
     switch (f) {
     case GP_TANH: return 2.5e-7;
-    case GP_SIGMOID: return z > -88.7 ? 4e-7 : 0.25; /* exp(-z) is infinite: 0 for what is below FLT_MIN / 4 */
+    case GP_SIGMOID:
+        return z > -88.7 ? 4e-7 : 0.25; /* exp(-z) is infinite: 0 for what is below FLT_MIN / 4 */
     case GP_GELU: return 5e-7 + (z < 0.0 ? 1.2e-7 * 0.5 * z * z : 0.0);
     case GP_LEAKY_RELU: return 6e-8;
     case GP_RELU:
@@ -87,7 +89,8 @@ static void activation_limits(const gp_kernels *kernels, gp_activation f)
 }
 
 /* The bits of a number must not depend on where it stands. */
-static void activation_alone(const gp_kernels *kernels, gp_activation f, size_t n, const float *z, const float *y)
+static void activation_alone(const gp_kernels *kernels, gp_activation f, size_t n, const float *z,
+                             const float *y)
 {
     for (size_t i = 0; i < n; i++) {
         float one;
@@ -96,12 +99,15 @@ static void activation_alone(const gp_kernels *kernels, gp_activation f, size_t 
     }
 }
 
-static void activation_forward_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
+static void activation_forward_case(const gp_kernels *kernels, size_t n, size_t shift,
+                                    noise *source)
 {
-    buffer z = inout_floats(source, n, shift, 4.0), y = output_floats(n, 3 - shift), expected = output_floats(n, 0);
+    buffer z = inout_floats(source, n, shift, 4.0), y = output_floats(n, 3 - shift),
+           expected = output_floats(n, 0);
     for (gp_activation f = GP_IDENTITY; f < GP_ACTIVATIONS; f++) {
         noise_floats(source, n, z.f, 4.0);
-        for (size_t i = 0; i < n; i++) expected.f[i] = (float)naive_activation(f, (double)z.f[i], (double)slope_case);
+        for (size_t i = 0; i < n; i++)
+            expected.f[i] = (float)naive_activation(f, (double)z.f[i], (double)slope_case);
         kernels->activation_forward(n, z.f, y.f, f, slope_case);
         CHECK_FLOATS_NEAR(n, y.f, expected.f, 1e-9, 2e-6);
         activation_alone(kernels, f, n, z.f, y.f);
@@ -122,16 +128,19 @@ static void test_activation_forward(const gp_kernels *kernels)
     }
 }
 
-static void activation_backward_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
+static void activation_backward_case(const gp_kernels *kernels, size_t n, size_t shift,
+                                     noise *source)
 {
     buffer z = input_floats(source, n, shift, 4.0), y = input_floats(source, n, 3 - shift, 1.0);
-    buffer dy = inout_floats(source, n, 1, 2.0), dz = output_floats(n, 2), expected = output_floats(n, 0);
+    buffer dy = inout_floats(source, n, 1, 2.0), dz = output_floats(n, 2),
+           expected = output_floats(n, 0);
     for (gp_activation f = GP_IDENTITY; f < GP_ACTIVATIONS; f++) {
         noise_floats(source, n, dy.f, 2.0);
         if (n > 0) z.f[0] = 0.0f;
         kernels->activation_forward(n, z.f, y.f, f, slope_case);
         for (size_t i = 0; i < n; i++)
-            expected.f[i] = (float)((double)dy.f[i] * naive_derivative(f, (double)z.f[i], (double)slope_case));
+            expected.f[i] =
+                (float)((double)dy.f[i] * naive_derivative(f, (double)z.f[i], (double)slope_case));
         kernels->activation_backward(n, z.f, y.f, dy.f, dz.f, f, slope_case);
         CHECK_FLOATS_NEAR(n, dz.f, expected.f, 1e-6, 1e-6);
         for (size_t i = 0; i < n; i++) {
@@ -160,7 +169,8 @@ static void activation_slope_limits(const gp_kernels *kernels)
         float y[4], dz[4];
         kernels->activation_forward(4, z, y, f, slope_case);
         kernels->activation_backward(4, z, y, dy, dz, f, slope_case);
-        for (size_t i = 0; i < 4; i++) CHECK_NEAR(dz[i], naive_derivative(f, (double)z[i], (double)slope_case), 1e-9);
+        for (size_t i = 0; i < 4; i++)
+            CHECK_NEAR(dz[i], naive_derivative(f, (double)z[i], (double)slope_case), 1e-9);
     }
 }
 
@@ -170,7 +180,7 @@ static void test_activation_backward(const gp_kernels *kernels)
     activation_slope_limits(kernels);
 }
 
-/* ---- dropout --------------------------------------------------------------------------------------------------------- */
+/* ---- dropout --------------------------------------------------------------------------------- */
 
 static float multiplier(uint64_t seed, uint64_t stream, uint64_t element, float rate)
 {
@@ -179,7 +189,8 @@ static float multiplier(uint64_t seed, uint64_t stream, uint64_t element, float 
     return (float)(words[element % 4] >> 8) * 0x1p-24f >= rate ? 1.0f / (1.0f - rate) : 0.0f;
 }
 
-static void dropout_case(const gp_kernels *kernels, size_t n, size_t shift, uint64_t first, float rate)
+static void dropout_case(const gp_kernels *kernels, size_t n, size_t shift, uint64_t first,
+                         float rate)
 {
     const uint64_t seed = 0x0123456789abcdefu + first, stream = 0xfedcba9876543210u - first;
     buffer out = output_floats(n, shift), expected = output_floats(n, 0);
@@ -203,7 +214,8 @@ static void dropout_at_the_rate(const gp_kernels *kernels)
 
 static void test_dropout_multipliers(const gp_kernels *kernels)
 {
-    const uint64_t firsts[] = {0, 1, 2, 3, 4, 63, 64, 65, 1000003, (uint64_t)1 << 34, ((uint64_t)1 << 34) - 7};
+    const uint64_t firsts[] = {
+        0, 1, 2, 3, 4, 63, 64, 65, 1000003, (uint64_t)1 << 34, ((uint64_t)1 << 34) - 7};
     const size_t sizes[] = {0, 1, 3, 4, 5, 61, 62, 63, 64, 65, 127, 128, 129, 300};
     for (size_t f = 0; f < sizeof firsts / sizeof firsts[0]; f++)
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
@@ -213,7 +225,7 @@ static void test_dropout_multipliers(const gp_kernels *kernels)
     dropout_at_the_rate(kernels);
 }
 
-/* ---- scale, clamp, mask, penalty ------------------------------------------------------------------------------------- */
+/* ---- scale, clamp, mask, penalty ------------------------------------------------------------- */
 
 static void scale_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
@@ -247,7 +259,8 @@ static void test_clamp(const gp_kernels *kernels) { over_sizes(kernels, clamp_ca
 static void mask_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
     static const uint8_t bytes[4] = {0, 1, 0, 255};
-    buffer x = inout_floats(source, n, shift, 1.0), expected = output_floats(n, 0), mask = input_bytes(n, 0);
+    buffer x = inout_floats(source, n, shift, 1.0), expected = output_floats(n, 0),
+           mask = input_bytes(n, 0);
     uint8_t *keep = mask.data;
     for (size_t i = 0; i < n; i++) {
         keep[i] = bytes[noise_below(source, 4)];
@@ -290,7 +303,8 @@ static void penalty_case(const gp_kernels *kernels, size_t n, size_t shift, nois
     buffer expected = output_floats(n, 0);
     for (size_t i = 0; i < n; i++) {
         if (i % 5 == 0) w.f[i] = i % 2 ? 0.0f : -0.0f;
-        expected.f[i] = (float)((double)dw.f[i] + l1 * naive_sign((double)w.f[i]) + 2.0 * l2 * (double)w.f[i]);
+        expected.f[i] =
+            (float)((double)dw.f[i] + l1 * naive_sign((double)w.f[i]) + 2.0 * l2 * (double)w.f[i]);
     }
     kernels->penalty(n, w.f, dw.f, (float)l1, (float)l2);
     CHECK_FLOATS_NEAR(n, dw.f, expected.f, 2e-7, 2e-7);

@@ -1,7 +1,8 @@
 /* cases_gemm.h - the matrix product and the transpose.
  *
- * The product of the largest size is compared with double; every smaller one, and every part of it at any place, must
- * then have exactly the bits of that one, since each number is one chain of multiply-adds whatever the tile.
+ * The product of the largest size is compared with double; every smaller one, and every part of it
+ * at any place, must then have exactly the bits of that one, since each number is one chain of
+ * multiply-adds whatever the tile.
  */
 #ifndef GP_CASES_GEMM_H
 #define GP_CASES_GEMM_H
@@ -18,7 +19,8 @@ typedef struct gemm_input {
 
 static size_t gemm_padded(size_t n) { return (n + 15) / 16 * 16; }
 
-/* In the interval of width (b_row) only what the header allows may be read, so b ends where the reading must. */
+/* In the interval of width (b_row) only what the header allows may be read, so b ends where the
+ * reading must. */
 static buffer gemm_b(noise *source, size_t n, size_t k)
 {
     size_t length = k ? (k - 1) * GEMM_B_ROW + gemm_padded(n) : 0;
@@ -32,28 +34,31 @@ static void gemm_against_double(const gemm_input *in, const float *c)
         for (size_t j = 0; j < GEMM_N; j++) {
             double sum = in->start ? (double)in->start[i * GEMM_N + j] : 0.0, size = fabs(sum);
             for (size_t q = 0; q < in->k; q++) {
-                double term = (double)in->a[i * in->a_row + q * in->a_col] * (double)in->b[q * GEMM_B_ROW + j];
+                double term = (double)in->a[i * in->a_row + q * in->a_col] *
+                              (double)in->b[q * GEMM_B_ROW + j];
                 sum += term;
                 size += fabs(term);
             }
-            double error = fabs((double)c[i * GEMM_N + j] - sum) / ((double)(in->k + 1) * size + DBL_MIN);
+            double error =
+                fabs((double)c[i * GEMM_N + j] - sum) / ((double)(in->k + 1) * size + DBL_MIN);
             if (!(error <= worst)) worst = error; /* also a NaN */
         }
     }
-    CHECK_NEAR(worst, 0.0, 6e-8); /* 2^-24 an addition, and one for the product if it is not fused */
+    /* 2^-24 an addition, and one for the product if it is not fused */
+    CHECK_NEAR(worst, 0.0, 6e-8);
 }
 
 /* c (m,n) of rows i.. and columns j.., in rows of n + 1, against the same part of `whole` */
-static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const float *whole, size_t i, size_t j, size_t m,
-                      size_t n)
+static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const float *whole, size_t i,
+                      size_t j, size_t m, size_t n)
 {
     const size_t c_row = n + 1;
     buffer c = output_floats((m - 1) * c_row + n, (m + n) % 4);
     size_t wrong = 0;
     for (size_t r = 0; in->start && r < m; r++)
         memcpy(c.f + r * c_row, in->start + (i + r) * GEMM_N + j, n * sizeof(float));
-    kernels->gemm(m, n, in->k, in->a + i * in->a_row, in->a_row, in->a_col, in->b + j, GEMM_B_ROW, c.f, c_row,
-                  in->start != NULL);
+    kernels->gemm(m, n, in->k, in->a + i * in->a_row, in->a_row, in->a_col, in->b + j, GEMM_B_ROW,
+                  c.f, c_row, in->start != NULL);
     for (size_t r = 0; r < m; r++) {
         wrong += memcmp(c.f + r * c_row, whole + (i + r) * GEMM_N + j, n * sizeof(float)) != 0;
         if (r + 1 < m) wrong += bits_of(c.f[r * c_row + n]) != 0xffffffffu; /* between the rows */
@@ -62,28 +67,35 @@ static void gemm_part(const gp_kernels *kernels, const gemm_input *in, const flo
     CLOSE(c);
 }
 
-static void gemm_parts(const gp_kernels *kernels, const gemm_input *in, const float *whole, noise *source)
+static void gemm_parts(const gp_kernels *kernels, const gemm_input *in, const float *whole,
+                       noise *source)
 {
     const size_t n_step = is_quick() ? 13 : 1, m_step = is_quick() ? 3 : 1;
     for (size_t m = 1; m <= GEMM_M; m += m_step)
         for (size_t n = 1; n <= GEMM_N; n += n_step) gemm_part(kernels, in, whole, 0, 0, m, n);
     for (size_t part = 0; part < (is_quick() ? 5 : 50); part++) {
         size_t i = noise_below(source, GEMM_M), j = noise_below(source, GEMM_N);
-        gemm_part(kernels, in, whole, i, j, 1 + noise_below(source, GEMM_M - i), 1 + noise_below(source, GEMM_N - j));
+        gemm_part(kernels, in, whole, i, j, 1 + noise_below(source, GEMM_M - i),
+                  1 + noise_below(source, GEMM_N - j));
     }
 }
 
-/* b may be read up to its padded end, and up to 16 more than the part asks when it starts anywhere */
-static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int accumulate, int parts, noise *source)
+/* b may be read up to its padded end, and up to 16 more than the part asks when it starts
+ * anywhere */
+static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int accumulate, int parts,
+                      noise *source)
 {
     buffer a = input_floats(source, k * GEMM_M, 1, 1.0), b = gemm_b(source, GEMM_N + 16, k);
-    buffer start = input_floats(source, GEMM_M * GEMM_N, 0, 1.0), c = output_floats(GEMM_M * GEMM_N, 1);
-    gemm_input in = {.k = k, .a_row = by_column ? 1 : k, .a_col = by_column ? GEMM_M : 1, .a = a.f, .b = b.f};
+    buffer start = input_floats(source, GEMM_M * GEMM_N, 0, 1.0),
+           c = output_floats(GEMM_M * GEMM_N, 1);
+    gemm_input in = {
+        .k = k, .a_row = by_column ? 1 : k, .a_col = by_column ? GEMM_M : 1, .a = a.f, .b = b.f};
     if (accumulate) {
         in.start = start.f;
         memcpy(c.data, start.data, c.bytes);
     }
-    kernels->gemm(GEMM_M, GEMM_N, k, in.a, in.a_row, in.a_col, in.b, GEMM_B_ROW, c.f, GEMM_N, accumulate);
+    kernels->gemm(GEMM_M, GEMM_N, k, in.a, in.a_row, in.a_col, in.b, GEMM_B_ROW, c.f, GEMM_N,
+                  accumulate);
     gemm_against_double(&in, c.f);
     if (parts) gemm_parts(kernels, &in, c.f, source);
     CLOSE(a);
@@ -92,8 +104,8 @@ static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int ac
     CLOSE(c);
 }
 
-/* A transposed a that is wide enough to be packed, around the sizes of its blocks: the bits of the same product with
- * the rows of a next to each other. */
+/* A transposed a that is wide enough to be packed, around the sizes of its blocks: the bits of the
+ * same product with the rows of a next to each other. */
 static void gemm_wide(const gp_kernels *kernels, noise *source)
 {
     enum { WIDE = 520, N = 20, B_ROW = 32, C_ROW = 21 };
@@ -103,11 +115,13 @@ static void gemm_wide(const gp_kernels *kernels, noise *source)
         const int accumulate = which & 1;
         buffer a = input_floats(source, k ? (k - 1) * WIDE + m : 0, 1, 1.0),
                b = input_floats(source, k * B_ROW, 2, 1.0);
-        buffer c = output_floats((m - 1) * C_ROW + N, 1), want = output_floats((m - 1) * C_ROW + N, 3);
+        buffer c = output_floats((m - 1) * C_ROW + N, 1),
+               want = output_floats((m - 1) * C_ROW + N, 3);
         float *narrow = allocated((m * k + 1) * sizeof *narrow);
         for (size_t i = 0; i < m; i++) {
             for (size_t q = 0; q < k; q++) narrow[i * k + q] = a.f[q * WIDE + i];
-            for (size_t j = 0; j < N; j++) c.f[i * C_ROW + j] = want.f[i * C_ROW + j] = (float)(i + j) * 0.25f;
+            for (size_t j = 0; j < N; j++)
+                c.f[i * C_ROW + j] = want.f[i * C_ROW + j] = (float)(i + j) * 0.25f;
         }
         kernels->gemm(m, N, k, narrow, k, 1, b.f, B_ROW, want.f, C_ROW, accumulate);
         kernels->gemm(m, N, k, a.f, 1, WIDE, b.f, B_ROW, c.f, C_ROW, accumulate);
@@ -122,7 +136,8 @@ static void gemm_wide(const gp_kernels *kernels, noise *source)
 
 static void gemm_of_nothing(const gp_kernels *kernels)
 {
-    float a[4] = {1, 2, 3, 4}, b[64] = {1}, c[4] = {5, 6, 7, 8}, before[4] = {5, 6, 7, 8}, zero[4] = {0};
+    float a[4] = {1, 2, 3, 4}, b[64] = {1}, c[4] = {5, 6, 7, 8}, before[4] = {5, 6, 7, 8},
+          zero[4] = {0};
     kernels->gemm(0, 4, 1, a, 1, 1, b, 16, c, 4, 0);
     kernels->gemm(4, 0, 1, a, 1, 1, b, 16, c, 1, 0);
     kernels->gemm(1, 4, 0, a, 1, 1, b, 16, c, 4, 1);
@@ -143,7 +158,8 @@ static void gemm_not_finite(const gp_kernels *kernels, noise *source)
         a[i * K + 2] = not_finite(i % NOT_FINITE);
         b[3 * B_ROW + j] = NAN;
         kernels->gemm(M, N, K, a, K, 1, b, B_ROW, c, N, 0);
-        for (size_t at = 0; at < M * N; at++) wrong += isfinite(c[at]) == (at / N == i || at % N == j);
+        for (size_t at = 0; at < M * N; at++)
+            wrong += isfinite(c[at]) == (at / N == i || at % N == j);
         CHECK_INT_EQUAL(wrong, 0);
     }
 }
@@ -181,7 +197,8 @@ static void test_transpose(const gp_kernels *kernels)
 {
     noise source = {3};
     for (size_t rows = 0; rows < 20; rows++)
-        for (size_t columns = 0; columns < 20; columns++) transpose_case(kernels, rows, columns, &source);
+        for (size_t columns = 0; columns < 20; columns++)
+            transpose_case(kernels, rows, columns, &source);
     transpose_case(kernels, 64, 100, &source);
     transpose_case(kernels, 101, 33, &source);
 }

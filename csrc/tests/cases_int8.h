@@ -1,5 +1,5 @@
-/* cases_int8.h - samples as bytes and products of integers, bit by bit against plain C: nothing here may depend on the
- * instruction set. */
+/* cases_int8.h - samples as bytes and products of integers, bit by bit against plain C: nothing
+ * here may depend on the instruction set. */
 #ifndef GP_CASES_INT8_H
 #define GP_CASES_INT8_H
 
@@ -27,7 +27,10 @@ static uint8_t naive_byte(float x, float factor, int32_t zero)
     return (uint8_t)((int32_t)nearbyintf(product) + zero);
 }
 
-static int same_scale(float got, float want) { return bits_of(got) == bits_of(want) || (isnan(got) && isnan(want)); }
+static int same_scale(float got, float want)
+{
+    return bits_of(got) == bits_of(want) || (isnan(got) && isnan(want));
+}
 
 /* Numbers of all kinds a sample may have. */
 static void draw_sample(noise *source, size_t kind, size_t n, size_t step, float *x)
@@ -45,7 +48,8 @@ enum { SAMPLE_KINDS = 5 + NOT_FINITE };
 static void quantize_row_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
     for (size_t kind = 0; kind < SAMPLE_KINDS; kind++) {
-        buffer x = input_bytes(n * sizeof(float), shift), out = output_bytes((n + 63) / 64 * 64, shift);
+        buffer x = input_bytes(n * sizeof(float), shift),
+               out = output_bytes((n + 63) / 64 * 64, shift);
         float scale = -1.0f, want_scale;
         int32_t zero = -1, want_zero;
         draw_sample(source, kind, n, 1, x.f);
@@ -68,9 +72,11 @@ static void test_quantize_lanes(const gp_kernels *kernels)
     for (size_t c = 0; c < sizeof sizes / sizeof *sizes; c++)
         for (size_t P = 16; P <= GP_LANES; P += 16) {
             const size_t features = sizes[c], fours = (features + 3) / 4;
-            buffer x = input_bytes(features * P * sizeof(float), 1), out = output_bytes(fours * P * 4, 2);
+            buffer x = input_bytes(features * P * sizeof(float), 1),
+                   out = output_bytes(fours * P * 4, 2);
             buffer scale = output_floats(P, 1), zero = output_bytes(P * sizeof(int32_t), 3);
-            for (size_t p = 0; p < P; p++) draw_sample(&source, p % SAMPLE_KINDS, features, P, x.f + p);
+            for (size_t p = 0; p < P; p++)
+                draw_sample(&source, p % SAMPLE_KINDS, features, P, x.f + p);
             kernels->quantize_lanes(features, P, x.f, out.data, scale.f, (int32_t *)zero.data);
             for (size_t p = 0; p < P; p++) {
                 float want_scale;
@@ -110,7 +116,8 @@ static int8_case int8_open(noise *source, size_t rows, size_t samples, size_t k,
     c.zero = input_bytes(samples * sizeof(int32_t), 2);
     int8_t *weights = (int8_t *)c.weights.data;
     for (size_t i = 0; i < rows * k; i++)
-        weights[i] = (int8_t)(extreme ? (i / k % 2 ? -127 : 127) : (int)noise_below(source, 255) - 127);
+        weights[i] =
+            (int8_t)(extreme ? (i / k % 2 ? -127 : 127) : (int)noise_below(source, 255) - 127);
     for (size_t i = 0; i < samples * k; i++)
         ((uint8_t *)c.x.data)[i] = (uint8_t)(extreme ? 255 : noise_below(source, 256));
     for (size_t r = 0; r < rows; r++) {
@@ -145,15 +152,18 @@ static float naive_int8(const int8_case *c, size_t r, size_t s, size_t k)
     return product + c->bias.f[r];
 }
 
-static void int8_rows_case(const gp_kernels *kernels, noise *source, size_t rows, size_t samples, size_t k, int extreme)
+static void int8_rows_case(const gp_kernels *kernels, noise *source, size_t rows, size_t samples,
+                           size_t k, int extreme)
 {
     const size_t first = rows > 4 ? 3 : 0, y_row = rows + 2;
     int8_case c = int8_open(source, rows + first, samples, k, extreme);
     buffer y = output_floats(samples * y_row, 1);
-    kernels->int8_rows(samples, first, rows, k, &c.w, c.x.data, k, c.scale.f, (int32_t *)c.zero.data, y.f, y_row);
+    kernels->int8_rows(samples, first, rows, k, &c.w, c.x.data, k, c.scale.f,
+                       (int32_t *)c.zero.data, y.f, y_row);
     for (size_t i = 0; i < samples * y_row; i++) {
         const size_t s = i / y_row, r = i % y_row;
-        CHECK(bits_of(y.f[i]) == (r < rows ? bits_of(naive_int8(&c, first + r, s, k)) : 0xffffffffu));
+        CHECK(bits_of(y.f[i]) ==
+              (r < rows ? bits_of(naive_int8(&c, first + r, s, k)) : 0xffffffffu));
     }
     CLOSE(y);
     int8_close(&c);
@@ -164,11 +174,13 @@ static void test_int8_rows(const gp_kernels *kernels)
     noise source = {34};
     for (size_t samples = 0; samples <= 9; samples++)
         for (size_t rows = 0; rows <= 19; rows += samples < 5 ? 1 : 6)
-            for (size_t k = 0; k <= 192; k += 64) int8_rows_case(kernels, &source, rows, samples, k, 0);
+            for (size_t k = 0; k <= 192; k += 64)
+                int8_rows_case(kernels, &source, rows, samples, k, 0);
     int8_rows_case(kernels, &source, 2, 2, GP_INT8_MOST, 1);
 }
 
-static void int8_lanes_case(const gp_kernels *kernels, noise *source, size_t rows, size_t P, size_t fours, int extreme)
+static void int8_lanes_case(const gp_kernels *kernels, noise *source, size_t rows, size_t P,
+                            size_t fours, int extreme)
 {
     const size_t first = rows > 4 ? 3 : 0;
     int8_case c = int8_open(source, rows + first, P, (4 * fours + 63) / 64 * 64, extreme);
@@ -176,7 +188,8 @@ static void int8_lanes_case(const gp_kernels *kernels, noise *source, size_t row
     for (size_t p = 0; p < P; p++)
         for (size_t q = 0; q < fours; q++)
             memcpy((char *)lanes.data + (q * P + p) * 4, (char *)c.x.data + p * c.k + 4 * q, 4);
-    kernels->int8_lanes(first, rows, P, fours, &c.w, lanes.data, c.scale.f, (int32_t *)c.zero.data, y.f);
+    kernels->int8_lanes(first, rows, P, fours, &c.w, lanes.data, c.scale.f, (int32_t *)c.zero.data,
+                        y.f);
     for (size_t i = 0; i < rows * P; i++)
         CHECK(bits_of(y.f[i]) == bits_of(naive_int8(&c, first + i / P, i % P, 4 * fours)));
     CLOSE(lanes);

@@ -1,7 +1,8 @@
 /* cases_loss.h - softmax and the losses: [feature][P] in, lane by lane.
  *
- * A case is a number of features, of lanes, and of lanes that hold samples; each lane is compared with the naive
- * formula for one sample. Logits of any size are asked for, since logsumexp exists for the huge ones.
+ * A case is a number of features, of lanes, and of lanes that hold samples; each lane is compared
+ * with the naive formula for one sample. Logits of any size are asked for, since logsumexp exists
+ * for the huge ones.
  */
 #ifndef GP_CASES_LOSS_H
 #define GP_CASES_LOSS_H
@@ -37,7 +38,7 @@ static void lane_of(const lanes_case *c, const float *values, size_t p, double *
     for (size_t i = 0; i < c->o; i++) lane[i] = (double)values[i * c->lanes + p];
 }
 
-/* ---- softmax --------------------------------------------------------------------------------------------------------- */
+/* ---- softmax --------------------------------------------------------------------------------- */
 
 static void softmax_forward_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
 {
@@ -56,8 +57,9 @@ static void softmax_forward_case(const gp_kernels *kernels, const lanes_case *c,
         }
         CHECK_NEAR(sum, 1.0, 5e-7);
     }
-    CHECK_NEAR(worst, 0.0, c->size > 10.0 ? 8e-6 : 6e-7); /* z - max is rounded: 60 bits off by 2^-19 */
-    kernels->softmax_forward(c->o, c->lanes, z.f, z.f);   /* in place */
+    /* z - max is rounded: 60 bits off by 2^-19 */
+    CHECK_NEAR(worst, 0.0, c->size > 10.0 ? 8e-6 : 6e-7);
+    kernels->softmax_forward(c->o, c->lanes, z.f, z.f); /* in place */
     CHECK_BYTES_EQUAL(n * sizeof(float), z.data, y.data);
     CLOSE(z);
     CLOSE(y);
@@ -103,7 +105,8 @@ static void test_softmax_forward(const gp_kernels *kernels)
 static void softmax_backward_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
 {
     size_t n = c->o * c->lanes;
-    buffer y = input_floats(source, n, 1, 1.0), dy = inout_floats(source, n, 2, 1.0), dz = output_floats(n, 3);
+    buffer y = input_floats(source, n, 1, 1.0), dy = inout_floats(source, n, 2, 1.0),
+           dz = output_floats(n, 3);
     kernels->softmax_backward(c->o, c->lanes, y.f, dy.f, dz.f);
     double worst = 0.0;
     for (size_t p = 0; p < c->lanes; p++) {
@@ -121,9 +124,12 @@ static void softmax_backward_case(const gp_kernels *kernels, const lanes_case *c
     CLOSE(dy);
     CLOSE(dz);
 }
-static void test_softmax_backward(const gp_kernels *kernels) { over_lanes(kernels, softmax_backward_case); }
+static void test_softmax_backward(const gp_kernels *kernels)
+{
+    over_lanes(kernels, softmax_backward_case);
+}
 
-/* ---- losses ---------------------------------------------------------------------------------------------------------- */
+/* ---- losses ---------------------------------------------------------------------------------- */
 
 typedef struct loss_arrays {
     buffer z, t, dz, loss, label, hit; /* t: targets; hit and label: cross entropy */
@@ -141,13 +147,15 @@ static loss_arrays loss_arrays_new(const gp_batch *settings, const lanes_case *c
                                                           : INFINITY);
     if (settings->smoothing > 0.0f) size = fmin(size, 1e38); /* distances must be floats, too */
     double teacher = kind == GP_DISTILLATION ? size : 1.0;
-    loss_arrays made = {
-        .z = input_floats(source, n, 1, size), .t = input_floats(source, n, 3, teacher), .settings = *settings};
+    loss_arrays made = {.z = input_floats(source, n, 1, size),
+                        .t = input_floats(source, n, 3, teacher),
+                        .settings = *settings};
     made.dz = output_floats(n, 2);
     made.loss = output_floats(c->valid, 1);
     made.hit = output_bytes(c->valid, 0);
     made.label = input_bytes(c->valid * sizeof(int64_t), 0);
-    for (size_t p = 0; p < c->valid; p++) ((int64_t *)made.label.data)[p] = (int64_t)noise_below(source, c->o);
+    for (size_t p = 0; p < c->valid; p++)
+        ((int64_t *)made.label.data)[p] = (int64_t)noise_below(source, c->o);
     return made;
 }
 
@@ -161,28 +169,34 @@ static void loss_arrays_close(loss_arrays *a)
     CLOSE(a->label);
 }
 
-static void loss_run(const gp_kernels *k, const lanes_case *c, loss_arrays *a, float *dz, float factor)
+static void loss_run(const gp_kernels *k, const lanes_case *c, loss_arrays *a, float *dz,
+                     float factor)
 {
     const gp_batch *s = &a->settings;
     switch (s->loss) {
     case GP_CROSS_ENTROPY:
-        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f, a->hit.data, s->smoothing,
-                         factor);
+        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f,
+                         a->hit.data, s->smoothing, factor);
         break;
     case GP_DISTILLATION:
-        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f, a->hit.data, 0.0f,
-                         factor * (1.0f - s->alpha));
-        k->distillation(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, s->temperature, s->alpha, factor);
+        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f,
+                         a->hit.data, 0.0f, factor * (1.0f - s->alpha));
+        k->distillation(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, s->temperature,
+                        s->alpha, factor);
         break;
-    case GP_MSE: k->mean_squared_error(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor); break;
-    case GP_BCE: k->binary_cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor); break;
+    case GP_MSE:
+        k->mean_squared_error(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor);
+        break;
+    case GP_BCE:
+        k->binary_cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor);
+        break;
     case GP_LOSSES: break;
     }
 }
 
-/* KL of distributions that are near each other is a series in d = log(y/q), |d| < 1/4. A term left out or wrong moves
- * all lanes to one side, which their mean shows though each lane's rounding is larger: the last term, d^7/5040, is
- * 1e-7 to 4e-7 of the result here, whose sign is that of d. */
+/* KL of distributions that are near each other is a series in d = log(y/q), |d| < 1/4. A term left
+ * out or wrong moves all lanes to one side, which their mean shows though each lane's rounding is
+ * larger: the last term, d^7/5040, is 1e-7 to 4e-7 of the result here, whose sign is that of d. */
 static void distillation_series(const gp_kernels *kernels)
 {
     enum { ROUNDS = 400 };
@@ -191,10 +205,12 @@ static void distillation_series(const gp_kernels *kernels)
         double mean = 0.0;
         for (size_t round = 0; round < ROUNDS; round++) {
             float z[2 * GP_LANES], t[2 * GP_LANES], loss[GP_LANES] = {0};
-            for (size_t p = 0; p < GP_LANES; p++) { /* one rare class, about whose log alone they differ */
+            /* one rare class, about whose log alone they differ */
+            for (size_t p = 0; p < GP_LANES; p++) {
                 z[p] = t[p] = 0.0f;
                 t[GP_LANES + p] = (float)(-5.0 - noise_unit(&source));
-                z[GP_LANES + p] = (float)((double)t[GP_LANES + p] + sign * (0.215 + 0.03 * noise_unit(&source)));
+                z[GP_LANES + p] =
+                    (float)((double)t[GP_LANES + p] + sign * (0.215 + 0.03 * noise_unit(&source)));
             }
             kernels->distillation(2, GP_LANES, GP_LANES, z, t, NULL, loss, 1.0f, 1.0f, 1.0f);
             for (size_t p = 0; p < GP_LANES; p++) {
@@ -224,7 +240,8 @@ static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, doubl
         if (z[i] > z[best]) best = i;
     }
     double loss = naive_loss(&a->settings, c->o, z, label, t, dz);
-    for (size_t i = 0; i < c->o && kind == GP_DISTILLATION; i++) size = fmax(size, fabs((double)t[i]));
+    for (size_t i = 0; i < c->o && kind == GP_DISTILLATION; i++)
+        size = fmax(size, fabs((double)t[i]));
     if (loss < (double)FLT_MAX) CHECK_NEAR(a->loss.f[p], loss, (T * size + fabs(loss)) * 1e-6);
     else CHECK(a->loss.f[p] == INFINITY); /* cross entropy of logits that far apart */
     const int by_label = kind == GP_CROSS_ENTROPY || kind == GP_DISTILLATION;
@@ -236,7 +253,8 @@ static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, doubl
     }
 }
 
-static void loss_case_of(const gp_kernels *kernels, const gp_batch *settings, const lanes_case *c, noise *source)
+static void loss_case_of(const gp_kernels *kernels, const gp_batch *settings, const lanes_case *c,
+                         noise *source)
 {
     const float factor = 0.125f;
     loss_arrays a = loss_arrays_new(settings, c, source);
@@ -272,8 +290,10 @@ static void loss_not_finite(const gp_kernels *kernels, gp_loss kind)
         loss_run(kernels, &c, &a, a.dz.f, 1.0f);
         for (size_t p = 0; p < c.lanes; p++)
             if (p != 7) CHECK(isfinite(a.loss.f[p]));
-        if (bad % NOT_FINITE < 2) CHECK(is_float_nan(a.loss.f[7]) && is_float_nan(a.dz.f[bad / NOT_FINITE * 16 + 7]));
-        if (bad % NOT_FINITE == 2) CHECK(!isfinite(a.loss.f[7])); /* -inf may be a class that is ruled out */
+        if (bad % NOT_FINITE < 2)
+            CHECK(is_float_nan(a.loss.f[7]) && is_float_nan(a.dz.f[bad / NOT_FINITE * 16 + 7]));
+        /* -inf may be a class that is ruled out */
+        if (bad % NOT_FINITE == 2) CHECK(!isfinite(a.loss.f[7]));
         loss_arrays_close(&a);
     }
 }
@@ -310,19 +330,21 @@ static void distillation_case(const gp_kernels *kernels, const lanes_case *c, no
 {
     static const float temperatures[] = {0.05f, 1.0f, 4.0f, 200.0f}, alphas[] = {0.0f, 0.9f, 1.0f};
     for (size_t i = 0; i < 12; i++) {
-        gp_batch settings = {.loss = GP_DISTILLATION, .temperature = temperatures[i % 4], .alpha = alphas[i % 3]};
+        gp_batch settings = {
+            .loss = GP_DISTILLATION, .temperature = temperatures[i % 4], .alpha = alphas[i % 3]};
         loss_case_of(kernels, &settings, c, source);
     }
 }
 
-/* T^2 KL tends to the variance of z - t, halved, as T grows: nothing is lost to cancellation. A teacher that agrees
- * teaches nothing. */
+/* T^2 KL tends to the variance of z - t, halved, as T grows: nothing is lost to cancellation. A
+ * teacher that agrees teaches nothing. */
 static void distillation_is_hot(const gp_kernels *kernels)
 {
     enum { O = 4, P = 16 };
     float z[O * P] = {0}, t[O * P], dz[O * P] = {0}, loss[P] = {0};
     for (size_t p = 0; p < P; p++)
-        for (size_t i = 0; i < O; i++) z[i * P + p] = (float)i, t[i * P + p] = p % 2 ? z[i * P + p] : 0.0f;
+        for (size_t i = 0; i < O; i++)
+            z[i * P + p] = (float)i, t[i * P + p] = p % 2 ? z[i * P + p] : 0.0f;
     kernels->distillation(O, P, P, z, t, dz, loss, 500.0f, 1.0f, 1.0f);
     for (size_t p = 0; p < P; p++) {
         CHECK_NEAR(loss[p], p % 2 ? 0.0 : 0.625, 2e-3);
@@ -330,17 +352,20 @@ static void distillation_is_hot(const gp_kernels *kernels)
     }
 }
 
-/* Logits as far apart as can be: a loss that is no float is infinite rather than NaN, and the gradient is one. */
+/* Logits as far apart as can be: a loss that is no float is infinite rather than NaN, and the
+ * gradient is one. */
 static void distillation_is_far(const gp_kernels *kernels)
 {
     enum { O = 3, P = 16 };
     static const float far[] = {-FLT_MAX, 0.0f, FLT_MAX}, temperatures[] = {1e-3f, 1.0f, 1e3f};
     float z[O * P], t[O * P], dz[O * P] = {0}, loss[P] = {0};
     for (size_t p = 0; p < P; p++)
-        for (size_t i = 0; i < O; i++) z[i * P + p] = far[(i + p) % 3], t[i * P + p] = far[(i + p / 3) % 3];
+        for (size_t i = 0; i < O; i++)
+            z[i * P + p] = far[(i + p) % 3], t[i * P + p] = far[(i + p / 3) % 3];
     for (size_t k = 0; k < 3; k++) {
         kernels->distillation(O, P, P, z, t, dz, loss, temperatures[k], 1.0f, 0.125f);
-        for (size_t p = 0; p < P; p++) CHECK(p % 3 == p / 3 % 3 ? loss[p] == 0.0f : loss[p] >= FLT_MAX);
+        for (size_t p = 0; p < P; p++)
+            CHECK(p % 3 == p / 3 % 3 ? loss[p] == 0.0f : loss[p] >= FLT_MAX);
         for (size_t i = 0; i < O * P; i++) CHECK(isfinite(dz[i]));
     }
 }

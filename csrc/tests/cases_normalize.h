@@ -6,7 +6,8 @@
 
 #include "cases.h"
 
-typedef void channel_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid, noise *source);
+typedef void channel_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid,
+                          noise *source);
 
 static void over_channels(const gp_kernels *kernels, channel_case *run)
 {
@@ -15,18 +16,21 @@ static void over_channels(const gp_kernels *kernels, channel_case *run)
     for (size_t r = 0; r < 4; r++)
         for (size_t lanes = 16; lanes <= 64; lanes += 16)
             for (size_t valid = 0; valid <= lanes; valid++)
-                if (!is_quick() || valid % 5 == 1 || valid == lanes) run(kernels, rows[r], lanes, valid, &source);
+                if (!is_quick() || valid % 5 == 1 || valid == lanes)
+                    run(kernels, rows[r], lanes, valid, &source);
 }
 
 /* Numbers around 1000, NaN where there is no sample. */
 static buffer channel_new(size_t rows, size_t lanes, size_t valid, noise *source)
 {
     buffer x = input_floats(source, rows * lanes, 0, 1.0);
-    for (size_t i = 0; i < rows * lanes; i++) x.f[i] = i % lanes < valid ? x.f[i] + 1000.0f : (float)NAN;
+    for (size_t i = 0; i < rows * lanes; i++)
+        x.f[i] = i % lanes < valid ? x.f[i] + 1000.0f : (float)NAN;
     return x;
 }
 
-static void shifted_sums_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid, noise *source)
+static void shifted_sums_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid,
+                              noise *source)
 {
     buffer x = channel_new(rows, lanes, valid, source);
     const float shift = 1000.25f;
@@ -42,12 +46,17 @@ static void shifted_sums_case(const gp_kernels *kernels, size_t rows, size_t lan
     CHECK_NEAR(sums[1], want[1], 1e-12 * (5.0 + (double)(rows * lanes)));
     CLOSE(x);
 }
-static void test_shifted_sums(const gp_kernels *kernels) { over_channels(kernels, shifted_sums_case); }
+static void test_shifted_sums(const gp_kernels *kernels)
+{
+    over_channels(kernels, shifted_sums_case);
+}
 
-static void normalize_sums_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid, noise *source)
+static void normalize_sums_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid,
+                                noise *source)
 {
     if (valid < lanes) return; /* it knows of no lanes */
-    buffer x = channel_new(rows, lanes, lanes, source), dy = input_floats(source, rows * lanes, 0, 1.0);
+    buffer x = channel_new(rows, lanes, lanes, source),
+           dy = input_floats(source, rows * lanes, 0, 1.0);
     const float shift = 999.5f;
     double sums[2] = {3.0, 5.0}, want[2] = {3.0, 5.0};
     for (size_t i = 0; i < rows * lanes; i++) {
@@ -60,9 +69,13 @@ static void normalize_sums_case(const gp_kernels *kernels, size_t rows, size_t l
     CLOSE(x);
     CLOSE(dy);
 }
-static void test_normalize_sums(const gp_kernels *kernels) { over_channels(kernels, normalize_sums_case); }
+static void test_normalize_sums(const gp_kernels *kernels)
+{
+    over_channels(kernels, normalize_sums_case);
+}
 
-static void normalize_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid, noise *source)
+static void normalize_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid,
+                           noise *source)
 {
     buffer x = channel_new(rows, lanes, valid, source), y = output_floats(rows * lanes, 0);
     kernels->normalize(rows, lanes, valid, x.f, 999.0f, 1.5f, -0.5f, y.f);
@@ -77,9 +90,11 @@ static void normalize_case(const gp_kernels *kernels, size_t rows, size_t lanes,
 }
 static void test_normalize(const gp_kernels *kernels) { over_channels(kernels, normalize_case); }
 
-static void normalize_backward_case(const gp_kernels *kernels, size_t rows, size_t lanes, size_t valid, noise *source)
+static void normalize_backward_case(const gp_kernels *kernels, size_t rows, size_t lanes,
+                                    size_t valid, noise *source)
 {
-    buffer x = channel_new(rows, lanes, valid, source), dy = input_floats(source, rows * lanes, 0, 1.0);
+    buffer x = channel_new(rows, lanes, valid, source),
+           dy = input_floats(source, rows * lanes, 0, 1.0);
     buffer dx = output_floats(rows * lanes, 0);
     kernels->normalize_backward(rows, lanes, valid, x.f, dy.f, 999.0f, 2.0f, -0.25f, 0.125f, dx.f);
     for (size_t i = 0; i < rows * lanes; i++) {
@@ -93,9 +108,12 @@ static void normalize_backward_case(const gp_kernels *kernels, size_t rows, size
     CLOSE(dy);
     CLOSE(dx);
 }
-static void test_normalize_backward(const gp_kernels *kernels) { over_channels(kernels, normalize_backward_case); }
+static void test_normalize_backward(const gp_kernels *kernels)
+{
+    over_channels(kernels, normalize_backward_case);
+}
 
-/* ---- lane by lane ---------------------------------------------------------------------------------------------------- */
+/* ---- lane by lane ---------------------------------------------------------------------------- */
 
 /* Features of 16 or more lanes that may lie further apart. */
 typedef struct samples_case {
@@ -119,11 +137,13 @@ static samples_case samples_new(size_t features, size_t stride, size_t lanes, no
         double sum = 0.0, squares = 0.0, n = (double)features;
         for (size_t f = 0; f < features; f++) c.x.f[f * stride + p] += 50.0f;
         for (size_t f = 0; f < features; f++) sum += (double)c.x.f[f * stride + p];
-        for (size_t f = 0; f < features; f++) squares += pow((double)c.x.f[f * stride + p] - sum / n, 2.0);
+        for (size_t f = 0; f < features; f++)
+            squares += pow((double)c.x.f[f * stride + p] - sum / n, 2.0);
         c.mean.f[p] = (float)(sum / n);
         c.inverse.f[p] = (float)(1.0 / sqrt(squares / n + 1e-3));
         for (size_t f = 0; f < features; f++) {
-            c.h[f * lanes + p] = ((double)c.x.f[f * stride + p] - (double)c.mean.f[p]) * (double)c.inverse.f[p];
+            c.h[f * lanes + p] =
+                ((double)c.x.f[f * stride + p] - (double)c.mean.f[p]) * (double)c.inverse.f[p];
             c.g[f * lanes + p] = (double)c.gamma.f[f] * (double)c.dy.f[f * stride + p];
         }
     }
@@ -141,7 +161,8 @@ static void samples_free(samples_case *c)
     free(c->g);
 }
 
-static void over_samples(const gp_kernels *kernels, void (*run)(const gp_kernels *, const samples_case *))
+static void over_samples(const gp_kernels *kernels,
+                         void (*run)(const gp_kernels *, const samples_case *))
 {
     static const size_t features[] = {1, 2, 7, 100}, strides[] = {16, 48, 64};
     noise source = {32};
@@ -163,30 +184,38 @@ static void lane_statistics_case(const gp_kernels *kernels, const samples_case *
     CLOSE(mean);
     CLOSE(inverse);
 }
-static void test_lane_statistics(const gp_kernels *kernels) { over_samples(kernels, lane_statistics_case); }
+static void test_lane_statistics(const gp_kernels *kernels)
+{
+    over_samples(kernels, lane_statistics_case);
+}
 
 static void lane_normalize_case(const gp_kernels *kernels, const samples_case *c)
 {
     const size_t size = c->features * c->stride;
     buffer y = output_floats(size, 0);
-    kernels->lane_normalize(c->features, c->stride, c->lanes, c->x.f, c->mean.f, c->inverse.f, c->gamma.f, c->beta.f,
-                            y.f);
+    kernels->lane_normalize(c->features, c->stride, c->lanes, c->x.f, c->mean.f, c->inverse.f,
+                            c->gamma.f, c->beta.f, y.f);
     for (size_t i = 0; i < size; i++) {
         const size_t f = i / c->stride, p = i % c->stride;
         if (p >= c->lanes) CHECK(bits_of(y.f[i]) == UINT32_MAX); /* not touched */
-        else CHECK_NEAR(y.f[i], c->h[f * c->lanes + p] * (double)c->gamma.f[f] + (double)c->beta.f[f], 1e-6);
+        else
+            CHECK_NEAR(y.f[i],
+                       c->h[f * c->lanes + p] * (double)c->gamma.f[f] + (double)c->beta.f[f], 1e-6);
     }
     CLOSE(y);
 }
-static void test_lane_normalize(const gp_kernels *kernels) { over_samples(kernels, lane_normalize_case); }
+static void test_lane_normalize(const gp_kernels *kernels)
+{
+    over_samples(kernels, lane_normalize_case);
+}
 
 static void lane_normalize_backward_case(const gp_kernels *kernels, const samples_case *c)
 {
     const size_t size = c->features * c->stride;
     const double n = (double)c->features;
     buffer dx = output_floats(size, 0);
-    kernels->lane_normalize_backward(c->features, c->stride, c->lanes, c->x.f, c->mean.f, c->inverse.f, c->gamma.f,
-                                     c->dy.f, dx.f);
+    kernels->lane_normalize_backward(c->features, c->stride, c->lanes, c->x.f, c->mean.f,
+                                     c->inverse.f, c->gamma.f, c->dy.f, dx.f);
     for (size_t p = 0; p < c->stride; p++) {
         double mean_g = 0.0, mean_gh = 0.0;
         for (size_t f = 0; p < c->lanes && f < c->features; f++) {
@@ -198,7 +227,8 @@ static void lane_normalize_backward_case(const gp_kernels *kernels, const sample
             if (p >= c->lanes) CHECK(bits_of(dx.f[i]) == UINT32_MAX);
             else {
                 const double scale = (double)c->inverse.f[p];
-                CHECK_NEAR(dx.f[i], scale * (c->g[at] - mean_g - c->h[at] * mean_gh), 1e-6 * (1.0 + scale));
+                CHECK_NEAR(dx.f[i], scale * (c->g[at] - mean_g - c->h[at] * mean_gh),
+                           1e-6 * (1.0 + scale));
             }
         }
     }
@@ -214,9 +244,10 @@ static void lane_normalize_sums_case(const gp_kernels *kernels, const samples_ca
     if (c->lanes < c->stride) return; /* whole rows */
     for (int accumulate = 0; accumulate < 2; accumulate++) {
         buffer dgamma = output_floats(c->features, 1), dbeta = output_floats(c->features, 1);
-        for (size_t f = 0; f < c->features && accumulate; f++) dgamma.f[f] = 1.0f, dbeta.f[f] = 2.0f;
-        kernels->lane_normalize_sums(c->features, c->lanes, c->x.f, c->mean.f, c->inverse.f, c->dy.f, dgamma.f, dbeta.f,
-                                     accumulate);
+        for (size_t f = 0; f < c->features && accumulate; f++)
+            dgamma.f[f] = 1.0f, dbeta.f[f] = 2.0f;
+        kernels->lane_normalize_sums(c->features, c->lanes, c->x.f, c->mean.f, c->inverse.f,
+                                     c->dy.f, dgamma.f, dbeta.f, accumulate);
         for (size_t f = 0; f < c->features; f++) {
             double want[2] = {accumulate ? 1.0 : 0.0, accumulate ? 2.0 : 0.0};
             for (size_t p = 0; p < c->lanes; p++) {
@@ -230,6 +261,9 @@ static void lane_normalize_sums_case(const gp_kernels *kernels, const samples_ca
         CLOSE(dbeta);
     }
 }
-static void test_lane_normalize_sums(const gp_kernels *kernels) { over_samples(kernels, lane_normalize_sums_case); }
+static void test_lane_normalize_sums(const gp_kernels *kernels)
+{
+    over_samples(kernels, lane_normalize_sums_case);
+}
 
 #endif

@@ -1,4 +1,5 @@
-/* cases_norms.h - sums in double and the largest magnitude: right, never overflowing, and never losing a NaN. */
+/* cases_norms.h - sums in double and the largest magnitude: right, never overflowing, and never
+ * losing a NaN. */
 #ifndef GP_CASES_NORMS_H
 #define GP_CASES_NORMS_H
 
@@ -52,7 +53,8 @@ static void norm_not_finite(const gp_kernels *kernels, norm_kernel which, buffer
     }
 }
 
-static void norm_case(const gp_kernels *kernels, norm_kernel which, size_t n, size_t shift, noise *source)
+static void norm_case(const gp_kernels *kernels, norm_kernel which, size_t n, size_t shift,
+                      noise *source)
 {
     static const double sizes[] = {1.0, 3.4e38, 1e-38, 1e-44};
     for (size_t s = 0; s < 4; s++) {

@@ -9,16 +9,22 @@ static int bit_of(const uint16_t *bits, size_t i) { return bits[i / 16] >> i % 1
 /* Scores of few values, so that many equal the bracket's borders. */
 static void bracket_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
-    static const float values[] = {-INFINITY, -2.0f, -1.0f, -0.0f, 0.0f, 1e-45f, 0.5f, 1.0f, 2.0f, INFINITY, NAN, -NAN};
-    static const float brackets[][2] = {{-1.0f, 1.0f},        {0.0f, 0.0f},       {-INFINITY, INFINITY},
-                                        {INFINITY, INFINITY}, {-INFINITY, -2.0f}, {0.6f, 0.7f}};
+    static const float values[] = {-INFINITY, -2.0f, -1.0f, -0.0f,    0.0f, 1e-45f,
+                                   0.5f,      1.0f,  2.0f,  INFINITY, NAN,  -NAN};
+    static const float brackets[][2] = {{-1.0f, 1.0f},         {0.0f, 0.0f},
+                                        {-INFINITY, INFINITY}, {INFINITY, INFINITY},
+                                        {-INFINITY, -2.0f},    {0.6f, 0.7f}};
     for (size_t which = 0; which < sizeof brackets / sizeof brackets[0]; which++) {
         const float low = brackets[which][0], high = brackets[which][1];
-        buffer x = input_bytes(n * sizeof(float), shift), above = output_bytes((n + 15) / 16 * sizeof(uint16_t), 0);
-        buffer near = output_floats(n + 16, 0), position = output_bytes((n + 16) * sizeof(uint32_t), 0);
-        for (size_t i = 0; i < n; i++) x.f[i] = values[noise_below(source, sizeof values / sizeof values[0])];
+        buffer x = input_bytes(n * sizeof(float), shift),
+               above = output_bytes((n + 15) / 16 * sizeof(uint16_t), 0);
+        buffer near = output_floats(n + 16, 0),
+               position = output_bytes((n + 16) * sizeof(uint32_t), 0);
+        for (size_t i = 0; i < n; i++)
+            x.f[i] = values[noise_below(source, sizeof values / sizeof values[0])];
         size_t total, want_near = 0, want_above = 0;
-        size_t found = kernels->bracket(n, x.f, low, high, above.data, &total, near.f, position.data);
+        size_t found =
+            kernels->bracket(n, x.f, low, high, above.data, &total, near.f, position.data);
         for (size_t i = 0; i < (n + 15) / 16 * 16; i++) {
             int over = i < n && x.f[i] > high;
             CHECK(bit_of(above.data, i) == over); /* past the end: 0 */

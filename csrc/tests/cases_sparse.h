@@ -1,7 +1,7 @@
 /* cases_sparse.h - products over lists of live weights, against sums in double.
  *
- * A row's bits must not depend on the rows beside it, and a lane's not on how many lanes there are: threads share rows
- * and batches fill lanes.
+ * A row's bits must not depend on the rows beside it, and a lane's not on how many lanes there are:
+ * threads share rows and batches fill lanes.
  */
 #ifndef GP_CASES_SPARSE_H
 #define GP_CASES_SPARSE_H
@@ -16,12 +16,15 @@ typedef struct sparse_input {
     float values[SPARSE_ROWS * SPARSE_COLUMNS];
 } sparse_input;
 
-/* Row r has r + more entries or as many as there are columns: empty rows, short rows, a full one. */
+/* Row r has r + more entries or as many as there are columns: empty rows, short rows, a full
+ * one. */
 static void sparse_fill(sparse_input *in, size_t more, noise *source)
 {
     in->count = 0;
     for (size_t r = 0; r < SPARSE_ROWS; r++) {
-        size_t left = r + 1 == SPARSE_ROWS ? SPARSE_COLUMNS : (r + more < SPARSE_COLUMNS ? r + more : SPARSE_COLUMNS);
+        size_t left = r + 1 == SPARSE_ROWS
+                          ? SPARSE_COLUMNS
+                          : (r + more < SPARSE_COLUMNS ? r + more : SPARSE_COLUMNS);
         in->start[r] = (uint32_t)in->count;
         for (size_t c = 0; c < SPARSE_COLUMNS; c++) {
             if (noise_below(source, SPARSE_COLUMNS - c) >= left) continue;
@@ -33,8 +36,8 @@ static void sparse_fill(sparse_input *in, size_t more, noise *source)
     noise_floats(source, in->count, in->values, 1.0);
 }
 
-static double sparse_error(const sparse_input *in, size_t r, size_t p, size_t lanes, const float *b, double from,
-                           float got)
+static double sparse_error(const sparse_input *in, size_t r, size_t p, size_t lanes, const float *b,
+                           double from, float got)
 {
     double sum = from, size = fabs(from);
     for (size_t k = in->start[r]; k < in->start[r + 1]; k++) {
@@ -42,18 +45,21 @@ static double sparse_error(const sparse_input *in, size_t r, size_t p, size_t la
         sum += term;
         size += fabs(term);
     }
-    return fabs((double)got - sum) / ((double)(in->start[r + 1] - in->start[r] + 1) * size + DBL_MIN);
+    return fabs((double)got - sum) /
+           ((double)(in->start[r + 1] - in->start[r] + 1) * size + DBL_MIN);
 }
 
-static void sparse_product_case(const gp_kernels *kernels, const sparse_input *in, size_t lanes, int accumulate,
-                                noise *source)
+static void sparse_product_case(const gp_kernels *kernels, const sparse_input *in, size_t lanes,
+                                int accumulate, noise *source)
 {
     buffer b = input_floats(source, SPARSE_COLUMNS * lanes, 1, 1.0);
-    buffer c = inout_floats(source, SPARSE_ROWS * lanes, 1, 1.0), part = output_floats(SPARSE_ROWS * lanes, 2);
+    buffer c = inout_floats(source, SPARSE_ROWS * lanes, 1, 1.0),
+           part = output_floats(SPARSE_ROWS * lanes, 2);
     float *before = allocated(c.bytes);
     double worst = 0.0;
     memcpy(before, c.f, c.bytes);
-    kernels->sparse_product(SPARSE_ROWS, lanes, in->start, in->index, in->values, b.f, c.f, accumulate);
+    kernels->sparse_product(SPARSE_ROWS, lanes, in->start, in->index, in->values, b.f, c.f,
+                            accumulate);
     for (size_t r = 0; r < SPARSE_ROWS; r++)
         for (size_t p = 0; p < lanes; p++) {
             double from = accumulate ? (double)before[r * lanes + p] : 0.0;
@@ -64,15 +70,20 @@ static void sparse_product_case(const gp_kernels *kernels, const sparse_input *i
     for (size_t first = 0; first < SPARSE_ROWS; first += 2) { /* some of the rows */
         size_t rows = SPARSE_ROWS - first;
         memcpy(part.f, before + first * lanes, rows * lanes * sizeof(float));
-        kernels->sparse_product(rows, lanes, in->start + first, in->index, in->values, b.f, part.f, accumulate);
+        kernels->sparse_product(rows, lanes, in->start + first, in->index, in->values, b.f, part.f,
+                                accumulate);
         CHECK_BYTES_EQUAL(rows * lanes * sizeof(float), part.f, c.f + first * lanes);
     }
     if (lanes == 64) { /* the first 16 lanes alone */
         float narrow[SPARSE_COLUMNS * 16], out[SPARSE_ROWS * 16];
-        for (size_t r = 0; r < SPARSE_COLUMNS; r++) memcpy(narrow + r * 16, b.f + r * 64, 16 * sizeof(float));
-        for (size_t r = 0; r < SPARSE_ROWS; r++) memcpy(out + r * 16, before + r * 64, 16 * sizeof(float));
-        kernels->sparse_product(SPARSE_ROWS, 16, in->start, in->index, in->values, narrow, out, accumulate);
-        for (size_t r = 0; r < SPARSE_ROWS; r++) CHECK_BYTES_EQUAL(16 * sizeof(float), out + r * 16, c.f + r * 64);
+        for (size_t r = 0; r < SPARSE_COLUMNS; r++)
+            memcpy(narrow + r * 16, b.f + r * 64, 16 * sizeof(float));
+        for (size_t r = 0; r < SPARSE_ROWS; r++)
+            memcpy(out + r * 16, before + r * 64, 16 * sizeof(float));
+        kernels->sparse_product(SPARSE_ROWS, 16, in->start, in->index, in->values, narrow, out,
+                                accumulate);
+        for (size_t r = 0; r < SPARSE_ROWS; r++)
+            CHECK_BYTES_EQUAL(16 * sizeof(float), out + r * 16, c.f + r * 64);
     }
     free(before);
     CLOSE(b);
@@ -92,8 +103,10 @@ static void test_sparse_product(const gp_kernels *kernels)
     }
 }
 
-/* Rows in fours with the same indices: the same sums as row by row, and a four's bits depend on nothing beside it. */
-static void sparse_fours_case(const gp_kernels *kernels, size_t count, size_t lanes, int accumulate, noise *source)
+/* Rows in fours with the same indices: the same sums as row by row, and a four's bits depend on
+ * nothing beside it. */
+static void sparse_fours_case(const gp_kernels *kernels, size_t count, size_t lanes, int accumulate,
+                              noise *source)
 {
     enum { FOURS = 3, ROWS = 4 * FOURS };
     sparse_input in = {.count = 0};
@@ -105,7 +118,8 @@ static void sparse_fours_case(const gp_kernels *kernels, size_t count, size_t la
     memcpy(before, c.f, c.bytes);
     memcpy(part.f, c.f, c.bytes);
     for (size_t r = 0; r < ROWS; r++) {
-        for (size_t k = 0; k < count; k++) index[start[r] + k] = (uint32_t)((k * 3 + r / 4) % SPARSE_COLUMNS);
+        for (size_t k = 0; k < count; k++)
+            index[start[r] + k] = (uint32_t)((k * 3 + r / 4) % SPARSE_COLUMNS);
         start[r + 1] = (uint32_t)(start[r] + count);
     }
     memcpy(in.start, start, sizeof in.start); /* for sparse_error, which looks at nine rows */
@@ -121,8 +135,8 @@ static void sparse_fours_case(const gp_kernels *kernels, size_t count, size_t la
         }
     CHECK_NEAR(worst, 0.0, 6e-8);
     for (size_t four = 0; four < FOURS; four++)
-        kernels->sparse_product_fours(1, lanes, start + 4 * four, index, values.f, b.f, part.f + 4 * four * lanes,
-                                      accumulate);
+        kernels->sparse_product_fours(1, lanes, start + 4 * four, index, values.f, b.f,
+                                      part.f + 4 * four * lanes, accumulate);
     CHECK_BYTES_EQUAL(c.bytes, part.f, c.f);
     free(before);
     CLOSE(values);
@@ -140,8 +154,8 @@ static void test_sparse_product_fours(const gp_kernels *kernels)
                 sparse_fours_case(kernels, count, lanes, accumulate, &source);
 }
 
-static void sparse_dot_case(const gp_kernels *kernels, const sparse_input *in, size_t lanes, int accumulate,
-                            noise *source)
+static void sparse_dot_case(const gp_kernels *kernels, const sparse_input *in, size_t lanes,
+                            int accumulate, noise *source)
 {
     const size_t count = in->start[SPARSE_ROWS];
     buffer dy = input_floats(source, SPARSE_ROWS * lanes, 1, 1.0),
@@ -162,7 +176,8 @@ static void sparse_dot_case(const gp_kernels *kernels, const sparse_input *in, s
         }
     memcpy(part.f, before, count * sizeof(float));
     for (size_t r = 0; r < SPARSE_ROWS; r++) /* row by row */
-        kernels->sparse_dot(1, lanes, in->start + r, in->index, dy.f + r * lanes, x.f, part.f, accumulate);
+        kernels->sparse_dot(1, lanes, in->start + r, in->index, dy.f + r * lanes, x.f, part.f,
+                            accumulate);
     CHECK_BYTES_EQUAL(count * sizeof(float), part.f, out.f);
     free(before);
     CLOSE(dy);
@@ -187,7 +202,8 @@ static void test_sparse_dot(const gp_kernels *kernels)
 static void places_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
     const size_t wide = 3 * n + 5;
-    buffer whole = input_floats(source, wide, shift, 1.0), few = output_floats(n, shift), list = input_bytes(n * 4, 0);
+    buffer whole = input_floats(source, wide, shift, 1.0), few = output_floats(n, shift),
+           list = input_bytes(n * 4, 0);
     buffer target = output_floats(wide, shift), expected = output_floats(wide, 0);
     uint32_t *index = list.data;
     for (size_t k = 0; k < n; k++) index[k] = (uint32_t)(3 * (n - 1 - k) + noise_below(source, 3));

@@ -1,13 +1,14 @@
-/* cases_transform.h - sums, noise, inhibition and quantization of gradients against the formulas in double.
+/* cases_transform.h - sums, noise, inhibition and quantization of gradients against the formulas in
+ * double.
  *
- * Finite numbers must stay finite, zeros zero where the manual says so, and a number must have the same bits wherever it
- * stands. */
+ * Finite numbers must stay finite, zeros zero where the manual says so, and a number must have the
+ * same bits wherever it stands. */
 #ifndef GP_CASES_TRANSFORM_H
 #define GP_CASES_TRANSFORM_H
 
 #include "cases.h"
 
-/* ---- random words ---------------------------------------------------------------------------------------------------- */
+/* ---- random words ---------------------------------------------------------------------------- */
 
 static uint32_t word_at(uint64_t seed, uint64_t stream, uint64_t i)
 {
@@ -21,7 +22,8 @@ static void random_words_case(const gp_kernels *kernels, size_t n, size_t shift,
     static const uint64_t firsts[] = {0, 3, 64, ((uint64_t)1 << 34) - 2};
     const uint64_t seed = 0x123456789abcdefu, stream = (uint64_t)5 << 60 | 77;
     for (size_t f = 0; f < 4; f++) {
-        buffer out = output_bytes(n * sizeof(uint32_t), shift), index = input_bytes(n * sizeof(uint32_t), shift);
+        buffer out = output_bytes(n * sizeof(uint32_t), shift),
+               index = input_bytes(n * sizeof(uint32_t), shift);
         buffer expected = output_bytes(n * sizeof(uint32_t), 0);
         uint32_t *want = expected.data, *places = index.data;
         for (size_t i = 0; i < n; i++) want[i] = word_at(seed, stream, firsts[f] + i);
@@ -40,15 +42,17 @@ static void random_words_case(const gp_kernels *kernels, size_t n, size_t shift,
 }
 static void test_random_words(const gp_kernels *kernels) { over_sizes(kernels, random_words_case); }
 
-/* ---- sums -------------------------------------------------------------------------------------------------------------- */
+/* ---- sums ------------------------------------------------------------------------------------ */
 
-static void sum_squares_within_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
+static void sum_squares_within_case(const gp_kernels *kernels, size_t n, size_t shift,
+                                    noise *source)
 {
     static const float limits[] = {0.3f, 1e-30f, 1e30f};
     for (size_t l = 0; l < 3; l++) {
         buffer x = input_floats(source, n, shift, 1.0);
         double want = 0.0;
-        for (size_t i = 0; i < n; i++) want += pow(fmin(fabs((double)x.f[i]), (double)limits[l]), 2.0);
+        for (size_t i = 0; i < n; i++)
+            want += pow(fmin(fabs((double)x.f[i]), (double)limits[l]), 2.0);
         CHECK_NEAR(kernels->sum_squares_within(n, x.f, limits[l]), want, want * 1e-13);
         CLOSE(x);
     }
@@ -74,11 +78,13 @@ static void test_add(const gp_kernels *kernels) { over_sizes(kernels, add_case);
 
 static void subtract_case(const gp_kernels *kernels, size_t n, size_t shift, noise *source)
 {
-    buffer x = inout_floats(source, n, shift, 3.0), out = output_floats(n, 3 - shift), expected = output_floats(n, 0);
+    buffer x = inout_floats(source, n, shift, 3.0), out = output_floats(n, 3 - shift),
+           expected = output_floats(n, 0);
     static const float amounts[] = {0.7f, -FLT_MAX};
     for (size_t j = 0; j < 2; j++) {
         if (n > 0) x.f[0] = FLT_MAX;
-        for (size_t i = 0; i < n; i++) expected.f[i] = saturated((double)x.f[i] - (double)amounts[j]);
+        for (size_t i = 0; i < n; i++)
+            expected.f[i] = saturated((double)x.f[i] - (double)amounts[j]);
         kernels->subtract(n, x.f, amounts[j], out.f);
         CHECK_BYTES_EQUAL(n * sizeof(float), out.data, expected.data);
     }
@@ -90,17 +96,20 @@ static void subtract_case(const gp_kernels *kernels, size_t n, size_t shift, noi
 }
 static void test_subtract(const gp_kernels *kernels) { over_sizes(kernels, subtract_case); }
 
-/* ---- noise --------------------------------------------------------------------------------------------------------------- */
+/* ---- noise ----------------------------------------------------------------------------------- */
 
-/* What share of normal numbers lies below z is what the word says: the inverse, checked forwards. */
+/* What share of normal numbers lies below z is what the word says: the inverse, checked
+ * forwards. */
 static void normal_is_right(const gp_kernels *kernels, uint32_t word)
 {
     const float zero = 0.0f;
     float z;
     kernels->add_normal(1, &zero, &word, 1.0f, &z);
-    double want = ((double)(word >> 8) + 0.5) * 0x1p-24, share = 0.5 * erfc(-(double)z * 0.70710678118654752440);
+    double want = ((double)(word >> 8) + 0.5) * 0x1p-24,
+           share = 0.5 * erfc(-(double)z * 0.70710678118654752440);
     /* an error of 1e-6 in z is one of z * 1e-6 in the logarithm of the tail */
-    double tail = fmin(want, 1.0 - want), got = want < 0.5 ? share : 0.5 * erfc((double)z * 0.70710678118654752440);
+    double tail = fmin(want, 1.0 - want),
+           got = want < 0.5 ? share : 0.5 * erfc((double)z * 0.70710678118654752440);
     CHECK_NEAR(got, tail, tail * 3e-6 * (1.0 + (double)(z * z)) + 1e-9 * tail);
 }
 
@@ -127,7 +136,8 @@ static void test_add_normal(const gp_kernels *kernels)
 {
     over_sizes(kernels, add_normal_case);
     const uint32_t step = is_quick() ? 99991u * 256u : 3001u * 256u;
-    for (uint64_t word = 0; word <= UINT32_MAX; word += step) normal_is_right(kernels, (uint32_t)word);
+    for (uint64_t word = 0; word <= UINT32_MAX; word += step)
+        normal_is_right(kernels, (uint32_t)word);
     normal_is_right(kernels, UINT32_MAX);
     const float ends[2] = {FLT_MAX, -FLT_MAX};
     const uint32_t words[2] = {UINT32_MAX, 0};
@@ -136,7 +146,7 @@ static void test_add_normal(const gp_kernels *kernels)
     CHECK_BYTES_EQUAL(sizeof ends, out, ends);
 }
 
-/* ---- inhibition -------------------------------------------------------------------------------------------------------- */
+/* ---- inhibition ------------------------------------------------------------------------------ */
 
 static double inhibit_naive(double x, double c, int is_tanh)
 {
@@ -150,7 +160,8 @@ static void inhibit_case(const gp_kernels *kernels, size_t n, size_t shift, nois
     for (size_t s = 0; s < 12; s++)
         for (int is_tanh = 0; is_tanh < 2; is_tanh++) {
             const float c = limits[s % 4];
-            buffer x = inout_floats(source, n, shift, sizes[s % 3]), out = output_floats(n, 3 - shift);
+            buffer x = inout_floats(source, n, shift, sizes[s % 3]),
+                   out = output_floats(n, 3 - shift);
             size_t larger = 0;
             if (n > 1) x.f[1] = 0.0f;
             kernels->inhibit(n, x.f, c, is_tanh, out.f);
@@ -196,7 +207,7 @@ static void test_inhibit(const gp_kernels *kernels)
     inhibit_is_monotone(kernels, 1);
 }
 
-/* ---- quantization ------------------------------------------------------------------------------------------------------ */
+/* ---- quantization ---------------------------------------------------------------------------- */
 
 static float quantize_naive(float x, const uint32_t *word, float unit, float size, float levels)
 {

@@ -1,7 +1,9 @@
-/* cases_update.h - one optimizer step of n entries against the formulas in double, and the pruning statistics.
+/* cases_update.h - one optimizer step of n entries against the formulas in double, and the pruning
+ * statistics.
  *
- * A case crosses the clip (factor and limit), weight decay, the optional moment and the mask. What is removed must end
- * as +0 in every buffer, even if it was NaN; what is kept must leave the gradient as it was.
+ * A case crosses the clip (factor and limit), weight decay, the optional moment and the mask. What
+ * is removed must end as +0 in every buffer, even if it was NaN; what is kept must leave the
+ * gradient as it was.
  */
 #ifndef GP_CASES_UPDATE_H
 #define GP_CASES_UPDATE_H
@@ -26,7 +28,8 @@ static update_state update_naive(const update_case *c, update_state s, double g)
 {
     const gp_update *u = &c->u;
     double limit = (double)u->limit, move = 0.0;
-    g = fmin(fmax(g * (double)u->scale * (double)u->scale_again, -limit), limit) + (double)u->l2 * s.w;
+    g = fmin(fmax(g * (double)u->scale * (double)u->scale_again, -limit), limit) +
+        (double)u->l2 * s.w;
     switch (c->kind) {
     case GP_SGD:
         if (c->moment) s.m = (double)u->beta1 * s.m + (double)u->gain1 * g;
@@ -92,7 +95,8 @@ static void update_removed(const update_case *c, const update_arrays *a, size_t 
     if (update_uses_v(c)) CHECK(bits_of(a->v.f[i]) == 0);
 }
 
-static void update_compare(const gp_kernels *kernels, const update_case *c, size_t n, size_t shift, noise *source)
+static void update_compare(const gp_kernels *kernels, const update_case *c, size_t n, size_t shift,
+                           noise *source)
 {
     update_arrays a = update_arrays_new(n, shift, source);
     update_state *want = allocated(n * sizeof *want);
@@ -155,15 +159,16 @@ static void update_test(const gp_kernels *kernels, gp_rule_kind kind)
     const size_t V = kernels->width, sizes[] = {0, 1, V - 1, V, V + 1, 2 * V + 3, 100};
     noise source = {6};
     for (int variant = 0; variant < 72; variant++) {
-        int clip = variant % 3, decay = variant / 3 % 3, moment = variant / 9 % 2, nesterov = variant / 18 % 2;
+        int clip = variant % 3, decay = variant / 3 % 3, moment = variant / 9 % 2,
+            nesterov = variant / 18 % 2;
         update_case c = {kind, variant / 36, moment, update_numbers(clip, decay, nesterov)};
         for (size_t s = 0; s < sizeof sizes / sizeof sizes[0]; s++)
             update_compare(kernels, &c, sizes[s], (s + (size_t)variant) % 4, &source);
         update_not_finite(kernels, &c, &source);
     }
 }
-/* The root of v over the whole range of floats, in the vectors and in the rest after them: with g = 0, m = v = the
- * number and eps far below its root, w moves by -m / sqrt(v). */
+/* The root of v over the whole range of floats, in the vectors and in the rest after them: with g =
+ * 0, m = v = the number and eps far below its root, w moves by -m / sqrt(v). */
 static void update_roots(const gp_kernels *kernels)
 {
     const gp_update u = {.scale = 1.0f,
@@ -185,7 +190,8 @@ static void update_roots(const gp_kernels *kernels)
             m[i] = v[i] = float_of(bits);
         }
         kernels->adam(N, w, g, m, v, &u);
-        double x = (double)float_of(bits), want = -x / (sqrt(x) + 1e-30), error = relative_error((double)w[0], want);
+        double x = (double)float_of(bits), want = -x / (sqrt(x) + 1e-30),
+               error = relative_error((double)w[0], want);
         if (!(error <= worst)) worst = error;
         for (size_t i = 1; i < N; i++) wrong += bits_of(w[i]) != bits_of(w[0]);
     }

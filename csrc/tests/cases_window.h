@@ -1,8 +1,8 @@
 /* cases_window.h - products of filters that slide over images, and pools.
  *
- * As for the plain product, what is compared with double is a whole; its parts, be they some rows, one place, or some
- * vectors of it, must then have exactly its bits, whatever the tiles: threads and groups share rows, and lists of live
- * weights are run row by row.
+ * As for the plain product, what is compared with double is a whole; its parts, be they some rows,
+ * one place, or some vectors of it, must then have exactly its bits, whatever the tiles: threads
+ * and groups share rows, and lists of live weights are run row by row.
  */
 #ifndef GP_CASES_WINDOW_H
 #define GP_CASES_WINDOW_H
@@ -11,7 +11,8 @@
 
 enum { WINDOW_M = 15, WINDOW_K = 33, WINDOW_N = 208, WINDOW_UNIT = 21, WINDOW_AT = 50 };
 
-/* The rows of a, the places in b, and how both lie; where the places' own numbers lie is up to the kernel. */
+/* The rows of a, the places in b, and how both lie; where the places' own numbers lie is up to the
+ * kernel. */
 typedef struct window_input {
     size_t m, k, a_row, own_row;
     const float *a, *b;
@@ -45,7 +46,8 @@ static size_t window_read_at(const gp_runs *runs, size_t place)
     return place / runs->inner * runs->from_outer + place % runs->inner * runs->from_inner;
 }
 
-/* Floats from the first to the last, and no more: of what belongs to the places, and of what they read. */
+/* Floats from the first to the last, and no more: of what belongs to the places, and of what they
+ * read. */
 static size_t window_own_size(const window_input *in)
 {
     const gp_runs *runs = &in->runs;
@@ -57,7 +59,9 @@ static size_t window_read_size(const window_input *in)
     size_t last = 0;
     for (size_t q = 0; q < in->k; q++)
         if (in->at[q] > last) last = in->at[q];
-    return in->k > 0 ? last * WINDOW_UNIT + window_read_at(runs, runs->inner * runs->outer - 1) + runs->n : 0;
+    return in->k > 0
+               ? last * WINDOW_UNIT + window_read_at(runs, runs->inner * runs->outer - 1) + runs->n
+               : 0;
 }
 
 /* The list of k distances, in no order. */
@@ -66,7 +70,7 @@ static void window_list(noise *source, size_t k, uint32_t *at)
     for (size_t q = 0; q < k; q++) at[q] = (uint32_t)noise_below(source, WINDOW_AT);
 }
 
-/* ---- y = W x --------------------------------------------------------------------------------------------------------- */
+/* ---- y = W x --------------------------------------------------------------------------------- */
 
 /* What the sums start with. */
 typedef enum window_start { START_ZERO, START_BIAS, START_OUTPUT, STARTS } window_start;
@@ -89,7 +93,8 @@ static buffer product_run(const gp_kernels *kernels, const product_input *p)
     return c;
 }
 
-static double product_error(const product_input *p, size_t row, const float *b, double from, float got)
+static double product_error(const product_input *p, size_t row, const float *b, double from,
+                            float got)
 {
     const float *a = p->in.a + row * p->in.a_row;
     double sum = from, size = fabs(from);
@@ -112,19 +117,21 @@ static void product_against_double(const product_input *p, const buffer *c)
             for (size_t j = 0; j < runs->n; j++) {
                 const size_t to = row * p->in.own_row + window_own_at(runs, place) + j;
                 const double starts[STARTS] = {0.0, (double)p->bias[row], (double)rest[to]};
-                double error =
-                    product_error(p, row, p->in.b + window_read_at(runs, place) + j, starts[p->start], c->f[to]);
+                double error = product_error(p, row, p->in.b + window_read_at(runs, place) + j,
+                                             starts[p->start], c->f[to]);
                 if (!(error <= worst)) worst = error; /* also a NaN */
                 rest[to] = c->f[to];
             }
-    CHECK_NEAR(worst, 0.0, 6e-8); /* 2^-24 an addition, and one for the product if it is not fused */
+    /* 2^-24 an addition, and one for the product if it is not fused */
+    CHECK_NEAR(worst, 0.0, 6e-8);
     CHECK_BYTES_EQUAL(c->bytes, c->data, rest);
     free(rest);
 }
 
-/* m rows of n columns at one place, from `row` and `column` on, against the same part of `whole`. */
-static void product_part(const gp_kernels *kernels, const product_input *whole, const buffer *want, size_t place,
-                         size_t row, size_t m, size_t column, size_t n)
+/* m rows of n columns at one place, from `row` and `column` on, against the same part of
+ * `whole`. */
+static void product_part(const gp_kernels *kernels, const product_input *whole, const buffer *want,
+                         size_t place, size_t row, size_t m, size_t column, size_t n)
 {
     const size_t own_row = whole->in.own_row;
     const size_t to = row * own_row + window_own_at(&whole->in.runs, place) + column;
@@ -149,16 +156,19 @@ static void product_part(const gp_kernels *kernels, const product_input *whole, 
     CLOSE(p.before);
 }
 
-static void product_parts(const gp_kernels *kernels, const product_input *p, const buffer *want, noise *source)
+static void product_parts(const gp_kernels *kernels, const product_input *p, const buffer *want,
+                          noise *source)
 {
     const size_t n = p->in.runs.n, places = p->in.runs.inner * p->in.runs.outer;
     for (size_t m = 1; m <= p->in.m; m += is_quick() ? 3 : 1)
         for (size_t part = 16; part <= n; part += 16)
-            product_part(kernels, p, want, noise_below(source, places), noise_below(source, p->in.m - m + 1), m,
-                         noise_below(source, n - part + 1), part);
+            product_part(kernels, p, want, noise_below(source, places),
+                         noise_below(source, p->in.m - m + 1), m, noise_below(source, n - part + 1),
+                         part);
 }
 
-/* A chain goes on where it was left: half of the list and then the rest give the bits of all at once. */
+/* A chain goes on where it was left: half of the list and then the rest give the bits of all at
+ * once. */
 static void product_continued(const gp_kernels *kernels, const product_input *p, const buffer *want)
 {
     product_input half = *p;
@@ -174,13 +184,15 @@ static void product_continued(const gp_kernels *kernels, const product_input *p,
     CLOSE(c);
 }
 
-static void product_case(const gp_kernels *kernels, size_t k, gp_runs runs, window_start start, noise *source)
+static void product_case(const gp_kernels *kernels, size_t k, gp_runs runs, window_start start,
+                         noise *source)
 {
     uint32_t at[WINDOW_K];
     float bias[WINDOW_M];
     window_list(source, k, at);
     noise_floats(source, WINDOW_M, bias, 1.0);
-    window_input in = {.m = WINDOW_M, .k = k, .a_row = k + 2, .at = at, .runs = window_spread(runs)};
+    window_input in = {
+        .m = WINDOW_M, .k = k, .a_row = k + 2, .at = at, .runs = window_spread(runs)};
     in.own_row = in.runs.outer * in.runs.to_outer + 7;
     buffer a = input_floats(source, (WINDOW_M - 1) * in.a_row + k, 1, 1.0);
     buffer b = input_floats(source, window_read_size(&in), 3, 1.0);
@@ -229,7 +241,8 @@ static void product_not_finite(const gp_kernels *kernels, noise *source)
         a[i * K + 2] = not_finite(i % NOT_FINITE);
         b[3 * N + j] = NAN;
         kernels->window_product(M, K, a, K, at, N, b, NULL, c, N, &runs, 0);
-        for (size_t to = 0; to < M * N; to++) wrong += isfinite(c[to]) == (to / N == i || to % N == j);
+        for (size_t to = 0; to < M * N; to++)
+            wrong += isfinite(c[to]) == (to / N == i || to % N == j);
         CHECK_INT_EQUAL(wrong, 0);
     }
 }
@@ -248,15 +261,15 @@ static void test_window_product(const gp_kernels *kernels)
     product_not_finite(kernels, &source);
 }
 
-/* ---- dW = dy x' ------------------------------------------------------------------------------------------------------ */
+/* ---- dW = dy x' ------------------------------------------------------------------------------ */
 
-static buffer dots_run(const gp_kernels *kernels, const window_input *in, const buffer *before, size_t out_row,
-                       int accumulate)
+static buffer dots_run(const gp_kernels *kernels, const window_input *in, const buffer *before,
+                       size_t out_row, int accumulate)
 {
     buffer out = output_bytes(before->bytes, (in->m + in->k) % 4);
     memcpy(out.data, before->data, out.bytes);
-    kernels->window_dots(in->m, in->k, in->a, in->own_row, in->at, WINDOW_UNIT, in->b, out.f, out_row, &in->runs,
-                         accumulate);
+    kernels->window_dots(in->m, in->k, in->a, in->own_row, in->at, WINDOW_UNIT, in->b, out.f,
+                         out_row, &in->runs, accumulate);
     return out;
 }
 
@@ -271,12 +284,13 @@ static double dots_error(const window_input *in, size_t row, size_t q, float got
             sum += term;
             size += fabs(term);
         }
-    return fabs((double)got - sum) / ((double)(runs->inner * runs->outer * runs->n) * size + DBL_MIN);
+    return fabs((double)got - sum) /
+           ((double)(runs->inner * runs->outer * runs->n) * size + DBL_MIN);
 }
 
 /* m rows and k entries of the list, from `row` and q on, against the same part of `want`. */
-static void dots_part(const gp_kernels *kernels, const window_input *whole, const buffer *want, size_t row, size_t m,
-                      size_t q, size_t k)
+static void dots_part(const gp_kernels *kernels, const window_input *whole, const buffer *want,
+                      size_t row, size_t m, size_t q, size_t k)
 {
     window_input in = *whole;
     in.m = m;
@@ -286,7 +300,8 @@ static void dots_part(const gp_kernels *kernels, const window_input *whole, cons
     buffer nothing = input_bytes(((m - 1) * (k + 1) + k) * sizeof(float), 0);
     buffer out = dots_run(kernels, &in, &nothing, k + 1, 0);
     for (size_t r = 0; r < m; r++) {
-        CHECK_BYTES_EQUAL(k * sizeof(float), out.f + r * (k + 1), want->f + (row + r) * (whole->k + 3) + q);
+        CHECK_BYTES_EQUAL(k * sizeof(float), out.f + r * (k + 1),
+                          want->f + (row + r) * (whole->k + 3) + q);
         if (r + 1 < m) CHECK(bits_of(out.f[r * (k + 1) + k]) == 0xffffffffu);
     }
     CLOSE(nothing);
@@ -305,7 +320,8 @@ static void dots_case(const gp_kernels *kernels, size_t m, size_t k, gp_runs run
     buffer before = input_floats(source, (m - 1) * out_row + k, 0, 1.0);
     in.a = a.f;
     in.b = b.f;
-    buffer out = dots_run(kernels, &in, &before, out_row, 0), sum = dots_run(kernels, &in, &before, out_row, 1);
+    buffer out = dots_run(kernels, &in, &before, out_row, 0),
+           sum = dots_run(kernels, &in, &before, out_row, 1);
     double worst = 0.0;
     size_t wrong = 0;
     for (size_t i = 0; i < out.bytes / sizeof(float); i++) {
@@ -318,7 +334,8 @@ static void dots_case(const gp_kernels *kernels, size_t m, size_t k, gp_runs run
     CHECK_INT_EQUAL(wrong, 0);
     for (size_t part = 0; part < (is_quick() ? 3 : 10); part++) {
         const size_t row = noise_below(source, m), q = noise_below(source, k);
-        dots_part(kernels, &in, &out, row, 1 + noise_below(source, m - row), q, 1 + noise_below(source, k - q));
+        dots_part(kernels, &in, &out, row, 1 + noise_below(source, m - row), q,
+                  1 + noise_below(source, k - q));
     }
     CLOSE(a);
     CLOSE(b);
@@ -339,18 +356,22 @@ static void test_window_dots(const gp_kernels *kernels)
             }
     float out[2] = {5, 6}, zero[16] = {0};
     const uint32_t at[1] = {0};
-    kernels->window_dots(2, 0, zero, 0, at, 1, zero, out, 1, &(gp_runs){.n = 16, .inner = 1, .outer = 1}, 0);
-    kernels->window_dots(0, 1, zero, 0, at, 1, zero, out, 1, &(gp_runs){.n = 16, .inner = 1, .outer = 1}, 0);
+    kernels->window_dots(2, 0, zero, 0, at, 1, zero, out, 1,
+                         &(gp_runs){.n = 16, .inner = 1, .outer = 1}, 0);
+    kernels->window_dots(0, 1, zero, 0, at, 1, zero, out, 1,
+                         &(gp_runs){.n = 16, .inner = 1, .outer = 1}, 0);
     CHECK(out[0] == 5 && out[1] == 6);
-    kernels->window_dots(2, 1, zero, 0, at, 1, zero, out, 1, &(gp_runs){.n = 16, .inner = 0, .outer = 1}, 0);
+    kernels->window_dots(2, 1, zero, 0, at, 1, zero, out, 1,
+                         &(gp_runs){.n = 16, .inner = 0, .outer = 1}, 0);
     CHECK(out[0] == 0 && out[1] == 0); /* the sum over no place */
 }
 
-/* ---- pools ----------------------------------------------------------------------------------------------------------- */
+/* ---- pools ----------------------------------------------------------------------------------- */
 
 enum { POOL_CHANNELS = 3, POOL_PIXELS = 13, POOL_MOST = 11 };
 
-/* Some pixels of the planes of a few channels, and numbers for the n lanes of one place or for n places in a row. */
+/* Some pixels of the planes of a few channels, and numbers for the n lanes of one place or for n
+ * places in a row. */
 typedef struct pool_input {
     size_t n, unit, stride, count, x_step, y_step;
     uint32_t at[POOL_PIXELS];
@@ -361,13 +382,20 @@ typedef struct pool_input {
 static float pool_number(noise *source)
 {
     static const float few[] = {-1.5f, -0.0f, 0.0f, 0.25f, 0.25f, 1.0f, 1.0f};
-    return noise_below(source, 40) ? few[noise_below(source, 7)] : not_finite(noise_below(source, NOT_FINITE));
+    return noise_below(source, 40) ? few[noise_below(source, 7)]
+                                   : not_finite(noise_below(source, NOT_FINITE));
 }
 
-static void pool_open(pool_input *p, size_t n, size_t unit, size_t stride, size_t count, int finite, noise *source)
+static void pool_open(pool_input *p, size_t n, size_t unit, size_t stride, size_t count, int finite,
+                      noise *source)
 {
     const size_t plane = (POOL_PIXELS - 1) * unit + (n - 1) * stride + 1;
-    *p = (pool_input){.n = n, .unit = unit, .stride = stride, .count = count, .x_step = plane + 5, .y_step = n + 3};
+    *p = (pool_input){.n = n,
+                      .unit = unit,
+                      .stride = stride,
+                      .count = count,
+                      .x_step = plane + 5,
+                      .y_step = n + 3};
     const size_t x_size = (POOL_CHANNELS - 1) * p->x_step + plane;
     const size_t y_size = (POOL_CHANNELS - 1) * p->y_step + n;
     p->x = inout_floats(source, x_size, 1, 1.0);
@@ -408,7 +436,8 @@ static void over_pools(const gp_kernels *kernels, pool_case *run, int finite, no
             pool_close(&p);
         }
 }
-static void over_pools_in_a_row(const gp_kernels *kernels, pool_case *run, int finite, noise *source)
+static void over_pools_in_a_row(const gp_kernels *kernels, pool_case *run, int finite,
+                                noise *source)
 {
     for (size_t n = 1; n <= 35; n++)
         for (size_t stride = 1; stride <= 3; stride++) {
@@ -433,7 +462,8 @@ static void pool_max_case(const gp_kernels *kernels, pool_input *p)
             }
             want[c * p->y_step + l] = most;
         }
-    kernels->pool_max(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step, p->y.f, p->y_step);
+    kernels->pool_max(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step,
+                      p->y.f, p->y_step);
     CHECK_BYTES_EQUAL(p->y.bytes, p->y.data, want);
     free(want);
 }
@@ -450,7 +480,8 @@ static void pool_max_back_case(const gp_kernels *kernels, pool_input *p, int acc
 {
     float *want = allocated(p->dx.bytes);
     memcpy(want, p->dx.data, p->dx.bytes);
-    kernels->pool_max(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step, p->y.f, p->y_step);
+    kernels->pool_max(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step,
+                      p->y.f, p->y_step);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
         for (size_t l = 0; l < p->n; l++)
             for (size_t i = 0, given = 0; i < p->count; i++) {
@@ -460,13 +491,19 @@ static void pool_max_back_case(const gp_kernels *kernels, pool_input *p, int acc
                 else if (here) want[at] += p->dy.f[place];
                 given |= (size_t)here;
             }
-    kernels->pool_max_back(POOL_CHANNELS, p->n, p->count, p->at, p->x.f, p->x_step, p->y.f, p->dy.f, p->y_step, p->dx.f,
-                           accumulate);
+    kernels->pool_max_back(POOL_CHANNELS, p->n, p->count, p->at, p->x.f, p->x_step, p->y.f, p->dy.f,
+                           p->y_step, p->dx.f, accumulate);
     CHECK_BYTES_EQUAL(p->dx.bytes, p->dx.data, want);
     free(want);
 }
-static void pool_max_back_writes(const gp_kernels *kernels, pool_input *p) { pool_max_back_case(kernels, p, 0); }
-static void pool_max_back_adds(const gp_kernels *kernels, pool_input *p) { pool_max_back_case(kernels, p, 1); }
+static void pool_max_back_writes(const gp_kernels *kernels, pool_input *p)
+{
+    pool_max_back_case(kernels, p, 0);
+}
+static void pool_max_back_adds(const gp_kernels *kernels, pool_input *p)
+{
+    pool_max_back_case(kernels, p, 1);
+}
 static void test_pool_max_back(const gp_kernels *kernels)
 {
     noise source = {19};
@@ -476,7 +513,8 @@ static void test_pool_max_back(const gp_kernels *kernels)
     }
 }
 
-/* One after the other in the order of the list, then the factor: the same bits on every instruction set. */
+/* One after the other in the order of the list, then the factor: the same bits on every instruction
+ * set. */
 static void pool_mean_case(const gp_kernels *kernels, pool_input *p)
 {
     const float factor = 1.0f / (float)p->count;
@@ -494,8 +532,8 @@ static void pool_mean_case(const gp_kernels *kernels, pool_input *p)
             want[c * p->y_step + l] = sum * factor;
             worst = fmax(worst, fabs((double)(sum * factor) - exact / (double)p->count));
         }
-    kernels->pool_mean(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step, p->y.f, p->y_step,
-                       factor);
+    kernels->pool_mean(POOL_CHANNELS, p->n, p->count, p->at, p->unit, p->stride, p->x.f, p->x_step,
+                       p->y.f, p->y_step, factor);
     CHECK_NEAR(worst, 0.0, 6e-8 * (double)p->count);
     CHECK_BYTES_EQUAL(p->y.bytes, p->y.data, want);
     free(want);
@@ -513,7 +551,8 @@ static void pool_mean_back_case(const gp_kernels *kernels, pool_input *p)
     float *rest = allocated(p->dx.bytes);
     double worst = 0.0;
     memcpy(rest, p->dx.data, p->dx.bytes);
-    kernels->pool_mean_back(POOL_CHANNELS, p->n, p->count, p->at, p->dy.f, p->y_step, p->dx.f, p->x_step, factor);
+    kernels->pool_mean_back(POOL_CHANNELS, p->n, p->count, p->at, p->dy.f, p->y_step, p->dx.f,
+                            p->x_step, factor);
     for (size_t c = 0; c < POOL_CHANNELS; c++)
         for (size_t l = 0; l < p->n; l++)
             for (size_t i = 0; i < p->count; i++) {

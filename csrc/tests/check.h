@@ -44,7 +44,8 @@ static inline int check_condition(int ok, const char *file, int line, const char
     return ok;
 }
 
-static inline int check_int_equal(long long actual, long long expected, const char *file, int line, const char *text)
+static inline int check_int_equal(long long actual, long long expected, const char *file, int line,
+                                  const char *text)
 {
     int ok = actual == expected;
     if (check_count(ok, file, line, text)) printf(": got %lld, expected %lld\n", actual, expected);
@@ -59,8 +60,8 @@ static inline int check_is_near(double actual, double expected, double tolerance
     return fabs(actual - expected) <= tolerance;
 }
 
-static inline int check_near(double actual, double expected, double tolerance, const char *file, int line,
-                             const char *text)
+static inline int check_near(double actual, double expected, double tolerance, const char *file,
+                             int line, const char *text)
 {
     int ok = check_is_near(actual, expected, tolerance);
     if (check_count(ok, file, line, text))
@@ -68,24 +69,27 @@ static inline int check_near(double actual, double expected, double tolerance, c
     return ok;
 }
 
-/* n floats, each within absolute + relative * |expected|; names the first that is not. One check. */
-static inline int check_floats_near(size_t n, const float *actual, const float *expected, double absolute,
-                                    double relative, const char *file, int line, const char *text)
+/* n floats, each within absolute + relative * |expected|; names the first that is not. One
+ * check. */
+static inline int check_floats_near(size_t n, const float *actual, const float *expected,
+                                    double absolute, double relative, const char *file, int line,
+                                    const char *text)
 {
     for (size_t i = 0; i < n; i++) {
         double got = (double)actual[i], want = (double)expected[i];
         double tolerance = absolute + relative * fabs(want);
         if (check_is_near(got, want, tolerance)) continue;
         if (check_count(0, file, line, text))
-            printf(": [%zu] of %zu: got %.9g, expected %.9g within %.3g\n", i, n, got, want, tolerance);
+            printf(": [%zu] of %zu: got %.9g, expected %.9g within %.3g\n", i, n, got, want,
+                   tolerance);
         return 0;
     }
     return !check_count(1, file, line, text);
 }
 
 /* n bytes, bit for bit: tells -0.0 from 0.0 and one NaN from another. */
-static inline int check_bytes_equal(size_t n, const void *actual, const void *expected, const char *file, int line,
-                                    const char *text)
+static inline int check_bytes_equal(size_t n, const void *actual, const void *expected,
+                                    const char *file, int line, const char *text)
 {
     const unsigned char *a = actual, *e = expected;
     for (size_t i = 0; i < n; i++) {
@@ -100,11 +104,14 @@ static inline int check_bytes_equal(size_t n, const void *actual, const void *ex
 /* Each is an expression: true if the check held. */
 #define CHECK(condition) check_condition(!!(condition), __FILE__, __LINE__, #condition)
 #define CHECK_INT_EQUAL(actual, expected) \
-    check_int_equal((long long)(actual), (long long)(expected), __FILE__, __LINE__, #actual " == " #expected)
+    check_int_equal((long long)(actual), (long long)(expected), __FILE__, __LINE__, \
+                    #actual " == " #expected)
 #define CHECK_NEAR(actual, expected, tolerance) \
-    check_near((double)(actual), (double)(expected), (double)(tolerance), __FILE__, __LINE__, #actual " ~ " #expected)
+    check_near((double)(actual), (double)(expected), (double)(tolerance), __FILE__, __LINE__, \
+               #actual " ~ " #expected)
 #define CHECK_FLOATS_NEAR(n, actual, expected, absolute, relative) \
-    check_floats_near((size_t)(n), actual, expected, absolute, relative, __FILE__, __LINE__, #actual " ~ " #expected)
+    check_floats_near((size_t)(n), actual, expected, absolute, relative, __FILE__, __LINE__, \
+                      #actual " ~ " #expected)
 #define CHECK_BYTES_EQUAL(n, actual, expected) \
     check_bytes_equal((size_t)(n), actual, expected, __FILE__, __LINE__, #actual " == " #expected)
 

@@ -1,8 +1,10 @@
-/* fixture.h - what the tests need besides CHECK: reproducible numbers, fenced memory, and a model in an arena.
+/* fixture.h - what the tests need besides CHECK: reproducible numbers, fenced memory, and a model
+ * in an arena.
  *
- * Numbers come from a generator of the tests' own, so that a bug in rng.c cannot hide one elsewhere. Inputs are
- * allocated to the byte, so that sanitizers and valgrind see a read past the end; outputs lie between fences of 0xff
- * bytes (NaN as floats), so that any build sees a write outside.
+ * Numbers come from a generator of the tests' own, so that a bug in rng.c cannot hide one
+ * elsewhere. Inputs are allocated to the byte, so that sanitizers and valgrind see a read past the
+ * end; outputs lie between fences of 0xff bytes (NaN as floats), so that any build sees a write
+ * outside.
  */
 #ifndef GP_FIXTURE_H
 #define GP_FIXTURE_H
@@ -18,14 +20,15 @@
 #include "kernels/kernels.h"
 #include "naive_window.h"
 
-/* Fewer and smaller cases: if asked, or under valgrind, which is known by the library it preloads. */
+/* Fewer and smaller cases: if asked, or under valgrind, which is known by the library it
+ * preloads. */
 static inline int is_quick(void)
 {
     const char *asked = getenv("GP_TEST_QUICK"), *preload = getenv("LD_PRELOAD");
     return (asked && *asked) || (preload && strstr(preload, "vgpreload"));
 }
 
-/* ---- every instruction set this CPU can run --------------------------------------------------------------------- */
+/* ---- every instruction set this CPU can run -------------------------------------------------- */
 
 typedef void kernels_test(const gp_kernels *kernels);
 
@@ -39,10 +42,11 @@ static inline void over_instruction_sets(const char *name, kernels_test *test, i
         if (check_failed_count > failed) printf("  in %s on %s\n", name, gp_kernels_isa(kernels));
     }
 }
-/* Networks are the same code on each: quick tests of them take the widest, only those of kernels take all. */
+/* Networks are the same code on each: quick tests of them take the widest, only those of kernels
+ * take all. */
 #define OVER_INSTRUCTION_SETS(test) over_instruction_sets(#test, test, !is_quick())
 
-/* ---- numbers: splitmix64 (Steele, Lea, Flood 2014) -------------------------------------------------------------- */
+/* ---- numbers: splitmix64 (Steele, Lea, Flood 2014) ------------------------------------------- */
 
 typedef struct noise {
     uint64_t state;
@@ -55,8 +59,14 @@ static inline uint64_t noise_word(noise *source)
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
     return z ^ (z >> 31);
 }
-static inline double noise_unit(noise *source) { return (double)(noise_word(source) >> 11) * 0x1p-53; }
-static inline size_t noise_below(noise *source, size_t bound) { return (size_t)(noise_word(source) % bound); }
+static inline double noise_unit(noise *source)
+{
+    return (double)(noise_word(source) >> 11) * 0x1p-53;
+}
+static inline size_t noise_below(noise *source, size_t bound)
+{
+    return (size_t)(noise_word(source) % bound);
+}
 /* Uniform in (-size, size). */
 static inline void noise_floats(noise *source, size_t n, float *out, double size)
 {
@@ -76,7 +86,7 @@ static inline uint32_t bits_of(float value)
     return bits;
 }
 
-/* ---- memory -------------------------------------------------------------------------------------------------------- */
+/* ---- memory ---------------------------------------------------------------------------------- */
 
 static inline void *allocated(size_t bytes)
 {
@@ -96,26 +106,34 @@ typedef struct buffer {
 
 static inline buffer buffer_new(size_t bytes, size_t lead, size_t tail)
 {
-    buffer made = {.memory = allocated(lead + bytes + tail), .lead = lead, .bytes = bytes, .tail = tail};
+    buffer made = {
+        .memory = allocated(lead + bytes + tail), .lead = lead, .bytes = bytes, .tail = tail};
     memset(made.memory, 0xff, lead + bytes + tail);
     made.data = made.memory + lead;
     made.f = (float *)made.data;
     return made;
 }
 /* Exact to the byte; `shift` floats off the allocator's alignment. */
-static inline buffer input_bytes(size_t bytes, size_t shift) { return buffer_new(bytes, shift * sizeof(float), 0); }
+static inline buffer input_bytes(size_t bytes, size_t shift)
+{
+    return buffer_new(bytes, shift * sizeof(float), 0);
+}
 static inline buffer input_floats(noise *source, size_t n, size_t shift, double size)
 {
     buffer made = input_bytes(n * sizeof(float), shift);
     noise_floats(source, n, made.f, size);
     return made;
 }
-/* With an odd shift there is no fence behind: the sanitizers and valgrind then see a read there, too. */
+/* With an odd shift there is no fence behind: the sanitizers and valgrind then see a read there,
+ * too. */
 static inline buffer output_bytes(size_t bytes, size_t shift)
 {
     return buffer_new(bytes, FENCE + shift * sizeof(float), shift % 2 ? 0 : FENCE);
 }
-static inline buffer output_floats(size_t n, size_t shift) { return output_bytes(n * sizeof(float), shift); }
+static inline buffer output_floats(size_t n, size_t shift)
+{
+    return output_bytes(n * sizeof(float), shift);
+}
 /* An output that holds numbers to begin with. */
 static inline buffer inout_floats(noise *source, size_t n, size_t shift, double size)
 {
@@ -139,7 +157,7 @@ static inline void buffer_free(buffer *b) { free(b->memory); }
 
 static inline int is_float_nan(float x) { return x != x; }
 
-/* ---- a model: layer specifications and the arena they live in --------------------------------------------------- */
+/* ---- a model: layer specifications and the arena they live in -------------------------------- */
 
 enum { MODEL_LAYERS = 8 };
 
@@ -172,7 +190,10 @@ static inline void model_activation(model *m, gp_activation f, size_t features)
     spec->activation = f;
     spec->slope = 0.01f;
 }
-static inline void model_softmax(model *m) { model_add(m, GP_LAYER_SOFTMAX, model_out(m), model_out(m)); }
+static inline void model_softmax(model *m)
+{
+    model_add(m, GP_LAYER_SOFTMAX, model_out(m), model_out(m));
+}
 static inline void model_dropout(model *m, float rate, size_t features)
 {
     size_t width = features ? features : model_out(m);
@@ -180,10 +201,11 @@ static inline void model_dropout(model *m, float rate, size_t features)
 }
 
 /* features of a step; the state after every step if sequences. Starts with biases. */
-static inline gp_layer_spec *model_recurrent(model *m, gp_cell cell, size_t steps, size_t features, size_t units,
-                                             int sequences)
+static inline gp_layer_spec *model_recurrent(model *m, gp_cell cell, size_t steps, size_t features,
+                                             size_t units, int sequences)
 {
-    gp_layer_spec *spec = model_add(m, GP_LAYER_RECURRENT, steps * features, (sequences ? steps : 1) * units);
+    gp_layer_spec *spec =
+        model_add(m, GP_LAYER_RECURRENT, steps * features, (sequences ? steps : 1) * units);
     spec->cell = cell;
     spec->steps = steps;
     spec->sequences = sequences;
@@ -211,10 +233,11 @@ static inline gp_window model_window(size_t channels, size_t height, size_t widt
                        .dilation = {1, 1},
                        .groups = 1};
 }
-static inline gp_layer_spec *model_windowed(model *m, gp_layer_type type, const gp_window *w, size_t planes)
+static inline gp_layer_spec *model_windowed(model *m, gp_layer_type type, const gp_window *w,
+                                            size_t planes)
 {
-    gp_layer_spec *spec =
-        model_add(m, type, w->channels * w->height * w->width, planes * naive_places(w, 0) * naive_places(w, 1));
+    gp_layer_spec *spec = model_add(m, type, w->channels * w->height * w->width,
+                                    planes * naive_places(w, 0) * naive_places(w, 1));
     spec->window = *w;
     return spec;
 }
@@ -249,10 +272,13 @@ static inline void model_layernorm(model *m, size_t channels, size_t features)
 /* Factors of a normalization, which has as many offsets. */
 static inline size_t model_factors(const gp_layer_spec *spec)
 {
-    return spec->type == GP_LAYER_BATCHNORM ? spec->window.channels : spec->type == GP_LAYER_LAYERNORM ? spec->in : 0;
+    return spec->type == GP_LAYER_BATCHNORM   ? spec->window.channels
+           : spec->type == GP_LAYER_LAYERNORM ? spec->in
+                                              : 0;
 }
 
-/* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows: there is none. */
+/* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows:
+ * there is none. */
 static inline size_t model_rows(const gp_layer_spec *spec)
 {
     switch (spec->type) {
@@ -275,7 +301,8 @@ static inline void model_place(model *m, size_t *at, size_t length, size_t group
     *at += length;
 }
 
-/* Weights in forward order, then biases; a layer is a group. Parameters of a size that keeps signals near 1. */
+/* Weights in forward order, then biases; a layer is a group. Parameters of a size that keeps
+ * signals near 1. */
 static inline void model_finish(model *m, uint64_t seed)
 {
     gp_arena *arena = &m->arena;
@@ -331,7 +358,8 @@ static inline void model_finish(model *m, uint64_t seed)
     arena->mask = m->mask = allocated(arena->n_prunable);
     arena->segments = m->segments;
     memset(m->mask, 1, arena->n_prunable);
-    memset(arena->grads, 0xff, at * sizeof(float)); /* NaN: whoever reads before writing is found out */
+    /* NaN: whoever reads before writing is found out */
+    memset(arena->grads, 0xff, at * sizeof(float));
     noise_floats(&source, at + arena->n_buffers, arena->params, 0.1);
     for (size_t i = 0; i < arena->n_segments; i++)
         if (m->segments[i].columns > 0)
@@ -386,8 +414,10 @@ typedef struct snapshot {
 
 static inline snapshot snapshot_take(const gp_arena *arena)
 {
-    const size_t each = (arena->n + arena->n_buffers) * sizeof(float), moment = arena->n * sizeof(float);
-    snapshot taken = {.bytes = 3 * each + arena->n_prunable, .data = allocated(3 * each + arena->n_prunable)};
+    const size_t each = (arena->n + arena->n_buffers) * sizeof(float),
+                 moment = arena->n * sizeof(float);
+    snapshot taken = {.bytes = 3 * each + arena->n_prunable,
+                      .data = allocated(3 * each + arena->n_prunable)};
     memset(taken.data, 0, taken.bytes);
     memcpy(taken.data, arena->params, each);
     for (size_t i = 0; i < GP_MAX_MOMENTS; i++)

@@ -1,8 +1,9 @@
-/* naive.h - the core once more, as plainly as it can be said: in double, one number after the other.
+/* naive.h - the core once more, as plainly as it can be said: in double, one number after the
+ * other.
  *
- * This is the specification the tests compare with; nothing here is clever, and nothing is shared with the core but
- * its types. The network runs sample by sample over a parameter array in double, so finite differences can check it
- * (test_net.c does).
+ * This is the specification the tests compare with; nothing here is clever, and nothing is shared
+ * with the core but its types. The network runs sample by sample over a parameter array in double,
+ * so finite differences can check it (test_net.c does).
  */
 #ifndef GP_NAIVE_H
 #define GP_NAIVE_H
@@ -15,7 +16,7 @@
 #include "naive_cells.h"
 #include "naive_window.h"
 
-/* ---- softmax and losses of one sample; z[i * stride] is feature i ----------------------------------------------- */
+/* ---- softmax and losses of one sample; z[i * stride] is feature i ---------------------------- */
 
 static inline double naive_logsumexp(size_t o, const double *z)
 {
@@ -40,9 +41,10 @@ static inline void naive_log_softmax(size_t o, const double *z, double temperatu
     for (size_t i = 0; i < o; i++) y[i] -= total;
 }
 
-/* Loss of one sample, not divided by anything; dz = its gradient. t or label by the kind of the batch's loss. */
-static inline double naive_loss(const gp_batch *settings, size_t o, const double *z, int64_t label, const float *t,
-                                double *dz)
+/* Loss of one sample, not divided by anything; dz = its gradient. t or label by the kind of the
+ * batch's loss. */
+static inline double naive_loss(const gp_batch *settings, size_t o, const double *z, int64_t label,
+                                const float *t, double *dz)
 {
     enum { NAIVE_OUTPUTS = 512 };
     const gp_loss kind = settings->loss;
@@ -53,7 +55,8 @@ static inline double naive_loss(const gp_batch *settings, size_t o, const double
     const double even = (double)settings->smoothing, alpha = (double)settings->alpha;
     if (o > NAIVE_OUTPUTS) abort();
     for (size_t i = 0; i < o && kind == GP_DISTILLATION; i++) wide[i] = (double)t[i];
-    if (kind == GP_DISTILLATION) naive_log_softmax(o, z, T, own), naive_log_softmax(o, wide, T, teacher);
+    if (kind == GP_DISTILLATION)
+        naive_log_softmax(o, z, T, own), naive_log_softmax(o, wide, T, teacher);
     for (size_t i = 0; i < o; i++) {
         const double one = i == (size_t)label ? 1.0 : 0.0;
         double share = one, y, q;
@@ -83,7 +86,7 @@ static inline double naive_loss(const gp_batch *settings, size_t o, const double
     return loss;
 }
 
-/* ---- one number of an optimizer step ------------------------------------------------------------------------------- */
+/* ---- one number of an optimizer step --------------------------------------------------------- */
 
 typedef struct naive_state {
     double w, m[GP_MAX_MOMENTS];
@@ -107,7 +110,8 @@ static inline naive_state naive_step(const gp_rule *r, naive_state s, double g)
     case GP_ADAM:
         s.m[0] = r->beta1 * s.m[0] + (1.0 - r->beta1) * g;
         s.m[1] = r->beta2 * s.m[1] + (1.0 - r->beta2) * g * g;
-        move = s.m[0] / (1.0 - pow(r->beta1, t)) / (sqrt(s.m[1] / (1.0 - pow(r->beta2, t))) + r->eps);
+        move =
+            s.m[0] / (1.0 - pow(r->beta1, t)) / (sqrt(s.m[1] / (1.0 - pow(r->beta2, t))) + r->eps);
         break;
     case GP_RMSPROP:
         s.m[0] = r->beta2 * s.m[0] + (1.0 - r->beta2) * g * g;
@@ -120,7 +124,7 @@ static inline naive_state naive_step(const gp_rule *r, naive_state s, double g)
     return s;
 }
 
-/* ---- norms --------------------------------------------------------------------------------------------------------- */
+/* ---- norms ----------------------------------------------------------------------------------- */
 
 /* Through logarithms: no overflow, and not the way the core goes. */
 static inline double naive_norm(size_t n, const float *x, double p)
@@ -136,15 +140,18 @@ static inline double naive_norm(size_t n, const float *x, double p)
     return top * exp(log(sum) / p);
 }
 
-/* ---- the network --------------------------------------------------------------------------------------------------- */
+/* ---- the network ----------------------------------------------------------------------------- */
 
 enum { NAIVE_LAYERS = 8, NAIVE_WIDTH = 2048 };
 
-/* One sample on its way: x[l] enters layer l, r[l] are a dropout layer's multipliers; of a recurrent layer and step t
- * gates[l] + t*G*H, h[l] + t*H, and inner[l] + t*H is LSTM's c or GRU's q. */
+/* One sample on its way: x[l] enters layer l, r[l] are a dropout layer's multipliers; of a
+ * recurrent layer and step t gates[l] + t*G*H, h[l] + t*H, and inner[l] + t*H is LSTM's c or GRU's
+ * q. */
 typedef struct naive_sample {
-    double x[NAIVE_LAYERS + 1][NAIVE_WIDTH], dx[NAIVE_LAYERS + 1][NAIVE_WIDTH], r[NAIVE_LAYERS][NAIVE_WIDTH];
-    double gates[NAIVE_LAYERS][4 * NAIVE_WIDTH], inner[NAIVE_LAYERS][NAIVE_WIDTH], h[NAIVE_LAYERS][NAIVE_WIDTH];
+    double x[NAIVE_LAYERS + 1][NAIVE_WIDTH], dx[NAIVE_LAYERS + 1][NAIVE_WIDTH],
+        r[NAIVE_LAYERS][NAIVE_WIDTH];
+    double gates[NAIVE_LAYERS][4 * NAIVE_WIDTH], inner[NAIVE_LAYERS][NAIVE_WIDTH],
+        h[NAIVE_LAYERS][NAIVE_WIDTH];
     double omega; /* what Pascanu's regularizer adds to the loss */
 } naive_sample;
 
@@ -159,13 +166,17 @@ typedef struct naive_net {
     size_t batch;        /* samples; naive_run sets it */
 } naive_net;
 
-/* Where in s->x the layer l finds what it reads: 0 is the network's input, i + 1 the output of the i-th layer. */
+/* Where in s->x the layer l finds what it reads: 0 is the network's input, i + 1 the output of the
+ * i-th layer. */
 static inline size_t naive_source(const naive_net *net, size_t l)
 {
     const size_t back = net->layers[l].back;
     return back > 1 ? l + 1 - back : l;
 }
-static inline size_t naive_other(const naive_net *net, size_t l) { return l + 1 - net->layers[l].other; }
+static inline size_t naive_other(const naive_net *net, size_t l)
+{
+    return l + 1 - net->layers[l].other;
+}
 
 static inline double naive_weight(const naive_net *net, size_t at)
 {
@@ -182,7 +193,8 @@ static inline double naive_multiplier(const naive_net *net, size_t layer, uint64
 }
 
 /* W_hh or W_ih times x of row r; `columns` long. */
-static inline double naive_row(const naive_net *net, size_t weight, size_t r, size_t columns, const double *x)
+static inline double naive_row(const naive_net *net, size_t weight, size_t r, size_t columns,
+                               const double *x)
 {
     double sum = 0.0;
     for (size_t i = 0; i < columns; i++) sum += naive_weight(net, weight + r * columns + i) * x[i];
@@ -207,8 +219,10 @@ static inline void naive_recurrent_forward(const naive_net *net, size_t l, naive
     const naive_sizes n = naive_sizes_of(spec);
     static const double zeros[NAIVE_WIDTH];
     for (size_t t = 0; t < n.T; t++) {
-        const double *x = s->x[naive_source(net, l)] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
-        double *gates = s->gates[l] + t * n.G * n.H, *inner = s->inner[l] + t * n.H, *h = s->h[l] + t * n.H;
+        const double *x = s->x[naive_source(net, l)] + t * n.F,
+                     *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
+        double *gates = s->gates[l] + t * n.G * n.H, *inner = s->inner[l] + t * n.H,
+               *h = s->h[l] + t * n.H;
         for (size_t u = 0; u < n.H; u++) {
             double z[4], q[4];
             for (size_t g = 0; g < n.G; g++) {
@@ -241,8 +255,9 @@ static inline void naive_add(const naive_net *net, double *grads, size_t at, dou
 }
 
 /* Between steps t and t-1: dz of the later one, back = W_hh' dz. */
-static inline void naive_omega(const naive_net *net, const gp_layer_spec *spec, size_t H, const double *dz,
-                               const double *back, const double *h, naive_sample *s, double *grads)
+static inline void naive_omega(const naive_net *net, const gp_layer_spec *spec, size_t H,
+                               const double *dz, const double *back, const double *h,
+                               naive_sample *s, double *grads)
 {
     double norm = 0.0, norm_before = 0.0, share = (double)spec->omega / (double)net->batch;
     double slope[NAIVE_WIDTH];
@@ -259,19 +274,21 @@ static inline void naive_omega(const naive_net *net, const gp_layer_spec *spec, 
     for (size_t r = 0; r < H && norm_before > 0.0; r++)
         for (size_t u = 0; u < H; u++)
             naive_add(net, grads, spec->recurrent_weight + r * H + u,
-                      share * 2.0 * (ratio - 1.0) / norm / norm_before * dz[r] * back[u] * slope[u] * slope[u]);
+                      share * 2.0 * (ratio - 1.0) / norm / norm_before * dz[r] * back[u] *
+                          slope[u] * slope[u]);
 }
 
 /* dy (out) -> dx (in) */
-static inline void naive_recurrent_backward(const naive_net *net, size_t l, naive_sample *s, const double *dy,
-                                            double *dx, double *grads)
+static inline void naive_recurrent_backward(const naive_net *net, size_t l, naive_sample *s,
+                                            const double *dy, double *dx, double *grads)
 {
     const gp_layer_spec *spec = &net->layers[l];
     const naive_sizes n = naive_sizes_of(spec);
     double dh[NAIVE_WIDTH] = {0}, dc[NAIVE_WIDTH] = {0};
     static const double zeros[NAIVE_WIDTH];
     for (size_t t = n.T; t-- > 0;) {
-        const double *x = s->x[naive_source(net, l)] + t * n.F, *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
+        const double *x = s->x[naive_source(net, l)] + t * n.F,
+                     *before = t > 0 ? s->h[l] + (t - 1) * n.H : zeros;
         const double *h = s->h[l] + t * n.H, *inner = s->inner[l] + t * n.H;
         double dz[4 * NAIVE_WIDTH], dq[4 * NAIVE_WIDTH], back[NAIVE_WIDTH] = {0};
         for (size_t u = 0; u < n.H; u++) {
@@ -279,9 +296,13 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
             if (spec->sequences) d += dy[t * n.H + u];
             else if (t + 1 == n.T) d += dy[u];
             for (size_t g = 0; g < n.G; g++) z[g] = s->gates[l][(t * n.G + g) * n.H + u];
-            if (spec->cell == GP_LSTM) naive_lstm_backward(z, t > 0 ? *(inner + u - n.H) : 0.0, inner[u], d, &dc[u]);
-            else if (spec->cell == GP_GRU) q = naive_gru_backward(z, inner[u], before[u], d, &straight);
-            else z[0] = d * (spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u]);
+            if (spec->cell == GP_LSTM)
+                naive_lstm_backward(z, t > 0 ? *(inner + u - n.H) : 0.0, inner[u], d, &dc[u]);
+            else if (spec->cell == GP_GRU)
+                q = naive_gru_backward(z, inner[u], before[u], d, &straight);
+            else
+                z[0] = d *
+                       (spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u]);
             for (size_t g = 0; g < n.G; g++) {
                 dz[g * n.H + u] = z[g];
                 dq[g * n.H + u] = spec->cell == GP_GRU && g == 2 ? q : z[g];
@@ -310,21 +331,24 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
     }
 }
 
-/* ---- convolution ----------------------------------------------------------------------------------------------------- */
+/* ---- convolution ----------------------------------------------------------------------------- */
 
 /* x to y or, if dx is given, from dy to dx and the gradients, which add up. */
-static inline void naive_convolution(const naive_net *net, const gp_layer_spec *spec, const double *x, double *y,
-                                     const double *dy, double *dx, double *grads)
+static inline void naive_convolution(const naive_net *net, const gp_layer_spec *spec,
+                                     const double *x, double *y, const double *dy, double *dx,
+                                     double *grads)
 {
     const gp_window *w = &spec->window;
-    const size_t filters = naive_filters(spec), places = spec->out / filters, taps = w->kernel[0] * w->kernel[1];
+    const size_t filters = naive_filters(spec), places = spec->out / filters,
+                 taps = w->kernel[0] * w->kernel[1];
     const size_t length = naive_filter_length(spec);
     for (size_t o = 0; o < spec->out; o++) {
         const size_t filter = o / places, group = filter / (filters / w->groups);
         if (!dx) y[o] = spec->bias == GP_NONE ? 0.0 : net->params[spec->bias + filter];
         else if (spec->bias != GP_NONE) grads[spec->bias + filter] += dy[o];
         for (size_t k = 0; k < length; k++) {
-            const size_t pixel = naive_pixel(w, o % places, k % taps), at = spec->weight + filter * length + k;
+            const size_t pixel = naive_pixel(w, o % places, k % taps),
+                         at = spec->weight + filter * length + k;
             const size_t channel = group * (w->channels / w->groups) + k / taps;
             const size_t from = channel * w->height * w->width + pixel;
             if (pixel == GP_NONE) continue;
@@ -337,7 +361,7 @@ static inline void naive_convolution(const naive_net *net, const gp_layer_spec *
     }
 }
 
-/* ---- batch normalization, without training --------------------------------------------------------------------------- */
+/* ---- batch normalization, without training --------------------------------------------------- */
 
 /* Whether the layer before, with as many rows of weights, has none left in one. */
 static inline int naive_is_silent(const naive_net *net, size_t l, size_t channel)
@@ -345,8 +369,10 @@ static inline int naive_is_silent(const naive_net *net, size_t l, size_t channel
     const gp_layer_spec *before = l > 0 ? &net->layers[l - 1] : NULL;
     size_t length = 0, kept = 0;
     if (!before || !net->mask) return 0;
-    if (before->type == GP_LAYER_DENSE && before->out == net->layers[l].window.channels) length = before->in;
-    if (before->type == GP_LAYER_CONVOLUTION && naive_filters(before) == net->layers[l].window.channels)
+    if (before->type == GP_LAYER_DENSE && before->out == net->layers[l].window.channels)
+        length = before->in;
+    if (before->type == GP_LAYER_CONVOLUTION &&
+        naive_filters(before) == net->layers[l].window.channels)
         length = naive_filter_length(before);
     for (size_t i = 0; i < length; i++) kept += net->mask[before->weight + channel * length + i];
     return length > 0 && kept == 0;
@@ -358,7 +384,8 @@ static inline void naive_batchnorm(const naive_net *net, size_t l, const double 
     const size_t C = spec->window.channels;
     for (size_t i = 0; i < spec->in; i++) {
         const size_t c = i / (spec->in / C);
-        const double mean = net->params[spec->buffers + c], variance = net->params[spec->buffers + C + c];
+        const double mean = net->params[spec->buffers + c],
+                     variance = net->params[spec->buffers + C + c];
         y[i] = (x[i] - mean) / sqrt(variance + (double)spec->eps) * net->params[spec->weight + c] +
                net->params[spec->bias + c];
         if (naive_is_silent(net, l, c)) y[i] = 0.0;
@@ -366,8 +393,8 @@ static inline void naive_batchnorm(const naive_net *net, size_t l, const double 
 }
 
 /* x to y or, if dx is given, from dy to dx and the gradients, which add up. */
-static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *spec, const double *x, double *y,
-                                   const double *dy, double *dx, double *grads)
+static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *spec, const double *x,
+                                   double *y, const double *dy, double *dx, double *grads)
 {
     const size_t n = spec->in;
     double mean = 0.0, variance = 0.0, mean_g = 0.0, mean_gh = 0.0;
@@ -386,12 +413,14 @@ static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *sp
         mean_gh += gamma * dy[i] * h / (double)n;
     }
     for (size_t i = 0; dx && i < n; i++)
-        dx[i] = inverse * (net->params[spec->weight + i] * dy[i] - mean_g - (x[i] - mean) * inverse * mean_gh);
+        dx[i] = inverse * (net->params[spec->weight + i] * dy[i] - mean_g -
+                           (x[i] - mean) * inverse * mean_gh);
 }
 
-/* ---- all layers ------------------------------------------------------------------------------------------------------ */
+/* ---- all layers ------------------------------------------------------------------------------ */
 
-static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample, naive_sample *s)
+static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample,
+                                       naive_sample *s)
 {
     const gp_layer_spec *spec = &net->layers[l];
     const double *x = s->x[naive_source(net, l)];
@@ -400,11 +429,13 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     case GP_LAYER_DENSE:
         for (size_t o = 0; o < spec->out; o++) {
             y[o] = spec->bias == GP_NONE ? 0.0 : net->params[spec->bias + o];
-            for (size_t i = 0; i < spec->in; i++) y[o] += naive_weight(net, spec->weight + o * spec->in + i) * x[i];
+            for (size_t i = 0; i < spec->in; i++)
+                y[o] += naive_weight(net, spec->weight + o * spec->in + i) * x[i];
         }
         break;
     case GP_LAYER_ACTIVATION:
-        for (size_t i = 0; i < spec->in; i++) y[i] = naive_activation(spec->activation, x[i], (double)spec->slope);
+        for (size_t i = 0; i < spec->in; i++)
+            y[i] = naive_activation(spec->activation, x[i], (double)spec->slope);
         break;
     case GP_LAYER_SOFTMAX: naive_softmax(spec->in, x, y); break;
     case GP_LAYER_DROPOUT:
@@ -425,8 +456,10 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     }
 }
 
-/* From s->dx[l + 1] to the gradients of what the layer reads; they and those of parameters add up. */
-static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sample *s, double *grads)
+/* From s->dx[l + 1] to the gradients of what the layer reads; they and those of parameters add
+ * up. */
+static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sample *s,
+                                        double *grads)
 {
     const gp_layer_spec *spec = &net->layers[l];
     const double *x = s->x[naive_source(net, l)], *y = s->x[l + 1], *dy = s->dx[l + 1];
@@ -445,7 +478,9 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
                 dx[i] += naive_weight(net, at) * dy[o];
             }
             break;
-        case GP_LAYER_ACTIVATION: dx[o] += dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope); break;
+        case GP_LAYER_ACTIVATION:
+            dx[o] += dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope);
+            break;
         case GP_LAYER_SOFTMAX: dx[o] += y[o] * (dy[o] - dot); break;
         case GP_LAYER_DROPOUT: dx[o] += dy[o] * s->r[l][o]; break;
         case GP_LAYER_ADD:
@@ -465,7 +500,8 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
 static inline double naive_sign(double w) { return (w > 0.0) - (w < 0.0); }
 
 /* l1 and l2 of n weights */
-static inline double naive_decay(const naive_net *net, const gp_layer_spec *spec, size_t at, size_t n, double *grads)
+static inline double naive_decay(const naive_net *net, const gp_layer_spec *spec, size_t at,
+                                 size_t n, double *grads)
 {
     const double l1 = (double)spec->l1, l2 = (double)spec->l2;
     double penalty = 0.0;
@@ -478,7 +514,8 @@ static inline double naive_decay(const naive_net *net, const gp_layer_spec *spec
 }
 
 /* |W'W - 1|^2 of one gate, (H,H) from `at` on; its gradient is 4 W (W'W - 1) */
-static inline double naive_orthogonality(const naive_net *net, size_t H, size_t at, double weight, double *grads)
+static inline double naive_orthogonality(const naive_net *net, size_t H, size_t at, double weight,
+                                         double *grads)
 {
     double sum = 0.0;
     for (size_t i = 0; i < H; i++)
@@ -488,7 +525,8 @@ static inline double naive_orthogonality(const naive_net *net, size_t H, size_t 
                 error += naive_weight(net, at + k * H + i) * naive_weight(net, at + k * H + j);
             sum += error * error;
             for (size_t k = 0; grads && k < H; k++)
-                naive_add(net, grads, at + k * H + j, 4.0 * weight * naive_weight(net, at + k * H + i) * error);
+                naive_add(net, grads, at + k * H + j,
+                          4.0 * weight * naive_weight(net, at + k * H + i) * error);
         }
     return weight * sum;
 }
@@ -498,9 +536,11 @@ static inline double naive_penalty(const naive_net *net, double *grads)
     double penalty = 0.0;
     for (size_t l = 0; l < net->n_layers; l++) {
         const gp_layer_spec *spec = &net->layers[l];
-        if (spec->type == GP_LAYER_DENSE) penalty += naive_decay(net, spec, spec->weight, spec->in * spec->out, grads);
+        if (spec->type == GP_LAYER_DENSE)
+            penalty += naive_decay(net, spec, spec->weight, spec->in * spec->out, grads);
         if (spec->type == GP_LAYER_CONVOLUTION)
-            penalty += naive_decay(net, spec, spec->weight, naive_filters(spec) * naive_filter_length(spec), grads);
+            penalty += naive_decay(net, spec, spec->weight,
+                                   naive_filters(spec) * naive_filter_length(spec), grads);
         if (spec->type != GP_LAYER_RECURRENT) continue;
         const naive_sizes n = naive_sizes_of(spec);
         penalty += naive_decay(net, spec, spec->weight, n.G * n.H * n.F, grads);
@@ -516,27 +556,33 @@ static inline double naive_penalty(const naive_net *net, double *grads)
 static inline int naive_is_fused(const naive_net *net, gp_loss loss)
 {
     const gp_layer_spec *last = &net->layers[net->n_layers - 1];
-    return ((loss == GP_CROSS_ENTROPY || loss == GP_DISTILLATION) && last->type == GP_LAYER_SOFTMAX) ||
+    return ((loss == GP_CROSS_ENTROPY || loss == GP_DISTILLATION) &&
+            last->type == GP_LAYER_SOFTMAX) ||
            (loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
 }
 
-static inline void naive_load(const naive_net *net, const gp_batch *batch, size_t sample, naive_sample *s)
+static inline void naive_load(const naive_net *net, const gp_batch *batch, size_t sample,
+                              naive_sample *s)
 {
     size_t row = batch->index ? (size_t)batch->index[sample] : sample, in = net->layers[0].in;
     for (size_t i = 0; i < in; i++) s->x[0][i] = (double)batch->x[row * in + i];
 }
 
 /* Mean loss and, unless NULL, its gradient (n) and the outputs of the whole network (B, O). */
-static inline double naive_run(const naive_net *given, const gp_batch *batch, double *grads, double *out)
+static inline double naive_run(const naive_net *given, const gp_batch *batch, double *grads,
+                               double *out)
 {
     naive_sample *s = calloc(1, sizeof *s);
     naive_net copy = *given, *net = &copy;
     double loss = 0.0;
-    size_t L = net->n_layers, O = net->layers[L - 1].out, live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
-    double share = 1.0 / (double)batch->size / (batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0);
+    size_t L = net->n_layers, O = net->layers[L - 1].out,
+           live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
+    double share = 1.0 / (double)batch->size /
+                   (batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0);
     if (!s) abort();
     for (size_t l = 0; l < L; l++)
-        if (L > NAIVE_LAYERS || net->layers[l].in > NAIVE_WIDTH || net->layers[l].out > NAIVE_WIDTH) abort();
+        if (L > NAIVE_LAYERS || net->layers[l].in > NAIVE_WIDTH || net->layers[l].out > NAIVE_WIDTH)
+            abort();
     copy.batch = batch->size;
     if (grads) memset(grads, 0, net->n * sizeof *grads);
     for (size_t b = 0; b < batch->size; b++) {

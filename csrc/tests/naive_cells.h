@@ -6,7 +6,7 @@
 
 #include "gradprune.h"
 
-/* ---- activations --------------------------------------------------------------------------------------------------- */
+/* ---- activations ----------------------------------------------------------------------------- */
 
 static inline double naive_normal_cdf(double z) { return 0.5 * erfc(-z * 0.70710678118654752440); }
 static inline double naive_sigmoid(double z) { return 1.0 / (1.0 + exp(-z)); }
@@ -40,7 +40,9 @@ static inline double naive_derivative(gp_activation f, double z, double slope)
     return 1.0;
 }
 
-/* ---- cells: z are a unit's gates before their activation, then after it; then their gradients before it ------------- */
+/* ---- cells ----------------------------------------------------------------------------------- */
+
+/* z are a unit's gates before their activation, then after it; then their gradients before it. */
 
 static inline void naive_lstm(double z[4], double c_before, double *c, double *h)
 {
@@ -50,9 +52,11 @@ static inline void naive_lstm(double z[4], double c_before, double *c, double *h
 }
 
 /* dc is what came from the step after, then what goes to the one before. */
-static inline void naive_lstm_backward(double z[4], double c_before, double c, double dh, double *dc)
+static inline void naive_lstm_backward(double z[4], double c_before, double c, double dh,
+                                       double *dc)
 {
-    const double i = z[0], f = z[1], g = z[2], o = z[3], y = tanh(c), dstate = *dc + dh * o * (1.0 - y * y);
+    const double i = z[0], f = z[1], g = z[2], o = z[3], y = tanh(c),
+                 dstate = *dc + dh * o * (1.0 - y * y);
     z[0] = dstate * g * i * (1.0 - i);
     z[1] = dstate * c_before * f * (1.0 - f);
     z[2] = dstate * i * (1.0 - g * g);
@@ -69,7 +73,8 @@ static inline void naive_gru(double z[3], double q, double h_before, double *h)
 }
 
 /* Returns the gradient of q; straight is what goes to h_before without W_hh. */
-static inline double naive_gru_backward(double z[3], double q, double h_before, double dh, double *straight)
+static inline double naive_gru_backward(double z[3], double q, double h_before, double dh,
+                                        double *straight)
 {
     const double r = z[0], u = z[1], n = z[2], dn = dh * (1.0 - u) * (1.0 - n * n);
     z[0] = dn * q * r * (1.0 - r);

@@ -18,11 +18,12 @@ static inline size_t naive_filters(const gp_layer_spec *spec)
 }
 static inline size_t naive_filter_length(const gp_layer_spec *spec)
 {
-    return spec->window.channels / spec->window.groups * spec->window.kernel[0] * spec->window.kernel[1];
+    return spec->window.channels / spec->window.groups * spec->window.kernel[0] *
+           spec->window.kernel[1];
 }
 
-/* Where entry `tap` of the window at a place lies in its plane, GP_NONE if that is padding; both are counted row by
- * row. */
+/* Where entry `tap` of the window at a place lies in its plane, GP_NONE if that is padding; both
+ * are counted row by row. */
 static inline size_t naive_pixel(const gp_window *w, size_t place, size_t tap)
 {
     const size_t columns = naive_places(w, 1);
@@ -33,10 +34,13 @@ static inline size_t naive_pixel(const gp_window *w, size_t place, size_t tap)
     return (y - w->before[0]) * w->width + x - w->before[1];
 }
 
-/* x (channels, height, width) to y (channels, places) or, if dx is given, dx += what y's gradient dy is to x. */
-static inline void naive_pooling(const gp_window *w, const double *x, double *y, const double *dy, double *dx)
+/* x (channels, height, width) to y (channels, places) or, if dx is given, dx += what y's gradient
+ * dy is to x. */
+static inline void naive_pooling(const gp_window *w, const double *x, double *y, const double *dy,
+                                 double *dx)
 {
-    const size_t places = naive_places(w, 0) * naive_places(w, 1), taps = w->kernel[0] * w->kernel[1];
+    const size_t places = naive_places(w, 0) * naive_places(w, 1),
+                 taps = w->kernel[0] * w->kernel[1];
     for (size_t o = 0; o < w->channels * places; o++) {
         const size_t plane = o / places * w->height * w->width;
         double sum = 0.0;

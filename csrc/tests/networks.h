@@ -54,7 +54,8 @@ static inline void build_wide(model *m)
     model_activation(m, GP_TANH, 0);
     model_dense(m, 100, 10);
 }
-static inline void build_large(model *m) /* 7 thousand multiply-adds: 30 samples are worth sharing */
+/* 7 thousand multiply-adds: 30 samples are worth sharing */
+static inline void build_large(model *m)
 {
     model_dropout(m, 0.1f, 103);
     gp_layer_spec *first = model_dense(m, 103, 60);

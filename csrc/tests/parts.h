@@ -8,11 +8,12 @@
 
 static gp_pool *pool;
 
-/* ---- an arena of segments of all lengths ----------------------------------------------------------------------- */
+/* ---- an arena of segments of all lengths ----------------------------------------------------- */
 
 enum { SEGMENTS = 8, PRUNABLE_SEGMENTS = 4 };
 /* weights, then biases; groups pair them up; segment 1 is empty */
-static const size_t lengths[SEGMENTS] = {2 * GP_NORM_BLOCK + 77, 0, 15, GP_NORM_BLOCK, 100, 1, 0, GP_NORM_BLOCK + 1};
+static const size_t lengths[SEGMENTS] = {2 * GP_NORM_BLOCK + 77, 0, 15, GP_NORM_BLOCK, 100, 1, 0,
+                                         GP_NORM_BLOCK + 1};
 static const size_t groups[SEGMENTS] = {0, 1, 2, 3, 0, 1, 2, 3};
 static const size_t columns[SEGMENTS] = {1, 0, 5, 64, 0, 0, 0, 0};
 
@@ -36,7 +37,8 @@ static inline parts *parts_new(pruning how, uint64_t seed)
         if (i < PRUNABLE_SEGMENTS) p->arena.n_prunable = p->arena.n;
     }
     const size_t n = p->arena.n;
-    float **buffers[] = {&p->arena.params, &p->arena.grads, &p->arena.moments[0], &p->arena.moments[1]};
+    float **buffers[] = {&p->arena.params, &p->arena.grads, &p->arena.moments[0],
+                         &p->arena.moments[1]};
     for (size_t i = 0; i < 4; i++) {
         *buffers[i] = allocated(n * sizeof(float));
         memset(*buffers[i], 0, n * sizeof(float));
@@ -51,7 +53,8 @@ static inline parts *parts_new(pruning how, uint64_t seed)
         p->arena.removed++;
         p->arena.params[i] = 0.0f;
     }
-    if (how == LISTED) CHECK_INT_EQUAL(gp_live_create(&p->arena, &model_costs, &p->arena.live), GP_OK);
+    if (how == LISTED)
+        CHECK_INT_EQUAL(gp_live_create(&p->arena, &model_costs, &p->arena.live), GP_OK);
     return p;
 }
 
@@ -66,21 +69,42 @@ static inline void parts_free(parts *p)
     free(p);
 }
 
-static inline int is_removed(const parts *p, size_t i) { return i < p->arena.n_prunable && !p->mask[i]; }
+static inline int is_removed(const parts *p, size_t i)
+{
+    return i < p->arena.n_prunable && !p->mask[i];
+}
 
-/* ---- rules ------------------------------------------------------------------------------------------------------- */
+/* ---- rules ----------------------------------------------------------------------------------- */
 
+/* Where decay may cancel the gradient, eps is large: a small eps would magnify the rounding of the
+ * difference. */
 static const gp_rule rules[] = {
     {.kind = GP_SGD, .lr = 0.1},
     {.kind = GP_SGD, .lr = 0.1, .weight_decay = 0.05},
-    {.kind = GP_SGD, .lr = 0.1, .momentum = 0.9, .dampening = 0.3, .weight_decay = 0.05, .decoupled = 1},
+    {.kind = GP_SGD,
+     .lr = 0.1,
+     .momentum = 0.9,
+     .dampening = 0.3,
+     .weight_decay = 0.05,
+     .decoupled = 1},
     {.kind = GP_SGD, .lr = 0.1, .momentum = 0.9, .nesterov = 1},
     {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8},
     {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.8, .beta2 = 0.99, .eps = 1e-3, .weight_decay = 0.1},
-    {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.1, .decoupled = 1},
+    {.kind = GP_ADAM,
+     .lr = 0.01,
+     .beta1 = 0.9,
+     .beta2 = 0.999,
+     .eps = 1e-8,
+     .weight_decay = 0.1,
+     .decoupled = 1},
     {.kind = GP_RMSPROP, .lr = 0.01, .beta2 = 0.99, .eps = 1e-8},
-    {.kind = GP_RMSPROP, .lr = 0.01, .beta2 = 0.9, .eps = 0.05, .momentum = 0.9, .weight_decay = 0.1},
-}; /* where decay may cancel the gradient, eps is large: a small eps would magnify the rounding of the difference */
+    {.kind = GP_RMSPROP,
+     .lr = 0.01,
+     .beta2 = 0.9,
+     .eps = 0.05,
+     .momentum = 0.9,
+     .weight_decay = 0.1},
+};
 enum { RULES = sizeof rules / sizeof rules[0] };
 
 #endif

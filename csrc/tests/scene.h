@@ -1,5 +1,5 @@
-/* scene.h - a network with a batch, and what any network must do: agree with naive.h, give the same bits at any number
- * of threads, name what went wrong. */
+/* scene.h - a network with a batch, and what any network must do: agree with naive.h, give the same
+ * bits at any number of threads, name what went wrong. */
 #ifndef GP_SCENE_H
 #define GP_SCENE_H
 
@@ -22,7 +22,8 @@ typedef struct scene {
     size_t in, out;
 } scene;
 
-static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t samples, gp_loss loss, uint64_t seed)
+static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t samples,
+                               gp_loss loss, uint64_t seed)
 {
     scene *s = allocated(sizeof *s);
     noise source = {seed};
@@ -38,8 +39,10 @@ static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t
     noise_floats(&source, samples * s->in, s->x, 1.5);
     noise_floats(&source, samples * s->out, s->targets, 1.0);
     for (size_t i = 0; i < samples; i++) s->labels[i] = (int64_t)noise_below(&source, s->out);
-    for (size_t i = 0; loss == GP_BCE && i < samples * s->out; i++) s->targets[i] = fabsf(s->targets[i]);
-    s->batch = (gp_batch){.size = samples, .x = s->x, .loss = loss, .temperature = 3.0f, .alpha = 0.7f};
+    for (size_t i = 0; loss == GP_BCE && i < samples * s->out; i++)
+        s->targets[i] = fabsf(s->targets[i]);
+    s->batch =
+        (gp_batch){.size = samples, .x = s->x, .loss = loss, .temperature = 3.0f, .alpha = 0.7f};
     if (loss == GP_CROSS_ENTROPY) s->batch.smoothing = seed % 10 == 1 ? 0.2f : 0.0f;
     if (loss == GP_CROSS_ENTROPY || loss == GP_DISTILLATION) s->batch.labels = s->labels;
     if (loss != GP_CROSS_ENTROPY) s->batch.targets = s->targets;
@@ -93,7 +96,8 @@ static inline double *doubles_of(size_t n, const float *values)
     return copy;
 }
 
-/* Directional derivatives along random directions over the live parameters, by central differences. */
+/* Directional derivatives along random directions over the live parameters, by central
+ * differences. */
 static inline void naive_is_right(builder *build, gp_loss loss)
 {
     scene *s = scene_new(gp_kernels_get(NULL), build, 9, loss, 1);
@@ -138,14 +142,16 @@ static inline double largest_difference(size_t n, const float *got, const double
 static inline size_t removed_but_not_zero(const gp_arena *arena, const float *values)
 {
     size_t remains = 0;
-    for (size_t i = 0; i < arena->n_prunable; i++) remains += !arena->mask[i] && bits_of(values[i]) != 0;
+    for (size_t i = 0; i < arena->n_prunable; i++)
+        remains += !arena->mask[i] && bits_of(values[i]) != 0;
     return remains;
 }
 
 static inline void backward_agrees(scene *s, size_t threads)
 {
     const gp_arena *arena = &s->m.arena;
-    double *params = doubles_of(arena->n, arena->params), *grads = allocated(arena->n * sizeof *grads);
+    double *params = doubles_of(arena->n, arena->params),
+           *grads = allocated(arena->n * sizeof *grads);
     naive_net net = naive_of(s, params, 1);
     gp_result result = {0};
     double loss = naive_run(&net, &s->batch, grads, NULL);
@@ -154,7 +160,8 @@ static inline void backward_agrees(scene *s, size_t threads)
     /* of large gradients, four times what rounding one of them to a float may do */
     double largest = 0.0;
     for (size_t i = 0; i < arena->n; i++) largest = fmax(largest, fabs(grads[i]));
-    CHECK_NEAR(largest_difference(arena->n, arena->grads, grads), 0.0, fmax(3e-6, 4.0 * 0x1p-24 * largest));
+    CHECK_NEAR(largest_difference(arena->n, arena->grads, grads), 0.0,
+               fmax(3e-6, 4.0 * 0x1p-24 * largest));
     CHECK_INT_EQUAL(removed_but_not_zero(arena, arena->grads), 0);
     free(params);
     free(grads);
@@ -173,19 +180,23 @@ static inline size_t naive_correct(const scene *s, const double *out)
     return correct;
 }
 
-/* evaluate and predict: the same outputs, those of the naive network, and nothing written beyond. */
+/* evaluate and predict: the same outputs, those of the naive network, and nothing written
+ * beyond. */
 static inline void outputs_agree(scene *s, size_t threads)
 {
     const gp_arena *arena = &s->m.arena;
     const size_t size = s->batch.size * s->out;
-    double *params = doubles_of(arena->n + arena->n_buffers, arena->params), *want = allocated(size * sizeof *want);
+    double *params = doubles_of(arena->n + arena->n_buffers, arena->params),
+           *want = allocated(size * sizeof *want);
     naive_net net = naive_of(s, params, 0);
     buffer predicted = output_floats(size, 1), evaluated = output_floats(size, 2);
     gp_result result = {0}, again = {0};
     double loss = naive_run(&net, &s->batch, NULL, want);
-    CHECK_INT_EQUAL(gp_net_predict(s->net, arena, s->batch.size, s->x, predicted.f, threads), GP_OK);
+    CHECK_INT_EQUAL(gp_net_predict(s->net, arena, s->batch.size, s->x, predicted.f, threads),
+                    GP_OK);
     CHECK_NEAR(largest_difference(size, predicted.f, want), 0.0, 2e-6);
-    CHECK_INT_EQUAL(gp_net_evaluate(s->net, arena, &s->batch, evaluated.f, &result, threads), GP_OK);
+    CHECK_INT_EQUAL(gp_net_evaluate(s->net, arena, &s->batch, evaluated.f, &result, threads),
+                    GP_OK);
     CHECK_BYTES_EQUAL(size * sizeof(float), evaluated.data, predicted.data);
     CHECK_NEAR(result.loss, loss, 3e-6 * (1.0 + fabs(loss)));
     if (s->batch.labels) CHECK_INT_EQUAL(result.correct, naive_correct(s, want));
@@ -211,7 +222,8 @@ typedef struct course {
 } course;
 
 /* Three steps. With `apart`, each is a backward and a step. */
-static inline scene *train(const gp_kernels *kernels, const course *c, size_t threads, int apart, outcome *o)
+static inline scene *train(const gp_kernels *kernels, const course *c, size_t threads, int apart,
+                           outcome *o)
 {
     scene *s = scene_new(kernels, c->build, c->samples, c->loss, 30);
     gp_rule now = rule;
@@ -219,12 +231,15 @@ static inline scene *train(const gp_kernels *kernels, const course *c, size_t th
     model_prune(&s->m, c->sparsity, 31);
     for (now.step = 1; now.step <= 3; now.step++) {
         if (apart) {
-            CHECK_INT_EQUAL(gp_net_backward(s->net, &s->m.arena, &s->batch, &o->result, SEED, now.step, threads),
+            CHECK_INT_EQUAL(gp_net_backward(s->net, &s->m.arena, &s->batch, &o->result, SEED,
+                                            now.step, threads),
                             GP_OK);
-            CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &s->m.arena, &clip, &now, &o->info, o->norms, threads), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_arena_step(pool, kernels, &s->m.arena, &clip, &now, &o->info, o->norms, threads),
+                GP_OK);
         } else {
-            CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &now, &o->result, &o->info, o->norms,
-                                         SEED, now.step, threads),
+            CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &now, &o->result,
+                                         &o->info, o->norms, SEED, now.step, threads),
                             GP_OK);
             gp_live_publish(&s->m.arena);
         }
@@ -244,8 +259,10 @@ static inline void same_bits(const gp_kernels *kernels, const course *c)
         for (int apart = 0; apart < 2; apart++) {
             scene *s = train(kernels, c, threads, apart, &other);
             CHECK(snapshot_equal(&whole, &s->m.arena));
-            CHECK_BYTES_EQUAL(s->m.arena.n * sizeof(float), s->m.arena.grads, expected->m.arena.grads);
-            CHECK(other.result.loss == one.result.loss && other.result.correct == one.result.correct);
+            CHECK_BYTES_EQUAL(s->m.arena.n * sizeof(float), s->m.arena.grads,
+                              expected->m.arena.grads);
+            CHECK(other.result.loss == one.result.loss &&
+                  other.result.correct == one.result.correct);
             CHECK(other.info.norm == one.info.norm && other.info.scale == one.info.scale);
             CHECK_BYTES_EQUAL(sizeof one.norms, other.norms, one.norms);
             scene_free(s);
@@ -254,8 +271,8 @@ static inline void same_bits(const gp_kernels *kernels, const course *c)
     scene_free(expected);
 }
 
-static inline void fault_equals(const gp_fault *fault, gp_phase phase, size_t layer, int bias, size_t row,
-                                size_t column)
+static inline void fault_equals(const gp_fault *fault, gp_phase phase, size_t layer, int bias,
+                                size_t row, size_t column)
 {
     CHECK_INT_EQUAL(fault->phase, phase);
     CHECK_INT_EQUAL(fault->layer, layer);
@@ -272,7 +289,8 @@ static inline void input_fault_is(const scene *s, gp_phase phase, size_t row, si
 }
 
 /* Of the numbers inside; the input was good. */
-static inline void fault_is(const scene *s, gp_phase phase, size_t layer, int bias, size_t row, size_t column)
+static inline void fault_is(const scene *s, gp_phase phase, size_t layer, int bias, size_t row,
+                            size_t column)
 {
     gp_fault fault;
     input_fault_is(s, GP_PHASE_NONE, 0, 0);

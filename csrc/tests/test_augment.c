@@ -1,17 +1,21 @@
-/* test_augment.c - images under affine maps, against the definition: every pixel of the image weighs (1 - distance
- * down) times (1 - distance across) in every pixel of the result, where neither is below 0. */
+/* test_augment.c - images under affine maps, against the definition: every pixel of the image
+ * weighs (1 - distance down) times (1 - distance across) in every pixel of the result, where
+ * neither is below 0. */
 #include "fixture.h"
 
 static double weight(double distance) { return fabs(distance) < 1.0 ? 1.0 - fabs(distance) : 0.0; }
 
 /* What pixel (y, x) of one channel becomes. image is (height + 2, width + 2). */
-static double warped(size_t height, size_t width, const float *image, const double *m, size_t y, size_t x)
+static double warped(size_t height, size_t width, const float *image, const double *m, size_t y,
+                     size_t x)
 {
-    double row = m[0] * (double)y + m[1] * (double)x + m[2], column = m[3] * (double)y + m[4] * (double)x + m[5];
+    double row = m[0] * (double)y + m[1] * (double)x + m[2],
+           column = m[3] * (double)y + m[4] * (double)x + m[5];
     double sum = 0.0;
     for (size_t r = 0; r < height; r++)
         for (size_t c = 0; c < width; c++)
-            sum += weight(row - (double)r) * weight(column - (double)c) * (double)image[(r + 1) * (width + 2) + c + 1];
+            sum += weight(row - (double)r) * weight(column - (double)c) *
+                   (double)image[(r + 1) * (width + 2) + c + 1];
     return sum;
 }
 
@@ -26,7 +30,8 @@ static void clear_borders(size_t n, size_t height, size_t width, float *images)
 /* Turned about the middle, stretched and moved, more from sample to sample. */
 static void draw_map(noise *source, size_t sample, size_t height, size_t width, double *m)
 {
-    double size = 0.4 * (double)sample, middle_y = 0.5 * (double)height, middle_x = 0.5 * (double)width;
+    double size = 0.4 * (double)sample, middle_y = 0.5 * (double)height,
+           middle_x = 0.5 * (double)width;
     double angle = size * noise_unit(source), stretch = 1.0 + 0.3 * size * noise_unit(source);
     m[0] = m[4] = stretch * cos(angle);
     m[1] = stretch * sin(angle);
@@ -39,7 +44,8 @@ static void warp_case(noise *source, size_t n, size_t channels, size_t height, s
 {
     size_t size = height * width, bordered = (height + 2) * (width + 2);
     buffer images = input_floats(source, n * channels * bordered, 1, 1.0);
-    buffer maps = input_bytes(n * 6 * sizeof(double), 0), out = output_floats(n * channels * size, n % 4);
+    buffer maps = input_bytes(n * 6 * sizeof(double), 0),
+           out = output_floats(n * channels * size, n % 4);
     clear_borders(n * channels, height, width, images.f);
     double *m = maps.data;
     for (size_t i = 0; i < n; i++) draw_map(source, i, height, width, m + 6 * i);
@@ -47,7 +53,8 @@ static void warp_case(noise *source, size_t n, size_t channels, size_t height, s
     for (size_t i = 0; i < n * channels; i++)
         for (size_t at = 0; at < size; at++)
             CHECK_NEAR(out.f[i * size + at],
-                       warped(height, width, images.f + i * bordered, m + i / channels * 6, at / width, at % width),
+                       warped(height, width, images.f + i * bordered, m + i / channels * 6,
+                              at / width, at % width),
                        1e-5 * (1.0 + (double)(height + width) / 20.0));
     CLOSE(images);
     CLOSE(maps);

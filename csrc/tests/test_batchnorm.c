@@ -1,5 +1,6 @@
-/* test_batchnorm.c - batch normalization: statistics and gradients of one layer against the formulas in double, the same
- * bits whatever the threads, what a pass leaves behind, channels without weights, and inference with it folded away.
+/* test_batchnorm.c - batch normalization: statistics and gradients of one layer against the
+ * formulas in double, the same bits whatever the threads, what a pass leaves behind, channels
+ * without weights, and inference with it folded away.
  */
 #include "scene.h"
 
@@ -28,7 +29,7 @@ static void build_images(model *m)
 static builder *const builders[] = {build_features, build_images};
 enum { BUILDERS = 2 };
 
-/* ---- one layer ----------------------------------------------------------------------------------------------------- */
+/* ---- one layer ------------------------------------------------------------------------------- */
 
 enum { CHANNELS = 3, PLACES = 4, WIDTH = CHANNELS * PLACES };
 static void build_alone(model *m) { model_batchnorm(m, CHANNELS, WIDTH)->momentum = 0.3f; }
@@ -44,7 +45,8 @@ typedef struct course_of {
     double *y, *h, inverse[CHANNELS], mean[CHANNELS], variance[CHANNELS];
 } course_of;
 
-static course_of naive_training(const gp_layer_spec *spec, const gp_arena *arena, size_t samples, const double *x)
+static course_of naive_training(const gp_layer_spec *spec, const gp_arena *arena, size_t samples,
+                                const double *x)
 {
     const size_t n = samples * PLACES;
     course_of now = {.y = allocated(samples * WIDTH * sizeof(double)),
@@ -60,15 +62,16 @@ static course_of naive_training(const gp_layer_spec *spec, const gp_arena *arena
         for (size_t i = 0; i < n; i++) {
             const size_t at = i / PLACES * WIDTH + c * PLACES + i % PLACES;
             now.h[at] = (x[at] - now.mean[c]) * now.inverse[c];
-            now.y[at] = now.h[at] * (double)arena->params[spec->weight + c] + (double)arena->params[spec->bias + c];
+            now.y[at] = now.h[at] * (double)arena->params[spec->weight + c] +
+                        (double)arena->params[spec->bias + c];
         }
     }
     return now;
 }
 
 /* dy becomes dx; checks the gradients that the core found. */
-static void naive_back(const gp_layer_spec *spec, const gp_arena *arena, size_t samples, const course_of *now,
-                       double *dy)
+static void naive_back(const gp_layer_spec *spec, const gp_arena *arena, size_t samples,
+                       const course_of *now, double *dy)
 {
     const double n = (double)(samples * PLACES);
     for (size_t c = 0; c < CHANNELS; c++) {
@@ -112,7 +115,8 @@ static void formulas_hold(const gp_kernels *kernels, builder *build, size_t samp
             }
         }
     }
-    for (size_t i = 0; i < size; i++) dy[i] = 2.0 * (now[L - 1].y[i] - (double)s->targets[i]) / (double)size;
+    for (size_t i = 0; i < size; i++)
+        dy[i] = 2.0 * (now[L - 1].y[i] - (double)s->targets[i]) / (double)size;
     for (size_t l = L; l-- > 0;) naive_back(&s->m.layers[l], arena, samples, &now[l], dy);
     for (size_t l = 0; l < L; l++) free(now[l].y), free(now[l].h);
     free(x);
@@ -131,12 +135,13 @@ static void test_formulas(const gp_kernels *kernels)
     }
 }
 
-/* ---- networks -------------------------------------------------------------------------------------------------------- */
+/* ---- networks -------------------------------------------------------------------------------- */
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {
-        {build_features, GP_CROSS_ENTROPY, 70, 0.3}, {build_images, GP_MSE, 33, 0.0}, {build_images, GP_BCE, 70, 0.9}};
+    static const course courses[] = {{build_features, GP_CROSS_ENTROPY, 70, 0.3},
+                                     {build_images, GP_MSE, 33, 0.0},
+                                     {build_images, GP_BCE, 70, 0.9}};
     for (size_t i = 0; i < 3; i++) same_bits(kernels, &courses[i]);
 }
 
@@ -154,7 +159,8 @@ static void remove_rows(model *m)
     CHECK_INT_EQUAL(gp_live_create(&m->arena, &model_costs, &m->arena.live), GP_OK);
 }
 
-/* Without training: as running statistics say, whole, folded, and silent where a row has no weight. */
+/* Without training: as running statistics say, whole, folded, and silent where a row has no
+ * weight. */
 static void test_inference(const gp_kernels *kernels)
 {
     enum { SAMPLES = 70 };
@@ -168,11 +174,13 @@ static void test_inference(const gp_kernels *kernels)
             if (rows) remove_rows(&s->m);
             outputs_agree(s, 2);
             CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
-            CHECK_INT_EQUAL(
-                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                             GP_FLOAT32, &frozen),
+                            GP_OK);
             for (size_t i = 0; i < 3; i++) {
                 buffer got = output_floats(counts[i] * O, i);
-                CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got.f, &fault, 2), GP_OK);
+                CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got.f, &fault, 2),
+                                GP_OK);
                 CHECK_FLOATS_NEAR(counts[i] * O, got.f, expected, 3e-6, 3e-6);
                 CLOSE(got);
             }
@@ -222,12 +230,15 @@ static void test_nothing_changes(const gp_kernels *kernels)
         if (what == 1) arena->params[s->m.layers[1].bias + 2] = INFINITY;
         if (what == 2) gp_net_limit(s->net, 1e-3f, INFINITY);
         if (what == 3) now.max_norm = 1e-9;
-        if (what == 4) s->batch.size = 1, s->x[3] = -1e38f, s->x[4] = 1e38f; /* the variance is beyond float */
+        /* the variance is beyond float */
+        if (what == 4) s->batch.size = 1, s->x[3] = -1e38f, s->x[4] = 1e38f;
         snapshot before = snapshot_take(arena);
-        CHECK_INT_EQUAL(gp_net_train(s->net, arena, &s->batch, &clip, &now, &result, &info, NULL, SEED, 1, 2),
-                        what == 0 ? GP_BAD_INPUT : GP_OK);
+        CHECK_INT_EQUAL(
+            gp_net_train(s->net, arena, &s->batch, &clip, &now, &result, &info, NULL, SEED, 1, 2),
+            what == 0 ? GP_BAD_INPUT : GP_OK);
         if (what < 4) CHECK(snapshot_equal(&before, arena));
-        if (what < 3) CHECK_INT_EQUAL(scene_backward(s, &result, 2), what == 0 ? GP_BAD_INPUT : GP_OK);
+        if (what < 3)
+            CHECK_INT_EQUAL(scene_backward(s, &result, 2), what == 0 ? GP_BAD_INPUT : GP_OK);
         if (what < 3) CHECK(snapshot_equal(&before, arena));
         CHECK_BYTES_EQUAL(arena->n_buffers * sizeof(float), arena->params + arena->n,
                           before.data + arena->n * sizeof(float));
@@ -258,9 +269,9 @@ static void refused(const char *what, const scene *s, const model *m)
     gp_status status = gp_net_create(gp_kernels_get(NULL), pool, m->n_layers, m->layers, &net);
     if (status == GP_OK) status = gp_net_backward(net, &m->arena, &s->batch, &result, 0, 1, 1);
     if (!CHECK_INT_EQUAL(status, GP_BAD_ARGUMENT)) printf("  %s\n", what);
-    CHECK_INT_EQUAL(
-        gp_frozen_create(gp_kernels_get(NULL), pool, m->n_layers, m->layers, &m->arena, GP_FLOAT32, &frozen),
-        GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(gp_kernels_get(NULL), pool, m->n_layers, m->layers, &m->arena,
+                                     GP_FLOAT32, &frozen),
+                    GP_BAD_ARGUMENT);
     gp_net_destroy(net);
 }
 

@@ -1,7 +1,7 @@
 /* test_chains.c - steps behind chains of clippers, those that remember among them.
  *
- * What the tests in Python compare with a reference is here run under sanitizers, over segments of all lengths: whole,
- * masked and listed, rows longer and shorter than blocks.
+ * What the tests in Python compare with a reference is here run under sanitizers, over segments of
+ * all lengths: whole, masked and listed, rows longer and shorter than blocks.
  */
 #include "parts.h"
 
@@ -38,7 +38,11 @@ static chain *chain_new(const gp_clip_kind *kinds, size_t n)
     memset(c->residual, 0, n * sizeof(float));
     for (size_t i = 0; i < CHAIN_LENGTH && kinds[i] != GP_CLIP_NONE; i++) {
         gp_clip *clip = &c->stages[i];
-        *clip = (gp_clip){.kind = kinds[i], .limit = 0.5, .norm_type = 2.0, .more = {0.5, 2.0}, .state = c->state};
+        *clip = (gp_clip){.kind = kinds[i],
+                          .limit = 0.5,
+                          .norm_type = 2.0,
+                          .more = {0.5, 2.0},
+                          .state = c->state};
         clip->n_state = kinds[i] == GP_CLIP_Z ? GP_STATE_Z : GP_STATE_HEAD + 2 * CHAIN_NORMS;
         if (kinds[i] == GP_CLIP_ADAPTIVE) clip->excluded = c->excluded;
         if (kinds[i] >= GP_QUANTIZE_RANDOM) clip->limit = 3.0, clip->residual = c->residual;
@@ -83,8 +87,11 @@ static void chain_steps(const gp_kernels *kernels, pruning how, const gp_clip_ki
         rule.step = step;
         noise_floats(&source, n, one->arena.grads, step == 4 ? 3e38 : 1.0);
         memcpy(many->arena.grads, one->arena.grads, n * sizeof(float));
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &one->arena, first->stages, &rule, &info, NULL, 1), GP_OK);
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &many->arena, second->stages, &rule, &other, NULL, 3), GP_OK);
+        CHECK_INT_EQUAL(
+            gp_arena_step(pool, kernels, &one->arena, first->stages, &rule, &info, NULL, 1), GP_OK);
+        CHECK_INT_EQUAL(
+            gp_arena_step(pool, kernels, &many->arena, second->stages, &rule, &other, NULL, 3),
+            GP_OK);
         CHECK(info.applied && isfinite(info.norm_after) && info.norm_after == other.norm_after);
         chain_compare(one, first, &info);
         CHECK_BYTES_EQUAL(n * sizeof(float), many->arena.params, one->arena.params);
@@ -110,7 +117,8 @@ static void chain_refuses(const gp_kernels *kernels, const gp_clip_kind *kinds)
     memcpy(state, c->state, sizeof state);
     gp_rule rule = rules[4];
     rule.step = 1;
-    CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, c->stages, &rule, &info, NULL, 2), GP_OK);
+    CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, c->stages, &rule, &info, NULL, 2),
+                    GP_OK);
     CHECK(!info.applied && isnan(info.norm) && isnan(info.norm_after) && !info.clipped);
     CHECK(snapshot_equal(&whole, &p->arena));
     CHECK_BYTES_EQUAL(sizeof state, c->state, state);

@@ -1,7 +1,8 @@
 /* test_clip.c - norms and the factors made of them.
  *
- * The reference norm works with logarithms, so that it shares no trick with the core. Vectors mix magnitudes from
- * 1e-40 to 3e38, are longer than the blocks the core sums by, and hold NaN and infinity at either end.
+ * The reference norm works with logarithms, so that it shares no trick with the core. Vectors mix
+ * magnitudes from 1e-40 to 3e38, are longer than the blocks the core sums by, and hold NaN and
+ * infinity at either end.
  */
 #include "clip.h"
 #include "fixture.h"
@@ -14,14 +15,16 @@ static void norms_agree(const gp_kernels *kernels, size_t n, const float *x)
 {
     for (size_t t = 0; t < NORM_TYPES; t++) {
         double want = naive_norm(n, x, norm_types[t]), got = gp_norm(kernels, n, x, norm_types[t]);
-        if (!CHECK_NEAR(got, want, want * 1e-11)) printf("  norm_type %g, n %zu\n", norm_types[t], n);
+        if (!CHECK_NEAR(got, want, want * 1e-11))
+            printf("  norm_type %g, n %zu\n", norm_types[t], n);
     }
 }
 
 static void test_norms(const gp_kernels *kernels)
 {
     static const double sizes[] = {1.0, 3.4e38, 1e-37, 1e-40, 1e-44};
-    static const size_t lengths[] = {0, 1, 5, 100, GP_NORM_BLOCK, GP_NORM_BLOCK + 1, 2 * GP_NORM_BLOCK + 17};
+    static const size_t lengths[] = {
+        0, 1, 5, 100, GP_NORM_BLOCK, GP_NORM_BLOCK + 1, 2 * GP_NORM_BLOCK + 17};
     noise source = {1};
     for (size_t l = 0; l < (is_quick() ? 6 : 7); l++) {
         for (size_t s = 0; s < 5; s++) {
@@ -36,11 +39,13 @@ static void test_norms(const gp_kernels *kernels)
 static void test_norms_of_mixed_sizes(const gp_kernels *kernels)
 {
     const size_t blocks = is_quick() ? 3 : 5, n = blocks * GP_NORM_BLOCK + 3;
-    const double sizes[2][6] = {{1e-42, 1e-30, 0.0, 1.0, 3e38, 1e-20}, {3e38, 1e10, 1e10, 0.0, 1e-44, 2e38}};
+    const double sizes[2][6] = {{1e-42, 1e-30, 0.0, 1.0, 3e38, 1e-20},
+                                {3e38, 1e10, 1e10, 0.0, 1e-44, 2e38}};
     noise source = {2};
     for (size_t order = 0; order < 2; order++) {
         buffer x = input_bytes(n * sizeof(float), 0);
-        for (size_t at = 0; at < n; at++) noise_floats(&source, 1, x.f + at, sizes[order][at / GP_NORM_BLOCK]);
+        for (size_t at = 0; at < n; at++)
+            noise_floats(&source, 1, x.f + at, sizes[order][at / GP_NORM_BLOCK]);
         norms_agree(kernels, n, x.f);
         CLOSE(x);
     }
@@ -48,7 +53,8 @@ static void test_norms_of_mixed_sizes(const gp_kernels *kernels)
 
 static void test_norms_not_finite(const gp_kernels *kernels)
 {
-    const size_t n = 2 * GP_NORM_BLOCK + 5, places[] = {0, 7, GP_NORM_BLOCK - 1, GP_NORM_BLOCK, 2 * GP_NORM_BLOCK + 4};
+    const size_t n = 2 * GP_NORM_BLOCK + 5,
+                 places[] = {0, 7, GP_NORM_BLOCK - 1, GP_NORM_BLOCK, 2 * GP_NORM_BLOCK + 4};
     noise source = {3};
     buffer x = input_floats(&source, n, 1, 1.0);
     for (size_t p = 0; p < 5; p++) {
@@ -58,7 +64,8 @@ static void test_norms_not_finite(const gp_kernels *kernels)
             CHECK(gp_norm(kernels, n, x.f, norm_types[t]) == INFINITY);
             x.f[places[p]] = NAN;
             CHECK(isnan(gp_norm(kernels, n, x.f, norm_types[t])));
-            x.f[places[(p + 1) % 5]] = INFINITY; /* beside an infinity, before or after: still NaN */
+            /* beside an infinity, before or after: still NaN */
+            x.f[places[(p + 1) % 5]] = INFINITY;
             CHECK(isnan(gp_norm(kernels, n, x.f, norm_types[t])));
             x.f[places[(p + 1) % 5]] = 0.5f;
         }
@@ -75,10 +82,12 @@ static void test_scale_factor(void)
     CHECK_NEAR(gp_clip_scale(1e300, 1.0), 1e-300, 1e-312);
     CHECK(gp_clip_scale(1e300, 1e-300) >= 0.0);
     CHECK(gp_clip_scale(5.0, INFINITY) == 1.0);
-    CHECK(gp_clip_scale(INFINITY, 1.0) == 1.0 && gp_clip_scale(NAN, 1.0) == 1.0); /* the caller looks at the norm */
+    /* the caller looks at the norm */
+    CHECK(gp_clip_scale(INFINITY, 1.0) == 1.0 && gp_clip_scale(NAN, 1.0) == 1.0);
     noise source = {4};
     for (int i = 0; i < 1000; i++) {
-        double norm = exp(100.0 * noise_unit(&source) - 50.0), limit = exp(100.0 * noise_unit(&source) - 50.0);
+        double norm = exp(100.0 * noise_unit(&source) - 50.0),
+               limit = exp(100.0 * noise_unit(&source) - 50.0);
         double scale = gp_clip_scale(norm, limit);
         CHECK(scale > 0.0 && scale <= 1.0 && norm * scale <= limit * (1.0 + 1e-15));
         CHECK((scale == 1.0) == (norm <= limit));
@@ -105,7 +114,8 @@ static void test_clipped_norm(const gp_kernels *kernels)
 static void test_clamp_and_mask(const gp_kernels *kernels)
 {
     float x[6] = {-2.0f, 0.25f, NAN, INFINITY, -INFINITY, 1.0f};
-    const float expected[6] = {-0.5f, 0.25f, NAN, 0.5f, -0.5f, 0.5f}, masked[6] = {0, 0.25f, 0, 0, -0.5f, 0.5f};
+    const float expected[6] = {-0.5f, 0.25f, NAN, 0.5f, -0.5f, 0.5f},
+                masked[6] = {0, 0.25f, 0, 0, -0.5f, 0.5f};
     const uint8_t mask[6] = {0, 1, 0, 0, 1, 1};
     gp_clamp(kernels, 6, x, 0.5f);
     CHECK_FLOATS_NEAR(6, x, expected, 0.0, 0.0);
@@ -115,17 +125,25 @@ static void test_clamp_and_mask(const gp_kernels *kernels)
 
 static void test_settle(const gp_kernels *kernels)
 {
-    float params[8] = {1.0f, NAN, 2.0f, INFINITY, 3.0f, 7.0f, 8.0f, 9.0f}, grads[6] = {NAN, NAN, 5.0f, 7.0f, 0.0f, NAN};
-    const float settled[8] = {1.0f, 0, 2.0f, 0, 3.0f, 7.0f, 8.0f, 9.0f}; /* the last three are not prunable */
+    float params[8] = {1.0f, NAN, 2.0f, INFINITY, 3.0f, 7.0f, 8.0f, 9.0f},
+          grads[6] = {NAN, NAN, 5.0f, 7.0f, 0.0f, NAN};
+    /* the last three are not prunable */
+    const float settled[8] = {1.0f, 0, 2.0f, 0, 3.0f, 7.0f, 8.0f, 9.0f};
     uint8_t mask[5] = {1, 0, 1, 0, 1};
-    const gp_arena arena = {
-        .n = 6, .n_buffers = 2, .n_prunable = 5, .removed = 2, .params = params, .grads = grads, .mask = mask};
+    const gp_arena arena = {.n = 6,
+                            .n_buffers = 2,
+                            .n_prunable = 5,
+                            .removed = 2,
+                            .params = params,
+                            .grads = grads,
+                            .mask = mask};
     gp_arena_settle(kernels, &arena);
     CHECK_BYTES_EQUAL(sizeof params, params, settled);
-    CHECK(isnan(grads[0]) && grads[1] == 0.0f && grads[2] == 5.0f && grads[3] == 0.0f && isnan(grads[5]));
+    CHECK(isnan(grads[0]) && grads[1] == 0.0f && grads[2] == 5.0f && grads[3] == 0.0f &&
+          isnan(grads[5]));
 }
 
-/* ---- limits that follow the norms -------------------------------------------------------------------------------------- */
+/* ---- limits that follow the norms ------------------------------------------------------------ */
 
 static int ascending(const void *a, const void *b)
 {
@@ -158,8 +176,8 @@ static void test_auto_clip(void)
         }
 }
 
-/* As NumPy interpolates, to the last bit: from below in the first half of the way, from above in the second. The other
- * way round each of these would end in another bit. */
+/* As NumPy interpolates, to the last bit: from below in the first half of the way, from above in
+ * the second. The other way round each of these would end in another bit. */
 static void test_percentile_bits(void)
 {
     static const struct {
@@ -169,18 +187,22 @@ static void test_percentile_bits(void)
                  {75.0, 1.7, 5.3, 0x1.199999999999ap+2}};
     for (size_t i = 0; i < 3; i++) {
         double state[GP_STATE_HEAD + 4] = {0};
-        const gp_clip clip = {
-            .kind = GP_CLIP_AUTO, .limit = cases[i].percent, .state = state, .n_state = GP_STATE_HEAD + 4};
+        const gp_clip clip = {.kind = GP_CLIP_AUTO,
+                              .limit = cases[i].percent,
+                              .state = state,
+                              .n_state = GP_STATE_HEAD + 4};
         gp_clip_adapt(&clip, cases[i].low);
         CHECK(gp_clip_adapt(&clip, cases[i].high) == cases[i].want);
     }
 }
 
-/* By hand: norms 1 and 3 give mean 2, variance 1; 12 has score 10, so with z = 2 the limit is 2 + 2 * 2/10. */
+/* By hand: norms 1 and 3 give mean 2, variance 1; 12 has score 10, so with z = 2 the limit is 2 + 2
+ * * 2/10. */
 static void test_z_clip(void)
 {
     double state[GP_STATE_Z] = {0};
-    gp_clip clip = {.kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    gp_clip clip = {
+        .kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
     CHECK(gp_clip_adapt(&clip, 1.0) == INFINITY && gp_clip_adapt(&clip, 3.0) == INFINITY);
     CHECK_NEAR(state[GP_STATE_MEAN], 2.0, 1e-15);
     CHECK_NEAR(state[GP_STATE_VARIANCE], 1.0, 1e-15);
@@ -195,7 +217,8 @@ static void test_z_clip(void)
 static void test_z_clip_after_zeros(void)
 {
     double state[GP_STATE_Z] = {0};
-    const gp_clip clip = {.kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    const gp_clip clip = {
+        .kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
     for (size_t i = 0; i < 3; i++) CHECK(gp_clip_adapt(&clip, 0.0) == INFINITY);
     CHECK(state[GP_STATE_MEAN] == 0.0 && state[GP_STATE_VARIANCE] == 0.0);
     CHECK(gp_clip_adapt(&clip, 6.0) == INFINITY);
@@ -206,14 +229,17 @@ static void test_z_clip_after_zeros(void)
 static void test_adapting_anew(void)
 {
     double state[GP_STATE_Z] = {0}, history[GP_STATE_HEAD + 20] = {0};
-    gp_clip z = {.kind = GP_CLIP_Z, .limit = 1.0, .more = {0.9, 2.0}, .state = state, .n_state = GP_STATE_Z};
-    gp_clip percentile = {.kind = GP_CLIP_AUTO, .limit = 50.0, .state = history, .n_state = GP_STATE_HEAD + 20};
+    gp_clip z = {
+        .kind = GP_CLIP_Z, .limit = 1.0, .more = {0.9, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    gp_clip percentile = {
+        .kind = GP_CLIP_AUTO, .limit = 50.0, .state = history, .n_state = GP_STATE_HEAD + 20};
     for (size_t i = 0; i < 5; i++) {
         gp_clip_adapt(&z, 1.0 + (double)i);
         gp_clip_adapt(&percentile, 100.0);
     }
     z.version = percentile.version = 7.0;
-    CHECK(gp_clip_adapt(&z, 1e6) == INFINITY && state[GP_STATE_COUNT] == 1.0 && state[GP_STATE_VERSION] == 7.0);
+    CHECK(gp_clip_adapt(&z, 1e6) == INFINITY && state[GP_STATE_COUNT] == 1.0 &&
+          state[GP_STATE_VERSION] == 7.0);
     CHECK(gp_clip_adapt(&percentile, 3.0) == 3.0 && history[GP_STATE_COUNT] == 1.0);
     memset(state, 0, sizeof state);
     memset(history, 0, sizeof history);
@@ -229,7 +255,8 @@ static void test_inhibited_norms(void)
                   tanhs = {.kind = GP_INHIBIT_NORM_TANH, .limit = 2.0};
     static const double norms[] = {0.0, 1e-300, 1e-3, 2.0, 5.0, 1e30, 1e300};
     for (size_t i = 0; i < 7; i++) {
-        const double n = norms[i], factor = gp_clip_factor(&smooth, n), other = gp_clip_factor(&tanhs, n);
+        const double n = norms[i], factor = gp_clip_factor(&smooth, n),
+                     other = gp_clip_factor(&tanhs, n);
         CHECK_NEAR(n * factor, n > 1e20 ? 2.0 : 2.0 * n / (2.0 + n), 1e-14);
         CHECK_NEAR(n * other, 2.0 * tanh(n / 2.0), 1e-14);
         CHECK(factor > 0.0 && factor <= 1.0 && other > 0.0 && other <= 1.0);

@@ -1,11 +1,13 @@
-/* test_convolution.c - networks of convolutions and pools over images: against naive C, whole and on lists, for the same
- * bits whatever the threads and the company, for the names of faults, and for what must be refused.
+/* test_convolution.c - networks of convolutions and pools over images: against naive C, whole and
+ * on lists, for the same bits whatever the threads and the company, for the names of faults, and
+ * for what must be refused.
  */
 #include "scene.h"
 
-/* ---- networks -------------------------------------------------------------------------------------------------------- */
+/* ---- networks -------------------------------------------------------------------------------- */
 
-/* Every setting of a window once, and different along the two axes: 9 x 7 pixels become 5 x 4, 4 x 3, 4 x 3, 2 x 3. */
+/* Every setting of a window once, and different along the two axes: 9 x 7 pixels become 5 x 4, 4 x
+ * 3, 4 x 3, 2 x 3. */
 static void build_settings(model *m)
 {
     gp_window w = model_window(4, 9, 7, 3);
@@ -28,7 +30,8 @@ static void build_settings(model *m)
     model_pooling(m, w, GP_POOL_MEAN);
     model_dense(m, 30, 4);
 }
-/* Matrix products at every pixel of what a pool left, more filters and channels than are shared at a time. */
+/* Matrix products at every pixel of what a pool left, more filters and channels than are shared at
+ * a time. */
 static void build_pixels(model *m)
 {
     gp_window w = model_window(3, 5, 5, 3);
@@ -44,7 +47,8 @@ static void build_pixels(model *m)
     w.kernel[1] = 2;
     model_pooling(m, w, GP_POOL_MEAN);
 }
-/* Filters of their own for each channel, a pool of windows side by side, and some that see everything at once. */
+/* Filters of their own for each channel, a pool of windows side by side, and some that see
+ * everything at once. */
 static void build_apart(model *m)
 {
     gp_window w = model_window(5, 5, 5, 3);
@@ -64,7 +68,7 @@ static void build_apart(model *m)
 static builder *const builders[] = {build_settings, build_pixels, build_apart};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
-/* ---- against naive.h --------------------------------------------------------------------------------------------------- */
+/* ---- against naive.h ------------------------------------------------------------------------- */
 
 static void test_naive(void)
 {
@@ -86,12 +90,14 @@ static void test_against_naive(const gp_kernels *kernels)
                 backward_agrees(s, 1 + (i + share) % 3);
                 if (share != 1) outputs_agree(s, 1 + i % 3);
             }
-            if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
+            if (check_failed_count > failed)
+                printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
             scene_free(s);
         }
 }
 
-/* Batches of every size after one another, and fewer and fewer weights: nothing is kept of the call before. */
+/* Batches of every size after one another, and fewer and fewer weights: nothing is kept of the call
+ * before. */
 static void test_changes(const gp_kernels *kernels)
 {
     static const size_t sizes[] = {1, 70, 3, 64, 33, 1};
@@ -125,9 +131,10 @@ static void test_is_sparse(void)
     }
 }
 
-/* ---- frozen ------------------------------------------------------------------------------------------------------------- */
+/* ---- frozen ---------------------------------------------------------------------------------- */
 
-/* One sample's planes copied for each column of the kernel, also of one, and whole, both with strides; a row of pools. */
+/* One sample's planes copied for each column of the kernel, also of one, and whole, both with
+ * strides; a row of pools. */
 static void build_sliding(model *m)
 {
     model_convolution(m, model_window(2, 40, 22, 5), 25); /* 36 x 18 */
@@ -155,18 +162,21 @@ static void test_frozen(const gp_kernels *kernels)
     static const double shares[] = {0.0, 0.3, 0.9};
     for (size_t b = 0; b <= BUILDERS; b++)
         for (size_t share = 0; share < 3; share++) {
-            scene *s = scene_new(kernels, b < BUILDERS ? builders[b] : build_sliding, SAMPLES, GP_MSE, 50 + b);
+            scene *s = scene_new(kernels, b < BUILDERS ? builders[b] : build_sliding, SAMPLES,
+                                 GP_MSE, 50 + b);
             const size_t O = s->out, counts[] = {1, 17, SAMPLES};
             float *expected = allocated(SAMPLES * O * sizeof *expected);
             gp_frozen *frozen = NULL;
             gp_fault fault;
             model_prune(&s->m, shares[share], 4);
             CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
-            CHECK_INT_EQUAL(
-                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                             GP_FLOAT32, &frozen),
+                            GP_OK);
             for (size_t i = 0; i < 3; i++) {
                 buffer got = output_floats(counts[i] * O, i);
-                CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got.f, &fault, 2), GP_OK);
+                CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got.f, &fault, 2),
+                                GP_OK);
                 CHECK_FLOATS_NEAR(counts[i] * O, got.f, expected, 2e-6, 2e-6);
                 CLOSE(got);
             }
@@ -176,22 +186,63 @@ static void test_frozen(const gp_kernels *kernels)
         }
 }
 
-/* ---- large pools --------------------------------------------------------------------------------------------------------- */
+/* ---- large pools ----------------------------------------------------------------------------- */
 
-/* Pools on both sides of where tables begin to pay: at it, much larger than the image, of one row or column, moved by
- * more than one, cut off at every side, and with as many columns as lanes, one more, and one. */
+/* Pools on both sides of where tables begin to pay: at it, much larger than the image, of one row
+ * or column, moved by more than one, cut off at every side, and with as many columns as lanes, one
+ * more, and one. */
 static const gp_window large_pools[] = {
     {.height = 21, .width = 19, .kernel = {4, 4}, .stride = {1, 1}},
     {.height = 21, .width = 19, .kernel = {5, 5}, .stride = {1, 1}},
-    {.height = 21, .width = 20, .kernel = {6, 5}, .stride = {1, 1}, .before = {2, 2}, .after = {3, 2}},
-    {.height = 20, .width = 23, .kernel = {9, 7}, .stride = {2, 1}, .before = {8, 6}, .after = {3, 6}},
-    {.height = 20, .width = 25, .kernel = {7, 16}, .stride = {1, 3}, .before = {3, 0}, .after = {2, 15}},
+    {.height = 21,
+     .width = 20,
+     .kernel = {6, 5},
+     .stride = {1, 1},
+     .before = {2, 2},
+     .after = {3, 2}},
+    {.height = 20,
+     .width = 23,
+     .kernel = {9, 7},
+     .stride = {2, 1},
+     .before = {8, 6},
+     .after = {3, 6}},
+    {.height = 20,
+     .width = 25,
+     .kernel = {7, 16},
+     .stride = {1, 3},
+     .before = {3, 0},
+     .after = {2, 15}},
     {.height = 24, .width = 24, .kernel = {8, 8}, .stride = {8, 8}},
-    {.height = 3, .width = 4, .kernel = {30, 41}, .stride = {1, 1}, .before = {18, 25}, .after = {16, 20}},
-    {.height = 1, .width = 50, .kernel = {1, 17}, .stride = {1, 1}, .before = {0, 8}, .after = {0, 8}},
-    {.height = 50, .width = 1, .kernel = {33, 1}, .stride = {1, 1}, .before = {16, 0}, .after = {16, 0}},
-    {.height = 18, .width = 32, .kernel = {9, 16}, .stride = {1, 1}, .before = {4, 0}, .after = {4, 0}},
-    {.height = 17, .width = 17, .kernel = {17, 17}, .stride = {1, 1}, .before = {8, 16}, .after = {8, 0}}};
+    {.height = 3,
+     .width = 4,
+     .kernel = {30, 41},
+     .stride = {1, 1},
+     .before = {18, 25},
+     .after = {16, 20}},
+    {.height = 1,
+     .width = 50,
+     .kernel = {1, 17},
+     .stride = {1, 1},
+     .before = {0, 8},
+     .after = {0, 8}},
+    {.height = 50,
+     .width = 1,
+     .kernel = {33, 1},
+     .stride = {1, 1},
+     .before = {16, 0},
+     .after = {16, 0}},
+    {.height = 18,
+     .width = 32,
+     .kernel = {9, 16},
+     .stride = {1, 1},
+     .before = {4, 0},
+     .after = {4, 0}},
+    {.height = 17,
+     .width = 17,
+     .kernel = {17, 17},
+     .stride = {1, 1},
+     .before = {8, 16},
+     .after = {8, 0}}};
 enum { LARGE_POOLS = sizeof large_pools / sizeof large_pools[0], LARGE_CHANNELS = 3 };
 
 static gp_window large_pool;
@@ -219,7 +270,8 @@ static void test_large_pools(const gp_kernels *kernels)
         long failed = check_failed_count;
         choose_large(i / 2, i % 2 ? GP_POOL_MEAN : GP_POOL_MAX);
         scene *s = scene_new(kernels, build_large, batches[i % 3], GP_MSE, 90 + i);
-        for (size_t j = 0; j < s->batch.size * s->in; j++) s->x[j] *= 0.5f; /* the dense layer adds hundreds */
+        /* the dense layer adds hundreds */
+        for (size_t j = 0; j < s->batch.size * s->in; j++) s->x[j] *= 0.5f;
         backward_agrees(s, 1 + i % 3);
         backward_agrees(s, 2); /* nothing is kept of the call before */
         outputs_agree(s, 1 + i % 3);
@@ -266,7 +318,8 @@ static void test_large_pools_to_the_bit(const gp_kernels *kernels)
             const float largest = first_largest(&large_pool, s->x + j / places * plane, j % places);
             if (!CHECK(bits_of(want.f[j]) == bits_of(largest))) break;
         }
-        CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen),
+        CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                         GP_FLOAT32, &frozen),
                         GP_OK);
         for (size_t k = 0; k < 3; k++) {
             buffer got = output_floats(counts[k] * s->out, k);
@@ -280,9 +333,10 @@ static void test_large_pools_to_the_bit(const gp_kernels *kernels)
     }
 }
 
-/* ---- blocks, lanes and threads ------------------------------------------------------------------------------------------ */
+/* ---- blocks, lanes and threads --------------------------------------------------------------- */
 
-/* So many filters that dW is summed over some rows of places at a time in 64 lanes, and over all of them in 16. */
+/* So many filters that dW is summed over some rows of places at a time in 64 lanes, and over all of
+ * them in 16. */
 static void build_tall(model *m)
 {
     gp_window w = model_window(2, 14, 14, 3);
@@ -291,8 +345,10 @@ static void build_tall(model *m)
     model_pooling(m, model_window(16, 14, 14, 14), GP_POOL_MEAN);
 }
 
-/* The gradients of a batch are the mean over those of its parts, whatever blocks and lanes they are cut into. */
-static void parts_add_up(const gp_kernels *kernels, builder *build, size_t samples, size_t part, double sparsity)
+/* The gradients of a batch are the mean over those of its parts, whatever blocks and lanes they are
+ * cut into. */
+static void parts_add_up(const gp_kernels *kernels, builder *build, size_t samples, size_t part,
+                         double sparsity)
 {
     scene *s = scene_new(kernels, build, samples, GP_MSE, 26);
     const gp_arena *arena = &s->m.arena;
@@ -309,7 +365,8 @@ static void parts_add_up(const gp_kernels *kernels, builder *build, size_t sampl
         for (size_t i = 0; i < arena->n; i++)
             sum[i] -= (double)arena->grads[i] * (double)s->batch.size / (double)samples;
     }
-    for (size_t i = 0; i < arena->n; i++) sum[i] = fabs(sum[i]) / (1.0 + fabs((double)arena->grads[i]));
+    for (size_t i = 0; i < arena->n; i++)
+        sum[i] = fabs(sum[i]) / (1.0 + fabs((double)arena->grads[i]));
     for (size_t i = 0; i < arena->n; i++) CHECK_NEAR(sum[i], 0.0, 1e-6);
     free(sum);
     scene_free(s);
@@ -335,10 +392,12 @@ static void test_company(const gp_kernels *kernels)
             model_prune(&s->m, pruned ? 0.9 : 0.0, 21);
             CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
             for (size_t i = 0; i < SAMPLES; i += is_quick() ? 29 : 7) {
-                CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1), GP_OK);
+                CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1),
+                                GP_OK);
                 CHECK_BYTES_EQUAL(each, one, all + i * s->out);
             }
-            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 70, s->x + 30 * s->in, some, 1), GP_OK);
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 70, s->x + 30 * s->in, some, 1),
+                            GP_OK);
             CHECK_BYTES_EQUAL(70 * each, some, all + 30 * s->out);
             scene_free(s);
         }
@@ -369,7 +428,9 @@ static void test_mask_is_the_truth(const gp_kernels *kernels)
         outputs_agree(s, 2);
         for (size_t i = 0; i < arena->n_prunable; i++)
             if (!s->m.mask[i]) arena->params[i] = i % 2 ? 5.0f : NAN;
-        CHECK_INT_EQUAL(gp_net_train(s->net, arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2), GP_OK);
+        CHECK_INT_EQUAL(
+            gp_net_train(s->net, arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+            GP_OK);
         CHECK(info.applied);
         CHECK_INT_EQUAL(removed_but_not_zero(arena, arena->params), 0);
         backward_agrees(s, 2);
@@ -377,7 +438,7 @@ static void test_mask_is_the_truth(const gp_kernels *kernels)
     }
 }
 
-/* ---- faults -------------------------------------------------------------------------------------------------------------- */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 /* A filter and an entry of it, or its bias. */
 static void test_bad_parameter(const gp_kernels *kernels)
@@ -391,7 +452,8 @@ static void test_bad_parameter(const gp_kernels *kernels)
         gp_result result;
         s->m.arena.params[bias ? spec->bias + 4 : spec->weight + 4 * model_columns(spec) + 7] = NAN;
         snapshot whole = snapshot_take(&s->m.arena);
-        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info,
+                                     NULL, SEED, 1, 2),
                         GP_OK);
         CHECK(!info.applied && isnan(result.loss));
         CHECK(snapshot_equal(&whole, &s->m.arena));
@@ -401,7 +463,8 @@ static void test_bad_parameter(const gp_kernels *kernels)
     }
 }
 
-/* The pixel that overflows is named, also in a later block: one whose window is all of one sample. */
+/* The pixel that overflows is named, also in a later block: one whose window is all of one
+ * sample. */
 static void test_overflow_has_a_pixel(const gp_kernels *kernels)
 {
     static const size_t rows[] = {0, 69, 1060};
@@ -411,12 +474,14 @@ static void test_overflow_has_a_pixel(const gp_kernels *kernels)
         const gp_layer_spec *spec = &s->m.layers[0];
         gp_step_info info = {.applied = 1};
         gp_result result;
-        for (size_t k = 0; k < 9; k++) s->m.arena.params[spec->weight + 7 * 9 + k] = k == 4 ? 1e20f : 0.0f;
+        for (size_t k = 0; k < 9; k++)
+            s->m.arena.params[spec->weight + 7 * 9 + k] = k == 4 ? 1e20f : 0.0f;
         memset(s->x, 0, samples * s->in * sizeof *s->x);
         s->x[row * s->in + 3 * 25 + 13] = 1e20f; /* filter 7 sees channel 3 */
         snapshot whole = snapshot_take(&s->m.arena);
-        CHECK_INT_EQUAL(
-            gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1 + i), GP_OK);
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info,
+                                     NULL, SEED, 1, 1 + i),
+                        GP_OK);
         CHECK(!isfinite(result.loss) && !info.applied);
         CHECK(snapshot_equal(&whole, &s->m.arena));
         fault_is(s, GP_PHASE_FORWARD, 0, 0, row, 7 * 25 + 13);
@@ -425,7 +490,7 @@ static void test_overflow_has_a_pixel(const gp_kernels *kernels)
     }
 }
 
-/* ---- bad arguments --------------------------------------------------------------------------------------------------------- */
+/* ---- bad arguments --------------------------------------------------------------------------- */
 
 static void refused(const char *what, const model *m, const gp_batch *batch)
 {
@@ -445,7 +510,8 @@ static void refused(const char *what, const model *m, const gp_batch *batch)
         *spec = good; \
     } while (0)
 
-/* Numbers of a window that make no sense, or do not belong to the sizes of the layer; never a division by 0. */
+/* Numbers of a window that make no sense, or do not belong to the sizes of the layer; never a
+ * division by 0. */
 static void bad_windows(const scene *s, size_t layer)
 {
     model m = s->m;

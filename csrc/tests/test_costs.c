@@ -1,4 +1,5 @@
-/* test_costs.c - the table that says when lists win: what is built in, its limits, and that a measurement gives one. */
+/* test_costs.c - the table that says when lists win: what is built in, its limits, and that a
+ * measurement gives one. */
 #include "fixture.h"
 
 #include <string.h>
@@ -9,7 +10,8 @@ static void test_presets(void)
     static const struct {
         const char *isa;
         double most;
-    } wanted[] = {{"baseline", 0.7}, {"neon", 0.55}, {"avx2", 0.45}, {"avx512", 0.4}, {"avx512vnni", 0.4}};
+    } wanted[] = {
+        {"baseline", 0.7}, {"neon", 0.55}, {"avx2", 0.45}, {"avx512", 0.4}, {"avx512vnni", 0.4}};
     size_t seen = 0;
     for (size_t i = 0; gp_isa_name(i); i++)
         for (size_t w = 0; w < sizeof wanted / sizeof wanted[0]; w++) {

@@ -15,7 +15,8 @@ static void test_tables(void)
     CHECK(count >= 1 && strcmp(gp_isa_name(0), "baseline") == 0);
     CHECK(gp_kernels_get(NULL) == gp_kernels_get(gp_isa_name(count - 1)));
     CHECK(gp_isa_name(count + 1) == NULL);
-    CHECK(gp_kernels_get("") == NULL && gp_kernels_get("AVX2") == NULL && gp_kernels_get("avx") == NULL);
+    CHECK(gp_kernels_get("") == NULL && gp_kernels_get("AVX2") == NULL &&
+          gp_kernels_get("avx") == NULL);
 }
 
 static void test_no_kernel_is_missing(const gp_kernels *kernels)
@@ -27,15 +28,18 @@ static void test_no_kernel_is_missing(const gp_kernels *kernels)
 
 static void test_status_text(void)
 {
-    const gp_status all[] = {GP_OK, GP_NO_MEMORY, GP_BAD_ARGUMENT, GP_BAD_INPUT, GP_BAD_TARGET, GP_BAD_LABEL, 999};
+    const gp_status all[] = {
+        GP_OK, GP_NO_MEMORY, GP_BAD_ARGUMENT, GP_BAD_INPUT, GP_BAD_TARGET, GP_BAD_LABEL, 999};
     enum { ALL = sizeof all / sizeof all[0] };
     for (size_t i = 0; i < ALL; i++) {
         CHECK(gp_status_text(all[i]) && *gp_status_text(all[i]));
-        for (size_t j = 0; j < i; j++) CHECK(strcmp(gp_status_text(all[i]), gp_status_text(all[j])) != 0);
+        for (size_t j = 0; j < i; j++)
+            CHECK(strcmp(gp_status_text(all[i]), gp_status_text(all[j])) != 0);
     }
 }
 
-/* While they are flushed a denormal counts as 0, on this thread only, and afterwards as itself again. */
+/* While they are flushed a denormal counts as 0, on this thread only, and afterwards as itself
+ * again. */
 static void test_denormals(void)
 {
     volatile float tiny = 1e-39f, one = 1.0f;

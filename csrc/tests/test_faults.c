@@ -1,18 +1,21 @@
-/* test_faults.c - what happens when the input, the labels or the parameters are bad, or numbers go bad inside: what is
- * refused, what is left as it was, and what the report names, whatever the threads.
+/* test_faults.c - what happens when the input, the labels or the parameters are bad, or numbers go
+ * bad inside: what is refused, what is left as it was, and what the report names, whatever the
+ * threads.
  */
 #include "networks.h"
 
-/* ---- bad data ------------------------------------------------------------------------------------------------------------ */
+/* ---- bad data -------------------------------------------------------------------------------- */
 
 /* train, backward and evaluate all refuse with `status` and say where; nothing has changed. */
-static void refuses(scene *s, gp_status status, gp_phase phase, size_t row, size_t column, size_t threads)
+static void refuses(scene *s, gp_status status, gp_phase phase, size_t row, size_t column,
+                    size_t threads)
 {
     gp_step_info info = {.norm = -1.0};
     gp_result result = {.loss = -1.0};
     float *out = allocated(s->batch.size * s->out * sizeof *out);
     snapshot whole = snapshot_take(&s->m.arena);
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, threads),
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL,
+                                 SEED, 1, threads),
                     status);
     input_fault_is(s, phase, row, column);
     CHECK_INT_EQUAL(scene_backward(s, &result, threads), status);
@@ -41,7 +44,8 @@ static void bad_input(const gp_kernels *kernels, size_t samples, size_t row, siz
         float good = s->x[row * s->in + column];
         s->x[row * s->in + column] = bad[i];
         refuses(s, GP_BAD_INPUT, GP_PHASE_INPUT, row, column, threads);
-        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + row * s->in, out, threads), GP_BAD_INPUT);
+        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + row * s->in, out, threads),
+                        GP_BAD_INPUT);
         input_fault_is(s, GP_PHASE_INPUT, 0, column);
         s->x[row * s->in + column] = good;
     }
@@ -83,7 +87,8 @@ static void test_bad_target(const gp_kernels *kernels)
     }
 }
 
-/* The row named is the row of x, not the place in the batch. Of two faults the first sample's counts. */
+/* The row named is the row of x, not the place in the batch. Of two faults the first sample's
+ * counts. */
 static void test_bad_row_by_index(const gp_kernels *kernels)
 {
     scene *s = scene_new(kernels, build_wide, 30, GP_CROSS_ENTROPY, 44);
@@ -97,7 +102,8 @@ static void test_bad_row_by_index(const gp_kernels *kernels)
     scene_free(s);
 }
 
-/* Of several faults the same one is reported by any team: x before labels, then the first sample. */
+/* Of several faults the same one is reported by any team: x before labels, then the first
+ * sample. */
 static void test_first_of_many(const gp_kernels *kernels)
 {
     for (size_t threads = 1; threads <= 4; threads++) {
@@ -114,10 +120,11 @@ static void test_first_of_many(const gp_kernels *kernels)
     }
 }
 
-/* ---- numbers that go bad inside ------------------------------------------------------------------------------------------ */
+/* ---- numbers that go bad inside -------------------------------------------------------------- */
 
 /* Layers of build_wide: 0 dense, 1 gelu, 2 dense, 3 tanh, 4 dense. */
-static void bad_parameter(const gp_kernels *kernels, size_t layer, int bias, float value, size_t samples)
+static void bad_parameter(const gp_kernels *kernels, size_t layer, int bias, float value,
+                          size_t samples)
 {
     scene *s = scene_new(kernels, build_wide, samples, GP_CROSS_ENTROPY, 50);
     const gp_layer_spec *spec = &s->m.layers[layer];
@@ -129,7 +136,8 @@ static void bad_parameter(const gp_kernels *kernels, size_t layer, int bias, flo
     no_fault(s);
     *at = value;
     snapshot whole = snapshot_take(&s->m.arena);
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL,
+                                 SEED, 1, 2),
                     GP_OK);
     if (!info.applied || isnan(value)) CHECK(snapshot_equal(&whole, &s->m.arena));
     if (isnan(value)) CHECK(!info.applied && isnan(result.loss));
@@ -156,7 +164,8 @@ static void test_overflow_forward(const gp_kernels *kernels)
     gp_result result;
     for (size_t i = 0; i < s->in * 70; i++) s->x[i] = 0.0f;
     for (size_t i = 0; i < 17; i++) s->m.arena.params[s->m.layers[0].bias + i] = 1e20f;
-    for (size_t i = 0; i < 17 * 5; i++) s->m.arena.params[last->weight + i] = i / 17 == 3 ? 1e30f : 0.0f;
+    for (size_t i = 0; i < 17 * 5; i++)
+        s->m.arena.params[last->weight + i] = i / 17 == 3 ? 1e30f : 0.0f;
     CHECK_INT_EQUAL(scene_backward(s, &result, 2), GP_OK);
     CHECK(!isfinite(result.loss));
     fault_is(s, GP_PHASE_FORWARD, 2, 0, 0, 3);
@@ -171,11 +180,13 @@ static void test_overflow_in_a_block(const gp_kernels *kernels)
         const size_t row = threads == 1 ? 7 : threads == 2 ? 1023 : 1024;
         gp_step_info info = {.applied = 1};
         gp_result result;
-        for (size_t i = 0; i < s->in; i++) s->m.arena.params[s->m.layers[0].weight + i] = i == 2 ? 1e10f : 0.0f;
+        for (size_t i = 0; i < s->in; i++)
+            s->m.arena.params[s->m.layers[0].weight + i] = i == 2 ? 1e10f : 0.0f;
         for (size_t i = 0; i < 2100; i++) s->x[i * s->in + 2] = i == row ? 1e30f : 1e-12f;
         snapshot whole = snapshot_take(&s->m.arena);
-        CHECK_INT_EQUAL(
-            gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, threads), GP_OK);
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info,
+                                     NULL, SEED, 1, threads),
+                        GP_OK);
         CHECK(!isfinite(result.loss) && !info.applied);
         CHECK(snapshot_equal(&whole, &s->m.arena));
         fault_is(s, GP_PHASE_FORWARD, 0, 0, row, 0);
@@ -192,9 +203,11 @@ static void test_overflow_loss(const gp_kernels *kernels)
     gp_result result;
     s->m.arena.params[0] = 1e30f;
     snapshot whole = snapshot_take(&s->m.arena);
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1),
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL,
+                                 SEED, 1, 1),
                     GP_OK);
-    CHECK(result.loss == INFINITY && !info.applied && isnan(info.norm) && info.scale == 1.0 && !info.clipped);
+    CHECK(result.loss == INFINITY && !info.applied && isnan(info.norm) && info.scale == 1.0 &&
+          !info.clipped);
     CHECK(snapshot_equal(&whole, &s->m.arena));
     fault_is(s, GP_PHASE_LOSS, GP_NONE, 0, 0, 0);
     snapshot_free(&whole);
@@ -210,15 +223,16 @@ static void test_overflow_backward(const gp_kernels *kernels)
     s->m.arena.params[0] = 1e-20f;
     s->x[0] = 1e30f;
     s->targets[0] = 1e15f;
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1),
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL,
+                                 SEED, 1, 1),
                     GP_OK);
     CHECK(isfinite(result.loss) && !info.applied);
     fault_is(s, GP_PHASE_BACKWARD, 0, 0, 0, 0);
     scene_free(s);
 }
 
-/* After a call that ran the last softmax and one that fused it with the loss, there is nothing left of the first:
- * not its numbers, nor its memory, which the larger batch has replaced. */
+/* After a call that ran the last softmax and one that fused it with the loss, there is nothing left
+ * of the first: not its numbers, nor its memory, which the larger batch has replaced. */
 static void test_fault_after_fusing(const gp_kernels *kernels)
 {
     scene *s = scene_new(kernels, build_softmax, 200, GP_MSE, 54);
@@ -240,7 +254,8 @@ static void test_fault_after_fusing(const gp_kernels *kernels)
     scene_free(s);
 }
 
-/* Once another call has used the workspace, or failed in it, the outputs are not looked at any more. */
+/* Once another call has used the workspace, or failed in it, the outputs are not looked at any
+ * more. */
 static void test_fault_after_other_calls(const gp_kernels *kernels)
 {
     for (int which = 0; which < 2; which++) {
@@ -252,7 +267,8 @@ static void test_fault_after_other_calls(const gp_kernels *kernels)
         CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
         fault_is(s, GP_PHASE_FORWARD, 0, 0, 1, 0);
         s->x[1] = which ? NAN : 1.0f;
-        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 300, s->x, out, 1), which ? GP_BAD_INPUT : GP_OK);
+        CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 300, s->x, out, 1),
+                        which ? GP_BAD_INPUT : GP_OK);
         gp_fault fault;
         gp_net_fault(s->net, &s->m.arena, &fault);
         fault_equals(&fault, GP_PHASE_LOSS, GP_NONE, 0, 0, 0);
@@ -260,9 +276,10 @@ static void test_fault_after_other_calls(const gp_kernels *kernels)
     }
 }
 
-/* ---- limits ---------------------------------------------------------------------------------------------------------- */
+/* ---- limits ---------------------------------------------------------------------------------- */
 
-/* One sample explodes: backward gives the same gradients and says so, train leaves the step out, the report names it. */
+/* One sample explodes: backward gives the same gradients and says so, train leaves the step out,
+ * the report names it. */
 static void limited(const gp_kernels *kernels, size_t samples, double sparsity, size_t threads)
 {
     scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 60);
@@ -272,32 +289,37 @@ static void limited(const gp_kernels *kernels, size_t samples, double sparsity, 
     model_prune(&s->m, sparsity, 61);
     size_t last = s->m.n_layers - 1;
     while (model_rows(&s->m.layers[last]) == 0) last--;
-    for (size_t i = 0; i < s->in; i++) s->x[(samples - 1) * s->in + i] *= 1e6f; /* the last sample */
+    /* the last sample */
+    for (size_t i = 0; i < s->in; i++) s->x[(samples - 1) * s->in + i] *= 1e6f;
     CHECK_INT_EQUAL(scene_backward(s, &free_result, threads), GP_OK);
     CHECK(!gp_net_exploded(s->net));
     float *grads = allocated(s->m.arena.n * sizeof *grads);
     memcpy(grads, s->m.arena.grads, s->m.arena.n * sizeof *grads);
 
     gp_net_limit(s->net, 1e4f, INFINITY);
-    CHECK_INT_EQUAL(scene_backward(s, &result, threads), GP_OK); /* as before, but somebody noticed */
+    /* as before, but somebody noticed */
+    CHECK_INT_EQUAL(scene_backward(s, &result, threads), GP_OK);
     CHECK(gp_net_exploded(s->net) && result.loss == free_result.loss);
     CHECK_BYTES_EQUAL(s->m.arena.n * sizeof *grads, s->m.arena.grads, grads);
     gp_net_fault(s->net, &s->m.arena, &fault);
     CHECK(fault.phase == GP_PHASE_FORWARD && fault.layer == 0 && fault.row == samples - 1);
     CHECK(fabs(fault.value) > 1e4);
     snapshot whole = snapshot_take(&s->m.arena);
-    CHECK_INT_EQUAL(
-        gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, STEP, threads), GP_OK);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL,
+                                 SEED, STEP, threads),
+                    GP_OK);
     CHECK(!info.applied && isnan(info.norm) && snapshot_equal(&whole, &s->m.arena));
     snapshot_free(&whole);
 
-    gp_net_limit(s->net, 1e8f, 1e-30f); /* of gradients only the report knows here: the step's limit is the rule's */
+    /* of gradients only the report knows here: the step's limit is the rule's */
+    gp_net_limit(s->net, 1e8f, 1e-30f);
     CHECK_INT_EQUAL(scene_backward(s, &result, threads), GP_OK);
     gp_net_fault(s->net, &s->m.arena, &fault);
     CHECK(!gp_net_exploded(s->net) && fault.phase == GP_PHASE_BACKWARD && fault.layer == last);
     gp_net_limit(s->net, INFINITY, INFINITY);
-    CHECK_INT_EQUAL(
-        gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, STEP, threads), GP_OK);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL,
+                                 SEED, STEP, threads),
+                    GP_OK);
     CHECK(info.applied && !gp_net_exploded(s->net));
     free(grads);
     scene_free(s);

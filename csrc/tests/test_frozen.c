@@ -1,4 +1,5 @@
-/* test_frozen.c - a frozen network predicts what the network does, on every path and by many threads at once. */
+/* test_frozen.c - a frozen network predicts what the network does, on every path and by many
+ * threads at once. */
 #include "fixture.h"
 
 #include <pthread.h>
@@ -34,7 +35,8 @@ static void stage_open(stage *s, const gp_kernels *kernels, double removed, uint
     noise_floats(&source, MOST * IN, s->x, 2.0);
     CHECK_INT_EQUAL(gp_pool_create(&s->pool), GP_OK);
     CHECK_INT_EQUAL(gp_net_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->net), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &s->frozen),
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s->pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                     GP_FLOAT32, &s->frozen),
                     GP_OK);
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, MOST, s->x, s->want, 1), GP_OK);
 }
@@ -63,20 +65,22 @@ static void test_predict(const gp_kernels *kernels)
                 if (is_quick() && (i + j + threads) % 4) continue;
                 gp_fault fault = {.phase = GP_PHASE_NONE};
                 memset(s.out, 0xff, MOST * OUT * sizeof(float));
-                CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, sizes[j], s.x, s.out, &fault, threads), GP_OK);
+                CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, sizes[j], s.x, s.out, &fault, threads),
+                                GP_OK);
                 CHECK_FLOATS_NEAR(sizes[j] * OUT, s.out, s.want, 2e-6, 2e-6);
                 for (size_t k = sizes[j] * OUT; k < MOST * OUT; k++)
                     if (bits_of(s.out[k]) != 0xffffffffu) CHECK(k == 0); /* written past the end */
             }
-        gp_frozen_layer layer = gp_frozen_describe(s.frozen, 1), none = gp_frozen_describe(s.frozen, 0);
+        gp_frozen_layer layer = gp_frozen_describe(s.frozen, 1),
+                        none = gp_frozen_describe(s.frozen, 0);
         CHECK(layer.row_list == (removed[i] > 0.9) && layer.lane_list == (removed[i] > 0.7));
         CHECK(none.kept == 0 && none.bytes == 0 && gp_frozen_bytes(s.frozen) > layer.bytes);
         stage_close(&s);
     }
 }
 
-/* In int8: about the same numbers; and those of a sample have the same bits in every batch, with any threads, and for
- * layers without exp on every instruction set. */
+/* In int8: about the same numbers; and those of a sample have the same bits in every batch, with
+ * any threads, and for layers without exp on every instruction set. */
 static void test_int8(const gp_kernels *kernels)
 {
     enum { INPUTS = 37, HIDDEN = 50 };
@@ -86,8 +90,10 @@ static void test_int8(const gp_kernels *kernels)
     gp_frozen *frozen, *plain;
     noise source = {45};
     gp_fault fault;
-    float *x = allocated(MOST * INPUTS * sizeof(float)), *want = allocated(MOST * OUT * sizeof(float));
-    float *out = allocated(MOST * OUT * sizeof(float)), *all = allocated(MOST * OUT * sizeof(float));
+    float *x = allocated(MOST * INPUTS * sizeof(float)),
+          *want = allocated(MOST * OUT * sizeof(float));
+    float *out = allocated(MOST * OUT * sizeof(float)),
+          *all = allocated(MOST * OUT * sizeof(float));
     noise_floats(&source, MOST * INPUTS, x, 2.0);
     model_dense(&m, INPUTS, HIDDEN);
     model_activation(&m, GP_RELU, 0);
@@ -97,8 +103,10 @@ static void test_int8(const gp_kernels *kernels)
     model_finish(&m, 46);
     model_prune(&m, 0.3, 47);
     CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, m.n_layers, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(gp_kernels_get("baseline"), pool, m.n_layers, m.layers, &m.arena, GP_INT8, &plain),
+    CHECK_INT_EQUAL(
+        gp_frozen_create(kernels, pool, m.n_layers, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(gp_kernels_get("baseline"), pool, m.n_layers, m.layers,
+                                     &m.arena, GP_INT8, &plain),
                     GP_OK);
     CHECK_INT_EQUAL(gp_net_create(kernels, pool, m.n_layers, m.layers, &net), GP_OK);
     CHECK_INT_EQUAL(gp_net_predict(net, &m.arena, MOST, x, want, 1), GP_OK);
@@ -113,7 +121,8 @@ static void test_int8(const gp_kernels *kernels)
     CHECK_BYTES_EQUAL(MOST * OUT * sizeof(float), out, all);
     for (size_t n = 1; n < MOST; n += 1 + n / 3)
         for (size_t first = 0; first + n <= MOST; first += 1 + MOST / 3) {
-            CHECK_INT_EQUAL(gp_frozen_predict(frozen, n, x + first * INPUTS, out, &fault, 1 + n % 3), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_frozen_predict(frozen, n, x + first * INPUTS, out, &fault, 1 + n % 3), GP_OK);
             CHECK_BYTES_EQUAL(n * OUT * sizeof(float), out, all + first * OUT);
         }
     x[3 * INPUTS + 5] = NAN;
@@ -141,7 +150,8 @@ static void test_int8_is_left(const gp_kernels *kernels)
     model_finish(&m, 48);
     memset(m.mask + 2 * (GP_INT8_MOST + 1), 0, 4);
     CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, 2, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, 2, m.layers, &m.arena, GP_INT8, &frozen),
+                    GP_OK);
     gp_frozen_layer wide = gp_frozen_describe(frozen, 0), dead = gp_frozen_describe(frozen, 1);
     CHECK(!wide.int8 && wide.bytes > 2 * GP_INT8_MOST * sizeof(float));
     CHECK(!dead.int8 && dead.row_list && dead.lane_list);
@@ -150,7 +160,8 @@ static void test_int8_is_left(const gp_kernels *kernels)
     model_free(&m);
 }
 
-/* Numbers that overflow inside of the network, or were never finite, do not become ordinary ones. */
+/* Numbers that overflow inside of the network, or were never finite, do not become ordinary
+ * ones. */
 static void test_int8_not_finite(const gp_kernels *kernels)
 {
     float x[20 * 3], out[20 * 2];
@@ -169,7 +180,9 @@ static void test_int8_not_finite(const gp_kernels *kernels)
         if (kind == 2) W[0] = W[1] = W[2] = 3e38f;
         for (size_t i = 0; i < 60; i++) x[i] = 10.0f;
         CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
-        CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, m.n_layers, m.layers, &m.arena, GP_INT8, &frozen), GP_OK);
+        CHECK_INT_EQUAL(
+            gp_frozen_create(kernels, pool, m.n_layers, m.layers, &m.arena, GP_INT8, &frozen),
+            GP_OK);
         for (size_t n = 1; n <= 20; n += 19) {
             CHECK_INT_EQUAL(gp_frozen_predict(frozen, n, x, out, &fault, 1), GP_OK);
             for (size_t i = 0; i < n * 2; i++) CHECK(is_float_nan(out[i]));
@@ -189,7 +202,8 @@ static void test_bits(const gp_kernels *kernels)
     for (size_t n = 1; n <= MOST; n += 1 + n / 3) {
         CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, s.x, s.want, &fault, 1), GP_OK);
         for (size_t call = 0; call < 20; call++) {
-            CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, s.x, s.out, &fault, 1 + call % 4), GP_OK);
+            CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, s.x, s.out, &fault, 1 + call % 4),
+                            GP_OK);
             CHECK_BYTES_EQUAL(n * OUT * sizeof(float), s.out, s.want);
         }
     }
@@ -210,8 +224,10 @@ static void test_faults(const gp_kernels *kernels)
             s.x[last] = INFINITY;
             for (size_t threads = 1; threads <= 3; threads++) {
                 gp_fault fault = {.phase = GP_PHASE_NONE};
-                CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, sizes[i], s.x, s.out, &fault, threads), GP_BAD_INPUT);
-                CHECK(fault.phase == GP_PHASE_INPUT && fault.row == at / IN && fault.column == at % IN);
+                CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, sizes[i], s.x, s.out, &fault, threads),
+                                GP_BAD_INPUT);
+                CHECK(fault.phase == GP_PHASE_INPUT && fault.row == at / IN &&
+                      fault.column == at % IN);
             }
             s.x[last] = other;
             s.x[at] = first;
@@ -225,13 +241,17 @@ static void test_bad_arguments(const gp_kernels *kernels)
     stage s;
     gp_frozen *made;
     stage_open(&s, kernels, 0.0, 80);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 0, s.m.layers, &s.m.arena, GP_FLOAT32, &made), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 0, s.m.layers, &s.m.arena, GP_FLOAT32, &made),
+                    GP_BAD_ARGUMENT);
     gp_layer_spec layers[2] = {s.m.layers[1], s.m.layers[1]}; /* do not chain */
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 2, layers, &s.m.arena, GP_FLOAT32, &made), GP_BAD_ARGUMENT);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, GP_PRECISIONS, &made),
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 2, layers, &s.m.arena, GP_FLOAT32, &made),
+                    GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena,
+                                     GP_PRECISIONS, &made),
                     GP_BAD_ARGUMENT);
     layers[0].weight = s.m.arena.n_prunable; /* past the end */
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, layers, &s.m.arena, GP_FLOAT32, &made), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, layers, &s.m.arena, GP_FLOAT32, &made),
+                    GP_BAD_ARGUMENT);
     CHECK(made == NULL);
     gp_frozen_destroy(made);
     stage_close(&s);
@@ -248,7 +268,8 @@ static void test_identity(const gp_kernels *kernels)
     model_dropout(&s.m, 0.5f, 5);
     model_finish(&s.m, 1);
     CHECK_INT_EQUAL(gp_pool_create(&s.pool), GP_OK);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, 1, s.m.layers, &s.m.arena, GP_FLOAT32, &s.frozen), GP_OK);
+    CHECK_INT_EQUAL(
+        gp_frozen_create(kernels, s.pool, 1, s.m.layers, &s.m.arena, GP_FLOAT32, &s.frozen), GP_OK);
     for (size_t n = 1; n <= 20; n++) {
         CHECK_INT_EQUAL(gp_frozen_predict(s.frozen, n, x, out, &fault, 1), GP_OK);
         CHECK_BYTES_EQUAL(n * 5 * sizeof(float), out, x);
@@ -258,7 +279,7 @@ static void test_identity(const gp_kernels *kernels)
     model_free(&s.m);
 }
 
-/* ---- many callers ---------------------------------------------------------------------------------------------------- */
+/* ---- many callers ---------------------------------------------------------------------------- */
 
 enum { CALLERS = 6 };
 
@@ -274,7 +295,8 @@ static void *call(void *context)
     for (size_t round = 0; round < (is_quick() ? 5 : 30); round++) {
         size_t n = 1 + (self->first * 7 + round * 31) % (MOST - self->first);
         gp_fault fault;
-        self->wrong += gp_frozen_predict(self->s->frozen, n, self->s->x + self->first * IN, out, &fault, 2) != GP_OK;
+        self->wrong += gp_frozen_predict(self->s->frozen, n, self->s->x + self->first * IN, out,
+                                         &fault, 2) != GP_OK;
         for (size_t i = 0; i < n * OUT; i++) {
             float want = self->s->want[self->first * OUT + i];
             self->wrong += !(fabsf(out[i] - want) <= 2e-6f + 2e-6f * fabsf(want));

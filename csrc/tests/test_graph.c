@@ -1,9 +1,9 @@
-/* test_graph.c - networks that branch: outputs that several layers read, sums, layers that read from further back; and
- * those that make no sense.
+/* test_graph.c - networks that branch: outputs that several layers read, sums, layers that read
+ * from further back; and those that make no sense.
  */
 #include "networks.h"
 
-/* ---- networks -------------------------------------------------------------------------------------------------------- */
+/* ---- networks -------------------------------------------------------------------------------- */
 
 static gp_layer_spec *model_sum(model *m, size_t back, size_t other)
 {
@@ -24,7 +24,8 @@ static void build_residual(model *m)
     model_sum(m, 1, 1);
     model_dense(m, 9, 4);
 }
-/* Two layers read one output, one of them from further back; so does the network's last but one sum. */
+/* Two layers read one output, one of them from further back; so does the network's last but one
+ * sum. */
 static void build_branches(model *m)
 {
     model_dense(m, 7, 12);
@@ -48,12 +49,13 @@ static void build_inputs(model *m)
 static builder *const builders[] = {build_residual, build_branches, build_inputs};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
-/* ---- what they compute ----------------------------------------------------------------------------------------------- */
+/* ---- what they compute ----------------------------------------------------------------------- */
 
 static void test_naive(void)
 {
     for (size_t b = 0; b < BUILDERS; b++)
-        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++) naive_is_right(builders[b], loss);
+        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
+            naive_is_right(builders[b], loss);
 }
 
 static void test_against_naive(const gp_kernels *kernels)
@@ -65,10 +67,12 @@ static void test_against_naive(const gp_kernels *kernels)
                 if (is_quick() && (b + loss + i) % 3) continue;
                 long failed = check_failed_count;
                 scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
-                if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i); /* 0.85: on lists */
+                /* 0.85: on lists */
+                if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i);
                 backward_agrees(s, 1 + i % 3);
                 outputs_agree(s, 1 + i % 3);
-                if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
+                if (check_failed_count > failed)
+                    printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
                 scene_free(s);
             }
 }
@@ -94,8 +98,9 @@ static void test_frozen(const gp_kernels *kernels)
             gp_frozen *frozen;
             gp_fault fault;
             if (i % 2) model_prune(&s->m, 0.85, i);
-            CHECK_INT_EQUAL(
-                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                             GP_FLOAT32, &frozen),
+                            GP_OK);
             CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, sizes[i], s->x, want.f, 1), GP_OK);
             CHECK_INT_EQUAL(gp_frozen_predict(frozen, sizes[i], s->x, got.f, &fault, 2), GP_OK);
             wanted = doubles_of(size, want.f);
@@ -119,7 +124,7 @@ static void test_fault(void)
     scene_free(s);
 }
 
-/* ---- what is no network ---------------------------------------------------------------------------------------------- */
+/* ---- what is no network ---------------------------------------------------------------------- */
 
 static void refuses(const gp_layer_spec *layers, size_t n, const gp_arena *arena)
 {
@@ -128,7 +133,8 @@ static void refuses(const gp_layer_spec *layers, size_t n, const gp_arena *arena
     const gp_kernels *kernels = gp_kernels_get(NULL);
     CHECK_INT_EQUAL(gp_net_create(kernels, pool, n, layers, &net), GP_BAD_ARGUMENT);
     CHECK(net == NULL);
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, n, layers, arena, GP_FLOAT32, &frozen), GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, n, layers, arena, GP_FLOAT32, &frozen),
+                    GP_BAD_ARGUMENT);
     CHECK(frozen == NULL);
 }
 

@@ -1,5 +1,5 @@
-/* test_layernorm.c - layer normalization in networks: against naive C, for the same bits whatever the threads and blocks,
- * frozen, and for what must be refused.
+/* test_layernorm.c - layer normalization in networks: against naive C, for the same bits whatever
+ * the threads and blocks, frozen, and for what must be refused.
  */
 #include "scene.h"
 
@@ -33,7 +33,8 @@ static void test_against_naive(const gp_kernels *kernels)
     static const size_t batches[] = {1, 16, 33, 130, 1100};
     for (size_t b = 0; b < BUILDERS; b++)
         for (size_t i = 0; i < (is_quick() ? 4 : 5); i++) {
-            scene *s = scene_new(kernels, builders[b], batches[i], (gp_loss)((b + i) % GP_LOSSES), 10 * b + i);
+            scene *s = scene_new(kernels, builders[b], batches[i], (gp_loss)((b + i) % GP_LOSSES),
+                                 10 * b + i);
             model_prune(&s->m, i % 2 ? 0.5 : 0.0, i);
             backward_agrees(s, 1 + i % 3);
             outputs_agree(s, 1 + i % 2);
@@ -43,7 +44,8 @@ static void test_against_naive(const gp_kernels *kernels)
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {{build_features, GP_CROSS_ENTROPY, 70, 0.3}, {build_images, GP_MSE, 100, 0.0}};
+    static const course courses[] = {{build_features, GP_CROSS_ENTROPY, 70, 0.3},
+                                     {build_images, GP_MSE, 100, 0.0}};
     for (size_t i = 0; i < 2; i++) same_bits(kernels, &courses[i]);
 }
 
@@ -57,7 +59,8 @@ static void test_frozen(const gp_kernels *kernels)
         gp_frozen *frozen = NULL;
         gp_fault fault;
         CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
-        CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen),
+        CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                         GP_FLOAT32, &frozen),
                         GP_OK);
         for (size_t i = 0; i < 3; i++) {
             buffer got = output_floats(counts[i] * O, i);

@@ -1,10 +1,11 @@
 /* test_memory.c - memory that runs out, and threads that cannot be had.
  *
- * The linker replaces the allocator by the functions below (--wrap, see the Makefile), which fail from the k-th call
- * on. Each call of the core that allocates is made with k = 0, 1, 2 ... until it succeeds; as long as it does not, it
- * must say GP_NO_MEMORY, leave parameters and moments alone, and give back what it had got. pthread_create can be made
- * to fail, too: then there are fewer threads and the same results. Memory can be filled with NaN before it is handed out:
- * whoever reads what nobody has written is then found by results that differ.
+ * The linker replaces the allocator by the functions below (--wrap, see the Makefile), which fail
+ * from the k-th call on. Each call of the core that allocates is made with k = 0, 1, 2 ... until it
+ * succeeds; as long as it does not, it must say GP_NO_MEMORY, leave parameters and moments alone,
+ * and give back what it had got. pthread_create can be made to fail, too: then there are fewer
+ * threads and the same results. Memory can be filled with NaN before it is handed out: whoever
+ * reads what nobody has written is then found by results that differ.
  */
 #include "fixture.h"
 #include "parallel.h"
@@ -40,21 +41,29 @@ void *__real_malloc(size_t size);
 void *__real_calloc(size_t count, size_t size);
 void *__real_aligned_alloc(size_t alignment, size_t size);
 void __real_free(void *memory);
-int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument);
 int __real_pthread_join(pthread_t thread, void **result);
 void *__wrap_malloc(size_t size);
 void *__wrap_calloc(size_t count, size_t size);
 void *__wrap_aligned_alloc(size_t alignment, size_t size);
 void __wrap_free(void *memory);
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument);
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument);
 int __wrap_pthread_join(pthread_t thread, void **result);
 
 static void *fill(void *memory, size_t size)
 {
     return memory && filled != NEVER ? memset(memory, filled, size) : memory;
 }
-void *__wrap_malloc(size_t size) { return fails() ? NULL : counted(fill(__real_malloc(size), size)); }
-void *__wrap_calloc(size_t count, size_t size) { return fails() ? NULL : counted(__real_calloc(count, size)); }
+void *__wrap_malloc(size_t size)
+{
+    return fails() ? NULL : counted(fill(__real_malloc(size), size));
+}
+void *__wrap_calloc(size_t count, size_t size)
+{
+    return fails() ? NULL : counted(__real_calloc(count, size));
+}
 void *__wrap_aligned_alloc(size_t alignment, size_t size)
 {
     return fails() ? NULL : counted(fill(__real_aligned_alloc(alignment, size), size));
@@ -64,7 +73,8 @@ void __wrap_free(void *memory)
     live -= memory != NULL;
     __real_free(memory);
 }
-int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *), void *argument)
+int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*run)(void *),
+                          void *argument)
 {
     if (threads_to_give == 0) return 11; /* EAGAIN */
     if (threads_to_give > 0) threads_to_give--;
@@ -76,7 +86,7 @@ int __wrap_pthread_join(pthread_t thread, void **result)
     return __real_pthread_join(thread, result);
 }
 
-/* ---- what is tried ---------------------------------------------------------------------------------------------------- */
+/* ---- what is tried --------------------------------------------------------------------------- */
 
 enum { SAMPLES = 100 };
 
@@ -93,7 +103,8 @@ typedef struct stage {
 
 typedef gp_status attempt(stage *s, size_t samples);
 
-static const gp_rule rule = {.kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .step = 1};
+static const gp_rule rule = {
+    .kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .step = 1};
 static const gp_clip clip = {.kind = GP_CLIP_NORM, .limit = 1.0, .norm_type = 2.0};
 
 static gp_batch batch_of(const stage *s, size_t samples)
@@ -109,7 +120,8 @@ static gp_status try_backward(stage *s, size_t samples)
 static gp_status try_train(stage *s, size_t samples)
 {
     gp_batch batch = batch_of(s, samples);
-    return gp_net_train(s->net, &s->m.arena, &batch, &clip, &rule, &s->result, &s->info, NULL, 1, 1, 2);
+    return gp_net_train(s->net, &s->m.arena, &batch, &clip, &rule, &s->result, &s->info, NULL, 1, 1,
+                        2);
 }
 static gp_status try_predict(stage *s, size_t samples)
 {
@@ -126,7 +138,7 @@ static gp_status try_step(stage *s, size_t samples)
     return gp_arena_step(s->pool, s->kernels, &s->m.arena, &clip, &rule, &s->info, NULL, 2);
 }
 
-/* ---- the stage -------------------------------------------------------------------------------------------------------- */
+/* ---- the stage ------------------------------------------------------------------------------- */
 
 /* PRUNED: so far that both dense layers run on lists of their live weights */
 enum { WHOLE, PRUNED, RECURRENT, CONVOLUTION, KINDS };
@@ -172,8 +184,9 @@ static void stage_close(stage *s)
     free(s->labels);
 }
 
-/* Fails at the first, second ... allocation until it works; returns how often it failed, -1 if it never worked. Only a
- * workspace for the new batch may be kept from a call that failed: at most one block more than before. */
+/* Fails at the first, second ... allocation until it works; returns how often it failed, -1 if it
+ * never worked. Only a workspace for the new batch may be kept from a call that failed: at most one
+ * block more than before. */
 static long fail_until_it_works(stage *s, attempt *run, size_t samples)
 {
     const long before = live;
@@ -291,7 +304,7 @@ static void test_selection(void)
     CHECK_INT_EQUAL(live, start);
 }
 
-/* ---- making and unmaking ---------------------------------------------------------------------------------------------- */
+/* ---- making and unmaking --------------------------------------------------------------------- */
 
 static void create_fails_cleanly(int kind)
 {
@@ -304,7 +317,8 @@ static void create_fails_cleanly(int kind)
         until_failure = pool_failures;
         status = gp_pool_create(&pool);
         until_failure = NEVER;
-        if (status != GP_OK) CHECK(++pool_failures && status == GP_NO_MEMORY && pool == NULL && live == start);
+        if (status != GP_OK)
+            CHECK(++pool_failures && status == GP_NO_MEMORY && pool == NULL && live == start);
         gp_pool_destroy(pool);
     }
     for (gp_status status = GP_NO_MEMORY; status != GP_OK && net_failures < 100;) {
@@ -312,7 +326,8 @@ static void create_fails_cleanly(int kind)
         until_failure = net_failures;
         status = gp_net_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &net);
         until_failure = NEVER;
-        if (status != GP_OK) CHECK(++net_failures && status == GP_NO_MEMORY && net == NULL && live == start);
+        if (status != GP_OK)
+            CHECK(++net_failures && status == GP_NO_MEMORY && net == NULL && live == start);
         gp_net_destroy(net);
     }
     CHECK(pool_failures >= 1 && pool_failures < 100);
@@ -339,16 +354,20 @@ static void test_frozen(void)
         const long start = live;
         for (gp_status status = GP_NO_MEMORY; status != GP_OK && failures < 100;) {
             until_failure = failures;
-            status = gp_frozen_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, precision, &frozen);
+            status = gp_frozen_create(s.kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena,
+                                      precision, &frozen);
             until_failure = NEVER;
-            if (status != GP_OK) CHECK(++failures && status == GP_NO_MEMORY && frozen == NULL && live == start);
+            if (status != GP_OK)
+                CHECK(++failures && status == GP_NO_MEMORY && frozen == NULL && live == start);
         }
-        /* itself, its buffers, where outputs are; and the weights of two layers and, in float32, an order */
+        /* itself, its buffers, where outputs are; and the weights of two layers and, in float32, an
+         * order */
         CHECK_INT_EQUAL(failures, precision == GP_INT8 ? 5 : 7);
         const long made = live;
         until_failure = 0;
         CHECK_INT_EQUAL(gp_frozen_predict(frozen, SAMPLES, s.x, s.out, &fault, 2), GP_NO_MEMORY);
-        CHECK_INT_EQUAL(gp_frozen_predict(frozen, 1, s.x, s.out, &fault, 2), GP_OK); /* on the stack */
+        /* on the stack */
+        CHECK_INT_EQUAL(gp_frozen_predict(frozen, 1, s.x, s.out, &fault, 2), GP_OK);
         until_failure = NEVER;
         CHECK_INT_EQUAL(gp_frozen_predict(frozen, SAMPLES, s.x, s.out, &fault, 2), GP_OK);
         CHECK_INT_EQUAL(live, made);
@@ -358,7 +377,7 @@ static void test_frozen(void)
     }
 }
 
-/* ---- what memory held before -------------------------------------------------------------------------------------------- */
+/* ---- what memory held before ----------------------------------------------------------------- */
 
 enum { RESULTS = 4 + 2 * (1 + 5 + SAMPLES) * 7 };
 
@@ -370,7 +389,8 @@ static __attribute__((noinline)) void fill_stack(int byte)
 }
 
 /* Two steps, predictions of one, some and many samples, and the same of the frozen network. */
-static void results_of(const gp_kernels *kernels, int kind, gp_precision precision, int byte, float results[RESULTS])
+static void results_of(const gp_kernels *kernels, int kind, gp_precision precision, int byte,
+                       float results[RESULTS])
 {
     static const size_t sizes[] = {1, 5, SAMPLES};
     stage s;
@@ -384,7 +404,9 @@ static void results_of(const gp_kernels *kernels, int kind, gp_precision precisi
         *out++ = (float)s.result.loss;
         *out++ = (float)s.info.norm;
     }
-    CHECK_INT_EQUAL(gp_frozen_create(kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, precision, &frozen), GP_OK);
+    CHECK_INT_EQUAL(
+        gp_frozen_create(kernels, s.pool, s.m.n_layers, s.m.layers, &s.m.arena, precision, &frozen),
+        GP_OK);
     for (size_t i = 0; i < 3; i++) {
         CHECK_INT_EQUAL(try_predict(&s, sizes[i]), GP_OK);
         memcpy(out, s.out, sizes[i] * 7 * sizeof *out);
@@ -424,7 +446,7 @@ static void test_too_large(void)
     stage_close(&s);
 }
 
-/* ---- threads ---------------------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 static void team_size(void *context, const gp_team *team)
 {
@@ -449,13 +471,15 @@ static void test_few_threads(void)
     }
 }
 
-/* A pool is destroyed by waiting for its threads, but for those that a child after fork does not have. */
+/* A pool is destroyed by waiting for its threads, but for those that a child after fork does not
+ * have. */
 static void test_joined(void)
 {
     gp_pool *pool = NULL;
     size_t size = 0;
     int status = 0;
-    long *in_child = mmap(NULL, sizeof *in_child, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    long *in_child =
+        mmap(NULL, sizeof *in_child, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (!CHECK(in_child != MAP_FAILED)) return;
     CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
     gp_pool_run(pool, 3, team_size, &size);
@@ -467,7 +491,8 @@ static void test_joined(void)
         alarm(60);
         gp_pool_destroy(pool);
         *in_child = joined;
-        execlp("true", "true", (char *)NULL); /* without a leak check of what belonged to the parent */
+        /* without a leak check of what belonged to the parent */
+        execlp("true", "true", (char *)NULL);
         _exit(1);
     }
     CHECK(child > 0 && waitpid(child, &status, 0) == child && status == 0);

@@ -1,27 +1,30 @@
-/* test_net.c - whole networks: against naive C, for the same bits whatever the threads, and for what happens when they
- * are asked for what cannot be.
+/* test_net.c - whole networks: against naive C, for the same bits whatever the threads, and for
+ * what happens when they are asked for what cannot be.
  *
- * naive.h runs the same layers in double, sample by sample; finite differences check naive.h itself. Batches are
- * chosen around the chunk of 64 lanes and the block of 1024 samples. Networks that are to run on several threads must
- * be large enough for the engine to find sharing worth while.
+ * naive.h runs the same layers in double, sample by sample; finite differences check naive.h
+ * itself. Batches are chosen around the chunk of 64 lanes and the block of 1024 samples. Networks
+ * that are to run on several threads must be large enough for the engine to find sharing worth
+ * while.
  */
 #include "networks.h"
 
-/* ---- networks -------------------------------------------------------------------------------------------------------- */
+/* ---- networks -------------------------------------------------------------------------------- */
 
-static builder *const builders[] = {build_classifier, build_softmax, build_sigmoid, build_everything,
-                                    build_odd,        build_line,    build_wide};
+static builder *const builders[] = {build_classifier, build_softmax, build_sigmoid,
+                                    build_everything, build_odd,     build_line,
+                                    build_wide};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
-/* ---- the reference itself -------------------------------------------------------------------------------------------- */
+/* ---- the reference itself -------------------------------------------------------------------- */
 
 static void test_naive(void)
 {
     for (size_t b = 0; b < BUILDERS; b++)
-        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++) naive_is_right(builders[b], loss);
+        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
+            naive_is_right(builders[b], loss);
 }
 
-/* ---- gradients, losses and outputs ------------------------------------------------------------------------------------ */
+/* ---- gradients, losses and outputs ----------------------------------------------------------- */
 
 static void test_against_naive(const gp_kernels *kernels)
 {
@@ -32,15 +35,18 @@ static void test_against_naive(const gp_kernels *kernels)
                 if (is_quick() && (b + loss + i) % 6) continue;
                 long failed = check_failed_count;
                 scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
-                if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i); /* 0.85: on lists */
+                /* 0.85: on lists */
+                if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i);
                 backward_agrees(s, 1 + i % 3);
                 outputs_agree(s, 1 + i % 3);
-                if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
+                if (check_failed_count > failed)
+                    printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
                 scene_free(s);
             }
 }
 
-/* One network, batches of every size after one another: the workspace grows, is cut anew, and keeps nothing. */
+/* One network, batches of every size after one another: the workspace grows, is cut anew, and keeps
+ * nothing. */
 static void test_changing_batches(const gp_kernels *kernels)
 {
     static const size_t sizes[] = {1, 70, 3, 1100, 64, 33, 200, 1};
@@ -96,7 +102,8 @@ static void test_index(const gp_kernels *kernels)
     }
 }
 
-/* Fewer and fewer weights, down to none, and all of them again: from all weights to lists of the live ones and back. */
+/* Fewer and fewer weights, down to none, and all of them again: from all weights to lists of the
+ * live ones and back. */
 static void test_sparsity(const gp_kernels *kernels)
 {
     static const double shares[] = {0.0, 0.5, 0.75, 0.95, 0.999, 1.0, 0.9, 0.2};
@@ -109,7 +116,8 @@ static void test_sparsity(const gp_kernels *kernels)
         backward_agrees(s, 2);
         outputs_agree(s, 2);
         for (size_t l = 0; l < s->m.n_layers; l++)
-            if (model_rows(&s->m.layers[l]) == 0 || shares[i] < 0.5) CHECK(!gp_net_is_sparse(s->net, arena, l, 130));
+            if (model_rows(&s->m.layers[l]) == 0 || shares[i] < 0.5)
+                CHECK(!gp_net_is_sparse(s->net, arena, l, 130));
             else if (shares[i] > 0.89) CHECK(gp_net_is_sparse(s->net, arena, l, 130));
         CHECK(!gp_net_is_sparse(s->net, arena, s->m.n_layers, 130));
         noise_floats(&source, arena->n, arena->params, 0.5); /* new values, same lists */
@@ -118,8 +126,8 @@ static void test_sparsity(const gp_kernels *kernels)
     scene_free(s);
 }
 
-/* What somebody wrote into removed weights does not count, is no fault, and is gone after a step: with all weights and
- * on lists of the live ones. */
+/* What somebody wrote into removed weights does not count, is no fault, and is gone after a step:
+ * with all weights and on lists of the live ones. */
 static void mask_is_the_truth(const gp_kernels *kernels, double sparsity, int call)
 {
     scene *s = scene_new(kernels, build_wide, 40, GP_CROSS_ENTROPY, 24);
@@ -133,14 +141,17 @@ static void mask_is_the_truth(const gp_kernels *kernels, double sparsity, int ca
     for (size_t i = 0; i < arena->n_prunable; i++)
         if (!s->m.mask[i]) arena->params[i] = i % 2 ? NAN : 5.0f;
     if (call == 0) CHECK_INT_EQUAL(gp_net_predict(s->net, arena, 40, s->x, out, 2), GP_OK);
-    if (call == 1) CHECK_INT_EQUAL(gp_net_evaluate(s->net, arena, &s->batch, out, &result, 2), GP_OK);
+    if (call == 1)
+        CHECK_INT_EQUAL(gp_net_evaluate(s->net, arena, &s->batch, out, &result, 2), GP_OK);
     backward_agrees(s, 2);
     gp_fault fault;
     gp_net_fault(s->net, arena, &fault);
     CHECK_INT_EQUAL(fault.phase, GP_PHASE_NONE);
     if (call == 2) CHECK_INT_EQUAL(gp_net_predict(s->net, arena, 40, s->x, out, 1), GP_OK);
     CHECK_BYTES_EQUAL(sizeof out, out, expected);
-    CHECK_INT_EQUAL(gp_net_train(s->net, arena, &s->batch, &clip, &plain, &result, &info, NULL, SEED, 1, 2), GP_OK);
+    CHECK_INT_EQUAL(
+        gp_net_train(s->net, arena, &s->batch, &clip, &plain, &result, &info, NULL, SEED, 1, 2),
+        GP_OK);
     CHECK(info.applied);
     CHECK_INT_EQUAL(removed_but_not_zero(arena, arena->params), 0);
     scene_free(s);
@@ -154,7 +165,7 @@ static void test_mask_is_the_truth(const gp_kernels *kernels)
     }
 }
 
-/* ---- steps, and any number of threads ---------------------------------------------------------------------------------- */
+/* ---- steps, and any number of threads -------------------------------------------------------- */
 
 static void test_same_bits(const gp_kernels *kernels)
 {
@@ -171,7 +182,8 @@ static void test_shared_work(const gp_kernels *kernels)
 {
     const size_t samples = is_quick() ? 100 : 1100;
     scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 32);
-    float *one = allocated(samples * s->out * sizeof *one), *many = allocated(samples * s->out * sizeof *many);
+    float *one = allocated(samples * s->out * sizeof *one),
+          *many = allocated(samples * s->out * sizeof *many);
     backward_agrees(s, 2);
     outputs_agree(s, 3);
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, samples, s->x, one, 1), GP_OK);
@@ -202,14 +214,14 @@ static void test_xor(const gp_kernels *kernels)
     memcpy(s->x, x, sizeof x);
     memcpy(s->labels, labels, sizeof labels);
     for (now.step = 1; now.step <= 300; now.step++)
-        gp_net_train(s->net, &s->m.arena, &s->batch, &(gp_clip){.kind = GP_CLIP_NONE}, &now, &result, &info, NULL, 0,
-                     now.step, 1);
+        gp_net_train(s->net, &s->m.arena, &s->batch, &(gp_clip){.kind = GP_CLIP_NONE}, &now,
+                     &result, &info, NULL, 0, now.step, 1);
     CHECK(result.loss < 0.02);
     CHECK_INT_EQUAL(result.correct, 4);
     scene_free(s);
 }
 
-/* ---- bad arguments ----------------------------------------------------------------------------------------------------------- */
+/* ---- bad arguments --------------------------------------------------------------------------- */
 
 static void create_refuses(const gp_layer_spec *layers, size_t n)
 {
@@ -256,13 +268,15 @@ static void bad_specifications(const scene *s)
 {
     model m = s->m;
     const gp_layer_spec *good = s->m.layers;
-    const size_t out_of_range[] = {m.arena.n_prunable - good[1].in * good[1].out + 1, m.arena.n, GP_NONE};
+    const size_t out_of_range[] = {m.arena.n_prunable - good[1].in * good[1].out + 1, m.arena.n,
+                                   GP_NONE};
     for (size_t i = 0; i < 3; i++) {
         m.layers[1].weight = out_of_range[i];
         call_refuses("weight", &m, s->batch);
     }
     m.layers[1] = good[1];
-    const size_t no_bias[] = {0, m.arena.n_prunable - 1, m.arena.n - good[1].out + 1, m.arena.n, GP_NONE - 1};
+    const size_t no_bias[] = {0, m.arena.n_prunable - 1, m.arena.n - good[1].out + 1, m.arena.n,
+                              GP_NONE - 1};
     for (size_t i = 0; i < 5; i++) {
         m.layers[1].bias = no_bias[i];
         call_refuses("bias", &m, s->batch);
@@ -328,8 +342,10 @@ static void test_bad_arguments(void)
     bad_batches(s);
     gp_batch other = s->batch; /* targets, but not what this loss wants */
     other.loss = GP_CROSS_ENTROPY;
-    CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &other, NULL, &result, 1), GP_BAD_ARGUMENT);
-    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &no_step, &result, &info, NULL, SEED, 1, 1),
+    CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &other, NULL, &result, 1),
+                    GP_BAD_ARGUMENT);
+    CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &no_step, &result, &info,
+                                 NULL, SEED, 1, 1),
                     GP_BAD_ARGUMENT);
     CHECK(snapshot_equal(&whole, &s->m.arena));
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 0, NULL, NULL, 1), GP_OK);

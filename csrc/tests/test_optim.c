@@ -1,14 +1,15 @@
 /* test_optim.c - the clipped optimizer step over an arena.
  *
- * A reference step in double clips as the manual says (one norm over everything, a group or a segment; live entries
- * only), then applies torch's formulas number by number. Every rule meets every clip, with and without removed
- * weights, over several steps, on an arena whose segments are empty, tiny, and longer than a block. The same bits must
- * come from any number of threads, a step whose norm is not finite must change nothing, and a call that breaks the
- * contract must be refused.
+ * A reference step in double clips as the manual says (one norm over everything, a group or a
+ * segment; live entries only), then applies torch's formulas number by number. Every rule meets
+ * every clip, with and without removed weights, over several steps, on an arena whose segments are
+ * empty, tiny, and longer than a block. The same bits must come from any number of threads, a step
+ * whose norm is not finite must change nothing, and a call that breaks the contract must be
+ * refused.
  */
 #include "parts.h"
 
-/* ---- clips -------------------------------------------------------------------------------------------------------- */
+/* ---- clips ----------------------------------------------------------------------------------- */
 
 static const gp_clip clips[] = {
     {.kind = GP_CLIP_NONE},
@@ -22,7 +23,7 @@ static const gp_clip clips[] = {
 };
 enum { CLIPS = sizeof clips / sizeof clips[0] };
 
-/* ---- the reference --------------------------------------------------------------------------------------------------- */
+/* ---- the reference --------------------------------------------------------------------------- */
 
 typedef struct reference {
     naive_state *states; /* n */
@@ -59,7 +60,8 @@ static double factor_of(const parts *p, const gp_clip *clip, double total, size_
 static void reference_step(reference *r, const parts *p, const gp_clip *clip, const gp_rule *rule)
 {
     const double norm_type = clip->kind < GP_CLIP_NORM ? 2.0 : clip->norm_type;
-    r->info = (gp_step_info){.norm = live_norm(p, norm_type, 0, in_all), .scale = 1.0, .applied = 1};
+    r->info =
+        (gp_step_info){.norm = live_norm(p, norm_type, 0, in_all), .scale = 1.0, .applied = 1};
     for (size_t s = 0; s < SEGMENTS; s++) {
         double factor = factor_of(p, clip, r->info.norm, s);
         r->segment_norms[s] = live_norm(p, norm_type, s, in_segment);
@@ -92,8 +94,8 @@ static void reference_compare(const reference *r, const parts *p)
         const double got[3] = {(double)a->params[i], (double)moments[0][i], (double)moments[1][i]};
         const double want[3] = {r->states[i].w, r->states[i].m[0], r->states[i].m[1]};
         if (is_removed(p, i))
-            remains +=
-                bits_of(a->params[i]) || bits_of(a->grads[i]) || bits_of(moments[0][i]) || bits_of(moments[1][i]);
+            remains += bits_of(a->params[i]) || bits_of(a->grads[i]) || bits_of(moments[0][i]) ||
+                       bits_of(moments[1][i]);
         for (size_t j = 0; j < 3; j++) {
             double error = fabs(got[j] - want[j]) / (1.0 + fabs(want[j]));
             if (!(error <= worst[j])) worst[j] = error;
@@ -113,9 +115,10 @@ static void info_compare(const gp_step_info *got, const gp_step_info *want)
     CHECK_INT_EQUAL(got->applied, want->applied);
 }
 
-/* ---- steps against the reference ------------------------------------------------------------------------------------- */
+/* ---- steps against the reference ------------------------------------------------------------- */
 
-static void steps_agree(const gp_kernels *kernels, const gp_rule *rule, const gp_clip *clip, pruning how)
+static void steps_agree(const gp_kernels *kernels, const gp_rule *rule, const gp_clip *clip,
+                        pruning how)
 {
     parts *p = parts_new(how, 1);
     reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
@@ -128,9 +131,11 @@ static void steps_agree(const gp_kernels *kernels, const gp_rule *rule, const gp
         now.step = step;
         noise_floats(&source, p->arena.n, p->arena.grads, 1.0);
         reference_step(&r, p, clip, &now);
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &now, &info, norms, 2), GP_OK);
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &now, &info, norms, 2),
+                        GP_OK);
         info_compare(&info, &r.info);
-        for (size_t s = 0; s < SEGMENTS; s++) CHECK_NEAR(norms[s], r.segment_norms[s], r.segment_norms[s] * 1e-11);
+        for (size_t s = 0; s < SEGMENTS; s++)
+            CHECK_NEAR(norms[s], r.segment_norms[s], r.segment_norms[s] * 1e-11);
         reference_compare(&r, p);
     }
     free(r.states);
@@ -150,11 +155,12 @@ static void test_steps(const gp_kernels *kernels)
         }
 }
 
-/* ---- threads ----------------------------------------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------------------- */
 
 /* Three steps with so many threads; returns the arena. */
-static parts *steps_with(const gp_kernels *kernels, pruning how, size_t threads, const gp_rule *rule,
-                         const gp_clip *clip, gp_step_info *info, double *norms)
+static parts *steps_with(const gp_kernels *kernels, pruning how, size_t threads,
+                         const gp_rule *rule, const gp_clip *clip, gp_step_info *info,
+                         double *norms)
 {
     parts *p = parts_new(how, 3);
     noise source = {4};
@@ -162,12 +168,14 @@ static parts *steps_with(const gp_kernels *kernels, pruning how, size_t threads,
         gp_rule now = *rule;
         now.step = step;
         noise_floats(&source, p->arena.n, p->arena.grads, 1.0);
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &now, info, norms, threads), GP_OK);
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &now, info, norms, threads),
+                        GP_OK);
     }
     return p;
 }
 
-static void same_bits(const gp_kernels *kernels, pruning how, const gp_rule *rule, const gp_clip *clip)
+static void same_bits(const gp_kernels *kernels, pruning how, const gp_rule *rule,
+                      const gp_clip *clip)
 {
     static const size_t threads[] = {0, 2, 3, 7, 1000};
     double one_norms[SEGMENTS], norms[SEGMENTS];
@@ -194,7 +202,7 @@ static void test_threads(const gp_kernels *kernels)
     same_bits(kernels, LISTED, &rules[8], &clips[2]);
 }
 
-/* ---- what is not finite changes nothing ---------------------------------------------------------------------------------- */
+/* ---- what is not finite changes nothing ------------------------------------------------------ */
 
 static void test_not_finite(const gp_kernels *kernels)
 {
@@ -210,7 +218,9 @@ static void test_not_finite(const gp_kernels *kernels)
             rule.step = 1;
             noise_floats(&source, p->arena.n, p->arena.grads, 1.0);
             p->arena.grads[places[bad]] = bad % 2 ? NAN : -INFINITY;
-            CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2),
+                GP_OK);
             CHECK(!info.applied && (bad % 2 ? isnan(info.norm) : info.norm == INFINITY));
             CHECK(snapshot_equal(&whole, &p->arena));
             snapshot_free(&whole);
@@ -231,11 +241,13 @@ static void test_not_finite_but_removed(const gp_kernels *kernels)
         noise_floats(&source, p->arena.n, p->arena.grads, 1.0);
         for (size_t i = 0; i < p->arena.n; i++)
             if (is_removed(p, i)) p->arena.grads[i] = i % 2 ? NAN : INFINITY;
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 1), GP_OK);
+        CHECK_INT_EQUAL(
+            gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 1), GP_OK);
         CHECK(info.applied && isfinite(info.norm));
         for (size_t i = 0; i < p->arena.n; i++) {
             remains += !isfinite(p->arena.params[i]) || !isfinite(p->arena.grads[i]);
-            if (is_removed(p, i)) remains += bits_of(p->arena.grads[i]) != 0 || bits_of(p->arena.params[i]) != 0;
+            if (is_removed(p, i))
+                remains += bits_of(p->arena.grads[i]) != 0 || bits_of(p->arena.params[i]) != 0;
         }
         CHECK_INT_EQUAL(remains, 0);
         parts_free(p);
@@ -252,7 +264,8 @@ static void test_huge(const gp_kernels *kernels)
         size_t bad = 0;
         rule.step = 1;
         for (size_t i = 0; i < p->arena.n; i++) p->arena.grads[i] = i % 2 ? FLT_MAX : -FLT_MAX;
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2), GP_OK);
+        CHECK_INT_EQUAL(
+            gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2), GP_OK);
         CHECK(info.applied && isfinite(info.norm) && info.norm > 1e38);
         for (size_t i = 0; i < p->arena.n; i++) bad += !isfinite(p->arena.params[i]) ? 1 : 0;
         CHECK_INT_EQUAL(bad, 0);
@@ -260,8 +273,10 @@ static void test_huge(const gp_kernels *kernels)
     }
 }
 
-/* A finite gradient whose step would leave float changes nothing; clipped, it is a step like any other. */
-static void overflow(const gp_kernels *kernels, pruning how, gp_rule rule, float size, const gp_clip *clip)
+/* A finite gradient whose step would leave float changes nothing; clipped, it is a step like any
+ * other. */
+static void overflow(const gp_kernels *kernels, pruning how, gp_rule rule, float size,
+                     const gp_clip *clip)
 {
     parts *p = parts_new(how, 14);
     gp_step_info info = {0};
@@ -273,7 +288,8 @@ static void overflow(const gp_kernels *kernels, pruning how, gp_rule rule, float
     CHECK(isfinite(info.norm) && info.applied == (clip->kind != GP_CLIP_NONE));
     if (clip->kind == GP_CLIP_NONE) CHECK(snapshot_equal(&whole, &p->arena));
     for (size_t i = 0; i < p->arena.n; i++)
-        bad += !isfinite(p->arena.params[i]) || !isfinite(p->arena.moments[0][i]) || !isfinite(p->arena.moments[1][i]);
+        bad += !isfinite(p->arena.params[i]) || !isfinite(p->arena.moments[0][i]) ||
+               !isfinite(p->arena.moments[1][i]);
     CHECK_INT_EQUAL(bad, 0);
     snapshot_free(&whole);
     parts_free(p);
@@ -285,7 +301,8 @@ static void test_overflow(const gp_kernels *kernels)
     for (size_t clip = 0; clip < CLIPS; clip++) {
         if (clip == 3) continue; /* a norm of 1e9, and a step of 1e11 */
         overflow(kernels, PRUNED, fast, 1e37f, &clips[clip]);
-        overflow(kernels, LISTED, rules[2], 1e38f, &clips[clip]); /* its momentum may grow tenfold */
+        /* its momentum may grow tenfold */
+        overflow(kernels, LISTED, rules[2], 1e38f, &clips[clip]);
         overflow(kernels, PRUNED, rules[4], -1e20f, &clips[clip]);
         overflow(kernels, LISTED, rules[7], 1e25f, &clips[clip]);
     }
@@ -308,7 +325,9 @@ static void test_limits(const gp_kernels *kernels)
                 for (size_t k = 0; k < p->arena.n_prunable; k++)
                     if (!p->mask[k]) p->arena.grads[k] = 5.0f;
                 snapshot whole = snapshot_take(&p->arena);
-                CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2), GP_OK);
+                CHECK_INT_EQUAL(
+                    gp_arena_step(pool, kernels, &p->arena, &clips[clip], &rule, &info, NULL, 2),
+                    GP_OK);
                 CHECK(info.applied == (i % 3 > 0));
                 CHECK_NEAR(info.norm, sizes[i % 3], 1e-6);
                 CHECK(snapshot_equal(&whole, &p->arena) == (i % 3 == 0));
@@ -317,7 +336,8 @@ static void test_limits(const gp_kernels *kernels)
             }
 }
 
-/* A factor too small for a float still has all its digits: 1e15 is clipped to 1e-30, and a step of 1e30 shows it. */
+/* A factor too small for a float still has all its digits: 1e15 is clipped to 1e-30, and a step of
+ * 1e30 shows it. */
 static void test_tiny_factor(const gp_kernels *kernels)
 {
     static const double limits[] = {1e-30, 1e-25, 1e-10};
@@ -331,7 +351,8 @@ static void test_tiny_factor(const gp_kernels *kernels)
         for (size_t j = 0; j < p->arena.n; j++) r.states[j].w = p->arena.params[j] = 0.0f;
         noise_floats(&source, p->arena.n, p->arena.grads, 1e15);
         reference_step(&r, p, &tiny, &huge);
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &tiny, &huge, &info, NULL, 2), GP_OK);
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, &tiny, &huge, &info, NULL, 2),
+                        GP_OK);
         info_compare(&info, &r.info);
         for (size_t j = 0; j < p->arena.n; j += 11)
             CHECK_NEAR(p->arena.params[j], r.states[j].w, fabs(r.states[j].w) * 1e-5);
@@ -358,9 +379,10 @@ static void test_scale_one(const gp_kernels *kernels)
     }
 }
 
-/* ---- refused ------------------------------------------------------------------------------------------------------------- */
+/* ---- refused --------------------------------------------------------------------------------- */
 
-static void refused(const char *what, const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
+static void refused(const char *what, const gp_arena *arena, const gp_clip *clip,
+                    const gp_rule *rule)
 {
     gp_step_info info = {.norm = -1.0};
     gp_status status = gp_arena_step(pool, gp_kernels_get(NULL), arena, clip, rule, &info, NULL, 2);
@@ -374,11 +396,14 @@ static void refused_clips_and_rules(const gp_arena *arena, const gp_clip *clip, 
     for (gp_clip_kind kind = GP_CLIP_VALUE; kind < GP_CLIP_KINDS; kind++)
         for (size_t i = 0; i < 4; i++) {
             if (kind == GP_CLIP_AUTO) continue; /* a percentile: refused_chains */
-            refused("limit", arena, &(gp_clip){.kind = kind, .limit = bad[i], .norm_type = 2.0}, rule);
+            refused("limit", arena, &(gp_clip){.kind = kind, .limit = bad[i], .norm_type = 2.0},
+                    rule);
             if (kind >= GP_CLIP_NORM && kind <= GP_CLIP_NORM_SEGMENT)
-                refused("norm type", arena, &(gp_clip){.kind = kind, .limit = 1.0, .norm_type = bad[i]}, rule);
+                refused("norm type", arena,
+                        &(gp_clip){.kind = kind, .limit = 1.0, .norm_type = bad[i]}, rule);
         }
-    refused("clip kind", arena, &(gp_clip){.kind = GP_CLIP_KINDS, .limit = 1.0, .norm_type = 2.0}, rule);
+    refused("clip kind", arena, &(gp_clip){.kind = GP_CLIP_KINDS, .limit = 1.0, .norm_type = 2.0},
+            rule);
     gp_rule no_step = *rule, no_kind = *rule;
     no_step.step = 0;
     no_kind.kind = GP_RULES;
@@ -392,14 +417,21 @@ static void refused_chains(const gp_arena *arena, const gp_rule *rule)
     double state[GP_STATE_HEAD + 2] = {0};
     float *work = allocated(arena->n * sizeof *work);
     const gp_clip norm = {.kind = GP_CLIP_NORM, .limit = 1.0, .norm_type = 2.0};
-    gp_clip percentile = {.kind = GP_CLIP_AUTO, .limit = 10.0, .state = state, .n_state = GP_STATE_HEAD + 2};
+    gp_clip percentile = {
+        .kind = GP_CLIP_AUTO, .limit = 10.0, .state = state, .n_state = GP_STATE_HEAD + 2};
     gp_clip many[GP_MAX_CLIPS + 1];
     refused("no state", arena, &(gp_clip){.kind = GP_CLIP_Z, .limit = 1.0}, rule);
     refused("no room", arena, &(gp_clip){.kind = GP_INHIBIT, .limit = 1.0}, rule);
     refused("keep without room", arena, &(gp_clip){.kind = GP_CLIP_NONE, .keep = 1}, rule);
     refused("two factors", arena,
-            &(gp_clip){.kind = GP_CLIP_NORM_GROUP, .limit = 1.0, .norm_type = 2.0, .next = &norm, .work = work}, rule);
-    refused("after none", arena, &(gp_clip){.kind = GP_CLIP_NONE, .next = &norm, .work = work}, rule);
+            &(gp_clip){.kind = GP_CLIP_NORM_GROUP,
+                       .limit = 1.0,
+                       .norm_type = 2.0,
+                       .next = &norm,
+                       .work = work},
+            rule);
+    refused("after none", arena, &(gp_clip){.kind = GP_CLIP_NONE, .next = &norm, .work = work},
+            rule);
     state[GP_STATE_COUNT] = 2.0;
     refused("more norms than room", arena, &percentile, rule);
     state[GP_STATE_COUNT] = 0.0;
@@ -414,7 +446,8 @@ static void refused_chains(const gp_arena *arena, const gp_rule *rule)
     percentile.limit = NAN;
     refused("percentile", arena, &percentile, rule);
     for (size_t i = 0; i <= GP_MAX_CLIPS; i++)
-        many[i] = (gp_clip){.kind = GP_CLIP_VALUE, .limit = 1.0, .next = i < GP_MAX_CLIPS ? &many[i + 1] : NULL};
+        many[i] = (gp_clip){
+            .kind = GP_CLIP_VALUE, .limit = 1.0, .next = i < GP_MAX_CLIPS ? &many[i + 1] : NULL};
     many[0].work = work;
     refused("too many", arena, many, rule);
     free(work);
@@ -423,7 +456,8 @@ static void refused_chains(const gp_arena *arena, const gp_rule *rule)
 static void refused_moments(const gp_arena *arena, const gp_clip *clip)
 {
     for (size_t rule = 2; rule < RULES; rule++) { /* the first two need none */
-        int second = rules[rule].kind == GP_ADAM || (rules[rule].kind == GP_RMSPROP && rules[rule].momentum != 0.0);
+        int second = rules[rule].kind == GP_ADAM ||
+                     (rules[rule].kind == GP_RMSPROP && rules[rule].momentum != 0.0);
         gp_rule now = rules[rule];
         gp_arena without = *arena;
         now.step = 1;
@@ -473,7 +507,8 @@ static void test_little(void)
     float w[3] = {1.0f, 2.0f, 3.0f}, g[3] = {1.0f, -1.0f, 0.5f};
     const float expected[3] = {0.5f, 2.5f, 2.75f};
     const gp_segment segment = {0, 3, 0, 0};
-    const gp_arena arena = {.n = 3, .params = w, .grads = g, .n_segments = 1, .segments = &segment}, empty = {0};
+    const gp_arena arena = {.n = 3, .params = w, .grads = g, .n_segments = 1, .segments = &segment},
+                   empty = {0};
     const gp_rule rule = {.kind = GP_SGD, .lr = 0.5, .step = 1};
     gp_step_info info = {0};
     const gp_kernels *kernels = gp_kernels_get(NULL);
@@ -481,12 +516,13 @@ static void test_little(void)
     CHECK_FLOATS_NEAR(3, w, expected, 0.0, 0.0);
     CHECK_NEAR(info.norm, 1.5, 1e-15);
     for (size_t clip = 0; clip < CLIPS; clip++) {
-        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &empty, &clips[clip], &rule, &info, NULL, 2), GP_OK);
+        CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &empty, &clips[clip], &rule, &info, NULL, 2),
+                        GP_OK);
         CHECK(info.norm == 0.0 && info.scale == 1.0 && !info.clipped && info.applied);
     }
 }
 
-/* ---- statistics ---------------------------------------------------------------------------------------------------------- */
+/* ---- statistics ------------------------------------------------------------------------------ */
 
 static void test_statistics(const gp_kernels *kernels)
 {

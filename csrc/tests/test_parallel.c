@@ -1,9 +1,11 @@
-/* test_parallel.c - the thread pool: every member runs, meets the others at barriers, and nothing hangs.
+/* test_parallel.c - the thread pool: every member runs, meets the others at barriers, and nothing
+ * hangs.
  *
- * Members write to places of their own and the main thread checks them afterwards; a thread sanitizer sees the rest.
- * A hang is a failure that no check reports, so cases are many and short: teams of any size in any order, regions that
- * follow at once or after the workers fell asleep, a region entered from within one or from two threads at a time, a
- * fork between regions and during one, pools destroyed in every state.
+ * Members write to places of their own and the main thread checks them afterwards; a thread
+ * sanitizer sees the rest. A hang is a failure that no check reports, so cases are many and short:
+ * teams of any size in any order, regions that follow at once or after the workers fell asleep, a
+ * region entered from within one or from two threads at a time, a fork between regions and during
+ * one, pools destroyed in every state.
  */
 #define _GNU_SOURCE
 #include "parallel.h"
@@ -42,7 +44,7 @@ static void doze(long milliseconds)
     nanosleep(&span, NULL);
 }
 
-/* ---- one region ------------------------------------------------------------------------------------------------------ */
+/* ---- one region ------------------------------------------------------------------------------ */
 
 enum { MEMBERS = 16, ITEMS = 103 };
 
@@ -83,17 +85,20 @@ static void test_team_sizes(void)
 {
     static const size_t sizes[] = {2, 1, 0, 3, 2, 7, 2, 16, 1, 5, 16, 2, 3};
     gp_pool *pool = pool_new();
-    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) CHECK(region_is_right(pool, sizes[i]));
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++)
+        CHECK(region_is_right(pool, sizes[i]));
     gp_pool_destroy(pool);
 }
 
-/* One region after the other, the team growing and shrinking: a worker not asked must not come, nor be forgotten. */
+/* One region after the other, the team growing and shrinking: a worker not asked must not come, nor
+ * be forgotten. */
 static void test_many_regions(void)
 {
     gp_pool *pool = pool_new();
     noise source = {1};
     size_t wrong = 0;
-    for (int i = 0; i < (is_quick() ? 100 : 1000); i++) wrong += !region_is_right(pool, 1 + noise_below(&source, 4));
+    for (int i = 0; i < (is_quick() ? 100 : 1000); i++)
+        wrong += !region_is_right(pool, 1 + noise_below(&source, 4));
     CHECK_INT_EQUAL(wrong, 0);
     gp_pool_destroy(pool);
 }
@@ -143,7 +148,7 @@ static void test_shares(void)
         }
 }
 
-/* ---- barriers -------------------------------------------------------------------------------------------------------- */
+/* ---- barriers -------------------------------------------------------------------------------- */
 
 typedef struct relay {
     size_t rounds, wrong[MEMBERS];
@@ -177,7 +182,7 @@ static void test_barriers(void)
     gp_pool_destroy(pool);
 }
 
-/* ---- a region inside a region, and two at once ----------------------------------------------------------------------- */
+/* ---- a region inside a region, and two at once ----------------------------------------------- */
 
 typedef struct nest {
     gp_pool *pool;
@@ -242,7 +247,7 @@ static void test_concurrent(void)
     gp_pool_destroy(pool);
 }
 
-/* ---- habits ---------------------------------------------------------------------------------------------------------- */
+/* ---- habits ---------------------------------------------------------------------------------- */
 
 typedef struct world { /* what a call takes */
     double alone, together;
@@ -274,8 +279,10 @@ static void test_habits(void)
         world w;
         int together;
     } worlds[] = {
-        {{2e-5, 1.2e-5, 0, {0, 0}}, 1},         {{2e-5, 2.4e-5, 0, {0, 0}}, 0},
-        {{2e-5, 9e-3, 0, {0, 0}}, 0},           /* a team waits for who was put to sleep, every time */
+        {{2e-5, 1.2e-5, 0, {0, 0}}, 1},
+        {{2e-5, 2.4e-5, 0, {0, 0}}, 0},
+        /* a team waits for who was put to sleep, every time */
+        {{2e-5, 9e-3, 0, {0, 0}}, 0},
         {{3e-5, 1.8e-5, 8e-3, {0, 50}}, 0},     /* or often enough, */
         {{3e-5, 1.8e-5, 8e-3, {0, 100000}}, 1}, /* or hardly ever */
         {{3e-5, 2.4e-4, 8e-3, {150, 150}}, 0},  /* one thread is held up as well */
@@ -286,7 +293,8 @@ static void test_habits(void)
         gp_habit habit = {0};
         const world *w = &worlds[i].w;
         size_t together;
-        double mean = live(&habit, w, calls, &together) / (double)calls, ways[2] = {w->alone, w->together};
+        double mean = live(&habit, w, calls, &together) / (double)calls,
+               ways[2] = {w->alone, w->together};
         for (size_t k = 0; k < 2; k++)
             if (w->calls[k]) ways[k] += w->held_up / (double)w->calls[k];
         CHECK(together > 0 && together < calls);
@@ -321,16 +329,17 @@ static void test_habits_of_one(void)
     CHECK(gp_seconds() - before >= 0.0019);
 }
 
-/* ---- fork ------------------------------------------------------------------------------------------------------------ */
+/* ---- fork ------------------------------------------------------------------------------------ */
 
 #if !defined(GP_NO_FORK)
-/* Runs `run` in a child; its answer, or 0 if the child came to another end (the alarm ends one that hangs). The answer
- * comes through shared memory, and the child ends as another program: no leak check is to look for what belonged to the
- * parent's threads, which the child does not have. */
+/* Runs `run` in a child; its answer, or 0 if the child came to another end (the alarm ends one that
+ * hangs). The answer comes through shared memory, and the child ends as another program: no leak
+ * check is to look for what belonged to the parent's threads, which the child does not have. */
 static int in_child(int (*run)(gp_pool *pool), gp_pool *pool)
 {
     int status = 0, right = 0;
-    int *answer = mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    int *answer =
+        mmap(NULL, sizeof *answer, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (!CHECK(answer != MAP_FAILED)) return 0;
     fflush(stdout);
     pid_t child = fork();
@@ -340,8 +349,8 @@ static int in_child(int (*run)(gp_pool *pool), gp_pool *pool)
         execlp("true", "true", (char *)NULL);
         _exit(1);
     }
-    right =
-        child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) && WEXITSTATUS(status) == 0 && *answer;
+    right = child > 0 && waitpid(child, &status, 0) == child && WIFEXITED(status) &&
+            WEXITSTATUS(status) == 0 && *answer;
     munmap(answer, sizeof *answer);
     return right;
 }
@@ -428,7 +437,7 @@ static void test_fork_inside(void) {}
 static void test_fork_and_race(void) {}
 #endif
 
-/* ---- the end --------------------------------------------------------------------------------------------------------- */
+/* ---- the end --------------------------------------------------------------------------------- */
 
 static void test_destroy(void)
 {
@@ -460,11 +469,12 @@ static void test_signals(void)
     gp_pool_destroy(pool);
 }
 
-/* ---- where the threads are ------------------------------------------------------------------------------------------- */
+/* ---- where the threads are ------------------------------------------------------------------- */
 
 #if defined(__linux__)
 typedef struct place {
-    int cpu[2], meet; /* meet: in this region the worker goes to the caller's CPU, and is free to leave it */
+    /* meet: in this region the worker goes to the caller's CPU, and is free to leave it */
+    int cpu[2], meet;
     cpu_set_t allowed[2];
 } place;
 

@@ -1,9 +1,10 @@
-/* test_recurrent.c - networks of RNN, LSTM and GRU: against naive C, whole and on lists, for the same bits whatever the
- * threads, with Pascanu's regularizer and orthogonality, and for the names of faults, steps among them.
+/* test_recurrent.c - networks of RNN, LSTM and GRU: against naive C, whole and on lists, for the
+ * same bits whatever the threads, with Pascanu's regularizer and orthogonality, and for the names
+ * of faults, steps among them.
  */
 #include "scene.h"
 
-/* ---- networks -------------------------------------------------------------------------------------------------------- */
+/* ---- networks -------------------------------------------------------------------------------- */
 
 static void build_rnn(model *m)
 {
@@ -67,14 +68,16 @@ static builder *const builders[] = {build_rnn,      build_lstm,   build_gru,   b
                                     build_one_step, build_states, build_omega, build_omega_relu};
 enum { BUILDERS = sizeof builders / sizeof builders[0], WITHOUT_OMEGA = 6 };
 
-/* ---- against naive.h --------------------------------------------------------------------------------------------------- */
+/* ---- against naive.h ------------------------------------------------------------------------- */
 
-/* Only of what is a gradient: that of omega holds more constant, and truncation leaves part of it out. */
+/* Only of what is a gradient: that of omega holds more constant, and truncation leaves part of it
+ * out. */
 static void test_naive(void)
 {
     static builder *const differentiable[] = {build_rnn, build_lstm, build_gru, build_one_step};
     for (size_t b = 0; b < 4; b++)
-        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++) naive_is_right(differentiable[b], loss);
+        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
+            naive_is_right(differentiable[b], loss);
 }
 
 static void test_against_naive(const gp_kernels *kernels)
@@ -86,15 +89,18 @@ static void test_against_naive(const gp_kernels *kernels)
             const gp_loss loss = (gp_loss)((b + i) % GP_LOSSES);
             long failed = check_failed_count;
             scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
-            if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.5 : 0.85, i); /* 0.85: on lists */
+            /* 0.85: on lists */
+            if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.5 : 0.85, i);
             for (size_t threads = 1; threads <= 3; threads++) backward_agrees(s, threads);
             if (b < WITHOUT_OMEGA) outputs_agree(s, 1 + i % 3);
-            if (check_failed_count > failed) printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
+            if (check_failed_count > failed)
+                printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
             scene_free(s);
         }
 }
 
-/* Batches of every size after one another, and fewer and fewer weights: nothing is kept of the call before. */
+/* Batches of every size after one another, and fewer and fewer weights: nothing is kept of the call
+ * before. */
 static void test_changes(const gp_kernels *kernels)
 {
     static const size_t sizes[] = {1, 70, 3, 200, 64, 33, 1};
@@ -123,7 +129,7 @@ static void test_is_sparse(void)
     scene_free(s);
 }
 
-/* ---- frozen ------------------------------------------------------------------------------------------------------------- */
+/* ---- frozen ---------------------------------------------------------------------------------- */
 
 static void test_frozen(const gp_kernels *kernels)
 {
@@ -132,13 +138,15 @@ static void test_frozen(const gp_kernels *kernels)
         for (int share = is_quick() ? 2 : 0; share < 3; share++) {
             scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 50 + b);
             const size_t O = s->out;
-            float *expected = allocated(SAMPLES * O * sizeof *expected), *got = allocated(SAMPLES * O * sizeof *got);
+            float *expected = allocated(SAMPLES * O * sizeof *expected),
+                  *got = allocated(SAMPLES * O * sizeof *got);
             gp_frozen *frozen = NULL;
             gp_fault fault;
             if (share > 0) model_prune(&s->m, share == 1 ? 0.3 : 0.9, 4);
             CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
-            CHECK_INT_EQUAL(
-                gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena, GP_FLOAT32, &frozen), GP_OK);
+            CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                             GP_FLOAT32, &frozen),
+                            GP_OK);
             const size_t counts[] = {1, MOST + 1, SAMPLES};
             for (size_t i = 0; i < 3; i++) {
                 CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got, &fault, 2), GP_OK);
@@ -152,7 +160,7 @@ static void test_frozen(const gp_kernels *kernels)
         }
 }
 
-/* ---- blocks, lanes and threads ------------------------------------------------------------------------------------------ */
+/* ---- blocks, lanes and threads --------------------------------------------------------------- */
 
 /* 45 thousand floats a lane: blocks of 256 samples. */
 static void build_long(model *m)
@@ -186,7 +194,8 @@ static void test_blocks(const gp_kernels *kernels)
     s->batch.targets = s->targets + PART * s->out;
     s->batch.size = SAMPLES - PART;
     CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
-    for (size_t i = 0; i < arena->n; i++) sum[i] -= (double)arena->grads[i] * (SAMPLES - PART) / SAMPLES;
+    for (size_t i = 0; i < arena->n; i++)
+        sum[i] -= (double)arena->grads[i] * (SAMPLES - PART) / SAMPLES;
     for (size_t i = 0; i < arena->n; i++) CHECK_NEAR(sum[i], 0.0, 1e-6);
     free(sum);
     scene_free(s);
@@ -202,7 +211,8 @@ static void test_company(const gp_kernels *kernels)
         if (pruned) model_prune(&s->m, 0.9, 21);
         CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
         for (size_t i = 0; i < SAMPLES; i += is_quick() ? 29 : 7) {
-            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1), GP_OK);
+            CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x + i * s->in, one, 1),
+                            GP_OK);
             CHECK_BYTES_EQUAL(sizeof one, one, all + i * 4);
         }
         CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 70, s->x + 30 * s->in, some, 1), GP_OK);
@@ -226,7 +236,8 @@ static void test_padding_does_not_explode(const gp_kernels *kernels)
         if (pruned) {
             model_prune(&s->m, 0.0, 1);
             gp_live_destroy(arena->live);
-            CHECK_INT_EQUAL(gp_live_create(arena, &(gp_costs){{1.0, 1.0, 1.0, 1.0}}, &arena->live), GP_OK);
+            CHECK_INT_EQUAL(gp_live_create(arena, &(gp_costs){{1.0, 1.0, 1.0, 1.0}}, &arena->live),
+                            GP_OK);
         }
         arena->params[spec->weight] = arena->params[spec->bias] = 1.0f;
         arena->params[spec->recurrent_weight] = 2.0f;
@@ -261,7 +272,7 @@ static void test_same_bits(const gp_kernels *kernels)
     for (size_t i = 0; i < (is_quick() ? 2 : 4); i++) same_bits(kernels, &courses[i]);
 }
 
-/* ---- faults -------------------------------------------------------------------------------------------------------------- */
+/* ---- faults ---------------------------------------------------------------------------------- */
 
 static void test_bad_parameter(const gp_kernels *kernels)
 {
@@ -270,13 +281,15 @@ static void test_bad_parameter(const gp_kernels *kernels)
         const gp_layer_spec *spec = &s->m.layers[0];
         const int bias = where & 1, recurrent = where >> 1;
         const size_t columns = bias ? 27 : recurrent ? 9 : 2, row = bias ? 0 : 20;
-        const size_t offsets[4] = {spec->weight, spec->bias, spec->recurrent_weight, spec->recurrent_bias};
+        const size_t offsets[4] = {spec->weight, spec->bias, spec->recurrent_weight,
+                                   spec->recurrent_bias};
         gp_step_info info = {0};
         gp_result result;
         gp_fault fault;
         s->m.arena.params[offsets[where] + row * columns + 1] = NAN;
         snapshot whole = snapshot_take(&s->m.arena);
-        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 2),
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info,
+                                     NULL, SEED, 1, 2),
                         GP_OK);
         CHECK(!info.applied && isnan(result.loss));
         CHECK(snapshot_equal(&whole, &s->m.arena));
@@ -289,7 +302,8 @@ static void test_bad_parameter(const gp_kernels *kernels)
     }
 }
 
-/* Sample, step and unit where it began, also when only the last state is the output, and in a later block. */
+/* Sample, step and unit where it began, also when only the last state is the output, and in a later
+ * block. */
 static void build_growing(model *m)
 {
     model_recurrent(m, GP_RNN, 6, 2, 3, 0)->activation = GP_RELU;
@@ -305,7 +319,8 @@ static void test_overflow_has_a_step(const gp_kernels *kernels)
     static const size_t rows[] = {0, 16, 69, 1023, 1060};
     for (size_t i = 0; i < 10; i++) {
         const size_t row = rows[i / 2], samples = row < 100 ? 70 : 1100;
-        scene *s = scene_new(kernels, i % 2 ? build_growing_states : build_growing, samples, GP_CROSS_ENTROPY, 51);
+        scene *s = scene_new(kernels, i % 2 ? build_growing_states : build_growing, samples,
+                             GP_CROSS_ENTROPY, 51);
         const gp_layer_spec *spec = &s->m.layers[0];
         gp_step_info info = {.applied = 1};
         gp_result result;
@@ -316,9 +331,9 @@ static void test_overflow_has_a_step(const gp_kernels *kernels)
         memset(s->x, 0, samples * s->in * sizeof(float));
         s->x[row * s->in + 1 * 2] = 1.0f; /* step 1: 1, then 1e20, then infinity */
         snapshot whole = snapshot_take(&s->m.arena);
-        CHECK_INT_EQUAL(
-            gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info, NULL, SEED, 1, 1 + i % 3),
-            GP_OK);
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info,
+                                     NULL, SEED, 1, 1 + i % 3),
+                        GP_OK);
         CHECK(!isfinite(result.loss) && !info.applied);
         CHECK(snapshot_equal(&whole, &s->m.arena));
         fault_is(s, GP_PHASE_FORWARD, 0, 0, row, 2);
@@ -329,7 +344,7 @@ static void test_overflow_has_a_step(const gp_kernels *kernels)
     }
 }
 
-/* ---- bad arguments --------------------------------------------------------------------------------------------------------- */
+/* ---- bad arguments --------------------------------------------------------------------------- */
 
 static void refused(const char *what, const model *m, const gp_batch *batch)
 {

@@ -1,8 +1,8 @@
 /* test_rng.c - the generator and what is made of it.
  *
- * Philox must give the known answers of its authors' library (Random123's kat_vectors); everything else is compared
- * with its definition in terms of gp_philox, spelled out here a second time. The moments say that the definition is a
- * sensible one.
+ * Philox must give the known answers of its authors' library (Random123's kat_vectors); everything
+ * else is compared with its definition in terms of gp_philox, spelled out here a second time. The
+ * moments say that the definition is a sensible one.
  */
 #include "fixture.h"
 
@@ -65,7 +65,8 @@ static void test_normal(void)
     normal_case(20001); /* enough to meet small uniforms, where the logarithm is steep */
 }
 
-/* Mean of x^power over n numbers must be near `expected`; `spread` is the standard deviation of x^power. */
+/* Mean of x^power over n numbers must be near `expected`; `spread` is the standard deviation of
+ * x^power. */
 static void check_moment(size_t n, const float *x, int power, double expected, double spread)
 {
     double sum = 0.0;
@@ -98,7 +99,8 @@ static void permutation_by_definition(size_t n, int64_t *out, uint64_t seed, uin
     for (size_t i = 0; i < n; i++) out[i] = (int64_t)i;
     for (size_t i = n; i-- > 1;) {
         size_t number = n - 1 - i;
-        uint64_t x = word_of(seed, stream, 2 * number) | (uint64_t)word_of(seed, stream, 2 * number + 1) << 32;
+        uint64_t x = word_of(seed, stream, 2 * number) |
+                     (uint64_t)word_of(seed, stream, 2 * number + 1) << 32;
         size_t j = (size_t)((wide)x * (i + 1) >> 64);
         int64_t swap = out[i];
         out[i] = out[j];
@@ -164,7 +166,8 @@ static void test_addresses(void)
         gp_random_uniform(8, a, 0, 0);
         gp_random_uniform(8, b, other[i], 0);
         gp_random_uniform(8, c, 0, other[i]);
-        CHECK(memcmp(a, b, sizeof a) != 0 && memcmp(a, c, sizeof a) != 0 && memcmp(b, c, sizeof a) != 0);
+        CHECK(memcmp(a, b, sizeof a) != 0 && memcmp(a, c, sizeof a) != 0 &&
+              memcmp(b, c, sizeof a) != 0);
     }
 }
 

@@ -1,9 +1,10 @@
 /* test_select.c - exactly the k largest scores, ties to the lower index, against a sort.
  *
- * The reference sorts indices by (score descending, index ascending) and keeps the first k. What radix selection could
- * get wrong is sought out: many equal scores, both zeros, both infinities, denormals, scores that differ only in their
- * lowest bits (the last pass) or only in their highest (the first). What a sample could: sizes around the blocks, scores
- * in order, in periods, of few values, and scores that know which of them are sampled.
+ * The reference sorts indices by (score descending, index ascending) and keeps the first k. What
+ * radix selection could get wrong is sought out: many equal scores, both zeros, both infinities,
+ * denormals, scores that differ only in their lowest bits (the last pass) or only in their highest
+ * (the first). What a sample could: sizes around the blocks, scores in order, in periods, of few
+ * values, and scores that know which of them are sampled.
  */
 #include "fixture.h"
 
@@ -34,7 +35,8 @@ static void select_against_sort(size_t n, const float *scores, size_t k)
         for (size_t t = 0; t < TEAM_SIZES; t++) {
             buffer keep = output_bytes(n, 0);
             const gp_kernels *kernels = gp_kernels_get(gp_isa_name(isa));
-            CHECK_INT_EQUAL(gp_topk_mask(pool, kernels, n, copy.f, keep.data, k, team_sizes[t]), GP_OK);
+            CHECK_INT_EQUAL(gp_topk_mask(pool, kernels, n, copy.f, keep.data, k, team_sizes[t]),
+                            GP_OK);
             CHECK_BYTES_EQUAL(n, keep.data, expected.data);
             CLOSE(keep);
         }
@@ -99,9 +101,12 @@ static void fill_row(noise *source, int row, size_t n, float *scores)
         case PERIODIC: scores[i] = (float)(i % 64); break;
         case STEPS: scores[i] = floorf(100.0f * score(source, PLAIN)); break;
         case HEAVY:
-            scores[i] = (float)(noise_below(source, 4) ? noise_below(source, 3) : 1 + noise_below(source, 99));
+            scores[i] = (float)(noise_below(source, 4) ? noise_below(source, 3)
+                                                       : 1 + noise_below(source, 99));
             break;
-        case SPIKE: scores[i] = noise_below(source, 50) ? score(source, INFINITE) : score(source, ANY_BITS); break;
+        case SPIKE:
+            scores[i] = noise_below(source, 50) ? score(source, INFINITE) : score(source, ANY_BITS);
+            break;
         default: scores[i] = fabsf(score(source, i % 3 ? PLAIN : FEW));
         }
 }
@@ -116,12 +121,14 @@ static void test_large(void)
             const size_t ks[] = {0, 1, n / 20, n / 10, n / 2, n - 1, n};
             float *scores = allocated(n * sizeof *scores);
             fill_row(&source, row, n, scores);
-            for (size_t i = is_quick() ? 2 : 0; i < (is_quick() ? 5 : 7); i++) select_against_sort(n, scores, ks[i]);
+            for (size_t i = is_quick() ? 2 : 0; i < (is_quick() ? 5 : 7); i++)
+                select_against_sort(n, scores, ks[i]);
             free(scores);
         }
 }
 
-/* As select.c takes its sample: a test that goes stale still checks, but no longer meets a bracket that misses. */
+/* As select.c takes its sample: a test that goes stale still checks, but no longer meets a bracket
+ * that misses. */
 static void test_sampled_scores_differ(void)
 {
     const size_t n = 40000, m = (size_t)pow((double)n, 2.0 / 3.0);
@@ -170,7 +177,8 @@ static void refuse_large(const gp_kernels *kernels)
     for (size_t e = 0; e < 4; e++)
         for (size_t k = 0; k <= n; k += n / 2) {
             noise_floats(&source, n, scores, 1.0);
-            for (size_t i = noise_below(&source, every[e]); i < n; i += every[e]) scores[i] = i % 2 ? NAN : -NAN;
+            for (size_t i = noise_below(&source, every[e]); i < n; i += every[e])
+                scores[i] = i % 2 ? NAN : -NAN;
             CHECK_INT_EQUAL(gp_topk_mask(pool, kernels, n, scores, keep, k, 2), GP_BAD_INPUT);
         }
     CHECK_BYTES_EQUAL(n, keep, before_call);
