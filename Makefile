@@ -1,7 +1,7 @@
 # Each target sets up what it needs, in a virtual environment of its own (.venv).
 #
 #   PYTHON=python3.12   the interpreter to make .venv from (3.11 or later)
-#   PEERS=1             install torch, pandas and dask first, for the tests that need them (-m peers)
+#   PEERS=1             install torch, pandas and dask first, for the tests with -m peers
 #   ARGS="-k clip"      further arguments of pytest, gradprune demo or the benchmarks
 
 PYTHON        ?= python3
@@ -14,19 +14,22 @@ BIN  := $(abspath $(VENV))/bin
 PIP  := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 PACKAGED   := setup.py pyproject.toml MANIFEST.in LICENSE $(wildcard README.md)
-PACKAGED   += $(shell find csrc gradprune -type f -not -name '*.py[co]' -not -name '*.so' -not -name '.*')
+PACKAGED   += $(shell find csrc gradprune -type f \
+    -not -name '*.py[co]' -not -name '*.so' -not -name '.*')
 C_SOURCES  := $(shell find csrc -name '*.c' -o -name '*.h')
 PY_SOURCES := $(wildcard setup.py gradprune tests benchmarks scripts)
 COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-peers coverage mutants notebooks check-c asan sanitize-python valgrind lint format bench wheel clean
+.PHONY: help demo test test-peers coverage mutants notebooks check-c asan sanitize-python
+.PHONY: valgrind lint format bench wheel clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' \
+	    $(firstword $(MAKEFILE_LIST))
 
-# ---- the environment: stamp files say what has been installed into it ------------------------------
+# ---- the environment: stamp files say what has been installed into it ----------------------------
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -46,7 +49,8 @@ $(VENV)/.torch: $(VENV)/.created
 # The wheel comes from the sdist, so that both are tested.
 dist/.wheel: $(PACKAGED) | $(VENV)/.build
 	@rm -rf dist
-	$(BIN)/python -m build --outdir dist . > build.log 2>&1 || { cat build.log; rm -f build.log; exit 1; }
+	$(BIN)/python -m build --outdir dist . > build.log 2>&1 || \
+	    { cat build.log; rm -f build.log; exit 1; }
 	@rm -f build.log
 	@ls dist
 	@touch $@
@@ -62,18 +66,21 @@ $(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.wheel
 	$(PIP) "$$(ls dist/*.whl)[$*]"
 	@touch $@
 
-# ---- for users -------------------------------------------------------------------------------------
+# ---- for users -----------------------------------------------------------------------------------
 
 demo: $(VENV)/.plot ## install into .venv and run the demonstration
 	$(BIN)/gradprune demo $(ARGS)
 
 wheel: dist/.wheel ## build the sdist and the wheel into dist/
 
-# ---- for developers --------------------------------------------------------------------------------
+# ---- for developers ------------------------------------------------------------------------------
 
-# From tests/, where the folder gradprune cannot be imported by accident; tests/conftest.py makes sure.
-test: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers) ## test the wheel, or of its tests what ARGS choose
-	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage $(BIN)/python -m pytest $(ARGS)
+# From tests/, where the folder gradprune cannot be imported by accident; tests/conftest.py makes
+# sure.
+test: ## test the wheel, or of its tests what ARGS choose
+test: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers)
+	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage \
+	    $(BIN)/python -m pytest $(ARGS)
 
 test-peers: ## what `make test` skips without torch, pandas, dask
 	@$(MAKE) --no-print-directory test PEERS=1 ARGS='-m peers $(ARGS)'
@@ -87,18 +94,19 @@ mutants: $(VENV)/.test ## which single changes to the code do the tests not noti
 
 # From tests/, too: the kernels start in notebooks/ and find the wheel.
 notebooks: $(VENV)/.notebook ## run the notebooks
-	cd tests && $(BIN)/python -m pytest -p no:cacheprovider -c /dev/null --rootdir=.. --nbmake ../notebooks
+	cd tests && $(BIN)/python -m pytest -p no:cacheprovider -c /dev/null --rootdir=.. \
+	    --nbmake ../notebooks
 
-check-c: $(COMPILERS:%=check-c-%) ## build and run the C tests with gcc and clang, warnings as errors
+check-c: $(COMPILERS:%=check-c-%) ## build and run the C tests with gcc and clang, without warnings
 
 check-c-%:
 	@$(MAKE) --no-print-directory -C csrc/tests CC=$* BUILD=../../build/check-$* check
 
 asan: $(COMPILERS:%=asan-%) ## C tests under the address and undefined behaviour sanitizers
 
-# What they find is in the source, not in the compiler, and clang takes minutes to check the AVX-512 kernels for undefined
-# behaviour. So each compiler has one of them. Without the libraries of one (Debian's clang: libclang-rt-dev), the other
-# watches both.
+# What they find is in the source, not in the compiler, and clang takes minutes to check the AVX-512
+# kernels for undefined behaviour. So each compiler has one of them. Without the libraries of one
+# (Debian's clang: libclang-rt-dev), the other watches both.
 sanitizes  = $(shell echo 'int main(void) { return 0; }' | \
     $(1) -fsanitize=address,undefined -x c -o /dev/null - 2> /dev/null && echo $(1))
 SANITIZING = $(foreach cc,$(COMPILERS),$(call sanitizes,$(cc)))
@@ -112,12 +120,14 @@ asan-%:
 	        BUILD=../../build/$(SANITIZE)-$* SANITIZE=$(SANITIZE) check; \
 	else echo "asan: $* has no sanitizers here, skipped"; fi
 
-# The extension in an interpreter that knows nothing of sanitizers: their library comes first, and tests are chosen in which
-# threads meet. Built from the sdist, apart from what is installed. Undefined behaviour is looked for by `asan`.
+# The extension in an interpreter that knows nothing of sanitizers: their library comes first, and
+# tests are chosen in which threads meet. The extension is built from the sdist, apart from what is
+# installed. Undefined behaviour is looked for by `asan`.
 SANITIZE_TESTS := test_threads.py test_frozen.py test_network.py test_copies.py test_training.py
 SANITIZE_ARGS  := -k 'thread and not packed' -p no:cacheprovider
 
-sanitize-python: sanitize-python-thread sanitize-python-address ## Python tests of threads under the thread and address sanitizers
+sanitize-python: ## Python tests of threads under the thread and address sanitizers
+sanitize-python: sanitize-python-thread sanitize-python-address
 
 build/sanitize-%/.built: dist/.wheel
 	@rm -rf $(@D)
@@ -128,9 +138,11 @@ sanitize-python-thread:  RUNTIME = $(shell gcc -print-file-name=libtsan.so)
 sanitize-python-address: RUNTIME = $(shell gcc -print-file-name=libasan.so)
 
 sanitize-python-%: $(VENV)/.test
-	@if LD_PRELOAD=$(RUNTIME) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -c pass > /dev/null 2>&1 && [ -f '$(RUNTIME)' ]; then \
+	@if LD_PRELOAD=$(RUNTIME) ASAN_OPTIONS=detect_leaks=0 $(BIN)/python -c pass > /dev/null 2>&1 \
+	    && [ -f '$(RUNTIME)' ]; then \
 	    $(MAKE) --no-print-directory build/sanitize-$*/.built && cd tests && \
-	    LD_PRELOAD=$(RUNTIME) TSAN_OPTIONS=exitcode=66 ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
+	    LD_PRELOAD=$(RUNTIME) TSAN_OPTIONS=exitcode=66 \
+	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
 	    GRADPRUNE_TEST_INSTALLED=1 PYTHONPATH=../build/sanitize-$* \
 	    $(BIN)/python -m pytest $(SANITIZE_ARGS) $(ARGS) $(SANITIZE_TESTS); \
 	else echo "sanitize-python: no $* sanitizer for this interpreter here, skipped"; fi
@@ -142,19 +154,20 @@ valgrind: check-c-$(firstword $(COMPILERS)) ## C tests under valgrind, if it is 
 	        RUN='valgrind --quiet --error-exitcode=1 --leak-check=full' check; \
 	else echo "valgrind: not installed, skipped"; fi
 
-lint: $(VENV)/.dev ## ruff, mypy, stubtest and clang-format
+lint: $(VENV)/.dev ## ruff, mypy, stubtest, clang-format, lines of at most 100 characters
 	$(BIN)/ruff check $(PY_SOURCES)
 	$(BIN)/ruff format --check $(PY_SOURCES)
 	$(BIN)/mypy
 	cd tests && $(BIN)/python -m mypy.stubtest gradprune._core
 	$(BIN)/clang-format --dry-run -Werror $(C_SOURCES)
+	$(BIN)/python scripts/long_lines.py
 
 format: $(VENV)/.dev ## let ruff and clang-format rewrite the sources
 	$(BIN)/ruff check --fix $(PY_SOURCES)
 	$(BIN)/ruff format $(PY_SOURCES)
 	$(BIN)/clang-format -i $(C_SOURCES)
 
-bench: $(VENV)/.bench $(VENV)/.torch ## measure side by side with torch and others, e.g. make bench ARGS=--help
+bench: $(VENV)/.bench $(VENV)/.torch ## measure side by side with torch and others; ARGS=--help
 	cd benchmarks && $(BIN)/python -m run $(ARGS)
 
 clean: ## remove everything that make has made

@@ -1,5 +1,5 @@
-/* limits.c - what the machine can do at most: multiply-adds in registers, reading and updating memory.
- * limits.py compiles it with -march=native; it runs in as many threads as call it. */
+/* limits.c - what the machine can do at most: multiply-adds in registers, reading and updating
+ * memory. limits.py compiles it with -march=native; it runs in as many threads as call it. */
 #include <stddef.h>
 
 #if defined(__AVX512F__)

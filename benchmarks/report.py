@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -43,6 +44,34 @@ def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
+WIDTH = 100  # of a line in a document
+
+
+def markdown_goals(rows: Sequence[Sequence[str]]) -> str:
+    """The rows of a section: a table, and under it a list of what makes the table too wide."""
+    shown = len(COLUMNS) - 1
+    table = markdown_table(COLUMNS[:shown], [row[:shown] for row in rows])
+    if max(map(len, table.splitlines())) > WIDTH:
+        shown -= 1
+        table = markdown_table(COLUMNS[:shown], [row[:shown] for row in rows])
+    notes = [
+        f"- {row[0]}: {'; '.join(filter(None, row[shown:]))}" for row in rows if any(row[shown:])
+    ]
+    if not notes:
+        return table
+    title = "Notes:" if shown == len(COLUMNS) - 1 else "The peer at its best, and notes:"
+    return "\n\n".join([table, title, "\n".join(map(_wrapped, notes))])
+
+
+def _wrapped(text: str) -> str:
+    """Text in lines of a document; what follows the first line of an item is indented."""
+    indent = "  " if text.startswith("- ") else ""
+    lines = textwrap.wrap(
+        text, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n".join(lines)
+
+
 def verdict(rows: Sequence[Row]) -> str:
     """How many goals are met."""
     return f"{sum(row.is_met for row in rows)} of {len(rows)} goals met"
@@ -77,10 +106,10 @@ def markdown(results: dict[str, Any]) -> str:
         rows = [Row(**row) for row in section["rows"]]
         parts.append(f"### {name}")
         if (machine := describe(section["machine"])) != said:  # sections may come from several runs
-            parts.append(machine)
+            parts.append("\n".join(map(_wrapped, machine.splitlines())))
         said = machine
         parts += ["Shortened by --quick." for _ in range(section["quick"])]
-        parts.append(markdown_table(COLUMNS, [cells(row) for row in rows]))
+        parts.append(markdown_goals([cells(row) for row in rows]))
         if name == "products":
             parts.append(_product_table(section["entries"]))
     lost = [
@@ -91,7 +120,7 @@ def markdown(results: dict[str, Any]) -> str:
     ]
     if lost:
         names = "; ".join(f"{row.what} ({row.peer}, {row.measured:.2f}×)" for row in lost)
-        parts.append(f"**Where a peer wins:** {names}.")
+        parts.append(_wrapped(f"**Where a peer wins:** {names}."))
     return "\n\n".join(parts)
 
 

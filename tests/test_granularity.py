@@ -346,7 +346,8 @@ def test_equals_the_oracle(
 def layer_count(mask: np.ndarray, rows: int, columns: int) -> LayerCount:
     """What a scope is told: all may go but the smallest live block."""
     tops, lefts = range(0, mask.shape[0], rows), range(0, mask.shape[1], columns)
-    sizes = [int(mask[t : t + rows, l : l + columns].sum()) for t in tops for l in lefts]  # noqa: E741
+    blocks = (mask[top : top + rows, left : left + columns] for top in tops for left in lefts)
+    sizes = [int(block.sum()) for block in blocks]
     smallest = min((size for size in sizes if size), default=0)
     return LayerCount(mask.size, mask.size - sum(sizes), mask.size - smallest)
 

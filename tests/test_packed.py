@@ -307,7 +307,7 @@ def test_limits(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("length", [0, 1, 2, 3, 7, 8, 50, 1000])
-def test_a_run_is_read_in_few_calls(length: int) -> None:
+def test_a_run_is_read_in_few_calls(length: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one bit after the other, up to the 0 and no further, at the same cost."""
     rng = np.random.default_rng(length)
     encoder = Encoder()
@@ -318,7 +318,12 @@ def test_a_run_is_read_in_few_calls(length: int) -> None:
     decoder, slow = Decoder(encoder.data), Decoder(encoder.data)
     calls = []
     decode = decoder._code
-    decoder._code = lambda *a: calls.append(1) or decode(*a)  # type: ignore[method-assign,func-returns-value]
+
+    def counted(*arguments: Any) -> Any:
+        calls.append(1)
+        return decode(*arguments)
+
+    monkeypatch.setattr(decoder, "_code", counted)
     assert decoder.run(np.append(p, np.full(300, 1 << 20))) == length
     assert len(calls) <= 2 + math.log2(length + 1) + 1
     np.testing.assert_array_equal(decoder.bits(np.full(99, 1 << 21), None), after)
