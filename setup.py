@@ -1,6 +1,6 @@
 """Build of the C extension: what pyproject.toml cannot say.
 
-setuptools has no flags per source file, but csrc/kernels/kernels.c is compiled once per
+setuptools has no flags per source file, but csrc/kernels/table.c is compiled once per
 instruction set, each time with other flags into an object of its own (csrc/flags.txt).
 
 Environment, for development:
@@ -23,8 +23,10 @@ from setuptools.command.build_ext import build_ext
 from setuptools.errors import CompileError, PlatformError
 from setuptools.modified import newer_group
 
-KERNELS = "csrc/kernels/kernels.c"
+KERNELS = "csrc/kernels/table.c"
 FLAGS = "csrc/flags.txt"
+# Tables whose rows are the files of a folder of csrc, by the macro that lists them.
+LISTS = {"GP_LOSS_LIST": "losses"}
 
 # A global flag of this kind reaches files that run on every machine (and, through inline
 # functions, objects of other instruction sets) or breaks what the core says about NaN.
@@ -44,6 +46,11 @@ def read_flags(macros: set[str]) -> dict[str, list[str]]:
             if condition == "-" or condition in macros:
                 flags[name] = words
     return flags
+
+
+def gathered(folder: str) -> str:
+    """X(name) for each source of a folder of csrc: what the table of its rows is made from."""
+    return " ".join(f"X({path.stem})" for path in sorted(Path("csrc", folder).glob("*.c")))
 
 
 def compiler_macros(command: list[str]) -> set[str]:
@@ -96,7 +103,9 @@ class BuildExtension(build_ext):
         for header in headers:
             extra += ["-isystem", header]
 
-        ext.define_macros = [(f"GP_HAVE_{name}", "1") for name in names]
+        kernel_macros = [(f"GP_HAVE_{name}", "1") for name in names]
+        lists = [(macro, gathered(folder)) for macro, folder in LISTS.items()]
+        ext.define_macros = [*kernel_macros, *lists]
         ext.extra_compile_args = [*flags["core"], *extra]
         ext.extra_link_args = [*link, *flags["link"]]
         ext.depends = [*ext.depends, self.note_command(command, ext)]
@@ -109,7 +118,7 @@ class BuildExtension(build_ext):
             ext.extra_objects += self.compiler.compile(
                 [KERNELS],
                 output_dir=os.path.join(self.build_temp, name.lower()),
-                macros=[*ext.define_macros, (f"GP_ISA_{name}", "1")],
+                macros=[*kernel_macros, (f"GP_ISA_{name}", "1")],
                 include_dirs=ext.include_dirs,
                 debug=self.debug,
                 extra_postargs=[*flags["core"], *flags["kernels"], *flags[name], *extra],
@@ -120,7 +129,8 @@ class BuildExtension(build_ext):
     def note_command(self, command: list[str], ext: Extension) -> str:
         """A file that is newer than the extension if the compiler or a flag has changed."""
         note = Path(self.build_temp, "command.txt")
-        text = "\n".join([*command, *ext.extra_compile_args, *ext.extra_link_args])
+        macros = [f"{name}={value}" for name, value in ext.define_macros]
+        text = "\n".join([*command, *macros, *ext.extra_compile_args, *ext.extra_link_args])
         if not note.exists() or note.read_text(encoding="utf-8") != text:
             note.parent.mkdir(parents=True, exist_ok=True)
             note.write_text(text, encoding="utf-8")
@@ -137,7 +147,9 @@ setup(
         Extension(
             "gradprune._core",
             sources=sorted(
-                glob("csrc/*.c") + glob("csrc/layers/*.c") + glob("csrc/binding/*.c"),
+                path
+                for folder in ("", "layers/", "losses/", "binding/")
+                for path in glob(f"csrc/{folder}*.c")
             ),
             include_dirs=["csrc"],
             depends=[KERNELS, FLAGS, "setup.py", *sorted(glob("csrc/**/*.h", recursive=True))],

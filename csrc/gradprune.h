@@ -293,7 +293,7 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
 void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean,
                           float *mean_square, uint64_t count);
 
-/* ---- layers and the network (net.c, pass.c, layers/) ----------------------------------------- */
+/* ---- layers and the network (net.c, calls.c, layers/, losses/) -------------------------------- */
 
 /* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is
  * the code that the Python side uses, so new ones go last. */
@@ -325,16 +325,6 @@ typedef enum gp_activation {
     GP_GELU, /* exact: z * Phi(z) */
     GP_ACTIVATIONS
 } gp_activation;
-
-typedef enum gp_loss {
-    GP_CROSS_ENTROPY, /* labels; mean of logsumexp(z) - z[label]; a last softmax layer is fused */
-    GP_MSE,           /* targets (B, O); mean over all elements */
-    /* targets (B, O) on logits; mean over all elements; a last sigmoid is fused */
-    GP_BCE,
-    /* labels, and a teacher's logits (B, O) as targets; a last softmax layer is fused */
-    GP_DISTILLATION,
-    GP_LOSSES
-} gp_loss;
 
 typedef enum gp_cell {
     GP_RNN,  /* h = f(W_ih x + b_ih + W_hh h + b_hh), f tanh or relu */
@@ -403,18 +393,24 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
                         const gp_layer_spec *layers, gp_net **net);
 void gp_net_destroy(gp_net *net);
 
+/* A loss: a row of a table, which the build gathers from losses/<name>.c; see loss.h. */
+typedef struct gp_loss_ops gp_loss_ops;
+
+enum { GP_LOSS_SETTINGS = 4 }; /* the most numbers that a loss is set by */
+
+/* The i-th loss, NULL past the end. The order means nothing. */
+const gp_loss_ops *gp_loss_at(size_t i);
+const char *gp_loss_name(const gp_loss_ops *loss);
+
 typedef struct gp_batch {
     size_t size;          /* samples, >= 1 */
     const float *x;       /* rows of I floats */
     const int64_t *index; /* which rows, or NULL for 0..size-1; the caller has checked the range */
-    gp_loss loss;
-    const int64_t *labels; /* cross entropy, distillation; indexed like x */
-    const float *targets;  /* mse, bce, distillation: rows of O floats; indexed like x */
-    /* cross entropy: the share of a label's weight that all outputs share, in [0, 1] */
-    float smoothing;
-    float temperature; /* distillation: T > 0 */
-    /* distillation: weight of T^2 KL, in [0, 1]; 1 - alpha that of cross entropy */
-    float alpha;
+    const gp_loss_ops *loss; /* NULL if there is nothing to measure by */
+    const int64_t *labels;   /* if the loss takes labels; indexed like x */
+    const float *targets;    /* if it takes values: rows of O floats; indexed like x */
+    /* of the loss, as its file says */
+    float settings[GP_LOSS_SETTINGS];
 } gp_batch;
 
 typedef struct gp_result {

@@ -1,4 +1,4 @@
-/* net.h - the network's own state, shared by net.c, which makes it, pass.c, which runs it, and
+/* net.h - the network's own state, shared by net.c, which makes it, calls.c and pass.c, which run it, and
  * fault.c, which looks for what went wrong. */
 #ifndef GP_NET_H
 #define GP_NET_H

@@ -36,7 +36,7 @@ _Layer: TypeAlias = tuple[
     float,
 ]
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
-_Loss: TypeAlias = tuple[int, float, float, float]  # code, smoothing, temperature, alpha
+_Loss: TypeAlias = tuple[float, ...]  # code, settings
 _Costs: TypeAlias = tuple[float, float, float, float]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
@@ -44,6 +44,7 @@ version: Final[str]
 dropout_streams: Final[int]
 noise_streams: Final[int]
 timing_streams: Final[int]
+losses: Final[dict[str, int]]
 
 def isa() -> str: ...
 def isas() -> list[str]: ...

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune import _core
 from gradprune.checks import as_array, fraction, real_array, settle
 
 __all__ = [
@@ -111,20 +112,48 @@ def _values(y: ArrayLike | None, outputs: int) -> NDArray[np.float32]:
 
 
 class Loss(ABC):
-    """What a network is trained by: a name, a gp_loss code, and what it makes of targets."""
+    """What a network is trained by: a row of the core that computes it, and its targets.
+
+    Attributes:
+        name: what error messages and files call it.
+        row: the name in ``_core.losses`` of what computes it; None: it is called ``name`` there.
+        is_classification: whether targets are labels, so that accuracy can be counted.
+        fuses: a function that is part of the loss if it is that of the last layer; or None.
+    """
 
     name: ClassVar[str]
-    code: ClassVar[int]
+    row: ClassVar[str | None] = None
     is_classification: ClassVar[bool] = False
+    fuses: ClassVar[str | None] = None
 
     @abstractmethod
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
         """The target of samples x, checked and converted; what it has made it takes as it is."""
 
+    def settings(self) -> dict[str, float]:
+        """Its numbers by name, in the order of the row of the core."""
+        return {}
+
     @property
-    def core(self) -> tuple[int, float, float, float]:
-        """Code, smoothing, temperature and alpha, as the core takes them."""
-        return self.code, 0.0, 1.0, 0.0
+    def core(self) -> tuple[float, ...]:
+        """The code of its row, and its settings, as the core takes them."""
+        return (self.code, *self.settings().values())
+
+    @property
+    def code(self) -> int:
+        """The number of its row.
+
+        Raises:
+            TypeError: the core has no such row.
+        """
+        name = self.row or self.name
+        try:
+            return _core.losses[name]
+        except KeyError:
+            raise TypeError(
+                f"the core does not compute {name!r}; set {type(self).__name__}.row to one of "
+                f"{sorted(_core.losses)}"
+            ) from None
 
     @property
     def elsewhere(self) -> Loss:
@@ -166,8 +195,8 @@ class CrossEntropy(Loss):
 
     label_smoothing: float = 0.0
     name = "cross_entropy"
-    code = 0
     is_classification = True
+    fuses = "softmax"
 
     def __post_init__(self) -> None:
         settle(self, fraction, "label_smoothing")
@@ -180,10 +209,9 @@ class CrossEntropy(Loss):
         """(n,) int64 labels."""
         return labels_as_target(y, outputs)
 
-    @property
-    def core(self) -> tuple[int, float, float, float]:
+    def settings(self) -> dict[str, float]:
         """See Loss."""
-        return self.code, self.label_smoothing, 1.0, 0.0
+        return {"label_smoothing": self.label_smoothing}
 
 
 class _ByValue(Loss):
@@ -195,13 +223,12 @@ class _ByValue(Loss):
 @dataclass(frozen=True)
 class _MeanSquaredError(_ByValue):
     name = "mse"
-    code = 1
 
 
 @dataclass(frozen=True)
 class _BinaryCrossEntropy(_ByValue):
     name = "bce"
-    code = 2
+    fuses = "sigmoid"
 
 
 LossLike = str | Loss
@@ -217,8 +244,8 @@ def get_loss(loss: LossLike) -> Loss:
     mse: mean of (z - y)^2 over all elements;
     bce: mean of max(z,0) - z y + log(1 + exp(-|z|)) on logits, fused with a last sigmoid.
 
-    >>> get_loss("mse").code
-    1
+    >>> get_loss("mse").name
+    'mse'
     """
     if isinstance(loss, Loss):
         return loss

@@ -32,8 +32,6 @@ __all__ = ["TRACERS", "Backward", "Place", "Trace", "Traced", "Tracer", "live_va
 
 Doubles: TypeAlias = NDArray[np.floating[Any]]
 
-_FUSED = {"cross_entropy": "softmax", "distillation": "softmax", "bce": "sigmoid"}
-
 
 class Backward(NamedTuple):
     """What a layer makes of the gradient of its output."""
@@ -122,7 +120,7 @@ def trace(
     chosen = network.loss_for(loss)
     inputs, targets = network.batch(x, y, chosen)
     layers = list(network.layers)
-    layers[-1] = _without(layers[-1], _FUSED.get(chosen.name))
+    layers[-1] = _without(layers[-1], chosen.fuses)
     core_names = [name for name, _ in network.core_layers]
     values = live_values(network) if values is None else values
     traced: list[Traced] = []
@@ -142,14 +140,10 @@ def trace(
             entering.append(read[0])
             traced.append(_of_layer(TRACERS, layer)(layer, own, sum(read[1:], read[0]), place))
         value = traced[-1].output
-        _, smoothing, temperature, alpha = chosen.core
         z = value.reshape(len(value), -1)
-        if isinstance(targets, SoftTarget):
-            total, d = reference.distillation(z, *targets, temperature=temperature, alpha=alpha)
-        else:
-            total, d = reference.loss_forward_backward(
-                chosen.name, z, targets, label_smoothing=smoothing
-            )
+        total, d = reference.loss_forward_backward(
+            chosen.row or chosen.name, z, targets, **chosen.settings()
+        )
         d = d.reshape(value.shape)
         doutputs: list[Doubles] = [np.zeros_like(done.output) for done in traced]
         doutputs[-1], dinput = d, np.zeros_like(first)

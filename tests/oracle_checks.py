@@ -36,15 +36,31 @@ def torch_activation(torch: Any, name: str, z: Any, slope: float) -> Any:
     }[name]()
 
 
-def example_target(loss: str, shape: tuple[int, int], seed: int = 0) -> NDArray[Any]:
+LOSS_SETTINGS: dict[str, dict[str, float]] = {"distillation": {"temperature": 2.0, "alpha": 0.7}}
+
+
+def example_target(loss: str, shape: tuple[int, int], seed: int = 0) -> Any:
     rng = generator(seed)
     if loss == "cross_entropy":
         return rng.integers(0, shape[1], shape[0])
+    if loss == "distillation":
+        return rng.integers(0, shape[1], shape[0]), rng.standard_normal(shape)
     return rng.random(shape) if loss == "bce" else rng.standard_normal(shape)
 
 
-def torch_loss(torch: Any, loss: str, z: Any, target: NDArray[Any]) -> Any:
+def torch_loss(torch: Any, loss: str, z: Any, target: Any) -> Any:
     functional = torch.nn.functional
+    if loss == "distillation":
+        labels, logits = map(torch.tensor, target)
+        temperature, alpha = LOSS_SETTINGS[loss].values()
+        soft = functional.kl_div(
+            functional.log_softmax(z / temperature, 1),
+            functional.log_softmax(logits / temperature, 1),
+            reduction="batchmean",
+            log_target=True,
+        )
+        hard = functional.cross_entropy(z, labels)
+        return (1 - alpha) * hard + alpha * temperature**2 * soft
     f = {
         "cross_entropy": functional.cross_entropy,
         "mse": functional.mse_loss,

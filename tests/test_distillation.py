@@ -49,7 +49,9 @@ def test_the_oracle_by_differences_and_torch(torch: Any, temperature: float, alp
     z, logits, labels = rng.normal(size=(7, 4)), rng.normal(size=(7, 4)), rng.integers(0, 4, 7)
 
     def loss(at: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        return reference.distillation(at, labels, logits, temperature=temperature, alpha=alpha)
+        return reference.loss_forward_backward(
+            "distillation", at, (labels, logits), temperature=temperature, alpha=alpha
+        )
 
     value, dz = loss(z)
     direction = rng.normal(size=z.shape)

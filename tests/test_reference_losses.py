@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gradprune import reference
-from oracle_checks import example_target, generator, slope_along, torch_loss
+from oracle_checks import LOSS_SETTINGS, example_target, generator, slope_along, torch_loss
 
 
 @pytest.mark.parametrize("scale", [1.0, 300.0])
@@ -21,7 +21,7 @@ def test_loss_against_torch(torch: Any, loss: str, scale: float) -> None:
     tz = torch.tensor(z, requires_grad=True)
     theirs = torch_loss(torch, loss, tz, target)
     theirs.backward()
-    ours, dz = reference.loss_forward_backward(loss, z, target)
+    ours, dz = reference.loss_forward_backward(loss, z, target, **LOSS_SETTINGS.get(loss, {}))
     assert ours == pytest.approx(theirs.item(), rel=1e-13)
     np.testing.assert_allclose(dz, tz.grad.numpy(), atol=1e-14)
 
@@ -30,11 +30,15 @@ def test_loss_against_torch(torch: Any, loss: str, scale: float) -> None:
 def test_loss_gradient_by_differences(loss: str) -> None:
     rng = generator(3)
     z, target = rng.standard_normal((5, 3)), example_target(loss, (5, 3))
-    _, dz = reference.loss_forward_backward(loss, z, target)
+    _, dz = reference.loss_forward_backward(loss, z, target, **LOSS_SETTINGS.get(loss, {}))
     for _ in range(3):
         direction = rng.standard_normal(z.shape)
         measured = slope_along(
-            lambda z: reference.loss_forward_backward(loss, z, target)[0], z, direction
+            lambda z: reference.loss_forward_backward(
+                loss, z, target, **LOSS_SETTINGS.get(loss, {})
+            )[0],
+            z,
+            direction,
         )
         assert measured == pytest.approx(float(np.sum(dz * direction)), rel=1e-6)
 
@@ -42,8 +46,10 @@ def test_loss_gradient_by_differences(loss: str) -> None:
 @pytest.mark.parametrize("loss", reference.LOSS_NAMES)
 def test_loss_in_float32(loss: str) -> None:
     z, target = generator(4).standard_normal((5, 3)), example_target(loss, (5, 3))
-    single, dz = reference.loss_forward_backward(loss, z.astype(np.float32), target)
-    double, wide = reference.loss_forward_backward(loss, z, target)
+    single, dz = reference.loss_forward_backward(
+        loss, z.astype(np.float32), target, **LOSS_SETTINGS.get(loss, {})
+    )
+    double, wide = reference.loss_forward_backward(loss, z, target, **LOSS_SETTINGS.get(loss, {}))
     assert dz.dtype == np.float32
     assert single == pytest.approx(double, rel=1e-6)
     np.testing.assert_allclose(dz, wide, atol=1e-7)

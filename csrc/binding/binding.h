@@ -13,7 +13,7 @@
 
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #define PY_ARRAY_UNIQUE_SYMBOL gradprune_ARRAY_API
-#ifndef GP_BINDING_MAIN
+#ifndef GP_IMPORTS_NUMPY
 #define NO_IMPORT_ARRAY
 #endif
 #include <numpy/arrayobject.h>
@@ -47,6 +47,8 @@ extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec;
 
 enum { ANY = -1 };
 
+/* Finds NumPy's functions, before anything here uses them. 0, or -1 with an exception. */
+int gp_import_numpy(void);
 /* A C-contiguous, aligned, native array of this type and dimension (ANY), writable if asked; else
  * NULL and TypeError or ValueError with `name` in its text. A borrowed reference. */
 PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name);

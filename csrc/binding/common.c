@@ -1,8 +1,11 @@
 /* common.c - checks and errors shared by the binding. */
+#define GP_IMPORTS_NUMPY
 #include "binding/binding.h"
 
 #include <string.h>
 #include <unistd.h>
+
+int gp_import_numpy(void) { return PyArray_ImportNumPyAPI() < 0 ? -1 : 0; }
 
 static const char *type_name(int type)
 {

@@ -1,5 +1,4 @@
 /* module.c - gradprune._core: the module, its state and its functions. */
-#define GP_BINDING_MAIN
 #include "binding/binding.h"
 
 #include <stdlib.h>
@@ -311,10 +310,25 @@ static int add_streams(PyObject *module, const char *name, uint64_t first)
     return failed;
 }
 
+/* losses: name -> code */
+static int add_losses(PyObject *module)
+{
+    PyObject *losses = PyDict_New();
+    for (size_t i = 0; losses && gp_loss_at(i); i++) {
+        PyObject *code = PyLong_FromSize_t(i);
+        if (!code || PyDict_SetItemString(losses, gp_loss_name(gp_loss_at(i)), code))
+            Py_CLEAR(losses);
+        Py_XDECREF(code);
+    }
+    const int failed = PyModule_AddObjectRef(module, "losses", losses); /* NULL: an error is set */
+    Py_XDECREF(losses);
+    return failed;
+}
+
 static int core_exec(PyObject *module)
 {
     module_state *state = state_of(module);
-    if (PyArray_ImportNumPyAPI() < 0 || choose_kernels(state)) return -1;
+    if (gp_import_numpy() || choose_kernels(state)) return -1;
     state->threads = default_threads();
     gp_status status = gp_pool_create(&state->pool);
     if (status != GP_OK) {
@@ -327,7 +341,7 @@ static int core_exec(PyObject *module)
     if (!state->arena_type || !state->net_type || !state->frozen_type ||
         PyModule_AddType(module, state->arena_type) || PyModule_AddType(module, state->net_type) ||
         PyModule_AddType(module, state->frozen_type) ||
-        PyModule_AddStringConstant(module, "version", GP_VERSION) ||
+        PyModule_AddStringConstant(module, "version", GP_VERSION) || add_losses(module) ||
         add_streams(module, "dropout_streams", GP_DROPOUT_STREAMS) ||
         add_streams(module, "noise_streams", GP_NOISE_STREAMS) ||
         add_streams(module, "timing_streams", GP_TIMING_STREAMS))

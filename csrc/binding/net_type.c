@@ -1,6 +1,7 @@
 /* net_type.c - _core.Net: a compiled network; forward, backward and whole steps with the GIL
  * released. */
 #include "binding/binding.h"
+#include "loss.h"
 
 /* For the owner of both locks, from enter to leave. */
 typedef struct entered {
@@ -169,14 +170,36 @@ static void leave(net_object *self, PyObject *arena)
     leave_net(self);
 }
 
-/* y: labels, values, or for distillation both; `loss`, see gp_batch: (code, smoothing, temperature,
- *    alpha) */
+/* (code, setting, ...): the loss, as many numbers as it is set by. */
+static int parse_loss(PyObject *tuple, gp_batch *batch)
+{
+    const Py_ssize_t n = PyTuple_GET_SIZE(tuple);
+    const Py_ssize_t code = n > 0 ? PyLong_AsSsize_t(PyTuple_GET_ITEM(tuple, 0)) : -1;
+    if (PyErr_Occurred()) return -1;
+    batch->loss = code >= 0 ? gp_loss_at((size_t)code) : NULL;
+    if (!batch->loss) {
+        PyErr_SetString(PyExc_ValueError, "unknown loss");
+        return -1;
+    }
+    if ((size_t)n - 1 != batch->loss->n_settings) {
+        PyErr_Format(PyExc_ValueError, "%s takes %zu settings, got %zd", gp_loss_name(batch->loss),
+                     batch->loss->n_settings, n - 1);
+        return -1;
+    }
+    for (Py_ssize_t i = 1; i < n; i++) {
+        const double setting = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple, i));
+        if (PyErr_Occurred()) return -1;
+        batch->settings[i - 1] = (float)setting;
+    }
+    return 0;
+}
+
+/* y: labels or values or, for a loss that takes both, a tuple of them. */
 static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index,
                        PyObject *loss_tuple, gp_batch *batch)
 {
-    int loss;
-    float smoothing, temperature, alpha;
-    if (!PyArg_ParseTuple(loss_tuple, "ifff", &loss, &smoothing, &temperature, &alpha)) return -1;
+    *batch = (gp_batch){0};
+    if (parse_loss(loss_tuple, batch)) return -1;
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x"), *rows = NULL;
     if (!inputs || gp_array_or_none(index, NPY_INT64, 1, 0, "index", &rows)) return -1;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in) {
@@ -184,17 +207,9 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
                      PyArray_DIM(inputs, 1), self->in);
         return -1;
     }
-    if (loss < 0 || loss >= GP_LOSSES) {
-        PyErr_SetString(PyExc_ValueError, "unknown loss");
-        return -1;
-    }
     npy_intp n = PyArray_DIM(inputs, 0);
-    *batch = (gp_batch){.size = (size_t)n,
-                        .x = PyArray_DATA(inputs),
-                        .loss = (gp_loss)loss,
-                        .smoothing = smoothing,
-                        .temperature = temperature,
-                        .alpha = alpha};
+    batch->size = (size_t)n;
+    batch->x = PyArray_DATA(inputs);
     if (rows) {
         const int64_t *at = PyArray_DATA(rows);
         batch->index = at;
@@ -210,10 +225,10 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
         PyErr_SetString(PyExc_ValueError, "the batch is empty");
         return -1;
     }
-    PyObject *label_object = loss == GP_CROSS_ENTROPY ? y : NULL,
-             *value_object = label_object ? NULL : y;
-    if (loss == GP_DISTILLATION &&
-        !PyArg_ParseTuple(y, "OO;y is (labels, logits)", &label_object, &value_object))
+    PyObject *label_object = batch->loss->takes & GP_TAKES_LABELS ? y : NULL,
+             *value_object = batch->loss->takes & GP_TAKES_VALUES ? y : NULL;
+    if (label_object && value_object &&
+        !PyArg_ParseTuple(y, "OO;y is (labels, values)", &label_object, &value_object))
         return -1;
     PyArrayObject *labels = label_object ? gp_array(label_object, NPY_INT64, 1, 0, "y") : NULL;
     PyArrayObject *values = value_object ? gp_array(value_object, NPY_FLOAT32, 2, 0, "y") : NULL;

@@ -138,15 +138,16 @@ typedef struct loss_arrays {
 
 static loss_arrays loss_arrays_new(const gp_batch *settings, const lanes_case *c, noise *source)
 {
-    const gp_loss kind = settings->loss;
+    const gp_loss_ops *kind = settings->loss;
     size_t n = c->o * c->lanes;
     /* the square, and the sum, must be floats */
-    double size = fmin(c->size, kind == GP_MSE            ? 1e10
-                                : kind == GP_BCE          ? 3e36
-                                : kind == GP_DISTILLATION ? 1e30
-                                                          : INFINITY);
-    if (settings->smoothing > 0.0f) size = fmin(size, 1e38); /* distances must be floats, too */
-    double teacher = kind == GP_DISTILLATION ? size : 1.0;
+    double size = fmin(c->size, kind == &gp_loss_mse            ? 1e10
+                                : kind == &gp_loss_bce          ? 3e36
+                                : kind == &gp_loss_distillation ? 1e30
+                                                                : INFINITY);
+    if (kind == &gp_loss_cross_entropy && settings->settings[NAIVE_SMOOTHING] > 0.0f)
+        size = fmin(size, 1e38); /* distances must be floats, too */
+    double teacher = kind == &gp_loss_distillation ? size : 1.0;
     loss_arrays made = {.z = input_floats(source, n, 1, size),
                         .t = input_floats(source, n, 3, teacher),
                         .settings = *settings};
@@ -172,26 +173,19 @@ static void loss_arrays_close(loss_arrays *a)
 static void loss_run(const gp_kernels *k, const lanes_case *c, loss_arrays *a, float *dz,
                      float factor)
 {
-    const gp_batch *s = &a->settings;
-    switch (s->loss) {
-    case GP_CROSS_ENTROPY:
-        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f,
-                         a->hit.data, s->smoothing, factor);
-        break;
-    case GP_DISTILLATION:
-        k->cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->label.data, dz, a->loss.f,
-                         a->hit.data, 0.0f, factor * (1.0f - s->alpha));
-        k->distillation(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, s->temperature,
-                        s->alpha, factor);
-        break;
-    case GP_MSE:
-        k->mean_squared_error(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor);
-        break;
-    case GP_BCE:
-        k->binary_cross_entropy(c->o, c->lanes, c->valid, a->z.f, a->t.f, dz, a->loss.f, factor);
-        break;
-    case GP_LOSSES: break;
-    }
+    const gp_loss_chunk chunk = {.kernels = k,
+                                 .outputs = c->o,
+                                 .lanes = c->lanes,
+                                 .valid = c->valid,
+                                 .z = a->z.f,
+                                 .labels = a->label.data,
+                                 .targets = a->t.f,
+                                 .settings = a->settings.settings,
+                                 .factor = factor,
+                                 .dz = dz,
+                                 .losses = a->loss.f,
+                                 .hits = a->hit.data};
+    a->settings.loss->run(&chunk);
 }
 
 /* KL of distributions that are near each other is a series in d = log(y/q), |d| < 1/4. A term left
@@ -227,8 +221,10 @@ static void distillation_series(const gp_kernels *kernels)
 /* One lane against naive_loss: the loss, its gradient, and the guess. */
 static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, double factor)
 {
-    const gp_loss kind = a->settings.loss;
-    const double T = kind == GP_DISTILLATION ? fmax((double)a->settings.temperature, 1.0) : 1.0;
+    const gp_loss_ops *kind = a->settings.loss;
+    const double T = kind == &gp_loss_distillation
+                         ? fmax((double)a->settings.settings[NAIVE_TEMPERATURE], 1.0)
+                         : 1.0;
     double z[LOSS_FEATURES], dz[LOSS_FEATURES], size = 1.0;
     float t[LOSS_FEATURES];
     size_t best = 0;
@@ -240,14 +236,14 @@ static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, doubl
         if (z[i] > z[best]) best = i;
     }
     double loss = naive_loss(&a->settings, c->o, z, label, t, dz);
-    for (size_t i = 0; i < c->o && kind == GP_DISTILLATION; i++)
+    for (size_t i = 0; i < c->o && kind == &gp_loss_distillation; i++)
         size = fmax(size, fabs((double)t[i]));
     if (loss < (double)FLT_MAX) CHECK_NEAR(a->loss.f[p], loss, (T * size + fabs(loss)) * 1e-6);
     else CHECK(a->loss.f[p] == INFINITY); /* cross entropy of logits that far apart */
-    const int by_label = kind == GP_CROSS_ENTROPY || kind == GP_DISTILLATION;
+    const int by_label = kind->takes & GP_TAKES_LABELS;
     if (by_label) CHECK_INT_EQUAL(((const uint8_t *)a->hit.data)[p], (size_t)label == best);
     for (size_t i = 0; i < c->o; i++) {
-        double want = dz[i] * factor, scale = kind == GP_MSE ? fabs(want) : factor;
+        double want = dz[i] * factor, scale = kind == &gp_loss_mse ? fabs(want) : factor;
         double rounded = by_label ? fmin(size, 60.0) * 6e-8 : 0.0; /* of z - max */
         CHECK_NEAR(a->dz.f[i * c->lanes + p], want, scale * (5e-7 + rounded) * T);
     }
@@ -273,15 +269,17 @@ static void loss_case_of(const gp_kernels *kernels, const gp_batch *settings, co
     loss_arrays_close(&a);
 }
 
-static void loss_case(const gp_kernels *kernels, gp_loss kind, const lanes_case *c, noise *source)
+static void loss_case(const gp_kernels *kernels, const gp_loss_ops *kind, const lanes_case *c,
+                      noise *source)
 {
     loss_case_of(kernels, &(gp_batch){.loss = kind}, c, source);
 }
 
 /* A NaN or an infinity in one lane shows in its loss, and in no other. */
-static void loss_not_finite(const gp_kernels *kernels, gp_loss kind)
+static void loss_not_finite(const gp_kernels *kernels, const gp_loss_ops *kind)
 {
-    const gp_batch settings = {.loss = kind, .temperature = 2.0f, .alpha = 0.5f};
+    const gp_batch settings = {.loss = kind,
+                               .settings = {kind == &gp_loss_distillation ? 2.0f : 0.0f, 0.5f}};
     const lanes_case c = {3, 16, 16, 1.0};
     noise source = {5};
     for (size_t bad = 0; bad < 3 * NOT_FINITE; bad++) {
@@ -300,8 +298,9 @@ static void loss_not_finite(const gp_kernels *kernels, gp_loss kind)
 
 static void cross_entropy_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
 {
-    loss_case(kernels, GP_CROSS_ENTROPY, c, source);
-    loss_case_of(kernels, &(gp_batch){.loss = GP_CROSS_ENTROPY, .smoothing = 0.3f}, c, source);
+    loss_case(kernels, &gp_loss_cross_entropy, c, source);
+    loss_case_of(kernels, &(gp_batch){.loss = &gp_loss_cross_entropy, .settings = {0.3f}}, c,
+                 source);
 }
 
 /* Of equal logits the first is the guess. */
@@ -322,7 +321,7 @@ static void cross_entropy_ties(const gp_kernels *kernels)
 static void test_cross_entropy(const gp_kernels *kernels)
 {
     over_lanes(kernels, cross_entropy_case);
-    loss_not_finite(kernels, GP_CROSS_ENTROPY);
+    loss_not_finite(kernels, &gp_loss_cross_entropy);
     cross_entropy_ties(kernels);
 }
 
@@ -330,8 +329,8 @@ static void distillation_case(const gp_kernels *kernels, const lanes_case *c, no
 {
     static const float temperatures[] = {0.05f, 1.0f, 4.0f, 200.0f}, alphas[] = {0.0f, 0.9f, 1.0f};
     for (size_t i = 0; i < 12; i++) {
-        gp_batch settings = {
-            .loss = GP_DISTILLATION, .temperature = temperatures[i % 4], .alpha = alphas[i % 3]};
+        gp_batch settings = {.loss = &gp_loss_distillation,
+                             .settings = {temperatures[i % 4], alphas[i % 3]}};
         loss_case_of(kernels, &settings, c, source);
     }
 }
@@ -373,7 +372,7 @@ static void distillation_is_far(const gp_kernels *kernels)
 static void test_distillation(const gp_kernels *kernels)
 {
     over_lanes(kernels, distillation_case);
-    loss_not_finite(kernels, GP_DISTILLATION);
+    loss_not_finite(kernels, &gp_loss_distillation);
     distillation_is_hot(kernels);
     distillation_is_far(kernels);
     distillation_series(kernels);
@@ -381,22 +380,22 @@ static void test_distillation(const gp_kernels *kernels)
 
 static void mean_squared_error_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
 {
-    loss_case(kernels, GP_MSE, c, source);
+    loss_case(kernels, &gp_loss_mse, c, source);
 }
 static void test_mean_squared_error(const gp_kernels *kernels)
 {
     over_lanes(kernels, mean_squared_error_case);
-    loss_not_finite(kernels, GP_MSE);
+    loss_not_finite(kernels, &gp_loss_mse);
 }
 
 static void binary_cross_entropy_case(const gp_kernels *kernels, const lanes_case *c, noise *source)
 {
-    loss_case(kernels, GP_BCE, c, source);
+    loss_case(kernels, &gp_loss_bce, c, source);
 }
 static void test_binary_cross_entropy(const gp_kernels *kernels)
 {
     over_lanes(kernels, binary_cross_entropy_case);
-    loss_not_finite(kernels, GP_BCE);
+    loss_not_finite(kernels, &gp_loss_bce);
 }
 
 #endif

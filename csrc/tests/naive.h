@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "loss.h"
 #include "naive_cells.h"
 #include "naive_window.h"
 
@@ -41,47 +42,47 @@ static inline void naive_log_softmax(size_t o, const double *z, double temperatu
     for (size_t i = 0; i < o; i++) y[i] -= total;
 }
 
+/* The losses that naive_loss knows, and where each has its settings; test_loss.c asks for all. */
+static const gp_loss_ops *const naive_losses[] = {&gp_loss_cross_entropy, &gp_loss_mse,
+                                                  &gp_loss_bce, &gp_loss_distillation};
+enum { NAIVE_LOSSES = sizeof naive_losses / sizeof naive_losses[0] };
+enum { NAIVE_SMOOTHING = 0 };                    /* cross entropy */
+enum { NAIVE_TEMPERATURE = 0, NAIVE_ALPHA = 1 }; /* distillation */
+
 /* Loss of one sample, not divided by anything; dz = its gradient. t or label by the kind of the
  * batch's loss. */
 static inline double naive_loss(const gp_batch *settings, size_t o, const double *z, int64_t label,
                                 const float *t, double *dz)
 {
     enum { NAIVE_OUTPUTS = 512 };
-    const gp_loss kind = settings->loss;
-    const int by_label = kind == GP_CROSS_ENTROPY || kind == GP_DISTILLATION;
+    const gp_loss_ops *kind = settings->loss;
+    const int by_label = kind->takes & GP_TAKES_LABELS, taught = kind == &gp_loss_distillation;
     double loss = 0.0, total = by_label ? naive_logsumexp(o, z) : 0.0;
-    double own[NAIVE_OUTPUTS] = {0}, wide[NAIVE_OUTPUTS] = {0}, teacher[NAIVE_OUTPUTS] = {0},
-           T = (double)settings->temperature;
-    const double even = (double)settings->smoothing, alpha = (double)settings->alpha;
+    double own[NAIVE_OUTPUTS] = {0}, wide[NAIVE_OUTPUTS] = {0}, teacher[NAIVE_OUTPUTS] = {0};
     if (o > NAIVE_OUTPUTS) abort();
-    for (size_t i = 0; i < o && kind == GP_DISTILLATION; i++) wide[i] = (double)t[i];
-    if (kind == GP_DISTILLATION)
-        naive_log_softmax(o, z, T, own), naive_log_softmax(o, wide, T, teacher);
+    const double T = taught ? (double)settings->settings[NAIVE_TEMPERATURE] : 1.0;
+    for (size_t i = 0; i < o && taught; i++) wide[i] = (double)t[i];
+    if (taught) naive_log_softmax(o, z, T, own), naive_log_softmax(o, wide, T, teacher);
     for (size_t i = 0; i < o; i++) {
-        const double one = i == (size_t)label ? 1.0 : 0.0;
-        double share = one, y, q;
-        switch (kind) {
-        case GP_CROSS_ENTROPY:
-            if (even > 0.0) share = (1.0 - even) * one + even / (double)o;
+        const double one = i == (size_t)label ? 1.0 : 0.0, target = by_label ? 0.0 : (double)t[i];
+        if (kind == &gp_loss_cross_entropy) {
+            const double even = (double)settings->settings[NAIVE_SMOOTHING];
+            const double share = even > 0.0 ? (1.0 - even) * one + even / (double)o : one;
             dz[i] = exp(z[i] - total) - share;
             if (share > 0.0) loss += share * (total - z[i]);
-            break;
-        case GP_DISTILLATION:
-            y = exp(own[i]), q = exp(teacher[i]);
+        } else if (taught) {
+            const double alpha = (double)settings->settings[NAIVE_ALPHA];
+            const double y = exp(own[i]), q = exp(teacher[i]);
             dz[i] = (1.0 - alpha) * (exp(z[i] - total) - one) + alpha * T * (y - q);
-            if (share > 0.0) loss += (1.0 - alpha) * (total - z[i]);
+            if (one > 0.0) loss += (1.0 - alpha) * (total - z[i]);
             if (q > 0.0) loss += alpha * T * T * q * (teacher[i] - own[i]);
-            break;
-        case GP_MSE:
-            dz[i] = 2.0 * (z[i] - (double)t[i]);
-            loss += (z[i] - (double)t[i]) * (z[i] - (double)t[i]);
-            break;
-        case GP_BCE:
-            dz[i] = naive_sigmoid(z[i]) - (double)t[i];
-            loss += fmax(z[i], 0.0) - z[i] * (double)t[i] + log1p(exp(-fabs(z[i])));
-            break;
-        case GP_LOSSES: break;
-        }
+        } else if (kind == &gp_loss_mse) {
+            dz[i] = 2.0 * (z[i] - target);
+            loss += (z[i] - target) * (z[i] - target);
+        } else if (kind == &gp_loss_bce) {
+            dz[i] = naive_sigmoid(z[i]) - target;
+            loss += fmax(z[i], 0.0) - z[i] * target + log1p(exp(-fabs(z[i])));
+        } else abort();
     }
     return loss;
 }
@@ -553,12 +554,13 @@ static inline double naive_penalty(const naive_net *net, double *grads)
 }
 
 /* Is the last layer part of the loss? */
-static inline int naive_is_fused(const naive_net *net, gp_loss loss)
+static inline int naive_is_fused(const naive_net *net, const gp_loss_ops *loss)
 {
     const gp_layer_spec *last = &net->layers[net->n_layers - 1];
-    return ((loss == GP_CROSS_ENTROPY || loss == GP_DISTILLATION) &&
+    return ((loss == &gp_loss_cross_entropy || loss == &gp_loss_distillation) &&
             last->type == GP_LAYER_SOFTMAX) ||
-           (loss == GP_BCE && last->type == GP_LAYER_ACTIVATION && last->activation == GP_SIGMOID);
+           (loss == &gp_loss_bce && last->type == GP_LAYER_ACTIVATION &&
+            last->activation == GP_SIGMOID);
 }
 
 static inline void naive_load(const naive_net *net, const gp_batch *batch, size_t sample,
@@ -576,9 +578,9 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
     naive_net copy = *given, *net = &copy;
     double loss = 0.0;
     size_t L = net->n_layers, O = net->layers[L - 1].out,
-           live = L - (naive_is_fused(net, batch->loss) ? 1 : 0);
+           live = L - (batch->loss && naive_is_fused(net, batch->loss) ? 1 : 0);
     double share = 1.0 / (double)batch->size /
-                   (batch->loss == GP_MSE || batch->loss == GP_BCE ? (double)O : 1.0);
+                   (!batch->loss || batch->loss->takes & GP_TAKES_LABELS ? 1.0 : (double)O);
     if (!s) abort();
     for (size_t l = 0; l < L; l++)
         if (L > NAIVE_LAYERS || net->layers[l].in > NAIVE_WIDTH || net->layers[l].out > NAIVE_WIDTH)

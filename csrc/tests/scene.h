@@ -23,7 +23,7 @@ typedef struct scene {
 } scene;
 
 static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t samples,
-                               gp_loss loss, uint64_t seed)
+                               const gp_loss_ops *loss, uint64_t seed)
 {
     scene *s = allocated(sizeof *s);
     noise source = {seed};
@@ -39,13 +39,17 @@ static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t
     noise_floats(&source, samples * s->in, s->x, 1.5);
     noise_floats(&source, samples * s->out, s->targets, 1.0);
     for (size_t i = 0; i < samples; i++) s->labels[i] = (int64_t)noise_below(&source, s->out);
-    for (size_t i = 0; loss == GP_BCE && i < samples * s->out; i++)
+    for (size_t i = 0; loss == &gp_loss_bce && i < samples * s->out; i++)
         s->targets[i] = fabsf(s->targets[i]);
-    s->batch =
-        (gp_batch){.size = samples, .x = s->x, .loss = loss, .temperature = 3.0f, .alpha = 0.7f};
-    if (loss == GP_CROSS_ENTROPY) s->batch.smoothing = seed % 10 == 1 ? 0.2f : 0.0f;
-    if (loss == GP_CROSS_ENTROPY || loss == GP_DISTILLATION) s->batch.labels = s->labels;
-    if (loss != GP_CROSS_ENTROPY) s->batch.targets = s->targets;
+    s->batch = (gp_batch){.size = samples, .x = s->x, .loss = loss};
+    if (loss == &gp_loss_cross_entropy)
+        s->batch.settings[NAIVE_SMOOTHING] = seed % 10 == 1 ? 0.2f : 0.0f;
+    if (loss == &gp_loss_distillation) {
+        s->batch.settings[NAIVE_TEMPERATURE] = 3.0f;
+        s->batch.settings[NAIVE_ALPHA] = 0.7f;
+    }
+    if (loss->takes & GP_TAKES_LABELS) s->batch.labels = s->labels;
+    if (loss->takes & GP_TAKES_VALUES) s->batch.targets = s->targets;
     return s;
 }
 
@@ -98,7 +102,7 @@ static inline double *doubles_of(size_t n, const float *values)
 
 /* Directional derivatives along random directions over the live parameters, by central
  * differences. */
-static inline void naive_is_right(builder *build, gp_loss loss)
+static inline void naive_is_right(builder *build, const gp_loss_ops *loss)
 {
     scene *s = scene_new(gp_kernels_get(NULL), build, 9, loss, 1);
     const size_t n = s->m.arena.n;
@@ -216,7 +220,7 @@ typedef struct outcome {
 
 typedef struct course {
     builder *build;
-    gp_loss loss;
+    const gp_loss_ops *loss;
     size_t samples;
     double sparsity;
 } course;

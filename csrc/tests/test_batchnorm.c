@@ -92,7 +92,7 @@ static void naive_back(const gp_layer_spec *spec, const gp_arena *arena, size_t 
 /* `away`: the mean, which is large beside the deviation. */
 static void formulas_hold(const gp_kernels *kernels, builder *build, size_t samples, float away)
 {
-    scene *s = scene_new(kernels, build, samples, GP_MSE, 5);
+    scene *s = scene_new(kernels, build, samples, &gp_loss_mse, 5);
     const gp_arena *arena = &s->m.arena;
     const size_t L = s->m.n_layers, size = samples * WIDTH;
     course_of now[2] = {{0}, {0}};
@@ -139,9 +139,9 @@ static void test_formulas(const gp_kernels *kernels)
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {{build_features, GP_CROSS_ENTROPY, 70, 0.3},
-                                     {build_images, GP_MSE, 33, 0.0},
-                                     {build_images, GP_BCE, 70, 0.9}};
+    static const course courses[] = {{build_features, &gp_loss_cross_entropy, 70, 0.3},
+                                     {build_images, &gp_loss_mse, 33, 0.0},
+                                     {build_images, &gp_loss_bce, 70, 0.9}};
     for (size_t i = 0; i < 3; i++) same_bits(kernels, &courses[i]);
 }
 
@@ -166,7 +166,7 @@ static void test_inference(const gp_kernels *kernels)
     enum { SAMPLES = 70 };
     for (size_t b = 0; b < BUILDERS; b++)
         for (int rows = 0; rows < 2; rows++) {
-            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 40 + b);
+            scene *s = scene_new(kernels, builders[b], SAMPLES, &gp_loss_mse, 40 + b);
             const size_t O = s->out, counts[] = {1, 17, SAMPLES};
             float *expected = allocated(SAMPLES * O * sizeof *expected);
             gp_frozen *frozen = NULL;
@@ -194,7 +194,7 @@ static void test_inference(const gp_kernels *kernels)
 static void test_silent(const gp_kernels *kernels)
 {
     for (size_t b = 0; b < BUILDERS; b++) {
-        scene *s = scene_new(kernels, builders[b], 40, GP_MSE, 45);
+        scene *s = scene_new(kernels, builders[b], 40, &gp_loss_mse, 45);
         const gp_arena *arena = &s->m.arena;
         gp_result result;
         remove_rows(&s->m);
@@ -221,7 +221,7 @@ static void test_silent(const gp_kernels *kernels)
 static void test_nothing_changes(const gp_kernels *kernels)
 {
     for (int what = 0; what < 5; what++) {
-        scene *s = scene_new(kernels, build_images, 40, GP_MSE, 46);
+        scene *s = scene_new(kernels, build_images, 40, &gp_loss_mse, 46);
         gp_arena *arena = &s->m.arena;
         gp_rule now = rule;
         gp_step_info info;
@@ -251,7 +251,7 @@ static void test_nothing_changes(const gp_kernels *kernels)
 static void test_faults(const gp_kernels *kernels)
 {
     for (int bias = 0; bias < 2; bias++) {
-        scene *s = scene_new(kernels, build_images, 40, GP_MSE, 47);
+        scene *s = scene_new(kernels, build_images, 40, &gp_loss_mse, 47);
         const gp_layer_spec *spec = &s->m.layers[5];
         gp_result result;
         s->m.arena.params[(bias ? spec->bias : spec->weight) + 3] = NAN;
@@ -284,7 +284,7 @@ static void refused(const char *what, const scene *s, const model *m)
 
 static void test_bad_arguments(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_alone, 8, GP_MSE, 48);
+    scene *s = scene_new(gp_kernels_get(NULL), build_alone, 8, &gp_loss_mse, 48);
     model m = s->m;
     gp_layer_spec *spec = &m.layers[0];
     const gp_layer_spec good = *spec;

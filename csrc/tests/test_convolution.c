@@ -72,7 +72,8 @@ enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 static void test_naive(void)
 {
-    for (size_t b = 0; b < BUILDERS; b++) naive_is_right(builders[b], (gp_loss)b);
+    for (size_t b = 0; b < BUILDERS; b++)
+        naive_is_right(builders[b], naive_losses[b % NAIVE_LOSSES]);
 }
 
 static void test_against_naive(const gp_kernels *kernels)
@@ -82,7 +83,7 @@ static void test_against_naive(const gp_kernels *kernels)
     for (size_t b = 0; b < BUILDERS; b++)
         for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
             if (is_quick() && (b + i) % 3) continue;
-            const gp_loss loss = (gp_loss)((b + i) % GP_LOSSES);
+            const gp_loss_ops *loss = naive_losses[(b + i) % NAIVE_LOSSES];
             long failed = check_failed_count;
             scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
             for (size_t share = 0; share < 3; share++) {
@@ -91,7 +92,7 @@ static void test_against_naive(const gp_kernels *kernels)
                 if (share != 1) outputs_agree(s, 1 + i % 3);
             }
             if (check_failed_count > failed)
-                printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
+                printf("  network %zu, loss %s, batch %zu\n", b, loss->name, batches[i]);
             scene_free(s);
         }
 }
@@ -103,7 +104,7 @@ static void test_changes(const gp_kernels *kernels)
     static const size_t sizes[] = {1, 70, 3, 64, 33, 1};
     static const double shares[] = {0.0, 0.9, 0.3, 1.0, 0.95, 0.0};
     for (size_t b = 0; b < BUILDERS; b++) {
-        scene *s = scene_new(kernels, builders[b], 70, GP_MSE, 20 + b);
+        scene *s = scene_new(kernels, builders[b], 70, &gp_loss_mse, 20 + b);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             if (is_quick() && (b + i) % 3) continue;
             noise source = {i};
@@ -120,7 +121,7 @@ static void test_changes(const gp_kernels *kernels)
 static void test_is_sparse(void)
 {
     for (size_t b = 0; b < BUILDERS; b++) {
-        scene *s = scene_new(gp_kernels_get(NULL), builders[b], 64, GP_MSE, 25);
+        scene *s = scene_new(gp_kernels_get(NULL), builders[b], 64, &gp_loss_mse, 25);
         for (int pruned = 0; pruned < 2; pruned++) {
             model_prune(&s->m, pruned ? 0.9 : 0.1, 3);
             for (size_t l = 0; l < s->m.n_layers; l++)
@@ -163,7 +164,7 @@ static void test_frozen(const gp_kernels *kernels)
     for (size_t b = 0; b <= BUILDERS; b++)
         for (size_t share = 0; share < 3; share++) {
             scene *s = scene_new(kernels, b < BUILDERS ? builders[b] : build_sliding, SAMPLES,
-                                 GP_MSE, 50 + b);
+                                 &gp_loss_mse, 50 + b);
             const size_t O = s->out, counts[] = {1, 17, SAMPLES};
             float *expected = allocated(SAMPLES * O * sizeof *expected);
             gp_frozen *frozen = NULL;
@@ -269,14 +270,14 @@ static void test_large_pools(const gp_kernels *kernels)
     for (size_t i = 0; i < 2 * LARGE_POOLS; i++) {
         long failed = check_failed_count;
         choose_large(i / 2, i % 2 ? GP_POOL_MEAN : GP_POOL_MAX);
-        scene *s = scene_new(kernels, build_large, batches[i % 3], GP_MSE, 90 + i);
+        scene *s = scene_new(kernels, build_large, batches[i % 3], &gp_loss_mse, 90 + i);
         /* the dense layer adds hundreds */
         for (size_t j = 0; j < s->batch.size * s->in; j++) s->x[j] *= 0.5f;
         backward_agrees(s, 1 + i % 3);
         backward_agrees(s, 2); /* nothing is kept of the call before */
         outputs_agree(s, 1 + i % 3);
         scene_free(s);
-        const course c = {build_large, GP_MSE, batches[(i + 1) % 3], 0.0};
+        const course c = {build_large, &gp_loss_mse, batches[(i + 1) % 3], 0.0};
         same_bits(kernels, &c);
         if (check_failed_count > failed) printf("  pool %zu, %s\n", i / 2, i % 2 ? "mean" : "max");
     }
@@ -306,7 +307,7 @@ static void test_large_pools_to_the_bit(const gp_kernels *kernels)
     for (size_t i = 0; i < 2 * LARGE_POOLS; i++) {
         const int is_mean = i % 2;
         choose_large(i / 2, is_mean ? GP_POOL_MEAN : GP_POOL_MAX);
-        scene *s = scene_new(kernels, build_large_alone, SAMPLES, GP_MSE, 92);
+        scene *s = scene_new(kernels, build_large_alone, SAMPLES, &gp_loss_mse, 92);
         const size_t places = s->out / LARGE_CHANNELS, plane = s->in / LARGE_CHANNELS;
         buffer want = output_floats(SAMPLES * s->out, 1);
         gp_frozen *frozen = NULL;
@@ -350,7 +351,7 @@ static void build_tall(model *m)
 static void parts_add_up(const gp_kernels *kernels, builder *build, size_t samples, size_t part,
                          double sparsity)
 {
-    scene *s = scene_new(kernels, build, samples, GP_MSE, 26);
+    scene *s = scene_new(kernels, build, samples, &gp_loss_mse, 26);
     const gp_arena *arena = &s->m.arena;
     double *sum = allocated(arena->n * sizeof *sum);
     gp_result result;
@@ -386,7 +387,7 @@ static void test_company(const gp_kernels *kernels)
     enum { SAMPLES = 100, MOST = 26 };
     for (size_t b = 0; b < BUILDERS; b++)
         for (int pruned = 0; pruned < 2; pruned++) {
-            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_CROSS_ENTROPY, 27);
+            scene *s = scene_new(kernels, builders[b], SAMPLES, &gp_loss_cross_entropy, 27);
             const size_t each = s->out * sizeof(float);
             float all[SAMPLES * MOST], one[MOST], some[70 * MOST];
             model_prune(&s->m, pruned ? 0.9 : 0.0, 21);
@@ -406,11 +407,11 @@ static void test_company(const gp_kernels *kernels)
 /* Enough work to be shared, by filters, channels and chunks. */
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {{build_settings, GP_CROSS_ENTROPY, 30, 0.3},
-                                     {build_pixels, GP_MSE, 300, 0.9},
-                                     {build_apart, GP_BCE, 70, 0.2},
-                                     {build_settings, GP_MSE, 260, 0.85},
-                                     {build_tall, GP_CROSS_ENTROPY, 33, 0.0}};
+    static const course courses[] = {{build_settings, &gp_loss_cross_entropy, 30, 0.3},
+                                     {build_pixels, &gp_loss_mse, 300, 0.9},
+                                     {build_apart, &gp_loss_bce, 70, 0.2},
+                                     {build_settings, &gp_loss_mse, 260, 0.85},
+                                     {build_tall, &gp_loss_cross_entropy, 33, 0.0}};
     for (size_t i = 0; i < (is_quick() ? 3 : 5); i++) same_bits(kernels, &courses[i]);
 }
 
@@ -418,7 +419,7 @@ static void test_same_bits(const gp_kernels *kernels)
 static void test_mask_is_the_truth(const gp_kernels *kernels)
 {
     for (int sparse = 0; sparse < 2; sparse++) {
-        scene *s = scene_new(kernels, build_settings, 40, GP_CROSS_ENTROPY, 24);
+        scene *s = scene_new(kernels, build_settings, 40, &gp_loss_cross_entropy, 24);
         gp_arena *arena = &s->m.arena;
         gp_result result;
         gp_step_info info;
@@ -444,7 +445,7 @@ static void test_mask_is_the_truth(const gp_kernels *kernels)
 static void test_bad_parameter(const gp_kernels *kernels)
 {
     for (int where = 0; where < 4; where++) {
-        scene *s = scene_new(kernels, build_settings, 70, GP_CROSS_ENTROPY, 50);
+        scene *s = scene_new(kernels, build_settings, 70, &gp_loss_cross_entropy, 50);
         const size_t layer = where >> 1 ? 3 : 0;
         const gp_layer_spec *spec = &s->m.layers[layer];
         const int bias = where & 1;
@@ -470,7 +471,7 @@ static void test_overflow_has_a_pixel(const gp_kernels *kernels)
     static const size_t rows[] = {0, 69, 1060};
     for (size_t i = 0; i < (is_quick() ? 2 : 3); i++) {
         const size_t row = rows[i], samples = row < 100 ? 70 : 1100;
-        scene *s = scene_new(kernels, build_apart, samples, GP_CROSS_ENTROPY, 51);
+        scene *s = scene_new(kernels, build_apart, samples, &gp_loss_cross_entropy, 51);
         const gp_layer_spec *spec = &s->m.layers[0];
         gp_step_info info = {.applied = 1};
         gp_result result;
@@ -557,7 +558,7 @@ static void bad_windows(const scene *s, size_t layer)
 
 static void test_bad_windows(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, GP_MSE, 60);
+    scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, &gp_loss_mse, 60);
     for (size_t layer = 0; layer < 5; layer++)
         if (s->m.layers[layer].type != GP_LAYER_ACTIVATION) bad_windows(s, layer);
     scene_free(s);
@@ -565,7 +566,7 @@ static void test_bad_windows(void)
 
 static void test_bad_specifications(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, GP_MSE, 60);
+    scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, &gp_loss_mse, 60);
     model m = s->m;
     gp_layer_spec *spec = &m.layers[0];
     gp_layer_spec good = *spec;

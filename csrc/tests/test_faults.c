@@ -31,7 +31,7 @@ static void refuses(scene *s, gp_status status, gp_phase phase, size_t row, size
 /* The gradients of the last good batch survive a bad one, however late in it the fault lies. */
 static void bad_input(const gp_kernels *kernels, size_t samples, size_t row, size_t threads)
 {
-    scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 40);
+    scene *s = scene_new(kernels, build_large, samples, &gp_loss_cross_entropy, 40);
     gp_result result;
     float out[21];
     model_prune(&s->m, 0.3, 41);
@@ -69,7 +69,7 @@ static void test_bad_label(const gp_kernels *kernels)
     static const int64_t bad[] = {-1, 21, INT64_MAX, INT64_MIN, (int64_t)1 << 32};
     for (size_t i = 0; i < 5; i++) {
         size_t samples = i % 2 ? 1050 : 60, row = samples - 1 - i;
-        scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 42);
+        scene *s = scene_new(kernels, build_large, samples, &gp_loss_cross_entropy, 42);
         s->labels[row] = bad[i];
         refuses(s, GP_BAD_LABEL, GP_PHASE_TARGET, row, 0, 1 + i % 3);
         scene_free(s);
@@ -80,7 +80,8 @@ static void test_bad_target(const gp_kernels *kernels)
 {
     for (size_t i = 0; i < 4; i++) {
         size_t samples = i % 2 ? 1050 : 60, row = samples - 1 - i;
-        scene *s = scene_new(kernels, build_large, samples, i < 2 ? GP_MSE : GP_BCE, 43);
+        scene *s =
+            scene_new(kernels, build_large, samples, i < 2 ? &gp_loss_mse : &gp_loss_bce, 43);
         s->targets[row * s->out + 20 - i] = i % 2 ? NAN : INFINITY;
         refuses(s, GP_BAD_TARGET, GP_PHASE_TARGET, row, 20 - i, 1 + i % 3);
         scene_free(s);
@@ -91,7 +92,7 @@ static void test_bad_target(const gp_kernels *kernels)
  * counts. */
 static void test_bad_row_by_index(const gp_kernels *kernels)
 {
-    scene *s = scene_new(kernels, build_wide, 30, GP_CROSS_ENTROPY, 44);
+    scene *s = scene_new(kernels, build_wide, 30, &gp_loss_cross_entropy, 44);
     const int64_t index[4] = {3, 28, 0, 7};
     s->batch.index = index;
     s->batch.size = 4;
@@ -107,7 +108,7 @@ static void test_bad_row_by_index(const gp_kernels *kernels)
 static void test_first_of_many(const gp_kernels *kernels)
 {
     for (size_t threads = 1; threads <= 4; threads++) {
-        scene *s = scene_new(kernels, build_wide, 200, GP_CROSS_ENTROPY, 45);
+        scene *s = scene_new(kernels, build_wide, 200, &gp_loss_cross_entropy, 45);
         s->labels[3] = -1;
         s->labels[150] = 10;
         refuses(s, GP_BAD_LABEL, GP_PHASE_TARGET, 3, 0, threads);
@@ -126,7 +127,7 @@ static void test_first_of_many(const gp_kernels *kernels)
 static void bad_parameter(const gp_kernels *kernels, size_t layer, int bias, float value,
                           size_t samples)
 {
-    scene *s = scene_new(kernels, build_wide, samples, GP_CROSS_ENTROPY, 50);
+    scene *s = scene_new(kernels, build_wide, samples, &gp_loss_cross_entropy, 50);
     const gp_layer_spec *spec = &s->m.layers[layer];
     const size_t row = bias ? 0 : spec->out - 1, column = bias ? spec->out - 2 : spec->in - 1;
     float *at = s->m.arena.params + (bias ? spec->bias : spec->weight + row * spec->in) + column;
@@ -159,7 +160,7 @@ static void test_bad_parameter(const gp_kernels *kernels)
 /* Finite parameters, infinite outputs: the layer, the sample and the feature are named. */
 static void test_overflow_forward(const gp_kernels *kernels)
 {
-    scene *s = scene_new(kernels, build_classifier, 70, GP_CROSS_ENTROPY, 51);
+    scene *s = scene_new(kernels, build_classifier, 70, &gp_loss_cross_entropy, 51);
     const gp_layer_spec *last = &s->m.layers[2];
     gp_result result;
     for (size_t i = 0; i < s->in * 70; i++) s->x[i] = 0.0f;
@@ -176,7 +177,7 @@ static void test_overflow_forward(const gp_kernels *kernels)
 static void test_overflow_in_a_block(const gp_kernels *kernels)
 {
     for (size_t threads = 1; threads <= 3; threads++) {
-        scene *s = scene_new(kernels, build_classifier, 2100, GP_CROSS_ENTROPY, 56);
+        scene *s = scene_new(kernels, build_classifier, 2100, &gp_loss_cross_entropy, 56);
         const size_t row = threads == 1 ? 7 : threads == 2 ? 1023 : 1024;
         gp_step_info info = {.applied = 1};
         gp_result result;
@@ -198,7 +199,7 @@ static void test_overflow_in_a_block(const gp_kernels *kernels)
 /* All outputs finite, but their squared errors are not: the step is left out. */
 static void test_overflow_loss(const gp_kernels *kernels)
 {
-    scene *s = scene_new(kernels, build_line, 3, GP_MSE, 52);
+    scene *s = scene_new(kernels, build_line, 3, &gp_loss_mse, 52);
     gp_step_info info = {.applied = 1};
     gp_result result;
     s->m.arena.params[0] = 1e30f;
@@ -217,7 +218,7 @@ static void test_overflow_loss(const gp_kernels *kernels)
 /* Only a gradient overflows: dW = dz x is too large where z and the loss are not. */
 static void test_overflow_backward(const gp_kernels *kernels)
 {
-    scene *s = scene_new(kernels, build_line, 1, GP_MSE, 53);
+    scene *s = scene_new(kernels, build_line, 1, &gp_loss_mse, 53);
     gp_result result;
     gp_step_info info = {0};
     s->m.arena.params[0] = 1e-20f;
@@ -235,7 +236,7 @@ static void test_overflow_backward(const gp_kernels *kernels)
  * of the first: not its numbers, nor its memory, which the larger batch has replaced. */
 static void test_fault_after_fusing(const gp_kernels *kernels)
 {
-    scene *s = scene_new(kernels, build_softmax, 200, GP_MSE, 54);
+    scene *s = scene_new(kernels, build_softmax, 200, &gp_loss_mse, 54);
     gp_result result;
     float good = s->m.arena.params[0];
     s->batch.size = 5;
@@ -243,7 +244,7 @@ static void test_fault_after_fusing(const gp_kernels *kernels)
     CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
     fault_is(s, GP_PHASE_PARAMETER, 0, 0, 0, 0);
     s->m.arena.params[0] = good;
-    s->batch.loss = GP_CROSS_ENTROPY;
+    s->batch.loss = &gp_loss_cross_entropy;
     s->batch.labels = s->labels;
     s->batch.targets = NULL;
     CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_OK);
@@ -259,7 +260,7 @@ static void test_fault_after_fusing(const gp_kernels *kernels)
 static void test_fault_after_other_calls(const gp_kernels *kernels)
 {
     for (int which = 0; which < 2; which++) {
-        scene *s = scene_new(kernels, build_line, 300, GP_MSE, 55);
+        scene *s = scene_new(kernels, build_line, 300, &gp_loss_mse, 55);
         float out[300];
         gp_result result;
         s->batch.size = 2;
@@ -282,7 +283,7 @@ static void test_fault_after_other_calls(const gp_kernels *kernels)
  * the report names it. */
 static void limited(const gp_kernels *kernels, size_t samples, double sparsity, size_t threads)
 {
-    scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 60);
+    scene *s = scene_new(kernels, build_large, samples, &gp_loss_cross_entropy, 60);
     gp_step_info info;
     gp_result result, free_result;
     gp_fault fault;
@@ -336,7 +337,7 @@ static void test_limited(const gp_kernels *kernels)
 /* Lanes without a sample hold what the biases make of nothing: that is no output. */
 static void test_empty_lanes_do_not_explode(const gp_kernels *kernels)
 {
-    scene *s = scene_new(kernels, build_line, 1, GP_MSE, 62);
+    scene *s = scene_new(kernels, build_line, 1, &gp_loss_mse, 62);
     gp_result result;
     s->m.arena.params[0] = -100.0f; /* y = -100 x + 100, x = 1 */
     s->m.arena.params[1] = 100.0f;

@@ -25,7 +25,8 @@ enum { BUILDERS = 2 };
 
 static void test_naive(void)
 {
-    for (size_t b = 0; b < BUILDERS; b++) naive_is_right(builders[b], (gp_loss)b);
+    for (size_t b = 0; b < BUILDERS; b++)
+        naive_is_right(builders[b], naive_losses[b % NAIVE_LOSSES]);
 }
 
 static void test_against_naive(const gp_kernels *kernels)
@@ -33,8 +34,8 @@ static void test_against_naive(const gp_kernels *kernels)
     static const size_t batches[] = {1, 16, 33, 130, 1100};
     for (size_t b = 0; b < BUILDERS; b++)
         for (size_t i = 0; i < (is_quick() ? 4 : 5); i++) {
-            scene *s = scene_new(kernels, builders[b], batches[i], (gp_loss)((b + i) % GP_LOSSES),
-                                 10 * b + i);
+            scene *s = scene_new(kernels, builders[b], batches[i],
+                                 naive_losses[(b + i) % NAIVE_LOSSES], 10 * b + i);
             model_prune(&s->m, i % 2 ? 0.5 : 0.0, i);
             backward_agrees(s, 1 + i % 3);
             outputs_agree(s, 1 + i % 2);
@@ -44,8 +45,8 @@ static void test_against_naive(const gp_kernels *kernels)
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {{build_features, GP_CROSS_ENTROPY, 70, 0.3},
-                                     {build_images, GP_MSE, 100, 0.0}};
+    static const course courses[] = {{build_features, &gp_loss_cross_entropy, 70, 0.3},
+                                     {build_images, &gp_loss_mse, 100, 0.0}};
     for (size_t i = 0; i < 2; i++) same_bits(kernels, &courses[i]);
 }
 
@@ -53,7 +54,7 @@ static void test_frozen(const gp_kernels *kernels)
 {
     enum { SAMPLES = 70 };
     for (size_t b = 0; b < BUILDERS; b++) {
-        scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 40 + b);
+        scene *s = scene_new(kernels, builders[b], SAMPLES, &gp_loss_mse, 40 + b);
         const size_t O = s->out, counts[] = {1, 17, SAMPLES};
         float *expected = allocated(SAMPLES * O * sizeof *expected);
         gp_frozen *frozen = NULL;
@@ -78,7 +79,7 @@ static void test_frozen(const gp_kernels *kernels)
 static void test_faults(const gp_kernels *kernels)
 {
     for (int bias = 0; bias < 2; bias++) {
-        scene *s = scene_new(kernels, build_images, 40, GP_MSE, 47);
+        scene *s = scene_new(kernels, build_images, 40, &gp_loss_mse, 47);
         const gp_layer_spec *spec = &s->m.layers[2];
         gp_result result;
         s->m.arena.params[(bias ? spec->bias : spec->weight) + 30] = NAN;
@@ -107,7 +108,7 @@ static void refused(const char *what, const scene *s, const model *m)
 
 static void test_bad_arguments(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_images, 8, GP_MSE, 48);
+    scene *s = scene_new(gp_kernels_get(NULL), build_images, 8, &gp_loss_mse, 48);
     model m = s->m;
     gp_layer_spec *spec = &m.layers[2];
     const gp_layer_spec good = *spec;

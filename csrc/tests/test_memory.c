@@ -8,6 +8,7 @@
  * reads what nobody has written is then found by results that differ.
  */
 #include "fixture.h"
+#include "loss.h"
 #include "parallel.h"
 
 #include <pthread.h>
@@ -109,7 +110,8 @@ static const gp_clip clip = {.kind = GP_CLIP_NORM, .limit = 1.0, .norm_type = 2.
 
 static gp_batch batch_of(const stage *s, size_t samples)
 {
-    return (gp_batch){.size = samples, .x = s->x, .loss = GP_CROSS_ENTROPY, .labels = s->labels};
+    return (gp_batch){
+        .size = samples, .x = s->x, .loss = &gp_loss_cross_entropy, .labels = s->labels};
 }
 
 static gp_status try_backward(stage *s, size_t samples)

@@ -20,8 +20,8 @@ enum { BUILDERS = sizeof builders / sizeof builders[0] };
 static void test_naive(void)
 {
     for (size_t b = 0; b < BUILDERS; b++)
-        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
-            naive_is_right(builders[b], loss);
+        for (size_t loss = 0; loss < NAIVE_LOSSES; loss++)
+            naive_is_right(builders[b], naive_losses[loss]);
 }
 
 /* ---- gradients, losses and outputs ----------------------------------------------------------- */
@@ -30,17 +30,19 @@ static void test_against_naive(const gp_kernels *kernels)
 {
     static const size_t batches[] = {1, 2, 7, 16, 32, 64, 65, 100, 513, 1500};
     for (size_t b = 0; b < BUILDERS; b++)
-        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
+        for (size_t loss = 0; loss < NAIVE_LOSSES; loss++)
             for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
                 if (is_quick() && (b + loss + i) % 6) continue;
                 long failed = check_failed_count;
-                scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
+                scene *s =
+                    scene_new(kernels, builders[b], batches[i], naive_losses[loss], 10 * b + i);
                 /* 0.85: on lists */
                 if ((b + i) % 3) model_prune(&s->m, (b + i) % 3 == 1 ? 0.6 : 0.85, i);
                 backward_agrees(s, 1 + i % 3);
                 outputs_agree(s, 1 + i % 3);
                 if (check_failed_count > failed)
-                    printf("  network %zu, loss %d, batch %zu\n", b, loss, batches[i]);
+                    printf("  network %zu, loss %s, batch %zu\n", b, naive_losses[loss]->name,
+                           batches[i]);
                 scene_free(s);
             }
 }
@@ -50,11 +52,11 @@ static void test_against_naive(const gp_kernels *kernels)
 static void test_changing_batches(const gp_kernels *kernels)
 {
     static const size_t sizes[] = {1, 70, 3, 1100, 64, 33, 200, 1};
-    scene *s = scene_new(kernels, build_everything, 1100, GP_MSE, 20);
+    scene *s = scene_new(kernels, build_everything, 1100, &gp_loss_mse, 20);
     size_t bytes = 0;
     for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
         s->batch.size = sizes[i];
-        s->batch.loss = i % 2 ? GP_BCE : GP_MSE;
+        s->batch.loss = i % 2 ? &gp_loss_bce : &gp_loss_mse;
         backward_agrees(s, 1);
         outputs_agree(s, 1);
         CHECK(gp_net_bytes(s->net) >= bytes);
@@ -67,7 +69,7 @@ static void test_changing_batches(const gp_kernels *kernels)
 static void keeps_company(const gp_kernels *kernels, double sparsity)
 {
     enum { SAMPLES = 150 };
-    scene *s = scene_new(kernels, build_wide, SAMPLES, GP_CROSS_ENTROPY, 21);
+    scene *s = scene_new(kernels, build_wide, SAMPLES, &gp_loss_cross_entropy, 21);
     float all[SAMPLES * 10], one[10], some[70 * 10];
     if (sparsity > 0.0) model_prune(&s->m, sparsity, 21);
     CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
@@ -90,8 +92,8 @@ static void test_company(const gp_kernels *kernels)
 static void test_index(const gp_kernels *kernels)
 {
     enum { ROWS = 90, SIZE = 75 };
-    for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++) {
-        scene *s = scene_new(kernels, build_wide, ROWS, loss, 22);
+    for (size_t loss = 0; loss < NAIVE_LOSSES; loss++) {
+        scene *s = scene_new(kernels, build_wide, ROWS, naive_losses[loss], 22);
         int64_t index[SIZE];
         noise source = {23};
         for (size_t i = 0; i < SIZE; i++) index[i] = (int64_t)noise_below(&source, ROWS);
@@ -107,7 +109,7 @@ static void test_index(const gp_kernels *kernels)
 static void test_sparsity(const gp_kernels *kernels)
 {
     static const double shares[] = {0.0, 0.5, 0.75, 0.95, 0.999, 1.0, 0.9, 0.2};
-    scene *s = scene_new(kernels, build_everything, 130, GP_MSE, 26);
+    scene *s = scene_new(kernels, build_everything, 130, &gp_loss_mse, 26);
     for (size_t i = 0; i < sizeof shares / sizeof shares[0]; i++) {
         gp_arena *arena = &s->m.arena;
         noise source = {i};
@@ -130,7 +132,7 @@ static void test_sparsity(const gp_kernels *kernels)
  * with all weights and on lists of the live ones. */
 static void mask_is_the_truth(const gp_kernels *kernels, double sparsity, int call)
 {
-    scene *s = scene_new(kernels, build_wide, 40, GP_CROSS_ENTROPY, 24);
+    scene *s = scene_new(kernels, build_wide, 40, &gp_loss_cross_entropy, 24);
     gp_arena *arena = &s->m.arena;
     gp_rule plain = {.kind = GP_SGD, .lr = 0.1, .step = 1};
     float out[40 * 10], expected[40 * 10];
@@ -169,11 +171,11 @@ static void test_mask_is_the_truth(const gp_kernels *kernels)
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {{build_large, GP_CROSS_ENTROPY, 30, 0.3},
-                                     {build_large, GP_MSE, 300, 0.9},
-                                     {build_large, GP_BCE, 130, 0.3},
-                                     {build_large, GP_CROSS_ENTROPY, 1100, 0.85},
-                                     {build_large, GP_MSE, 65, 0.2}};
+    static const course courses[] = {{build_large, &gp_loss_cross_entropy, 30, 0.3},
+                                     {build_large, &gp_loss_mse, 300, 0.9},
+                                     {build_large, &gp_loss_bce, 130, 0.3},
+                                     {build_large, &gp_loss_cross_entropy, 1100, 0.85},
+                                     {build_large, &gp_loss_mse, 65, 0.2}};
     for (size_t i = 0; i < (is_quick() ? 2 : 5); i++) same_bits(kernels, &courses[i]);
 }
 
@@ -181,7 +183,7 @@ static void test_same_bits(const gp_kernels *kernels)
 static void test_shared_work(const gp_kernels *kernels)
 {
     const size_t samples = is_quick() ? 100 : 1100;
-    scene *s = scene_new(kernels, build_large, samples, GP_CROSS_ENTROPY, 32);
+    scene *s = scene_new(kernels, build_large, samples, &gp_loss_cross_entropy, 32);
     float *one = allocated(samples * s->out * sizeof *one),
           *many = allocated(samples * s->out * sizeof *many);
     backward_agrees(s, 2);
@@ -207,7 +209,7 @@ static void test_xor(const gp_kernels *kernels)
 {
     const float x[8] = {0, 0, 0, 1, 1, 0, 1, 1};
     const int64_t labels[4] = {0, 1, 1, 0};
-    scene *s = scene_new(kernels, build_xor, 4, GP_CROSS_ENTROPY, 33);
+    scene *s = scene_new(kernels, build_xor, 4, &gp_loss_cross_entropy, 33);
     gp_rule now = {.kind = GP_ADAM, .lr = 0.05, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
     gp_result result = {0};
     gp_step_info info;
@@ -301,14 +303,14 @@ static void bad_batches(const scene *s)
     batch.size = 0;
     call_refuses("size 0", &s->m, batch);
     batch = s->batch;
-    batch.loss = GP_LOSSES;
+    batch.loss = NULL;
     call_refuses("loss", &s->m, batch);
     batch = s->batch;
     batch.targets = NULL;
     call_refuses("no targets", &s->m, batch);
-    batch.loss = GP_CROSS_ENTROPY;
+    batch.loss = &gp_loss_cross_entropy;
     call_refuses("no labels", &s->m, batch);
-    batch.loss = GP_DISTILLATION;
+    batch.loss = &gp_loss_distillation;
     batch.targets = s->targets;
     call_refuses("a teacher but no labels", &s->m, batch);
     batch.labels = s->labels;
@@ -317,22 +319,23 @@ static void bad_batches(const scene *s)
     batch.targets = s->targets;
     const float bad[] = {-0.1f, 1.1f, NAN}, cold[] = {0.0f, INFINITY, NAN};
     for (size_t i = 0; i < 3; i++) {
-        batch.alpha = bad[i];
+        batch.settings[NAIVE_ALPHA] = bad[i];
         call_refuses("alpha", &s->m, batch);
-        batch.alpha = 0.5f;
-        batch.temperature = cold[i];
+        batch.settings[NAIVE_ALPHA] = 0.5f;
+        batch.settings[NAIVE_TEMPERATURE] = cold[i];
         call_refuses("temperature", &s->m, batch);
-        batch.temperature = 1.0f;
-        batch.loss = GP_CROSS_ENTROPY;
-        batch.smoothing = bad[i];
+        batch.settings[NAIVE_TEMPERATURE] = 1.0f;
+        batch.loss = &gp_loss_cross_entropy;
+        batch.settings[NAIVE_SMOOTHING] = bad[i];
         call_refuses("smoothing", &s->m, batch);
-        batch.loss = GP_DISTILLATION;
+        batch.settings[NAIVE_TEMPERATURE] = 1.0f;
+        batch.loss = &gp_loss_distillation;
     }
 }
 
 static void test_bad_arguments(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_everything, 8, GP_MSE, 60);
+    scene *s = scene_new(gp_kernels_get(NULL), build_everything, 8, &gp_loss_mse, 60);
     snapshot whole = snapshot_take(&s->m.arena);
     gp_result result = {0};
     gp_step_info info = {0};
@@ -341,7 +344,7 @@ static void test_bad_arguments(void)
     bad_specifications(s);
     bad_batches(s);
     gp_batch other = s->batch; /* targets, but not what this loss wants */
-    other.loss = GP_CROSS_ENTROPY;
+    other.loss = &gp_loss_cross_entropy;
     CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &other, NULL, &result, 1),
                     GP_BAD_ARGUMENT);
     CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &no_step, &result, &info,

@@ -76,8 +76,8 @@ static void test_naive(void)
 {
     static builder *const differentiable[] = {build_rnn, build_lstm, build_gru, build_one_step};
     for (size_t b = 0; b < 4; b++)
-        for (gp_loss loss = GP_CROSS_ENTROPY; loss < GP_LOSSES; loss++)
-            naive_is_right(differentiable[b], loss);
+        for (size_t loss = 0; loss < NAIVE_LOSSES; loss++)
+            naive_is_right(differentiable[b], naive_losses[loss]);
 }
 
 static void test_against_naive(const gp_kernels *kernels)
@@ -86,7 +86,7 @@ static void test_against_naive(const gp_kernels *kernels)
     for (size_t b = 0; b < BUILDERS; b++)
         for (size_t i = 0; i < sizeof batches / sizeof batches[0]; i++) {
             if (is_quick() && (b + i) % 4) continue;
-            const gp_loss loss = (gp_loss)((b + i) % GP_LOSSES);
+            const gp_loss_ops *loss = naive_losses[(b + i) % NAIVE_LOSSES];
             long failed = check_failed_count;
             scene *s = scene_new(kernels, builders[b], batches[i], loss, 10 * b + i);
             /* 0.85: on lists */
@@ -94,7 +94,7 @@ static void test_against_naive(const gp_kernels *kernels)
             for (size_t threads = 1; threads <= 3; threads++) backward_agrees(s, threads);
             if (b < WITHOUT_OMEGA) outputs_agree(s, 1 + i % 3);
             if (check_failed_count > failed)
-                printf("  network %zu, loss %d, batch %zu\n", b, (int)loss, batches[i]);
+                printf("  network %zu, loss %s, batch %zu\n", b, loss->name, batches[i]);
             scene_free(s);
         }
 }
@@ -106,7 +106,7 @@ static void test_changes(const gp_kernels *kernels)
     static const size_t sizes[] = {1, 70, 3, 200, 64, 33, 1};
     static const double shares[] = {0.0, 0.9, 0.3, 1.0, 0.95, 0.0, 0.8};
     for (size_t b = 0; b < BUILDERS; b++) {
-        scene *s = scene_new(kernels, builders[b], 200, GP_MSE, 20 + b);
+        scene *s = scene_new(kernels, builders[b], 200, &gp_loss_mse, 20 + b);
         for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
             if (is_quick() && (b + i) % 3) continue;
             noise source = {i};
@@ -121,7 +121,7 @@ static void test_changes(const gp_kernels *kernels)
 
 static void test_is_sparse(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_gru, 64, GP_MSE, 25);
+    scene *s = scene_new(gp_kernels_get(NULL), build_gru, 64, &gp_loss_mse, 25);
     for (int pruned = 0; pruned < 2; pruned++) {
         model_prune(&s->m, pruned ? 0.9 : 0.1, 3);
         CHECK_INT_EQUAL(gp_net_is_sparse(s->net, &s->m.arena, 0, 64), pruned);
@@ -136,7 +136,7 @@ static void test_frozen(const gp_kernels *kernels)
     enum { SAMPLES = 70, MOST = 16 };
     for (size_t b = 0; b < BUILDERS; b++)
         for (int share = is_quick() ? 2 : 0; share < 3; share++) {
-            scene *s = scene_new(kernels, builders[b], SAMPLES, GP_MSE, 50 + b);
+            scene *s = scene_new(kernels, builders[b], SAMPLES, &gp_loss_mse, 50 + b);
             const size_t O = s->out;
             float *expected = allocated(SAMPLES * O * sizeof *expected),
                   *got = allocated(SAMPLES * O * sizeof *got);
@@ -174,7 +174,7 @@ static void test_blocks(const gp_kernels *kernels)
 {
     if (is_quick()) return;
     enum { SAMPLES = 300, PART = 256 };
-    scene *s = scene_new(kernels, build_long, SAMPLES, GP_MSE, 26);
+    scene *s = scene_new(kernels, build_long, SAMPLES, &gp_loss_mse, 26);
     gp_arena *arena = &s->m.arena;
     gp_result result;
     float whole[SAMPLES * 2], part[SAMPLES * 2];
@@ -206,7 +206,7 @@ static void test_company(const gp_kernels *kernels)
 {
     enum { SAMPLES = 100 };
     for (int pruned = 0; pruned < 2; pruned++) {
-        scene *s = scene_new(kernels, build_stack, SAMPLES, GP_CROSS_ENTROPY, 27);
+        scene *s = scene_new(kernels, build_stack, SAMPLES, &gp_loss_cross_entropy, 27);
         float all[SAMPLES * 4], one[4], some[70 * 4];
         if (pruned) model_prune(&s->m, 0.9, 21);
         CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, all, 2), GP_OK);
@@ -230,7 +230,7 @@ static void build_doubling(model *m)
 static void test_padding_does_not_explode(const gp_kernels *kernels)
 {
     for (int pruned = 0; pruned < 2; pruned++) {
-        scene *s = scene_new(kernels, build_doubling, 3, GP_MSE, 28);
+        scene *s = scene_new(kernels, build_doubling, 3, &gp_loss_mse, 28);
         const gp_layer_spec *spec = &s->m.layers[0];
         gp_arena *arena = &s->m.arena;
         if (pruned) {
@@ -265,10 +265,10 @@ static void build_large(model *m)
 
 static void test_same_bits(const gp_kernels *kernels)
 {
-    static const course courses[] = {{build_large, GP_CROSS_ENTROPY, 30, 0.3},
-                                     {build_large, GP_MSE, 130, 0.9},
-                                     {build_large, GP_BCE, 256, 0.2},
-                                     {build_large, GP_CROSS_ENTROPY, 400, 0.85}};
+    static const course courses[] = {{build_large, &gp_loss_cross_entropy, 30, 0.3},
+                                     {build_large, &gp_loss_mse, 130, 0.9},
+                                     {build_large, &gp_loss_bce, 256, 0.2},
+                                     {build_large, &gp_loss_cross_entropy, 400, 0.85}};
     for (size_t i = 0; i < (is_quick() ? 2 : 4); i++) same_bits(kernels, &courses[i]);
 }
 
@@ -277,7 +277,7 @@ static void test_same_bits(const gp_kernels *kernels)
 static void test_bad_parameter(const gp_kernels *kernels)
 {
     for (int where = 0; where < 4; where++) {
-        scene *s = scene_new(kernels, build_gru, 70, GP_CROSS_ENTROPY, 50);
+        scene *s = scene_new(kernels, build_gru, 70, &gp_loss_cross_entropy, 50);
         const gp_layer_spec *spec = &s->m.layers[0];
         const int bias = where & 1, recurrent = where >> 1;
         const size_t columns = bias ? 27 : recurrent ? 9 : 2, row = bias ? 0 : 20;
@@ -320,7 +320,7 @@ static void test_overflow_has_a_step(const gp_kernels *kernels)
     for (size_t i = 0; i < 10; i++) {
         const size_t row = rows[i / 2], samples = row < 100 ? 70 : 1100;
         scene *s = scene_new(kernels, i % 2 ? build_growing_states : build_growing, samples,
-                             GP_CROSS_ENTROPY, 51);
+                             &gp_loss_cross_entropy, 51);
         const gp_layer_spec *spec = &s->m.layers[0];
         gp_step_info info = {.applied = 1};
         gp_result result;
@@ -359,7 +359,7 @@ static void refused(const char *what, const model *m, const gp_batch *batch)
 
 static void test_bad_specifications(void)
 {
-    scene *s = scene_new(gp_kernels_get(NULL), build_rnn, 8, GP_MSE, 60);
+    scene *s = scene_new(gp_kernels_get(NULL), build_rnn, 8, &gp_loss_mse, 60);
     model m = s->m;
     gp_layer_spec *spec = &m.layers[0];
     const gp_layer_spec good = *spec;

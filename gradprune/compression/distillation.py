@@ -77,8 +77,8 @@ class Distillation(Loss):
     logits: ArrayLike | None = None
 
     name = "distillation"
-    code = 3
     is_classification = True
+    fuses = "softmax"
 
     def __post_init__(self) -> None:
         if (self.teacher is None) == (self.logits is None):
@@ -117,10 +117,9 @@ class Distillation(Loss):
             raise TypeError(f"y may be None only with alpha=1, got alpha={self.alpha}")
         return SoftTarget(logits.argmax(axis=1), logits)
 
-    @property
-    def core(self) -> tuple[int, float, float, float]:
+    def settings(self) -> dict[str, float]:
         """See Loss."""
-        return self.code, 0.0, self.temperature, self.alpha
+        return {"temperature": self.temperature, "alpha": self.alpha}
 
     @property
     def elsewhere(self) -> Loss:

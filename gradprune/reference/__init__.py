@@ -40,7 +40,7 @@ from .layers import (
     sigmoid,
     softmax,
 )
-from .losses import LOSS_NAMES, distillation, loss_forward_backward, regularization
+from .losses import LOSS_NAMES, loss_forward_backward, regularization
 from .network import forward, loss_and_gradients
 from .normalization import (
     Normalized,
@@ -113,7 +113,6 @@ __all__ = [
     "conv2d_forward",
     "dense_backward",
     "dense_forward",
-    "distillation",
     "dropout_mask",
     "exchange",
     "fake_quantize",

@@ -24,7 +24,10 @@ def _log_softmax(z: Floats) -> NDArray[np.float64]:
     return wide
 
 
-def _cross_entropy(z: Floats, labels: Target, smoothing: float) -> tuple[float, Floats]:
+def _cross_entropy(
+    z: Floats, target: Target, *, label_smoothing: float = 0.0
+) -> tuple[float, Floats]:
+    labels, smoothing = np.asarray(target), label_smoothing
     if z.ndim != 2 or labels.shape != z.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
             f"cross_entropy got logits {z.shape} and labels {labels.shape} of {labels.dtype}, "
@@ -46,96 +49,89 @@ def _cross_entropy(z: Floats, labels: Target, smoothing: float) -> tuple[float, 
     return float(np.mean(log_sum - kept)), dz / batch
 
 
-def _mse(z: Floats, target: Floats) -> tuple[float, Floats]:
-    difference = z.astype(np.float64) - target
+def _values(name: str, z: Floats, target: Target) -> Floats:
+    # a (B,) target beside a (B, 1) output would broadcast to (B, B)
+    if np.shape(target) != z.shape:
+        raise ValueError(f"{name} got a target of shape {np.shape(target)}, expected {z.shape}")
+    return np.asarray(target)
+
+
+def _mse(z: Floats, target: Target) -> tuple[float, Floats]:
+    difference = z.astype(np.float64) - _values("mse", z, target)
     return float(np.mean(difference**2)), (2 * difference / z.size).astype(z.dtype)
 
 
-def _bce(z: Floats, target: Floats) -> tuple[float, Floats]:
-    wide = z.astype(np.float64)
+def _bce(z: Floats, target: Target) -> tuple[float, Floats]:
+    wide, target = z.astype(np.float64), _values("bce", z, target)
     values = np.maximum(wide, 0) - wide * target + np.log1p(np.exp(-np.abs(wide)))
     return float(np.mean(values)), ((sigmoid(wide) - target) / z.size).astype(z.dtype)
 
 
-_ELEMENTWISE: dict[str, Callable[[Floats, Floats], tuple[float, Floats]]] = {
-    "mse": _mse,
-    "bce": _bce,
-}
-
-LOSS_NAMES: tuple[str, ...] = ("cross_entropy", *_ELEMENTWISE)
-"""Every loss the oracle knows."""
-
-
-def loss_forward_backward(
-    name: str, z: Floats, target: Target, *, label_smoothing: float = 0.0
+def _distillation(
+    z: Floats, target: tuple[Target, Floats], *, temperature: float, alpha: float
 ) -> tuple[float, Floats]:
-    """Mean loss and its gradient.
-
-    ``cross_entropy = mean_b(logsumexp(z_b) - z_b[label_b])``; ``mse = mean (z - t)^2``;
-    ``bce = mean(max(z, 0) - z t + log1p(exp(-|z|)))``; the last two over all elements.
-
-    Args:
-        name: cross_entropy, mse or bce.
-        z: (B, outputs): logits for cross_entropy and bce, predictions for mse.
-        target: (B,) integer labels for cross_entropy, else of the shape of z.
-        label_smoothing: e of cross_entropy: z[label] becomes (1 - e) z[label] + e mean(z).
-
-    Returns:
-        The loss in float64 and dz of the shape and dtype of z.
-
-    Raises:
-        ValueError: if the name is unknown, shapes disagree or a label is out of range.
-
-    Example:
-        >>> loss, dz = loss_forward_backward("cross_entropy", np.zeros((1, 2)), np.array([1]))
-        >>> round(loss, 4), dz.tolist()
-        (0.6931, [[0.5, -0.5]])
-    """
-    if name == "cross_entropy":
-        return _cross_entropy(z, np.asarray(target), label_smoothing)
-    if name not in _ELEMENTWISE:
-        raise ValueError(f"loss is {name!r}, expected one of {', '.join(LOSS_NAMES)}")
-    # a (B,) target beside a (B, 1) output would broadcast to (B, B)
-    if np.shape(target) != z.shape:
-        raise ValueError(f"{name} got a target of shape {np.shape(target)}, expected {z.shape}")
-    return _ELEMENTWISE[name](z, np.asarray(target))
-
-
-def distillation(
-    z: Floats, labels: Target, logits: Floats, *, temperature: float, alpha: float
-) -> tuple[float, Floats]:
-    """Cross entropy and a teacher: mean of (1 - a) CE + a T^2 KL(softmax(t/T) || softmax(z/T)).
-
-    ``dz = ((1 - a) (softmax(z) - onehot) + a T (softmax(z/T) - softmax(t/T))) / B``.
-
-    Args:
-        z: (B, classes) logits.
-        labels: (B,) integers.
-        logits: (B, classes), t, the teacher's.
-        temperature: T > 0.
-        alpha: a in [0, 1].
-
-    Returns:
-        The loss in float64 and dz of the shape and dtype of z.
-
-    Raises:
-        ValueError: if shapes disagree or a label is out of range.
-
-    Example:
-        >>> z = np.log(np.array([[1.0, 3.0]]))
-        >>> loss, dz = distillation(z, np.array([1]), np.zeros((1, 2)), temperature=1.0, alpha=1.0)
-        >>> round(loss, 4), dz.round(4).tolist()
-        (0.1438, [[-0.25, 0.25]])
-    """
+    labels, logits = target
     if logits.shape != z.shape:
         raise ValueError(f"the teacher's logits have shape {logits.shape}, expected {z.shape}")
-    hard, dhard = _cross_entropy(z, labels, 0.0)
+    hard, dhard = _cross_entropy(z, labels)
     own, teacher = _log_softmax(z / temperature), _log_softmax(logits / temperature)
     q = np.exp(teacher)
     apart = np.where(q > 0, teacher - own, 0.0)  # 0 log 0 = 0
     soft = temperature**2 * float(np.mean(np.sum(q * apart, axis=-1)))
     dsoft = temperature * (np.exp(own) - q) / len(z)
     return (1 - alpha) * hard + alpha * soft, ((1 - alpha) * dhard + alpha * dsoft).astype(z.dtype)
+
+
+_Value = Callable[..., tuple[float, Floats]]
+_LOSSES: dict[str, _Value] = {
+    "cross_entropy": _cross_entropy,
+    "mse": _mse,
+    "bce": _bce,
+    "distillation": _distillation,
+}
+
+LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
+"""Every loss the oracle knows."""
+
+
+def loss_forward_backward(
+    name: str, z: Floats, target: Any, **settings: float
+) -> tuple[float, Floats]:
+    """Mean loss and its gradient.
+
+    ``cross_entropy = mean_b(logsumexp(z_b) - z_b[label_b])``; ``mse = mean (z - t)^2``;
+    ``bce = mean(max(z, 0) - z t + log1p(exp(-|z|)))``; the last two over all elements.
+    ``distillation`` adds a teacher to cross entropy:
+    ``mean of (1 - a) CE + a T^2 KL(softmax(t/T) || softmax(z/T))``, whose gradient is
+    ``dz = ((1 - a) (softmax(z) - onehot) + a T (softmax(z/T) - softmax(t/T))) / B``.
+
+    Args:
+        name: one of ``LOSS_NAMES``.
+        z: (B, outputs): logits, or predictions for mse.
+        target: (B,) integer labels for cross_entropy; for distillation a pair of them and the
+            teacher's logits, t, of the shape of z; else numbers of the shape of z.
+        settings: cross_entropy: ``label_smoothing``, e, with which z[label] becomes
+            (1 - e) z[label] + e mean(z); distillation: ``temperature``, T, and ``alpha``, a.
+
+    Returns:
+        The loss in float64 and dz of the shape and dtype of z.
+
+    Raises:
+        TypeError, ValueError: if the name is unknown, a setting is not of this loss, shapes
+            disagree or a label is out of range.
+
+    Example:
+        >>> loss, dz = loss_forward_backward("cross_entropy", np.zeros((1, 2)), np.array([1]))
+        >>> round(loss, 4), dz.tolist()
+        (0.6931, [[0.5, -0.5]])
+        >>> z, target = np.log(np.array([[1.0, 3.0]])), (np.array([1]), np.zeros((1, 2)))
+        >>> loss, dz = loss_forward_backward("distillation", z, target, temperature=1.0, alpha=1.0)
+        >>> round(loss, 4), dz.round(4).tolist()
+        (0.1438, [[-0.25, 0.25]])
+    """
+    if name not in _LOSSES:
+        raise ValueError(f"loss is {name!r}, expected one of {', '.join(LOSS_NAMES)}")
+    return _LOSSES[name](z, target, **settings)
 
 
 def regularization(weight: Floats, *, l1: float = 0.0, l2: float = 0.0) -> tuple[float, Floats]:

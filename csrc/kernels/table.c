@@ -1,4 +1,4 @@
-/* kernels.c - compiled once per instruction set with -DGP_ISA_<NAME>; gives one table,
+/* table.c - compiled once per instruction set with -DGP_ISA_<NAME>; gives one table,
  * gp_kernels__<name>. */
 #include "kernels/kernels.h"
 

@@ -1,0 +1,182 @@
+/* calls.c - the calls of a network: arguments are checked, a team is chosen, the region run, and
+ * what it left is kept.
+ */
+#include <math.h>
+#include <string.h>
+
+#include "region.h"
+
+/* Fewer multiply-adds than this are done by one thread, without trying two. */
+#define GP_WORK_WORTH_SHARING 200000.0
+
+/* The habit of calls with about so much work: one for each power of two. */
+static gp_habit *habit_of(gp_net *net, size_t samples, double passes)
+{
+    int size = 0;
+    frexp(net->macs * (double)samples * passes, &size);
+    return &net->habits[size < 0 ? 0 : (size < GP_HABITS ? size : GP_HABITS - 1)];
+}
+
+static int arena_fits(const gp_net *net, const gp_arena *arena)
+{
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer_spec *spec = &net->layers[i].spec;
+        if (!gp_layer_table[spec->type]->is_valid(spec, arena->n, arena->n_prunable)) return 0;
+        if (!gp_buffers_are_valid(spec, arena)) return 0;
+    }
+    return arena->n_prunable <= arena->n && arena->removed <= arena->n_prunable;
+}
+
+/* Whether the batch has what its loss is measured by. */
+static int fits_loss(const gp_batch *batch)
+{
+    const gp_loss_ops *loss = batch->loss;
+    return loss && (batch->labels || !(loss->takes & GP_TAKES_LABELS)) &&
+           (batch->targets || !(loss->takes & GP_TAKES_VALUES)) &&
+           (!loss->is_valid || loss->is_valid(batch->settings));
+}
+
+/* What the layer computes that a loss may compute with. */
+static gp_fused function_of(const gp_layer_spec *spec)
+{
+    if (spec->type == GP_LAYER_SOFTMAX) return GP_FUSES_SOFTMAX;
+    return spec->type == GP_LAYER_ACTIVATION && spec->activation == GP_SIGMOID ? GP_FUSES_SIGMOID
+                                                                               : GP_FUSES_NOTHING;
+}
+
+/* The layers to run before the loss: without a last one that is part of it. */
+static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
+{
+    const gp_fused fuses = batch->loss ? batch->loss->fuses : GP_FUSES_NOTHING;
+    const int is_fused =
+        fuses != GP_FUSES_NOTHING && function_of(&net->layers[net->n_layers - 1].spec) == fuses;
+    return net->n_layers - (is_fused ? 1 : 0);
+}
+
+/* Whether backward leaves the weights that start there as a step wants them: masked, and in their
+ * lists if they have any. */
+static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offset)
+{
+    for (size_t i = 0; i < net->n_layers; i++) {
+        const gp_layer *layer = &net->layers[i];
+        for (size_t m = 0; m < layer->n_weights; m++)
+            if (layer->weights[m].offset == offset)
+                return layer->weights[m].live == gp_live_at(arena, offset);
+    }
+    return 0;
+}
+
+/* Running statistics move on after a pass that was good: all of them or none. */
+static void keep_statistics(const gp_region *shared)
+{
+    const gp_net *net = shared->net;
+    if (!isfinite(shared->loss) || gp_net_exploded(net) ||
+        (shared->step && !shared->step->info.applied))
+        return;
+    for (int copy = 0; copy < 2; copy++)
+        for (const gp_layer *layer = net->layers; layer < net->layers + net->n_layers; layer++) {
+            if (!layer->pending) continue;
+            const size_t n = gp_layer_table[layer->spec.type]->buffers(&layer->spec);
+            float *to = shared->arena->params + layer->spec.buffers;
+            if (copy) memcpy(to, layer->pending, n * sizeof *to);
+            else if (!(net->kernels->max_abs(n, layer->pending) < INFINITY)) return;
+        }
+}
+
+static gp_status enter(gp_region *shared, double passes, size_t threads)
+{
+    gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    int wants_target = shared->backward || gp_region_measures(shared);
+    if (batch->size == 0 || (wants_target && !fits_loss(batch)) || !arena_fits(net, shared->arena))
+        return GP_BAD_ARGUMENT;
+    shared->block =
+        shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
+    gp_status status = gp_net_reserve(net, shared->block);
+    if (status != GP_OK) return status;
+    gp_net_look_up(net, shared->arena, shared->block);
+    if (shared->backward) status = gp_net_reserve_partial(net, shared->block);
+    if (status != GP_OK) return status;
+    for (size_t i = 0; shared->step && i < shared->arena->n_segments; i++)
+        shared->step->prepared[i] =
+            is_prepared(net, shared->arena, shared->arena->segments[i].offset);
+    shared->n_live = layers_before_loss(net, batch);
+    net->last_samples = 0;
+    net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
+    if (shared->backward) net->explosion = net->input_fault;
+    gp_habit *habit = habit_of(net, batch->size, passes);
+    if (net->macs * (double)batch->size * passes < GP_WORK_WORTH_SHARING) threads = 1;
+    size_t used = gp_habit_choose(habit, threads);
+    double began = gp_seconds();
+    gp_pool_run(net->pool, used, gp_region_run, shared);
+    if (threads > 1) gp_habit_learn(habit, used, gp_seconds() - began);
+    size_t failed = gp_region_failure(shared, GP_MAX_THREADS);
+    if (failed != GP_NONE) {
+        net->input_fault = shared->fault[failed];
+        return shared->status[failed];
+    }
+    if (shared->backward) {
+        net->last_loss = shared->loss;
+        net->last_first = shared->last_first;
+        net->last_samples = gp_smaller(shared->block, batch->size - net->last_first);
+        net->last_live = shared->n_live;
+        keep_statistics(shared);
+    }
+    return GP_OK;
+}
+
+gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                       const gp_clip *clip, const gp_rule *rule, gp_result *result,
+                       gp_step_info *info, double *segment_norms, uint64_t seed, uint64_t step,
+                       size_t threads)
+{
+    gp_step_plan plan;
+    gp_status status = gp_step_plan_create(&plan, net->kernels, arena, clip, rule, segment_norms);
+    if (status != GP_OK) return status;
+    gp_region shared = {.net = net,
+                        .arena = arena,
+                        .batch = batch,
+                        .backward = 1,
+                        .step = &plan,
+                        .seed = seed,
+                        .dropout_step = step};
+    status = enter(&shared, 3.0, threads);
+    if (status == GP_OK) {
+        *result = (gp_result){shared.loss, shared.correct};
+        *info = plan.info;
+    }
+    gp_step_plan_destroy(&plan);
+    return status;
+}
+
+gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                          gp_result *result, uint64_t seed, uint64_t step, size_t threads)
+{
+    gp_region shared = {.net = net,
+                        .arena = arena,
+                        .batch = batch,
+                        .backward = 1,
+                        .seed = seed,
+                        .dropout_step = step};
+    gp_status status = enter(&shared, 3.0, threads);
+    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
+    return status;
+}
+
+gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out,
+                          gp_result *result, size_t threads)
+{
+    gp_region shared = {.net = net, .arena = arena, .batch = batch, .out = out};
+    gp_status status = enter(&shared, 1.0, threads);
+    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
+    return status;
+}
+
+gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out,
+                         size_t threads)
+{
+    gp_batch batch = {.size = n, .x = x};
+    gp_region shared = {.net = net, .arena = arena, .batch = &batch, .out = out};
+    if (n == 0) return GP_OK;
+    return enter(&shared, 1.0, threads);
+}

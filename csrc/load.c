@@ -1,0 +1,105 @@
+/* load.c - brings a block of samples into the workspace: x, labels and targets, checked. */
+#include <math.h>
+#include <string.h>
+
+#include "region.h"
+
+size_t gp_region_failure(const gp_region *shared, size_t members)
+{
+    size_t found = GP_NONE;
+    for (size_t i = members; i-- > 0;) {
+        int later = found != GP_NONE && shared->status[found] == GP_BAD_INPUT &&
+                    shared->status[i] != GP_BAD_INPUT;
+        if (shared->status[i] != GP_OK && !later) found = i;
+    }
+    return found;
+}
+
+static void fail(gp_region *shared, const gp_team *team, gp_status status, gp_phase phase,
+                 size_t row, size_t column)
+{
+    if (shared->status[team->rank] != GP_OK) return;
+    shared->status[team->rank] = status;
+    shared->fault[team->rank] =
+        (gp_fault){.phase = phase, .layer = GP_NONE, .step = GP_NONE, .row = row, .column = column};
+}
+
+static size_t row_of(const gp_batch *batch, size_t sample)
+{
+    return batch->index ? (size_t)batch->index[sample] : sample;
+}
+
+/* lanes [chunk][feature][P] and, unless it is NULL, rows (samples, padded width) from the rows of
+ * the batch, this member's share of the features. Returns 1 if all are finite. */
+static int gather(const gp_region *shared, const gp_pass *pass, const float *values, size_t width,
+                  float *lanes, float *rows)
+{
+    enum { FEATURES = 64 };
+    const size_t P = pass->lanes, blocks = (width + FEATURES - 1) / FEATURES,
+                 stride = gp_padded(width);
+    size_t begin, end;
+    int finite = 1;
+    gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        size_t chunk = item / blocks, f = item % blocks * FEATURES,
+               n = gp_smaller(FEATURES, width - f);
+        size_t first = chunk * P,
+               samples = gp_smaller(P, pass->samples - gp_smaller(pass->samples, first));
+        const float *from[GP_LANES];
+        for (size_t s = 0; s < samples; s++) {
+            from[s] = values + row_of(shared->batch, pass->first + first + s) * width;
+            if (rows) memcpy(rows + (first + s) * stride + f, from[s] + f, n * sizeof *rows);
+        }
+        finite &= pass->kernels->to_lanes(samples, n, from, f, P, lanes + (chunk * width + f) * P);
+    }
+    return finite;
+}
+
+/* The first number of the block that is not finite, in the order of samples: found by one member,
+ * whoever met one. */
+static void find_bad(gp_region *shared, const gp_pass *pass, const float *values, size_t width,
+                     gp_status status, gp_phase phase)
+{
+    for (size_t s = 0; s < pass->samples; s++) {
+        size_t from = row_of(shared->batch, pass->first + s);
+        for (size_t column = 0; column < width; column++)
+            if (!isfinite(values[from * width + column])) {
+                fail(shared, pass->team, status, phase, from, column);
+                return;
+            }
+    }
+}
+
+static void gather_labels(gp_region *shared, const gp_pass *pass)
+{
+    gp_net *net = shared->net;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->samples, &begin, &end);
+    for (size_t s = begin; s < end; s++) {
+        size_t from = row_of(shared->batch, pass->first + s);
+        int64_t label = shared->batch->labels[from];
+        if (label < 0 || (uint64_t)label >= net->out)
+            fail(shared, pass->team, GP_BAD_LABEL, GP_PHASE_TARGET, from, 0);
+        else net->labels[s] = label;
+    }
+}
+
+gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
+{
+    gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    const gp_layer *first = &net->layers[0];
+    /* only dW on all weights wants the batch outermost */
+    int wants_rows =
+        shared->backward && gp_layer_table[first->spec.type]->wants_rows && !first->weights[0].live;
+    if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
+        find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
+    const int takes = batch->loss ? batch->loss->takes : 0;
+    if ((takes & GP_TAKES_VALUES) && batch->targets &&
+        !gather(shared, pass, batch->targets, net->out, net->targets, NULL))
+        find_bad(shared, pass, batch->targets, net->out, GP_BAD_TARGET, GP_PHASE_TARGET);
+    if ((takes & GP_TAKES_LABELS) && batch->labels) gather_labels(shared, pass);
+    gp_team_wait(pass->team);
+    size_t failed = gp_region_failure(shared, pass->team->size);
+    return failed == GP_NONE ? GP_OK : shared->status[failed];
+}

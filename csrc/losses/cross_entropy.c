@@ -1,0 +1,23 @@
+/* cross_entropy.c - logsumexp(z) - z[label]; a share of the label's weight may go to all outputs.
+ *
+ * Settings: that share, in [0, 1]. */
+#include "loss.h"
+
+static int cross_entropy_is_valid(const float *settings)
+{
+    return settings[0] >= 0.0f && settings[0] <= 1.0f;
+}
+
+static void cross_entropy_run(const gp_loss_chunk *c)
+{
+    c->kernels->cross_entropy(c->outputs, c->lanes, c->valid, c->z, c->labels, c->dz, c->losses,
+                              c->hits, c->settings[0], c->factor);
+}
+
+const gp_loss_ops gp_loss_cross_entropy = {.name = "cross_entropy",
+                                           .takes = GP_TAKES_LABELS,
+                                           .counts_hits = 1,
+                                           .fuses = GP_FUSES_SOFTMAX,
+                                           .n_settings = 1,
+                                           .is_valid = cross_entropy_is_valid,
+                                           .run = cross_entropy_run};
