@@ -1,5 +1,5 @@
-/* net.h - the network's own state, shared by net.c, which makes it, calls.c and pass.c, which run it, and
- * fault.c, which looks for what went wrong. */
+/* net.h - the network's own state, shared by net.c, which makes it, calls.c and pass.c, which run
+ * it, and fault.c, which looks for what went wrong. */
 #ifndef GP_NET_H
 #define GP_NET_H
 

@@ -71,7 +71,9 @@ def test_a_loss_without_a_row() -> None:
         def target(self, x: Any, y: Any, outputs: int) -> Any:
             return y
 
-    with pytest.raises(TypeError, match=r"the core does not compute 'hinge'; set Hinge\.row to one"):
+    with pytest.raises(
+        TypeError, match=r"the core does not compute 'hinge'; set Hinge\.row to one"
+    ):
         model().backward(X, Y, loss=Hinge())
 
 
