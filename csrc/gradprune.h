@@ -293,7 +293,7 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
 void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean,
                           float *mean_square, uint64_t count);
 
-/* ---- layers and the network (net.c, calls.c, layers/, losses/) -------------------------------- */
+/* ---- layers and the network (net.c, calls.c, layers/, losses/) ------------------------------- */
 
 /* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is
  * the code that the Python side uses, so new ones go last. */
