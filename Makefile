@@ -17,7 +17,7 @@ PACKAGED   := setup.py pyproject.toml MANIFEST.in LICENSE $(wildcard README.md)
 PACKAGED   += $(shell find csrc gradprune -type f \
     -not -name '*.py[co]' -not -name '*.so' -not -name '.*')
 C_SOURCES  := $(shell find csrc -name '*.c' -o -name '*.h')
-PY_SOURCES := $(wildcard setup.py gradprune tests benchmarks scripts)
+PY_SOURCES := $(wildcard setup.py gradprune studies tests benchmarks scripts)
 COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
@@ -123,7 +123,8 @@ asan-%:
 # The extension in an interpreter that knows nothing of sanitizers: their library comes first, and
 # tests are chosen in which threads meet. The extension is built from the sdist, apart from what is
 # installed. Undefined behaviour is looked for by `asan`.
-SANITIZE_TESTS := test_threads.py test_frozen.py test_network.py test_copies.py test_training.py
+SANITIZE_TESTS := state/test_threads.py forms/test_frozen.py engine/test_network.py \
+                  state/test_copies.py training/test_training.py
 SANITIZE_ARGS  := -k 'thread and not packed' -p no:cacheprovider
 
 sanitize-python: ## Python tests of threads under the thread and address sanitizers

@@ -163,7 +163,7 @@ def contestants() -> list[Contestant]:
 
 def mnist_files() -> list[str] | None:
     """Images and labels to train on, images and labels to test with; None if they are nowhere."""
-    from gradprune import datasets
+    from gradprune.data import datasets
 
     try:
         _, files, _ = datasets._look(datasets._MNIST, None, download=True, verbose=True)

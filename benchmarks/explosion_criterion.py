@@ -20,7 +20,7 @@ from time import perf_counter
 import numpy as np
 
 import gradprune as gp
-from gradprune.disk import write_atomically
+from gradprune.foundation.disk import write_atomically
 from gradprune.pruning.criteria import Criterion
 
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95)

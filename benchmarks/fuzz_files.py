@@ -31,8 +31,9 @@ from typing import Any
 import numpy as np
 
 import gradprune as gp
-from gradprune import files, memory
+from gradprune import files
 from gradprune.compression import architecture, gpz
+from gradprune.engine import memory
 from gradprune.layers.graph import named_layers, plan
 
 Draw = np.random.Generator

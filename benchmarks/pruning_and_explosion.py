@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradprune as gp
-from gradprune.disk import write_atomically
+from gradprune.foundation.disk import write_atomically
 
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95)
 WAYS = ("random", "magnitude", "gradient", "scaled, not pruned", "random, norm restored")

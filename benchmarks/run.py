@@ -23,7 +23,7 @@ from growth import FULL_GROWTH, QUICK_GROWTH, measure_growth
 from report import COLUMNS, cells, describe, markdown, text_table, verdict
 from side_by_side import thread_counts
 
-from gradprune.disk import write_atomically
+from gradprune.foundation.disk import write_atomically
 
 RESULTS = Path(__file__).with_name("results")
 PEERS = ("numpy", "torch", "onnxruntime", "scipy", "scikit-learn")

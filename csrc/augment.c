@@ -1,5 +1,5 @@
 /* augment.c - images under affine maps, which training's augmentation turns
- * (gradprune/augmentation.py).
+ * (gradprune/data/augmentation.py).
  *
  * Every pixel of the result says which place of the image it comes from, and is interpolated
  * between the four pixels around that place. Images have a border of zeros: places beyond are moved

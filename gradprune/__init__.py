@@ -4,29 +4,30 @@ One C engine over flat buffers: a removed weight stays removed, through every op
 file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
 """
 
-from gradprune import datasets, models, plotting
-from gradprune.augmentation import Augmentation, Crop, Flip, Rotate, Shift
-from gradprune.batching import batches
-from gradprune.callbacks import Callback, Checkpoint, CSVLogger, EarlyStopping, WeightAveraging
-from gradprune.clipping import (
-    AGC,
-    AutoClip,
-    Centralize,
-    ClipNorm,
-    ClipNormPerLayer,
-    ClipNormPerParameter,
-    ClipValue,
-    GradientNoise,
-    Inhibit,
-    Quantize,
-    ZClip,
-    clip_grad_norm_,
-    clip_grad_value_,
+from gradprune import (
+    augmentation,
+    callbacks,
+    clipping,
+    datasets,
+    errors,
+    guards,
+    initializers,
+    learning_rates,
+    losses,
+    models,
+    plotting,
 )
-from gradprune.compression.codebooks import Codebook
-from gradprune.compression.distillation import Distillation
+from gradprune.analysis.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
+from gradprune.analysis.explosion_monitor import (
+    ExplosionDetector,
+    ExplosionMonitor,
+    detect_explosions,
+)
+from gradprune.analysis.explosion_phase import ExplosionReport, explode
+from gradprune.analysis.reports import Report, report
+from gradprune.analysis.sensitivity import Sensitivity, sensitivity
+from gradprune.analysis.verification import VerificationError, VerificationReport, verify
 from gradprune.compression.gpz import PackedModel, compress
-from gradprune.compression.grids import Grid
 from gradprune.compression.pipeline import (
     Encode,
     FineTune,
@@ -40,11 +41,7 @@ from gradprune.compression.pipeline import (
     StageReport,
     Training,
 )
-from gradprune.compression.quantizer import Quantizer
-from gradprune.compression.report import ParameterReport, QuantizationReport
-from gradprune.compression.schemes import Coding
-from gradprune.costs import Costs, get_costs, measure_costs, set_costs
-from gradprune.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
+from gradprune.data.augmentation import Augmentation, Crop, Flip, Rotate, Shift
 from gradprune.errors import (
     DatasetNotFoundError,
     ExplosionError,
@@ -52,20 +49,8 @@ from gradprune.errors import (
     NonFiniteError,
     NumericalError,
 )
-from gradprune.explosion_monitor import ExplosionDetector, ExplosionMonitor, detect_explosions
-from gradprune.explosion_phase import ExplosionReport, explode
-from gradprune.frozen import FrozenLayer, FrozenModel
-from gradprune.guards import Guard, Raise, Rollback, Skip, Zero
-from gradprune.history import Event, History
-from gradprune.initializers import (
-    Glorot,
-    He,
-    Identity,
-    Normal,
-    Orthogonal,
-    SparseSpectral,
-    Uniform,
-)
+from gradprune.forms.frozen import FrozenLayer, FrozenModel
+from gradprune.forms.shrinking import LayerShrink, ShrinkReport
 from gradprune.layers import (
     GRU,
     LSTM,
@@ -83,11 +68,37 @@ from gradprune.layers import (
     LayerNorm,
     MaxPool2D,
 )
-from gradprune.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.layers.initializers import (
+    Glorot,
+    He,
+    Identity,
+    Normal,
+    Orthogonal,
+    SparseSpectral,
+    Uniform,
+)
 from gradprune.loading import load
-from gradprune.losses import CrossEntropy
+from gradprune.losses.base import CrossEntropy
+from gradprune.losses.distillation import Distillation
 from gradprune.model import Model
-from gradprune.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
+from gradprune.optim.clipping import (
+    AGC,
+    AutoClip,
+    Centralize,
+    ClipNorm,
+    ClipNormPerLayer,
+    ClipNormPerParameter,
+    ClipValue,
+    GradientNoise,
+    Inhibit,
+    Quantize,
+    ZClip,
+    clip_grad_norm_,
+    clip_grad_value_,
+)
+from gradprune.optim.guards import Guard, Raise, Rollback, Skip, Zero
+from gradprune.optim.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
+from gradprune.optim.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
 from gradprune.pruning.adaptive import AdaptiveSchedule
 from gradprune.pruning.correction import LeastSquares
 from gradprune.pruning.criteria import (
@@ -109,15 +120,26 @@ from gradprune.pruning.report import LayerReport, PruneReport
 from gradprune.pruning.rewinding import Rewind
 from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
 from gradprune.pruning.scopes import ERK, Budgets, GlobalScope, LayerScope
-from gradprune.pruning.sensitivity import Sensitivity, sensitivity
-from gradprune.reports import Report, report
-from gradprune.selection import topk_mask
-from gradprune.shrinking import LayerShrink, ShrinkReport
+from gradprune.quantization.codebooks import Codebook
+from gradprune.quantization.grids import Grid
+from gradprune.quantization.quantizer import Quantizer
+from gradprune.quantization.report import ParameterReport, QuantizationReport
+from gradprune.quantization.schemes import Coding
+from gradprune.state.batching import batches
+from gradprune.state.costs import Costs, get_costs, measure_costs, set_costs
+from gradprune.state.selection import topk_mask
+from gradprune.state.threads import get_num_threads, set_num_threads, show_config
 from gradprune.sweeps.experiment import Experiment
 from gradprune.sweeps.records import Aggregate, Records
 from gradprune.sweeps.sweep import SweepResult, sweep
-from gradprune.threads import get_num_threads, set_num_threads, show_config
-from gradprune.verification import VerificationError, VerificationReport, verify
+from gradprune.training.callbacks import (
+    Callback,
+    Checkpoint,
+    CSVLogger,
+    EarlyStopping,
+    WeightAveraging,
+)
+from gradprune.training.history import Event, History
 
 __version__ = "0.1.0"
 
@@ -258,17 +280,25 @@ __all__ = [
     "WeightAveraging",
     "ZClip",
     "Zero",
+    "augmentation",
     "batches",
+    "callbacks",
     "clip_grad_norm_",
     "clip_grad_value_",
+    "clipping",
     "compress",
     "datasets",
     "detect_explosions",
     "diagnose",
+    "errors",
     "explode",
     "get_costs",
     "get_num_threads",
+    "guards",
+    "initializers",
+    "learning_rates",
     "load",
+    "losses",
     "measure_costs",
     "models",
     "plotting",

@@ -2,7 +2,7 @@
 
 import sys
 
-from gradprune.cli import main
+from gradprune.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -28,29 +28,31 @@ from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import (
-    _core,
-    clipping,
-    guards,
-    initializers,
-    learning_rates,
-    losses,
-    optimizers,
-)
-from gradprune.checks import not_negative, seed_number, whole
-from gradprune.compression import codebooks, grids
-from gradprune.compression.quantizer import Quantizer
-from gradprune.costs import Costs
-from gradprune.disk import read, write_atomically
+from gradprune import _core
+from gradprune.engine.memory import check_size
 from gradprune.errors import FileFormatError
-from gradprune.headroom import require
-from gradprune.layers import add, convolution, dense, normalization, pooling, recurrent
-from gradprune.locking import locked
-from gradprune.memory import check_size
-from gradprune.optimizers import Optimizer
+from gradprune.foundation.checks import not_negative, seed_number, whole
+from gradprune.foundation.disk import read, write_atomically
+from gradprune.layers import (
+    add,
+    convolution,
+    dense,
+    initializers,
+    normalization,
+    pooling,
+    recurrent,
+)
+from gradprune.losses import base as losses
+from gradprune.optim import clipping, guards, learning_rates, optimizers
+from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
 from gradprune.pruning.criteria import explosion, flow, gradients, order
 from gradprune.pruning.pruner import Pruner
+from gradprune.quantization import codebooks, grids
+from gradprune.quantization.quantizer import Quantizer
+from gradprune.state.costs import Costs
+from gradprune.state.headroom import require
+from gradprune.state.locking import locked
 
 if TYPE_CHECKING:
     from gradprune.model import Model

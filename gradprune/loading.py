@@ -8,8 +8,8 @@ from typing import SupportsIndex
 from gradprune import files
 from gradprune.compression import gpz
 from gradprune.compression.gpz import PackedModel
-from gradprune.disk import read
 from gradprune.errors import FileFormatError
+from gradprune.foundation.disk import read
 from gradprune.model import Model
 
 __all__ = ["load"]

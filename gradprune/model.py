@@ -8,20 +8,22 @@ from typing import TYPE_CHECKING, SupportsIndex
 
 from numpy.typing import ArrayLike
 
-from gradprune import files, shrinking, training
-from gradprune.augmentation import Augmentation
-from gradprune.callbacks import Callback
-from gradprune.frozen import FrozenModel
-from gradprune.history import History
+from gradprune import files
+from gradprune.data.augmentation import Augmentation
+from gradprune.engine.network import Network
+from gradprune.engine.summary import Summary, summarize
+from gradprune.forms import shrinking
+from gradprune.forms.frozen import FrozenModel
+from gradprune.forms.mixed_precision import choose_layers
+from gradprune.forms.shrinking import ShrinkReport
 from gradprune.layers.base import Layer
 from gradprune.layers.graph import Node
-from gradprune.losses import LossLike
-from gradprune.mixed_precision import choose_layers
-from gradprune.network import Network
-from gradprune.optimizers import Optimizer
-from gradprune.shrinking import ShrinkReport
-from gradprune.summary import Summary, summarize
-from gradprune.training import Evaluation
+from gradprune.losses.base import LossLike
+from gradprune.optim.optimizers import Optimizer
+from gradprune.training import loop as training
+from gradprune.training.callbacks import Callback
+from gradprune.training.history import History
+from gradprune.training.loop import Evaluation
 
 if TYPE_CHECKING:
     from gradprune.pruning.pruner import Pruner

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import SupportsIndex
 
-from gradprune.checks import whole
+from gradprune.foundation.checks import whole
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense
 from gradprune.layers.graph import Input, Node

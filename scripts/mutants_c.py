@@ -362,7 +362,7 @@ class Workplace:
 
     def run_python(self, name: str) -> str | None:
         """What a test file notices, or None."""
-        file = self.copy / "tests" / f"test_{name}.py"
+        file = next((self.copy / "tests").rglob(f"test_{name}.py"))
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(file)]
         started = perf_counter()
         seconds = self.usual.get(name, 600.0) * FACTOR + SLACK

@@ -17,19 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 import gradprune as gp
-from gradprune.clipping import Clipper
-from gradprune.compression.schemes import Scheme
-from gradprune.guards import Guard
-from gradprune.initializers import Initializer
+from gradprune.engine.network import Network
 from gradprune.layers import Layer
-from gradprune.learning_rates import LearningRate
-from gradprune.network import Network
-from gradprune.optimizers import Optimizer, Trainable
+from gradprune.layers.initializers import Initializer
+from gradprune.optim.clipping import Clipper
+from gradprune.optim.guards import Guard
+from gradprune.optim.learning_rates import LearningRate
+from gradprune.optim.optimizers import Optimizer, Trainable
 from gradprune.pruning.adaptive import AdaptiveSchedule
 from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.regrowth import Regrowth
 from gradprune.pruning.schedules import Schedule
 from gradprune.pruning.scopes import Scope
+from gradprune.quantization.schemes import Scheme
 
 Batch = tuple[NDArray[np.float32], NDArray[Any]]
 Shape = int | tuple[int, ...]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune import reference
-from gradprune.clipping import AdaptiveClipper, Clipper
-from gradprune.network import Network
+from gradprune.engine.network import Network
+from gradprune.optim.clipping import AdaptiveClipper, Clipper
 
 Doubles = dict[str, NDArray[np.float64]]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,17 @@ os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
 # The built-in table, whatever the environment says: which layers are sparse decides about bits.
 os.environ.pop("GRADPRUNE_COSTS", None)
 
+# The studies are no part of the wheel. Last, so that the installed gradprune is found before the
+# folder.
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
 import numpy as np
 import pytest
 from hypothesis import settings
 
 import gradprune as gp
 from cases import TRAINED
-from gradprune.network import Network
+from gradprune.engine.network import Network
 from peers import PEERS
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 import gradprune as gp
-from gradprune.arena import Arena, Tensor
-from gradprune.network import Network
+from gradprune.engine.network import Network
 from gradprune.pruning import criteria
+from gradprune.state.arena import Arena, Tensor
 
 # Every criterion there is, so that a new one gets the common tests by being there.
 CRITERIA = [

@@ -7,6 +7,7 @@ wrong one predicts something else.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ import gradprune as gp
 from cases import ACTIVATIONS
 from gradprune.layers import Layer, Node
 
+NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "20"))  # how many the tests take
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
 FEW, MANY = (1, 2, 3, 4, 6, 8), (1, 2, 3, 5, 8, 17, 40)
 

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import gradprune as gp
-from gradprune.network import Network
-from gradprune.optimizers import Optimizer
+from gradprune.engine.network import Network
+from gradprune.optim.optimizers import Optimizer
 
 
 def snapshot(network: Network, optimizer: Optimizer | None = None) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from cases import TRAINED
-from gradprune.network import Network
-from gradprune.optimizers import Optimizer
+from gradprune.engine.network import Network
+from gradprune.optim.optimizers import Optimizer
 
 X, Y = TRAINED.batch()
 

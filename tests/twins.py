@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 import gradprune as gp
 from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
-from gradprune.clipping import Clipper
+from gradprune.engine.network import Network
 from gradprune.layers import Layer
 from gradprune.layers.graph import INPUT
 from gradprune.layers.recurrent import Recurrent
-from gradprune.network import Network
+from gradprune.optim.clipping import Clipper
 
 Doubles = dict[str, NDArray[np.float64]]
 

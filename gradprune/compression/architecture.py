@@ -12,8 +12,8 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
-from gradprune import initializers
 from gradprune.errors import FileFormatError
+from gradprune.layers import initializers
 from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D

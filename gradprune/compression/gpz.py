@@ -25,12 +25,12 @@ from gradprune.compression.logistic import Bits, Integers, log2
 from gradprune.compression.positions import code_positions
 from gradprune.compression.range_coder import Coder, Decoder, Encoder
 from gradprune.compression.values import Floats, Values, code_values, kinds, ordered
-from gradprune.disk import write_atomically
+from gradprune.engine.memory import LARGEST, check_size
 from gradprune.errors import FileFormatError, NonFiniteError
+from gradprune.foundation.disk import write_atomically
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import Step, plan
-from gradprune.memory import LARGEST, check_size
 
 if TYPE_CHECKING:
     from gradprune.model import Model

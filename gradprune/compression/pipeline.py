@@ -18,17 +18,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.augmentation import Augmentation, augmentations
-from gradprune.checks import as_array, fraction, instance, seed_number, settle, whole
-from gradprune.columns import aligned
-from gradprune.compression.codebooks import Codebook
+from gradprune.analysis.verification import VerificationError, verify
 from gradprune.compression.gpz import PackedModel, check_packable, compress
-from gradprune.compression.quantizer import Quantizer
-from gradprune.compression.schemes import Scheme
-from gradprune.locking import locked
-from gradprune.losses import LossLike, get_loss
+from gradprune.data.augmentation import Augmentation, augmentations
+from gradprune.foundation.checks import as_array, fraction, instance, seed_number, settle, whole
+from gradprune.foundation.columns import aligned
+from gradprune.losses.base import LossLike, get_loss
 from gradprune.model import Model
-from gradprune.optimizers import Optimizer
+from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.granularity import Element, Granularity
@@ -36,8 +33,11 @@ from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.report import PruneReport
 from gradprune.pruning.schedules import Cubic
 from gradprune.pruning.scopes import Scope, get_scope
-from gradprune.training import Run, prepare, train
-from gradprune.verification import VerificationError, verify
+from gradprune.quantization.codebooks import Codebook
+from gradprune.quantization.quantizer import Quantizer
+from gradprune.quantization.schemes import Scheme
+from gradprune.state.locking import locked
+from gradprune.training.loop import Run, prepare, train
 
 __all__ = [
     "Encode",

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from gradprune.compression.logistic import PROBABILITY_BITS, Bits, Integers
 from gradprune.errors import FileFormatError
-from gradprune.headroom import require
+from gradprune.state.headroom import require
 
 __all__ = ["Coder", "Decoder", "Encoder"]
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import ClassVar, NamedTuple, TypeVar
 
-from gradprune.checks import settle
-from gradprune.initializers import Initializer
+from gradprune.foundation.checks import settle
+from gradprune.layers.initializers import Initializer
 from gradprune.layers.wiring import Whole, Wiring
 
 __all__ = ["ACTIVATIONS", "CoreLayer", "CoreType", "Layer", "Parameter", "Shape", "Source"]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import LARGEST_SIZE, settle, whole
+from gradprune.foundation.checks import LARGEST_SIZE, settle, whole
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
 from gradprune.layers.dense import Affine
 from gradprune.layers.window import (

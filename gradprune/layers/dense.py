@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import LARGEST_SIZE, flag, fraction, not_negative, settle, whole
-from gradprune.initializers import Glorot, He, Initializer
+from gradprune.foundation.checks import LARGEST_SIZE, flag, fraction, not_negative, settle, whole
 from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.initializers import Glorot, He, Initializer
 from gradprune.layers.wiring import (
     Elementwise,
     Entries,

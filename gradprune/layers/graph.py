@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple, SupportsIndex
 
-from gradprune.checks import whole
+from gradprune.foundation.checks import whole
 from gradprune.layers.add import Add
 from gradprune.layers.base import Layer, Shape, Source
 

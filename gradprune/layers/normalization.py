@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, positive, settle
-from gradprune.initializers import Initializer
+from gradprune.foundation.checks import fraction, positive, settle
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.initializers import Initializer
 from gradprune.layers.window import Window
 from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
 

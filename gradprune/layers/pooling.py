@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import settle
+from gradprune.foundation.checks import settle
 from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
 from gradprune.layers.window import (
     Padding,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import LARGEST_SIZE, whole
+from gradprune.foundation.checks import LARGEST_SIZE, whole
 from gradprune.layers.base import Shape
 
 __all__ = [

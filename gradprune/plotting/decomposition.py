@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.batching import cuts
-from gradprune.checks import as_array
+from gradprune.foundation.checks import as_array
 from gradprune.plotting.style import BLUE, GREEN, ORANGE, new_figure, percent, root_of, styled
 from gradprune.pruning.pruner import Pruner
+from gradprune.state.batching import cuts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, SubFigure

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from gradprune.diagnosis import Diagnosis, LayerDiagnosis
+    from gradprune.analysis.diagnosis import Diagnosis, LayerDiagnosis
 
 __all__ = ["plot_diagnosis"]
 

@@ -18,7 +18,7 @@ from gradprune.plotting.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradprune.pruning.sensitivity import Sensitivity
+    from gradprune.analysis.sensitivity import Sensitivity
 
 __all__ = ["plot_sensitivity"]
 

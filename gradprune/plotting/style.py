@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gradprune.disk import write_atomically
+from gradprune.foundation.disk import write_atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.history import History
+from gradprune.training.history import History
 
 __all__ = ["Histories", "Timeline", "timeline"]
 

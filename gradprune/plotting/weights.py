@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.locking import Locked
 from gradprune.plotting.style import (
     BLUE,
     GREY,
@@ -21,6 +20,7 @@ from gradprune.plotting.style import (
     root_of,
     styled,
 )
+from gradprune.state.locking import Locked
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

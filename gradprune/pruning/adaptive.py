@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from gradprune.checks import fraction, not_negative, positive, settle, whole
+from gradprune.foundation.checks import fraction, not_negative, positive, settle, whole
 
 __all__ = ["AdaptiveSchedule", "Course", "Verdict"]
 

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Tensor
 from gradprune.layers.coupling import Coupled
 from gradprune.pruning.coverage import Layer
 from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.scopes import LayerCount, Scope
-from gradprune.selection import topk_mask
+from gradprune.state.arena import Tensor
+from gradprune.state.selection import topk_mask
 
 __all__ = ["Choice", "only", "remove_below", "remove_lowest"]
 

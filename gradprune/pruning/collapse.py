@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Tensor
+from gradprune.engine.network import Network
 from gradprune.layers.wiring import roles_by_layer
-from gradprune.network import Network
+from gradprune.state.arena import Tensor
 
 __all__ = ["NO_PATH", "live_inputs", "starved"]
 

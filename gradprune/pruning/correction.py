@@ -13,13 +13,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.checks import positive, settle
+from gradprune.engine.network import silent_rows
+from gradprune.engine.replicas import Replicable, output_of
+from gradprune.foundation.checks import positive, settle
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
-from gradprune.locking import Locked, locked
-from gradprune.network import silent_rows
-from gradprune.replicas import Replicable, output_of
+from gradprune.state.locking import Locked, locked
 
 __all__ = ["LeastSquares", "corrected"]
 

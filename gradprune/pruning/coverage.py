@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Arena, Tensor, excluded_names
+from gradprune.state.arena import Arena, Tensor, excluded_names
 
 __all__ = ["Layer", "covered_layers", "gathered"]
 

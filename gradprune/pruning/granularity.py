@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gradprune.checks import settle, whole
+from gradprune.foundation.checks import settle, whole
 
 __all__ = ["NM", "Block", "Element", "Granularity", "InputUnit", "Unit"]
 

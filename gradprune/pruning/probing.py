@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
+from gradprune.engine.network import Network
+from gradprune.engine.replicas import Replicable, replicate
 from gradprune.errors import NumericalError
 from gradprune.layers.base import Layer as NetworkLayer
 from gradprune.layers.dense import Activation, Dropout
 from gradprune.layers.graph import plan
 from gradprune.layers.normalization import BatchNorm, LayerNorm
-from gradprune.locking import locked
-from gradprune.losses import LossLike, SoftTarget
-from gradprune.network import Network
+from gradprune.losses.base import LossLike, SoftTarget
+from gradprune.optim.snapshots import LastPass, Passing
 from gradprune.pruning.coverage import Layer, gathered
 from gradprune.pruning.criteria.base import Probe, Response
-from gradprune.replicas import Replicable, replicate
-from gradprune.snapshots import LastPass, Passing
+from gradprune.state.locking import locked
 
 __all__ = ["Tried", "dense_gradient", "probing", "trial"]
 
@@ -175,7 +175,10 @@ class _Curvature:
         return (up if sizes[0] <= sizes[1] else down).astype(np.float32)
 
     def _gradient(self, weights: Doubles) -> Doubles:
-        from gradprune.tracing import live_values, trace  # with the oracle: for those who ask
+        from gradprune.engine.tracing import (  # with the oracle: for those who ask
+            live_values,
+            trace,
+        )
 
         assert isinstance(self._model, Network)
         assert self._samples is not None

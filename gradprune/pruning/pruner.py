@@ -15,16 +15,14 @@ from typing import Any, Protocol, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core, checks, streams
-from gradprune.batching import batches
-from gradprune.checks import as_array
-from gradprune.copying import Attached
+from gradprune import _core
+from gradprune.engine.network import Network
 from gradprune.errors import NonFiniteError
+from gradprune.foundation import checks, streams
+from gradprune.foundation.checks import as_array
 from gradprune.layers.coupling import coupled_weights
-from gradprune.locking import Locked, locked
-from gradprune.losses import LossLike, get_loss
-from gradprune.network import Network
-from gradprune.optimizers import Optimizer
+from gradprune.losses.base import LossLike, get_loss
+from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.adaptive import AdaptiveSchedule, Course
 from gradprune.pruning.budget import Choice, only, remove_below, remove_lowest
 from gradprune.pruning.collapse import NO_PATH, live_inputs, starved
@@ -41,6 +39,9 @@ from gradprune.pruning.rewinding import Weights
 from gradprune.pruning.schedules import Schedule, doubt
 from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.pruning.statistics import Statistics
+from gradprune.state.batching import batches
+from gradprune.state.copying import Attached
+from gradprune.state.locking import Locked, locked
 
 __all__ = ["Pruner"]
 

@@ -15,8 +15,8 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, settle, whole
-from gradprune.selection import topk_mask
+from gradprune.foundation.checks import fraction, settle, whole
+from gradprune.state.selection import topk_mask
 
 __all__ = ["SET", "Regrowth", "RigL"]
 

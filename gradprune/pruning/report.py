@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gradprune.columns import aligned
+from gradprune.foundation.columns import aligned
 
 __all__ = ["LayerReport", "PruneReport"]
 

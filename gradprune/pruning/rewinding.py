@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.arena import Arena, Moments
-from gradprune.locking import locked
-from gradprune.optimizers import Optimizer
+from gradprune.optim.optimizers import Optimizer
+from gradprune.state.arena import Arena, Moments
+from gradprune.state.locking import locked
 
 __all__ = ["Rewind", "Weights"]
 

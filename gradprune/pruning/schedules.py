@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from gradprune.checks import fraction, positive, settle, whole
+from gradprune.foundation.checks import fraction, positive, settle, whole
 
 __all__ = ["Cubic", "Iterative", "Linear", "OneShot", "Polynomial", "Schedule", "doubt"]
 

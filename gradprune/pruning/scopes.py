@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.checks import fraction, not_negative, settle
+from gradprune.foundation.checks import fraction, not_negative, settle
 
 __all__ = [
     "ERK",

@@ -14,15 +14,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core, checks, files
-from gradprune.augmentation import Augmentation, augmentations
-from gradprune.cache import cache_folder
-from gradprune.chains import as_clip
-from gradprune.clipping import ClipNorm, Clipper
+from gradprune import _core, files
+from gradprune.data.augmentation import Augmentation, augmentations
 from gradprune.errors import FileFormatError
-from gradprune.learning_rates import CosineLR
+from gradprune.foundation import checks
+from gradprune.foundation.cache import cache_folder
 from gradprune.model import Model
-from gradprune.optimizers import SGD
+from gradprune.optim.chains import as_clip
+from gradprune.optim.clipping import ClipNorm, Clipper
+from gradprune.optim.learning_rates import CosineLR
+from gradprune.optim.optimizers import SGD
 from gradprune.pruning.criteria.base import Criterion, ProbingCriterion
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.granularity import Element, Granularity

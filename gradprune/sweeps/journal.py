@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gradprune.disk import append, read, write_atomically
 from gradprune.errors import FileFormatError
+from gradprune.foundation.disk import append, read, write_atomically
 
 __all__ = ["Journal"]
 

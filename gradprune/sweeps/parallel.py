@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from gradprune.checks import LARGEST_SIZE, whole
-from gradprune.costs import Costs, get_costs, set_costs
-from gradprune.threads import get_num_threads, set_num_threads
+from gradprune.foundation.checks import LARGEST_SIZE, whole
+from gradprune.state.costs import Costs, get_costs, set_costs
+from gradprune.state.threads import get_num_threads, set_num_threads
 
 __all__ = ["Workers", "can_run_in_parallel"]
 

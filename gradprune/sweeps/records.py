@@ -11,8 +11,8 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gradprune.columns import aligned
-from gradprune.disk import write_atomically
+from gradprune.foundation.columns import aligned
+from gradprune.foundation.disk import write_atomically
 
 __all__ = ["Aggregate", "Records"]
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from gradprune import _core
-from gradprune.progress import is_watched
+from gradprune.foundation.progress import is_watched
 from gradprune.sweeps.journal import Journal
 from gradprune.sweeps.parallel import Workers
 from gradprune.sweeps.records import Aggregate, Records

@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune import _core, streams
-from gradprune.checks import LARGEST_SEED, choice, real, settle, whole
+from gradprune import _core
+from gradprune.foundation import streams
+from gradprune.foundation.checks import LARGEST_SEED, choice, real, settle, whole
 from gradprune.pruning.criteria.base import Draw, Floats, Probe, ProbingCriterion, Response
 
 __all__ = ["Explosion", "Growth"]

@@ -7,7 +7,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from gradprune.checks import real, settle
+from gradprune.foundation.checks import real, settle
 from gradprune.pruning.criteria.base import Criterion, Draw, Floats
 from gradprune.pruning.statistics import Statistics
 

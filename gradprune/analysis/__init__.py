@@ -1,0 +1,1 @@
+"""What a network does: diagnosis, explosions, sensitivity, verification, reports."""

@@ -1,0 +1,158 @@
+"""Verification: do several forms of one model predict the same?"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, SupportsFloat
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.foundation.checks import not_negative
+from gradprune.foundation.columns import aligned
+
+__all__ = ["VerificationError", "VerificationReport", "verify"]
+
+_TOLERANCE = 1e-5  # of float32 sums in another order
+
+
+class Predictor(Protocol):
+    """Anything with ``predict``."""
+
+    def predict(self, x: ArrayLike, /) -> ArrayLike:
+        """Outputs (n, outputs) for samples."""
+
+
+class VerificationError(AssertionError):
+    """Two models predict differently; the message says which, where and by how much."""
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What ``verify`` measured; ``print`` shows a table, and so does a notebook.
+
+    Attributes:
+        errors: name of a model, such as "FrozenModel 1", to its largest error, relative to the
+            largest output of the reference.
+        agreement: name to the share of samples whose largest output is the same one as the
+            reference's; NaN where there is a single output.
+        tolerances: name to what would have been too much.
+        samples: how many were compared.
+    """
+
+    errors: Mapping[str, float]
+    agreement: Mapping[str, float]
+    tolerances: Mapping[str, float]
+    samples: int
+
+    def __str__(self) -> str:
+        cells = [
+            (
+                name,
+                f"{error:.2g}",
+                f"{self.tolerances[name]:.2g}",
+                "" if math.isnan(self.agreement[name]) else f"{100 * self.agreement[name]:.6g} %",
+            )
+            for name, error in self.errors.items()
+        ]
+        head = ("model", "largest error", "allowed", "same argmax")
+        return "\n".join([*aligned([head, *cells]), f"{self.samples:,} samples"])
+
+    __repr__ = __str__
+
+
+def verify(
+    reference: Predictor,
+    *others: Predictor | tuple[Predictor, SupportsFloat],
+    x: ArrayLike,
+    tolerance: SupportsFloat | None = None,
+) -> VerificationReport:
+    """Check that models predict what the reference does.
+
+    The error of an output is |y - y_reference| / max|y_reference| over all samples and outputs.
+
+    Args:
+        reference: anything with ``predict``.
+        others: one or more of the same kind, or pairs of it and a tolerance of its own.
+        x: samples, as each ``predict`` takes them; at least one.
+        tolerance: the largest error allowed, not negative; None: of a model that has a
+            ``tolerance``, as forms with rounded weights do, this one, else 1e-5.
+
+    Returns:
+        Largest error and agreement of each model.
+
+    Raises:
+        VerificationError: an error is above the tolerance, the shapes differ, or one is not a
+            number where the other is.
+        TypeError, ValueError: an argument is not as above.
+
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+    >>> report = gp.verify(model, model, model.freeze(), x=np.ones((4, 3)))
+    >>> report.samples, list(report.errors), report.errors["FrozenModel 2"] < 1e-6
+    (4, ['Model 1', 'FrozenModel 2'], True)
+    >>> print(gp.verify(model, (model, 0.01), x=np.ones((4, 3))))
+    model    largest error  allowed  same argmax
+    Model 1              0     0.01        100 %
+    4 samples
+    """
+    if not others:
+        raise ValueError("verify needs a model to compare with the reference")
+    pairs = [other if isinstance(other, tuple) else (other, tolerance) for other in others]
+    for model in (reference, *(model for model, _ in pairs)):
+        if not callable(getattr(model, "predict", None)):
+            raise TypeError(f"a model must have a predict method, got {type(model).__name__}")
+    limits = [_tolerance(model, given) for model, given in pairs]
+    expected = np.asarray(reference.predict(x))
+    if expected.size == 0:
+        raise ValueError("verify needs at least one sample")
+    errors, agreement, tolerances = {}, {}, {}
+    for number, ((model, _), limit) in enumerate(zip(pairs, limits, strict=True), start=1):
+        name = f"{type(model).__name__} {number}"
+        outputs = np.asarray(model.predict(x))
+        errors[name] = _largest_error(name, outputs, expected, limit)
+        agreement[name] = _agreement(outputs, expected)
+        tolerances[name] = limit
+    return VerificationReport(errors, agreement, tolerances, len(expected))
+
+
+def _tolerance(model: Predictor, given: SupportsFloat | None) -> float:
+    if given is None:
+        given = getattr(model, "tolerance", _TOLERANCE)
+    return not_negative("tolerance", given)
+
+
+def _agreement(actual: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
+    """Share of the samples with the same largest output."""
+    if expected.ndim < 2 or expected.shape[-1] < 2:
+        return math.nan
+    same = actual.argmax(axis=-1) == expected.argmax(axis=-1)
+    return float(same.reshape(len(expected), -1).all(axis=1).mean())
+
+
+def _largest_error(
+    name: str, actual: NDArray[np.generic], expected: NDArray[np.generic], tolerance: float
+) -> float:
+    if actual.shape != expected.shape:
+        raise VerificationError(
+            f"{name} predicts shape {actual.shape}, the reference {expected.shape}"
+        )
+    got, wanted = actual.astype(np.float64), expected.astype(np.float64)
+    same = (got == wanted) | (np.isnan(got) & np.isnan(wanted))
+    with np.errstate(invalid="ignore"):
+        error = np.where(same, 0.0, np.abs(got - wanted))
+    size = float(np.abs(wanted[np.isfinite(wanted)]).max(initial=0.0))
+    error = np.where(np.isnan(error), np.inf, error / size if size else error)
+    worst = np.unravel_index(int(error.argmax()), error.shape)
+    largest = float(error[worst])
+    if largest > tolerance:
+        sample, *output = map(int, worst)
+        place = f"sample {sample}" + "".join(f", output {position}" for position in output)
+        raise VerificationError(
+            f"{name} differs at {place}: {actual[worst]} instead of {expected[worst]}, an error of "
+            f"{largest:.3g} of the largest output, allowed is {tolerance:.3g}"
+        )
+    return largest

@@ -1,0 +1,45 @@
+"""``gradprune compress``: a saved network in the smallest file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gradprune.cli import tables
+from gradprune.cli.files import load_model, writable_file
+from gradprune.cli.options import add_command
+from gradprune.compression.gpz import compress
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = add_command(
+        commands,
+        "compress",
+        run,
+        "write the weights of a saved network into the smallest file",
+        "example:\n  gradprune compress digits-pruned.safetensors digits.gpz",
+    )
+    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    parser.add_argument("out", metavar="FILE", help="is replaced if it exists")
+    parser.add_argument(
+        "--exact",
+        action="store_true",
+        help="keep the order of hidden units, and those that are dead",
+    )
+
+
+def run(options: argparse.Namespace) -> None:
+    """Pack a saved network and say how small it got."""
+    console = tables.make_console()
+    model = load_model(Path(options.model_file))
+    out = writable_file(options.out)
+    packed = compress(model, canonical=not options.exact)
+    packed.save(out)
+    full = 4 * model.arena.size
+    console.print(
+        f"saved {out} ({packed.nbytes:,} bytes, {full / packed.nbytes:,.1f} times less than "
+        f"4 bytes for each of {model.arena.size:,} parameters)",
+        soft_wrap=True,
+    )

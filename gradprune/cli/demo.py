@@ -1,0 +1,70 @@
+"""``gradprune demo``: what the library is for, in a minute."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from gradprune.cli import demonstration as demo
+from gradprune.cli import tables
+from gradprune.cli.demonstration import CRITERIA
+from gradprune.cli.options import (
+    add_command,
+    add_criterion,
+    add_data,
+    add_model,
+    add_seed,
+    add_threads,
+    sparsity,
+    whole,
+)
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = add_command(
+        commands,
+        "demo",
+        run,
+        "train a network, remove 95 % of its weights, compare accuracy and size",
+        "examples:\n"
+        "  gradprune demo\n"
+        "  gradprune demo --dataset mnist --sparsity 0.98 --criterion magnitude\n"
+        "  gradprune demo --model 128 --epochs 30 --out /tmp/demo",
+    )
+    add_data(parser)
+    add_model(parser)
+    parser.add_argument(
+        "--sparsity", type=sparsity, default=0.95, help="share of the weights to remove"
+    )
+    add_criterion(parser)
+    parser.add_argument(
+        "--epochs",
+        type=whole(3),
+        metavar="N",
+        help="passes over the data in all (default: as tuned for the data set)",
+    )
+    parser.add_argument("--out", default="gradprune-demo", metavar="DIR", help="folder of results")
+    add_seed(parser)
+    add_threads(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Run the demo and show its outcome."""
+    console = tables.make_console()
+    data = demo.load_data(options.dataset)
+    recipe = demo.recipe_for(options.dataset, len(data.train[1]))
+    if options.epochs is not None:
+        recipe = recipe.with_epochs(options.epochs)
+    outcome = demo.run(
+        data,
+        recipe=recipe,
+        hidden=options.model,
+        sparsity=options.sparsity,
+        criterion=CRITERIA[options.criterion],
+        seed=options.seed,
+        out=options.out,
+        console=console,
+        verbose=1,
+    )
+    demo.show(outcome, console)

@@ -1,0 +1,147 @@
+"""Options that several commands have, and types of arguments."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+from gradprune.cli.demonstration import CRITERIA, DATASETS
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], None],
+    text: str,
+    epilog: str,
+) -> argparse.ArgumentParser:
+    """The parser of a command, with the options that all of them have."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text.replace("%", "%%"),
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=epilog,
+    )
+    parser.set_defaults(run=run, threads=None)
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return parser
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """``--dataset``, for `gradprune.cli.demonstration.load_data`."""
+    parser.add_argument(
+        "--dataset",
+        default="digits",
+        metavar="NAME",
+        help=f"{', '.join(DATASETS)}, or a folder of four IDX files named as MNIST's",
+    )
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """``--model``: a tuple of sizes."""
+    parser.add_argument(
+        "--model",
+        type=_sizes,
+        default="300-100",
+        metavar="SIZES",
+        help="units of the hidden layers; input and output sizes follow from the data",
+    )
+
+
+def add_criterion(parser: argparse.ArgumentParser) -> None:
+    """``--criterion``: a name in `gradprune.cli.demonstration.CRITERIA`."""
+    parser.add_argument(
+        "--criterion",
+        choices=tuple(CRITERIA),
+        default="gradient-decomposition",
+        metavar="NAME",
+        help=f"which weights matter: {', '.join(CRITERIA)}",
+    )
+
+
+def add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
+    """``--batch-size`` and ``--clip``, which `gradprune.cli.training.fit` reads."""
+    parser.add_argument(
+        "--batch-size", type=whole(1), default=64, metavar="N", help="samples a step"
+    )
+    parser.add_argument(
+        "--clip",
+        type=not_negative,
+        default=1.0,
+        metavar="NORM",
+        help="largest norm of the gradient; 0: no clipping",
+    )
+
+
+def add_seed(parser: argparse.ArgumentParser) -> None:
+    """``--seed`` of whatever is drawn."""
+    parser.add_argument(
+        "--seed", type=whole(0), default=0, help="of weights, order of samples, random choices"
+    )
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads``, which `gradprune.cli.main.main` sets before the command runs."""
+    parser.add_argument(
+        "--threads", type=whole(1), metavar="N", help="at most so many threads (default: the CPUs)"
+    )
+
+
+# ---- types of arguments: argparse puts the message behind the name of the option -----------------
+
+
+def whole(least: int) -> Callable[[str], int]:
+    """The type of integers from ``least`` on."""
+
+    def convert(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        return number
+
+    return convert
+
+
+def positive(text: str) -> float:
+    """A finite number above 0."""
+    number = _number(text)
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must be positive, got {text}")
+    return number
+
+
+def not_negative(text: str) -> float:
+    """A finite number, 0 or above."""
+    number = _number(text)
+    if not 0 <= number < float("inf"):
+        raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
+    return number
+
+
+def sparsity(text: str) -> float:
+    """A share of the weights, below all of them."""
+    number = _number(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
+def _sizes(text: str) -> tuple[int, ...]:
+    try:
+        sizes = tuple(int(part) for part in text.split("-"))
+    except ValueError:
+        sizes = (0,)
+    if min(sizes) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of sizes such as 300-100")
+    return sizes

@@ -1,0 +1,130 @@
+"""``gradprune prune``: remove weights of a saved network."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from gradprune.cli import demonstration as demo
+from gradprune.cli import tables
+from gradprune.cli.demonstration import CRITERIA
+from gradprune.cli.files import load_model, writable_file
+from gradprune.cli.options import (
+    add_batch_and_clip,
+    add_command,
+    add_criterion,
+    add_data,
+    add_seed,
+    add_threads,
+    positive,
+    sparsity,
+    whole,
+)
+from gradprune.cli.training import OPTIMIZERS, fit, print_result
+from gradprune.pruning.granularity import NM, Block, Element, Granularity, Unit
+from gradprune.pruning.pruner import Pruner
+from gradprune.pruning.scopes import SCOPES
+
+
+def add(commands: Any) -> None:
+    """Declare the command and its options."""
+    parser = add_command(
+        commands,
+        "prune",
+        run,
+        "remove weights of a saved network, maybe fine-tune it, and save it",
+        "examples:\n"
+        "  gradprune prune digits.safetensors --sparsity 0.9\n"
+        "  gradprune prune m.safetensors --dataset mnist --criterion taylor --fine-tune 5\n"
+        "  gradprune prune digits.safetensors --granularity 4x1",
+    )
+    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    add_data(parser)
+    parser.add_argument(
+        "--sparsity",
+        type=sparsity,
+        default=0.9,
+        help="share of the weights that is removed afterwards, earlier ones included",
+    )
+    add_criterion(parser)
+    parser.add_argument(
+        "--scope",
+        choices=tuple(SCOPES),
+        default="global",
+        help="one ranking of all weights, the same sparsity in every layer, or small layers denser",
+    )
+    parser.add_argument(
+        "--granularity",
+        type=_granularity,
+        default="1x1",
+        metavar="ROWSxCOLUMNS|N:M|unit",
+        help="remove blocks of so many outputs x inputs, all but N of every M inputs, or whole "
+        "output units instead of single weights",
+    )
+    parser.add_argument(
+        "--fine-tune", type=whole(0), default=0, metavar="N", help="epochs of training after it"
+    )
+    parser.add_argument(
+        "--lr",
+        type=positive,
+        default=0.05,
+        help="learning rate of fine-tuning, by SGD with Nesterov momentum, falling along a cosine",
+    )
+    add_batch_and_clip(parser)
+    parser.add_argument(
+        "--out", metavar="FILE", help="is replaced if it exists (default: MODEL-pruned.safetensors)"
+    )
+    add_seed(parser)
+    add_threads(parser)
+
+
+def run(options: argparse.Namespace) -> None:
+    """Prune a saved network, fine-tune it if asked to, and save what is left."""
+    console = tables.make_console()
+    source = Path(options.model_file)
+    model = load_model(source)
+    out = writable_file(options.out or source.with_name(f"{source.stem}-pruned.safetensors"))
+    data = demo.load_data(options.dataset)
+    if (data.features,) != model.input_shape or data.classes > model.outputs:
+        raise ValueError(
+            f"{source} takes inputs of shape {model.input_shape} and knows {model.outputs} "
+            f"classes, but {data.name} has {data.features} features and {data.classes} classes"
+        )
+    if not model.loss_for(None).is_classification:
+        raise ValueError(f"{source} was trained by {model.loss}, but {data.name} has classes")
+    before = model.evaluate(*data.test)["accuracy"]
+    pruner = Pruner(
+        model,
+        criterion=CRITERIA[options.criterion],
+        scope=options.scope,
+        granularity=options.granularity,
+        seed=options.seed,
+    )
+    report = pruner.prune(options.sparsity, data=data.to_score(pruner.criterion))
+    console.print(tables.report_table(report))
+    for name, reason in report.skipped.items():
+        console.print(f"skipped {name}: {reason}")
+    for note in report.notes:
+        console.print(f"note: {note}")
+    pruned = model.evaluate(*data.test)["accuracy"]
+    console.print(f"test accuracy {tables.percent(before)} before, {tables.percent(pruned)} after")
+    if options.fine_tune:
+        fit(model, data, options, OPTIMIZERS["sgd"], options.lr, options.fine_tune)
+    model.save(out)
+    print_result(console, model, data, out)
+
+
+def _granularity(text: str) -> Granularity:
+    if text == "unit":
+        return Unit()
+    sizes = text.split(":" if ":" in text else "x")
+    if len(sizes) == 2 and all(size.isdecimal() and int(size) for size in sizes):
+        first, second = map(int, sizes)
+        if "x" in text:
+            return Element() if first == second == 1 else Block(first, second)
+        if first < second:
+            return NM(first, second)
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not a block such as 4x1, a pattern such as 2:4, or unit"
+    )

@@ -1,0 +1,61 @@
+"""How ``train`` and ``prune`` train, and what they say of the result."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gradprune.cli import tables
+from gradprune.cli.demonstration import Data
+from gradprune.model import Model
+from gradprune.optim.clipping import ClipNorm
+from gradprune.optim.learning_rates import CosineLR
+from gradprune.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+
+OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
+    "sgd": lambda model, **settings: SGD(model, momentum=0.9, nesterov=True, **settings),
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+}
+# Where the learning rate starts unless --lr says.
+RATES = {"sgd": 0.1, "adam": 1e-3, "adamw": 1e-3, "rmsprop": 1e-3}
+
+
+def fit(
+    model: Model,
+    data: Data,
+    options: argparse.Namespace,
+    make: Callable[..., Optimizer],
+    lr: float,
+    epochs: int,
+) -> None:
+    """Train by an optimizer that is made here, its learning rate falling along a cosine."""
+    steps = model.steps_per_epoch(len(data.train[1]), options.batch_size)
+    optimizer = make(
+        model,
+        lr=CosineLR(lr, steps=epochs * steps),
+        clip=ClipNorm(options.clip) if options.clip else None,
+    )
+    model.fit(
+        *data.train,
+        optimizer=optimizer,
+        epochs=epochs,
+        batch_size=options.batch_size,
+        validation_data=data.validation,
+        verbose=1 if sys.stderr.isatty() else 2,
+        seed=options.seed,
+    )
+
+
+def print_result(console: Any, model: Model, data: Data, out: Path) -> None:
+    """Print the accuracy on the test set, and the size of the file."""
+    accuracy = model.evaluate(*data.test)["accuracy"]
+    size = tables.number_of_bytes(out.stat().st_size)
+    console.print(
+        f"test accuracy {tables.percent(accuracy)} on {len(data.test[1]):,} samples of {data.name}"
+    )
+    console.print(f"saved {out} ({size})", soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Data: data sets, files of data, sequences to learn, augmentation."""

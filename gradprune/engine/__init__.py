@@ -1,0 +1,1 @@
+"""The network: layers over an arena, forward, backward, whole steps."""

@@ -1,0 +1,100 @@
+"""How much memory a network needs, known before any of it is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from math import prod
+from typing import SupportsIndex
+
+from gradprune import _core
+from gradprune.foundation.checks import whole
+from gradprune.layers.base import CoreLayer, CoreType, Shape
+from gradprune.layers.graph import Step, named_layers, plan, sample_shape
+
+__all__ = ["LARGEST", "check_size", "lowered", "needed_bytes"]
+
+# For a parameter: itself, its gradient, mask and two moments are 17 bytes; the rest is what reading
+# a packed file or freezing takes for a while.
+_PARAMETER = 48
+_BASE = 96 << 20  # bytes that the network of a file may need however small the file is,
+_PER_BYTE = 16 << 10  # and how many more for each byte that it has
+LARGEST = 2**46  # bytes of any network: processes have no more addresses; sums in C do not overflow
+
+
+def needed_bytes(steps: Sequence[Step]) -> int:
+    """Bytes that a network takes to be trained on, or run for, one sample after the other.
+
+    Parameters with gradient, mask and moments; what is kept between layers; lists of distances and
+    other tables. Every layer is asked, and nothing is allocated.
+
+    Args:
+        steps: of the network, see ``plan``.
+    """
+    tensors = {str(step.layer.name): step.layer.tensors(step.shape) for step in steps}
+    parameters = _PARAMETER * sum(prod(p.shape) for own in tensors.values() for p in own)
+    features = sum(prod(step.shape) + prod(step.output_shape) for step in steps)
+    if parameters + 4 * features > LARGEST:
+        return parameters + 4 * features
+    nowhere = {name: {parameter.role: 0 for parameter in own} for name, own in tensors.items()}
+    fixed, sample = _core.Net([low for _, low in lowered(steps, nowhere)]).needs
+    return parameters + fixed + sample
+
+
+def check_size(
+    layers: object,
+    input_shape: Shape,
+    nbytes: int,
+    max_bytes: SupportsIndex | None,
+    *,
+    besides: Callable[[Sequence[Step]], int] = lambda steps: 0,
+) -> tuple[Step, ...]:
+    """The plan of a file's network, if it is no larger than the limit.
+
+    Args:
+        layers: as the file says.
+        input_shape: likewise.
+        nbytes: of the file.
+        max_bytes: the limit; None: 96 MiB and 16 KiB more for each byte of the file.
+        besides: what reading a file of this format takes more, counted as bytes.
+
+    Raises:
+        ValueError: it is larger, or there is no such network.
+    """
+    limit = _BASE + _PER_BYTE * nbytes
+    if max_bytes is not None:
+        limit = whole("max_bytes", max_bytes)
+    steps = plan(named_layers(layers), sample_shape(input_shape))
+    needed = needed_bytes(steps) + besides(steps)
+    if needed > limit:
+        raise ValueError(
+            f"the network needs {needed:,} bytes, more than the limit of {limit:,} for a file of "
+            f"{nbytes:,} bytes; max_bytes sets another one"
+        )
+    return steps
+
+
+def lowered(
+    steps: Sequence[Step], offsets: Mapping[str, Mapping[str, int]]
+) -> list[tuple[str, CoreLayer]]:
+    """What the core runs, in order, with the name of the layer that it is of.
+
+    Args:
+        steps: of the network, see ``plan``.
+        offsets: layer's name to role to the parameter's place in the arena.
+    """
+    core: list[tuple[str, CoreLayer]] = []
+    ends: list[int] = []  # of each layer: the core's layer that makes its output, -1: the input
+    for layer, sources, shape, _ in steps:
+        read = [-1 if source < 0 else ends[source] for source in sources]
+        for position, low in enumerate(layer.lower(shape, offsets[str(layer.name)]), len(core)):
+            back = position - read[0]
+            other = 0 if len(read) == 1 else position - read[1]
+            core.append((str(layer.name), low._replace(back=back, other=other)))
+            read = [position]
+        ends.append(read[0])
+    last = len(core) - 1
+    if ends[-1] != last or not core:  # it ends, or is nothing but, layers that do nothing
+        outputs = prod(steps[-1].output_shape)
+        same = CoreLayer(CoreType.ACTIVATION, outputs, outputs)
+        core.append((str(steps[-1].layer.name), same._replace(back=last + 1 - ends[-1])))
+    return core

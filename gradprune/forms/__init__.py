@@ -1,0 +1,1 @@
+"""Other forms of a network: frozen, on integers, shrunk."""

@@ -1,0 +1,277 @@
+"""Frozen models: an immutable copy of a network for inference, each layer packed for speed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any, NamedTuple, NoReturn, Self
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+from gradprune.engine.network import Network
+from gradprune.engine.summary import summarize
+from gradprune.forms.mixed_precision import Rounding
+from gradprune.foundation.checks import real_array
+from gradprune.foundation.columns import aligned
+from gradprune.layers.base import CoreType, Layer
+from gradprune.state.locking import locked
+
+__all__ = ["FrozenLayer", "FrozenModel"]
+
+# The codes of the core, in order, and how far predictions may be from the network's.
+_PRECISIONS = ("float32", "int8")
+_TOLERANCES = {"float32": 1e-5, "int8": 0.05}
+_UNROUNDED = Rounding((), 0.0)
+
+_HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few samples", "many samples")
+
+
+@dataclass(frozen=True)
+class FrozenLayer:
+    """A layer of a frozen model."""
+
+    name: str
+    kind: str
+    outputs: int  # features a sample
+    weights: int
+    kept: int  # weights that are not removed
+    nbytes: int
+    few: str  # kernel for few samples, "dense", "sparse" or "int8"; "" where there are no weights
+    many: str  # kernel for many samples
+    parameters: int = 0  # that are not removed, biases included
+    macs_dense: int = 0  # multiply-accumulates a sample
+    macs_effective: int = 0  # those of kept weights
+
+
+class _Source(NamedTuple):
+    """What a frozen model was made from, in little space and for every CPU."""
+
+    layers: tuple[Layer, ...]
+    input_shape: tuple[int, ...]
+    mask: NDArray[np.uint8]  # of the arena, a bit each
+    params: NDArray[np.float32]  # that are not removed
+
+    @classmethod
+    def of(cls, network: Network) -> Self:
+        """Of a network as it is now."""
+        arena = network.arena
+        with arena.lock:
+            mask = np.packbits(arena.mask)
+            return cls(network.layers, network.input_shape, mask, arena.compact(arena.params))
+
+
+class FrozenModel:
+    """An immutable copy of a network for inference; made by ``model.freeze()``.
+
+    Weights are packed as each layer runs fastest, once for calls with a few samples and once for
+    many; activations are computed with the layer before them; dropout is gone. Training,
+    pruning or writing into the model it was made from changes nothing here. Any number of threads
+    may call ``predict`` at once.
+
+    It can be pickled, and is frozen again where it is read, for the CPU there: so it also holds the
+    float32 weights that are not removed, 4 bytes each, beside ``nbytes``.
+
+    With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
+    inputs become bytes with a scale a sample: products and sums are exact integers, their result
+    is float32 again. What such a layer makes of a sample does not depend on the batch it is in
+    and, but for tanh, sigmoid and gelu, not on the instruction set. Layers with so few weights left
+    that lists of them are faster, with more than 65,536 inputs, and recurrent ones stay float32.
+    Formulas are in docs/math.md, times in docs/performance.md.
+
+    How far rounding to bytes moves the outputs is measured when the model is frozen: the largest
+    error of what goes into the last activation, times the steepest slope of this, relative to the
+    largest output of 16 samples. Where that is more than 0.03 the Dense layers that do the most
+    harm stay float32, until it is not; and so do all that have a LayerNorm behind them, which makes
+    any error large for samples of a small variance.
+
+    Attributes:
+        precision: "float32" or "int8".
+        exact: names of the Dense layers that stay float32 for that reason.
+        error: what was measured, at most 0.03; 0 if no layer runs on integers.
+        tolerance: for ``gp.verify`` against the model, an error relative to the largest output of
+            the samples there: 1e-5, or 0.05 with int8, which leaves room for other samples than
+            those measured on.
+        layers: one FrozenLayer each.
+        input_shape: shape of a sample.
+        outputs: features of a prediction.
+        nbytes: bytes of the packed weights and what goes with them.
+        ends_with_softmax: whether predictions are probabilities.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
+    >>> print(model.freeze())
+    layer   type         outputs  weights  kept  bytes  few samples  many samples
+    dense0  Dense, relu        3       12    12    448  dense        dense
+    dense1  Dense              2        6     6    384  dense        dense
+    """
+
+    __slots__ = (
+        "_core",
+        "_source",
+        "ends_with_softmax",
+        "error",
+        "exact",
+        "input_shape",
+        "layers",
+        "nbytes",
+        "outputs",
+        "precision",
+        "tolerance",
+    )
+
+    layers: tuple[FrozenLayer, ...]
+    input_shape: tuple[int, ...]
+    outputs: int
+    nbytes: int
+    ends_with_softmax: bool
+    precision: str
+    exact: tuple[str, ...]
+    error: float
+    tolerance: float
+    _core: _core.Frozen
+    _source: _Source
+
+    def __init__(
+        self, network: Network, precision: str = "float32", rounding: Rounding = _UNROUNDED
+    ) -> None:
+        if precision not in _PRECISIONS:
+            raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
+        code = _PRECISIONS.index(precision)
+        core = network.core_layers
+        exact = tuple(
+            position
+            for position, (name, layer) in enumerate(core)
+            if layer.type == CoreType.DENSE and name in rounding.exact
+        )
+        with network.lock:
+            frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code, exact)
+            layers = _layers(network, frozen)
+            source = _Source.of(network)
+        for name, value in (
+            ("_core", frozen),
+            ("_source", source),
+            ("ends_with_softmax", network.ends_with_softmax),
+            ("input_shape", network.input_shape),
+            ("layers", layers),
+            ("nbytes", frozen.nbytes),
+            ("outputs", network.outputs),
+            ("precision", precision),
+            ("exact", rounding.exact),
+            ("error", rounding.error),
+            ("tolerance", _TOLERANCES[precision]),
+        ):
+            object.__setattr__(self, name, value)
+
+    def predict(self, x: ArrayLike) -> NDArray[np.float32]:
+        """Outputs for samples, without dropout; fastest for C-contiguous float32 (n, features).
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite; n may be 0.
+
+        Returns:
+            (n, outputs) float32, as the network's to rounding.
+
+        Raises:
+            TypeError, ValueError: x is not as above.
+
+        >>> import numpy as np
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2, activation="softmax")], input_shape=3, seed=0)
+        >>> x = np.ones((5, 3), np.float32)
+        >>> bool(np.allclose(model.freeze().predict(x), model.predict(x)))
+        True
+        """
+        out = self._core.predict(x)
+        if out is None:  # not yet an array as the core takes it
+            out = self._core.predict(self._rows(x))
+            assert out is not None
+        return out
+
+    def _rows(self, x: ArrayLike) -> NDArray[np.float32]:
+        array = real_array("x", x)
+        if array.shape[1:] != self.input_shape or array.ndim == 0:
+            wanted = ", ".join(["n", *map(str, self.input_shape)])
+            raise ValueError(f"x must have shape ({wanted}), got {array.shape}")
+        return array.reshape(len(array), prod(self.input_shape))
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a frozen model cannot be changed, not its {name!r} either")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a frozen model cannot be changed, not its {name!r} either")
+
+    def __copy__(self) -> Self:
+        return self  # nothing can change
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _freeze, (self._source, self.precision, Rounding(self.exact, self.error))
+
+    def __str__(self) -> str:
+        lines = aligned([_HEADINGS, *map(_cells, self.layers)], words={0, 1, 6, 7})
+        if self.precision == "int8":
+            lines.append(f"largest error by rounding {self.error:.2g} of the largest output")
+        if self.exact:
+            lines.append(f"float32 so that it is no more: {', '.join(self.exact)}")
+        return "\n".join(lines)
+
+    __repr__ = __str__
+
+
+def _freeze(source: _Source, precision: str, rounding: Rounding) -> FrozenModel:
+    """A frozen model from what it was made from."""
+    network = Network(source.layers, source.input_shape)
+    arena = network.arena
+    with arena.lock:
+        arena.set_flat_mask(np.unpackbits(source.mask, count=arena.prunable_size))
+        np.copyto(arena.params, arena.whole(source.params, len(arena.params)))
+    return FrozenModel(network, precision, rounding)
+
+
+@locked
+def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
+    """What became of each layer."""
+    positions = {
+        name: position
+        for position, (name, core) in enumerate(network.core_layers)
+        if core.type in {CoreType.DENSE, CoreType.RECURRENT, CoreType.CONVOLUTION}
+    }
+    layers = []
+    for row in summarize(network).layers:
+        weights = kept = nbytes = 0
+        few = many = ""
+        if row.name in positions:
+            position = positions[row.name]
+            weights = sum(m.size for name, m in network.masks.items() if _layer(name) == row.name)
+            kept, nbytes, few_listed, many_listed, is_int8 = frozen.describe(position)
+            whole = "int8" if is_int8 else "dense"
+            few, many = ("sparse" if listed else whole for listed in (few_listed, many_listed))
+        layers.append(
+            FrozenLayer(
+                row.name,
+                row.kind,
+                row.outputs,
+                weights,
+                kept,
+                nbytes,
+                few,
+                many,
+                parameters=row.kept,
+                macs_dense=row.macs_dense,
+                macs_effective=row.macs_effective,
+            )
+        )
+    return tuple(layers)
+
+
+def _layer(parameter: str) -> str:
+    return parameter.partition(".")[0]
+
+
+def _cells(row: FrozenLayer) -> tuple[str, ...]:
+    numbers = (row.outputs, row.weights, row.kept, row.nbytes)
+    return (row.name, row.kind, *(f"{number:,}" for number in numbers), row.few, row.many)

@@ -1,0 +1,210 @@
+"""Initial weights: by fan-in and fan-out, orthogonal, and those of recurrent networks.
+
+The numbers come from the package's own counter-based generator (Philox4x32-10), so a seed gives
+the same weights on every machine and whatever else has been drawn.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune import _core
+from gradprune.foundation import streams
+from gradprune.foundation.checks import not_negative, settle, whole
+
+__all__ = [
+    "Glorot",
+    "He",
+    "Identity",
+    "Initializer",
+    "Normal",
+    "Orthogonal",
+    "SparseSpectral",
+    "Uniform",
+]
+
+# To the stream that says where, beside the one that says how much.
+_PLACES = streams.INITIAL_PLACES.first ^ streams.INITIAL_WEIGHTS.first
+
+
+class Initializer(ABC):
+    """Draws a weight matrix; subclasses are frozen settings.
+
+    Recurrent layers draw the matrices of their gates one by one.
+    """
+
+    @abstractmethod
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """A float32 array of ``shape`` (out, in), a function of (seed, stream) alone."""
+
+
+@dataclass(frozen=True)
+class _Scaled(Initializer):
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "gain", single=True)
+
+
+@dataclass(frozen=True)
+class He(_Scaled):
+    """Normal with standard deviation gain * sqrt(2 / in), for relu and its kin.
+
+    Source: He et al. 2015, "Delving Deep into Rectifiers".
+
+    >>> round(float(He().sample((200, 800), seed=0, stream=0).std()), 3)
+    0.05
+    """
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        scale = np.float32(self.gain * math.sqrt(2.0 / shape[1]))
+        return scale * _core.normal(math.prod(shape), seed, stream).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Glorot(_Scaled):
+    """Uniform in [-a, a] with a = gain * sqrt(6 / (in + out)).
+
+    Source: Glorot and Bengio 2010.
+
+    >>> weight = Glorot().sample((300, 300), seed=0, stream=0)
+    >>> bool(abs(weight).max() <= 0.1)
+    True
+    """
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        limit = np.float32(self.gain * math.sqrt(6.0 / sum(shape)))
+        uniform = _core.uniform(math.prod(shape), seed, stream).reshape(shape)
+        return limit * (2 * uniform - 1)
+
+
+@dataclass(frozen=True)
+class Orthogonal(_Scaled):
+    """Rows (or columns, whichever are fewer) orthonormal, times gain.
+
+    The Q of a QR decomposition of a normal matrix, with the signs of R's diagonal, so that the
+    distribution is uniform over orthogonal matrices. Source: Saxe et al. 2014.
+
+    >>> q = Orthogonal().sample((3, 5), seed=0, stream=0)
+    >>> bool(np.allclose(q @ q.T, np.eye(3), atol=1e-6))
+    True
+    """
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        rows, columns = max(shape), min(shape)
+        normal = _core.normal(rows * columns, seed, stream).astype(np.float64)
+        q, r = np.linalg.qr(normal.reshape(rows, columns))
+        q *= np.where(np.diag(r) < 0, -1.0, 1.0)
+        weight = q if shape == (rows, columns) else q.T
+        return np.ascontiguousarray(self.gain * weight, np.float32)
+
+
+@dataclass(frozen=True)
+class Identity(_Scaled):
+    """The identity times gain, for the recurrent weights of an IRNN: units keep what they hold.
+
+    For square matrices. Source: Le, Jaitly and Hinton 2015, with relu and gain 1.
+
+    >>> Identity().sample((2, 2), seed=0, stream=0).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        return np.float32(self.gain) * np.eye(_units(self, shape), dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class SparseSpectral(Initializer):
+    """Few weights a unit, scaled to a spectral radius, for recurrent weights: an echo state.
+
+    Each unit (row) gets ``nonzeros`` incoming normal weights from units drawn without
+    replacement; then the matrix, a square one, is multiplied by radius / max|eigenvalue|. Its
+    zeros are no mask: training may fill them.
+
+    Args:
+        nonzeros: at least 1; a smaller layer is full.
+        radius: largest absolute eigenvalue, not negative.
+
+    Source: Jaeger 2001; Sutskever et al. 2013 and Pascanu et al. 2013, 15 and about 1.
+
+    >>> weight = SparseSpectral(15, radius=0.95).sample((50, 50), seed=0, stream=0)
+    >>> np.count_nonzero(weight, axis=1).tolist() == [15] * 50
+    True
+    >>> round(float(abs(np.linalg.eigvals(weight)).max()), 3)
+    0.95
+    """
+
+    nonzeros: int = 15
+    radius: float = 0.95
+
+    def __post_init__(self) -> None:
+        settle(self, whole, "nonzeros", least=1)
+        settle(self, not_negative, "radius", single=True)
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        units = _units(self, shape)
+        weight = _core.normal(units * units, seed, stream).reshape(shape).astype(np.float64)
+        order = _core.uniform(units * units, seed, stream ^ _PLACES).reshape(shape)
+        places = order.argsort(axis=1, kind="stable")[:, self.nonzeros :]
+        np.put_along_axis(weight, places, 0.0, axis=1)
+        # Never a nilpotent matrix: who follows one weight of each row meets a row again.
+        weight *= self.radius / np.abs(np.linalg.eigvals(weight)).max()
+        return weight.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Normal(Initializer):
+    """Normal with mean 0 and standard deviation ``std``, whatever the shape.
+
+    >>> round(float(Normal(0.1).sample((200, 200), seed=0, stream=0).std()), 2)
+    0.1
+    """
+
+    std: float
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "std", single=True)
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        return np.float32(self.std) * _core.normal(math.prod(shape), seed, stream).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Uniform(Initializer):
+    """Uniform in [-limit, limit], whatever the shape.
+
+    torch's recurrent layers start all their parameters with limit 1 / sqrt(units).
+
+    >>> weight = Uniform(0.5).sample((100, 100), seed=0, stream=0)
+    >>> bool(0.49 < abs(weight).max() <= 0.5)
+    True
+    """
+
+    limit: float
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "limit", single=True)
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        uniform = _core.uniform(math.prod(shape), seed, stream).reshape(shape)
+        return np.float32(self.limit) * (2 * uniform - 1)
+
+
+def _units(initializer: Initializer, shape: tuple[int, int]) -> int:
+    rows, columns = shape
+    if rows != columns:
+        name = type(initializer).__name__
+        raise ValueError(f"{name} needs a square matrix, as recurrent weights are, got {shape}")
+    return rows

@@ -1,0 +1,1 @@
+"""Optimizers and what stands before them: learning rates, clippers, guards."""

@@ -1,0 +1,111 @@
+"""Learning-rate schedules: functions of the number of steps taken."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+from gradprune.foundation.checks import not_negative, positive, settle, whole
+
+__all__ = ["ConstantLR", "CosineLR", "LearningRate", "StepLR", "WarmupLR"]
+
+
+class LearningRate(ABC):
+    """``schedule(step)`` is the learning rate of that step, counted from 0."""
+
+    @abstractmethod
+    def __call__(self, step: int) -> float:
+        """The learning rate of a step."""
+
+
+@dataclass(frozen=True)
+class ConstantLR(LearningRate):
+    """Always ``lr``; what a plain number for ``lr`` means.
+
+    >>> ConstantLR(0.1)(1000)
+    0.1
+    """
+
+    lr: float
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "lr", single=True)
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        return self.lr
+
+
+@dataclass(frozen=True)
+class StepLR(LearningRate):
+    """lr * factor^(step // every), as torch's StepLR.
+
+    >>> [StepLR(1.0, every=2, factor=0.5)(step) for step in range(5)]
+    [1.0, 1.0, 0.5, 0.5, 0.25]
+    """
+
+    lr: float
+    every: int = field(kw_only=True)
+    factor: float = field(default=0.1, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "lr", single=True)
+        settle(self, whole, "every", least=1)
+        settle(self, positive, "factor")
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        return float(self.lr * self.factor ** (step // self.every))
+
+
+@dataclass(frozen=True)
+class CosineLR(LearningRate):
+    """From ``lr`` to ``final`` along half a cosine over ``steps`` steps, then ``final``.
+
+    final + (lr - final) * (1 + cos(pi t / steps)) / 2 with t counted from step ``start``, before
+    which it is ``lr``. Source: Loshchilov and Hutter 2017.
+
+    >>> [round(CosineLR(1.0, steps=4)(step), 3) for step in range(6)]
+    [1.0, 0.854, 0.5, 0.146, 0.0, 0.0]
+    """
+
+    lr: float
+    steps: int = field(kw_only=True)
+    final: float = field(default=0.0, kw_only=True)
+    start: int = field(default=0, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "lr", "final", single=True)
+        settle(self, whole, "steps", least=1)
+        settle(self, whole, "start")
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        progress = min(max(step - self.start, 0) / self.steps, 1.0)
+        return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class WarmupLR(LearningRate):
+    """Linear from 0 over the first ``steps`` steps, then ``after`` from its own step 0.
+
+    Step t < steps has (t + 1) / (steps + 1) times the rate ``after`` starts with.
+
+    >>> [WarmupLR(ConstantLR(1.0), steps=3)(step) for step in range(5)]
+    [0.25, 0.5, 0.75, 1.0, 1.0]
+    """
+
+    after: LearningRate
+    steps: int = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, whole, "steps", least=1)
+        if not isinstance(self.after, LearningRate):
+            raise TypeError(f"after must be a learning-rate schedule, got {self.after!r}")
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        if step < self.steps:
+            return self.after(0) * (step + 1) / (self.steps + 1)
+        return self.after(step - self.steps)

@@ -1,0 +1,657 @@
+"""Optimizers: SGD, Adam, AdamW and RMSprop with torch's formulas, fused with clipping and masks.
+
+An optimizer owns its moments, buffers of the arena in which removed weights are always 0. The
+arithmetic of a step runs in one C call; here are the settings, the counters and what the guard
+asks for: bad entries zeroed, snapshots kept and restored.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune import _core
+from gradprune.errors import NumericalError
+from gradprune.foundation.checks import flag, fraction, not_negative, positive
+from gradprune.optim.chains import Chain, as_clip
+from gradprune.optim.clipping import Clipper, joint_norm
+from gradprune.optim.guards import Guard, Raise
+from gradprune.optim.learning_rates import ConstantLR, LearningRate
+from gradprune.optim.snapshots import Counting, Snapshot
+from gradprune.state.arena import Arena
+from gradprune.state.copying import Attached
+from gradprune.state.locking import locked
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
+
+_PHASES = ("parameter", "forward", "loss", "backward")
+_KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
+
+
+class _Kind(IntEnum):
+    """gp_rule_kind of gradprune.h; pickles of optimizers hold these numbers, so they stay."""
+
+    SGD = 0
+    ADAM = 1
+    RMSPROP = 2
+
+
+class StepInfo(NamedTuple):
+    """What a step did."""
+
+    norm: float  # of the live gradient before clipping
+    scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
+    clipped: bool  # something was beyond a limit; noise, quantization and the like do not count
+    applied: bool  # False: a number was not finite or beyond a limit, and no step was taken
+    lr: float
+    norm_after: float = math.nan  # of what the rule saw; NaN if it was not applied
+
+
+@dataclass(frozen=True)
+class Rule:
+    """gp_rule of gradprune.h without what changes from step to step."""
+
+    kind: int
+    weight_decay: float = 0.0
+    decoupled: bool = False
+    momentum: float = 0.0
+    dampening: float = 0.0
+    nesterov: bool = False
+    beta1: float = 0.0
+    beta2: float = 0.0
+    eps: float = 0.0
+
+    def at(self, lr: float, step: int) -> tuple[Any, ...]:
+        """The core's tuple for step number ``step``, counted from 1."""
+        return (
+            self.kind,
+            lr,
+            self.weight_decay,
+            self.decoupled,
+            self.momentum,
+            self.dampening,
+            self.nesterov,
+            self.beta1,
+            self.beta2,
+            self.eps,
+            step,
+        )
+
+
+# norm, scale, clipped, applied and norm after, as the core gives them
+Done = tuple[float, float, bool, bool, float]
+
+
+class Around(Counting, Protocol):
+    """What an optimizer needs of a quantizer."""
+
+    count: int
+
+    @property
+    def is_active(self) -> bool: ...
+
+    def around(self, step: Callable[[], Done]) -> Done: ...
+
+
+class Trainable(Protocol):
+    """What an optimizer needs of a network."""
+
+    arena: Arena
+    optimizer: Optimizer | None
+    last_loss: float
+    exploded: bool
+    refused: bool
+
+    @property
+    def quantizer(self) -> Around | None: ...
+
+    def find_fault(self, norm: float = ...) -> NumericalError: ...
+
+
+class Optimizer(Attached, ABC):
+    """What all optimizers share.
+
+    A copy of an optimizer comes with a copy of its model, see ``Model.copy``.
+
+    Attributes:
+        step_count: steps taken; a rollback takes its steps off again.
+        skipped: steps left out because a number was not finite or beyond a limit of the guard.
+        zeroed: gradient entries that ``Zero`` has set to 0.
+        rollbacks: how often ``Rollback`` has restored a snapshot.
+        faults: phase ("parameter", "forward", "loss", "backward") to faults found there.
+        lr_factor: what the schedule's learning rate is multiplied by; 1.0 until a rollback or
+            somebody changes it.
+        lr: the learning rate of the next step.
+        clip, guard, schedule: as given; several clippers as a tuple.
+        clip_count: steps taken in which something was clipped.
+        parameter_norms: float64, the norm of each parameter's gradient at the last step, before
+            clipping, in the order of ``arena.stored`` (weights first).
+    """
+
+    slot = "optimizer"
+    model: Trainable
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate,
+        rule: Rule,
+        moments: int,
+        clip: Clipper | Sequence[Clipper] | None,
+        guard: Guard | None,
+    ) -> None:
+        self.clip = as_clip(clip)
+        if guard is not None and not isinstance(guard, Guard):
+            raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
+        self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(lr)
+        self.chain = Chain(self.clip, model.arena)
+        self.guard: Guard = guard or Raise()
+        self.rule = rule
+        self.model = model
+        self._begin()
+        self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
+        self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
+        model.optimizer = self
+
+    def _begin(self) -> None:
+        """Counters before the first step."""
+        self.step_count = 0
+        self.skipped = 0
+        self.clip_count = 0
+        self.zeroed = 0
+        self.rollbacks = 0
+        self.faults = dict.fromkeys(_PHASES, 0)
+        self.lr_factor = 1.0
+        self._consecutive = 0
+        self._snapshots: list[Snapshot] = []
+        self._kept_for: tuple[object, ...] | None = None  # pruner, masks changed by hand, quantizer
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """The keyword arguments that make this optimizer again, without clip and guard."""
+
+    @property
+    @locked
+    def moments(self) -> tuple[NDArray[np.float32], ...]:
+        """Copies of the moments, (n,) each, in the layout of ``arena.params``; 0 where removed."""
+        return tuple(map(self.model.arena.read_moment, self.core_moments))
+
+    @locked
+    def load_moments(self, moments: Sequence[NDArray[np.float32]]) -> None:
+        """Replace the moments by arrays as ``moments`` gives them."""
+        self.model.arena.write_moments(list(zip(self.core_moments, moments, strict=True)))
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next step: schedule(step_count) * lr_factor."""
+        return self.schedule(self.step_count) * self.lr_factor
+
+    @locked
+    def step(self) -> StepInfo:
+        """One step from ``model.gradients``, as they are now, to ``model.parameters``.
+
+        The gradient is clipped on the way and stays as it is in ``model.gradients``, whatever the
+        clippers do (``keep_clipped`` and ``clipped_gradients`` show what became of it). Removed
+        weights, their gradients and moments are exactly 0 afterwards.
+
+        Returns:
+            norm before clipping, scale, clipped, applied, lr and norm after clipping.
+
+        Raises:
+            NonFiniteError, ExplosionError: the loss or a gradient is not finite, or something is
+                beyond a limit of the guard, and the guard raises; nothing is changed.
+        """
+        lr = self.lr
+        clip, rule = self.begin()
+        if self.model.exploded or not math.isfinite(self.model.last_loss):
+            return self.finish((math.nan, 1.0, False, False, math.nan), lr)
+        return self.finish(self._take(clip, rule), lr)
+
+    @locked
+    def _take(self, clip: tuple[Any, ...], rule: tuple[Any, ...]) -> Done:
+        """The core's step; a quantizer has its say before and after it."""
+        core, quantizer = self.model.arena.core, self.model.quantizer
+        moments, norms = self.core_moments, self.parameter_norms
+        if quantizer is None:
+            return core.step(clip, rule, moments, norms)
+        return quantizer.around(lambda: core.step(clip, rule, moments, norms))
+
+    def begin(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Keep a snapshot if one is due; (clip, rule) of the next step for the core."""
+        if self.guard.every:
+            self._keep()
+        return self.core_arguments()
+
+    def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """(clip, rule) of the next step for the core."""
+        _, max_gradient, max_norm = self.guard.limits
+        rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
+        return self.chain.code(), rule
+
+    def finish(self, done: Done, lr: float) -> StepInfo:
+        """Count a step that the core has taken, or react to one that it has refused.
+
+        Args:
+            done: norm, scale, clipped, applied and norm after, as the core gives them.
+            lr: the learning rate it was given.
+        """
+        norm, scale, clipped, applied, norm_after = done
+        if not applied:
+            self.chain.refused()
+            return self._react(norm, lr)
+        self.step_count += 1
+        self.clip_count += clipped
+        self.chain.applied()
+        if not self.guard.every:  # else the next snapshot ends the row
+            self._consecutive = 0
+        self.model.refused = False
+        return StepInfo(norm, scale, clipped, True, lr, norm_after)
+
+    # ---- after a fault -------------------------------------------------------------------------
+
+    def _react(self, norm: float, lr: float) -> StepInfo:
+        fault = self.model.find_fault(norm)
+        if self.guard.every and self._snapshots:
+            self._snapshots[-1].require_memory()  # before the fault counts
+        self.faults[str(fault.phase)] += 1
+        if self.guard.zeroes and fault.phase == "backward":
+            taken = self._step_without_bad(lr)
+            if taken is not None:
+                return taken
+        self.model.refused = True
+        self.skipped += 1
+        self._consecutive += 1
+        if self.guard.every and not self._snapshots:
+            raise fault  # there never was a good state
+        self.guard.handle(fault, self._consecutive)
+        if self.guard.every:
+            self._roll_back()
+        return StepInfo(norm, 1.0, False, False, lr)
+
+    @locked
+    def _step_without_bad(self, lr: float) -> StepInfo | None:
+        """Zero bad gradient entries and step; None, and the gradient as it was, if that fails."""
+        arena = self.model.arena
+        most = min(self.guard.limits[1], float(np.finfo(np.float32).max))
+        grads = arena.grads
+        bad = ~(np.abs(grads) <= most)
+        bad[: arena.prunable_size] &= arena.mask.view(np.bool_)
+        count = int(np.count_nonzero(bad))
+        if not 0 < count < arena.size - arena.removed:
+            return None
+        before = grads[bad]
+        grads[bad] = 0.0
+        done = self._take(*self.core_arguments())
+        if not done[3]:
+            grads[bad] = before
+            return None
+        self.zeroed += count
+        return self.finish(done, lr)
+
+    @locked
+    def _keep(self) -> None:
+        """Take a snapshot if one is due and the weights are finite."""
+        arena, pruner = self.model.arena, getattr(self.model, "pruner", None)
+        quantizer = self.model.quantizer
+        by_schedule = pruner is not None and pruner.schedule is not None
+        kept_for = (
+            *(pruner, quantizer),
+            *(None if by_schedule else arena.mask_version,),
+            *(None if quantizer is None else quantizer.count,),
+        )
+        if kept_for != self._kept_for:
+            self._snapshots.clear()
+            self._kept_for = kept_for
+        elif self._snapshots:
+            since = self.step_count - self._snapshots[-1].counters["step_count"]
+            if since < self.guard.every:
+                return
+        if math.isfinite(_core.norm(arena.params, 2.0)):
+            is_full = len(self._snapshots) == _KEPT
+            snapshot = (
+                self._snapshots.pop(0)
+                if is_full
+                else Snapshot(arena, self.core_moments, self.chain)
+            )
+            counters = {"step_count": self.step_count, "clip_count": self.clip_count}
+            snapshot.take(counters, (pruner, quantizer))
+            self._snapshots.append(snapshot)
+            self._consecutive = 0
+
+    @locked
+    def _roll_back(self) -> None:
+        """Restore the last snapshot or, if a fault came back, the one before it."""
+        if self._consecutive > 1:
+            del self._snapshots[1:]
+        snapshot = self._snapshots[-1]
+        snapshot.restore((getattr(self.model, "pruner", None), self.model.quantizer))
+        self.step_count = snapshot.counters["step_count"]
+        self.clip_count = snapshot.counters["clip_count"]
+        self.lr_factor *= self.guard.factor
+        self.rollbacks += 1
+
+    @locked
+    def forget_snapshots(self) -> None:
+        """Roll back to nothing that was before now."""
+        self._snapshots.clear()
+
+    # ---- looking back --------------------------------------------------------------------------
+
+    @property
+    def clip_rate(self) -> float:
+        """Share of the steps taken in which something was clipped; 0 before the first."""
+        return self.clip_count / self.step_count if self.step_count else 0.0
+
+    def norms(self) -> dict[str, float]:
+        """Parameter name to the norm of its gradient at the last step, before clipping."""
+        stored = self.model.arena.stored
+        own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
+        return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
+
+    def layer_norms(self) -> dict[str, float]:
+        """Layer name to the norm of its gradient at the last step, before clipping."""
+        layers: dict[str, list[float]] = {}
+        for name, norm in self.norms().items():
+            layers.setdefault(name.partition(".")[0], []).append(norm)
+        return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
+
+    @locked
+    def rebaseline(self) -> None:
+        """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
+        self.chain.rebaseline()
+
+    @property
+    def keep_clipped(self) -> bool:
+        """Whether steps keep the gradient after clipping; costs a pass over it, off by default."""
+        return self.model.arena.keep_clipped
+
+    @keep_clipped.setter
+    def keep_clipped(self, keep: bool) -> None:
+        self.model.arena.keep_clipped = bool(keep)
+
+    @property
+    @locked
+    def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
+        """Name to the gradient after clipping, as the last step used it: copies.
+
+        Raises:
+            ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
+        """
+        flat = self.chain.clipped_gradient()
+        if flat is None:
+            raise ValueError(
+                "the last step was refused, or keep_clipped = True was not set before it"
+            )
+        return self.model.arena.views(flat)
+
+    # ---- copies, see ``copying`` ------------------------------------------------------------
+
+    @locked
+    def capture(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """See Attached."""
+        arena = self.model.arena
+        arrays = {
+            "chain": self.chain.capture(),
+            "core_moments": [arena.compact(moment) for moment in self.moments],
+            "parameter_norms": self.parameter_norms.copy(),
+            "_snapshots": [snapshot.capture() for snapshot in self._snapshots],
+        }
+        objects = {name: value for name, value in vars(self).items() if name not in arrays}
+        del objects["model"]
+        objects["faults"] = dict(self.faults)
+        others = (getattr(self.model, "pruner", None), self.model.quantizer)
+        kept_for = objects.pop("_kept_for")
+        if kept_for is not None and kept_for[0] is others[0] and kept_for[1] is others[1]:
+            objects["kept_for"] = kept_for[2:]  # else the next step drops the snapshots
+        return objects, arrays
+
+    def restore(self, objects: dict[str, Any], arrays: dict[str, Any]) -> None:
+        """See Attached."""
+        arena = self.model.arena
+        kept_for = objects.pop("kept_for", None)
+        self._begin()
+        vars(self).update(objects)
+        self.chain = Chain(self.clip, arena)
+        self.chain.restore(arrays["chain"])
+        self.core_moments = tuple(arena.new_moment() for _ in arrays["core_moments"])
+        self.load_moments([arena.whole(m, arena.size) for m in arrays["core_moments"]])
+        self.parameter_norms = arrays["parameter_norms"]
+        for state in arrays["_snapshots"]:
+            self._snapshots.append(Snapshot(arena, self.core_moments, self.chain))
+            self._snapshots[-1].fill(state)
+        if kept_for is not None:
+            others = (getattr(self.model, "pruner", None), self.model.quantizer)
+            self._kept_for = (*others, *kept_for)
+
+    # ---- checkpoints ---------------------------------------------------------------------------
+
+    @locked
+    def state(self) -> dict[str, float]:
+        """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
+        return {
+            "step_count": self.step_count,
+            "clip_count": self.clip_count,
+            "skipped": self.skipped,
+            "consecutive": self._consecutive,
+            "zeroed": self.zeroed,
+            "rollbacks": self.rollbacks,
+            **{f"faults.{phase}": count for phase, count in self.faults.items()},
+            "lr_factor": self.lr_factor,
+        }
+
+    @locked
+    def load_state(self, state: Mapping[str, float]) -> None:
+        """Counters from a checkpoint; one made by an earlier version has fewer."""
+        self.step_count = int(state["step_count"])
+        self.clip_count = int(state.get("clip_count", 0))
+        self.skipped = int(state["skipped"])
+        self._consecutive = int(state["consecutive"])
+        self.zeroed = int(state.get("zeroed", 0))
+        self.rollbacks = int(state.get("rollbacks", 0))
+        self.faults = {phase: int(state.get(f"faults.{phase}", 0)) for phase in _PHASES}
+        self.lr_factor = float(state.get("lr_factor", 1.0))
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum and Nesterov's look-ahead.
+
+    g += weight_decay * w; m = momentum * m + (1 - dampening) * g (m = g at the first step);
+    w -= lr * (g + momentum * m if nesterov else m). Source: torch.optim.SGD.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule such as ``CosineLR(0.1, steps=1000)``.
+        momentum, dampening: in [0, 1].
+        nesterov: needs momentum and no dampening.
+        weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
+            weight_decay before the step.
+        clip: a clipper, a sequence of them applied in order, or None. Clipping comes before
+            weight decay.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        clip: Clipper | Sequence[Clipper] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        momentum, dampening = fraction("momentum", momentum), fraction("dampening", dampening)
+        if flag("nesterov", nesterov) and (momentum == 0 or dampening != 0):
+            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+        rule = Rule(
+            int(_Kind.SGD),
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
+            decoupled=flag("decoupled", decoupled),
+            momentum=momentum,
+            dampening=dampening,
+            nesterov=bool(nesterov),
+        )
+        moments = 1 if momentum else 0
+        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "momentum": self.rule.momentum,
+            "dampening": self.rule.dampening,
+            "nesterov": self.rule.nesterov,
+            "weight_decay": self.rule.weight_decay,
+            "decoupled": self.rule.decoupled,
+        }
+
+
+class Adam(Optimizer):
+    """Adam: steps scaled by running means of the gradient and its square.
+
+    m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
+    w -= lr / (1-beta1^t) * m / (sqrt(v) / sqrt(1-beta2^t) + eps).
+    Source: Kingma and Ba 2015; torch.optim.Adam.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule.
+        betas: (beta1, beta2), each in [0, 1).
+        eps: positive.
+        weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
+        decoupled: AdamW's weight decay.
+        clip: a clipper, a sequence of them applied in order, or None.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        decoupled: bool = False,
+        clip: Clipper | Sequence[Clipper] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"betas must be a pair of numbers, got {betas!r}") from error
+        rule = Rule(
+            int(_Kind.ADAM),
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
+            decoupled=flag("decoupled", decoupled),
+            beta1=fraction("betas[0]", beta1, one=False),
+            beta2=fraction("betas[1]", beta2, one=False),
+            eps=positive("eps", eps, single=True),
+        )
+        super().__init__(model, lr=lr, rule=rule, moments=2, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "betas": (self.rule.beta1, self.rule.beta2),
+            "eps": self.rule.eps,
+            "weight_decay": self.rule.weight_decay,
+            "decoupled": self.rule.decoupled,
+        }
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay: w *= 1 - lr * weight_decay, then Adam's step.
+
+    Source: Loshchilov and Hutter 2019; torch.optim.AdamW. Arguments as for ``Adam``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+        clip: Clipper | Sequence[Clipper] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            lr=lr,
+            betas=betas,
+            eps=eps,
+            weight_decay=weight_decay,
+            decoupled=True,
+            clip=clip,
+            guard=guard,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        settings = super().settings()
+        del settings["decoupled"]
+        return settings
+
+
+class RMSprop(Optimizer):
+    """RMSprop: steps scaled by a running mean of the squared gradient.
+
+    v = alpha v + (1-alpha) g^2; u = g / (sqrt(v) + eps); with momentum m = momentum m + u and
+    w -= lr m, else w -= lr u. Source: Tieleman and Hinton 2012; torch.optim.RMSprop.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule.
+        alpha: in [0, 1).
+        eps: positive.
+        momentum: in [0, 1].
+        weight_decay: joins the gradient.
+        clip: a clipper, a sequence of them applied in order, or None.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip: Clipper | Sequence[Clipper] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        rule = Rule(
+            int(_Kind.RMSPROP),
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
+            momentum=fraction("momentum", momentum),
+            beta2=fraction("alpha", alpha, one=False),
+            eps=positive("eps", eps, single=True),
+        )
+        moments = 2 if momentum else 1
+        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "alpha": self.rule.beta2,
+            "eps": self.rule.eps,
+            "momentum": self.rule.momentum,
+            "weight_decay": self.rule.weight_decay,
+        }

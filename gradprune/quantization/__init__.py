@@ -1,0 +1,1 @@
+"""Few values for many weights: codebooks, grids, and the quantizer that trains with them."""

@@ -1,0 +1,83 @@
+"""What a quantization did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.foundation.columns import aligned
+
+__all__ = ["ParameterReport", "QuantizationReport", "describe"]
+
+
+@dataclass(frozen=True)
+class ParameterReport:
+    """One parameter after a quantization.
+
+    Attributes:
+        live: entries that are not removed; the other numbers are of these.
+        distinct: different values.
+        max_error, rms_error: of the quantized values against the weights they came from.
+        bits: entropy of the values: what an ideal code takes for each.
+    """
+
+    live: int
+    distinct: int
+    max_error: float
+    rms_error: float
+    bits: float
+
+
+@dataclass(frozen=True)
+class QuantizationReport:
+    """What ``Quantizer.quantize`` did; ``str`` of it is a table.
+
+    Attributes:
+        per_parameter: name to its ``ParameterReport``, in forward order.
+        skipped: name of a parameter that stayed as it was, to the reason.
+    """
+
+    per_parameter: Mapping[str, ParameterReport]
+    skipped: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def bits(self) -> float:
+        """Ideal size of all codes, in bits: sum of live * bits. Codebooks and masks come on top."""
+        return sum(own.live * own.bits for own in self.per_parameter.values())
+
+    def __str__(self) -> str:
+        rows = [("parameter", "live", "distinct", "max error", "rms error", "bits each")]
+        rows += [
+            (
+                name,
+                f"{own.live:,}",
+                f"{own.distinct:,}",
+                f"{own.max_error:.2e}",
+                f"{own.rms_error:.2e}",
+                f"{own.bits:.2f}",
+            )
+            for name, own in self.per_parameter.items()
+        ]
+        lines = aligned(rows)
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines)
+
+
+def describe(before: NDArray[np.float32], after: NDArray[np.float32]) -> ParameterReport:
+    """Of live weights, (n,), before and after."""
+    n = len(after)
+    if n == 0:
+        return ParameterReport(0, 0, 0.0, 0.0, 0.0)
+    error = np.abs(after.astype(np.float64) - before)
+    share = np.unique(after, return_counts=True)[1] / n
+    entropy = -float(np.sum(share * np.log2(share)))
+    return ParameterReport(
+        live=n,
+        distinct=len(share),
+        max_error=float(error.max()),
+        rms_error=float(np.sqrt(np.mean(error * error))),
+        bits=entropy + 0.0,  # not -0
+    )

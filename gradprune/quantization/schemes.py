@@ -1,0 +1,315 @@
+"""Schemes: how weights share few values, and what keeps them so while they are trained.
+
+A ``Scheme`` is settings; ``fit`` makes a ``Part`` of it, the state for the entries it covers. A
+part is asked twice around each step of an optimizer: ``begin`` puts in place what the step is to
+see, ``end`` writes the quantized result or, if the step was refused, what was there before.
+To add a scheme: a module with a frozen dataclass and its part.
+"""
+
+from __future__ import annotations
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.errors import NonFiniteError
+from gradprune.state.arena import Arena, Tensor
+from gradprune.state.locking import locked
+
+__all__ = ["Coding", "Layout", "Members", "Part", "Scheme", "checked_latent", "checked_tensor"]
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Codes = NDArray[np.int32]
+Indices = NDArray[np.intp]
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the values of one parameter come from few bits each.
+
+    Attributes:
+        codes: int32, of the parameter's shape.
+        values: float32; a codebook (k,), or (rows, k) with one for each row; None for a grid. The
+            value is values[code], 0 where the code is -1: the weight is removed.
+        scale, zero_point: float32 and int32, (1,) or (rows,); None for a codebook. The value is
+            scale * (code - zero_point); where a weight is removed the code is the zero point.
+    """
+
+    codes: Codes
+    values: Floats | None = None
+    scale: Floats | None = None
+    zero_point: Codes | None = None
+
+    def decode(self) -> Floats:
+        """The values, float32 of the parameter's shape: those of the parameter, bit for bit."""
+        rows = self.codes.reshape(len(self.codes), -1)
+        if self.values is not None:
+            table = np.atleast_2d(self.values)
+            found = np.take_along_axis(
+                np.broadcast_to(table, (len(rows), table.shape[1])), np.maximum(rows, 0), axis=1
+            )
+            decoded = np.where(rows < 0, np.float32(0), found)
+        else:
+            assert self.scale is not None
+            assert self.zero_point is not None
+            steps = (rows - self.zero_point[:, None]).astype(np.float32)
+            decoded = steps * self.scale[:, None]
+        return decoded.reshape(self.codes.shape)
+
+
+class Members(NamedTuple):
+    """Live entries under one scheme."""
+
+    place: Indices  # of each in the arena's buffers, ascending
+    entry: Indices  # among the covered entries
+    group: Indices  # which of them share a codebook or grid, ascending
+
+
+class Layout:
+    """The entries that a scheme covers, and their groups: a group has a codebook or grid.
+
+    Args:
+        arena: of the network.
+        tensors: the parameters covered.
+        per: "parameter", "row" (of a weight; a bias is one row) or "model".
+
+    Attributes:
+        tensors: name to parameter, in the order of the arena's buffers.
+        starts: name to the place of its first entry among those covered.
+        groups: how many.
+        size: covered entries.
+    """
+
+    def __init__(self, arena: Arena, tensors: Sequence[Tensor], per: str) -> None:
+        self.arena = arena
+        covered = {tensor.name for tensor in tensors}
+        stored = [tensor for tensor in arena.stored if tensor.name in covered]
+        self.tensors = {tensor.name: tensor for tensor in stored}
+        self.starts: dict[str, int] = {}
+        self._ranges: dict[str, range] = {}
+        places, groups = [], []
+        self.size = self.groups = 0
+        for tensor in stored:
+            rows = tensor.shape[0] if per == "row" and len(tensor.shape) > 1 else 1
+            first = 0 if per == "model" else self.groups
+            offset = arena.offsets[tensor.name]
+            self.starts[tensor.name] = self.size
+            self._ranges[tensor.name] = range(first, first + rows)
+            places.append(np.arange(offset, offset + tensor.size))
+            groups.append(first + np.repeat(np.arange(rows), tensor.size // rows))
+            self.size += tensor.size
+            self.groups = first + rows
+        self._place = np.concatenate(places)
+        self._group = np.concatenate(groups)
+
+    @locked
+    def members(self, mask: NDArray[np.uint8] | None = None) -> Members:
+        """The live entries, by the arena's mask or another one."""
+        mask = self.arena.mask if mask is None else mask
+        prunable = self._place < self.arena.prunable_size
+        live = np.ones(self.size, np.bool_)
+        live[prunable] = mask[self._place[prunable]] == 1
+        entry = np.flatnonzero(live)
+        return Members(self._place[entry], entry, self._group[entry])
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.arena.lock
+
+    def groups_of(self, name: str) -> slice:
+        """The groups of a parameter."""
+        own = self._ranges[name]
+        return slice(own.start, own.stop)
+
+    def entries_of(self, name: str) -> slice:
+        """The entries of a parameter among those covered."""
+        return slice(self.starts[name], self.starts[name] + self.tensors[name].size)
+
+
+class Part(ABC):
+    """A scheme at work on the entries of a layout.
+
+    Args:
+        layout: what it covers.
+        latent: (members,) the float weights behind the quantized ones, which training moves; None
+            if it moves the quantized ones themselves.
+    """
+
+    def __init__(self, layout: Layout, latent: Floats | None) -> None:
+        self.layout = layout
+        self._latent = latent
+        self._members = layout.members()
+        self._before: tuple[Floats, Floats] | None = None  # weights and gradients of the members
+        self._back = np.empty(0, np.intp), np.empty(0, np.float32)  # places and values
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self.layout.lock
+
+    # ---- what schemes differ in
+
+    @abstractmethod
+    def values(self) -> Floats:
+        """(members,) the quantized weights."""
+
+    @abstractmethod
+    def _take(self, weights: Floats) -> None:
+        """Quantize (members,) weights as a step has left them."""
+
+    @abstractmethod
+    def _follow(self, stays: Flags, stayed: Flags, weights: Floats) -> None:
+        """The members have changed.
+
+        Args:
+            stays: (members,) which of them were there before.
+            stayed: (members before,) which of them are there still.
+            weights: (members,) as they are in the arena.
+        """
+
+    @abstractmethod
+    def _gradient(self, raw: Floats) -> Floats:
+        """(members,) what the step sees for the gradient of the single weights."""
+
+    @abstractmethod
+    def _coding(self, name: str) -> Coding: ...
+
+    @abstractmethod
+    def _tensors(self) -> dict[str, NDArray[Any]]: ...
+
+    # ---- around a step
+
+    @locked
+    def begin(self) -> None:
+        """Before a step: put in place what it is to see."""
+        arena, place = self.layout.arena, self._members.place
+        before, raw = arena.params[place], arena.grads[place]
+        seen, gradient = self._seen(before), self._gradient(raw)
+        self._before = before, raw
+        arena.grads[place] = gradient
+        arena.params[place] = seen
+
+    @locked
+    def end(self, applied: bool) -> None:
+        """After a step: quantize again; if it was not taken, put everything back."""
+        if self._before is None:
+            return
+        arena, place = self.layout.arena, self._members.place
+        before, raw = self._before
+        self._before = None
+        arena.grads[place] = raw
+        if applied:
+            self._take(arena.params[place])
+            self.write(self.values())
+        else:
+            arena.params[place] = before
+
+    @locked
+    def write(self, values: Floats) -> None:
+        """The quantized ``values()`` into the arena."""
+        self.layout.arena.params[self._members.place] = values
+
+    def followed(self, mask: NDArray[np.uint8], params: Floats) -> Part:
+        """This part under another mask: weights that are removed leave, those back are quantized.
+
+        Args:
+            mask: (n_prunable,) the other one.
+            params: the arena's parameters under it.
+        """
+        part = copy.copy(self)
+        old, new = self._members, self.layout.members(mask)
+        weights = params[new.place]
+        stays = np.isin(new.entry, old.entry, assume_unique=True)
+        stayed = np.isin(old.entry, new.entry, assume_unique=True)
+        part._members = new
+        if self._latent is not None:
+            part._latent = weights.copy()
+            part._latent[stays] = self._latent[stayed]
+        part._follow(stays, stayed, weights)
+        part._back = new.place[~stays], part.values()[~stays]
+        return part
+
+    @locked
+    def write_back(self) -> None:
+        """The values of the weights that are back, into the arena."""
+        place, values = self._back
+        self.layout.arena.params[place] = values
+
+    def _seen(self, weights: Floats) -> Floats:
+        """What a step moves: the latent weights, but where others were written into the views."""
+        if self._latent is None:
+            return weights
+        return np.where(weights == self.values(), self._latent, weights)
+
+    # ---- looking in
+
+    @locked
+    def source(self) -> Floats:
+        """(members,) the weights to quantize anew from: latent ones where there are any."""
+        return self._seen(self.layout.arena.params[self._members.place])
+
+    @locked
+    def coding(self, name: str) -> Coding:
+        """Of one parameter; what was written into the views counts as the next step would take it.
+
+        Raises:
+            NonFiniteError: a weight is not finite.
+        """
+        weights = self.layout.arena.params[self._members.place]
+        part = self
+        if not np.array_equal(weights, self.values()):
+            if not np.isfinite(weights).all():
+                raise NonFiniteError("a weight to quantize is not finite", phase="parameter")
+            part = copy.copy(self)  # whoever asks changes nothing
+            part._take(self._seen(weights))
+        return part._coding(name)
+
+    @locked
+    def tensors(self) -> dict[str, NDArray[Any]]:
+        """Copies of the state, for a checkpoint."""
+        tensors = self._tensors()
+        if self._latent is not None:
+            latent = np.zeros(self.layout.size, np.float32)
+            latent[self._members.entry] = self.source()
+            tensors["latent"] = latent
+        return tensors
+
+
+class Scheme(ABC):
+    """Settings of a quantization."""
+
+    per: str
+
+    @abstractmethod
+    def fit(self, layout: Layout, weights: Floats) -> Part:
+        """A part that quantizes the members' weights, (members,); nothing is written yet."""
+
+    @abstractmethod
+    def restore(self, layout: Layout, tensors: Mapping[str, NDArray[Any]]) -> Part:
+        """A part from what ``Part.tensors`` gave; a ValueError if it does not fit."""
+
+
+def checked_tensor(
+    tensors: Mapping[str, NDArray[Any]], name: str, dtype: type[np.generic], shape: tuple[int, ...]
+) -> NDArray[Any]:
+    """A copy of the tensor, which must be there and fit."""
+    array = tensors.get(name)
+    if array is None or array.dtype != dtype or array.shape != shape:
+        got = "none" if array is None else f"{array.dtype} {array.shape}"
+        raise ValueError(f"the quantizer needs {name}: {np.dtype(dtype)} {shape}, got {got}")
+    return array.copy()
+
+
+def checked_latent(tensors: Mapping[str, NDArray[Any]], layout: Layout) -> Floats:
+    """(members,) the latent weights among the tensors."""
+    latent: Floats = checked_tensor(tensors, "latent", np.float32, (layout.size,))
+    return latent[layout.members().entry]

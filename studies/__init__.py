@@ -1,0 +1,1 @@
+"""The experiments behind docs/results.md, run as `python -m studies.lenet`."""

@@ -1,0 +1,407 @@
+"""The rules of the house that no compiler checks: layers of imports, borders of the C core."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import gradprune as gp
+from peers import PEERS
+
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "gradprune"
+CSRC = ROOT / "csrc"
+
+# From the bottom up: packages and the few modules that stand alone. Imports
+# lead to lower strata or stay within their own, and form no circle.
+STRATA = (
+    "errors",
+    "_core",
+    "foundation",
+    "state",
+    "losses",
+    "layers",
+    "data",
+    "optim",
+    "engine",
+    "pruning",
+    "quantization",
+    "training",
+    "forms",
+    "files",
+    "model",
+    "models",
+    "plotting",
+    "sweeps",
+    "analysis",
+    "compression",
+    "loading",
+    "cli",
+)
+# These know nothing of their neighbours: each can be read, replaced and tested alone.
+STRANGERS = {
+    "layers.initializers",
+    "optim.clipping",
+    "optim.guards",
+    "optim.learning_rates",
+    "pruning.adaptive",
+    "pruning.granularity",
+    "pruning.regrowth",
+    "pruning.schedules",
+    "pruning.scopes",
+}
+# Outside of the strata: it imports nothing but errors.
+ORACLE = "reference"
+# What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
+READS_ORACLE = {"engine.tracing"}
+# Where users look for names: modules that only collect them.
+HOMES = {
+    "",
+    "augmentation",
+    "callbacks",
+    "clipping",
+    "datasets",
+    "guards",
+    "initializers",
+    "learning_rates",
+}
+# `import gradprune` needs NumPy alone; the rest is imported where it is used.
+EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
+
+RANK = {stratum: rank for rank, stratum in enumerate(STRATA)}
+
+
+def name_of(path: Path) -> str:
+    """The module's name below gradprune; of a package, the name with __init__."""
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def unit_of(module: str) -> str:
+    """What the table calls it: the oracle is one unit."""
+    return ORACLE if module.split(".")[0] == ORACLE else module
+
+
+FILES = {
+    name_of(path).removesuffix("__init__").removesuffix("."): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+MODULES = [name for name in FILES if name not in HOMES | {"__main__"} and unit_of(name) != ORACLE]
+# _core has no source in Python.
+KNOWN = {*FILES, "_core"}
+
+
+def stratum(module: str) -> str:
+    """The package it is in, or itself."""
+    return module.split(".", maxsplit=1)[0]
+
+
+def is_type_checking(node: ast.AST) -> bool:
+    """Whether it is `if TYPE_CHECKING:`, whose imports never run."""
+    return isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+
+
+def imports(path: Path, *, eager: bool = False) -> Iterator[str]:
+    """Full names of what a file imports; with eager, only what runs when it is imported."""
+    package = path.relative_to(ROOT).parent.parts
+    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            for alias in node.names:
+                is_module = f"{base}.{alias.name}".removeprefix("gradprune.") in KNOWN
+                yield f"{base}.{alias.name}" if is_module else base
+        elif is_type_checking(node):
+            pending += node.orelse
+        elif not (eager and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)):
+            pending += ast.iter_child_nodes(node)
+
+
+def own_imports(module: str) -> set[str]:
+    """Units of gradprune that a module imports; "" is gradprune itself."""
+    names = imports(FILES[module])
+    own = {name for name in names if name.split(".")[0] == "gradprune"}
+    return {unit_of(name.removeprefix("gradprune").removeprefix(".")) for name in own}
+
+
+def test_every_module_has_a_stratum() -> None:
+    assert {stratum(module) for module in MODULES} - RANK.keys() == set(), "a place in STRATA"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    own = own_imports(module)
+    assert own & HOMES == set(), "modules import names from where they are defined"
+    unknown = {other for other in own if stratum(other) not in RANK}
+    assert unknown == ({ORACLE} if module in READS_ORACLE else set())
+    high = {o for o in own - unknown if RANK[stratum(o)] > RANK[stratum(module)]}
+    assert high == set(), f"{module} reaches too high"
+    if module in STRANGERS:
+        assert {other for other in own if stratum(other) == stratum(module)} == set()
+
+
+def test_imports_have_no_cycle() -> None:
+    graph = {module: own_imports(module) - {module} for module in MODULES}
+    assert list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+def test_the_oracle_stands_alone() -> None:
+    for module in FILES:
+        if unit_of(module) == ORACLE:
+            assert own_imports(module) <= {"errors", ORACLE}, module
+
+
+@pytest.mark.parametrize("module", FILES)
+def test_heavy_imports_are_lazy(module: str) -> None:
+    eager = {name.split(".")[0] for name in imports(FILES[module], eager=True)}
+    assert eager - EAGER == set()
+
+
+def test_import_needs_numpy_alone() -> None:
+    heavy = "matplotlib pooch rich safetensors sklearn torch tqdm"
+    code = f"import sys, gradprune; print(*set({heavy.split()}) & set(sys.modules))"
+    # From the folder above the package in use, so that it is found without being installed.
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=Path(gp.__file__).parent.parent,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert result.stdout.split() == []
+
+
+# What a test file may import without asking: what gradprune itself and every test need.
+NEEDED = {
+    *("gradprune", "hypothesis", "numpy", "pytest", "rich", "safetensors", "studies", "tqdm"),
+}
+TESTS = {path.stem: path for path in sorted((ROOT / "tests").rglob("*.py"))}
+
+
+def skips(path: Path) -> set[str]:
+    """The packages that a file passes to ``importorskip``."""
+    return {
+        str(ast.literal_eval(node.args[0])).split(".")[0]
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip"
+    }
+
+
+@pytest.mark.parametrize("file", TESTS)
+def test_tests_of_optional_packages_can_be_skipped(file: str) -> None:
+    """`make test` works without the peers, and `-m peers` finds every test that needs one."""
+    path = TESTS[file]
+    used = {name.split(".")[0] for name in imports(path)} - {""}
+    strangers = used - NEEDED - TESTS.keys() - sys.stdlib_module_names
+    assert strangers == set(), "optional packages come by pytest.importorskip or are peers.PEERS"
+    if file == "conftest":
+        assert skips(path) == PEERS
+    else:
+        assert skips(path) & PEERS == set(), "take the fixture of conftest.py with that name"
+
+
+def test_no_module_of_leftovers() -> None:
+    names = {name.split(".")[-1] for name in FILES}
+    assert names & {"common", "helpers", "misc", "util", "utils"} == set()
+
+
+C_FILES = [*sorted(CSRC.rglob("*.c")), *sorted(CSRC.rglob("*.h"))]
+
+
+def includes(path: Path) -> list[str]:
+    """Names of the headers that a C file includes."""
+    return re.findall(
+        r'^\s*#\s*include\s*[<"]([^>"]+)', path.read_text(encoding="utf-8"), re.MULTILINE
+    )
+
+
+@pytest.mark.parametrize("path", C_FILES, ids=lambda path: str(path.relative_to(CSRC)))
+def test_python_stays_in_the_binding(path: Path) -> None:
+    python = {name for name in includes(path) if re.match(r"Python\.h|numpy/|.*binding/", name)}
+    if CSRC / "binding" not in path.parents:
+        assert python == set()
+
+
+# What an arena holds, and what networks show of it.
+STATE = {
+    "arena": {"params", "grads", "mask", "core", "parameters", "buffers", "state", "gradients"},
+    "model": {"parameters", "buffers", "gradients", "masks"},
+}
+STATE["arena"] |= STATE["model"]
+STATE["network"] = STATE["replica"] = STATE["model"]
+# These hand views out, and who uses one later takes the lock; or a model of their own is all they
+# work on.
+UNLOCKED = {f"engine.network.Network.{name}" for name in ("_build", "gradients", "parameters")}
+ALONE = {"cli", "sweeps"}
+
+
+def last_name(node: ast.AST) -> str:
+    """The last word of a dotted name, without leading underscores."""
+    name = getattr(node, "attr", None) or getattr(node, "id", "")
+    return str(name).lstrip("_")
+
+
+def reads_no_numbers(node: ast.Attribute, parent: ast.AST) -> bool:
+    """Whether only sizes or names are asked for, which never change."""
+    return (
+        (isinstance(parent, ast.Attribute) and parent.attr in {"shape", "size"})
+        or (isinstance(parent, ast.Compare) and node in parent.comparators)
+        or (isinstance(parent, ast.For | ast.comprehension) and parent.iter is node)
+        or (isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not))
+        or (
+            isinstance(parent, ast.Call)
+            and last_name(parent.func) in {"list", "len", "empty_like", "zeros_like"}
+        )
+    )
+
+
+def unlocked(source: str) -> Iterator[tuple[str, str]]:
+    """(function, expression) of what reaches a model's state in code that does not hold its lock.
+
+    It is held within ``with ....lock:`` and in functions that are ``@locked``.
+    """
+    tree = ast.parse(source)
+    parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Attribute) or node.attr not in STATE.get(
+            last_name(node.value), set()
+        ):
+            continue
+        if reads_no_numbers(node, parents[node]):
+            continue
+        names: list[str] = []
+        around: ast.AST = node
+        is_locked = False
+        while around in parents:
+            around = parents[around]
+            if isinstance(around, ast.With):
+                is_locked |= any(last_name(i.context_expr) == "lock" for i in around.items)
+            if isinstance(around, ast.FunctionDef):
+                is_locked |= any(last_name(d) == "locked" for d in around.decorator_list)
+            if isinstance(around, ast.FunctionDef | ast.ClassDef):
+                names.insert(0, around.name)
+        if not is_locked:
+            yield ".".join(names), ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if stratum(m) not in ALONE and m != "state.arena"]
+)
+def test_state_is_reached_by_who_holds_its_lock(module: str) -> None:
+    """A thread that trains must not be seen in the middle of a step; see locking.py."""
+    found = set(unlocked(FILES[module].read_text(encoding="utf-8")))
+    assert {(name, what) for name, what in found if f"{module}.{name}" not in UNLOCKED} == set()
+
+
+def test_what_holds_no_lock_is_found() -> None:
+    source = """
+class A:
+    def f(self):
+        return self.model.arena.params.copy()
+
+    @locked
+    def g(self):
+        return self.model.arena.params.copy()
+
+def h(arena):
+    with arena.lock:
+        arena.params[:] = 0
+    return arena.mask, arena.params.size
+"""
+    assert set(unlocked(source)) == {("A.f", "self.model.arena.params"), ("h", "arena.mask")}
+
+
+# Who may reach what a lock guards: who makes it, who destroys it, and who takes the lock.
+GUARDS = {
+    "arena_type.c": {"gp_arena_enter", "gp_arena_sizes", "arena_new", "arena_dealloc"},
+    "net_type.c": {"enter_net", "net_new", "net_dealloc"},
+}
+
+
+def c_functions(text: str) -> Iterator[tuple[str, str]]:
+    """(name, body) of the functions that a formatted C file defines; bodies end with a brace."""
+    for match in re.finditer(r"^\w[^\n;={}]*?\b(\w+)\([^;{}]*\)\s*\{", text, re.MULTILINE):
+        is_line = "}" in text[match.end() : text.index("\n", match.end())]
+        end = text.index("\n" if is_line else "\n}", match.end())
+        yield match[1], text[match.end() : end]
+
+
+def test_the_binding_reaches_guarded_state_by_its_lock() -> None:
+    """No call of the core can see an arena or a network that another thread is changing."""
+    for path in sorted((CSRC / "binding").glob("*.[ch]")):
+        text = path.read_text(encoding="utf-8")
+        users = {name for name, body in c_functions(text) if re.search(r"->guarded\b", body)}
+        assert users == GUARDS.get(path.name, set()), path.name
+        found = sum(len(re.findall(r"->guarded\b", body)) for _, body in c_functions(text))
+        assert found == len(re.findall(r"->guarded\b", text)), f"{path.name}: outside functions"
+
+
+# dispatch.c is the place; it asks only to refuse flags that would reach every object.
+@pytest.mark.parametrize(
+    "path",
+    [path for path in C_FILES if path.name != "dispatch.c"],
+    ids=lambda path: str(path.relative_to(CSRC)),
+)
+def test_instruction_sets_are_chosen_in_one_place(path: Path) -> None:
+    """No `#if __AVX2__` in bodies: an object per instruction set, chosen at run time."""
+    text = path.read_text(encoding="utf-8")
+    used = re.findall(r"^\s*#\s*(?:el)?if.*\b__(?:AVX|SSE|FMA|ARM_NEON)\w*", text, re.MULTILINE)
+    assert used == []
+
+
+def test_version_is_one() -> None:
+    header = (CSRC / "gradprune.h").read_text(encoding="utf-8")
+    assert re.findall(r'#define GP_VERSION "(.*)"', header) == [gp.__version__]
+    try:
+        installed = metadata.version("gradprune")
+    except metadata.PackageNotFoundError:
+        pytest.skip("gradprune runs from its sources: there is no installed version to differ")
+    assert installed == gp.__version__
+
+
+def test_pins_agree() -> None:
+    """pre-commit judges with the same versions as `make lint`."""
+    pin = re.compile(r'"([\w-]+)==([\w.]+)"')
+    dev = dict(pin.findall((ROOT / "pyproject.toml").read_text(encoding="utf-8")))
+    hooks = dict(pin.findall((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")))
+    assert dev
+    assert {name: hooks.get(name) for name in dev} == dev
+
+
+def _writes(node: ast.AST) -> bool:
+    """Whether a call writes a file, or renames one, by itself."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    strings = [a.value for a in node.args if isinstance(a, ast.Constant)]
+    if name == "open":
+        return any(isinstance(text, str) and re.fullmatch("[rbt+]*[wax][bt+]*", text)
+                   for text in strings)  # fmt: skip
+    if name == "replace":  # of a Path; that of a string has two arguments, of a dataclass keywords
+        return len(node.args) == 1 and not node.keywords
+    return name in {"write_text", "write_bytes", "savefig", "rename", "mkstemp"}
+
+
+def test_files_are_written_in_one_place() -> None:
+    found = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if path.name != "disk.py"
+        for node in ast.walk(ast.parse(path.read_text()))
+        if _writes(node)
+    ]
+    assert [text.partition(" ")[2] for text in found] == [
+        "file.open('wb')",  # datasets: a download, among the system's temporary files
+        "figure.savefig(content, format=kind, dpi=150, metadata=metadata)",  # plotting.style: bytes
+    ], found

@@ -1,0 +1,302 @@
+"""The benchmarks run and their contestants agree; how fast anybody is, is not a matter of tests.
+
+Contestants work in this process, one after the other on one thread and without torch's compiler,
+which would take minutes. One test goes through processes as a real run does.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import gradprune as gp
+from gradprune import _core
+from idx_files import NAMES, idx_bytes
+
+ROOT = Path(__file__).resolve().parents[2]
+# section: rows of the tiny plan below
+ROWS = {
+    "training": 6,
+    "recurrent": 6,
+    "images": 4,
+    "inference": 6,
+    "int8": 3,
+    "update": 4,
+    "selection": 1,
+    "products": 1,
+    "memory": 2,
+    "end-to-end": 1,
+}
+
+
+@pytest.fixture
+def module(torch: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """``importlib.import_module`` for modules of the folder benchmarks."""
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    threads = gp.get_num_threads(), torch.get_num_threads()
+    yield importlib.import_module
+    gp.set_num_threads(threads[0])
+    torch.set_num_threads(threads[1])
+
+
+@pytest.fixture
+def here(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contestants without processes of their own."""
+    side_by_side = module("side_by_side")
+
+    class Here:
+        def __init__(self, contestants: Any) -> None:
+            self.contestants = [
+                who
+                for who in contestants
+                if who.threads == 1
+                and "compiled" not in who.setting
+                and side_by_side.missing(who) is None
+            ]
+
+        def __enter__(self) -> Here:
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+        def _works(self, case: dict[str, object]) -> Iterator[tuple[Any, Any, Any]]:
+            for who in self.contestants:
+                run, result = who.setup(threads=1, **dict(who.options), **case)
+                run()
+                yield who, run, result()
+
+        def compare(
+            self, case: dict[str, object], *, turns: int, tolerance: float, seconds: float = 0.0
+        ) -> list[Any]:
+            assert turns > 0
+            assert seconds > 0
+            works = list(self._works(case))
+            results = {who.label: result for who, _, result in works}
+            side_by_side._require_agreement(results, case, tolerance)
+            for _, run, _ in works:
+                run()
+            return [
+                side_by_side.Timing(who.name, who.setting, 1, 2.0, 1.0, 3.0) for who, _, _ in works
+            ]
+
+        def memory(self, case: dict[str, object], *, tolerance: float) -> dict[Any, int]:
+            works = list(self._works(case))
+            results = {who.label: result for who, _, result in works}
+            side_by_side._require_agreement(results, case, tolerance)
+            return dict.fromkeys((who for who, _, _ in works), 4_000_000)
+
+        def once(self, case: dict[str, object]) -> list[tuple[Any, float, Any]]:
+            return [(who, 1.5, result) for who, _, result in self._works(case)]
+
+    for name in ("goals", "growth"):
+        monkeypatch.setattr(module(name), "Ring", Here)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> list[str]:
+    """A data set that can be learned: the label is where the bright row is."""
+    rng = np.random.default_rng(0)
+    paths = []
+    for i, count in enumerate((600, 50)):
+        y = rng.integers(0, 10, count).astype(np.uint8)
+        x = rng.integers(0, 40, (count, 10, 10)).astype(np.uint8)
+        x[np.arange(count), y] = 255
+        for name, array in zip(NAMES[2 * i : 2 * i + 2], (x, y), strict=True):
+            (tmp_path / name).write_bytes(idx_bytes(array))
+            paths.append(str(tmp_path / name))
+    return paths
+
+
+def tiny_plan(module: Any, **changes: object) -> Any:
+    settings: dict[str, Any] = {
+        "turns": 1,
+        "seconds": 0.001,
+        "sizes": (20, 12, 10),
+        "batches": (4,),
+        "inference_batches": (4,),
+        "image_batches": (4,),
+        "image_prediction_batches": (2,),
+        "int8_nets": ((20, 12, 10),),
+        "int8_batches": (4,),
+        "parameters": (3_000,),
+        "scores": (1_000,),
+        "nets": ((20, 12, 10),),
+        "product_batches": (70,),
+        "epochs": 4,
+        "end_batches": (128,),
+    }
+    return module("goals").Plan(**{**settings, **changes})
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize("section", ROWS)
+def test_sections(section: str, module: Any, files: list[str]) -> None:
+    goals, report = module("goals"), module("report")
+    record = goals.Record(section)
+    rows = goals.SECTIONS[section](tiny_plan(module, files=files), record)
+    names = [row.peer.split()[0] for row in rows]
+    if importlib.util.find_spec("onnxruntime") is None:
+        without = {"inference": ROWS["inference"] / 2, "int8": 1, "images": 2}
+        assert len(rows) == without.get(section, ROWS[section])
+    else:
+        assert len(rows) == ROWS[section], names
+    for row in rows:
+        assert row.section == section
+        assert math.isfinite(row.measured)
+        assert len(report.cells(row)) == len(report.COLUMNS)
+    assert record.entries
+    json.dumps(record.entries)  # has nothing that a file cannot hold
+
+
+@pytest.mark.usefixtures("here")
+def test_both_learn_end_to_end(module: Any, files: list[str]) -> None:
+    record = module("goals").Record("end-to-end")
+    module("goals").finishing(tiny_plan(module, files=files, epochs=30), record)
+    accuracy = record.entries[0]["accuracy"]
+    assert set(accuracy) == {"gradprune 1T", "torch eager 1T"}
+    assert min(accuracy.values()) > 0.5
+
+
+def test_every_goal_of_the_table_has_a_section(module: Any) -> None:
+    assert set(module("goals").SECTIONS) == set(ROWS)
+
+
+def test_rows_say_whether_they_are_met(module: Any) -> None:
+    Row = module("goals").Row
+
+    def met(goal: float, measured: float, **kind: bool) -> bool:
+        return Row("s", "w", goal, measured, "×", "o", "p", **kind).is_met
+
+    assert met(2.0, 2.0)
+    assert not met(2.0, 1.9)
+    assert not met(1.0, 1.0, strictly=True)
+    assert met(1.0, 0.9, at_most=True)
+    assert not met(1.0, 1.1, at_most=True)
+
+
+def test_processes_take_turns(module: Any) -> None:
+    side_by_side, top_k = module("side_by_side"), module("top_k")
+    them = [who for who in top_k.contestants() if who.threads == 1]
+    with side_by_side.Ring(them) as ring:
+        timings = ring.compare({"count": 1_000}, turns=1, tolerance=0.0, seconds=0.01)
+        memory = ring.memory({"count": 2_000_000}, tolerance=0.0)
+    assert [timing.name for timing in timings] == ["gradprune", "numpy"]
+    for timing in timings:
+        assert 0 < timing.low <= timing.median <= timing.high
+    for grown in memory.values():
+        # The 8 MB of scores are there; what was in memory before is not counted.
+        assert 8_000_000 < grown < 64_000_000
+
+
+def test_disagreement_is_an_error(module: Any) -> None:
+    results = {"a": np.array([1.0, 2.0]), "unchecked": None, "b": np.array([1.0, 2.1])}
+    agree = module("side_by_side")._require_agreement
+    agree(results, {}, 0.06)
+    with pytest.raises(AssertionError, match=r"b differs from a by 5\.00e-02"):
+        agree(results, {}, 0.04)
+    with pytest.raises(AssertionError, match="b differs from a by nan"):
+        agree({**results, "b": np.array([1.0, np.nan])}, {}, 0.06)
+
+
+def test_hopeless_settings_drop_out(module: Any) -> None:
+    side_by_side = module("side_by_side")
+
+    class Child:
+        def __init__(self, name: str) -> None:
+            self.contestant = side_by_side.Contestant(name, print, 1)
+
+    a, slow, b = Child("a"), Child("a"), Child("b")
+    assert side_by_side._promising({a: [9.0, 1.0], slow: [2.1, 3.0], b: [50.0]}) == [a, b]
+
+
+@pytest.mark.usefixtures("here")
+def test_growth(module: Any, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    growth, run = module("growth"), module("run")
+    plan = growth.Growth(
+        turns=1,
+        seconds=0.001,
+        parameters=(1_000, 3_000),
+        nets=((20, 12, 10), (20, 30, 10)),
+        batches=(1, 5),
+        sizes=(20, 12, 10),
+        sparsities=(0.0, 0.5),
+    )
+    machine = run.describe_machine(count=100_000)
+    rates = machine["limits"]["1"]
+    assert rates["update_gbs"] > 0
+    points = growth.measure_growth(plan, rates)
+    assert len(points["update"]) == 2 * 3
+    assert [len(points[name]) for name in ("parameters", "batch", "sparsity")] == [8, 8, 4]
+    drawn = module("growth_plots").draw_growth({"machine": machine, **points}, tmp_path)
+    assert [file.stat().st_size > 10_000 for file in drawn] == [True] * 4
+
+
+def test_saved_results_become_a_document(
+    module: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, goals = module("run"), module("goals")
+    row = goals.Row(
+        "training", "dense step", 4.0, 0.5, "×", "gradprune 1T 2 µs", "torch eager 1T 1 µs"
+    )
+    section = {
+        "machine": run.describe_machine(count=100_000),
+        "quick": True,
+        "rows": [vars(row)],
+        "entries": [],
+    }
+    run.save(tmp_path, {"sections": {"training": section}})
+    run.main(["--markdown", "--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "| dense step | ≥ 4× | 0.5× | NO | 1T 2 µs | torch eager 1T 1 µs |  |" in text
+    assert "Where a peer wins:** dense step" in text
+
+
+def test_unknown_section(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        module("run").main(["nonsense"])
+    assert "unknown section nonsense" in capsys.readouterr().err
+
+
+BAD_PRODUCTS = {
+    "k": ((2, 3), (1, 4, 16), (1, 2, 16)),
+    "chunks": ((2, 3), (2, 3, 16), (1, 2, 16)),
+    "rows": ((2, 3), (1, 3, 16), (1, 3, 16)),
+    "lanes": ((2, 3), (1, 3, 16), (1, 2, 32)),
+    "not padded": ((2, 3), (1, 3, 15), (1, 2, 15)),
+}
+
+
+@pytest.mark.parametrize("shapes", BAD_PRODUCTS.values(), ids=BAD_PRODUCTS)
+def test_products_refuse_other_shapes(shapes: tuple[tuple[int, ...], ...]) -> None:
+    a, b, out = (np.ones(shape, np.float32) for shape in shapes)
+    with pytest.raises(ValueError, match="shapes do not fit"):
+        _core.gemm(a, False, b, out)
+    assert (out == 1).all()
+
+
+def test_sum_of_products_refuses_other_shapes() -> None:
+    def ones(*shape: int) -> Any:
+        return np.ones(shape, np.float32)
+
+    a, source, b, out = ones(2, 3, 16), ones(2, 5, 16), ones(2, 16, 16), ones(3, 5)
+    _core.gemm_sum(a, source, b, out)
+    assert (out == 32).all()
+    for arguments in (
+        (ones(1, 3, 16), source, b, out),
+        (a, ones(2, 4, 16), b, out),
+        (a, None, ones(2, 16, 5), out),
+        (a, None, ones(2, 15, 16), out),
+        (a, None, b, ones(4, 5)),
+        (a, None, b, ones(3, 17)),
+    ):
+        with pytest.raises(ValueError, match="shapes do not fit"):
+            _core.gemm_sum(*arguments)

@@ -1,0 +1,89 @@
+"""What the documents say: their scripts run as they stand, their commands and paths exist."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENTS = sorted(
+    [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")],
+    key=lambda path: path.name,
+)
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def run(document: str) -> dict[str, Any]:
+    """The names that the Python scripts of a document leave behind; each goes on from the last."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    names: dict[str, Any] = {"__name__": "__main__"}  # dataclasses look their module up
+    for script in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(script, document, "exec"), names)
+    return names
+
+
+def test_the_scripts_of_the_readme_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("README.md")
+    assert names["dense"] > 0.96
+    assert names["pruned"] > names["dense"] - 0.02
+    printed = capsys.readouterr().out.splitlines()
+    said = re.search(r"^    (accuracy .*)", README, flags=re.MULTILINE)
+    assert said is not None
+    words = re.compile(r"[\d.]{5}")  # an accuracy may differ by a few samples on another CPU
+    assert words.sub("", printed[0]) == words.sub("", said[1])
+    assert printed[1:] == []
+    assert names["model"].sparsity == pytest.approx(0.96, abs=1e-4)
+    assert names["teacher"].sparsity == pytest.approx(0.95, abs=1e-4)
+
+
+def test_the_script_for_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    run("docs/images.md")
+    found = re.search(r"accuracy (\S+), shrunk from 5,066 to 2,630", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) > 0.92
+
+
+def test_the_comparisons_with_the_twins_pass() -> None:
+    names = run("docs/reference.md")
+    tests: list[Callable[[], None]] = [names[name] for name in names if name.startswith("test_")]
+    assert len(tests) == 2
+    for test in tests:
+        test()
+
+
+def test_the_twins_that_are_listed_exist() -> None:
+    from gradprune import reference
+
+    text = (ROOT / "docs/reference.md").read_text(encoding="utf-8")
+    listed = re.findall(r"`(\w+)`", "".join(re.findall(r"^\| \w.*\|$", text, re.MULTILINE)))
+    assert len(listed) > 40
+    assert [name for name in listed if not hasattr(reference, name)] == []
+
+
+def test_commands_of_the_readme_are_targets() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))
+    commands = set(re.findall(r"^make ([a-z-]+)", README, flags=re.MULTILINE))
+    assert commands == {"demo", "test"}
+    assert commands <= targets
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_and_paths_lead_somewhere(document: Path) -> None:
+    text = document.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(([^)#:]+)", text)
+    folders = "benchmarks(?!/results)|csrc|docs|gradprune|notebooks|scripts|studies|tests"
+    paths = re.findall(rf"(?<![\w./-])((?:{folders})/[\w./]*\w)", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    assert [path for path in paths if not (ROOT / path).exists()] == []
