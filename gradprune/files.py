@@ -23,7 +23,7 @@ import math
 import os
 from collections.abc import Mapping
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,14 +53,12 @@ from gradprune.quantization.quantizer import Quantizer
 from gradprune.state.costs import Costs
 from gradprune.state.headroom import require
 from gradprune.state.locking import locked
-
-if TYPE_CHECKING:
-    from gradprune.model import Model
+from gradprune.training.trainee import Trainee
 
 __all__ = ["check_savable", "load", "parse", "save", "state_of"]
 
 Tensors = dict[str, NDArray[Any]]
-_Model = TypeVar("_Model", bound="Model")
+_Model = TypeVar("_Model", bound=Trainee)
 
 _FORMAT = 2  # 1: the same, but names of tensors that are no parameter began without the dot
 _MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
@@ -111,24 +109,24 @@ _SETTINGS = {
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def save(model: Model, path: str | os.PathLike[str]) -> None:
+def save(model: Trainee, path: str | os.PathLike[str]) -> None:
     """Write a model to a file; see ``Model.save``."""
     write_atomically(path, _seal(*state_of(model)))
 
 
-def check_savable(model: Model) -> None:
+def check_savable(model: Trainee) -> None:
     """A TypeError if something of a model is of a class that a file cannot hold."""
     _describe(model)
 
 
 @locked
-def state_of(model: Model) -> tuple[dict[str, Any], Tensors]:
+def state_of(model: Trainee) -> tuple[dict[str, Any], Tensors]:
     """(description, arrays) of everything in a model as it is between two steps; all copies."""
     return _describe(model), _tensors(model)
 
 
 @locked
-def _tensors(model: Model) -> Tensors:
+def _tensors(model: Trainee) -> Tensors:
     """Every array of a model, by its name in the file."""
     tensors: Tensors = {name: view.copy() for name, view in model.arena.state.items()}
     tensors |= {f"{_MASK}{name}": mask.astype(np.uint8) for name, mask in model.masks.items()}
@@ -144,7 +142,7 @@ def _tensors(model: Model) -> Tensors:
     return tensors
 
 
-def _describe(model: Model) -> dict[str, Any]:
+def _describe(model: Trainee) -> dict[str, Any]:
     """All of a model that is not an array."""
     optimizer, pruner, quantizer = model.optimizer, model.pruner, model.quantizer
     if optimizer is not None and _OPTIMIZERS.get(type(optimizer).__name__) is not type(optimizer):
@@ -362,13 +360,13 @@ def _build(
 
 
 @locked
-def _fill(model: Model, tensors: Tensors) -> None:
+def _fill(model: Trainee, tensors: Tensors) -> None:
     """Parameters and buffers from the tensors of their names."""
     for name, view in model.arena.state.items():
         view[...] = tensors[name]
 
 
-def _build_optimizer(model: Model, described: dict[str, Any]) -> None:
+def _build_optimizer(model: Trainee, described: dict[str, Any]) -> None:
     """An optimizer as described; it makes itself the model's."""
     name = described["class"]
     if name not in _OPTIMIZERS:
@@ -378,14 +376,14 @@ def _build_optimizer(model: Model, described: dict[str, Any]) -> None:
     _OPTIMIZERS[name](model, **settings, clip=clip, guard=guard)
 
 
-def _build_pruner(model: Model, described: dict[str, Any], tensors: Tensors) -> None:
+def _build_pruner(model: Trainee, described: dict[str, Any], tensors: Tensors) -> None:
     """A pruner as described; it makes itself the model's. It knows which tensors it needs."""
     settings = {key: _decode(value) for key, value in described["settings"].items()}
     own = _below(_PRUNER, tensors)
     Pruner(model, **settings).load_state(_counters(described["state"]), own)
 
 
-def _build_quantizer(model: Model, described: dict[str, Any] | None, own: Tensors) -> None:
+def _build_quantizer(model: Trainee, described: dict[str, Any] | None, own: Tensors) -> None:
     """A quantizer as described, if one is; weights and masks are set by now."""
     known: set[str] = set()
     if described is not None:

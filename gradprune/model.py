@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, SupportsIndex
+from typing import SupportsIndex
 
 from numpy.typing import ArrayLike
 
 from gradprune import files
 from gradprune.data.augmentation import Augmentation
-from gradprune.engine.network import Network
 from gradprune.engine.summary import Summary, summarize
 from gradprune.forms import shrinking
 from gradprune.forms.frozen import FrozenModel
@@ -23,15 +22,13 @@ from gradprune.optim.optimizers import Optimizer
 from gradprune.training import loop as training
 from gradprune.training.callbacks import Callback
 from gradprune.training.history import History
-from gradprune.training.loop import Evaluation
-
-if TYPE_CHECKING:
-    from gradprune.pruning.pruner import Pruner
+from gradprune.training.metrics import Evaluation
+from gradprune.training.trainee import Trainee
 
 __all__ = ["Model"]
 
 
-class Model(Network):
+class Model(Trainee):
     """A network that can be trained, clipped and pruned.
 
     ``Model(layers, input_shape)`` is a sequence: each layer reads the one before it.
@@ -88,9 +85,6 @@ class Model(Network):
 
     def _begin(self) -> None:
         super()._begin()
-        self.pruner: Pruner | None = None
-        self.history: History | None = None
-        self.epoch = 0
         self.shrink_report: ShrinkReport | None = None
 
     def fit(
@@ -300,6 +294,14 @@ class Model(Network):
         small, report = shrinking.shrink(self, Model, inputs=inputs)
         small.shrink_report = report
         return small
+
+    def check_savable(self) -> None:
+        """A TypeError if something of the model is of a class that ``save`` could not write.
+
+        >>> import gradprune as gp
+        >>> gp.Model([gp.Dense(2)], input_shape=3).check_savable()
+        """
+        files.check_savable(self)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything to a safetensors file: a loaded model trains on with the same bits.

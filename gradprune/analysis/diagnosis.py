@@ -396,7 +396,7 @@ def _update_ratios(
     stepper.load_state(optimizer.state())
     stepper.chain.load(optimizer.chain.tensors())
     quantizer = model.quantizer
-    if quantizer is not None:
+    if isinstance(quantizer, Quantizer):
         Quantizer(
             twin, quantizer.weights, exclude=quantizer.exclude, biases=quantizer.biases
         ).load_state(quantizer.state(), quantizer.tensors())

@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
-from typing import TYPE_CHECKING, Any, Self, SupportsIndex
+from typing import Any, Self, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,7 +17,7 @@ from gradprune.engine.memory import LARGEST, lowered, needed_bytes
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.foundation import streams
 from gradprune.foundation.checks import check_finite, real_array, seed_number, whole
-from gradprune.layers.base import CoreType, Layer
+from gradprune.layers.base import CoreType, Flags, Layer, Masks, Wiring
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.graph import (
     Node,
@@ -26,7 +26,6 @@ from gradprune.layers.graph import (
     sample_shape,
     sequence,
 )
-from gradprune.layers.wiring import Flags, Masks, Wiring
 from gradprune.losses.base import (
     CrossEntropy,
     Loss,
@@ -38,19 +37,16 @@ from gradprune.losses.base import (
     loss_name,
 )
 from gradprune.optim.guards import Guard
-from gradprune.optim.optimizers import Optimizer, StepInfo
+from gradprune.optim.optimizers import Around, Optimizer, StepInfo
 from gradprune.state.arena import Arena, Tensor
 from gradprune.state.batching import cuts
 from gradprune.state.copying import Whole
 from gradprune.state.costs import Costs, to_costs
 from gradprune.state.locking import locked
 
-if TYPE_CHECKING:
-    from gradprune.quantization.quantizer import Quantizer
-
-    Floats = NDArray[np.float32]
-
 __all__ = ["Network"]
+
+Floats = NDArray[np.float32]
 
 # Attributes that ``_build`` makes.
 _DERIVED = {
@@ -121,7 +117,7 @@ class Network(Whole):
     def _begin(self) -> None:
         """What there is before anything has happened."""
         self.optimizer: Optimizer | None = None
-        self.quantizer: Quantizer | None = None
+        self.quantizer: Around | None = None
         self._loss: Loss | None = None
         self.last_loss = 0.0
         self.exploded = False

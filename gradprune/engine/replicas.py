@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 
 from gradprune.engine.network import Network
 from gradprune.layers.add import Add
-from gradprune.layers.base import Layer
+from gradprune.layers.base import Flags, Layer
 from gradprune.layers.graph import Step
-from gradprune.layers.wiring import Flags
 from gradprune.losses.base import LossLike
 from gradprune.state.arena import Arena
 

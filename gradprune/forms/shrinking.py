@@ -13,26 +13,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.engine.replicas import output_of
 from gradprune.foundation.columns import aligned
-from gradprune.layers.base import Layer, Shape
-from gradprune.layers.wiring import Entries, Wiring, roles_by_layer
+from gradprune.layers.base import Entries, Layer, Shape, Wiring
+from gradprune.layers.wiring import roles_by_layer
 from gradprune.state.locking import locked
-
-if TYPE_CHECKING:
-    from gradprune.model import Model
+from gradprune.training.trainee import Trainee
 
 __all__ = ["LayerShrink", "ShrinkReport", "shrink"]
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]
 Arrays = Mapping[str, NDArray[Any]]
-_Model = TypeVar("_Model", bound="Model")
+_Model = TypeVar("_Model", bound=Trainee)
 
 _PRUNER = "the pruner stays with the larger model, of whose weights its budgets are shares"
 
@@ -103,7 +101,7 @@ class ShrinkReport:
 
 @locked
 def shrink(
-    model: Model, factory: Callable[..., _Model], *, inputs: bool
+    model: Trainee, factory: Callable[..., _Model], *, inputs: bool
 ) -> tuple[_Model, ShrinkReport]:
     """The smaller model and what was removed; see ``Model.shrink``.
 
@@ -160,7 +158,7 @@ def shrink(
 
 
 def _known(
-    model: Model,
+    model: Trainee,
     wirings: Sequence[Wiring],
     values: Mapping[str, Arrays],
     live: Mapping[str, Arrays],
@@ -187,7 +185,7 @@ def _known(
 
 
 def _kept(
-    model: Model,
+    model: Trainee,
     wirings: Sequence[Wiring],
     live: Mapping[str, Arrays],
     known: Sequence[NDArray[Any]],
@@ -259,14 +257,14 @@ def _copy(source: Arrays, target: Arrays, entries: Entries) -> None:
         view[...] = _cut(source[name], name, entries)
 
 
-def _cut_flat(model: Model, small: Model, flat: Floats, entries: Entries) -> Floats:
+def _cut_flat(model: Trainee, small: Trainee, flat: Floats, entries: Entries) -> Floats:
     """Of a flat buffer of the model's arena the part that stays, in the layout of the other's."""
     cut = np.zeros(small.arena.size, np.float32)
     _copy(model.arena.views(flat), small.arena.views(cut), entries)
     return cut
 
 
-def _carry_optimizer(model: Model, small: Model, entries: Entries) -> None:
+def _carry_optimizer(model: Trainee, small: Trainee, entries: Entries) -> None:
     """An optimizer in the same state; it makes itself the smaller model's."""
     optimizer = model.optimizer
     assert optimizer is not None
@@ -284,7 +282,7 @@ def _carry_optimizer(model: Model, small: Model, entries: Entries) -> None:
 
 
 def _row(
-    model: Model, small: Model, wiring: Wiring, kept: Flags, known: NDArray[Any]
+    model: Trainee, small: Trainee, wiring: Wiring, kept: Flags, known: NDArray[Any]
 ) -> LayerShrink:
     name = str(wiring.layer.name)
     before, after = (

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
-from gradprune.layers.wiring import Elementwise, Wiring
+from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape, Wiring
+from gradprune.layers.wiring import Elementwise
 
 __all__ = ["Add"]
 

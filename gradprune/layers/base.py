@@ -11,18 +11,36 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import ClassVar, NamedTuple, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.foundation.checks import settle
 from gradprune.layers.initializers import Initializer
-from gradprune.layers.wiring import Whole, Wiring
 
-__all__ = ["ACTIVATIONS", "CoreLayer", "CoreType", "Layer", "Parameter", "Shape", "Source"]
+__all__ = [
+    "ACTIVATIONS",
+    "CoreLayer",
+    "CoreType",
+    "Entries",
+    "Flags",
+    "Layer",
+    "Masks",
+    "Parameter",
+    "Shape",
+    "Source",
+    "Whole",
+    "Wiring",
+]
 
 # gp_activation of gradprune.h. softmax is a layer of the core of its own.
 ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4, "gelu": 5}
 
 Shape = tuple[int, ...]
+Flags = NDArray[np.bool_]
+Masks = Mapping[str, Flags]
+Entries = Mapping[str, tuple[Flags, ...]]
 
 _LONGEST_NAME = 255
 
@@ -183,3 +201,99 @@ class Layer(ABC):
     def wiring(self, shape: Shape) -> Wiring:
         """Which outputs depend on which inputs, and how units are cut; ``Whole``: not at all."""
         return Whole(self, shape)
+
+
+class Wiring(ABC):
+    """Which outputs of a layer depend on which inputs, and how units are cut out of it.
+
+    This is all that ``Model.shrink`` knows of a layer. Flags of features have the shape of a
+    sample, such as (features,) or (time, features). A layer that says nothing is ``Whole``: it
+    reads all inputs and keeps all outputs, which is always right.
+
+    Args:
+        layer: the layer.
+        shape: of a sample into it.
+
+    ``live`` maps the role of a prunable parameter to its mask. ``known`` has the shape of the
+    input: the value of a feature that no sample can change, NaN where samples differ.
+
+    The network sets two attributes. ``silent``, of a BatchNorm: which rows of the weights whose
+    product it gets are all removed; None if it gets something else. ``rows_count``, of the layer
+    with these weights: whether a BatchNorm asks so, in which case a row that has a live weight
+    has to keep one, or it would become silent.
+    """
+
+    def __init__(self, layer: Layer, shape: Shape) -> None:
+        self.layer = layer
+        self.shape = shape
+        self.output_shape = layer.output_shape(shape)
+        self.silent: Flags | None = None
+        self.rows_count = False
+
+    @abstractmethod
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """Which outputs no sample can change."""
+
+    @abstractmethod
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """Which outputs stay if ``wanted`` have to: these, and what cannot go without them."""
+
+    @abstractmethod
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """Which inputs the kept outputs need, but for known ones that ``fold`` makes up for."""
+
+    @abstractmethod
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """The layer with these inputs and outputs alone.
+
+        Returns:
+            The layer, and role to flags along the leading axes of the parameter, 1 where its
+            entries stay; roles that are not named stay whole.
+        """
+
+    def passed(self, inputs: Flags, needed: Flags) -> Flags:
+        """Which outputs stay if these inputs do and these outputs have to.
+
+        A layer that cannot drop outputs by itself has those of its inputs.
+        """
+        return needed
+
+    def joined(self, inputs: Flags) -> Flags:
+        """Which inputs stay if these have to: those, and what cannot go without them."""
+        return inputs
+
+    def counting(self, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
+        """The parameters, by role, as the layer computes with them where it stands."""
+        return values
+
+    def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
+        """What to add to parameters in place of inputs that go.
+
+        Args:
+            values: role to parameter, before the cut.
+            gone: values of the inputs that go, 0 elsewhere.
+
+        Returns:
+            Role to what is added to it, before the cut.
+        """
+        return {}
+
+
+class Whole(Wiring):
+    """Nothing can be cut: every output depends on every input."""
+
+    def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
+        """See Wiring."""
+        return np.zeros(self.output_shape, np.bool_)
+
+    def kept(self, live: Masks, wanted: Flags) -> Flags:
+        """See Wiring."""
+        return np.ones(self.output_shape, np.bool_)
+
+    def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
+        """See Wiring."""
+        return np.ones(self.shape, np.bool_)
+
+    def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
+        """See Wiring."""
+        return self.layer, {}

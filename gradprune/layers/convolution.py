@@ -11,7 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import LARGEST_SIZE, settle, whole
-from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.base import (
+    CoreLayer,
+    CoreType,
+    Entries,
+    Flags,
+    Layer,
+    Masks,
+    Parameter,
+    Shape,
+    Wiring,
+)
 from gradprune.layers.dense import Affine
 from gradprune.layers.window import (
     Padding,
@@ -24,16 +34,7 @@ from gradprune.layers.window import (
     plain,
     windows,
 )
-from gradprune.layers.wiring import (
-    Channels,
-    Entries,
-    Flags,
-    Masks,
-    Wiring,
-    channels,
-    images,
-    read_by_rows,
-)
+from gradprune.layers.wiring import Channels, channels, images, read_by_rows
 
 __all__ = ["Conv2D"]
 

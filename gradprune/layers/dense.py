@@ -11,18 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import LARGEST_SIZE, flag, fraction, not_negative, settle, whole
-from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
-from gradprune.layers.initializers import Glorot, He, Initializer
-from gradprune.layers.wiring import (
-    Elementwise,
+from gradprune.layers.base import (
+    ACTIVATIONS,
+    CoreLayer,
+    CoreType,
     Entries,
     Flags,
+    Layer,
     Masks,
+    Parameter,
+    Shape,
     Whole,
     Wiring,
-    at_least_one,
-    read_by_rows,
 )
+from gradprune.layers.initializers import Glorot, He, Initializer
+from gradprune.layers.wiring import Elementwise, at_least_one, read_by_rows
 
 __all__ = ["Activation", "Affine", "Dense", "Dropout"]
 

@@ -11,10 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import fraction, positive, settle
-from gradprune.layers.base import CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.base import (
+    CoreLayer,
+    CoreType,
+    Entries,
+    Flags,
+    Layer,
+    Masks,
+    Parameter,
+    Shape,
+    Wiring,
+)
 from gradprune.layers.initializers import Initializer
 from gradprune.layers.window import Window
-from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
+from gradprune.layers.wiring import at_least_one
 
 __all__ = ["BatchNorm", "LayerNorm"]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import settle
-from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape
+from gradprune.layers.base import CoreLayer, CoreType, Entries, Flags, Layer, Masks, Shape, Wiring
 from gradprune.layers.window import (
     Padding,
     Pair,
@@ -24,16 +24,7 @@ from gradprune.layers.window import (
     pair,
     plain,
 )
-from gradprune.layers.wiring import (
-    Channels,
-    Elementwise,
-    Entries,
-    Flags,
-    Masks,
-    Wiring,
-    channels,
-    images,
-)
+from gradprune.layers.wiring import Channels, Elementwise, channels, images
 
 __all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D", "Pool"]
 

@@ -17,9 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import LARGEST_SIZE, choice, flag, not_negative, settle, whole
-from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter, Shape
+from gradprune.layers.base import (
+    ACTIVATIONS,
+    CoreLayer,
+    CoreType,
+    Entries,
+    Flags,
+    Layer,
+    Masks,
+    Parameter,
+    Shape,
+    Wiring,
+)
 from gradprune.layers.initializers import Glorot, Initializer, Orthogonal
-from gradprune.layers.wiring import Entries, Flags, Masks, Wiring, at_least_one
+from gradprune.layers.wiring import at_least_one
 
 __all__ = ["GRU", "LSTM", "RNN"]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import cycle
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -24,14 +25,53 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-    from gradprune.analysis.diagnosis import Diagnosis, LayerDiagnosis
-
 __all__ = ["plot_diagnosis"]
 
 _MOST_TICKS = 16  # names of layers that can be read beside each other
 
 
-def plot_diagnosis(diagnosis: Diagnosis, *, figure: Figure | SubFigure | None = None) -> Figure:
+class Signals(Protocol):
+    """What is drawn of a layer, such as a ``LayerDiagnosis``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def activation(self) -> float: ...
+    @property
+    def gradient(self) -> float: ...
+    @property
+    def dead(self) -> float | None: ...
+    @property
+    def saturated(self) -> float | None: ...
+    @property
+    def gradient_steps(self) -> tuple[float, ...]: ...
+
+
+class Sizes(Protocol):
+    """What is drawn of a parameter, such as a ``ParameterDiagnosis``."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def norm(self) -> float: ...
+    @property
+    def spectral_norm(self) -> float | None: ...
+    @property
+    def gradient_norm(self) -> float: ...
+    @property
+    def update_ratio(self) -> float | None: ...
+
+
+class Diagnosed(Protocol):
+    """What is drawn, such as a ``Diagnosis``."""
+
+    @property
+    def layers(self) -> Sequence[Signals]: ...
+    @property
+    def parameters(self) -> Sequence[Sizes]: ...
+
+
+def plot_diagnosis(diagnosis: Diagnosed, *, figure: Figure | SubFigure | None = None) -> Figure:
     """What ``gp.diagnose`` found, in three panels; a fourth if there are recurrent layers.
 
     Activations (rms) and the gradient of the loss with respect to them, layer by layer, log
@@ -68,7 +108,7 @@ def _positive(values: tuple[float, ...] | list[float]) -> np.ndarray:
     return array
 
 
-def _layers(axes: Axes, diagnosis: Diagnosis) -> None:
+def _layers(axes: Axes, diagnosis: Diagnosed) -> None:
     rows = diagnosis.layers
     places = np.arange(len(rows))
     for values, color, marker, name in (
@@ -88,7 +128,7 @@ def _layers(axes: Axes, diagnosis: Diagnosis) -> None:
     legend_above(axes)
 
 
-def _weights(axes: Axes, diagnosis: Diagnosis) -> None:
+def _weights(axes: Axes, diagnosis: Diagnosed) -> None:
     rows = [row for row in diagnosis.parameters if row.spectral_norm is not None and row.norm > 0]
     places = np.arange(len(rows))
     gradient = _positive([row.gradient_norm / row.norm for row in rows])
@@ -114,7 +154,7 @@ def _weights(axes: Axes, diagnosis: Diagnosis) -> None:
     legend_above(axes)
 
 
-def _idle(axes: Axes, diagnosis: Diagnosis) -> None:
+def _idle(axes: Axes, diagnosis: Diagnosed) -> None:
     rows = diagnosis.layers
     places = np.arange(len(rows))
     for role, color in (("dead", PURPLE), ("saturated", GREEN)):
@@ -131,7 +171,7 @@ def _idle(axes: Axes, diagnosis: Diagnosis) -> None:
     legend_above(axes)
 
 
-def _time(axes: Axes, series: list[LayerDiagnosis]) -> None:
+def _time(axes: Axes, series: Sequence[Signals]) -> None:
     for row, color in zip(series, cycle((BLUE, ORANGE, GREEN, PURPLE)), strict=False):
         steps = np.arange(1, len(row.gradient_steps) + 1)
         axes.plot(steps, _positive(row.gradient_steps), color=color, label=literal(row.name))

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.plotting.style import (
     BLUE,
@@ -18,15 +22,28 @@ from gradprune.plotting.style import (
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from gradprune.analysis.sensitivity import Sensitivity
-
 __all__ = ["plot_sensitivity"]
 
 _COLORS = (BLUE, ORANGE, GREEN, PURPLE, "black")
 _MARKERS = "os^Dv<>"
 
 
-def plot_sensitivity(curves: Sensitivity, *, ax: Axes | None = None) -> Axes:
+class Curves(Protocol):
+    """What is drawn, such as a ``Sensitivity``."""
+
+    @property
+    def sparsities(self) -> tuple[float, ...]: ...
+    @property
+    def losses(self) -> Mapping[str, NDArray[np.float64]]: ...
+    @property
+    def accuracies(self) -> Mapping[str, NDArray[np.float64]]: ...
+    @property
+    def loss(self) -> float: ...
+    @property
+    def accuracy(self) -> float | None: ...
+
+
+def plot_sensitivity(curves: Curves, *, ax: Axes | None = None) -> Axes:
     """Accuracy, or loss, against the sparsity of one parameter alone: a line for each.
 
     Args:

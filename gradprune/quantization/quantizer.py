@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.errors import NonFiniteError
+from gradprune.optim.optimizers import Around, Done
 from gradprune.quantization.report import ParameterReport, QuantizationReport, describe
 from gradprune.quantization.schemes import Coding, Layout, Part, Scheme
 from gradprune.state.arena import Arena, Tensor, excluded_names
@@ -23,8 +24,6 @@ from gradprune.state.locking import locked
 
 __all__ = ["Quantizer"]
 
-Done = tuple[float, float, bool, bool, float]
-
 _ROOM = 64  # bytes a weight, for quantizing it after a step that cannot be taken back
 
 
@@ -32,7 +31,9 @@ class Quantizable(Protocol):
     """What a quantizer needs of a network."""
 
     arena: Arena
-    quantizer: Quantizer | None
+
+    @property
+    def quantizer(self) -> Around | None: ...
 
 
 class Quantizer(Attached):
@@ -91,7 +92,7 @@ class Quantizer(Attached):
         self.count = 0
         self._parts: dict[str, Part] = {}  # none before the first ``quantize``
         self._cover()
-        model.quantizer = self
+        setattr(model, self.slot, self)
         model.arena.follow(self)
 
     def _cover(self) -> None:

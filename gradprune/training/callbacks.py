@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.files import check_savable, save
 from gradprune.foundation.checks import not_negative, whole
 from gradprune.foundation.disk import append, check_writable, read, write_atomically
+from gradprune.training.trainee import Trainee
 
 if TYPE_CHECKING:
-    from gradprune.model import Model
     from gradprune.optim.optimizers import StepInfo
 
 __all__ = ["CSVLogger", "Callback", "Checkpoint", "Context", "EarlyStopping", "WeightAveraging"]
@@ -45,7 +44,7 @@ class Context:
 
     def __init__(
         self,
-        model: Model,
+        model: Trainee,
         *,
         epochs: int,
         validated: bool,
@@ -302,7 +301,7 @@ class WeightAveraging(Callback):
         self._sum = None
 
 
-def _refuse_quantized(model: Model) -> None:
+def _refuse_quantized(model: Trainee) -> None:
     if model.quantizer is not None and model.quantizer.is_active:
         raise ValueError("the weights are quantized, which the mean of several epochs is not")
 
@@ -339,7 +338,7 @@ class Checkpoint(Callback):
         if self._monitor is not None:
             self._monitor.check(context)
         check_writable(self.path)
-        check_savable(context.model)
+        context.model.check_savable()
 
     def on_train_begin(self, context: Context) -> None:
         """Start anew."""
@@ -353,7 +352,7 @@ class Checkpoint(Callback):
         if self._seen % self.every == 0 and (
             self._monitor is None or self._monitor.improved(context)
         ):
-            save(context.model, self.path)
+            context.model.save(self.path)
 
 
 class CSVLogger(Callback):

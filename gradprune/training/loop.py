@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex, TypedDict
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -28,14 +28,13 @@ from gradprune.pruning.report import PruneReport
 from gradprune.state.batching import cuts, permutation
 from gradprune.training.callbacks import Callback, Context
 from gradprune.training.history import History
-from gradprune.training.metrics import precision_recall
+from gradprune.training.metrics import Evaluation, precision_recall
+from gradprune.training.trainee import Trainee
 
 if TYPE_CHECKING:
     from types import FrameType
 
-    from gradprune.model import Model
-
-__all__ = ["Evaluation", "Run", "evaluate", "prepare", "train"]
+__all__ = ["Run", "evaluate", "prepare", "train"]
 
 _REFRESH = 0.1  # seconds between two looks of the progress bar
 
@@ -48,23 +47,11 @@ class Steps(Protocol):
     def step(self) -> object: ...
 
 
-class _Evaluated(TypedDict):
-    loss: float
-
-
-class Evaluation(_Evaluated, total=False):
-    """What ``evaluate`` returns: the mean loss, and for classification the rest."""
-
-    accuracy: float
-    precision: NDArray[np.float64]  # of each class; 0 if nothing was predicted as it
-    recall: NDArray[np.float64]  # of each class; 0 if there is no sample of it
-
-
 class _Data:
     """Samples and targets as the core takes them, checked as a whole."""
 
     def __init__(
-        self, model: Model, x: ArrayLike, y: ArrayLike | None, loss: Loss, suffix: str
+        self, model: Trainee, x: ArrayLike, y: ArrayLike | None, loss: Loss, suffix: str
     ) -> None:
         # A bad value would otherwise stop the run in the middle of an epoch.
         self.inputs, self.targets = model.checked_batch(x, y, loss, suffix)
@@ -86,7 +73,7 @@ class _Batch(NamedTuple):
     targets: Target
     rows: NDArray[np.int64] | None
 
-    def samples(self, model: Model) -> tuple[Floats, Target]:
+    def samples(self, model: Trainee) -> tuple[Floats, Target]:
         """(x, y), as ``backward`` takes them."""
         inputs, targets = self.inputs, self.targets
         if self.rows is not None:
@@ -104,7 +91,7 @@ def _rows(targets: Target, index: NDArray[np.int64]) -> Target:
 
 
 def evaluate(
-    model: Model, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None
+    model: Trainee, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None
 ) -> Evaluation:
     """See ``Model.evaluate``."""
     chosen = model.loss_for(loss)
@@ -131,7 +118,7 @@ def evaluate(
 class Run:
     """A training that can start: every argument of ``Model.fit``, checked and converted."""
 
-    model: Model
+    model: Trainee
     data: _Data
     validation: _Data | None
     loss: Loss
@@ -155,7 +142,7 @@ class Run:
 
 
 def prepare(
-    model: Model,
+    model: Trainee,
     x: ArrayLike,
     y: ArrayLike | None,
     *,
@@ -328,7 +315,7 @@ def train(run: Run) -> History:
     return history
 
 
-def _checked_optimizer(model: Model, optimizer: Optimizer | None) -> Optimizer:
+def _checked_optimizer(model: Trainee, optimizer: Optimizer | None) -> Optimizer:
     """The one given or, for None, the model's last."""
     optimizer = model.optimizer if optimizer is None else optimizer
     if optimizer is None:
@@ -360,7 +347,7 @@ def _totals(history: History, first: int, loss: Loss) -> dict[str, float]:
     return totals
 
 
-def _validate(model: Model, data: _Data, loss: Loss) -> dict[str, float]:
+def _validate(model: Trainee, data: _Data, loss: Loss) -> dict[str, float]:
     samples = data.inputs.reshape(-1, *model.input_shape)
     value, correct, _ = model.loss_and_outputs(samples, data.targets, loss)
     if not loss.is_classification:

@@ -8,14 +8,32 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import SupportsIndex, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import as_array
 
-__all__ = ["ClassificationReport", "accuracy", "confusion_matrix", "precision_recall"]
+__all__ = [
+    "ClassificationReport",
+    "Evaluation",
+    "accuracy",
+    "confusion_matrix",
+    "precision_recall",
+]
+
+
+class _Evaluated(TypedDict):
+    loss: float
+
+
+class Evaluation(_Evaluated, total=False):
+    """What ``evaluate`` returns: the mean loss, and for classification the rest."""
+
+    accuracy: float
+    precision: NDArray[np.float64]  # of each class; 0 if nothing was predicted as it
+    recall: NDArray[np.float64]  # of each class; 0 if there is no sample of it
 
 
 def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
