@@ -48,7 +48,7 @@ static gp_status time_step(bench *b, size_t samples, double *seconds)
 {
     const gp_batch batch = {
         .size = samples, .x = b->x, .loss = &gp_loss_mse, .targets = b->targets};
-    const gp_clip clip = {.kind = GP_CLIP_NONE};
+    const gp_clip clip = {.ops = NULL};
     gp_rule rule = {.kind = GP_ADAM, .lr = 1e-4, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8};
     *seconds = 1e9;
     for (rule.step = 1; rule.step <= REPEATS; rule.step++) {

@@ -21,27 +21,4 @@ double gp_norm_finish(gp_partial_norm norm, double norm_type);
 /* The norm of everything times factor >= 0. */
 gp_partial_norm gp_norm_scale(gp_partial_norm norm, double factor);
 
-/* What adaptive clippers remember: numbers of a double array. GP_CLIP_AUTO has its capacity of
- * norms behind the head, in a ring in the order they came, and as many sorted; it forgets the
- * oldest when it is full. */
-enum {
-    GP_STATE_COUNT,
-    GP_STATE_VERSION,
-    GP_STATE_NEXT, /* GP_CLIP_AUTO: where in the ring the next norm goes */
-    GP_STATE_HEAD,
-    GP_STATE_MEAN = 2, /* GP_CLIP_Z */
-    GP_STATE_VARIANCE, /* during the warm-up the sum of squared deviations */
-    GP_STATE_Z
-};
-
-/* The limit for a norm, finite, by the norms before it; it is taken in. INFINITY: no limit. */
-double gp_clip_adapt(const gp_clip *clip, double norm);
-/* The factor of a stage of one of the factor kinds but GP_CLIP_ADAPTIVE. */
-double gp_clip_factor(const gp_clip *clip, double norm);
-
-static inline int gp_clip_is_factor(const gp_clip *clip)
-{
-    return clip->kind >= GP_CLIP_NORM && clip->kind <= GP_INHIBIT_NORM_TANH;
-}
-
 #endif

@@ -190,49 +190,27 @@ void gp_live_publish(const gp_arena *arena);
 void gp_live_pack(const gp_live *live, float *moment);
 void gp_live_unpack(const gp_live *live, float *moment);
 
-/* ---- clipping (clip.c) ----------------------------------------------------------------------- */
+/* ---- clipping (clip.c, stages.c, clippers/) -------------------------------------------------- */
 
 /* A clipper is a stage between the gradient and the optimizer. Factors scale a unit (everything, a
  * layer, a parameter, a row of W) by one number, which costs nothing in a step; the others rewrite
  * entries, in a buffer of their own: the gradient itself never changes. */
-typedef enum gp_clip_kind {
-    GP_CLIP_NONE,
-    GP_CLIP_VALUE,        /* every entry into [-limit, limit] */
-    GP_CLIP_NORM,         /* factors: one norm over everything */
-    GP_CLIP_NORM_GROUP,   /* one norm a layer */
-    GP_CLIP_NORM_SEGMENT, /* one norm a parameter */
-    /* by the norms of rows of the gradient and of W; limit: clipping, more: {eps} */
-    GP_CLIP_ADAPTIVE,
-    GP_CLIP_AUTO,         /* by a percentile, limit, of the norms so far */
-    GP_CLIP_Z,            /* by a z-score, limit; more: {alpha, warm-up steps} */
-    GP_INHIBIT_NORM,      /* the norm n becomes c n / (c + n), c = limit */
-    GP_INHIBIT_NORM_TANH, /* c tanh(n / c); the last of the factors */
-    GP_INHIBIT,           /* every entry g becomes c g / (c + |g|) */
-    GP_INHIBIT_TANH,      /* c tanh(g / c) */
-    GP_CENTRALIZE,        /* each row of W minus the mean of its live entries */
-    GP_NOISE,             /* normal, variance limit / (1 + t)^more[0] at step t from 0 */
-    /* by parameter, to `limit` levels of its norm, at random and without bias */
-    GP_QUANTIZE_RANDOM,
-    GP_QUANTIZE_NEAREST, /* to the nearest of `limit` levels of its largest entry */
-    GP_QUANTIZE_SIGN,    /* to the sign, times the mean magnitude */
-    GP_CLIP_KINDS
-} gp_clip_kind;
+enum { GP_MAX_CLIPS = 8, GP_CLIP_SETTINGS = 6 };
 
-enum { GP_MAX_CLIPS = 8, GP_CLIP_MORE = 2 };
+/* What a clipper is, see clippers/clippers.h: csrc/clippers/<name>.c defines gp_clipper_<name>. */
+typedef struct gp_clipper_ops gp_clipper_ops;
 
 typedef struct gp_clip {
-    gp_clip_kind kind;
-    double limit;     /* > 0 */
-    double norm_type; /* p > 0, may be INFINITY; used by GP_CLIP_NORM.. */
-    double more[GP_CLIP_MORE];
+    const gp_clipper_ops *ops; /* NULL: no clipper, and none after it */
+    /* numbers that the clipper gives a meaning, in its file; those it does not know are 0 */
+    double settings[GP_CLIP_SETTINGS];
     /* of what is random; numbers are addressed by step and place in the arena */
     uint64_t seed;
-    const uint8_t *excluded; /* GP_CLIP_ADAPTIVE: one flag a segment, or NULL */
-    /* GP_CLIP_AUTO, GP_CLIP_Z: what they remember, see clip.h; zeros at the start */
-    double *state;
+    const uint8_t *excluded; /* one flag a segment that a clipper may heed, or NULL */
+    double *state;           /* what it remembers, see clippers/clippers.h; zeros at the start */
     size_t n_state;
     double version; /* a state of another version is forgotten */
-    /* GP_QUANTIZE_..: n floats, packed like moments, fed back at the next step; or NULL */
+    /* n floats, packed like moments, fed back at the next step; or NULL */
     float *residual;
     const struct gp_clip *next; /* the stage after this one, or NULL; at most one factor in all */
     /* of the first stage: n floats, packed like moments; see gp_clip_needs_work */

@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "denormals.h"
+#include "rules.h"
 #include "stages.h"
 
 static size_t blocks_of(size_t length) { return (length + GP_NORM_BLOCK - 1) / GP_NORM_BLOCK; }
@@ -30,24 +31,12 @@ static size_t entries_of(const gp_arena *arena, size_t segment)
     return lists ? lists->count : arena->segments[segment].length;
 }
 
-static int moments_needed(const gp_rule *rule)
-{
-    switch (rule->kind) {
-    case GP_SGD: return rule->momentum != 0.0 ? 1 : 0;
-    case GP_ADAM: return 2;
-    case GP_RMSPROP: return rule->momentum != 0.0 ? 2 : 1;
-    case GP_RULES: break;
-    }
-    return -1;
-}
-
 static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
 {
-    int moments = moments_needed(rule);
-    if (moments < 0 || !gp_stages_are_good(arena, clip) || arena->n_prunable > arena->n ||
-        rule->step == 0)
+    const gp_rule_ops *ops = gp_rule_ops_of(rule);
+    if (!ops || !gp_stages_are_good(arena, clip) || arena->n_prunable > arena->n || rule->step == 0)
         return 0;
-    for (int i = 0; i < moments; i++)
+    for (int i = 0, moments = ops->moments(rule); i < moments; i++)
         if (!arena->moments[i]) return 0;
     size_t end = 0;
     for (size_t i = 0; i < arena->n_segments; i++) {
@@ -163,38 +152,16 @@ static void load(const gp_step_plan *plan, const gp_block *block)
 
 static gp_update fold(const gp_rule *rule)
 {
-    double t = (double)rule->step, lr = rule->lr;
     gp_update u = {
         .scale = 1.0f,
         .scale_again = 1.0f,
         .limit = INFINITY,
         .l2 = rule->decoupled ? 0.0f : (float)rule->weight_decay,
-        .shrink = rule->decoupled ? (float)(1.0 - lr * rule->weight_decay) : 1.0f,
+        .shrink = rule->decoupled ? (float)(1.0 - rule->lr * rule->weight_decay) : 1.0f,
         .eps = (float)rule->eps,
         .nesterov = rule->nesterov,
     };
-    switch (rule->kind) {
-    case GP_SGD:
-        u.beta1 = (float)rule->momentum;
-        /* torch: the buffer starts as g */
-        u.gain1 = rule->step == 1 ? 1.0f : (float)(1.0 - rule->dampening);
-        break;
-    case GP_ADAM:
-        u.beta1 = (float)rule->beta1;
-        u.beta2 = (float)rule->beta2;
-        u.gain1 = (float)(1.0 - rule->beta1);
-        u.gain2 = (float)(1.0 - rule->beta2);
-        u.correction2 = (float)(1.0 / sqrt(1.0 - pow(rule->beta2, t)));
-        lr /= 1.0 - pow(rule->beta1, t);
-        break;
-    case GP_RMSPROP:
-        u.beta1 = (float)rule->momentum;
-        u.beta2 = (float)rule->beta2;
-        u.gain2 = (float)(1.0 - rule->beta2);
-        break;
-    case GP_RULES: break;
-    }
-    u.lr = (float)lr;
+    gp_rule_ops_of(rule)->fold(rule, &u);
     return u;
 }
 
@@ -202,19 +169,13 @@ static void update(const gp_step_plan *plan, const gp_block *block, const float 
                    const gp_update *u)
 {
     const gp_arena *arena = &plan->arena;
+    const gp_rule_ops *ops = gp_rule_ops_of(&plan->rule);
     const size_t at = gp_block_place(plan, block), n = block->length;
     const gp_lists *lists = gp_live_segment(arena->live, block->segment);
+    const int moments = ops->moments(&plan->rule);
     float *w = gp_block_values(plan, block);
-    float *first = arena->moments[0] ? arena->moments[0] + at : NULL;
-    float *second = arena->moments[1] ? arena->moments[1] + at : NULL;
-    switch (plan->rule.kind) {
-    case GP_SGD: plan->kernels->sgd(n, w, g, plan->rule.momentum != 0.0 ? first : NULL, u); break;
-    case GP_ADAM: plan->kernels->adam(n, w, g, first, second, u); break;
-    case GP_RMSPROP:
-        plan->kernels->rmsprop(n, w, g, first, plan->rule.momentum != 0.0 ? second : NULL, u);
-        break;
-    case GP_RULES: break;
-    }
+    ops->update(plan->kernels, n, w, g, moments > 0 ? arena->moments[0] + at : NULL,
+                moments > 1 ? arena->moments[1] + at : NULL, u);
     if (lists)
         plan->kernels->scatter(n, lists->flat + block->first, w,
                                arena->params + arena->segments[block->segment].offset);
@@ -270,8 +231,9 @@ static void finish(const gp_step_plan *plan, gp_block *block, const gp_clip *las
         block->after = gp_norm_measure(plan->kernels, block->length, work, plan->norm_type);
         g = work;
     } else {
-        double scale = gp_clip_is_factor(last) ? plan->units[block->unit].scale : 1.0;
-        if (last->kind == GP_CLIP_VALUE) u.limit = (float)last->limit;
+        double scale =
+            last->ops && gp_clipper_is_factor(last->ops) ? plan->units[block->unit].scale : 1.0;
+        if (last->ops && last->ops->clamp) u.limit = (float)last->ops->clamp(last);
         /* as scale_block in stages.c */
         u.scale = (float)(scale < 0x1p-60 ? scale * 0x1p60 : scale);
         u.scale_again = scale < 0x1p-60 ? 0x1p-60f : 1.0f;

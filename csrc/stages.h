@@ -3,7 +3,13 @@
 #ifndef GP_STAGES_H
 #define GP_STAGES_H
 
+#include "clippers/clippers.h"
 #include "optim.h"
+
+/* All there are, by the code that Python uses, and the names of their files. */
+extern const gp_clipper_ops *const gp_clippers[];
+extern const char *const gp_clipper_names[];
+extern const size_t gp_clippers_count;
 
 /* Whether the chain can be run over the arena. */
 int gp_stages_are_good(const gp_arena *arena, const gp_clip *first);

@@ -1,3 +1,4 @@
+from collections.abc import Mapping
 from typing import Any, Final, Literal, TypeAlias, final
 
 import numpy as np
@@ -44,7 +45,9 @@ version: Final[str]
 dropout_streams: Final[int]
 noise_streams: Final[int]
 timing_streams: Final[int]
-losses: Final[dict[str, int]]
+losses: Final[Mapping[str, int]]  # name to code; so is rules
+clippers: Final[Mapping[str, tuple[int, bool, bool]]]  # code, is a factor, rewrites entries
+rules: Final[Mapping[str, int]]
 
 def isa() -> str: ...
 def isas() -> list[str]: ...

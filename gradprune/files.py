@@ -104,6 +104,8 @@ _SETTINGS = {
     ).items()
     if dataclasses.is_dataclass(cls)
 }
+# What classes were called when a file was written that says so.
+_FORMER = {"Quantize": "QuantizeGradient"}
 
 
 # ---- writing -----------------------------------------------------------------------------------
@@ -430,6 +432,7 @@ def _decode(value: Any) -> Any:
         return float(fields["value"])
     if name == "dict":
         return {str(key): _decode(item) for key, item in fields["items"]}
+    name = _FORMER.get(name, name)
     if name not in _SETTINGS:
         raise FileFormatError(f"unknown class {name!r}")
     return _SETTINGS[name](**{key: _decode(item) for key, item in fields.items()})

@@ -18,6 +18,7 @@ import os
 import random
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PROGRAMS = {
     "augment": ["augment"],
     "clip": ["clip", "chains", "optim"],
+    "clippers/": ["chains", "clip", "optim"],
     "costs": ["costs", "sparse"],
     "dispatch": ["dispatch"],
     "fault": ["faults"],
@@ -58,9 +60,11 @@ PROGRAMS = {
     "parallel": ["parallel"],
     "pass": ["net", "faults", "graph", "parallel"],
     "rng": ["rng"],
+    "rules": ["optim", "chains"],
     "select": ["select"],
     "sparse": ["sparse"],
-    "stages": ["chains", "clip"],
+    "stages": ["chains", "optim"],
+    "units": ["chains"],
 }
 SLOW = {"parallel"}  # runs for files that name it alone
 # The same for the Python tests.
@@ -86,9 +90,11 @@ PYTHON = {
     "optim": ["optimizers", "clipping_contracts"],
     "parallel": ["fork", "execution"],
     "rng": ["initializers"],
+    "rules": ["optimizers"],
     "select": ["selection"],
     "sparse": ["costs", "execution"],
     "stages": ["clipping_contracts"],
+    "units": ["clipping_contracts"],
 }
 ALL_PYTHON = ["network", "execution", "graph"]  # for every file, after its own
 OUTPUT = "output.txt"  # what the last test printed, in its folder
@@ -309,6 +315,7 @@ class Workplace:
 
         places = [self.copy / "csrc", sysconfig.get_path("include"), np.get_include()]
         flags = ["-std=gnu11", "-O2", "-fvisibility=hidden", *(f"-I{place}" for place in places)]
+        flags += shlex.split((self.build / "lists").read_text(encoding="utf-8"))
         for source in sorted((self.copy / "csrc" / "binding").glob("*.c")):
             command = [*self.compiler.split(), *flags, "-c", str(source)]
             command += ["-o", str(self.build / "binding" / f"{source.stem}.o")]

@@ -121,7 +121,7 @@ class ChainTwin:
             sigma = math.sqrt(stage.eta / self.step**stage.gamma)
             noise = reference.normal_quantile(self._words(i, stage.seed, name, g.shape))
             return g + sigma * noise * (1.0 if mask is None else mask)
-        assert isinstance(stage, gp.Quantize)
+        assert isinstance(stage, gp.QuantizeGradient)
         if stage.error_feedback:
             g = g + self.residuals.get((i, name), np.zeros(g.shape))
         if stage.form == "qsgd":

@@ -79,9 +79,9 @@ arena_sizes gp_arena_sizes(const arena_object *self);
 /* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns
  * 0 or -1. */
 int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
-/* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (kind,
- * limit, norm_type, more, more, seed, excluded or None, state or None, version, residual or None);
- * (kind, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1, beta2, eps, step,
+/* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (code,
+ * settings, seed, excluded or None, state or None, version, residual or None);
+ * (code, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1, beta2, eps, step,
  * max_gradient, max_norm), and a tuple of moments. Returns 0 or -1. */
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms,
                   arena_sizes sizes, gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out,

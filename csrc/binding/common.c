@@ -5,6 +5,8 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "stages.h"
+
 int gp_import_numpy(void) { return PyArray_ImportNumPyAPI() < 0 ? -1 : 0; }
 
 static const char *type_name(int type)
@@ -119,25 +121,40 @@ static int parse_buffer(PyObject *object, int type, size_t n, const char *name, 
     return 0;
 }
 
+static int parse_settings(PyObject *tuple, gp_clip *clip)
+{
+    const Py_ssize_t count = PyTuple_GET_SIZE(tuple);
+    if (count > GP_CLIP_SETTINGS) {
+        PyErr_Format(PyExc_ValueError, "a clipper has at most %d settings, got %zd",
+                     GP_CLIP_SETTINGS, count);
+        return -1;
+    }
+    for (Py_ssize_t i = 0; i < count; i++) {
+        clip->settings[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple, i));
+        if (clip->settings[i] == -1.0 && PyErr_Occurred()) return -1;
+    }
+    return 0;
+}
+
 static int parse_stage(PyObject *tuple, arena_sizes sizes, gp_clip *clip)
 {
-    int kind;
+    int code;
     unsigned long long seed;
-    PyObject *excluded, *state_object, *residual;
+    PyObject *settings, *excluded, *state_object, *residual;
     PyArrayObject *state;
     void *flags, *floats;
-    if (!PyArg_ParseTuple(tuple, "iddddKOOdO;a stage must have 10 entries", &kind, &clip->limit,
-                          &clip->norm_type, &clip->more[0], &clip->more[1], &seed, &excluded,
-                          &state_object, &clip->version, &residual) ||
+    if (!PyArg_ParseTuple(tuple, "iO!KOOdO;a stage must have 7 entries", &code, &PyTuple_Type,
+                          &settings, &seed, &excluded, &state_object, &clip->version, &residual) ||
+        parse_settings(settings, clip) ||
         parse_buffer(excluded, NPY_UINT8, sizes.n_segments, "excluded", &flags) ||
         gp_array_or_none(state_object, NPY_FLOAT64, 1, 1, "state", &state) ||
         parse_buffer(residual, NPY_FLOAT32, sizes.n, "residual", &floats))
         return -1;
-    if (kind < 0 || kind >= GP_CLIP_KINDS) {
-        PyErr_SetString(PyExc_ValueError, "unknown kind of clip");
+    if (code < 0 || (size_t)code >= gp_clippers_count) {
+        PyErr_SetString(PyExc_ValueError, "unknown clipper");
         return -1;
     }
-    clip->kind = (gp_clip_kind)kind;
+    clip->ops = gp_clippers[code];
     clip->seed = seed;
     clip->excluded = flags;
     clip->residual = floats;

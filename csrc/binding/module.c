@@ -3,6 +3,9 @@
 
 #include <stdlib.h>
 
+#include "rules.h"
+#include "stages.h"
+
 static module_state *state_of(PyObject *module) { return PyModule_GetState(module); }
 
 static PyObject *core_isa(PyObject *module, PyObject *unused)
@@ -310,19 +313,53 @@ static int add_streams(PyObject *module, const char *name, uint64_t first)
     return failed;
 }
 
-/* losses: name -> code */
-static int add_losses(PyObject *module)
+/* Adds a dictionary, which becomes the module's, as a mapping that nobody changes. */
+static int add_mapping(PyObject *module, const char *name, PyObject *dict)
 {
-    PyObject *losses = PyDict_New();
-    for (size_t i = 0; losses && gp_loss_at(i); i++) {
-        PyObject *code = PyLong_FromSize_t(i);
-        if (!code || PyDict_SetItemString(losses, gp_loss_name(gp_loss_at(i)), code))
-            Py_CLEAR(losses);
-        Py_XDECREF(code);
-    }
-    const int failed = PyModule_AddObjectRef(module, "losses", losses); /* NULL: an error is set */
-    Py_XDECREF(losses);
+    PyObject *mapping = dict ? PyDictProxy_New(dict) : NULL;
+    const int failed = PyModule_AddObjectRef(module, name, mapping); /* NULL: an error is set */
+    Py_XDECREF(mapping);
+    Py_XDECREF(dict);
     return failed;
+}
+
+static int set_item(PyObject *dict, const char *key, PyObject *value)
+{
+    const int failed = value ? PyDict_SetItemString(dict, key, value) : -1;
+    Py_XDECREF(value);
+    return failed;
+}
+
+/* Name to code. */
+static PyObject *all_losses(void)
+{
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict && gp_loss_at(i); i++)
+        if (set_item(dict, gp_loss_name(gp_loss_at(i)), PyLong_FromSize_t(i))) Py_CLEAR(dict);
+    return dict;
+}
+
+/* Name to (code, whether it is a factor, whether it rewrites entries). */
+static PyObject *all_clippers(void)
+{
+    PyObject *dict = PyDict_New();
+    for (size_t i = 0; dict && i < gp_clippers_count; i++) {
+        const gp_clipper_ops *ops = gp_clippers[i];
+        PyObject *row =
+            Py_BuildValue("(nNN)", (Py_ssize_t)i, PyBool_FromLong(gp_clipper_is_factor(ops)),
+                          PyBool_FromLong(gp_clipper_rewrites(ops)));
+        if (set_item(dict, gp_clipper_names[i], row)) Py_CLEAR(dict);
+    }
+    return dict;
+}
+
+/* Name to code. */
+static PyObject *all_rules(void)
+{
+    PyObject *dict = PyDict_New();
+    for (long i = 0; dict && i < GP_RULES; i++)
+        if (set_item(dict, gp_rule_table[i]->name, PyLong_FromLong(i))) Py_CLEAR(dict);
+    return dict;
 }
 
 static int core_exec(PyObject *module)
@@ -341,10 +378,13 @@ static int core_exec(PyObject *module)
     if (!state->arena_type || !state->net_type || !state->frozen_type ||
         PyModule_AddType(module, state->arena_type) || PyModule_AddType(module, state->net_type) ||
         PyModule_AddType(module, state->frozen_type) ||
-        PyModule_AddStringConstant(module, "version", GP_VERSION) || add_losses(module) ||
+        PyModule_AddStringConstant(module, "version", GP_VERSION) ||
         add_streams(module, "dropout_streams", GP_DROPOUT_STREAMS) ||
         add_streams(module, "noise_streams", GP_NOISE_STREAMS) ||
-        add_streams(module, "timing_streams", GP_TIMING_STREAMS))
+        add_streams(module, "timing_streams", GP_TIMING_STREAMS) ||
+        add_mapping(module, "losses", all_losses()) ||
+        add_mapping(module, "clippers", all_clippers()) ||
+        add_mapping(module, "rules", all_rules()))
         return -1;
     return 0;
 }

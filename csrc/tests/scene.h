@@ -3,6 +3,7 @@
 #ifndef GP_SCENE_H
 #define GP_SCENE_H
 
+#include "clippers/clippers.h"
 #include "gradprune.h"
 
 #include "fixture.h"
@@ -73,7 +74,7 @@ static const gp_rule rule = {.kind = GP_ADAM,
                              .beta2 = 0.99,
                              .eps = 1e-8,
                              .step = 1};
-static const gp_clip clip = {.kind = GP_CLIP_NORM_GROUP, .limit = 1e-4, .norm_type = 2.0};
+static const gp_clip clip = {.ops = &gp_clipper_norm, .settings = {1e-4, 2.0, 1.0}};
 
 static inline gp_status scene_backward(scene *s, gp_result *result, size_t threads)
 {

@@ -3,49 +3,64 @@
  * What the tests in Python compare with a reference is here run under sanitizers, over segments of
  * all lengths: whole, masked and listed, rows longer and shorter than blocks.
  */
+#include "clippers/clippers.h"
 #include "parts.h"
 
-enum { CHAINS = 12, CHAIN_LENGTH = 3, CHAIN_NORMS = 4 };
+enum { CHAINS = 12, CHAIN_LENGTH = 3, CHAIN_NORMS = 4, CHAIN_STATE = 3 + 2 * CHAIN_NORMS };
 
-static const gp_clip_kind chains[CHAINS][CHAIN_LENGTH] = {
-    {GP_CLIP_ADAPTIVE},
-    {GP_CLIP_AUTO},
-    {GP_CLIP_Z},
-    {GP_INHIBIT_NORM_TANH},
-    {GP_INHIBIT},
-    {GP_QUANTIZE_RANDOM},
-    {GP_QUANTIZE_NEAREST},
-    {GP_QUANTIZE_SIGN},
-    {GP_NOISE},
-    {GP_CENTRALIZE, GP_NOISE, GP_CLIP_NORM},
-    {GP_INHIBIT_TANH, GP_CLIP_ADAPTIVE, GP_CLIP_VALUE},
-    {GP_CENTRALIZE, GP_CLIP_Z, GP_QUANTIZE_RANDOM},
+static const gp_clip agc = {.ops = &gp_clipper_agc, .settings = {0.5, 0.5}},
+                     autoclip = {.ops = &gp_clipper_autoclip,
+                                 .settings = {0.5},
+                                 .n_state = CHAIN_STATE},
+                     zclip = {.ops = &gp_clipper_zclip, .settings = {0.5, 0.5, 2.0}, .n_state = 4},
+                     inhibit_norm = {.ops = &gp_clipper_inhibit_norm, .settings = {0.5, 1.0}},
+                     inhibit = {.ops = &gp_clipper_inhibit, .settings = {0.5, 0.0}},
+                     inhibit_tanh = {.ops = &gp_clipper_inhibit, .settings = {0.5, 1.0}},
+                     at_random = {.ops = &gp_clipper_quantize, .settings = {0.0, 3.0}},
+                     nearest = {.ops = &gp_clipper_quantize, .settings = {1.0, 3.0}},
+                     sign = {.ops = &gp_clipper_quantize, .settings = {2.0, 3.0}},
+                     noisy = {.ops = &gp_clipper_noise, .settings = {0.5, 0.5}},
+                     centralize = {.ops = &gp_clipper_centralize},
+                     norm = {.ops = &gp_clipper_norm, .settings = {0.5, 2.0, 0.0}},
+                     value = {.ops = &gp_clipper_value, .settings = {0.5}};
+
+typedef const gp_clip *stages[CHAIN_LENGTH];
+
+static const stages chains[CHAINS] = {
+    {&agc},
+    {&autoclip},
+    {&zclip},
+    {&inhibit_norm},
+    {&inhibit},
+    {&at_random},
+    {&nearest},
+    {&sign},
+    {&noisy},
+    {&centralize, &noisy, &norm},
+    {&inhibit_tanh, &agc, &value},
+    {&centralize, &zclip, &at_random},
 };
 
 typedef struct chain {
     gp_clip stages[CHAIN_LENGTH];
-    double state[GP_STATE_HEAD + 2 * CHAIN_NORMS];
+    double state[CHAIN_STATE];
     uint8_t excluded[SEGMENTS];
     float *residual;
 } chain;
 
-static chain *chain_new(const gp_clip_kind *kinds, size_t n)
+static chain *chain_new(const stages clips, size_t n)
 {
     chain *c = allocated(sizeof *c);
     memset(c, 0, sizeof *c);
     c->excluded[2] = 1;
     c->residual = allocated(n * sizeof(float));
     memset(c->residual, 0, n * sizeof(float));
-    for (size_t i = 0; i < CHAIN_LENGTH && kinds[i] != GP_CLIP_NONE; i++) {
+    for (size_t i = 0; i < CHAIN_LENGTH && clips[i]; i++) {
         gp_clip *clip = &c->stages[i];
-        *clip = (gp_clip){.kind = kinds[i],
-                          .limit = 0.5,
-                          .norm_type = 2.0,
-                          .more = {0.5, 2.0},
-                          .state = c->state};
-        clip->n_state = kinds[i] == GP_CLIP_Z ? GP_STATE_Z : GP_STATE_HEAD + 2 * CHAIN_NORMS;
-        if (kinds[i] == GP_CLIP_ADAPTIVE) clip->excluded = c->excluded;
-        if (kinds[i] >= GP_QUANTIZE_RANDOM) clip->limit = 3.0, clip->residual = c->residual;
+        *clip = *clips[i];
+        clip->state = c->state;
+        if (clip->ops == &gp_clipper_agc) clip->excluded = c->excluded;
+        if (clip->ops->keeps_residual) clip->residual = c->residual;
         if (i > 0) c->stages[i - 1].next = clip;
     }
     c->stages[0].work = allocated(n * sizeof(float));
@@ -75,10 +90,10 @@ static void chain_compare(const parts *p, const chain *c, const gp_step_info *in
     free(used);
 }
 
-static void chain_steps(const gp_kernels *kernels, pruning how, const gp_clip_kind *kinds)
+static void chain_steps(const gp_kernels *kernels, pruning how, const stages clips)
 {
     parts *one = parts_new(how, 21), *many = parts_new(how, 21);
-    chain *first = chain_new(kinds, one->arena.n), *second = chain_new(kinds, one->arena.n);
+    chain *first = chain_new(clips, one->arena.n), *second = chain_new(clips, one->arena.n);
     noise source = {22};
     for (uint64_t step = 1; step <= 4; step++) {
         gp_rule rule = rules[step == 4 ? 0 : 4]; /* Adam's squares of 3e38 would be no floats */
@@ -104,10 +119,10 @@ static void chain_steps(const gp_kernels *kernels, pruning how, const gp_clip_ki
     parts_free(many);
 }
 
-static void chain_refuses(const gp_kernels *kernels, const gp_clip_kind *kinds)
+static void chain_refuses(const gp_kernels *kernels, const stages clips)
 {
     parts *p = parts_new(LISTED, 23);
-    chain *c = chain_new(kinds, p->arena.n);
+    chain *c = chain_new(clips, p->arena.n);
     noise source = {24};
     gp_step_info info = {0};
     double state[sizeof c->state / sizeof c->state[0]];

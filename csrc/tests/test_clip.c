@@ -5,6 +5,7 @@
  * infinity at either end.
  */
 #include "clip.h"
+#include "clippers/clippers.h"
 #include "fixture.h"
 #include "naive.h"
 
@@ -145,6 +146,13 @@ static void test_settle(const gp_kernels *kernels)
 
 /* ---- limits that follow the norms ------------------------------------------------------------ */
 
+/* Of a state of AutoClip, its head; behind it two arrays of as many norms as count. */
+enum { HEAD = GP_STATE_OWN + 1 };
+/* Of a state of ZClip. */
+enum { MEAN = GP_STATE_OWN, VARIANCE, Z_NUMBERS };
+
+static double limit_of(const gp_clip *clip, double norm) { return clip->ops->limit(clip, norm); }
+
 static int ascending(const void *a, const void *b)
 {
     double x = *(const double *)a, y = *(const double *)b;
@@ -159,9 +167,9 @@ static void test_auto_clip(void)
     static const double percents[] = {0.0, 10.0, 50.0, 99.0, 100.0};
     for (size_t c = 0; c < 5; c++)
         for (size_t p = 0; p < 5; p++) {
-            double state[GP_STATE_HEAD + 200] = {0}, norms[STEPS], seen[STEPS];
-            gp_clip clip = {.kind = GP_CLIP_AUTO, .limit = percents[p], .state = state};
-            clip.n_state = GP_STATE_HEAD + 2 * capacities[c];
+            double state[HEAD + 200] = {0}, norms[STEPS], seen[STEPS];
+            gp_clip clip = {.ops = &gp_clipper_autoclip, .settings = {percents[p]}, .state = state};
+            clip.n_state = HEAD + 2 * capacities[c];
             noise source = {c + p};
             for (size_t step = 0; step < STEPS; step++) {
                 norms[step] = (double)noise_below(&source, 20) + 0.25; /* with ties */
@@ -171,7 +179,7 @@ static void test_auto_clip(void)
                 double place = (double)(n - 1) * percents[p] / 100.0, low = floor(place);
                 size_t next = (size_t)low + 1 < n ? (size_t)low + 1 : n - 1;
                 double want = seen[(size_t)low] + (place - low) * (seen[next] - seen[(size_t)low]);
-                CHECK_NEAR(gp_clip_adapt(&clip, norms[step]), want, 1e-12);
+                CHECK_NEAR(limit_of(&clip, norms[step]), want, 1e-12);
             }
         }
 }
@@ -186,13 +194,13 @@ static void test_percentile_bits(void)
                  {50.0, 0.4, 2.3, 0x1.5999999999999p+0},
                  {75.0, 1.7, 5.3, 0x1.199999999999ap+2}};
     for (size_t i = 0; i < 3; i++) {
-        double state[GP_STATE_HEAD + 4] = {0};
-        const gp_clip clip = {.kind = GP_CLIP_AUTO,
-                              .limit = cases[i].percent,
+        double state[HEAD + 4] = {0};
+        const gp_clip clip = {.ops = &gp_clipper_autoclip,
+                              .settings = {cases[i].percent},
                               .state = state,
-                              .n_state = GP_STATE_HEAD + 4};
-        gp_clip_adapt(&clip, cases[i].low);
-        CHECK(gp_clip_adapt(&clip, cases[i].high) == cases[i].want);
+                              .n_state = HEAD + 4};
+        limit_of(&clip, cases[i].low);
+        CHECK(limit_of(&clip, cases[i].high) == cases[i].want);
     }
 }
 
@@ -200,63 +208,68 @@ static void test_percentile_bits(void)
  * * 2/10. */
 static void test_z_clip(void)
 {
-    double state[GP_STATE_Z] = {0};
-    gp_clip clip = {
-        .kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
-    CHECK(gp_clip_adapt(&clip, 1.0) == INFINITY && gp_clip_adapt(&clip, 3.0) == INFINITY);
-    CHECK_NEAR(state[GP_STATE_MEAN], 2.0, 1e-15);
-    CHECK_NEAR(state[GP_STATE_VARIANCE], 1.0, 1e-15);
-    CHECK_NEAR(gp_clip_adapt(&clip, 12.0), 2.4, 1e-6);
-    CHECK_NEAR(state[GP_STATE_MEAN], 2.2, 1e-6);                  /* of 2.4, not of 12 */
-    CHECK_NEAR(state[GP_STATE_VARIANCE], 0.5 + 0.5 * 0.04, 1e-6); /* around the new mean */
-    CHECK(gp_clip_adapt(&clip, 2.2) == INFINITY);
-    CHECK_NEAR(state[GP_STATE_MEAN], 2.2, 1e-6);
+    double state[Z_NUMBERS] = {0};
+    gp_clip clip = {.ops = &gp_clipper_zclip,
+                    .settings = {2.0, 0.5, 2.0},
+                    .state = state,
+                    .n_state = Z_NUMBERS};
+    CHECK(limit_of(&clip, 1.0) == INFINITY && limit_of(&clip, 3.0) == INFINITY);
+    CHECK_NEAR(state[MEAN], 2.0, 1e-15);
+    CHECK_NEAR(state[VARIANCE], 1.0, 1e-15);
+    CHECK_NEAR(limit_of(&clip, 12.0), 2.4, 1e-6);
+    CHECK_NEAR(state[MEAN], 2.2, 1e-6);                  /* of 2.4, not of 12 */
+    CHECK_NEAR(state[VARIANCE], 0.5 + 0.5 * 0.04, 1e-6); /* around the new mean */
+    CHECK(limit_of(&clip, 2.2) == INFINITY);
+    CHECK_NEAR(state[MEAN], 2.2, 1e-6);
 }
 
 /* Around a mean of 0 there is no limit, and the first norm that is not 0 counts whole. */
 static void test_z_clip_after_zeros(void)
 {
-    double state[GP_STATE_Z] = {0};
-    const gp_clip clip = {
-        .kind = GP_CLIP_Z, .limit = 2.0, .more = {0.5, 2.0}, .state = state, .n_state = GP_STATE_Z};
-    for (size_t i = 0; i < 3; i++) CHECK(gp_clip_adapt(&clip, 0.0) == INFINITY);
-    CHECK(state[GP_STATE_MEAN] == 0.0 && state[GP_STATE_VARIANCE] == 0.0);
-    CHECK(gp_clip_adapt(&clip, 6.0) == INFINITY);
-    CHECK(state[GP_STATE_MEAN] == 3.0 && state[GP_STATE_VARIANCE] == 4.5);
+    double state[Z_NUMBERS] = {0};
+    const gp_clip clip = {.ops = &gp_clipper_zclip,
+                          .settings = {2.0, 0.5, 2.0},
+                          .state = state,
+                          .n_state = Z_NUMBERS};
+    for (size_t i = 0; i < 3; i++) CHECK(limit_of(&clip, 0.0) == INFINITY);
+    CHECK(state[MEAN] == 0.0 && state[VARIANCE] == 0.0);
+    CHECK(limit_of(&clip, 6.0) == INFINITY);
+    CHECK(state[MEAN] == 3.0 && state[VARIANCE] == 4.5);
 }
 
 /* A state of another version starts anew; a limit of 0 is none. */
 static void test_adapting_anew(void)
 {
-    double state[GP_STATE_Z] = {0}, history[GP_STATE_HEAD + 20] = {0};
-    gp_clip z = {
-        .kind = GP_CLIP_Z, .limit = 1.0, .more = {0.9, 2.0}, .state = state, .n_state = GP_STATE_Z};
+    double state[Z_NUMBERS] = {0}, history[HEAD + 20] = {0};
+    gp_clip z = {.ops = &gp_clipper_zclip,
+                 .settings = {1.0, 0.9, 2.0},
+                 .state = state,
+                 .n_state = Z_NUMBERS};
     gp_clip percentile = {
-        .kind = GP_CLIP_AUTO, .limit = 50.0, .state = history, .n_state = GP_STATE_HEAD + 20};
+        .ops = &gp_clipper_autoclip, .settings = {50.0}, .state = history, .n_state = HEAD + 20};
     for (size_t i = 0; i < 5; i++) {
-        gp_clip_adapt(&z, 1.0 + (double)i);
-        gp_clip_adapt(&percentile, 100.0);
+        limit_of(&z, 1.0 + (double)i);
+        limit_of(&percentile, 100.0);
     }
     z.version = percentile.version = 7.0;
-    CHECK(gp_clip_adapt(&z, 1e6) == INFINITY && state[GP_STATE_COUNT] == 1.0 &&
+    CHECK(limit_of(&z, 1e6) == INFINITY && state[GP_STATE_COUNT] == 1.0 &&
           state[GP_STATE_VERSION] == 7.0);
-    CHECK(gp_clip_adapt(&percentile, 3.0) == 3.0 && history[GP_STATE_COUNT] == 1.0);
+    CHECK(limit_of(&percentile, 3.0) == 3.0 && history[GP_STATE_COUNT] == 1.0);
     memset(state, 0, sizeof state);
     memset(history, 0, sizeof history);
     z.version = percentile.version = 0.0;
     for (size_t i = 0; i < 5; i++)
-        CHECK(gp_clip_adapt(&z, 0.0) == INFINITY && gp_clip_adapt(&percentile, 0.0) == INFINITY);
-    CHECK(gp_clip_factor(&z, 1.0) == 1.0 && gp_clip_factor(&percentile, 1.0) == 1.0);
+        CHECK(limit_of(&z, 0.0) == INFINITY && limit_of(&percentile, 0.0) == INFINITY);
 }
 
 static void test_inhibited_norms(void)
 {
-    const gp_clip smooth = {.kind = GP_INHIBIT_NORM, .limit = 2.0},
-                  tanhs = {.kind = GP_INHIBIT_NORM_TANH, .limit = 2.0};
+    const gp_clip smooth = {.ops = &gp_clipper_inhibit_norm, .settings = {2.0, 0.0}},
+                  tanhs = {.ops = &gp_clipper_inhibit_norm, .settings = {2.0, 1.0}};
     static const double norms[] = {0.0, 1e-300, 1e-3, 2.0, 5.0, 1e30, 1e300};
     for (size_t i = 0; i < 7; i++) {
-        const double n = norms[i], factor = gp_clip_factor(&smooth, n),
-                     other = gp_clip_factor(&tanhs, n);
+        const double n = norms[i], factor = smooth.ops->factor(&smooth, n),
+                     other = tanhs.ops->factor(&tanhs, n);
         CHECK_NEAR(n * factor, n > 1e20 ? 2.0 : 2.0 * n / (2.0 + n), 1e-14);
         CHECK_NEAR(n * other, 2.0 * tanh(n / 2.0), 1e-14);
         CHECK(factor > 0.0 && factor <= 1.0 && other > 0.0 && other <= 1.0);

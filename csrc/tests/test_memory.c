@@ -7,6 +7,7 @@
  * threads and the same results. Memory can be filled with NaN before it is handed out: whoever
  * reads what nobody has written is then found by results that differ.
  */
+#include "clippers/clippers.h"
 #include "fixture.h"
 #include "loss.h"
 #include "parallel.h"
@@ -106,7 +107,7 @@ typedef gp_status attempt(stage *s, size_t samples);
 
 static const gp_rule rule = {
     .kind = GP_ADAM, .lr = 0.01, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .step = 1};
-static const gp_clip clip = {.kind = GP_CLIP_NORM, .limit = 1.0, .norm_type = 2.0};
+static const gp_clip clip = {.ops = &gp_clipper_norm, .settings = {1.0, 2.0}};
 
 static gp_batch batch_of(const stage *s, size_t samples)
 {

@@ -216,8 +216,8 @@ static void test_xor(const gp_kernels *kernels)
     memcpy(s->x, x, sizeof x);
     memcpy(s->labels, labels, sizeof labels);
     for (now.step = 1; now.step <= 300; now.step++)
-        gp_net_train(s->net, &s->m.arena, &s->batch, &(gp_clip){.kind = GP_CLIP_NONE}, &now,
-                     &result, &info, NULL, 0, now.step, 1);
+        gp_net_train(s->net, &s->m.arena, &s->batch, &(gp_clip){.ops = NULL}, &now, &result, &info,
+                     NULL, 0, now.step, 1);
     CHECK(result.loss < 0.02);
     CHECK_INT_EQUAL(result.correct, 4);
     scene_free(s);

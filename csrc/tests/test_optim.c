@@ -7,19 +7,31 @@
  * whose norm is not finite must change nothing, and a call that breaks the contract must be
  * refused.
  */
+#include "clippers/clippers.h"
 #include "parts.h"
 
 /* ---- clips ----------------------------------------------------------------------------------- */
 
+#define NORM(limit, p, over) \
+    { \
+        .ops = &gp_clipper_norm, .settings = {limit, p, over} \
+    }
+enum {
+    LIMIT,
+    NORM_TYPE,
+    OVER
+}; /* settings of gp_clipper_norm; the first also of gp_clipper_value */
+enum { ALL, GROUP, SEGMENT };
+
 static const gp_clip clips[] = {
-    {.kind = GP_CLIP_NONE},
-    {.kind = GP_CLIP_VALUE, .limit = 0.5},
-    {.kind = GP_CLIP_NORM, .limit = 20.0, .norm_type = 2.0},
-    {.kind = GP_CLIP_NORM, .limit = 1e9, .norm_type = 1.5},
-    {.kind = GP_CLIP_NORM, .limit = 0.25, .norm_type = INFINITY},
-    {.kind = GP_CLIP_NORM_GROUP, .limit = 40.0, .norm_type = 2.0},
-    {.kind = GP_CLIP_NORM_SEGMENT, .limit = 30.0, .norm_type = 1.0},
-    {.kind = GP_CLIP_NORM_SEGMENT, .limit = 3.0, .norm_type = 4.0},
+    {.ops = NULL},
+    {.ops = &gp_clipper_value, .settings = {0.5}},
+    NORM(20.0, 2.0, ALL),
+    NORM(1e9, 1.5, ALL),
+    NORM(0.25, INFINITY, ALL),
+    NORM(40.0, 2.0, GROUP),
+    NORM(30.0, 1.0, SEGMENT),
+    NORM(3.0, 4.0, SEGMENT),
 };
 enum { CLIPS = sizeof clips / sizeof clips[0] };
 
@@ -50,16 +62,17 @@ static int in_segment(size_t s, size_t other) { return s == other; }
 
 static double factor_of(const parts *p, const gp_clip *clip, double total, size_t s)
 {
+    const double limit = clip->settings[LIMIT], norm_type = clip->settings[NORM_TYPE];
     double norm = total;
-    if (clip->kind < GP_CLIP_NORM) return 1.0;
-    if (clip->kind == GP_CLIP_NORM_GROUP) norm = live_norm(p, clip->norm_type, s, in_group);
-    if (clip->kind == GP_CLIP_NORM_SEGMENT) norm = live_norm(p, clip->norm_type, s, in_segment);
-    return norm > clip->limit ? clip->limit / (norm + 1e-6) : 1.0;
+    if (clip->ops != &gp_clipper_norm) return 1.0;
+    if (clip->settings[OVER] == GROUP) norm = live_norm(p, norm_type, s, in_group);
+    if (clip->settings[OVER] == SEGMENT) norm = live_norm(p, norm_type, s, in_segment);
+    return norm > limit ? limit / (norm + 1e-6) : 1.0;
 }
 
 static void reference_step(reference *r, const parts *p, const gp_clip *clip, const gp_rule *rule)
 {
-    const double norm_type = clip->kind < GP_CLIP_NORM ? 2.0 : clip->norm_type;
+    const double norm_type = clip->ops == &gp_clipper_norm ? clip->settings[NORM_TYPE] : 2.0;
     r->info =
         (gp_step_info){.norm = live_norm(p, norm_type, 0, in_all), .scale = 1.0, .applied = 1};
     for (size_t s = 0; s < SEGMENTS; s++) {
@@ -69,9 +82,9 @@ static void reference_step(reference *r, const parts *p, const gp_clip *clip, co
         for (size_t i = p->segments[s].offset; i < p->segments[s].offset + lengths[s]; i++) {
             double g = (double)p->arena.grads[i] * factor;
             if (is_removed(p, i)) continue;
-            if (clip->kind == GP_CLIP_VALUE) {
-                if (fabs(g) > clip->limit) r->info.clipped = 1;
-                g = fmin(fmax(g, -clip->limit), clip->limit);
+            if (clip->ops == &gp_clipper_value) {
+                if (fabs(g) > clip->settings[LIMIT]) r->info.clipped = 1;
+                g = fmin(fmax(g, -clip->settings[LIMIT]), clip->settings[LIMIT]);
             }
             r->states[i] = naive_step(rule, r->states[i], g);
         }
@@ -285,8 +298,8 @@ static void overflow(const gp_kernels *kernels, pruning how, gp_rule rule, float
     p->arena.grads[p->arena.n - 1] = size;
     snapshot whole = snapshot_take(&p->arena);
     CHECK_INT_EQUAL(gp_arena_step(pool, kernels, &p->arena, clip, &rule, &info, NULL, 2), GP_OK);
-    CHECK(isfinite(info.norm) && info.applied == (clip->kind != GP_CLIP_NONE));
-    if (clip->kind == GP_CLIP_NONE) CHECK(snapshot_equal(&whole, &p->arena));
+    CHECK(isfinite(info.norm) && info.applied == (clip->ops != NULL));
+    if (!clip->ops) CHECK(snapshot_equal(&whole, &p->arena));
     for (size_t i = 0; i < p->arena.n; i++)
         bad += !isfinite(p->arena.params[i]) || !isfinite(p->arena.moments[0][i]) ||
                !isfinite(p->arena.moments[1][i]);
@@ -342,7 +355,7 @@ static void test_tiny_factor(const gp_kernels *kernels)
 {
     static const double limits[] = {1e-30, 1e-25, 1e-10};
     for (size_t i = 0; i < 3; i++) {
-        const gp_clip tiny = {.kind = GP_CLIP_NORM, .limit = limits[i], .norm_type = 2.0};
+        const gp_clip tiny = NORM(limits[i], 2.0, ALL);
         const gp_rule huge = {.kind = GP_SGD, .lr = 1.0 / limits[i], .step = 1};
         parts *p = parts_new(PRUNED, 12);
         reference r = {.states = calloc(p->arena.n, sizeof *r.states)};
@@ -367,7 +380,7 @@ static void test_scale_one(const gp_kernels *kernels)
     for (size_t clip = 1; clip < CLIPS; clip++) {
         gp_clip wide = clips[clip];
         gp_step_info info, plain_info;
-        wide.limit = 1e30;
+        wide.settings[LIMIT] = 1e30;
         parts *plain = steps_with(kernels, PRUNED, 1, &rules[6], &clips[0], &plain_info, NULL);
         parts *clipped = steps_with(kernels, PRUNED, 1, &rules[6], &wide, &info, NULL);
         snapshot expected = snapshot_take(&plain->arena);
@@ -393,17 +406,35 @@ static void refused(const char *what, const gp_arena *arena, const gp_clip *clip
 static void refused_clips_and_rules(const gp_arena *arena, const gp_clip *clip, const gp_rule *rule)
 {
     static const double bad[] = {0.0, -1.0, NAN, -INFINITY};
-    for (gp_clip_kind kind = GP_CLIP_VALUE; kind < GP_CLIP_KINDS; kind++)
-        for (size_t i = 0; i < 4; i++) {
-            if (kind == GP_CLIP_AUTO) continue; /* a percentile: refused_chains */
-            refused("limit", arena, &(gp_clip){.kind = kind, .limit = bad[i], .norm_type = 2.0},
+    static const gp_clipper_ops *const limited[] = {
+        &gp_clipper_value,        &gp_clipper_norm,  &gp_clipper_agc,  &gp_clipper_inhibit,
+        &gp_clipper_inhibit_norm, &gp_clipper_noise, &gp_clipper_zclip};
+    float *work = allocated(arena->n * sizeof *work);
+    for (size_t i = 0; i < 4; i++) {
+        double state[4] = {0};
+        for (size_t k = 0; k < sizeof limited / sizeof limited[0]; k++)
+            refused("limit", arena,
+                    &(gp_clip){.ops = limited[k],
+                               .settings = {bad[i], 2.0},
+                               .work = work,
+                               .state = state,
+                               .n_state = 4},
                     rule);
-            if (kind >= GP_CLIP_NORM && kind <= GP_CLIP_NORM_SEGMENT)
-                refused("norm type", arena,
-                        &(gp_clip){.kind = kind, .limit = 1.0, .norm_type = bad[i]}, rule);
-        }
-    refused("clip kind", arena, &(gp_clip){.kind = GP_CLIP_KINDS, .limit = 1.0, .norm_type = 2.0},
+        refused("steps", arena,
+                &(gp_clip){.ops = &gp_clipper_quantize, .settings = {0.0, bad[i]}, .work = work},
+                rule);
+        refused("norm type", arena, &(gp_clip)NORM(1.0, bad[i], ALL), rule);
+    }
+    refused("over what", arena, &(gp_clip)NORM(1.0, 2.0, 3.0), rule);
+    refused("form", arena,
+            &(gp_clip){.ops = &gp_clipper_quantize, .settings = {3.0, 4.0}, .work = work}, rule);
+    refused("a residual of none", arena,
+            &(gp_clip){.ops = &gp_clipper_noise,
+                       .settings = {1.0, 1.0},
+                       .work = work,
+                       .residual = arena->grads},
             rule);
+    free(work);
     gp_rule no_step = *rule, no_kind = *rule;
     no_step.step = 0;
     no_kind.kind = GP_RULES;
@@ -414,40 +445,42 @@ static void refused_clips_and_rules(const gp_arena *arena, const gp_clip *clip, 
 /* Stages without what they need, two factors, a stage after none, or too many. */
 static void refused_chains(const gp_arena *arena, const gp_rule *rule)
 {
-    double state[GP_STATE_HEAD + 2] = {0};
+    enum { NEXT = GP_STATE_OWN, HEAD };
+    double state[HEAD + 2] = {0};
     float *work = allocated(arena->n * sizeof *work);
-    const gp_clip norm = {.kind = GP_CLIP_NORM, .limit = 1.0, .norm_type = 2.0};
+    const gp_clip norm = NORM(1.0, 2.0, ALL), none = {.ops = NULL};
     gp_clip percentile = {
-        .kind = GP_CLIP_AUTO, .limit = 10.0, .state = state, .n_state = GP_STATE_HEAD + 2};
+        .ops = &gp_clipper_autoclip, .settings = {10.0}, .state = state, .n_state = HEAD + 2};
     gp_clip many[GP_MAX_CLIPS + 1];
-    refused("no state", arena, &(gp_clip){.kind = GP_CLIP_Z, .limit = 1.0}, rule);
-    refused("no room", arena, &(gp_clip){.kind = GP_INHIBIT, .limit = 1.0}, rule);
-    refused("keep without room", arena, &(gp_clip){.kind = GP_CLIP_NONE, .keep = 1}, rule);
-    refused("two factors", arena,
-            &(gp_clip){.kind = GP_CLIP_NORM_GROUP,
-                       .limit = 1.0,
-                       .norm_type = 2.0,
-                       .next = &norm,
-                       .work = work},
-            rule);
-    refused("after none", arena, &(gp_clip){.kind = GP_CLIP_NONE, .next = &norm, .work = work},
+    refused("no state", arena, &(gp_clip){.ops = &gp_clipper_zclip, .settings = {1.0}}, rule);
+    refused("no room", arena, &(gp_clip){.ops = &gp_clipper_inhibit, .settings = {1.0}}, rule);
+    refused("keep without room", arena, &(gp_clip){.ops = NULL, .keep = 1}, rule);
+    refused(
+        "two factors", arena,
+        &(gp_clip){
+            .ops = &gp_clipper_norm, .settings = {1.0, 2.0, GROUP}, .next = &norm, .work = work},
+        rule);
+    refused("after none", arena, &(gp_clip){.ops = NULL, .next = &norm, .work = work}, rule);
+    refused("none after another", arena,
+            &(gp_clip){.ops = &gp_clipper_value, .settings = {1.0}, .next = &none, .work = work},
             rule);
     state[GP_STATE_COUNT] = 2.0;
     refused("more norms than room", arena, &percentile, rule);
     state[GP_STATE_COUNT] = 0.0;
     static const double places[] = {1.0, 2.0, -1.0, NAN}; /* there is one, 0 */
     for (size_t i = 0; i < 4; i++) {
-        state[GP_STATE_NEXT] = places[i];
+        state[NEXT] = places[i];
         refused("a place outside of the ring", arena, &percentile, rule);
     }
-    state[GP_STATE_NEXT] = 0.0;
-    percentile.limit = 100.5;
+    state[NEXT] = 0.0;
+    percentile.settings[0] = 100.5;
     refused("percentile", arena, &percentile, rule);
-    percentile.limit = NAN;
+    percentile.settings[0] = NAN;
     refused("percentile", arena, &percentile, rule);
     for (size_t i = 0; i <= GP_MAX_CLIPS; i++)
-        many[i] = (gp_clip){
-            .kind = GP_CLIP_VALUE, .limit = 1.0, .next = i < GP_MAX_CLIPS ? &many[i + 1] : NULL};
+        many[i] = (gp_clip){.ops = &gp_clipper_value,
+                            .settings = {1.0},
+                            .next = i < GP_MAX_CLIPS ? &many[i + 1] : NULL};
     many[0].work = work;
     refused("too many", arena, many, rule);
     free(work);

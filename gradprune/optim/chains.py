@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.optim.clipping import AGC, AdaptiveClipper, Clipper
+from gradprune.optim.clipping.base import VERSION, Clipper
 from gradprune.state.arena import Arena, Floats, Moments
 
 __all__ = ["Chain", "as_clip"]
@@ -62,20 +62,16 @@ class Chain:
         )
         self._arena = arena
         self._excluded = [
-            _flags(arena, stage.exclude) if isinstance(stage, AGC) else None
-            for stage in self.stages
+            _flags(arena, stage.excluded) if stage.excluded else None for stage in self.stages
         ]
-        self._states = [
-            stage.new_state() if isinstance(stage, AdaptiveClipper) else None
-            for stage in self.stages
-        ]
+        self._states = [stage.new_state(len(arena.stored)) for stage in self.stages]
         self._residuals = [
             arena.new_moment() if stage.has_residual else None for stage in self.stages
         ]
         rewrites = len(self.stages) > 1 or any(stage.stage().rewrites for stage in self.stages)
         self._work = arena.new_moment() if rewrites else None
         self._kept = False  # whether the last step left its gradient in the buffer
-        self._settled = not any(isinstance(stage, AdaptiveClipper) for stage in self.stages)
+        self._settled = all(state is None for state in self._states)
         self._code: tuple[Any, ...] | None = None
 
     @property
@@ -97,14 +93,14 @@ class Chain:
     def _stage(self, i: int) -> tuple[Any, ...]:
         clipper, state = self.stages[i], self._states[i]
         version = 0.0
-        if isinstance(clipper, AdaptiveClipper) and state is not None:
+        if state is not None:
             state = self._states[i] = clipper.grow(state)
             version = float(self._version(clipper))
-        kind, limit, norm_type, more, seed = clipper.stage()
-        fixed = (int(kind), limit, norm_type, *more, seed)
-        return (*fixed, self._excluded[i], state, version, self._residuals[i])
+        stage = clipper.stage()
+        kept = (self._excluded[i], state, version, self._residuals[i])
+        return (stage.code, stage.settings, stage.seed, *kept)
 
-    def _version(self, clipper: AdaptiveClipper) -> int:
+    def _version(self, clipper: Clipper) -> int:
         """What the state of a step says it belongs to; the core forgets one of another version."""
         return self._arena.mask_version if clipper.rebaseline_on_prune else 0
 
@@ -126,15 +122,15 @@ class Chain:
         """Forget the norms."""
         for state in self._states:
             if state is not None:
-                version = state[1]
+                version = state[VERSION]
                 state.fill(0.0)
-                state[1] = version
+                state[VERSION] = version
 
     def mask_changed(self) -> None:
         """The norms are of another mask: clippers that start anew after a pruning do so now."""
         for clipper, state in zip(self.stages, self._states, strict=True):
-            if state is not None and isinstance(clipper, AdaptiveClipper):
-                state[1] = self._version(clipper) - clipper.rebaseline_on_prune
+            if state is not None:
+                state[VERSION] = self._version(clipper) - clipper.rebaseline_on_prune
 
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
@@ -164,9 +160,9 @@ class Chain:
         for i, (clipper, state, residual) in enumerate(
             zip(self.stages, self._states, self._residuals, strict=True)
         ):
-            if isinstance(clipper, AdaptiveClipper) and state is not None:
+            if state is not None:
                 # a mask that has changed since the last step is still to be answered
-                pending = float(state[1] != self._version(clipper))
+                pending = float(state[VERSION] != self._version(clipper))
                 tensors[f"clip{i}.norms"] = np.append(clipper.export(state), pending)
             if residual is not None:
                 tensors[f"clip{i}.residual"] = self._arena.read_moment(residual)
@@ -192,12 +188,12 @@ class Chain:
         """
         states = list(self._states)
         for i, clipper in enumerate(self.stages):
-            if isinstance(clipper, AdaptiveClipper):
+            if self._states[i] is not None:
                 saved = np.asarray(tensors.get(f"clip{i}.norms", ()), np.float64)
                 if saved.ndim != 1 or len(saved) == 0 or saved[-1] not in (0.0, 1.0):
                     raise ValueError(f"there are no norms for {clipper}")
-                state = states[i] = clipper.restore(saved[:-1])
-                state[1] = -saved[-1]
+                state = states[i] = clipper.restore(saved[:-1], len(self._arena.stored))
+                state[VERSION] = -saved[-1]
         residuals: list[tuple[Floats, Floats]] = []
         for i, residual in enumerate(self._residuals):
             values = tensors.get(f"clip{i}.residual")
@@ -211,8 +207,8 @@ class Chain:
     def settle(self, states: States) -> None:
         """Go on with the states that ``read`` gave, under the masks of now."""
         for clipper, state in zip(self.stages, states, strict=True):
-            if isinstance(clipper, AdaptiveClipper) and state is not None:
-                state[1] += self._version(clipper)
+            if state is not None:
+                state[VERSION] += self._version(clipper)
         self._states = states
 
 

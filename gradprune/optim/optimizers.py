@@ -11,7 +11,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -21,7 +20,8 @@ from gradprune import _core
 from gradprune.errors import NumericalError
 from gradprune.foundation.checks import flag, fraction, not_negative, positive
 from gradprune.optim.chains import Chain, as_clip
-from gradprune.optim.clipping import Clipper, joint_norm
+from gradprune.optim.clipping.base import Clipper
+from gradprune.optim.clipping.functions import joint_norm
 from gradprune.optim.guards import Guard, Raise
 from gradprune.optim.learning_rates import ConstantLR, LearningRate
 from gradprune.optim.snapshots import Counting, Snapshot
@@ -33,14 +33,6 @@ __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
 
 _PHASES = ("parameter", "forward", "loss", "backward")
 _KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
-
-
-class _Kind(IntEnum):
-    """gp_rule_kind of gradprune.h; pickles of optimizers hold these numbers, so they stay."""
-
-    SGD = 0
-    ADAM = 1
-    RMSPROP = 2
 
 
 class StepInfo(NamedTuple):
@@ -495,7 +487,7 @@ class SGD(Optimizer):
         if flag("nesterov", nesterov) and (momentum == 0 or dampening != 0):
             raise ValueError("nesterov needs momentum above 0 and dampening 0")
         rule = Rule(
-            int(_Kind.SGD),
+            _core.rules["sgd"],
             weight_decay=not_negative("weight_decay", weight_decay, single=True),
             decoupled=flag("decoupled", decoupled),
             momentum=momentum,
@@ -552,7 +544,7 @@ class Adam(Optimizer):
         except (TypeError, ValueError) as error:
             raise TypeError(f"betas must be a pair of numbers, got {betas!r}") from error
         rule = Rule(
-            int(_Kind.ADAM),
+            _core.rules["adam"],
             weight_decay=not_negative("weight_decay", weight_decay, single=True),
             decoupled=flag("decoupled", decoupled),
             beta1=fraction("betas[0]", beta1, one=False),
@@ -637,7 +629,7 @@ class RMSprop(Optimizer):
         guard: Guard | None = None,
     ) -> None:
         rule = Rule(
-            int(_Kind.RMSPROP),
+            _core.rules["rmsprop"],
             weight_decay=not_negative("weight_decay", weight_decay, single=True),
             momentum=fraction("momentum", momentum),
             beta2=fraction("alpha", alpha, one=False),

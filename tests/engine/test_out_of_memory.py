@@ -75,7 +75,7 @@ y = rng.integers(0, 10, 32)
 def network():
     layers = [gp.Dense(260, activation="relu"), gp.Dense(10)]
     model = gp.Model(layers, input_shape=260, seed=0, loss="cross_entropy")
-    return model, gp.Adam(model, clip=gp.Quantize("qsgd", error_feedback=True))
+    return model, gp.Adam(model, clip=gp.QuantizeGradient("qsgd", error_feedback=True))
 
 def state(model):
     described, arrays = files.state_of(model)

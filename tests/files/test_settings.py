@@ -55,7 +55,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Normal": {"std": 0.5},
     "OneShot": {"sparsity": 0.5},
     "Polynomial": {"sparsity": 0.5, "start": 0, "stop": 10, "power": 2.0},
-    "Quantize": {"levels": 4},
+    "QuantizeGradient": {"levels": 4},
     "RNN": {"units": 3, "truncation": 2},
     "Raise": {"max_activation": 8.0, "max_gradient": 8.0, "max_norm": 8.0},
     "RigL": {"stop": 100},

@@ -389,7 +389,7 @@ def test_everything_an_optimizer_remembers_comes_along(tmp_path: Path) -> None:
         model,
         lr=gp.StepLR(0.1, every=3),
         momentum=0.9,
-        clip=(gp.AutoClip(50.0), gp.Quantize(levels=4, error_feedback=True)),
+        clip=(gp.AutoClip(50.0), gp.QuantizeGradient(levels=4, error_feedback=True)),
         guard=gp.Rollback(every=2),
     )
     optimizer.keep_clipped = True

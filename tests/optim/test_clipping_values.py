@@ -134,7 +134,7 @@ def test_a_limit_of_0_does_not_end_the_training(clip: Clipper) -> None:
 
 
 def test_the_whole_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gradprune.optim.clipping._MOST_NORMS", 100)
+    monkeypatch.setattr("gradprune.optim.clipping.following._MOST_NORMS", 100)
     optimizer = gp.SGD(one_row([0], [0]), lr=0.0, clip=gp.AutoClip(0))
     for norm in range(1, 251):
         info = feed(optimizer, float(norm))
@@ -224,24 +224,24 @@ def test_inhibition_by_hand() -> None:
 
 
 def test_quantization_by_hand() -> None:
-    clipped, _ = used(one_row([0] * 3, [1, -5, 0]), gp.Quantize("sign"))
+    clipped, _ = used(one_row([0] * 3, [1, -5, 0]), gp.QuantizeGradient("sign"))
     np.testing.assert_allclose(clipped, [[2, -2, 0]])
-    clipped, _ = used(one_row([0] * 4, [0.9, -3.0, 1.6, 0.4]), gp.Quantize("kbit", bits=3))
+    clipped, _ = used(one_row([0] * 4, [0.9, -3.0, 1.6, 0.4]), gp.QuantizeGradient("kbit", bits=3))
     np.testing.assert_allclose(clipped, [[1, -3, 2, 0]], rtol=1e-6)
-    clipped, _ = used(one_row([0] * 3, [3, -4, 0]), gp.Quantize(levels=5))
+    clipped, _ = used(one_row([0] * 3, [3, -4, 0]), gp.QuantizeGradient(levels=5))
     np.testing.assert_allclose(clipped, [[3, -4, 0]], rtol=1e-6)  # |g| = 5: exactly on levels
 
 
 def test_the_mean_of_signs_is_over_live_entries() -> None:
     network = one_row([1, 1, 1, 1], [1, -5, 3, 7])
     network.set_mask("dense0.weight", [[1, 1, 0, 0]])
-    clipped, _ = used(network, gp.Quantize("sign"))
+    clipped, _ = used(network, gp.QuantizeGradient("sign"))
     np.testing.assert_allclose(clipped, [[3, -3, 0, 0]])
 
 
 def test_error_feedback_by_hand() -> None:
     network = one_row([0, 0], [1, -5])
-    optimizer = gp.SGD(network, lr=0.1, clip=gp.Quantize("sign", error_feedback=True))
+    optimizer = gp.SGD(network, lr=0.1, clip=gp.QuantizeGradient("sign", error_feedback=True))
     optimizer.keep_clipped = True
     optimizer.step()  # sends 3, -3 and keeps -2, -2
     np.testing.assert_allclose(optimizer.chain.tensors()["clip0.residual"], [-2, -2])
@@ -258,7 +258,7 @@ def test_qsgd_has_no_bias(levels: int) -> None:
     draws = 4000
     gradient = np.random.default_rng(3).standard_normal(40).astype(np.float32)
     network = one_row([0.0] * 40, gradient.tolist())
-    optimizer = gp.SGD(network, lr=0.0, clip=gp.Quantize(levels=levels, seed=11))
+    optimizer = gp.SGD(network, lr=0.0, clip=gp.QuantizeGradient(levels=levels, seed=11))
     optimizer.keep_clipped = True
     total, squares = np.zeros(40), np.zeros(40)
     for _ in range(draws):
@@ -277,7 +277,9 @@ def test_seeds_and_steps_give_other_numbers() -> None:
     gradient = np.random.default_rng(3).standard_normal(60).tolist()
     draws = []
     for seed in (0, 1):
-        optimizer = gp.SGD(one_row([0.0] * 60, gradient), lr=0.0, clip=gp.Quantize(seed=seed))
+        optimizer = gp.SGD(
+            one_row([0.0] * 60, gradient), lr=0.0, clip=gp.QuantizeGradient(seed=seed)
+        )
         optimizer.keep_clipped = True
         for _ in range(2):
             optimizer.step()
@@ -445,14 +447,14 @@ def test_one_clipper_by_norm_in_a_chain() -> None:
         (lambda: gp.Inhibit(1e39), "limit must be a normal float32"),
         (lambda: gp.Inhibit(1, form="soft"), "form must be one of 'hyperbolic', 'tanh'"),
         (lambda: gp.Inhibit(1, on="rows"), "on must be one of 'elements', 'norm'"),
-        (lambda: gp.Quantize("ternary"), "form must be one of 'qsgd', 'kbit', 'sign'"),
-        (lambda: gp.Quantize("kbit", levels=4), "levels are of 'qsgd', the form is 'kbit'"),
-        (lambda: gp.Quantize(bits=4), "bits are of 'kbit', the form is 'qsgd'"),
-        (lambda: gp.Quantize(levels=0), "levels must be at least 1"),
-        (lambda: gp.Quantize(levels=65537), "levels must be at most 65536"),
-        (lambda: gp.Quantize("kbit", bits=1), "bits must be at least 2"),
-        (lambda: gp.Quantize("kbit", bits=17), "bits must be at most 16"),
-        (lambda: gp.Quantize(seed=2**64), "seed must be below"),
+        (lambda: gp.QuantizeGradient("ternary"), "form must be one of 'qsgd', 'kbit', 'sign'"),
+        (lambda: gp.QuantizeGradient("kbit", levels=4), "levels are of 'qsgd', the form is 'kbit'"),
+        (lambda: gp.QuantizeGradient(bits=4), "bits are of 'kbit', the form is 'qsgd'"),
+        (lambda: gp.QuantizeGradient(levels=0), "levels must be at least 1"),
+        (lambda: gp.QuantizeGradient(levels=65537), "levels must be at most 65536"),
+        (lambda: gp.QuantizeGradient("kbit", bits=1), "bits must be at least 2"),
+        (lambda: gp.QuantizeGradient("kbit", bits=17), "bits must be at most 16"),
+        (lambda: gp.QuantizeGradient(seed=2**64), "seed must be below"),
         (lambda: gp.GradientNoise(0), "eta must be positive"),
         (lambda: gp.GradientNoise(gamma=-1), "gamma must not be negative"),
         (lambda: gp.GradientNoise(seed=-1), "seed must be at least 0"),

@@ -33,7 +33,7 @@ def plain() -> gp.Model:
     """All that a step changes: buffers, dropout's counter, moments, residuals, statistics."""
     layers = [gp.Dense(30, activation="relu"), gp.BatchNorm(), gp.Dropout(0.1), gp.Dense(10)]
     model = gp.Model(layers, input_shape=64, seed=0, loss="cross_entropy")
-    gp.Adam(model, clip=(gp.AutoClip(50), gp.Quantize("qsgd", error_feedback=True)))
+    gp.Adam(model, clip=(gp.AutoClip(50), gp.QuantizeGradient("qsgd", error_feedback=True)))
     schedule = gp.Cubic(0.9, start=2, stop=STEPS, every=2)
     gp.Pruner(model, criterion=gp.Taylor(), schedule=schedule, regrowth=gp.SET(every=5, stop=STEPS))
     return model

@@ -1,0 +1,113 @@
+"""What a clipper is: settings, and what it wants an optimizer to keep for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune import _core
+
+__all__ = ["AdaptiveClipper", "Clipper", "Stage"]
+
+Doubles = NDArray[np.float64]
+
+# Every state has its version at this place, which is the core's; GP_STATE_.. of clippers.h.
+VERSION = 1
+
+
+class Stage(NamedTuple):
+    """gp_clip of gradprune.h without what an optimizer keeps for it.
+
+    Attributes:
+        name: of the clipper in the core, csrc/clippers/<name>.c.
+        settings: numbers in the order in which that file names them.
+        seed: of what is random.
+        norm_type: the p of the norms that a step with this stage reports.
+    """
+
+    name: str
+    settings: tuple[float, ...] = ()
+    seed: int = 0
+    norm_type: float = 2.0
+
+    @property
+    def code(self) -> int:
+        """What the core calls the clipper."""
+        return _core.clippers[self.name][0]
+
+    @property
+    def is_factor(self) -> bool:
+        """Whether it scales by factors made of norms; a chain has at most one such stage."""
+        return _core.clippers[self.name][1]
+
+    @property
+    def rewrites(self) -> bool:
+        """Whether it changes entry by entry, so that the step needs a second gradient buffer."""
+        return _core.clippers[self.name][2]
+
+
+class Clipper(ABC):
+    """Settings of a clipper; the arithmetic is fused into the optimizer's step.
+
+    A subclass says what the optimizer keeps for it between steps: a residual, names that are
+    excluded, a state.
+    """
+
+    @abstractmethod
+    def stage(self) -> Stage:
+        """The numbers for the core."""
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether it keeps what it takes away for the next step."""
+        return False
+
+    @property
+    def excluded(self) -> tuple[str, ...]:
+        """Names of layers or parameters that it leaves as they are."""
+        return ()
+
+    @property
+    def rebaseline_on_prune(self) -> bool:
+        """Whether it forgets its state at the first step after a mask has changed."""
+        return False
+
+    def new_state(self, parameters: int) -> Doubles | None:
+        """The state before the first step, as the core wants it; None: it has none.
+
+        Args:
+            parameters: how many the network stores, each with a norm of its own.
+        """
+        return None
+
+    def grow(self, state: Doubles) -> Doubles:
+        """The state with room for one more step."""
+        return state
+
+    def export(self, state: Doubles) -> Doubles:
+        """What of a state goes into a checkpoint: all but its version."""
+        return np.delete(state, VERSION)
+
+    def restore(self, saved: Doubles, parameters: int) -> Doubles:
+        """The state that was exported; a ValueError if it cannot be one."""
+        state = self.new_state(parameters)
+        count = 0 if state is None else len(state) - 1
+        if saved.shape != (count,) or not np.isfinite(saved).all() or not (saved >= 0).all():
+            raise ValueError(
+                f"what {self} knows of the norms is {count} finite numbers, none negative, "
+                f"not {saved!r}"
+            )
+        return np.insert(saved, VERSION, 0.0)
+
+
+class AdaptiveClipper(Clipper):
+    """A clipper whose limit follows the norms: they are its state, which the optimizer holds."""
+
+    rebaseline_on_prune: bool
+
+    @abstractmethod
+    def new_state(self, parameters: int) -> Doubles:
+        """See Clipper."""

@@ -1,0 +1,134 @@
+"""Clipping at limits that follow the norms of the steps so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gradprune.foundation.checks import flag, fraction, positive, real, settle, whole
+from gradprune.optim.clipping.base import AdaptiveClipper, Doubles, Stage
+
+__all__ = ["AutoClip", "ZClip"]
+
+# What AutoClip's state begins with, as csrc/clippers/autoclip.c has it.
+_COUNT, _VERSION, _NEXT, _HEAD = range(4)
+_FIRST_CAPACITY = 64
+_MOST_NORMS = 100_000
+
+
+@dataclass(frozen=True)
+class AutoClip(AdaptiveClipper):
+    """ClipNorm at a percentile of the gradient norms so far, the present one included.
+
+    Linear interpolation, as ``numpy.percentile``. A limit of 0 does not clip. Use
+    ``optimizer.rebaseline()`` to forget the norms.
+
+    Args:
+        percentile: in [0, 100]; with 10 about nine steps in ten are clipped.
+        window: how many norms count, the latest ones; None: all, up to the last 100,000.
+        rebaseline_on_prune: forget the norms at the first step after a mask has changed: the jump
+            of the norm is the pruning's, not an outlier of the training.
+
+    Source: Seetharaman et al. 2020, arXiv:2007.14469.
+
+    >>> AutoClip(25, window=1000).percentile
+    25.0
+    """
+
+    percentile: float = 10.0
+    window: int | None = field(default=None, kw_only=True)
+    rebaseline_on_prune: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, real, "percentile")
+        if not 0 <= self.percentile <= 100:
+            raise ValueError(f"percentile must be in [0, 100], got {self.percentile}")
+        settle(self, whole, "window", least=1, most=_MOST_NORMS)
+        settle(self, flag, "rebaseline_on_prune")
+
+    def stage(self) -> Stage:
+        """See Clipper."""
+        return Stage("autoclip", (self.percentile,))
+
+    @property
+    def _most(self) -> int:
+        return _MOST_NORMS if self.window is None else self.window
+
+    def new_state(self, parameters: int) -> Doubles:
+        """No norms, and room for the first ones."""
+        return np.zeros(_HEAD + 2 * min(self._most, _FIRST_CAPACITY))
+
+    def grow(self, state: Doubles) -> Doubles:
+        """Twice the room if it is full, up to the window."""
+        capacity = (len(state) - _HEAD) // 2
+        if state[_COUNT] < capacity or capacity >= self._most:
+            return state
+        return self._of(self.export(state), min(2 * capacity, self._most), state[_VERSION])
+
+    def export(self, state: Doubles) -> Doubles:
+        """The norms in the order they came."""
+        count, start = int(state[_COUNT]), int(state[_NEXT])
+        ring = state[_HEAD : _HEAD + (len(state) - _HEAD) // 2]
+        return ring[:count].copy() if count < len(ring) else np.roll(ring, -start)
+
+    def restore(self, saved: Doubles, parameters: int) -> Doubles:
+        """See Clipper."""
+        if saved.ndim != 1 or len(saved) > self._most or not (saved >= 0).all():
+            raise ValueError(f"not {self._most} norms or fewer: {saved!r}")
+        if not np.isfinite(saved).all():
+            raise ValueError("a norm is not finite")
+        capacity = min(self._most, _FIRST_CAPACITY)
+        while capacity < len(saved):
+            capacity = min(2 * capacity, self._most)
+        return self._of(saved, capacity, 0.0)
+
+    def _of(self, norms: Doubles, capacity: int, version: float) -> Doubles:
+        state = np.zeros(_HEAD + 2 * capacity)
+        count = len(norms)
+        state[_COUNT], state[_VERSION], state[_NEXT] = count, version, count % capacity
+        state[_HEAD : _HEAD + count] = norms
+        state[_HEAD + capacity : _HEAD + capacity + count] = np.sort(norms)
+        return state
+
+
+@dataclass(frozen=True)
+class ZClip(AdaptiveClipper):
+    """Clip a norm that is an outlier among the recent ones, by its z-score.
+
+    The first ``warmup`` norms n give mean mu and variance sigma^2 and are not clipped. Then, with
+    score = (n - mu) / (sigma + 1e-6): if score > z the limit is mu + z sigma (z / score), and
+    with the norm as clipped mu = alpha mu + (1 - alpha) n, sigma^2 = alpha sigma^2 + (1 - alpha)
+    (n - mu)^2. While mu is 0 nothing is clipped. Use ``optimizer.rebaseline()`` to start anew.
+
+    Args:
+        z: positive; from which score on a norm is an outlier.
+        alpha: in [0, 1); how slowly mean and variance follow.
+        warmup: norms to start from, at least 1.
+        rebaseline_on_prune: start anew at the first step after a mask has changed: the jump of
+            the norm is the pruning's, not an outlier of the training.
+
+    Source: Kumar et al. 2025, arXiv:2504.02507 (reciprocal clipping).
+
+    >>> ZClip(3.0, warmup=50).alpha
+    0.97
+    """
+
+    z: float = 2.5
+    alpha: float = field(default=0.97, kw_only=True)
+    warmup: int = field(default=25, kw_only=True)
+    rebaseline_on_prune: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, positive, "z")
+        settle(self, fraction, "alpha", one=False)
+        settle(self, whole, "warmup", least=1)
+        settle(self, flag, "rebaseline_on_prune")
+
+    def stage(self) -> Stage:
+        """See Clipper."""
+        return Stage("zclip", (self.z, self.alpha, float(self.warmup)))
+
+    def new_state(self, parameters: int) -> Doubles:
+        """Count, version, mean, variance."""
+        return np.zeros(4)
