@@ -23,7 +23,7 @@ from gradprune.layers.initializers import Initializer
 from gradprune.optim.clipping import Clipper
 from gradprune.optim.guards import Guard
 from gradprune.optim.learning_rates import LearningRate
-from gradprune.optim.optimizers import Optimizer, Trainable
+from gradprune.optim.optimizers.base import Optimizer, Trainable
 from gradprune.pruning.adaptive import AdaptiveSchedule
 from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.regrowth import Regrowth

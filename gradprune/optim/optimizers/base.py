@@ -1,4 +1,4 @@
-"""Optimizers: SGD, Adam, AdamW and RMSprop with torch's formulas, fused with clipping and masks.
+"""What all optimizers share.
 
 An optimizer owns its moments, buffers of the arena in which removed weights are always 0. The
 arithmetic of a step runs in one C call; here are the settings, the counters and what the guard
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 from gradprune.errors import NumericalError
-from gradprune.foundation.checks import flag, fraction, not_negative, positive
 from gradprune.optim.chains import Chain, as_clip
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.clipping.functions import joint_norm
@@ -29,7 +28,7 @@ from gradprune.state.arena import Arena
 from gradprune.state.copying import Attached
 from gradprune.state.locking import locked
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "StepInfo"]
+__all__ = ["Optimizer", "StepInfo"]
 
 _PHASES = ("parameter", "forward", "loss", "backward")
 _KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
@@ -48,9 +47,13 @@ class StepInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """gp_rule of gradprune.h without what changes from step to step."""
+    """gp_rule of gradprune.h without what changes from step to step.
 
-    kind: int
+    Attributes:
+        name: of the rule in the core.
+    """
+
+    name: str
     weight_decay: float = 0.0
     decoupled: bool = False
     momentum: float = 0.0
@@ -63,7 +66,7 @@ class Rule:
     def at(self, lr: float, step: int) -> tuple[Any, ...]:
         """The core's tuple for step number ``step``, counted from 1."""
         return (
-            self.kind,
+            _core.rules[self.name],
             lr,
             self.weight_decay,
             self.decoupled,
@@ -450,200 +453,3 @@ class Optimizer(Attached, ABC):
         self.rollbacks = int(state.get("rollbacks", 0))
         self.faults = {phase: int(state.get(f"faults.{phase}", 0)) for phase in _PHASES}
         self.lr_factor = float(state.get("lr_factor", 1.0))
-
-
-class SGD(Optimizer):
-    """Stochastic gradient descent, with momentum and Nesterov's look-ahead.
-
-    g += weight_decay * w; m = momentum * m + (1 - dampening) * g (m = g at the first step);
-    w -= lr * (g + momentum * m if nesterov else m). Source: torch.optim.SGD.
-
-    Args:
-        model: the network to train.
-        lr: a number or a schedule such as ``CosineLR(0.1, steps=1000)``.
-        momentum, dampening: in [0, 1].
-        nesterov: needs momentum and no dampening.
-        weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
-            weight_decay before the step.
-        clip: a clipper, a sequence of them applied in order, or None. Clipping comes before
-            weight decay.
-        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
-    """
-
-    def __init__(
-        self,
-        model: Trainable,
-        *,
-        lr: float | LearningRate,
-        momentum: float = 0.0,
-        dampening: float = 0.0,
-        nesterov: bool = False,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-        clip: Clipper | Sequence[Clipper] | None = None,
-        guard: Guard | None = None,
-    ) -> None:
-        momentum, dampening = fraction("momentum", momentum), fraction("dampening", dampening)
-        if flag("nesterov", nesterov) and (momentum == 0 or dampening != 0):
-            raise ValueError("nesterov needs momentum above 0 and dampening 0")
-        rule = Rule(
-            _core.rules["sgd"],
-            weight_decay=not_negative("weight_decay", weight_decay, single=True),
-            decoupled=flag("decoupled", decoupled),
-            momentum=momentum,
-            dampening=dampening,
-            nesterov=bool(nesterov),
-        )
-        moments = 1 if momentum else 0
-        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
-
-    def settings(self) -> dict[str, Any]:
-        """See Optimizer."""
-        return {
-            "lr": self.schedule,
-            "momentum": self.rule.momentum,
-            "dampening": self.rule.dampening,
-            "nesterov": self.rule.nesterov,
-            "weight_decay": self.rule.weight_decay,
-            "decoupled": self.rule.decoupled,
-        }
-
-
-class Adam(Optimizer):
-    """Adam: steps scaled by running means of the gradient and its square.
-
-    m = beta1 m + (1-beta1) g; v = beta2 v + (1-beta2) g^2;
-    w -= lr / (1-beta1^t) * m / (sqrt(v) / sqrt(1-beta2^t) + eps).
-    Source: Kingma and Ba 2015; torch.optim.Adam.
-
-    Args:
-        model: the network to train.
-        lr: a number or a schedule.
-        betas: (beta1, beta2), each in [0, 1).
-        eps: positive.
-        weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
-        decoupled: AdamW's weight decay.
-        clip: a clipper, a sequence of them applied in order, or None.
-        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
-    """
-
-    def __init__(
-        self,
-        model: Trainable,
-        *,
-        lr: float | LearningRate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-        decoupled: bool = False,
-        clip: Clipper | Sequence[Clipper] | None = None,
-        guard: Guard | None = None,
-    ) -> None:
-        try:
-            beta1, beta2 = betas
-        except (TypeError, ValueError) as error:
-            raise TypeError(f"betas must be a pair of numbers, got {betas!r}") from error
-        rule = Rule(
-            _core.rules["adam"],
-            weight_decay=not_negative("weight_decay", weight_decay, single=True),
-            decoupled=flag("decoupled", decoupled),
-            beta1=fraction("betas[0]", beta1, one=False),
-            beta2=fraction("betas[1]", beta2, one=False),
-            eps=positive("eps", eps, single=True),
-        )
-        super().__init__(model, lr=lr, rule=rule, moments=2, clip=clip, guard=guard)
-
-    def settings(self) -> dict[str, Any]:
-        """See Optimizer."""
-        return {
-            "lr": self.schedule,
-            "betas": (self.rule.beta1, self.rule.beta2),
-            "eps": self.rule.eps,
-            "weight_decay": self.rule.weight_decay,
-            "decoupled": self.rule.decoupled,
-        }
-
-
-class AdamW(Adam):
-    """Adam with decoupled weight decay: w *= 1 - lr * weight_decay, then Adam's step.
-
-    Source: Loshchilov and Hutter 2019; torch.optim.AdamW. Arguments as for ``Adam``.
-    """
-
-    def __init__(
-        self,
-        model: Trainable,
-        *,
-        lr: float | LearningRate = 1e-3,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 1e-2,
-        clip: Clipper | Sequence[Clipper] | None = None,
-        guard: Guard | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            lr=lr,
-            betas=betas,
-            eps=eps,
-            weight_decay=weight_decay,
-            decoupled=True,
-            clip=clip,
-            guard=guard,
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """See Optimizer."""
-        settings = super().settings()
-        del settings["decoupled"]
-        return settings
-
-
-class RMSprop(Optimizer):
-    """RMSprop: steps scaled by a running mean of the squared gradient.
-
-    v = alpha v + (1-alpha) g^2; u = g / (sqrt(v) + eps); with momentum m = momentum m + u and
-    w -= lr m, else w -= lr u. Source: Tieleman and Hinton 2012; torch.optim.RMSprop.
-
-    Args:
-        model: the network to train.
-        lr: a number or a schedule.
-        alpha: in [0, 1).
-        eps: positive.
-        momentum: in [0, 1].
-        weight_decay: joins the gradient.
-        clip: a clipper, a sequence of them applied in order, or None.
-        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
-    """
-
-    def __init__(
-        self,
-        model: Trainable,
-        *,
-        lr: float | LearningRate = 1e-2,
-        alpha: float = 0.99,
-        eps: float = 1e-8,
-        momentum: float = 0.0,
-        weight_decay: float = 0.0,
-        clip: Clipper | Sequence[Clipper] | None = None,
-        guard: Guard | None = None,
-    ) -> None:
-        rule = Rule(
-            _core.rules["rmsprop"],
-            weight_decay=not_negative("weight_decay", weight_decay, single=True),
-            momentum=fraction("momentum", momentum),
-            beta2=fraction("alpha", alpha, one=False),
-            eps=positive("eps", eps, single=True),
-        )
-        moments = 2 if momentum else 1
-        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
-
-    def settings(self) -> dict[str, Any]:
-        """See Optimizer."""
-        return {
-            "lr": self.schedule,
-            "alpha": self.rule.beta2,
-            "eps": self.rule.eps,
-            "momentum": self.rule.momentum,
-            "weight_decay": self.rule.weight_decay,
-        }

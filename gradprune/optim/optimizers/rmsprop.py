@@ -1,0 +1,64 @@
+"""RMSprop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from gradprune.foundation.checks import fraction, not_negative, positive
+from gradprune.optim.clipping.base import Clipper
+from gradprune.optim.guards import Guard
+from gradprune.optim.learning_rates import LearningRate
+from gradprune.optim.optimizers.base import Optimizer, Rule, Trainable
+
+__all__ = ["RMSprop"]
+
+
+class RMSprop(Optimizer):
+    """RMSprop: steps scaled by a running mean of the squared gradient.
+
+    v = alpha v + (1-alpha) g^2; u = g / (sqrt(v) + eps); with momentum m = momentum m + u and
+    w -= lr m, else w -= lr u. Source: Tieleman and Hinton 2012; torch.optim.RMSprop.
+
+    Args:
+        model: the network to train.
+        lr: a number or a schedule.
+        alpha: in [0, 1).
+        eps: positive.
+        momentum: in [0, 1].
+        weight_decay: joins the gradient.
+        clip: a clipper, a sequence of them applied in order, or None.
+        guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+    """
+
+    def __init__(
+        self,
+        model: Trainable,
+        *,
+        lr: float | LearningRate = 1e-2,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        momentum: float = 0.0,
+        weight_decay: float = 0.0,
+        clip: Clipper | Sequence[Clipper] | None = None,
+        guard: Guard | None = None,
+    ) -> None:
+        rule = Rule(
+            "rmsprop",
+            weight_decay=not_negative("weight_decay", weight_decay, single=True),
+            momentum=fraction("momentum", momentum),
+            beta2=fraction("alpha", alpha, one=False),
+            eps=positive("eps", eps, single=True),
+        )
+        moments = 2 if momentum else 1
+        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+        return {
+            "lr": self.schedule,
+            "alpha": self.rule.beta2,
+            "eps": self.rule.eps,
+            "momentum": self.rule.momentum,
+            "weight_decay": self.rule.weight_decay,
+        }
