@@ -37,7 +37,7 @@ from gradprune.losses.base import (
     loss_name,
 )
 from gradprune.optim.guards import Guard
-from gradprune.optim.optimizers import Around, Optimizer, StepInfo
+from gradprune.optim.optimizers.base import Around, Optimizer, StepInfo
 from gradprune.state.arena import Arena, Tensor
 from gradprune.state.batching import cuts
 from gradprune.state.copying import Whole

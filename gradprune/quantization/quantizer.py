@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.errors import NonFiniteError
-from gradprune.optim.optimizers import Around, Done
+from gradprune.optim.optimizers.base import Around, Done
 from gradprune.quantization.report import ParameterReport, QuantizationReport, describe
 from gradprune.quantization.schemes import Coding, Layout, Part, Scheme
 from gradprune.state.arena import Arena, Tensor, excluded_names
