@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 from gradprune.foundation.checks import fraction, not_negative, positive, settle, whole
+from gradprune.pruning.schedules import AnySchedule, Verdict
 
-__all__ = ["AdaptiveSchedule", "Course", "Verdict"]
+__all__ = ["AdaptiveSchedule", "Course"]
 
 
 class Course(NamedTuple):
@@ -20,16 +21,8 @@ class Course(NamedTuple):
     due: float = math.nan  # sparsity to be reached at the next step, NaN for none
 
 
-class Verdict(NamedTuple):
-    """What follows from a loss."""
-
-    course: Course
-    holds: bool
-    undo: bool = False
-
-
 @dataclass(frozen=True)
-class AdaptiveSchedule:
+class AdaptiveSchedule(AnySchedule):
     """Removes more while the validation loss holds, waits when it does not, and takes back.
 
     ``Pruner.feedback(loss)``, which ``fit`` calls after each epoch with validation data, decides:
@@ -58,6 +51,8 @@ class AdaptiveSchedule:
     True
     """
 
+    wants_feedback: ClassVar[bool] = True
+
     sparsity: float
     rate: float = field(default=0.3, kw_only=True)
     tolerance: float = field(default=0.05, kw_only=True)
@@ -78,18 +73,28 @@ class AdaptiveSchedule:
             raise ValueError(f"least must be at most rate, got {self.least} and {self.rate}")
 
     def begin(self) -> Course:
-        """Before the first feedback."""
+        """See AnySchedule."""
         return Course(self.rate)
 
-    def judge(self, course: Course, *, loss: float, sparsity: float, can_undo: bool) -> Verdict:
-        """What a validation loss means: a pure function.
+    def resume(self, numbers: tuple[float, ...]) -> Course:
+        """See AnySchedule."""
+        rate, best, waited, due = numbers
+        return Course(rate, best, whole("waited", int(waited)), due)
 
-        Args:
-            course: so far.
-            loss: the new one; one that is not finite does not hold.
-            sparsity: there is now.
-            can_undo: whether the last removal has not been accepted yet and can be taken back.
-        """
+    def due(self, step: int, course: Course, *, is_overdue: bool) -> float | None:
+        """See AnySchedule; what a loss has made due stays so until it is removed."""
+        return None if math.isnan(course.due) else course.due
+
+    def is_ahead(self, step: int) -> bool:
+        """See AnySchedule."""
+        return True
+
+    def removed(self, course: Course) -> Course:
+        """See AnySchedule."""
+        return course._replace(due=math.nan)
+
+    def judge(self, course: Course, *, loss: float, sparsity: float, can_undo: bool) -> Verdict:
+        """See AnySchedule; a pure function."""
         if loss <= (1 + self.tolerance) * course.best and math.isfinite(loss):
             rate = course.rate
             if can_undo:
@@ -108,5 +113,5 @@ class AdaptiveSchedule:
         return course._replace(due=min(self.sparsity, 1 - (1 - sparsity) * (1 - course.rate)))
 
     def retry(self, course: Course, sparsity: float) -> Course:
-        """After the last removal has been taken back, which leaves this sparsity."""
+        """See AnySchedule."""
         return self._next(course, sparsity)

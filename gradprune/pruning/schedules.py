@@ -1,21 +1,120 @@
 """Schedules: which sparsity is due at which training step.
 
 Steps count from 1: step t is the t-th call of ``Pruner.step()``, made when t training steps are
-done. A schedule is a pure function of that number.
+done. ``AnySchedule`` is what a pruner asks. Most schedules depend on that number alone: they are a
+``Schedule``, which says three things. One that goes by the validation loss, such as
+``AdaptiveSchedule``, also has a course, which the pruner keeps for it.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
 
 from gradprune.foundation.checks import fraction, positive, settle, whole
 
-__all__ = ["Cubic", "Iterative", "Linear", "OneShot", "Polynomial", "Schedule", "doubt"]
+__all__ = [
+    "AnySchedule",
+    "Cubic",
+    "Iterative",
+    "Linear",
+    "OneShot",
+    "Polynomial",
+    "Schedule",
+    "Verdict",
+]
 
 
-class Schedule(ABC):
-    """``sparsity_at(step)``, and at which steps something is removed."""
+class Verdict(NamedTuple):
+    """What follows from a validation loss."""
+
+    course: Any  # of the schedule from now on
+    holds: bool  # the last removal is accepted
+    undo: bool = False  # the last removal is to be taken back
+
+
+class AnySchedule(ABC):
+    """What a pruner asks: what is due at a step, and what a validation loss changes about it.
+
+    What a schedule has to remember from step to step is its ``course``, a tuple of numbers. The
+    pruner keeps it, saves it and copies it, so that one schedule serves any number of pruners. The
+    course of a schedule that remembers nothing is empty.
+
+    Attributes:
+        wants_feedback: whether it goes by the validation loss, given to ``judge``.
+    """
+
+    wants_feedback: ClassVar[bool] = False
+
+    def begin(self) -> Any:
+        """The course before the first step."""
+        return ()
+
+    def resume(self, numbers: tuple[float, ...]) -> Any:
+        """The course that a file holds as these numbers; a ValueError if it cannot be one."""
+        return numbers
+
+    @abstractmethod
+    def due(self, step: int, course: Any, *, is_overdue: bool) -> float | None:
+        """The sparsity that is due at a step, or None if nothing is to be removed.
+
+        Args:
+            step: counted from 1.
+            course: so far.
+            is_overdue: whether the removal that was due at the step before is still to be made.
+        """
+
+    @abstractmethod
+    def is_ahead(self, step: int) -> bool:
+        """Whether something may be due at this step or a later one."""
+
+    def removed(self, course: Any) -> Any:
+        """The course after a removal that was due."""
+        return course
+
+    def judge(self, course: Any, *, loss: float, sparsity: float, can_undo: bool) -> Verdict:
+        """What a validation loss means; asked if ``wants_feedback``.
+
+        Args:
+            course: so far.
+            loss: the new one; one that is not finite does not hold.
+            sparsity: there is now.
+            can_undo: whether the last removal has not been accepted yet and can be taken back.
+        """
+        return Verdict(course, holds=True)
+
+    def retry(self, course: Any, sparsity: float) -> Any:
+        """The course after the last removal has been taken back, which leaves this sparsity."""
+        return course
+
+    def doubt(self, *, done: int, steps: int, sparsity: float) -> str | None:
+        """What will not come about in so many steps, or all at once; None if all will.
+
+        Args:
+            done: steps before these.
+            steps: to be taken.
+            sparsity: there is now.
+        """
+        return None
+
+
+class Schedule(AnySchedule):
+    """A schedule that is a pure function of the step: a sparsity, and at which steps it is due.
+
+    For one of your own these three are enough.
+
+    >>> class EveryTenth(Schedule):
+    ...     last_event = 50
+    ...
+    ...     def sparsity_at(self, step):
+    ...         return min(step / 100, 0.5)
+    ...
+    ...     def is_event(self, step):
+    ...         return step <= 50 and step % 10 == 0
+    >>> [EveryTenth().due(step, (), is_overdue=False) for step in (9, 10, 11)]
+    [None, 0.1, None]
+    """
 
     @abstractmethod
     def sparsity_at(self, step: int) -> float:
@@ -29,6 +128,41 @@ class Schedule(ABC):
     @abstractmethod
     def last_event(self) -> int:
         """The step of the last event; from there on nothing more is removed."""
+
+    def due(self, step: int, course: Any, *, is_overdue: bool) -> float | None:
+        """See AnySchedule."""
+        return self.sparsity_at(step) if is_overdue or self.is_event(step) else None
+
+    def is_ahead(self, step: int) -> bool:
+        """See AnySchedule."""
+        return step <= self.last_event
+
+    def doubt(self, *, done: int, steps: int, sparsity: float) -> str | None:
+        """See AnySchedule.
+
+        >>> schedule = Cubic(0.95, start=0, stop=5000, every=100)
+        >>> schedule.doubt(done=0, steps=225, sparsity=0.0)
+        'Cubic ends at step 5000 and training at step 225: it will reach a sparsity of 10.95%, not \
+95.00%; train longer, call fit again, or let it end by step 225'
+        >>> OneShot(0.5, at=7).doubt(done=0, steps=7, sparsity=0.0)
+        """
+        name, end, last = type(self).__name__, done + steps, self.last_event
+        target = self.sparsity_at(last)
+        if last <= done or sparsity >= target:
+            return None
+        if end < last:
+            event = next((step for step in range(end, done, -1) if self.is_event(step)), None)
+            reached = sparsity if event is None else max(sparsity, self.sparsity_at(event))
+            return (
+                f"{name} ends at step {last} and training at step {end}: it will reach a sparsity "
+                f"of {reached:.2%}, not {target:.2%}; train longer, call fit again, or let it end "
+                f"by step {end}"
+            )
+        return self._doubt_at_end()
+
+    def _doubt_at_end(self) -> str | None:
+        """What is doubtful about a schedule that does end."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -112,6 +246,15 @@ class _Ramp(Schedule):
     def last_event(self) -> int:
         """See Schedule."""
         return self.stop
+
+    def _doubt_at_end(self) -> str | None:
+        """All at once, though the schedule has steps in between."""
+        if self.every == 1 or any(map(self.is_event, range(1, self.stop))):
+            return None
+        return (
+            f"{type(self).__name__} removes everything at once, at step {self.stop}, its only "
+            "event: a smaller every spreads it over training"
+        )
 
 
 @dataclass(frozen=True)
@@ -218,41 +361,3 @@ class Iterative(Schedule):
     def last_event(self) -> int:
         """See Schedule."""
         return self.start + self.rounds * self.every
-
-
-def doubt(schedule: Schedule, *, done: int, steps: int, sparsity: float) -> str | None:
-    """What of a schedule will not come about in so many steps, or all at once; None if all will.
-
-    Args:
-        schedule: the schedule.
-        done: steps before these.
-        steps: to be taken.
-        sparsity: there is now.
-
-    >>> doubt(Cubic(0.95, start=0, stop=5000, every=100), done=0, steps=225, sparsity=0.0)
-    'Cubic ends at step 5000 and training at step 225: it will reach a sparsity of 10.95%, not \
-95.00%; train longer, call fit again, or let it end by step 225'
-    >>> doubt(OneShot(0.5, at=7), done=0, steps=7, sparsity=0.0)
-    """
-    name, end, last = type(schedule).__name__, done + steps, schedule.last_event
-    target = schedule.sparsity_at(last)
-    if last <= done or sparsity >= target:
-        return None
-    if end < last:
-        event = next((step for step in range(end, done, -1) if schedule.is_event(step)), None)
-        reached = sparsity if event is None else max(sparsity, schedule.sparsity_at(event))
-        return (
-            f"{name} ends at step {last} and training at step {end}: it will reach a sparsity of "
-            f"{reached:.2%}, not {target:.2%}; train longer, call fit again, or let it end by "
-            f"step {end}"
-        )
-    if (
-        isinstance(schedule, _Ramp)
-        and schedule.every > 1  # else it has no more steps
-        and not any(map(schedule.is_event, range(1, last)))
-    ):
-        return (
-            f"{name} removes everything at once, at step {last}, its only event: a smaller every "
-            "spreads it over training"
-        )
-    return None

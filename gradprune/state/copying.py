@@ -68,6 +68,10 @@ class Attached(ABC):
         lock: AbstractContextManager[bool] = self.model.arena.lock
         return lock
 
+    def _attach(self) -> None:
+        """Become what the model has in this slot; a constructor does so last of all."""
+        setattr(self.model, self.slot, self)
+
     @abstractmethod
     def capture(self) -> _Parts:
         """(objects, arrays) of everything but the model; the arrays are copies."""

@@ -52,7 +52,6 @@ STRANGERS = {
     "optim.clipping",
     "optim.guards",
     "optim.learning_rates",
-    "pruning.adaptive",
     "pruning.granularity",
     "pruning.regrowth",
     "pruning.schedules",

@@ -135,7 +135,7 @@ def test_scores_are_pure(criterion: Criterion) -> None:
         if not isinstance(criterion, ProbingCriterion):
             return criterion.scores(weights, statistics, lambda n: _core.uniform(n, 1, 2))
         samples = (*PROBED, "cross_entropy")
-        with probing(model, pruner._layers, live(model), samples) as probe:
+        with probing(model, pruner._covered.layers, live(model), samples) as probe:
             return criterion.scores(weights, statistics, lambda n: _core.uniform(n, 1, 2), probe)
 
     np.testing.assert_array_equal(scores(), scores())

@@ -16,7 +16,7 @@ from pruning_models import batch, live, network, same, snapshot
 
 def scores_of(model: Any, criterion: Any, samples: Any) -> np.ndarray:
     pruner = gp.Pruner(model, criterion=criterion)
-    with probing(model, pruner._layers, live(model), samples) as probe:
+    with probing(model, pruner._covered.layers, live(model), samples) as probe:
         weights = model.arena.params[:174].copy()
         return criterion.scores(weights, Statistics.zeros(0), np.zeros, probe)
 
@@ -62,7 +62,7 @@ def double_backward(torch: Any, model: Any, x: np.ndarray, y: np.ndarray) -> np.
 
 def assert_double_backward(torch: Any, model: Any, x: np.ndarray, y: np.ndarray) -> None:
     pruner = gp.Pruner(model, criterion=gp.GraSP())
-    with probing(model, pruner._layers, live(model), (x, y, "cross_entropy")) as probe:
+    with probing(model, pruner._covered.layers, live(model), (x, y, "cross_entropy")) as probe:
         weights = model.arena.params[: live(model).size].copy()
         found = gp.GraSP().scores(weights, Statistics.zeros(0), np.zeros, probe)
     expected = double_backward(torch, model, x, y)

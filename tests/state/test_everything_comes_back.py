@@ -127,7 +127,7 @@ def test_undo(case: Attached) -> None:
     before = model.copy()
     report = pruner.step(data=batch(1))
     assert report is not None
-    assert report.removed == round(0.3 * pruner._total)
+    assert report.removed == round(0.3 * pruner._covered.total)
     step(2)
     step(3)
     assert optimizer._snapshots
@@ -144,9 +144,9 @@ def test_undo(case: Attached) -> None:
     assert pruner.statistics.count == 0
     assert not pruner.statistics.mean.any()
     if pruner.criterion.needs_weights:
-        assert pruner._weights is not None
+        assert pruner._observer.weights is not None
         n = model.arena.prunable_size
-        assert pruner._weights.tobytes() == model.arena.params[:n].tobytes()
+        assert pruner._observer.weights.tobytes() == model.arena.params[:n].tobytes()
     # A fault that comes next goes back to here, not to a time before the removal.
     now = state(model, counters=False)
     model.backward(*batch(4))
@@ -156,7 +156,7 @@ def test_undo(case: Attached) -> None:
     model.arena.params[buffers] = before.arena.params[buffers]
     assert state(model, counters=False) == now
     step(5)  # the next try: half the rate
-    assert model.arena.removed == round(0.15 * pruner._total)
+    assert model.arena.removed == round(0.15 * pruner._covered.total)
 
 
 def test_movement_after_an_undo() -> None:
@@ -178,7 +178,7 @@ def test_movement_after_an_undo() -> None:
     model.train_step(*batch(4), optimizer=optimizer)
     expected = -(weights * model.arena.grads[:24])
     seen = pruner.statistics.copy()
-    pruner._observe(seen)
+    pruner._observer.observe(seen)
     np.testing.assert_array_equal(
         seen.mean, gp.Movement().observed(weights, model.arena.grads[:24])
     )
