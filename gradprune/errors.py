@@ -18,7 +18,7 @@ __all__ = [
 
 
 class NumericalError(ArithmeticError):
-    """A number went where training cannot follow; says where it was first.
+    """Says that a number went where training cannot follow, and where it was first.
 
     Args:
         message: the whole text, written by the caller.
@@ -55,7 +55,7 @@ class NumericalError(ArithmeticError):
 
 
 class NonFiniteError(NumericalError):
-    """A NaN or an infinity appeared where only finite numbers are allowed.
+    """Says that a NaN or an infinity appeared where only finite numbers are allowed.
 
     >>> error = NonFiniteError("NaN in the gradient of dense0.weight", parameter="dense0.weight")
     >>> error.parameter, error.layer
@@ -66,7 +66,7 @@ class NonFiniteError(NumericalError):
     def of_parameter(
         cls, doing: str, name: str, index: tuple[int, ...], value: float
     ) -> NonFiniteError:
-        """Of an entry of a parameter or buffer that was found by ``doing``.
+        """Make the error for an entry of a parameter or buffer that was found by ``doing``.
 
         >>> error = NonFiniteError.of_parameter(
         ...     "quantization", "dense0.weight", (2, 1), float("inf")
@@ -85,7 +85,7 @@ class NonFiniteError(NumericalError):
 
 
 class ExplosionError(NumericalError):
-    """A finite number beyond a guard's limit, or so large that the step would overflow.
+    """Says that a finite number is beyond a guard's limit, or that the step would overflow.
 
     >>> error = ExplosionError("forward: output of dense0 is 2e4", layer="dense0", value=2e4)
     >>> error.layer, error.value
@@ -94,8 +94,8 @@ class ExplosionError(NumericalError):
 
 
 class FileFormatError(ValueError):
-    """A file is damaged, truncated, hostile, or not of the format it was opened as."""
+    """Says that a file is damaged, truncated, hostile, or of another format."""
 
 
 class DatasetNotFoundError(FileNotFoundError):
-    """A data set is on none of the places looked in and could not be downloaded."""
+    """Says that a data set is in none of the usual places and could not be downloaded."""

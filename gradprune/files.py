@@ -117,13 +117,13 @@ def save(model: Trainee, path: str | os.PathLike[str]) -> None:
 
 
 def check_savable(model: Trainee) -> None:
-    """A TypeError if something of a model is of a class that a file cannot hold."""
+    """Raise a TypeError if something of a model is of a class that a file cannot hold."""
     _describe(model)
 
 
 @locked
 def state_of(model: Trainee) -> tuple[dict[str, Any], Tensors]:
-    """(description, arrays) of everything in a model as it is between two steps; all copies."""
+    """Return (description, arrays) of a model as it is between two steps; all are copies."""
     return _describe(model), _tensors(model)
 
 
@@ -261,7 +261,7 @@ def parse(
     kind: type[_Model],
     max_bytes: SupportsIndex | None = None,
 ) -> _Model:
-    """The model in the bytes of a file, whose name is for errors."""
+    """Return the model in the bytes of a file, whose name is for errors."""
     try:
         content, tensors = _open(data)
         return _build(content, tensors, kind, len(data), max_bytes)

@@ -38,9 +38,10 @@ class Model(Trainee):
 
     Args:
         layers: layers such as ``Dense`` or ``Conv2D``; or the ``Input``.
-        input_shape: of a sample: its features, such as 784, or (channels, height, width) of an
-            image, or (time, features) of a sequence; or what the call of the last layer returned.
-        seed: of initial weights and dropout, 0 <= seed < 2**64.
+        input_shape: the shape of a sample: its features, such as 784, or (channels, height,
+            width) of an image, or (time, features) of a sequence; or what the call of the last
+            layer returned.
+        seed: the seed of initial weights and dropout, 0 <= seed < 2**64.
         loss: what the model is trained and measured by wherever no other loss is given; None:
             the one that it was trained by last, at first "cross_entropy".
 
@@ -55,7 +56,7 @@ class Model(Trainee):
         optimizer: the last optimizer made for this model, or None.
         pruner: the last pruner made for this model, or None.
         quantizer: the last quantizer made for this model, or None.
-        history: of the last ``fit``, also of one that failed or was interrupted, or None.
+        history: the history of the last ``fit``, also if it failed or was interrupted, or None.
         epoch: epochs trained so far, by every ``fit``; saved with the model.
         shrink_report: what ``shrink`` removed to make this model, or None.
 
@@ -129,7 +130,7 @@ class Model(Trainee):
             verbose: 0 silent, 1 a progress bar where there is a terminal or notebook, 2 a line an
                 epoch.
             shuffle: take the samples in a new order each epoch, else as they are.
-            seed: of that order and of ``augment``, 0 <= seed < 2**64.
+            seed: the seed of that order and of ``augment``, 0 <= seed < 2**64.
             augment: an ``Augmentation`` such as ``Shift(2)`` or several, applied in this order to
                 the images of each training step, samples of shape (channels, height, width); what
                 a sample becomes is a function of (seed, epoch, its number in x). Validation data
@@ -179,7 +180,7 @@ class Model(Trainee):
     def evaluate(
         self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
     ) -> Evaluation:
-        """Measure on data, without dropout; nothing is changed.
+        """Measure loss and accuracy on data, without dropout; nothing is changed.
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
@@ -205,7 +206,7 @@ class Model(Trainee):
         return training.evaluate(self, x, y, loss=loss)
 
     def summary(self) -> Summary:
-        """Layers, parameters, kept weights, multiplications and bytes; ``print`` shows a table.
+        """Count parameters, kept weights, multiplications and bytes; ``print`` shows a table.
 
         >>> import gradprune as gp
         >>> model = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4)
@@ -221,7 +222,7 @@ class Model(Trainee):
         return summarize(self, notes=() if report is None else (report.headline,))
 
     def freeze(self, *, precision: str = "float32", x: ArrayLike | None = None) -> FrozenModel:
-        """The model as it is now, immutable and for inference alone; see ``FrozenModel``.
+        """Return the model as it is now, immutable and for inference alone; see ``FrozenModel``.
 
         Args:
             precision: "int8" for Dense layers on 8-bit integers: a quarter of the memory, faster
@@ -253,17 +254,19 @@ class Model(Trainee):
             return FrozenModel(self, precision, choose_layers(self, samples))
 
     def shrink(self, *, inputs: bool = False) -> Model:
-        """An ordinary smaller model with the same predictions, dead units really removed.
+        """Return an ordinary smaller model with the same predictions, without dead units.
 
-        Removed are units of Dense layers and filters that no sample can change, since none of
-        their live weights reads anything that varies, and those that nothing reads which stays
-        itself; of recurrent layers, units whose state nobody reads. Of outputs that are added a
-        unit goes only from all: ``Unit`` prunes them so. A constant unit's f(bias) is added to
-        the biases behind it; where there are none it stays, unless it is 0. So does all that goes
-        into a softmax, and all outputs of the network; a layer keeps at least one unit. Weights
-        count as dead by their mask, not by their value. Of convolutions with groups whole groups
-        go. A unit with live weights before a BatchNorm keeps one of them, even if all that it
-        reads is constant, since without any its channel would be silent.
+        A unit of a Dense layer or a filter is removed if no sample can change it, because none of
+        its live weights reads anything that varies, or if nothing that stays reads it. A unit of a
+        recurrent layer is removed if nothing reads its state. Units whose outputs are added are
+        removed together or not at all, and ``Unit`` prunes them so. A convolution with groups
+        loses whole groups.
+
+        The f(bias) of a constant unit is added to the biases behind it; if there are none, the
+        unit stays unless it is 0. All that goes into a softmax stays, and so do all outputs of the
+        network; a layer keeps at least one unit. Weights count as dead by their mask, not by their
+        value. A unit with live weights before a BatchNorm keeps one of them, even if all that it
+        reads is constant, because without any its channel would be silent.
 
         This model is untouched. Masks, gradients, optimizer (moments, counters, schedule, what
         clippers and guard remember) and counters of passes and epochs come along; so a step of

@@ -17,13 +17,13 @@ __all__ = ["lenet5", "resnet"]
 
 
 def lenet5(*, seed: int = 0) -> Model:
-    """LeNet-5 as Caffe has it and the pruning literature uses it: 431,080 parameters.
+    """Make LeNet-5 as Caffe has it and the pruning literature uses it: 431,080 parameters.
 
     20 and 50 filters of 5x5, each followed by a maximum over 2x2, then 500 units with relu and 10
     outputs; samples are (1, 28, 28). There is no activation behind the filters: the maximum is.
 
     Args:
-        seed: of initial weights, 0 <= seed < 2**64.
+        seed: the seed of initial weights, 0 <= seed < 2**64.
 
     Source: LeCun et al. 1998, in the form of Jia et al. 2014, "Caffe".
 
@@ -53,7 +53,7 @@ def resnet(
     classes: SupportsIndex = 10,
     seed: int = 0,
 ) -> Model:
-    """A small residual network: a convolution, stages of blocks, the mean of each channel, Dense.
+    """Make a small residual network: a convolution, blocks, the mean of each channel, Dense.
 
     A block adds to its input what two convolutions of 3x3 make of it, each with a batch
     normalization, the first with relu; behind the sum there is a relu. The first block of all
@@ -61,12 +61,12 @@ def resnet(
     are 2 blocks x stages + 2 layers with weights from end to end.
 
     Args:
-        blocks: of a stage, at least 1.
-        filters: of each stage.
-        stride: of the first convolution: 2 makes a quarter of the work.
+        blocks: the number of blocks of a stage, at least 1.
+        filters: the number of filters of each stage.
+        stride: the stride of the first convolution: 2 makes a quarter of the work.
         input_shape: (channels, height, width).
         classes: outputs.
-        seed: of initial weights, 0 <= seed < 2**64.
+        seed: the seed of initial weights, 0 <= seed < 2**64.
 
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2, where
     filters are (16, 32, 64), the stride is 1 and the way past is the identity, padded with zeros.

@@ -44,7 +44,10 @@ _EXACT = 512  # rows or columns up to which the largest singular value is not it
 
 @dataclass(frozen=True)
 class LayerDiagnosis:
-    """A layer. B samples, a its output, l_b the loss of sample b; rms is the root mean square.
+    """The measurements of a layer.
+
+    Here B is the number of samples, a the output of the layer, l_b the loss of sample b, and rms
+    the root mean square.
 
     Attributes:
         name, kind: as in ``model.summary()``.
@@ -75,14 +78,14 @@ class LayerDiagnosis:
 
 @dataclass(frozen=True)
 class ParameterDiagnosis:
-    """A parameter.
+    """The measurements of a parameter.
 
     Attributes:
         name: as in ``model.parameters``.
         norm: its Euclidean norm.
         spectral_norm: the largest singular value, seen as a matrix (outputs, inputs); None for a
             bias.
-        gradient_norm: of its gradient.
+        gradient_norm: the norm of its gradient.
         update_ratio: norm of the optimizer's next step / norm; None without an optimizer, or if
             the norm is 0.
     """
@@ -96,18 +99,18 @@ class ParameterDiagnosis:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What ``gp.diagnose`` returns; ``print`` shows tables and advice.
+    """The result of ``gp.diagnose``; ``print`` shows tables and advice.
 
     Attributes:
         loss: the mean loss, penalties included.
         samples: in the batch.
-        gradient_norm: of all parameters.
+        gradient_norm: the norm of the gradient of all parameters.
         activation_growth: rms of the last layer's input / rms of the first layer's input.
         gradient_growth: gradient of the first layer's input / that of the last layer's output:
             the product of the layers' growths.
         layers: from input to output.
         parameters: in forward order.
-        lr: of the optimizer's next step, or None.
+        lr: the learning rate of the optimizer's next step, or None.
         findings: "exploding", "vanishing", "dead", "saturated", "large step", "not finite"; or
             nothing.
         advice: a sentence or two for each finding, or one that all is well.
@@ -125,12 +128,12 @@ class Diagnosis:
 
     @property
     def findings(self) -> tuple[str, ...]:
-        """What is wrong, in words to test for."""
+        """The names of what is wrong, such as "exploding", to test for."""
         return tuple(dict.fromkeys(finding for finding, _ in _examine(self)))
 
     @property
     def advice(self) -> list[str]:
-        """What is wrong and what may help, in sentences."""
+        """Sentences that say what is wrong and what may help."""
         sentences = [sentence for _, sentence in _examine(self)]
         return sentences or [
             (

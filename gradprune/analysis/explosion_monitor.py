@@ -25,7 +25,7 @@ _TO_SIGMA = 1.4826  # MAD times this is the standard deviation of normal data
 
 
 class ExplosionDetector:
-    """Tells norm by norm whether the gradient explodes.
+    """Decides for one gradient norm after the other whether the gradient explodes.
 
     An explosion is a norm that is not finite, or with the median and MAD of the last ``window``
     finite norms before it
@@ -42,7 +42,7 @@ class ExplosionDetector:
         warmup: until so many finite norms are known, only those that are not finite count.
 
     Attributes:
-        median: of the norms before the last one; NaN before the first.
+        median: the median of the norms before the last one; NaN before the first.
         ratio_seen: the last norm over that median.
 
     Source of the rule: Hampel 1974; Iglewicz and Hoaglin 1993.
@@ -78,7 +78,7 @@ class ExplosionDetector:
         self._sorted: list[float] = []
 
     def update(self, norm: float) -> bool:
-        """Take in the next norm; whether it is an explosion."""
+        """Take in the next norm and return whether it is an explosion."""
         self.median = _median(self._sorted)
         self.ratio_seen = norm / self.median if self.median else math.nan
         if not math.isfinite(norm):
@@ -99,7 +99,7 @@ class ExplosionDetector:
 
 
 def _median(values: list[float]) -> float:
-    """Of sorted numbers; NaN if there are none."""
+    """Return the median of sorted numbers; NaN if there are none."""
     if not values:
         return math.nan
     middle = len(values) // 2
@@ -114,7 +114,7 @@ def detect_explosions(
     ratio: SupportsFloat = 3.0,
     warmup: SupportsIndex = 20,
 ) -> NDArray[np.bool_]:
-    """Which of a run's gradient norms are explosions; see ``ExplosionDetector``.
+    """Return which of a run's gradient norms are explosions; see ``ExplosionDetector``.
 
     Args:
         norms: (steps,) real numbers, such as ``history.steps["norm"]``.
@@ -145,7 +145,7 @@ def detect_explosions(
 
 
 class ExplosionMonitor(Callback):
-    """Watch the gradient's norm in ``fit``; record explosions, and act on them.
+    """Watches the gradient's norm in ``fit``, records explosions, and acts on them.
 
     A jump within ``settle`` steps after weights were removed (or a mask changed in another way) is
     what pruning does, and is recorded as "prune jump" rather than "explosion"; nothing else is
@@ -155,13 +155,13 @@ class ExplosionMonitor(Callback):
     Args:
         action: "record"; "stop": end training; "cut": multiply the optimizer's learning rate by
             ``factor``.
-        factor: of "cut", in (0, 1].
+        factor: the factor of "cut", in (0, 1].
         on_event: called with each ``Event``, of both kinds.
         settle: steps after a change of masks.
         window, threshold, ratio, warmup: see ``ExplosionDetector``.
 
     Attributes:
-        events: of the last run.
+        events: the events of the last run.
 
     >>> import numpy as np
     >>> import gradprune as gp

@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 
 
 class Shift(NamedTuple):
-    """A parameter that was shifted, and what that did. Growth is after / before the shift."""
+    """A shift of a parameter and its effect; growth is the number after / before the shift."""
 
     round: int  # from 0
     parameter: str
@@ -52,7 +52,7 @@ class Culprit(NamedTuple):
 
 @dataclass(frozen=True)
 class ExplosionReport:
-    """What ``gp.explode`` did; ``print`` shows a table of the culprits.
+    """The result of ``gp.explode``; ``print`` shows a table of the culprits.
 
     Attributes:
         losses: (rounds,) the summed loss of each round; 0 where nothing was shifted.
@@ -116,7 +116,7 @@ def explode(
     seed: SupportsIndex = 0,
     loss: LossLike | None = None,
 ) -> ExplosionReport:
-    """The explosion phase: ``max_steps`` rounds of random shifts and one step each.
+    """Run the explosion phase: ``max_steps`` rounds of random shifts and one step each.
 
     In a round every parameter (weights and biases, in forward order) is drawn with probability
     epsilon. The k that were drawn are shifted one after another by -delta, removed weights
@@ -140,10 +140,10 @@ def explode(
         optimizer: made for this model; None: ``model.optimizer``.
         max_steps: rounds, at least 1.
         epsilon: probability that a parameter is shifted in a round, in [0, 1].
-        delta: of the shift.
+        delta: the size of the shift.
         restore: undo the shifts of a round before its step; else they stay. Shifts that stay leave
             relu networks dead within a few rounds.
-        seed: of what is drawn, 0 <= seed < 2**64.
+        seed: the seed of what is drawn, 0 <= seed < 2**64.
         loss: as for ``model.backward``.
 
     Returns:

@@ -42,7 +42,7 @@ _PICTURES = (".png", ".svg", ".pdf")
 
 @dataclass(frozen=True)
 class Report:
-    """What ``gp.report`` returns; ``print`` shows tables.
+    """The result of ``gp.report``; ``print`` shows tables.
 
     Attributes:
         title: as given.
@@ -76,7 +76,7 @@ class Report:
             raise ValueError(f"a report is saved as {known}, got {os.fspath(path)!r}")
 
     def plot(self) -> Figure:
-        """All pictures of the report in one figure.
+        """Draw all pictures of the report in one figure.
 
         Raises:
             ImportError: matplotlib is missing.

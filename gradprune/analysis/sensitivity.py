@@ -33,7 +33,7 @@ _MAGNITUDE = Magnitude()
 
 @dataclass(frozen=True, eq=False)
 class Sensitivity:
-    """What happens when one parameter alone is pruned. ``print`` shows a table.
+    """Accuracy and loss when one parameter alone is pruned; ``print`` shows a table.
 
     Attributes:
         sparsities: (s,) that were tried, rising.
@@ -51,13 +51,13 @@ class Sensitivity:
     def suggest(
         self, *, max_drop: SupportsFloat | None = None, max_rise: SupportsFloat | None = None
     ) -> dict[str, float]:
-        """The highest sparsity of each parameter up to which all that were tried are good enough.
+        """Return for each parameter the highest sparsity up to which all tried are good enough.
 
         Effects add up, so the model that takes all suggestions loses more than each alone does.
 
         Args:
-            max_drop: of accuracy, in [0, 1]; give this or
-            max_rise: of the loss, in relation to the loss there is.
+            max_drop: the largest drop of accuracy, in [0, 1]; give this or
+            max_rise: the largest rise of the loss, in relation to the loss there is.
 
         Returns:
             Parameter name to sparsity, 0.0 where the lowest that was tried is too much.
@@ -125,13 +125,13 @@ def sensitivity(
         model: the network to examine.
         x: samples to measure on, which were not trained on.
         y: their targets.
-        sparsities: of the pruned parameter, each in [0, 1].
+        sparsities: the sparsities of the pruned parameter, each in [0, 1].
         criterion: what goes first.
         loss: "cross_entropy", "mse" or "bce"; None: ``model.loss``.
         data: (x, y) for criteria that need gradients or try weights out; None: x and y.
         batch_size: samples a batch of it.
         exclude: names of layers or parameters not to examine.
-        seed: of the criterion's random numbers.
+        seed: the seed of the criterion's random numbers.
 
     Returns:
         Losses, accuracies and suggestions; ``print`` shows a table.

@@ -19,19 +19,19 @@ _TOLERANCE = 1e-5  # of float32 sums in another order
 
 
 class Predictor(Protocol):
-    """Anything with ``predict``."""
+    """An object with a method ``predict``."""
 
     def predict(self, x: ArrayLike, /) -> ArrayLike:
-        """Outputs (n, outputs) for samples."""
+        """Return the outputs (n, outputs) for samples."""
 
 
 class VerificationError(AssertionError):
-    """Two models predict differently; the message says which, where and by how much."""
+    """Says that two models predict differently: which, where and by how much."""
 
 
 @dataclass(frozen=True)
 class VerificationReport:
-    """What ``verify`` measured; ``print`` shows a table, and so does a notebook.
+    """The result of ``gp.verify``; ``print`` shows a table, and so does a notebook.
 
     Attributes:
         errors: name of a model, such as "FrozenModel 1", to its largest error, relative to the
@@ -69,7 +69,7 @@ def verify(
     x: ArrayLike,
     tolerance: SupportsFloat | None = None,
 ) -> VerificationReport:
-    """Check that models predict what the reference does.
+    """Check that models predict the same as the reference.
 
     The error of an output is |y - y_reference| / max|y_reference| over all samples and outputs.
 

@@ -63,7 +63,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a network is trained, pruned and fine-tuned.
+    """The settings by which a network is trained, pruned and fine-tuned.
 
     SGD with Nesterov momentum and a clipped gradient. The learning rate falls along a cosine
     twice: over the dense epochs, and over those of pruning and fine-tuning together.
@@ -80,7 +80,7 @@ class Recipe:
     max_norm: float = 1.0
 
     def with_epochs(self, epochs: int) -> Recipe:
-        """The same with so many epochs in all, at least 3, shared out in proportion.
+        """Return the recipe with so many epochs in all, at least 3, shared out in proportion.
 
         >>> RECIPES["mnist"].with_epochs(5)
         Recipe(dense=1, pruning=3, fine_tuning=1, ...)
@@ -141,28 +141,28 @@ class Data:
 
     @property
     def features(self) -> int:
-        """Numbers in a sample."""
+        """The number of features of a sample."""
         return int(self.train[0].shape[1])
 
     @property
     def classes(self) -> int:
-        """Number of classes, from the largest label."""
+        """The number of classes, from the largest label."""
         return 1 + max(int(y.max()) for _, y in (self.train, self.validation, self.test))
 
     def to_score(self, criterion: Criterion) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Training samples to score weights by: all, or a few where each weight takes a pass."""
+        """Return samples to score weights by: few if each weight takes a pass, else all."""
         x, y = self.train
         few = PROBED if isinstance(criterion, ProbingCriterion) else len(y)
         return x[:few], y[:few]
 
 
 def load_data(name: str, *, validation: float = 0.1, seed: int = 0) -> Data:
-    """A data set by its name or folder.
+    """Load a data set by its name or folder.
 
     Args:
         name: "digits", "mnist", "fashion-mnist", or a folder of four IDX files.
         validation: share of the training samples to hold out, above 0 and below 1.
-        seed: of the choice of these samples.
+        seed: the seed of the choice of these samples.
 
     Raises:
         DatasetNotFoundError: it is not on this machine, or there is no such folder.
@@ -224,13 +224,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run has made.
+    """The result of a run.
 
     Attributes:
         stages: dense; pruned in one shot, a side branch that shows what pruning alone would do;
             pruned by schedule and fine-tuned.
-        precision, recall: of each class, of the last stage.
-        histories: of dense training, and of pruning with fine-tuning.
+        precision, recall: the precision and recall of each class, of the last stage.
+        histories: the histories of dense training, and of pruning with fine-tuning.
         model: pruned and fine-tuned.
         model_file: where it was saved; read back, it gave the same predictions, bit for bit.
         plot_file: the overview, or None without matplotlib.
@@ -265,7 +265,7 @@ def run(
         hidden: units of the hidden layers.
         sparsity: share of the weights to remove, in [0, 1).
         criterion: which to remove first; None means GradientDecomposition().
-        seed: of initial weights, the order of samples, and Random.
+        seed: the seed of initial weights, the order of samples, and Random.
         out: a folder, made if missing, for m.safetensors and overview.png.
         console: says what is going on; None: silent.
         verbose: as for ``Model.fit``.

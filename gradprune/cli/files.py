@@ -12,7 +12,7 @@ from gradprune.model import Model
 
 
 def load_model(path: Path) -> Model:
-    """The model of a file, which may be a packed one."""
+    """Load the model of a file, which may be a packed one."""
     loaded = load(path)
     return loaded.to_model() if isinstance(loaded, PackedModel) else loaded
 

@@ -94,7 +94,7 @@ class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpF
 
 
 class _Parser(argparse.ArgumentParser):
-    """Of the program, and of each command: argparse makes them of the same class."""
+    """The parser of the program and of each command: argparse makes them of one class."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(formatter_class=_Help, **settings)
@@ -106,7 +106,7 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(
     prog: str, commands: Sequence[Command], *, description: str, epilog: str | None = None
 ) -> argparse.ArgumentParser:
-    """The parser of a program that has these commands, in the order of ``--help``."""
+    """Make the parser of a program that has these commands, in the order of ``--help``."""
     parser = _Parser(prog=prog, description=description, epilog=epilog)
     parser.add_argument("--version", action="version", version=f"gradprune {_core.version}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

@@ -16,7 +16,7 @@ def add_command(
     text: str,
     epilog: str,
 ) -> argparse.ArgumentParser:
-    """The parser of a command, with the options that all of them have."""
+    """Add the parser of a command, with the options that all commands have."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=text.replace("%", "%%"),
@@ -29,7 +29,7 @@ def add_command(
 
 
 def add_data(parser: argparse.ArgumentParser) -> None:
-    """``--dataset``, for `gradprune.cli.demonstration.load_data`."""
+    """Add ``--dataset``, for `gradprune.cli.demonstration.load_data`."""
     parser.add_argument(
         "--dataset",
         default="digits",
@@ -39,7 +39,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """``--model``: a tuple of sizes."""
+    """Add ``--model``, a tuple of sizes."""
     parser.add_argument(
         "--model",
         type=_sizes,
@@ -50,7 +50,7 @@ def add_model(parser: argparse.ArgumentParser) -> None:
 
 
 def add_criterion(parser: argparse.ArgumentParser) -> None:
-    """``--criterion``: a name in `gradprune.cli.demonstration.CRITERIA`."""
+    """Add ``--criterion``, a name in `gradprune.cli.demonstration.CRITERIA`."""
     parser.add_argument(
         "--criterion",
         choices=tuple(CRITERIA),
@@ -61,7 +61,7 @@ def add_criterion(parser: argparse.ArgumentParser) -> None:
 
 
 def add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
-    """``--batch-size`` and ``--clip``, which `gradprune.cli.training.fit` reads."""
+    """Add ``--batch-size`` and ``--clip``, which `gradprune.cli.training.fit` reads."""
     parser.add_argument(
         "--batch-size", type=whole(1), default=64, metavar="N", help="samples a step"
     )
@@ -75,14 +75,14 @@ def add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
 
 
 def add_seed(parser: argparse.ArgumentParser) -> None:
-    """``--seed`` of whatever is drawn."""
+    """Add ``--seed`` of all that is drawn."""
     parser.add_argument(
         "--seed", type=whole(0), default=0, help="of weights, order of samples, random choices"
     )
 
 
 def add_threads(parser: argparse.ArgumentParser) -> None:
-    """``--threads``, which `gradprune.cli.main.main` sets before the command runs."""
+    """Add ``--threads``, which `gradprune.cli.main.main` sets before the command runs."""
     parser.add_argument(
         "--threads", type=whole(1), metavar="N", help="at most so many threads (default: the CPUs)"
     )
@@ -92,7 +92,7 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 def whole(least: int) -> Callable[[str], int]:
-    """The type of integers from ``least`` on."""
+    """Return the argument type of integers from ``least`` on."""
 
     def convert(text: str) -> int:
         try:
@@ -107,7 +107,7 @@ def whole(least: int) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """A finite number above 0."""
+    """Convert an argument to a finite number above 0."""
     number = _number(text)
     if not 0 < number < float("inf"):
         raise argparse.ArgumentTypeError(f"must be positive, got {text}")
@@ -115,7 +115,7 @@ def positive(text: str) -> float:
 
 
 def not_negative(text: str) -> float:
-    """A finite number, 0 or above."""
+    """Convert an argument to a finite number of 0 or above."""
     number = _number(text)
     if not 0 <= number < float("inf"):
         raise argparse.ArgumentTypeError(f"must not be negative, got {text}")
@@ -123,7 +123,7 @@ def not_negative(text: str) -> float:
 
 
 def sparsity(text: str) -> float:
-    """A share of the weights, below all of them."""
+    """Convert an argument to a share of the weights, below all of them."""
     number = _number(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 0 and below 1, got {text}")

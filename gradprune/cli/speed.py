@@ -32,7 +32,7 @@ _INPUTS, _CLASSES = 784, 10
 
 @dataclass(frozen=True)
 class Measured:
-    """Microseconds of one kind of work; torch's are None where it is not installed."""
+    """Microseconds for one kind of work; torch's are None where it is not installed."""
 
     work: str  # "training step" or "prediction"
     batch: int
@@ -49,7 +49,7 @@ def measure(
     turns: int,
     seconds: float = 0.1,
 ) -> Iterator[Measured]:
-    """Time one batch after the other; random data and masks.
+    """Time one batch after the other, with random data and masks.
 
     The step is forward, cross entropy, backward, clip by norm 1 and Adam. Torch's masks are
     multiplied into its gradients; its predictions use the weights with zeros.

@@ -37,7 +37,7 @@ MOST_CLASSES = 10  # columns that fit into a width of 80
 
 
 def make_console(file: TextIO | None = None) -> Console:
-    """A console for ``file``, None meaning standard output.
+    """Make a console for ``file``; None means standard output.
 
     Raises:
         ImportError: rich is missing.
@@ -56,7 +56,7 @@ def make_console(file: TextIO | None = None) -> Console:
 def make_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, total: bool = False
 ) -> Table:
-    """A table of text: the first column to the left, the others, numbers, to the right.
+    """Make a table of text, with the first column to the left and the others to the right.
 
     Args:
         title: above it.
@@ -85,7 +85,7 @@ def make_table(
 
 
 def percent(share: float) -> str:
-    """A share as text; a hundred per cent only if it is all.
+    """Format a share; it says a hundred per cent only if it is all.
 
     >>> percent(0.05), percent(1.0), percent(0.99999)
     ('5.00 %', '100 %', '99.99 %')
@@ -94,7 +94,7 @@ def percent(share: float) -> str:
 
 
 def number_of_bytes(number: int) -> str:
-    """Bytes as text, in powers of 1000.
+    """Format a number of bytes, in powers of 1000.
 
     >>> [number_of_bytes(n) for n in (999, 53_322, 1_066_440)]
     ['999 B', '53.3 kB', '1.07 MB']
@@ -110,7 +110,7 @@ def number_of_bytes(number: int) -> str:
 
 
 def summary_table(summary: Summary, title: str = "Layers") -> Table:
-    """What ``model.summary()`` returns."""
+    """Make the table of ``model.summary()``."""
 
     def cells(row: LayerSummary) -> list[str]:
         return [
@@ -131,7 +131,7 @@ def summary_table(summary: Summary, title: str = "Layers") -> Table:
 
 
 def packed_table(packed: PackedModel) -> Table:
-    """What every byte of a packed model is for."""
+    """Make the table of what every byte of a packed model is for."""
     live = {name: int(mask.sum()) for name, mask in packed.masks.items()}
     rows = []
     for part, size in packed.parts.items():
@@ -146,7 +146,7 @@ def packed_table(packed: PackedModel) -> Table:
 
 
 def report_table(report: PruneReport) -> Table:
-    """What ``Pruner.prune`` returns."""
+    """Make the table of what ``Pruner.prune`` returns."""
     rows = [
         (
             name,
@@ -171,7 +171,7 @@ def report_table(report: PruneReport) -> Table:
 
 
 def class_table(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> Table:
-    """Precision and recall of each class, in percent; of many classes, the worst."""
+    """Make the table of precision and recall in percent; of many classes, the worst."""
     worst = np.argsort(precision + recall, kind="stable")[:MOST_CLASSES]
     chosen = sorted(worst.tolist())
     title = "Classes (%)"

@@ -89,7 +89,7 @@ _LARGEST = 2**48
 
 
 def write_architecture(layers: Sequence[Layer], input_shape: Sequence[int]) -> bytes:
-    """The bytes of an architecture.
+    """Return the bytes of an architecture.
 
     Raises:
         TypeError: a setting is of a class that is not gradprune's.
@@ -161,7 +161,7 @@ def _write_value(out: bytearray, value: Any) -> None:
 
 
 def read_architecture(data: bytes) -> tuple[tuple[Layer, ...], tuple[int, ...], int]:
-    """Layers, shape of the input and the number of bytes that this took.
+    """Return layers, shape of the input and the number of bytes that were read.
 
     Raises:
         FileFormatError: it is not an architecture.

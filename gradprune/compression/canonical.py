@@ -37,7 +37,7 @@ class Weights:
 
 
 def canonical_weights(weights: Weights, input_shape: Shape) -> Weights:
-    """Without dead units, the live ones of hidden Dense layers sorted."""
+    """Return the weights without dead units, with hidden Dense units sorted."""
     products = normalized_products(plan(weights.layers, input_shape)).values()
     rows_count = {str(weights.layers[product].name) for product in products}
     chains = _chains(weights.layers)
@@ -91,9 +91,9 @@ def _drop(
     Args:
         weights: are changed.
         first: a Dense.
-        functions: of its units.
+        functions: the functions of its units.
         second: the Dense that reads them.
-        rows_count: of the second, see ``Wiring``.
+        rows_count: whether the rows of the second weight count, see ``Wiring``.
     """
     incoming, outgoing = weights.masks[f"{first}.weight"], weights.masks[f"{second}.weight"]
     value = weights.parameters.get(f"{first}.bias", np.zeros(len(incoming), np.float32))
@@ -114,7 +114,7 @@ def _drop(
 
 
 def _sort(weights: Weights, first: str, second: str) -> None:
-    """By the first live input, then the second, and so on; equal ones by their values."""
+    """Sort by the first live input, then the second, and so on; equal ones by their values."""
     mask, weight = weights.masks[f"{first}.weight"], weights.parameters[f"{first}.weight"]
     bias = weights.parameters.get(f"{first}.bias", np.zeros(len(weight), np.float32))
     outgoing = weights.parameters[f"{second}.weight"].T

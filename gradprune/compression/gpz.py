@@ -47,7 +47,7 @@ _TENSOR = 96 << 10
 
 
 class PackedModel:
-    """A model in the bytes of its file; made by ``gradprune.compress`` or ``gradprune.load``.
+    """A model in the bytes of its file; ``gradprune.compress`` and ``gradprune.load`` make it.
 
     Attributes:
         data: the bytes of the file; ``bytes(packed)`` are the same.
@@ -70,12 +70,12 @@ class PackedModel:
 
     @property
     def masks(self) -> Mapping[str, Bits]:
-        """Name of a prunable parameter to its mask, True = kept."""
+        """The masks by name of the prunable parameter; True means kept."""
         return self._weights.masks
 
     @property
     def nbytes(self) -> int:
-        """Size of the file."""
+        """The size of the file in bytes."""
         return len(self.data)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -85,11 +85,11 @@ class PackedModel:
         return self.data
 
     def predict(self, x: ArrayLike) -> Floats:
-        """Outputs (n, outputs) for samples (n, *input_shape); see ``FrozenModel.predict``."""
+        """Return outputs (n, outputs) for samples (n, *input_shape), as ``FrozenModel`` does."""
         return self._frozen.predict(x)
 
     def to_model(self) -> Model:
-        """An ordinary model, which can be trained, pruned and saved."""
+        """Return an ordinary model, which can be trained, pruned and saved."""
         model = self._kind.blank(self.layers, self.input_shape)
         with model.lock:
             model.set_masks(self._weights.masks)
@@ -149,7 +149,7 @@ def compress(model: Model, *, canonical: bool = True) -> PackedModel:
 
 
 def check_packable(model: Model) -> None:
-    """Raise what ``compress`` would, but for numbers that are not finite.
+    """Raise the error that ``compress`` would raise, except for numbers that are not finite.
 
     Raises:
         TypeError: a layer's setting is of a class of your own.
@@ -181,7 +181,7 @@ def _encode(model: Model, canonical: bool) -> bytes:
 
 
 def _scales(model: Model) -> dict[str, Floats]:
-    """Of the parameters that a quantizer keeps on a grid."""
+    """Return the scales of the parameters that a quantizer keeps on a grid."""
     scales: dict[str, Floats] = {}
     quantizer = getattr(model, "quantizer", None)
     if quantizer is None:

@@ -82,7 +82,7 @@ _PROBABILITIES = _odds_to_probabilities()
 
 
 def log2(counts: NDArray[Any]) -> Integers:
-    """256 log2 of whole numbers from 1 to 2**52, rounded, off by at most 0.8."""
+    """Return 256 log2 of whole numbers from 1 to 2**52, rounded, off by at most 0.8."""
     if counts.size and int(counts.max()) < len(_SMALL):
         logarithm: Integers = _SMALL[counts]
         return logarithm
@@ -101,7 +101,7 @@ _COSTS = PROBABILITY_BITS * ONE - _logarithm(_PROBABILITIES)  # of a bit with th
 
 
 def probabilities(features: Integers, weights: Integers) -> Integers:
-    """Of a 1, of 2**22, for features (n, k) and weights (k,)."""
+    """Return the probability of a 1, times 2**22, for features (n, k) and weights (k,)."""
     return weighted([features @ weights])
 
 
@@ -120,7 +120,7 @@ def sampling(count: int) -> int:
 
 
 def fit_weights(features: Integers, bits: Bits) -> Integers:
-    """Weights (k,) under which the bits (n,) cost little; 0 where a weight does not pay its byte.
+    """Fit weights (k,) that code the bits (n,) cheaply; 0 where a weight does not pay its byte.
 
     Newton's method; then features whose weights save less than they cost are left out, the others
     make up for them (Hassibi and Stork's optimal brain surgeon 1993) and are fitted anew, and in
@@ -192,7 +192,7 @@ def _inverse(matrix: list[list[float]]) -> list[list[float]]:
 
 
 def _cost(features: NDArray[np.float64], bits: Bits, weights: list[float]) -> tuple[int, Integers]:
-    """Of the bits in 1/256 bit, and their probabilities of being 1."""
+    """Return the cost of the bits in 1/256 bit, and their probabilities of being 1."""
     fine = np.array([round(max(-99.0, min(99.0, weight)) * 4096) for weight in weights], np.float64)
     odds = (features @ fine).astype(np.int64) >> 12
     paid = _looked_up(_COSTS, np.where(bits, odds, -odds))

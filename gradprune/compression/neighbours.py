@@ -30,7 +30,7 @@ class Neighbours:
     """Fields of the rows of a matrix (rows, columns).
 
     Args:
-        rows, columns: of the matrix.
+        rows, columns: the sizes of the matrix.
         width: columns in a row of the grid; ``columns`` if they lie on a line.
         used: which kernels are asked for.
 

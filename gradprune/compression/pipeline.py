@@ -64,7 +64,7 @@ _NOTHING: Mapping[Property, str] = MappingProxyType({})
 
 
 class Property(Enum):
-    """What a stage may achieve, and later ones have to keep."""
+    """A property that a stage may achieve, and that later stages have to keep."""
 
     ZEROS = "removed weights"
     SHAPES = "shapes of the parameters"
@@ -74,18 +74,18 @@ class Property(Enum):
 
 
 class PipelineError(RuntimeError):
-    """A stage has undone what an earlier one achieved; the message says which, and where."""
+    """Says which stage has undone what an earlier one achieved, and where."""
 
 
 @dataclass
 class Progress:
-    """What stages work on.
+    """The state on which stages work.
 
     Attributes:
         model: as it is by now.
         data: (x, y) to train on.
         packed: the file, once there is one.
-        seed, verbose: of training, as for ``fit``.
+        seed, verbose: the seed and output of training, as for ``fit``.
         reports: what the stage that runs has to say, for the result.
     """
 
@@ -98,7 +98,7 @@ class Progress:
 
 
 class Stage(ABC):
-    """A step of a pipeline; a stage of your own says the same things.
+    """A step of a pipeline; a stage of your own has the same methods.
 
     Attributes:
         undoes: what earlier stages have achieved and this one would not keep, with the reason.
@@ -108,11 +108,11 @@ class Stage(ABC):
 
     @property
     def achieves(self) -> Property | None:
-        """What is there afterwards that later stages have to keep, or None."""
+        """The property that later stages have to keep, or None."""
         return None
 
     def check(self, progress: Progress) -> None:  # noqa: B027 - own stages may have nothing to say
-        """Raise what ``run`` would; asked of all stages, in order, before the first one runs.
+        """Raise what ``run`` would; called for all stages, in order, before the first one runs.
 
         Args:
             progress: with a copy of the model, which may be changed but need not be trained.
@@ -120,12 +120,12 @@ class Stage(ABC):
 
     @abstractmethod
     def run(self, progress: Progress) -> None:
-        """Do it."""
+        """Change the model."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """How a stage trains.
+    """The settings by which a stage trains.
 
     Args:
         epochs: passes over the data.
@@ -190,7 +190,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Prune(Stage):
-    """Remove weights: at once, or along a cubic schedule while ``training`` lasts.
+    """Removes weights, at once or along a cubic schedule while ``training`` lasts.
 
     Args:
         sparsity: target in [0, 1], see ``Pruner.prune``.
@@ -272,7 +272,7 @@ class Prune(Stage):
 
 @dataclass(frozen=True)
 class Shrink(Stage):
-    """Really remove dead units, see ``Model.shrink``: the pipeline goes on with a new model.
+    """Removes dead units as ``Model.shrink`` does; the pipeline goes on with a new model.
 
     Its predictions for some of the training samples are compared with those of the larger one.
 
@@ -306,7 +306,7 @@ class Shrink(Stage):
 
 @dataclass(frozen=True)
 class Quantization(Stage):
-    """Few values, from then on through all training; see ``Quantizer``.
+    """Gives the weights few values, which all later training keeps; see ``Quantizer``.
 
     Args:
         weights: scheme for prunable parameters, such as ``Codebook(16)`` or ``Grid(8)``.
@@ -347,7 +347,7 @@ class Quantization(Stage):
 
 @dataclass(frozen=True)
 class FineTune(Stage):
-    """Train on; masks and quantizer hold.
+    """Trains on; masks and quantizer hold.
 
     Args:
         training: how.
@@ -369,7 +369,7 @@ class FineTune(Stage):
 
 @dataclass(frozen=True)
 class Encode(Stage):
-    """Make the file, see ``gp.compress``."""
+    """Makes the packed file; see ``gp.compress``."""
 
     @property
     def achieves(self) -> Property:
@@ -390,7 +390,7 @@ class Encode(Stage):
 
 @dataclass(frozen=True)
 class StageReport:
-    """The model after a stage.
+    """The size and accuracy of the model after a stage.
 
     Attributes:
         stage: name of its class.
@@ -398,7 +398,7 @@ class StageReport:
         kept: weights that are not removed.
         values: different values among weights that are not removed, all parameters counted apart.
         loss, accuracy: on validation data, None without (accuracy also where there is none).
-        nbytes: of the file, once there is one.
+        nbytes: the size in bytes of the file, once there is one.
         seconds: the stage took.
         reports: what the stage says: a ``PruneReport`` for each event, a ``ShrinkReport``, a
             ``QuantizationReport``.
@@ -416,7 +416,7 @@ class StageReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What its pruning reports note and warn of, each text once, those of the end last."""
+        """The notes and warnings of its pruning reports, each text once."""
         texts: dict[str, None] = {}
         for report in self.reports:
             if isinstance(report, PruneReport):
@@ -428,7 +428,7 @@ class StageReport:
 
 @dataclass(frozen=True)
 class PipelineResult:
-    """What a pipeline made; ``print`` shows a line for each stage.
+    """The result of a pipeline; ``print`` shows a line for each stage.
 
     Attributes:
         model: after the last stage; the model that was given unless a stage made a new one.
@@ -514,13 +514,13 @@ would be emptied, their values chosen for weights that go; put Prune before Quan
         seed: int = 0,
         verbose: int = 0,
     ) -> PipelineResult:
-        """Run the stages on a model, which is changed; after each one look that all is kept.
+        """Run the stages on a model, which they change, and check each time that all is kept.
 
         Args:
             model: trained, or to be trained by the stages.
             data: (x, y) to train and score on.
             validation_data: (x, y) to measure on after each stage.
-            seed: of training and pruning.
+            seed: the seed of training and pruning.
             verbose: as for ``fit``.
 
         Raises:

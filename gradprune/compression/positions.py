@@ -47,7 +47,7 @@ def code_positions(
 
     Args:
         coder: reads or writes.
-        shape: of the mask, (rows, columns).
+        shape: the shape of the mask, (rows, columns).
         mask: to be written, or None.
         known: (columns,) a logarithm for each column that both sides know.
 

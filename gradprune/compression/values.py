@@ -55,7 +55,7 @@ class Values:
 
 
 def kinds(values: Floats, live: Bits, books: list[Integers], scale: Floats | None) -> list[Values]:
-    """In which ways the live values can be written, without those that hardly are the cheapest."""
+    """Return the ways to write the live values, without those that hardly are the cheapest."""
     flat = ordered(values[live])
     found = []
     if scale is not None and _codes(values, live, scale) is not None:
@@ -81,7 +81,7 @@ def code_values(
     Args:
         coder: reads or writes.
         live: (rows, columns).
-        width: of the grid that the columns are.
+        width: the width of the grid of pixels that the columns form.
         given: to be written, or None.
         books: codebooks of the parameters before this one; a new one is added.
 

@@ -33,7 +33,7 @@ _MODES = ("zeros", "edge", "reflect")
 
 
 class Augmentation(ABC):
-    """Changes the images of a batch at random; one of your own says how many numbers that takes.
+    """Changes the images of a batch at random; subclasses say how many numbers that takes.
 
     Attributes:
         draws: random numbers a sample takes.
@@ -43,7 +43,7 @@ class Augmentation(ABC):
 
     @abstractmethod
     def apply(self, images: Floats, uniform: Floats) -> Floats:
-        """Images as training is to see them; a sample's channels change alike.
+        """Return the images as training is to see them; a sample's channels change alike.
 
         Args:
             images: (n, channels, height, width); may be written into.
@@ -54,7 +54,7 @@ class Augmentation(ABC):
         """
 
     def check(self, shape: tuple[int, ...]) -> None:  # noqa: B027 - most take any image
-        """Raise a ValueError if images of this shape (channels, height, width) are not fit."""
+        """Raise a ValueError if it does not apply to images of shape (channels, height, width)."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Flip(Augmentation):
 
 @dataclass(frozen=True)
 class Rotate(Augmentation):
-    """Turns images about their middle, interpolated bilinearly; outside of an image all is 0.
+    """Turns images about their middle, with bilinear interpolation and zeros around the image.
 
     By an angle uniform in [-degrees, degrees], counter-clockwise if positive.
 
@@ -241,7 +241,7 @@ def _check_below(
 def augmentations(
     augment: Augmentation | Sequence[Augmentation],
 ) -> tuple[Augmentation, ...]:
-    """One or several, checked."""
+    """Check one augmentation or several, and return a tuple."""
     several = (augment,) if isinstance(augment, Augmentation) else augment
     if not isinstance(several, Sequence):
         raise TypeError(f"augment must be an augmentation such as Shift(2), got {augment!r}")
@@ -256,8 +256,8 @@ class Augmenter:
 
     Args:
         augment: in the order in which they are applied.
-        shape: of a sample; must be (channels, height, width).
-        seed: of ``fit``.
+        shape: the shape of a sample; must be (channels, height, width).
+        seed: the seed of ``fit``.
 
     Raises:
         ValueError: samples are not images, or too small for one of the augmentations.
@@ -300,7 +300,7 @@ class Augmenter:
 
 
 def _advice(features: int) -> str:
-    """To what x may be reshaped."""
+    """Return the shape to which x may be reshaped."""
     for channels in (1, 3):
         side = math.isqrt(features // channels)
         if channels * side * side == features:

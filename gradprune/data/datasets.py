@@ -67,7 +67,7 @@ class _Source:
     subfolders: tuple[str, ...]
     """Tried inside a folder that a user names; the last ones are as torchvision lays them out."""
     sha256: tuple[str, str, str, str]
-    """Of the uncompressed content, in the order of _FILES."""
+    """The hashes of the uncompressed content, in the order of _FILES."""
     mirrors: tuple[str, ...]
     system_folders: tuple[str, ...]
 
@@ -117,7 +117,7 @@ def mnist(
     download: bool = True,
     verbose: bool = True,
 ) -> Split:
-    """MNIST: handwritten digits, 60,000 for training and 10,000 for testing.
+    """Load MNIST: handwritten digits, 60,000 for training and 10,000 for testing.
 
     Looked for in ``path``, in ``$GRADPRUNE_DATA`` (each the folder of the four IDX files, gzip or
     not, or a folder with a subfolder ``mnist``), in the system's folders, in the user's cache,
@@ -154,7 +154,7 @@ def fashion_mnist(
     download: bool = True,
     verbose: bool = True,
 ) -> Split:
-    """Fashion-MNIST: pictures of clothes, in the shape and split of MNIST.
+    """Load Fashion-MNIST: pictures of clothes, in the shape and split of MNIST.
 
     Looked for as :func:`mnist` is, with the subfolder ``fashion-mnist``; Debian's package
     ``dataset-fashion-mnist`` is found too.
@@ -182,7 +182,7 @@ def fashion_mnist(
 
 
 def digits(*, test_size: int = 360, seed: int = 0, flatten: bool = True) -> Split:
-    """Embedded small digits: 1,797 images of 8 by 8, split the same way on every machine.
+    """Load the embedded digits: 1,797 images of 8 by 8, split the same way on every machine.
 
     The split is stratified: every class gives its share of ``test_size`` to the test set, to
     within one image. Both sets keep the order of the original file.
@@ -225,7 +225,7 @@ def digits(*, test_size: int = 360, seed: int = 0, flatten: bool = True) -> Spli
 
 
 def from_folder(path: str | os.PathLike[str], *, flatten: bool = True) -> Split:
-    """Any data set laid out as MNIST is: four IDX files of the same names in one folder.
+    """Load any data set laid out as MNIST is: four IDX files of the same names in one folder.
 
     The content is not compared with anything known, so this also reads a modified MNIST.
 

@@ -59,7 +59,7 @@ def load_idx(path: str | os.PathLike[str], *, max_bytes: int = 2**31) -> NDArray
 
 
 def read_idx(path: str | os.PathLike[str], max_bytes: int = 2**31) -> bytearray:
-    """The whole uncompressed content of an IDX file whose header and length are right."""
+    """Read the whole uncompressed content of an IDX file, and check its header and length."""
     path = Path(path)
     with path.open("rb") as raw:
         compressed = raw.read(2) == b"\x1f\x8b"
@@ -121,7 +121,7 @@ def _shape(content: bytearray) -> tuple[int, ...]:
 
 
 def parse_idx(content: bytearray) -> NDArray[Any]:
-    """The array in content, which read_idx found to be right."""
+    """Return the array in content that ``read_idx`` has checked."""
     shape = _shape(content)
     dtype = np.dtype(_TYPES[content[2]])
     elements = np.frombuffer(content, dtype, count=math.prod(shape), offset=4 + 4 * len(shape))

@@ -24,7 +24,7 @@ _SYMBOLS, _RELEVANT = 6, 2
 def temporal_order(
     n: SupportsIndex, length: SupportsIndex, *, seed: SupportsIndex = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Temporal order: in which order did two relevant symbols appear, long ago?
+    """Draw the temporal order problem: in which order did two symbols appear, long ago?
 
     Each sequence of T symbols holds distractors c, d, e, f and, at two places, A or B: the first
     at a random t in [T/10, 2T/10], the second at one in [4T/10, 5T/10] (t counts from 0; both ends
@@ -72,7 +72,7 @@ def temporal_order(
 def adding_problem(
     n: SupportsIndex, length: SupportsIndex, *, seed: SupportsIndex = 0
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The adding problem: the sum of the two numbers that are marked.
+    """Draw the adding problem: the target is the sum of the two numbers that are marked.
 
     The variant with one mark in each half and the plain sum as the target: the places are uniform
     in 0..T//2-1 and in T//2..T-1, and the sum is not divided by 2, so it lies in [0, 2), and

@@ -22,13 +22,13 @@ LARGEST = 2**46  # bytes of any network: processes have no more addresses; sums 
 
 
 def needed_bytes(steps: Sequence[Step]) -> int:
-    """Bytes that a network takes to be trained on, or run for, one sample after the other.
+    """Return the bytes that a network needs to be trained, or run, one sample after the other.
 
     Parameters with gradient, mask and moments; what is kept between layers; lists of distances and
     other tables. Every layer is asked, and nothing is allocated.
 
     Args:
-        steps: of the network, see ``plan``.
+        steps: the steps of the network, see ``plan``.
     """
     tensors = {str(step.layer.name): step.layer.tensors(step.shape) for step in steps}
     parameters = _PARAMETER * sum(prod(p.shape) for own in tensors.values() for p in own)
@@ -48,12 +48,12 @@ def check_size(
     *,
     besides: Callable[[Sequence[Step]], int] = lambda steps: 0,
 ) -> tuple[Step, ...]:
-    """The plan of a file's network, if it is no larger than the limit.
+    """Return the plan of a file's network, if it is no larger than the limit.
 
     Args:
         layers: as the file says.
         input_shape: likewise.
-        nbytes: of the file.
+        nbytes: the size in bytes of the file.
         max_bytes: the limit; None: 96 MiB and 16 KiB more for each byte of the file.
         besides: what reading a file of this format takes more, counted as bytes.
 
@@ -79,7 +79,7 @@ def lowered(
     """What the core runs, in order, with the name of the layer that it is of.
 
     Args:
-        steps: of the network, see ``plan``.
+        steps: the steps of the network, see ``plan``.
         offsets: layer's name to role to the parameter's place in the arena.
     """
     core: list[tuple[str, CoreLayer]] = []

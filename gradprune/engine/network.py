@@ -57,14 +57,14 @@ _BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
 
 class Network(Whole):
-    """Layers over one arena: forward, backward, step, masks.
+    """Layers over one arena: forward and backward passes, steps and masks.
 
     Args:
         layers: such as ``Dense``, ``Conv2D``, ``BatchNorm`` or ``LSTM``, each of which reads the
             one before it unless its ``inputs`` name others; or an ``Input``.
         input_shape: features of a sample, or its shape: (time, features) for recurrent layers; or
             what the last layer's call on it returned.
-        seed: of initial weights and dropout, 0 <= seed < 2**64.
+        seed: the seed of initial weights and dropout, 0 <= seed < 2**64.
         loss: what it is trained and measured by; see the attribute.
 
     Attributes:
@@ -74,7 +74,7 @@ class Network(Whole):
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
-        last_loss: of the last backward pass.
+        last_loss: the loss of the last backward pass.
         exploded: whether a layer's output went beyond the guard's limit in it.
         refused: whether the optimizer's guard has left out the step of the last backward pass;
             its gradients are then not to be learned from.
@@ -105,7 +105,7 @@ class Network(Whole):
 
     @classmethod
     def blank(cls, layers: Sequence[Layer], input_shape: Sequence[int], *, seed: int = 0) -> Self:
-        """A network whose parameters and buffers are all 0, to be filled with those of a file."""
+        """Make a network with parameters and buffers of 0, to be filled with those of a file."""
         network = cls.__new__(cls)
         network.layers = named_layers(layers)
         network.input_shape = sample_shape(input_shape)
@@ -186,7 +186,7 @@ class Network(Whole):
 
     @property
     def parameters(self) -> Mapping[str, Floats]:
-        """Name to float32 view, in forward order: ``<layer>.weight``, ``<layer>.bias``, ...
+        """The parameters by name: float32 views, in forward order, whose writes count.
 
         The views are real and writable: what is written counts at the next call. What is written
         where the mask removes a weight is gone at the next call, or when this is asked for again.
@@ -196,7 +196,7 @@ class Network(Whole):
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     def copy(self) -> Self:
-        """An independent model in the same state, which trains on with the same bits.
+        """Return an independent model in the same state, which trains on with the same bits.
 
         Optimizer, pruner and quantizer are copied, too: ``model.copy().optimizer`` belongs to the
         copy. ``copy.copy``, ``copy.deepcopy``, ``pickle`` and joblib take the same: weights, masks,
@@ -250,7 +250,7 @@ class Network(Whole):
 
     @property
     def gradients(self) -> Mapping[str, Floats]:
-        """Name to float32 view, in forward order; filled by ``backward``, 0 where removed.
+        """The gradients by name: float32 views, filled by ``backward``, 0 where removed.
 
         ``train_step`` and ``fit`` do not write the gradients of sparse layers there until they are
         asked for here: after them, ask again rather than read an array taken before.
@@ -280,7 +280,7 @@ class Network(Whole):
 
     @property
     def loss(self) -> LossLike | None:
-        """What the model is trained and measured by wherever no other loss is given.
+        """The loss that the model is trained and measured by if no other one is given.
 
         A name such as "mse", or a ``CrossEntropy`` with settings of its own. ``backward``,
         ``train_step`` and ``fit`` remember the one that they were given; None until then, which
@@ -293,7 +293,7 @@ class Network(Whole):
         self._loss = None if loss is None else self.loss_for(loss).lasting
 
     def loss_for(self, loss: LossLike | None) -> Loss:
-        """The loss that is given, else the model's, else cross entropy.
+        """Return the loss that is given, else the model's, else cross entropy.
 
         Raises:
             ValueError: there is no such loss, or it is not one for so many outputs.
@@ -304,7 +304,7 @@ class Network(Whole):
 
     @property
     def sparsity(self) -> float:
-        """Share of the prunable weights that is removed."""
+        """The share of the prunable weights that is removed."""
         return self.arena.sparsity
 
     @property
@@ -317,7 +317,7 @@ class Network(Whole):
         self.set_masks({name: mask})
 
     def set_masks(self, masks: Mapping[str, ArrayLike]) -> None:
-        """Replace masks, all or none; weights, gradients and moments follow in the same call.
+        """Replace masks, all or none; weights, gradients and moments change in the same call.
 
         Args:
             masks: parameter name to an array of its shape, 1 = kept.
@@ -330,7 +330,7 @@ class Network(Whole):
 
     @locked
     def wirings(self) -> list[Wiring]:
-        """Of every layer, in forward order: what its outputs depend on."""
+        """The wiring of every layer, in forward order: what its outputs depend on."""
         wirings = [step.layer.wiring(step.shape) for step in self.steps]
         for norm, product in normalized_products(self.steps).items():
             wirings[norm].silent = silent_rows(self.layers[product], self.masks)
@@ -340,7 +340,7 @@ class Network(Whole):
     # ---- calls into the core -----------------------------------------------------------------
 
     def backward(self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None) -> float:
-        """Forward and backward pass: fill ``gradients``, return the mean loss.
+        """Run a forward and a backward pass: fill ``gradients`` and return the mean loss.
 
         Dropout is active. Gradients of removed weights are exactly 0.
 
@@ -397,7 +397,7 @@ class Network(Whole):
         optimizer: Optimizer,
         loss: LossLike | None = None,
     ) -> tuple[float, StepInfo]:
-        """``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
+        """Run ``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
 
         Returns:
             (mean loss before the step, what the step did).
@@ -417,7 +417,7 @@ class Network(Whole):
         loss: Loss,
         optimizer: Optimizer,
     ) -> tuple[float, int, StepInfo]:
-        """``train_step`` on rows ``index`` of arrays that ``batch`` has prepared.
+        """Run ``train_step`` on rows ``index`` of arrays that ``batch`` has prepared.
 
         While the weights are quantized in two calls of the core: the quantizer comes in between.
 
@@ -464,7 +464,7 @@ class Network(Whole):
             self._guard = guard
 
     def predict(self, x: ArrayLike) -> Floats:
-        """Outputs without dropout.
+        """Return the outputs for samples, without dropout.
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
@@ -481,7 +481,7 @@ class Network(Whole):
     def loss_and_outputs(
         self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
     ) -> tuple[float, int, Floats]:
-        """(mean loss with penalties, samples classified correctly, outputs), without dropout."""
+        """Return (mean loss with penalties, samples that are right, outputs), without dropout."""
         inputs, targets = self.batch(x, y, loss)
         out = np.empty((len(inputs), self.outputs), np.float32)
         with self.lock:
@@ -502,7 +502,7 @@ class Network(Whole):
 
     @locked
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:
-        """Whether a layer runs on lists of its live weights, because they are few enough.
+        """Return whether a layer runs on lists of its live weights, because they are few enough.
 
         ``costs`` says what is few enough.
         """
@@ -513,7 +513,7 @@ class Network(Whole):
 
     @property
     def smallest_batch(self) -> int:
-        """Samples that a training batch needs: 2 if a layer normalizes features over it, else 1."""
+        """The samples that a training batch needs: 2 if a layer normalizes over it, else 1."""
         return 1 if self._first_normalization is None else 2
 
     @property
@@ -529,7 +529,7 @@ class Network(Whole):
         )
 
     def steps_per_epoch(self, samples: SupportsIndex, batch_size: SupportsIndex = 32) -> int:
-        """How many steps ``fit`` takes over so many samples, for schedules that are to fit in.
+        """Return how many steps ``fit`` takes over so many samples, for schedules.
 
         ceil(samples / batch_size); one less if a last batch would have one sample and
         ``BatchNorm`` needs two, so that it joins the batch before.
@@ -542,7 +542,7 @@ class Network(Whole):
         return len(cuts(count, size, self.smallest_batch))
 
     def check_batch_size(self, size: int) -> None:
-        """A ValueError if so few samples cannot be trained on: one number has no variance."""
+        """Raise a ValueError if a batch has too few samples to normalize over."""
         if size < self.smallest_batch:
             raise ValueError(
                 f"{self._first_normalization} normalizes by the variance of a batch: it needs more "
@@ -552,7 +552,7 @@ class Network(Whole):
     # ---- checks --------------------------------------------------------------------------------
 
     def rows(self, x: ArrayLike) -> Floats:
-        """X as C-contiguous float32 (n, features)."""
+        """Return x as C-contiguous float32 (n, features)."""
         array = real_array("x", x)
         if array.shape[1:] != self.input_shape or array.ndim == 0:
             wanted = ", ".join(["n", *map(str, self.input_shape)])
@@ -562,7 +562,7 @@ class Network(Whole):
     def batch(
         self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
     ) -> tuple[Floats, Target]:
-        """X and y as the core takes them; a TypeError or ValueError if they are not fit."""
+        """Return x and y as the core takes them; a TypeError or ValueError says what is wrong."""
         inputs = self.rows(x)
         if len(inputs) == 0:
             raise ValueError("the batch is empty")
@@ -592,12 +592,12 @@ class Network(Whole):
     def checked_batch(
         self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss, suffix: str = ""
     ) -> tuple[Floats, Target]:
-        """``batch``, with a look at every value: a bad one is named before any work starts.
+        """Check every value as ``batch`` does its shapes, before any work starts.
 
         Args:
             x: as for ``batch``.
             y: likewise.
-            loss: of the targets.
+            loss: the loss of the targets.
             suffix: what messages say behind the names x and y.
         """
         inputs, targets = self.batch(x, y, loss)
@@ -610,14 +610,14 @@ class Network(Whole):
         return inputs, targets
 
     def find_fault(self, norm: float = math.nan) -> NumericalError:
-        """The first bad number of the last backward pass, as an error to raise.
+        """Return the first bad number of the last backward pass, as an error to raise.
 
         Bad is what is not finite or beyond the limits of the optimizer's guard, in the order of
         computation: for each layer its parameters and then its output, the loss, the gradients
         from the last layer back. An ExplosionError if the number is finite.
 
         Args:
-            norm: of the gradient; if finite and every number is good it is to blame.
+            norm: the norm of the gradient; if finite and every number is good it is to blame.
         """
         with self.lock:
             fault = self._net.fault(self.arena.core)
@@ -682,7 +682,7 @@ class Network(Whole):
 
 
 def silent_rows(layer: Layer, masks: Masks) -> Flags:
-    """Which rows of the layer's W are all removed."""
+    """Return which rows of the layer's W are all removed."""
     mask = masks[f"{layer.name}.weight"]
     kept: Flags = np.any(mask.reshape(len(mask), -1), axis=1)
     return ~kept

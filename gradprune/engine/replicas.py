@@ -31,11 +31,11 @@ class Replicable(Protocol):
 
     @property
     def parameters(self) -> Mapping[str, NDArray[np.float32]]:
-        """By name."""
+        """The parameters by name."""
 
 
 def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Network:
-    """A network with the same parameters and the same dropout; nothing of it is removed.
+    """Make a network with the same parameters and the same dropout, of which nothing is removed.
 
     Args:
         model: the original.
@@ -63,7 +63,7 @@ def output_of(
     inputs: Sequence[NDArray[np.float32]],
     silent: Flags | None = None,
 ) -> NDArray[np.float32]:
-    """What one layer of a network makes of its inputs, with the bits of a prediction.
+    """Return the output of one layer of a network, with the bits of a prediction.
 
     Args:
         step: the layer in its network.

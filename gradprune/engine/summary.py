@@ -34,7 +34,7 @@ _HEADINGS = (
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """A layer, or the total."""
+    """The counts of a layer, or of all layers."""
 
     name: str
     kind: str
@@ -50,7 +50,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What ``model.summary()`` returns; ``print`` shows a table, and so does a notebook.
+    """The result of ``model.summary()``; ``print`` shows a table, and so does a notebook.
 
     Attributes:
         layers: one LayerSummary each.
@@ -97,7 +97,7 @@ def _cells(row: LayerSummary) -> tuple[str, ...]:
 
 
 def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
-    """Count what is in a network.
+    """Count parameters, multiplications and bytes of a network.
 
     A multiply-accumulate (MAC) is counted for each weight whenever it multiplies: once a sample in
     a Dense layer, once a place in a convolution, once a step in a recurrent layer. Biases and

@@ -70,7 +70,7 @@ class Trace:
     Attributes:
         loss: the mean loss, penalties included.
         layers: what each layer did, forward.
-        inputs: of each layer, (batch, ...); of an Add the first.
+        inputs: the input of each layer, (batch, ...); the first one of an Add.
         dinput: the gradient of the network's input, of its shape.
         doutputs: the gradient of each layer's output, of its shape.
         backward: what each layer did, backward.
@@ -95,14 +95,14 @@ def trace(
     loss: LossLike | None = None,
     values: Mapping[str, Doubles] | None = None,
 ) -> Trace:
-    """The pass that ``network.backward(x, y)`` would make next; the network is left alone.
+    """Compute the pass that ``network.backward(x, y)`` would make next, and change nothing.
 
     Args:
         network: what passes.
         x: as for ``backward``.
         y: as for ``backward``.
         loss: as for ``backward``.
-        values: of all parameters by name, in double precision; None: ``live_values``.
+        values: the values of all parameters by name, in double precision; None: ``live_values``.
 
     Dropout drops what it would drop then. A last softmax (cross_entropy) or sigmoid (bce) is part
     of the loss, as in the engine: the output is what goes into it.

@@ -55,7 +55,7 @@ class _Source(NamedTuple):
 
     @classmethod
     def of(cls, network: Network) -> Self:
-        """Of a network as it is now."""
+        """Freeze a network as it is now."""
         arena = network.arena
         with arena.lock:
             mask = np.packbits(arena.mask)
@@ -63,7 +63,7 @@ class _Source(NamedTuple):
 
 
 class FrozenModel:
-    """An immutable copy of a network for inference; made by ``model.freeze()``.
+    """An immutable copy of a network for inference; ``model.freeze()`` makes it.
 
     Weights are packed as each layer runs fastest, once for calls with a few samples and once for
     many; activations are computed with the layer before them; dropout is gone. Training,
@@ -165,7 +165,7 @@ class FrozenModel:
             object.__setattr__(self, name, value)
 
     def predict(self, x: ArrayLike) -> NDArray[np.float32]:
-        """Outputs for samples, without dropout; fastest for C-contiguous float32 (n, features).
+        """Return outputs for samples, without dropout; C-contiguous float32 is fastest.
 
         Args:
             x: (n, *input_shape) real numbers, all finite; n may be 0.

@@ -46,7 +46,7 @@ Places = tuple[int, ...]
 
 
 class Rounding(NamedTuple):
-    """What runs in which precision, and what that costs."""
+    """The layers of each precision, and the error that this makes."""
 
     exact: tuple[str, ...]  # names of Dense layers that stay in float32 for the sake of the error
     error: float  # what was measured of the layers on integers
@@ -54,10 +54,10 @@ class Rounding(NamedTuple):
 
 @locked
 def choose_layers(network: Network, x: Floats | None) -> Rounding:
-    """Which Dense layers are to stay in float32 if the others run on integers.
+    """Choose which Dense layers stay in float32 if the others run on integers.
 
     A layer behind which a LayerNorm normalizes does: a sample of small variance, however rare,
-    makes any error large. Of the others those that do the most harm, one by one, until the error is
+    makes any error large. Then follow those that do the most harm, one by one, until the error is
     at most ``LIMIT`` in each group of 16 samples. Where all outputs of a group are 0 nothing can be
     said, and all layers stay in float32.
 
@@ -117,7 +117,7 @@ def _before_the_last_activation(core: list[CoreLayer]) -> tuple[list[CoreLayer],
 
 
 def _largest(outputs: Floats | None) -> list[float]:
-    """Of each group the largest output, or infinity."""
+    """Return the largest output of each group, or infinity."""
     assert outputs is not None
     groups = np.split(outputs, range(_GROUP, len(outputs), _GROUP))
     return [
@@ -141,7 +141,7 @@ def _error(predicted: Floats | None, expected: Floats | None, sizes: list[float]
 
 
 def _normalized_behind(core: list[CoreLayer]) -> list[bool]:
-    """Of each layer: whether a LayerNorm lies on a way from it to the outputs."""
+    """Return for each layer whether a LayerNorm lies on a way from it to the outputs."""
     found = [False] * len(core)
     for i in reversed(range(len(core))):
         below = found[i] or core[i].type == CoreType.LAYERNORM

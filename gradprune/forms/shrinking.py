@@ -37,13 +37,13 @@ _PRUNER = "the pruner stays with the larger model, of whose weights its budgets 
 
 @dataclass(frozen=True)
 class LayerShrink:
-    """What became of a layer with parameters; outputs are features a sample, as in ``summary``.
+    """What happened to a layer with parameters; outputs are features, as in ``summary``.
 
     Attributes:
-        name: of the layer.
+        name: the name of the layer.
         outputs: before.
         constant: of these removed because no sample could change them; biases have taken over.
-        unread: of these removed because nothing that stays reads them.
+        unread: those of these removed because nothing that stays reads them.
         parameters, parameters_kept: entries, removed weights included, before and after.
     """
 
@@ -56,13 +56,13 @@ class LayerShrink:
 
     @property
     def kept(self) -> int:
-        """Outputs after."""
+        """The number of outputs that are left."""
         return self.outputs - self.constant - self.unread
 
 
 @dataclass(frozen=True)
 class ShrinkReport:
-    """What ``model.shrink()`` removed; ``print`` shows a table.
+    """The report of ``model.shrink()``; ``print`` shows a table.
 
     Attributes:
         layers: one LayerShrink for each layer with parameters.
@@ -77,7 +77,7 @@ class ShrinkReport:
 
     @property
     def headline(self) -> str:
-        """What happened in a line."""
+        """One line that says how much smaller the model is."""
         before = sum(layer.parameters for layer in self.layers)
         after = sum(layer.parameters_kept for layer in self.layers)
         read = int(np.count_nonzero(self.live_inputs))
@@ -103,7 +103,7 @@ class ShrinkReport:
 def shrink(
     model: Trainee, factory: Callable[..., _Model], *, inputs: bool
 ) -> tuple[_Model, ShrinkReport]:
-    """The smaller model and what was removed; see ``Model.shrink``.
+    """Return the smaller model and what was removed; see ``Model.shrink``.
 
     Args:
         model: is left as it is.
@@ -194,7 +194,7 @@ def _kept(
 ) -> tuple[dict[int, Flags], Flags]:
     """Features that stay, behind each layer and, at -1, of the input; and which inputs are read.
 
-    Of outputs that are added the same features stay: what one of them has to keep, all do. That
+    Outputs that are added keep the same features: what one of them has to keep, all do. That
     may be more than what is read, so both passes are repeated until nothing is added.
     """
     steps = model.steps
@@ -258,7 +258,7 @@ def _copy(source: Arrays, target: Arrays, entries: Entries) -> None:
 
 
 def _cut_flat(model: Trainee, small: Trainee, flat: Floats, entries: Entries) -> Floats:
-    """Of a flat buffer of the model's arena the part that stays, in the layout of the other's."""
+    """Return the part of a flat buffer that stays, in the layout of the other arena."""
     cut = np.zeros(small.arena.size, np.float32)
     _copy(model.arena.views(flat), small.arena.views(cut), entries)
     return cut

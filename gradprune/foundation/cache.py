@@ -11,7 +11,7 @@ __all__ = ["cache_folder"]
 
 
 def cache_folder() -> Path:
-    """The folder for gradprune in the user's cache, as pooch.os_cache names it."""
+    """Return the folder for gradprune in the user's cache, as pooch.os_cache names it."""
     named = os.environ.get("XDG_CACHE_HOME", "")
     if os.path.isabs(named):  # the XDG specification says to ignore a relative one
         return Path(named) / "gradprune"

@@ -44,10 +44,10 @@ def settle(
 
 
 def real(name: str, value: SupportsFloat, *, single: bool = False) -> float:
-    """A finite number, else TypeError or ValueError.
+    """Return a finite number, or raise a TypeError or ValueError that names the setting.
 
     Args:
-        name: of the setting, for the message.
+        name: the name of the setting, for the message.
         value: a number of Python or NumPy, or a NumPy array of no dimensions.
         single: the core takes it as float32, where it must be finite, too; what is not 0 must not
             be so small that it counts as 0 there.
@@ -69,7 +69,7 @@ def real(name: str, value: SupportsFloat, *, single: bool = False) -> float:
 
 
 def positive(name: str, value: SupportsFloat, *, single: bool = False) -> float:
-    """A finite number above 0."""
+    """Return a finite number above 0, or raise an error that names the setting."""
     number = real(name, value, single=single)
     if number <= 0:
         raise ValueError(f"{name} must be positive, got {number}")
@@ -77,7 +77,7 @@ def positive(name: str, value: SupportsFloat, *, single: bool = False) -> float:
 
 
 def not_negative(name: str, value: SupportsFloat, *, single: bool = False) -> float:
-    """A finite number of at least 0."""
+    """Return a finite number of at least 0, or raise an error that names the setting."""
     number = real(name, value, single=single)
     if number < 0:
         raise ValueError(f"{name} must not be negative, got {number}")
@@ -85,7 +85,7 @@ def not_negative(name: str, value: SupportsFloat, *, single: bool = False) -> fl
 
 
 def fraction(name: str, value: SupportsFloat, *, one: bool = True, single: bool = False) -> float:
-    """A number in [0, 1], or [0, 1) if ``one`` is False, also as float32 if ``single``."""
+    """Return a number in [0, 1], or [0, 1) if ``one`` is False, also as float32 if ``single``."""
     number = real(name, value)
     if not 0 <= number <= 1 or (number == 1 and not one):
         raise ValueError(f"{name} must be in [0, 1{']' if one else ')'}, got {number}")
@@ -95,7 +95,7 @@ def fraction(name: str, value: SupportsFloat, *, one: bool = True, single: bool 
 
 
 def whole(name: str, value: SupportsIndex, *, least: int = 0, most: int = _LARGEST) -> int:
-    """An integer of at least ``least`` and at most ``most``."""
+    """Return an integer of at least ``least`` and at most ``most``."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     try:
@@ -112,14 +112,14 @@ def whole(name: str, value: SupportsIndex, *, least: int = 0, most: int = _LARGE
 
 
 def flag(name: str, value: object) -> bool:
-    """True or False, of Python or NumPy."""
+    """Return True or False, from Python's or NumPy's."""
     if not isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be True or False, got {value!r}")
     return bool(value)
 
 
 def instance(name: str, value: object, kind: type, example: str) -> None:
-    """A TypeError unless the value is of this class; it names the setting and shows an example."""
+    """Raise a TypeError unless the value is of this class; it shows an example."""
     if not isinstance(value, kind):
         article = "an" if kind.__name__[0] in "AEIOU" else "a"
         raise TypeError(
@@ -128,7 +128,7 @@ def instance(name: str, value: object, kind: type, example: str) -> None:
 
 
 def choice(name: str, value: object, known: Iterable[str]) -> str:
-    """One of the words that are known."""
+    """Return one of the words that are known, or raise an error that lists them."""
     known = list(known)
     if not isinstance(value, str) or value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, known))}, got {value!r}")
@@ -136,12 +136,12 @@ def choice(name: str, value: object, known: Iterable[str]) -> str:
 
 
 def seed_number(value: SupportsIndex) -> int:
-    """An integer that fits the generator's 64-bit key."""
+    """Return an integer that fits the generator's 64-bit key."""
     return whole("seed", value, most=LARGEST_SEED)
 
 
 def as_array(name: str, value: Any) -> NDArray[Any]:
-    """What is passed as samples or targets as an array, a table of pandas with NumPy's types.
+    """Return samples or targets as an array; a table of pandas gets NumPy's types.
 
     NumPy would make objects of a table's nullable columns, such as Float32 and Int64, and of
     columns of several types.
@@ -174,7 +174,7 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
 
 
 def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32) -> np.ndarray:
-    """An aligned C-contiguous array of ``dtype`` from real numbers; not a copy if it is one."""
+    """Return an aligned C-contiguous array of ``dtype``; not a copy if it is one already."""
     if type(value) is np.ndarray and value.ndim and value.dtype == dtype and value.flags.carray:
         return value  # at once: small steps are made of calls like this
     array = as_array(name, value)
@@ -185,7 +185,7 @@ def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32
 
 
 def check_finite(name: str, array: NDArray[Any]) -> None:
-    """A ValueError that names the first value of an (n, ...) array that is not finite."""
+    """Raise a ValueError that names the first value of an (n, ...) array that is not finite."""
     array = array.reshape(len(array), -1)
     rows = 1 + 2**20 // array.shape[1]  # a few MB at a time
     for start in range(0, len(array), rows):

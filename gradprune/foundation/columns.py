@@ -8,7 +8,7 @@ __all__ = ["aligned"]
 
 
 def aligned(rows: Sequence[Sequence[str]], *, words: Container[int] = (0,)) -> list[str]:
-    """A line for each row: the columns of ``words`` to the left, numbers to the right.
+    """Return a line for each row, with the columns of ``words`` to the left and numbers right.
 
     >>> for line in aligned([("layer", "kept"), ("dense10", "7")]):
     ...     print(line)

@@ -30,7 +30,7 @@ _OPEN_FILES = ("/dev/fd/", "/dev/stdout", "/dev/stderr", "/proc/")
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file such that there is the old one or the new one, never a part of either.
+    """Write a file so that there is the old one or the new one, never a part of either.
 
     A file that exists keeps its mode and, where the system lets us, its owner; a new one gets the
     mode of the user's umask. Whatever happens before the last moment leaves the old file alone and
@@ -54,7 +54,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise the OSError that writing the file would, but now, before the work that fills it.
+    """Raise the OSError that writing the file would raise, before the work that fills it.
 
     >>> check_writable("new.txt")
     """
@@ -67,7 +67,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
 
 def check_folder(folder: str | os.PathLike[str]) -> None:
-    """Raise the OSError that writing a file into the folder would, but now.
+    """Raise the OSError that writing a file into the folder would raise.
 
     >>> check_folder(".")
     """
@@ -83,7 +83,7 @@ def check_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def read(path: str | os.PathLike[str]) -> bytes:
-    """All bytes of a regular file or a pipe; a device may have no end.
+    """Read all bytes of a regular file or a pipe; a device may have no end.
 
     Raises:
         OSError: it cannot be read, or is something else.

@@ -8,7 +8,7 @@ __all__ = ["is_watched"]
 
 
 def is_watched() -> bool:
-    """Whether standard error is a terminal or output goes to a notebook.
+    """Return whether standard error is a terminal or output goes to a notebook.
 
     >>> is_watched() in (True, False)
     True

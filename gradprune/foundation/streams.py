@@ -40,7 +40,7 @@ class Streams:
     count: int
 
     def at(self, number: int) -> int:
-        """The stream of this number, which must be below ``count``."""
+        """Return the stream of this number, which must be below ``count``."""
         if not 0 <= number < self.count:
             raise ValueError(f"stream {number} is not among {self.count}")
         return self.first + number

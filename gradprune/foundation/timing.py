@@ -12,7 +12,7 @@ __all__ = ["median_times"]
 def median_times(
     runs: Mapping[str, Callable[[], object]], *, turns: int, seconds: float = 0.1
 ) -> dict[str, float]:
-    """Microseconds a call. What disturbs a turn disturbs all runs alike, since they alternate.
+    """Return the median microseconds of each call, measured in alternating turns.
 
     Args:
         runs: name to what is called.

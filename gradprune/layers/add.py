@@ -15,7 +15,7 @@ __all__ = ["Add"]
 
 @dataclass(frozen=True)
 class Add(Layer):
-    """y = a + b: the sum of two outputs of one shape, number by number.
+    """Adds two outputs of one shape, number by number: y = a + b.
 
     Made by ``a + b`` on what calls of layers return; each input gets the whole gradient of y.
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition".

@@ -46,7 +46,7 @@ _LONGEST_NAME = 255
 
 
 class CoreType(IntEnum):
-    """gp_layer_type of gradprune.h."""
+    """The layer types of the core: gp_layer_type of gradprune.h."""
 
     DENSE = 0
     ACTIVATION = 1
@@ -103,12 +103,12 @@ class Parameter(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Source:
-    """What a layer is called on, and what the call returns: ``Node`` of the graph.
+    """A node on which a layer is called, and which the call returns: ``Node`` of the graph.
 
     Attributes:
         layer: whose output it is, None for an input.
         sources: what that layer reads.
-        shape: of a sample.
+        shape: the shape of a sample.
     """
 
     layer: Layer | None
@@ -140,7 +140,7 @@ def _name(name: str, value: object) -> str:
 
 @dataclass(frozen=True)
 class Layer(ABC):
-    """What every layer answers. ``name`` is None until a network gives one.
+    """The base class of layers; ``name`` is None until a network gives one.
 
     ``inputs`` are the names of the layers it reads, () for the one before; calls on what ``Input``
     and other calls return set it. Shapes are those of a sample, such as (features,) or (time,
@@ -160,7 +160,7 @@ class Layer(ABC):
         object.__setattr__(self, "inputs", tuple(map(str, inputs)))
 
     def __call__(self, *nodes: _Source) -> _Source:
-        """What this layer makes of other nodes; see ``gradprune.Input``.
+        """Return the node that this layer makes of other nodes; see ``gradprune.Input``.
 
         Raises:
             TypeError, ValueError: these are not as many nodes as the layer reads, or it does not
@@ -175,7 +175,7 @@ class Layer(ABC):
         return type(nodes[0])(self, nodes, self.output_shape(shape))
 
     def merge(self, shapes: Sequence[Shape]) -> Shape:
-        """The shape into the layer, from those of all that it reads.
+        """Return the shape into the layer, from the shapes of all that it reads.
 
         Raises:
             ValueError: it does not read so many layers, or takes no such shapes together.
@@ -187,24 +187,24 @@ class Layer(ABC):
         return shapes[0]
 
     def output_shape(self, shape: Shape) -> Shape:
-        """Shape out for shape in; a ValueError if the layer does not take it."""
+        """Return the output shape; raise a ValueError if the layer does not take the input."""
         return shape
 
     def tensors(self, shape: Shape) -> list[Parameter]:
-        """Parameters and buffers for an input of this shape, in forward order."""
+        """Return parameters and buffers for an input of this shape, in forward order."""
         return []
 
     @abstractmethod
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
-        """The core's layers; offsets maps a role to its place in the arena."""
+        """Return the core's layers; offsets maps a role to its place in the arena."""
 
     def wiring(self, shape: Shape) -> Wiring:
-        """Which outputs depend on which inputs, and how units are cut; ``Whole``: not at all."""
+        """Return which outputs depend on which inputs; ``Whole`` means that nothing can be cut."""
         return Whole(self, shape)
 
 
 class Wiring(ABC):
-    """Which outputs of a layer depend on which inputs, and how units are cut out of it.
+    """Says which outputs of a layer depend on which inputs, and cuts units.
 
     This is all that ``Model.shrink`` knows of a layer. Flags of features have the shape of a
     sample, such as (features,) or (time, features). A layer that says nothing is ``Whole``: it
@@ -212,7 +212,7 @@ class Wiring(ABC):
 
     Args:
         layer: the layer.
-        shape: of a sample into it.
+        shape: the shape of a sample into it.
 
     ``live`` maps the role of a prunable parameter to its mask. ``known`` has the shape of the
     input: the value of a feature that no sample can change, NaN where samples differ.
@@ -232,19 +232,19 @@ class Wiring(ABC):
 
     @abstractmethod
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
-        """Which outputs no sample can change."""
+        """Return which outputs no sample can change."""
 
     @abstractmethod
     def kept(self, live: Masks, wanted: Flags) -> Flags:
-        """Which outputs stay if ``wanted`` have to: these, and what cannot go without them."""
+        """Return which outputs stay if ``wanted`` have to: these, and what depends on them."""
 
     @abstractmethod
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
-        """Which inputs the kept outputs need, but for known ones that ``fold`` makes up for."""
+        """Return which inputs the kept outputs need, except those that ``fold`` makes up for."""
 
     @abstractmethod
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
-        """The layer with these inputs and outputs alone.
+        """Return the layer with these inputs and outputs alone.
 
         Returns:
             The layer, and role to flags along the leading axes of the parameter, 1 where its
@@ -252,22 +252,22 @@ class Wiring(ABC):
         """
 
     def passed(self, inputs: Flags, needed: Flags) -> Flags:
-        """Which outputs stay if these inputs do and these outputs have to.
+        """Return which outputs stay if these inputs do and these outputs have to.
 
         A layer that cannot drop outputs by itself has those of its inputs.
         """
         return needed
 
     def joined(self, inputs: Flags) -> Flags:
-        """Which inputs stay if these have to: those, and what cannot go without them."""
+        """Return which inputs stay if these have to: those, and what cannot go without them."""
         return inputs
 
     def counting(self, values: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[Any]]:
-        """The parameters, by role, as the layer computes with them where it stands."""
+        """Return the parameters, by role, as the layer computes with them where it stands."""
         return values
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
-        """What to add to parameters in place of inputs that go.
+        """Return what to add to parameters in place of inputs that go.
 
         Args:
             values: role to parameter, before the cut.
@@ -280,7 +280,7 @@ class Wiring(ABC):
 
 
 class Whole(Wiring):
-    """Nothing can be cut: every output depends on every input."""
+    """The wiring of a layer of which nothing can be cut."""
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""

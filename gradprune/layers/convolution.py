@@ -53,7 +53,7 @@ class Conv2D(Affine):
     Args:
         filters: channels out, a multiple of groups.
         kernel: size of a filter, or (height, width).
-        stride, dilation: of both axes or (height, width).
+        stride, dilation: one number for both axes, or (height, width).
         padding: "valid" or 0: none; "same": ceil(size / stride) places; or zeros around the image:
             a number, (height, width) or ((top, bottom), (left, right)).
         groups: filters and channels are cut into so many groups that see nothing of each other.
@@ -103,7 +103,7 @@ class Conv2D(Affine):
         return padding_of(self.padding, window)
 
     def window(self, shape: Shape) -> Window:
-        """What slides over samples of this shape."""
+        """Return the window that slides over samples of this shape."""
         window = self._window(image(self, shape))
         if window.channels % self.groups:
             raise ValueError(

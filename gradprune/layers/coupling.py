@@ -53,7 +53,7 @@ class Coupled(NamedTuple):
     """Weights whose units are removed together.
 
     Attributes:
-        names: of the weights.
+        names: the names of the weights.
         blocks: into so many equal parts the rows of each are cut, in order; the first part of one
             goes with the first part of the others.
     """
@@ -63,7 +63,7 @@ class Coupled(NamedTuple):
 
 
 def coupled_weights(steps: Sequence[Step]) -> list[Coupled]:
-    """Weights whose units are gone only if they are in all of them, and in which parts.
+    """Return the weights whose units go only if they go in all of them, and in which parts.
 
     The unit of a sum is one of every layer with weights that it comes from, however far back;
     other layers between hand units on. A group of a convolution is one with the channels that it

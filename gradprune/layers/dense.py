@@ -36,7 +36,7 @@ class Activation(Layer):
 
     Args:
         function: "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu" (exact) or "softmax".
-        slope: of leaky_relu below 0, not negative.
+        slope: the slope of leaky_relu below 0, not negative.
 
     >>> Activation("leaky_relu", slope=0.2).slope
     0.2
@@ -84,12 +84,12 @@ class Activation(Layer):
 
 @dataclass(frozen=True)
 class Affine(Layer):
-    """What layers with f(W x + b) share: their settings besides the size of W.
+    """The settings that layers with f(W x + b) share, besides the size of W.
 
     Args:
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
-        initializer: of W; None means He for relu, leaky_relu and gelu, else Glorot.
+        initializer: the initializer of W; None means He for relu, leaky_relu and gelu, else Glorot.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
     """
 
@@ -111,7 +111,7 @@ class Affine(Layer):
             )
 
     def activation_layer(self) -> Activation:
-        """The activation as a layer."""
+        """Return the activation as a layer."""
         if isinstance(self.activation, Activation):
             return self.activation
         if not isinstance(self.activation, str):
@@ -138,7 +138,7 @@ class Dense(Affine):
         units: features out.
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
-        initializer: of W; None means He for relu, leaky_relu and gelu, else Glorot.
+        initializer: the initializer of W; None means He for relu, leaky_relu and gelu, else Glorot.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
         name: given by the network as "dense0", "dense1", ... if None.
 
@@ -227,7 +227,7 @@ class _DenseWiring(Wiring):
 
 @dataclass(frozen=True)
 class Dropout(Layer):
-    """In training each feature is 0 with probability ``rate``, else times 1/(1-rate).
+    """Sets features to 0 with probability ``rate`` in training, and scales others by 1/(1-rate).
 
     The choice is a function of (model seed, training step, layer, sample, feature) alone.
     Source: Srivastava et al. 2014, inverted as in PyTorch and Keras.

@@ -32,7 +32,7 @@ _OLD_INPUT = "input"  # what files of before say; no layer after it has this nam
 
 
 class Node(Source):
-    """What ``Input`` and calls of layers on it return; ``a + b`` is ``Add()(a, b)``.
+    """The result of ``Input`` and of calls of layers; ``a + b`` is ``Add()(a, b)``.
 
     >>> Input(4) + Input(4)
     Node(Add(name=None), shape=(4,))
@@ -43,7 +43,7 @@ class Node(Source):
 
 
 def Input(shape: SupportsIndex | Sequence[int]) -> Node:  # noqa: N802 - a node, as in Keras
-    """Where a network that branches begins: layers are called on it, and on what they return.
+    """The input of a network that branches: layers are called on it, and on what they return.
 
     What is returned holds no numbers: it knows its ``shape``, that of a sample, and what was called
     on what. ``Model(inputs, outputs)`` makes the network; layers without a name get one there, in
@@ -66,7 +66,7 @@ def Input(shape: SupportsIndex | Sequence[int]) -> Node:  # noqa: N802 - a node,
 
 
 def sample_shape(shape: SupportsIndex | Sequence[int]) -> Shape:
-    """The shape of a sample from what a user calls it."""
+    """Return the shape of a sample as a tuple, from a number or a shape."""
     if not isinstance(shape, SupportsIndex | Iterable):
         raise TypeError(f"input_shape must be a number of features or a shape, got {shape!r}")
     sizes = (shape,) if isinstance(shape, SupportsIndex) else tuple(shape)
@@ -76,7 +76,7 @@ def sample_shape(shape: SupportsIndex | Sequence[int]) -> Shape:
 
 
 def sequence(inputs: object, outputs: object) -> tuple[tuple[Layer, ...], Shape]:
-    """The layers that lead from one node to another, in an order in which they can run.
+    """Return the layers that lead from one node to another, in an order in which they can run.
 
     Raises:
         TypeError: these are no nodes.
@@ -129,7 +129,7 @@ def _in_order(last: Source) -> list[Source]:
 
 
 def named_layers(layers: object) -> tuple[Layer, ...]:
-    """The layers with names: "dense0", "dense1", ... by type where none was given."""
+    """Return the layers with names: "dense0", "dense1", ... by type where none was given."""
     if not isinstance(layers, Iterable):
         raise TypeError(f"layers must be a sequence of layers such as Dense, got {layers!r}")
     layers = tuple(layers)
@@ -155,13 +155,13 @@ def named_layers(layers: object) -> tuple[Layer, ...]:
 
 
 class Step(NamedTuple):
-    """A layer in its network.
+    """A layer in its network: what it reads, and the shapes.
 
     Attributes:
         layer: the layer, with its name.
         sources: positions of the layers it reads, -1 for the network's input.
-        shape: of a sample into it.
-        output_shape: of a sample out of it.
+        shape: the shape of a sample into it.
+        output_shape: the shape of a sample out of it.
     """
 
     layer: Layer
@@ -171,11 +171,11 @@ class Step(NamedTuple):
 
 
 def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
-    """What each layer of a network reads, and the shapes between them.
+    """Return what each layer of a network reads, and the shapes between them.
 
     Args:
         layers: with names.
-        input_shape: of a sample.
+        input_shape: the shape of a sample.
 
     Raises:
         ValueError: a layer reads what does not come before it, or does not take its shape, or

@@ -40,7 +40,7 @@ class Initializer(ABC):
 
     @abstractmethod
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
-        """A float32 array of ``shape`` (out, in), a function of (seed, stream) alone."""
+        """Return a float32 array of ``shape`` (out, in), a function of (seed, stream) alone."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class _Scaled(Initializer):
 
 @dataclass(frozen=True)
 class He(_Scaled):
-    """Normal with standard deviation gain * sqrt(2 / in), for relu and its kin.
+    """Draws normal numbers with standard deviation gain * sqrt(2 / in), for relu and its kin.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers".
 
@@ -69,7 +69,7 @@ class He(_Scaled):
 
 @dataclass(frozen=True)
 class Glorot(_Scaled):
-    """Uniform in [-a, a] with a = gain * sqrt(6 / (in + out)).
+    """Draws uniform numbers in [-a, a] with a = gain * sqrt(6 / (in + out)).
 
     Source: Glorot and Bengio 2010.
 
@@ -87,7 +87,7 @@ class Glorot(_Scaled):
 
 @dataclass(frozen=True)
 class Orthogonal(_Scaled):
-    """Rows (or columns, whichever are fewer) orthonormal, times gain.
+    """Draws orthonormal rows (or columns, whichever are fewer), times gain.
 
     The Q of a QR decomposition of a normal matrix, with the signs of R's diagonal, so that the
     distribution is uniform over orthogonal matrices. Source: Saxe et al. 2014.
@@ -109,7 +109,7 @@ class Orthogonal(_Scaled):
 
 @dataclass(frozen=True)
 class Identity(_Scaled):
-    """The identity times gain, for the recurrent weights of an IRNN: units keep what they hold.
+    """Sets the identity times gain, for the recurrent weights of an IRNN: units keep values.
 
     For square matrices. Source: Le, Jaitly and Hinton 2015, with relu and gain 1.
 
@@ -124,7 +124,7 @@ class Identity(_Scaled):
 
 @dataclass(frozen=True)
 class SparseSpectral(Initializer):
-    """Few weights a unit, scaled to a spectral radius, for recurrent weights: an echo state.
+    """Draws few weights a unit, scaled to a spectral radius, as in an echo state network.
 
     Each unit (row) gets ``nonzeros`` incoming normal weights from units drawn without
     replacement; then the matrix, a square one, is multiplied by radius / max|eigenvalue|. Its
@@ -164,7 +164,7 @@ class SparseSpectral(Initializer):
 
 @dataclass(frozen=True)
 class Normal(Initializer):
-    """Normal with mean 0 and standard deviation ``std``, whatever the shape.
+    """Draws normal numbers with mean 0 and standard deviation ``std``, whatever the shape.
 
     >>> round(float(Normal(0.1).sample((200, 200), seed=0, stream=0).std()), 2)
     0.1
@@ -182,7 +182,7 @@ class Normal(Initializer):
 
 @dataclass(frozen=True)
 class Uniform(Initializer):
-    """Uniform in [-limit, limit], whatever the shape.
+    """Draws uniform numbers in [-limit, limit], whatever the shape.
 
     torch's recurrent layers start all their parameters with limit 1 / sqrt(units).
 

@@ -52,12 +52,8 @@ class BatchNorm(Layer):
     neither is pruned. ``running_mean`` and ``running_var`` are in ``model.buffers``.
 
     Directly behind a Dense or Conv2D without activation, a channel is silent if the mask removes
-    all weights of its unit or filter: y is 0 there, gamma and beta get no gradient and the running
-    statistics stay. So a filter that is pruned takes its normalization along.
-
-    A channel whose filter or unit has no weight left in the Conv2D or Dense right before, which has
-    no activation of its own then, is exactly 0, and so are the gradients of its gamma and beta:
-    removing a filter removes what its normalization would have made of a constant.
+    all weights of its unit or filter: y is exactly 0 there, gamma and beta get no gradient, and the
+    running statistics stay. So a filter that is pruned takes its normalization along.
 
     Training needs at least two numbers a channel, or a ValueError says so; ``fit`` lets a last
     batch of one sample join the batch before. ``freeze`` folds the normalization into the Conv2D or
@@ -178,7 +174,7 @@ class _BatchNormWiring(Wiring):
     """A channel out reads the same channel in, unless it is silent."""
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
-        """See Wiring. Of a constant that is not silent the running statistics may not know yet."""
+        """See Wiring. The running statistics may not know yet of a constant that is not silent."""
         if self.silent is None:
             return np.zeros(self.output_shape, np.bool_)
         return self._features(self.silent)

@@ -33,13 +33,13 @@ _MAX, _MEAN = range(2)  # gp_pooling of gradprune.h
 
 @dataclass(frozen=True)
 class Pool(Layer):
-    """One number of each window, channel by channel."""
+    """The base class of pooling: one number for each window, channel by channel."""
 
     kind: ClassVar[int]
 
     @abstractmethod
     def window(self, shape: Shape) -> Window:
-        """What slides over samples of this shape."""
+        """Return the window that slides over samples of this shape."""
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
@@ -118,13 +118,13 @@ class _SlidingPool(Pool):
 
 @dataclass(frozen=True)
 class MaxPool2D(_SlidingPool):
-    """The largest number of every window, channel by channel; what pads is left out.
+    """Takes the largest number of every window, channel by channel, without the padding.
 
-    Of equal numbers the first, row by row, gets the gradient.
+    If numbers are equal, the first one, row by row, gets the gradient.
 
     Args:
         kernel: size of the window, or (height, width).
-        stride: of both axes or (height, width); None: the kernel's size.
+        stride: the stride of both axes or (height, width); None: the kernel's size.
         padding: as of ``Conv2D``.
 
     >>> MaxPool2D(2).output_shape((20, 24, 24))
@@ -136,11 +136,11 @@ class MaxPool2D(_SlidingPool):
 
 @dataclass(frozen=True)
 class AvgPool2D(_SlidingPool):
-    """The mean of every window, channel by channel; what pads counts as 0, as in PyTorch.
+    """Takes the mean of every window, channel by channel; padding counts as 0, as in torch.
 
     Args:
         kernel: size of the window, or (height, width).
-        stride: of both axes or (height, width); None: the kernel's size.
+        stride: the stride of both axes or (height, width); None: the kernel's size.
         padding: as of ``Conv2D``.
 
     >>> AvgPool2D(3, stride=2, padding=1).output_shape((8, 15, 15))
@@ -152,7 +152,7 @@ class AvgPool2D(_SlidingPool):
 
 @dataclass(frozen=True)
 class GlobalAvgPool(Pool):
-    """The mean of each channel: (channels, height, width) becomes (channels,).
+    """Takes the mean of each channel: (channels, height, width) becomes (channels,).
 
     Source: Lin et al. 2013, "Network in Network".
 

@@ -45,7 +45,7 @@ class _Cell(IntEnum):
 
 @dataclass(frozen=True)
 class Recurrent(Layer):
-    """What recurrent layers share.
+    """The base class of recurrent layers.
 
     Args:
         units: size of the state.
@@ -54,8 +54,8 @@ class Recurrent(Layer):
         truncation: backpropagation through time is cut into pieces of so many steps: gradients do
             not pass from step k * truncation to the one before. None: they pass all the way.
         bias: whether there are ``bias_ih`` and ``bias_hh``; they start at 0.
-        initializer: of ``weight_ih``, gate by gate; None means Glorot.
-        recurrent_initializer: of ``weight_hh``, gate by gate; None means orthogonal.
+        initializer: the initializer of ``weight_ih``, gate by gate; None means Glorot.
+        recurrent_initializer: that of ``weight_hh``, gate by gate; None means orthogonal.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 over both weights to the loss.
         orthogonality: adds orthogonality * sum over gates of |W_hh^T W_hh - 1|^2 (Frobenius) to
             the loss; Vorontsov et al. 2017's soft constraint.
@@ -138,7 +138,7 @@ class Recurrent(Layer):
 
     @property
     def gates(self) -> int:
-        """Rows of the weights a unit has."""
+        """The number of rows of the weights that a unit has."""
         return self._gates
 
     def _steps(self, shape: Shape) -> tuple[int, int]:

@@ -28,7 +28,7 @@ Padding = str | int | tuple[int, int] | tuple[tuple[int, int], tuple[int, int]]
 
 
 class Window(NamedTuple):
-    """gp_window of gradprune.h. Of each pair the first is along the height."""
+    """The window of the core (gp_window); the first of each pair is along the height."""
 
     channels: int = 0
     height: int = 0
@@ -43,7 +43,7 @@ class Window(NamedTuple):
 
     @property
     def places(self) -> tuple[int, int]:
-        """Outputs along the height and the width; not positive where the kernel does not fit."""
+        """The outputs along the height and the width; not positive if the kernel does not fit."""
         sizes = (self.height, self.width)
         rows, columns = (
             (sum(sides) - dilation * (kernel - 1) - 1) // stride + 1
@@ -94,7 +94,7 @@ def any_in_windows(window: Window, flags: NDArray[np.bool_]) -> NDArray[np.bool_
 
 
 def image(layer: object, shape: Shape) -> Shape:
-    """The shape, if it is that of an image."""
+    """Return the shape if it is that of an image, else raise a ValueError."""
     if len(shape) != 3:
         kind = type(layer).__name__
         raise ValueError(f"{kind} takes samples of shape (channels, height, width), got {shape}")
@@ -102,7 +102,7 @@ def image(layer: object, shape: Shape) -> Shape:
 
 
 def fitting(window: Window, shape: Shape) -> Window:
-    """The window, if it fits into samples of this shape."""
+    """Return the window if it fits into samples of this shape, else raise a ValueError."""
     if min(window.places) < 1:
         spread = "" if window.dilation == (1, 1) else f" with dilation {window.dilation}"
         raise ValueError(f"a kernel of {window.kernel}{spread} does not fit into {shape}")
@@ -130,7 +130,7 @@ def plain(name: str, value: Any) -> Any:
 
 
 def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
-    """A whole number for both axes, or one for each."""
+    """Return a pair from a whole number for both axes, or from one for each."""
     if isinstance(value, SupportsIndex):
         number = whole(name, value, least=least)
         return number, number
@@ -140,7 +140,7 @@ def pair(name: str, value: Any, *, least: int = 1) -> tuple[int, int]:
 
 
 def padding_of(value: Any, window: Window) -> Window:
-    """The window with its padding.
+    """Return the window with its padding.
 
     "valid" is none. "same" gives ceil(size / stride) outputs, with the odd zero behind (Keras's
     rule; PyTorch's where it has one, at stride 1). A number pads all four sides, a pair (height,

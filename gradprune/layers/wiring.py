@@ -24,7 +24,7 @@ _T = TypeVar("_T", bound=np.generic)
 
 
 class Elementwise(Wiring):
-    """Feature by feature, in order: what goes before the layer goes behind it."""
+    """The wiring of a layer that works feature by feature, in order."""
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""
@@ -49,7 +49,7 @@ class Elementwise(Wiring):
 
 
 class Channels(Wiring):
-    """Images in and out, of which whole channels stay or go."""
+    """The wiring of a layer with images in and out, of which whole channels stay or go."""
 
     def whole(self, wanted: Flags) -> Flags:
         """The flags, set for all pixels of a channel if they are for one; some channel stays."""
@@ -61,18 +61,18 @@ class Channels(Wiring):
 
 
 def channels(flags: Flags) -> Flags:
-    """Which channels of (channels, height, width) have a pixel that is set."""
+    """Return which channels of (channels, height, width) have a pixel that is set."""
     found: Flags = np.any(flags, axis=(1, 2))
     return found
 
 
 def images(flags: Flags, shape: Shape) -> Flags:
-    """Flags of channels said of their pixels."""
+    """Return the flags of channels as flags of their pixels."""
     return np.broadcast_to(flags[:, np.newaxis, np.newaxis], shape).copy()
 
 
 def at_least_one(units: Flags) -> Flags:
-    """The flags, or the first one set if none is: a layer has a unit."""
+    """Return the flags, or the first one set if none is: a layer has a unit."""
     if units.any():
         return units
     first = np.zeros_like(units)
@@ -81,7 +81,7 @@ def at_least_one(units: Flags) -> Flags:
 
 
 def read_by_rows(live: Flags, read: Flags) -> Flags:
-    """Which columns to keep so that no row with a live weight loses its last one.
+    """Return which columns to keep so that no row with a live weight loses its last one.
 
     Args:
         live: (rows, columns) the mask.
@@ -103,7 +103,7 @@ def read_by_rows(live: Flags, read: Flags) -> Flags:
 def roles_by_layer(
     layers: Iterable[Layer], arrays: Mapping[str, NDArray[_T]]
 ) -> dict[str, dict[str, NDArray[_T]]]:
-    """Layer to role to array, from arrays by the names of parameters."""
+    """Group arrays by layer and role, from arrays by the names of parameters."""
     found: dict[str, dict[str, NDArray[_T]]] = {str(layer.name): {} for layer in layers}
     for name, array in arrays.items():
         layer, _, role = name.partition(".")

@@ -25,7 +25,7 @@ __all__ = [
 
 
 class SoftTarget(NamedTuple):
-    """Labels (n,) and a teacher's logits (n, outputs)."""
+    """A target of labels (n,) and a teacher's logits (n, outputs)."""
 
     labels: NDArray[np.int64]
     logits: NDArray[np.float32]
@@ -44,7 +44,7 @@ def check_classes(outputs: int) -> None:
 
 
 def labels_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.int64]:
-    """One integer label a sample."""
+    """Return integer labels, one for each sample, or raise an error."""
     array = as_array("y", y)
     if array.dtype.kind not in "iub":
         raise TypeError(
@@ -76,7 +76,7 @@ def _advice(y: NDArray[Any], outputs: int) -> str:
 
 
 def check_labels(labels: NDArray[Any], outputs: int, name: str = "y") -> None:
-    """A ValueError if a label is none of the outputs', with what it could mean."""
+    """Raise a ValueError if a label fits no output; it says what the labels could mean."""
     bad = np.flatnonzero((labels < 0) | (labels >= outputs))
     if not len(bad):
         return
@@ -112,7 +112,7 @@ def _values(y: ArrayLike | None, outputs: int) -> NDArray[np.float32]:
 
 
 class Loss(ABC):
-    """What a network is trained by: a row of the core that computes it, and its targets.
+    """The base class of losses: the name of a row of the core, its settings, and its targets.
 
     Attributes:
         name: what error messages and files call it.
@@ -128,15 +128,15 @@ class Loss(ABC):
 
     @abstractmethod
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
-        """The target of samples x, checked and converted; what it has made it takes as it is."""
+        """Return the target of samples x, checked and converted; a converted one is not changed."""
 
     def settings(self) -> dict[str, float]:
-        """Its numbers by name, in the order of the row of the core."""
+        """Return the settings by name, in the order of the row of the core."""
         return {}
 
     @property
     def core(self) -> tuple[float, ...]:
-        """The code of its row, and its settings, as the core takes them."""
+        """Return the code of its row, and its settings, as the core takes them."""
         return (self.code, *self.settings().values())
 
     @property
@@ -157,12 +157,12 @@ class Loss(ABC):
 
     @property
     def elsewhere(self) -> Loss:
-        """What ``fit`` measures validation data by."""
+        """Return the loss by which ``fit`` measures validation data."""
         return self
 
     @property
     def lasting(self) -> Loss:
-        """What a model remembers of it, to be trained and measured by later."""
+        """Return the loss that a model remembers, to be trained and measured by later."""
         return self
 
     def check(self, outputs: int) -> None:  # noqa: B027 - most take any number
@@ -206,7 +206,7 @@ class CrossEntropy(Loss):
         check_classes(outputs)
 
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
-        """(n,) int64 labels."""
+        """Return (n,) int64 labels."""
         return labels_as_target(y, outputs)
 
     def settings(self) -> dict[str, float]:
@@ -238,7 +238,7 @@ LOSSES: dict[str, Loss] = {
 
 
 def get_loss(loss: LossLike) -> Loss:
-    """The loss of this name; a loss itself is what it is.
+    """Return the loss of this name; a loss itself is returned as it is.
 
     cross_entropy: mean of logsumexp(z) - z[label], fused with a last softmax layer;
     mse: mean of (z - y)^2 over all elements;
@@ -258,7 +258,7 @@ def get_loss(loss: LossLike) -> Loss:
 
 
 def loss_name(loss: Loss) -> LossLike:
-    """The name that stands for the loss or, if it has settings of its own, the loss itself.
+    """Return the name of the loss or, if it has settings of its own, the loss itself.
 
     >>> loss_name(CrossEntropy()), loss_name(CrossEntropy(label_smoothing=0.1))
     ('cross_entropy', CrossEntropy(label_smoothing=0.1))

@@ -26,14 +26,14 @@ _LEAST = float(np.finfo(np.float32).tiny)
 
 
 class Predictor(Protocol):
-    """A teacher: a model, frozen or not, or what behaves like one."""
+    """A teacher: a model, frozen or not, or an object that behaves like one."""
 
     def predict(self, x: Any, /) -> ArrayLike: ...
 
 
 @dataclass(frozen=True, eq=False)
 class Distillation(Loss):
-    """Cross entropy with the labels, and a teacher's softened outputs as further targets.
+    """Combines cross entropy with the labels and with a teacher's softened outputs.
 
         L = (1 - alpha) CE(y, softmax(z)) + alpha T^2 KL(softmax(t / T) || softmax(z / T))
 
@@ -106,7 +106,7 @@ class Distillation(Loss):
     def target(
         self, x: NDArray[np.float32], y: ArrayLike | SoftTarget | None, outputs: int
     ) -> Target:
-        """Labels and the teacher's logits."""
+        """Return labels and the teacher's logits."""
         if isinstance(y, SoftTarget):
             return y
         if self.teacher is None:

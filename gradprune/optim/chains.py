@@ -24,7 +24,7 @@ States = list[NDArray[np.float64] | None]
 
 
 def as_clip(clip: object) -> Clip:
-    """A clipper, a tuple of them, or None; else a TypeError or ValueError."""
+    """Return a clipper, a tuple of them, or None; else raise a TypeError or ValueError."""
     if clip is None or isinstance(clip, Clipper):
         return clip
     stages = tuple(clip) if isinstance(clip, Iterable) and not isinstance(clip, str) else (clip,)
@@ -50,7 +50,7 @@ class Chain:
 
     Args:
         clip: as ``as_clip`` gives it.
-        arena: of the model; residuals follow its masks.
+        arena: the arena of the model; residuals follow its masks.
 
     Raises:
         ValueError: a name to exclude is not a layer or parameter.
@@ -113,7 +113,7 @@ class Chain:
         self._kept = False
 
     def clipped_gradient(self) -> NDArray[np.float32] | None:
-        """(n,) what the rule saw in the last step, if it was taken and kept."""
+        """The gradient (n,) that the rule saw in the last step, if it was taken and kept."""
         if not self._kept or self._work is None:
             return None
         return self._arena.read_moment(self._work)
@@ -127,7 +127,7 @@ class Chain:
                 state[VERSION] = version
 
     def mask_changed(self) -> None:
-        """The norms are of another mask: clippers that start anew after a pruning do so now."""
+        """Let clippers that start anew after a pruning do so, since the mask has changed."""
         for clipper, state in zip(self.stages, self._states, strict=True):
             if state is not None:
                 state[VERSION] = self._version(clipper) - clipper.rebaseline_on_prune
@@ -135,7 +135,7 @@ class Chain:
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     def capture(self) -> dict[str, Any]:
-        """Copies of everything that is not a setting, for ``restore``."""
+        """Return copies of everything that is not a setting, for ``restore``."""
         clipped = self.clipped_gradient()
         return {
             "tensors": self.tensors(),
@@ -143,7 +143,7 @@ class Chain:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """What ``capture`` gave, in a new chain of the same settings."""
+        """Set the state that ``capture`` gave, in a new chain of the same settings."""
         self.load(state["tensors"])
         if state["clipped"] is not None:
             if self._work is None:
@@ -155,7 +155,7 @@ class Chain:
     # ---- checkpoints ---------------------------------------------------------------------------
 
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """What a checkpoint needs, by name; residuals whole, one entry for each parameter."""
+        """Return the arrays for a checkpoint, by name; residuals have one entry a parameter."""
         tensors: dict[str, NDArray[Any]] = {}
         for i, (clipper, state, residual) in enumerate(
             zip(self.stages, self._states, self._residuals, strict=True)

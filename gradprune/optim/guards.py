@@ -23,7 +23,7 @@ __all__ = ["Guard", "Raise", "Rollback", "Skip", "Zero"]
 
 
 class Guard(ABC):
-    """Decides after a fault; override ``handle``, and the attributes where they differ.
+    """The base class of guards, which decide after a fault; subclasses override ``handle``.
 
     Attributes:
         max_activation: largest |output| a layer may have, or None.
@@ -31,7 +31,7 @@ class Guard(ABC):
         max_norm: largest norm the whole gradient may have before clipping, or None.
         zeroes: whether bad gradient entries are zeroed and the step is taken with the others.
         every: steps between two snapshots to roll back to; 0: none are kept.
-        factor: of the learning rate at each rollback.
+        factor: the factor of the learning rate at each rollback.
     """
 
     max_activation: float | None = None
@@ -43,7 +43,7 @@ class Guard(ABC):
 
     @property
     def limits(self) -> tuple[float, float, float]:
-        """(max_activation, max_gradient, max_norm) for the core, infinite where there is none."""
+        """The limits (max_activation, max_gradient, max_norm) for the core; none is infinite."""
         return (
             self.max_activation or math.inf,
             self.max_gradient or math.inf,
@@ -75,7 +75,7 @@ class _Limited(Guard):
 
 @dataclass(frozen=True)
 class Raise(_Limited):
-    """Raise NonFiniteError or, beyond a limit, ExplosionError; the default, without limits.
+    """Raises NonFiniteError or, beyond a limit, ExplosionError; the default, without limits.
 
     Args:
         max_activation: largest |output| a layer may have; None: any finite number.
@@ -100,7 +100,7 @@ class Raise(_Limited):
 
 @dataclass(frozen=True)
 class Skip(_Limited):
-    """Leave the step out and count it in ``optimizer.skipped``.
+    """Leaves the step out and counts it in ``optimizer.skipped``.
 
     Args:
         limit: raise after so many faulty steps in a row; a network whose weights are broken
@@ -125,7 +125,7 @@ class Skip(_Limited):
 
 @dataclass(frozen=True)
 class Zero(Skip):
-    """Zero the bad entries of the gradient and take the step with the rest.
+    """Zeroes the bad entries of the gradient and takes the step with the rest.
 
     Bad are entries that are not finite or beyond ``max_gradient``; ``optimizer.zeroed`` counts
     them. The step is left out, as by ``Skip``, if every live entry is bad or if the fault is not
@@ -150,7 +150,7 @@ class Zero(Skip):
 
 @dataclass(frozen=True)
 class Rollback(Skip):
-    """Go back to the last good state and on with a smaller learning rate.
+    """Goes back to the last good state and on with a smaller learning rate.
 
     The optimizer keeps copies of parameters, moments, masks, its counters and the attached
     pruner's, made before the first step and then every ``every`` steps; what a fault finds comes
@@ -165,7 +165,7 @@ class Rollback(Skip):
 
     Args:
         every: steps taken between two copies.
-        factor: of the learning rate, in (0, 1].
+        factor: the factor of the learning rate, in (0, 1].
         limit: raise after so many faults without a new copy in between.
         max_activation, max_gradient, max_norm: see ``Raise``.
 

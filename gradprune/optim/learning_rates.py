@@ -12,16 +12,16 @@ __all__ = ["ConstantLR", "CosineLR", "LearningRate", "StepLR", "WarmupLR"]
 
 
 class LearningRate(ABC):
-    """``schedule(step)`` is the learning rate of that step, counted from 0."""
+    """The base class of learning rates; ``schedule(step)`` counts steps from 0."""
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """The learning rate of a step."""
+        """Return the learning rate of a step."""
 
 
 @dataclass(frozen=True)
 class ConstantLR(LearningRate):
-    """Always ``lr``; what a plain number for ``lr`` means.
+    """Returns always ``lr``; a plain number for ``lr`` means this.
 
     >>> ConstantLR(0.1)(1000)
     0.1
@@ -39,7 +39,7 @@ class ConstantLR(LearningRate):
 
 @dataclass(frozen=True)
 class StepLR(LearningRate):
-    """lr * factor^(step // every), as torch's StepLR.
+    """Falls in steps: lr * factor^(step // every), as torch's StepLR.
 
     >>> [StepLR(1.0, every=2, factor=0.5)(step) for step in range(5)]
     [1.0, 1.0, 0.5, 0.5, 0.25]
@@ -61,7 +61,7 @@ class StepLR(LearningRate):
 
 @dataclass(frozen=True)
 class CosineLR(LearningRate):
-    """From ``lr`` to ``final`` along half a cosine over ``steps`` steps, then ``final``.
+    """Falls from ``lr`` to ``final`` along half a cosine over ``steps`` steps, then stays.
 
     final + (lr - final) * (1 + cos(pi t / steps)) / 2 with t counted from step ``start``, before
     which it is ``lr``. Source: Loshchilov and Hutter 2017.
@@ -88,7 +88,7 @@ class CosineLR(LearningRate):
 
 @dataclass(frozen=True)
 class WarmupLR(LearningRate):
-    """Linear from 0 over the first ``steps`` steps, then ``after`` from its own step 0.
+    """Rises linearly from 0 over the first ``steps`` steps, then follows ``after``.
 
     Step t < steps has (t + 1) / (steps + 1) times the rate ``after`` starts with.
 

@@ -79,7 +79,7 @@ class Snapshot:
 
     Args:
         arena: what it is a copy of.
-        moments: of the optimizer, as the core keeps them.
+        moments: the moments of the optimizer, as the core keeps them.
         chain: its clippers.
 
     Attributes:
@@ -123,7 +123,7 @@ class Snapshot:
 
     @locked
     def take(self, counters: Mapping[str, Any], others: Sequence[Counting | None]) -> None:
-        """Of everything as it is now; the others are the model's pruner and quantizer."""
+        """Copy everything as it is now; the others are the model's pruner and quantizer."""
         np.copyto(self._params, self._arena.params)
         np.copyto(self._mask, self._arena.mask)
         for copy, moment in zip(self._copies, self._moments, strict=True):

@@ -28,17 +28,17 @@ def plot_decomposition(
     batch_size: int = 128,
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
-    """The parts of the gradient decomposition of the live weights, in three panels.
+    """Draw the parts of the gradient decomposition of the live weights, in three panels.
 
     The distributions of signal |w m|, curvature w^2 F / 2 and importance |-w m + w^2 F / 2|;
     signal against curvature, with the line on which they are equal; the signal-to-noise ratio
     m^2 / (F - m^2), with the ratio 1 / (batches - 1) that gradients of pure noise would have.
 
     Args:
-        pruner: of any criterion.
+        pruner: a pruner with any criterion.
         data: (x, y) to measure the gradient on; None: what ``pruner.step`` observed since the
             last pruning event.
-        loss: of the pass over ``data``.
+        loss: the loss of the pass over ``data``.
         batch_size: samples a batch of it.
         figure: an empty figure to draw into; a new one if None.
 

@@ -72,12 +72,12 @@ class Diagnosed(Protocol):
 
 
 def plot_diagnosis(diagnosis: Diagnosed, *, figure: Figure | SubFigure | None = None) -> Figure:
-    """What ``gp.diagnose`` found, in three panels; a fourth if there are recurrent layers.
+    """Draw what ``gp.diagnose`` found, in three panels; a fourth for recurrent layers.
 
     Activations (rms) and the gradient of the loss with respect to them, layer by layer, log
     scale: level lines are healthy, slopes are explosion or vanishing. Norms of each weight's
     gradient and of the next step, as parts of the weight's norm, with the usual 1/1000. Shares of
-    dead and saturated units. Of recurrent layers, the gradient at each time step.
+    dead and saturated units. For recurrent layers there is the gradient at each time step.
 
     Args:
         diagnosis: from ``gp.diagnose``.

@@ -20,11 +20,11 @@ def plot_bars(
     title: str,
     ax: Axes | None = None,
 ) -> Axes:
-    """A bar for each name, from top to bottom, with its value in words at the end.
+    """Draw a bar for each name, from top to bottom, with its value in words at the end.
 
     Args:
         values: name to value, not negative; None: there is none.
-        texts: of the values.
+        texts: the values in words.
         title: what they are.
         ax: axes to draw into; None: new ones.
 

@@ -26,14 +26,14 @@ def overview(
     max_norm: float | None = None,
     title: str = "",
 ) -> Figure:
-    """Four panels: training and sparsity, gradient norm, weights, what is left of each layer.
+    """Draw four panels: training and sparsity, gradient norm, weights, what each layer keeps.
 
     Args:
         history: what ``fit`` returned, or several of them in order.
         before: name to weights before pruning, as for ``plot_weights``; all layers are counted
             together.
         model: the pruned model.
-        max_norm: of the clipper.
+        max_norm: the limit of the clipper.
         title: above it all.
 
     Returns:

@@ -38,7 +38,7 @@ _MARKS = {  # kind of event to marker and colour
 
 
 def plot_loss(history: Histories, *, ax: Axes | None = None) -> Axes:
-    """Loss in training and validation, log scale; sparsity on the right if there is any.
+    """Draw the loss in training and validation, log scale, and the sparsity on the right.
 
     Args:
         history: what ``fit`` returned, or several of them in order.
@@ -62,7 +62,7 @@ def plot_loss(history: Histories, *, ax: Axes | None = None) -> Axes:
 
 
 def plot_accuracy(history: Histories, *, ax: Axes | None = None) -> Axes:
-    """Accuracy in training and validation; sparsity on the right if there is any.
+    """Draw the accuracy in training and validation, and the sparsity on the right.
 
     Args:
         history: what ``fit`` returned, or several of them in order.
@@ -86,13 +86,13 @@ def plot_accuracy(history: Histories, *, ax: Axes | None = None) -> Axes:
 def plot_norms(
     history: Histories, *, max_norm: float | None = None, ax: Axes | None = None
 ) -> Axes:
-    """Norm of the gradient before clipping, step by step, log scale.
+    """Draw the norm of the gradient before clipping, step by step, log scale.
 
     Clipped steps, steps that the guard left out and the history's events are marked.
 
     Args:
         history: what ``fit`` returned, or several of them in order.
-        max_norm: of the clipper; drawn as a line.
+        max_norm: the limit of the clipper; drawn as a line.
         ax: where to draw; a new figure if None.
 
     Returns:
@@ -155,13 +155,13 @@ def plot_history(
     max_norm: float | None = None,
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
-    """Loss, accuracy and gradient norm, one above the other.
+    """Draw loss, accuracy and gradient norm, one above the other.
 
     Sparsity is drawn on the right-hand axis of the loss, with a tick at each pruning event.
 
     Args:
         history: what ``fit`` returned, or several of them in order.
-        max_norm: of the clipper; drawn as a line.
+        max_norm: the limit of the clipper; drawn as a line.
         figure: an empty figure to draw into; a new one if None.
 
     Returns:

@@ -44,7 +44,7 @@ class Curves(Protocol):
 
 
 def plot_sensitivity(curves: Curves, *, ax: Axes | None = None) -> Axes:
-    """Accuracy, or loss, against the sparsity of one parameter alone: a line for each.
+    """Draw accuracy, or loss, against the sparsity of one parameter alone, a line for each.
 
     Args:
         curves: what ``gp.sensitivity`` gave.

@@ -78,7 +78,7 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
 
 
 def picture(figure: Figure, kind: str) -> bytes:
-    """The bytes of a figure's file of a kind: "png", "svg" or "pdf"."""
+    """Return the bytes of a figure's file of a kind: "png", "svg" or "pdf"."""
     content = io.BytesIO()
     metadata: dict[str, Any] = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     figure.savefig(content, format=kind, dpi=150, metadata=metadata)
@@ -101,7 +101,7 @@ def styled(own: bool) -> Iterator[None]:
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """A figure that pyplot does not know of, so nobody has to close it."""
+    """Make a figure that pyplot does not know of, so nobody has to close it."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
@@ -119,14 +119,14 @@ def drawing(ax: Axes | None, height: float = 3.4) -> Iterator[Axes]:
 
 
 def root_of(figure: Figure | SubFigure) -> Figure:
-    """The figure that a part belongs to."""
+    """Return the figure that a part belongs to."""
     root = figure.get_figure(root=True)
     assert root is not None
     return root
 
 
 def legend_above(axes: Axes, *, dots: bool = False) -> None:
-    """A legend above the axes, where there is no data; in two rows if it is long."""
+    """Draw a legend above the axes, where there is no data; in two rows if it is long."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
         return
@@ -147,5 +147,5 @@ def legend_above(axes: Axes, *, dots: bool = False) -> None:
 
 
 def percent(value: float) -> str:
-    """Three digits: 5.00 %, 42.7 %, 100 %."""
+    """Format a share with three digits: 5.00 %, 42.7 %, 100 %."""
     return f"{value:.3g} %" if value >= 99.95 else f"{value:#.3g} %"

@@ -30,18 +30,18 @@ class Timeline:
 
     @property
     def end(self) -> float:
-        """Where it all ends."""
+        """The position of the last epoch."""
         return float(max(self.ends.max(initial=0), self.step_ends.max(initial=0)))
 
     def column(self, name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(positions, values) of the epochs that have it."""
+        """Return (positions, values) of the epochs that have this number."""
         has = [name in row for row in self.epochs]
         values = [row[name] for row in self.epochs if name in row]
         return self.ends[np.array(has, np.bool_)], np.array(values, np.float64)
 
 
 def timeline(history: Histories) -> Timeline:
-    """All histories in order; ValueError if nothing was trained."""
+    """Put all histories in order; raise a ValueError if nothing was trained."""
     histories = [history] if isinstance(history, History) else list(history)
     if not any(h.step_count or len(h) for h in histories):
         raise ValueError("the history is empty: nothing was trained")

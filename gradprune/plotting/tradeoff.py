@@ -50,7 +50,7 @@ def plot_tradeoff(
     by: str = "criterion",
     ax: Axes | None = None,
 ) -> Axes:
-    """Mean of a metric over the seeds, with a band of a standard deviation, a line for each level.
+    """Draw the mean of a metric over the seeds, with a band of a standard deviation.
 
     The smaller x, the further to the right, on a logarithmic axis. An accuracy is drawn on an axis
     on which its error is logarithmic: 90, 99 and 99.9 % are equally far apart. Where the result has
@@ -143,7 +143,7 @@ def _is_number(value: float | None) -> bool:
 
 
 def _look(name: str) -> tuple[str, str] | None:
-    """Of the baselines, which look the same in every plot."""
+    """The style of the baselines, which look the same in every plot."""
     word = name.partition("(")[0].lower()
     return {"magnitude": ("black", "-"), "random": (GREY, "--")}.get(word)
 

@@ -50,7 +50,7 @@ def plot_weights(
     bins: int = 80,
     figure: Figure | SubFigure | None = None,
 ) -> Figure:
-    """How the weights of each layer are distributed, before and after pruning.
+    """Draw how the weights of each layer are distributed, before and after pruning.
 
     Removed weights are no part of the histogram, where they would hide all else: a bar beside it
     shows the shares kept and removed.
@@ -58,7 +58,7 @@ def plot_weights(
     Args:
         before: name to weights, e.g. ``{n: model.parameters[n].copy() for n in model.masks}``.
         after: the model, or such a dict; in a dict a weight is removed if it is 0.
-        bins: of each histogram.
+        bins: the number of bins of each histogram.
         figure: an empty figure to draw into; a new one if None.
 
     Returns:
@@ -82,7 +82,7 @@ def plot_weights(
 
 
 def plot_sparsity(model: Pruned, *, ax: Axes | None = None) -> Axes:
-    """The share of its weights that each layer keeps, with the counts.
+    """Draw the share of its weights that each layer keeps, with the counts.
 
     Args:
         model: pruned or not.
@@ -130,7 +130,7 @@ def plot_sparsity(model: Pruned, *, ax: Axes | None = None) -> Axes:
 def pair_weights(
     before: Mapping[str, Floats], after: Pruned | Mapping[str, Floats]
 ) -> list[tuple[str, Floats, Floats, NDArray[np.bool_]]]:
-    """(name, before, after, kept) of each layer; biases are left out."""
+    """Return (name, before, after, kept) of each layer; biases are left out."""
     masks: Mapping[str, NDArray[np.bool_]]
     if isinstance(after, Mapping):
         values, masks = after, {name: array != 0 for name, array in after.items()}
@@ -154,7 +154,7 @@ def pair_weights(
 def draw_histogram(
     axes: Axes, old: Floats, new: Floats, kept: NDArray[np.bool_], bins: int
 ) -> None:
-    """Both distributions on common bins, and a bar of the shares on the right."""
+    """Draw both distributions on common bins, and a bar of the shares on the right."""
     alive = new[kept]
     limit = float(max(np.abs(old).max(initial=0), np.abs(alive).max(initial=0))) or 1.0
     edges = np.linspace(-limit, limit, bins + 1).tolist()

@@ -36,7 +36,7 @@ class AdaptiveSchedule(AnySchedule):
 
     Args:
         sparsity: where to stop, in [0, 1].
-        rate: of the first event, in (0, 1).
+        rate: the rate of the first event, in (0, 1).
         tolerance: relative rise of the loss that is accepted, at least 0.
         patience: feedbacks above the limit that fine-tuning gets.
         faster: at least 1; no event removes more than half of what is left because of it.
@@ -73,7 +73,7 @@ class AdaptiveSchedule(AnySchedule):
             raise ValueError(f"least must be at most rate, got {self.least} and {self.rate}")
 
     def begin(self) -> Course:
-        """See AnySchedule."""
+        """Return the course before the first feedback."""
         return Course(self.rate)
 
     def resume(self, numbers: tuple[float, ...]) -> Course:
@@ -94,7 +94,7 @@ class AdaptiveSchedule(AnySchedule):
         return course._replace(due=math.nan)
 
     def judge(self, course: Course, *, loss: float, sparsity: float, can_undo: bool) -> Verdict:
-        """See AnySchedule; a pure function."""
+        """Return what follows from a validation loss: a pure function."""
         if loss <= (1 + self.tolerance) * course.best and math.isfinite(loss):
             rate = course.rate
             if can_undo:
@@ -107,11 +107,11 @@ class AdaptiveSchedule(AnySchedule):
         return Verdict(Course(course.rate * self.slower, course.best), holds=False, undo=True)
 
     def _next(self, course: Course, sparsity: float) -> Course:
-        """With what is due next, if anything is."""
+        """Return the course with what is due next, if anything is."""
         if sparsity >= self.sparsity or course.rate < self.least:
             return course
         return course._replace(due=min(self.sparsity, 1 - (1 - sparsity) * (1 - course.rate)))
 
     def retry(self, course: Course, sparsity: float) -> Course:
-        """See AnySchedule."""
+        """Return the course after the last removal was taken back, at this sparsity."""
         return self._next(course, sparsity)

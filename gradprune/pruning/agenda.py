@@ -16,8 +16,8 @@ class Agenda:
     """Which removals and exchanges are due when.
 
     Args:
-        schedule: of the removals, or None.
-        regrowth: of the exchanges, or None.
+        schedule: the schedule of the removals, or None.
+        regrowth: the regrowth of the exchanges, or None.
 
     Attributes:
         schedule, regrowth: as given.

@@ -156,7 +156,7 @@ class _Blocks:
     Attributes:
         layers: the covered parameters, each with its place among all blocks.
         sizes: (blocks,) live weights.
-        floors: of each layer, live weights that its best blocks keep.
+        floors: the floors of each layer, live weights that its best blocks keep.
         counts: what scopes are told.
         are_torn: whether blocks have lost single weights and are still there.
     """
@@ -239,7 +239,7 @@ class _Blocks:
         return self._granularity.rule
 
     def notes(self) -> tuple[str, ...]:
-        """Of parameters that lose several units at a time."""
+        """Note the parameters that lose several units at a time."""
         return tuple(
             f"{tensor.name} loses {tensor.shape[0] // shape[0]:,} {self._granularity.unit}s at a "
             "time: with a whole group of a convolution go the channels that it reads"

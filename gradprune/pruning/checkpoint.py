@@ -21,7 +21,7 @@ def tensors_of(observer: Observer, agenda: Agenda, *, gradients: bool) -> dict[s
 
     Args:
         observer: what was observed.
-        agenda: of the schedule.
+        agenda: the agenda of the schedule.
         gradients: whether the criterion needs gradients.
     """
     tensors: dict[str, NDArray[Any]] = {}

@@ -19,7 +19,7 @@ NO_PATH = "no live path leads from an input to an output: the outputs are the sa
 
 
 def starved(tensors: Sequence[Tensor], masks: Mapping[str, Flags]) -> list[str]:
-    """Warnings about parameters that keep fewer weights than they have outputs (rows).
+    """Return warnings about parameters that keep fewer weights than they have outputs (rows).
 
     >>> starved([Tensor("dense0.weight", (2, 3), True, 0)], {"dense0.weight": np.eye(2, 3) > 1})
     ['dense0.weight keeps fewer weights (0) than it has outputs (2)']
@@ -33,7 +33,7 @@ def starved(tensors: Sequence[Tensor], masks: Mapping[str, Flags]) -> list[str]:
 
 
 def live_inputs(network: Network, masks: Mapping[str, Flags]) -> Flags:
-    """Which inputs a live path leads from to an output: bool, of the shape of a sample.
+    """Return which inputs a live path leads from to an output: bool, of the shape of a sample.
 
     The product of the layers' boolean matrices, from the outputs back.
 

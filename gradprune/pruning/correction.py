@@ -36,12 +36,12 @@ class Correctable(Replicable, Locked, Protocol):
 
 @dataclass(frozen=True)
 class LeastSquares:
-    """For each unit min over d of |X d - r|^2 + damping s |d|^2, d on kept weights and the bias.
+    """Corrects each unit by least squares: min over d of |X d - r|^2 + damping s |d|^2.
 
-    X (n, in) are the layer's inputs in the pruned network, r (n,) what the unit's output has lost
-    by pruning, here and before, s the mean of diag(X^T X). With a bias X has a column of ones
-    more. Solved in double precision, one Cholesky-sized system a unit: in^3 / 3 operations where
-    little is removed, next to nothing where much is.
+    d is on the kept weights and the bias. X (n, in) are the layer's inputs in the pruned network,
+    r (n,) is what the unit's output has lost by pruning, here and before, and s is the mean of
+    diag(X^T X). With a bias X has a column of ones more. Each unit's system is solved in double
+    precision: in^3 / 3 operations where little is removed, next to nothing where much is.
 
     Args:
         damping: positive; the larger, the closer the weights stay to what they were. Inputs that
@@ -65,7 +65,7 @@ class LeastSquares:
         settle(self, positive, "damping")
 
     def solve(self, x: Floats, lost: Floats, keep: Flags, *, bias: bool) -> Doubles:
-        """The change of the weights, (out, in) or with a bias (out, in + 1), 0 where not kept.
+        """Return the change of the weights, (out, in) or (out, in + 1) with a bias, 0 if removed.
 
         Args:
             x: (n, in) inputs of the layer.
@@ -94,7 +94,7 @@ class LeastSquares:
 def corrected(
     model: Correctable, keep: Mapping[str, Flags], x: ArrayLike, correction: LeastSquares
 ) -> tuple[dict[str, Floats], list[str]]:
-    """Parameters of Dense layers after the correction; the model is not touched.
+    """Return parameters of Dense layers after the correction; the model is not changed.
 
     Args:
         model: as it is before weights are removed.

@@ -106,7 +106,7 @@ class Coverage:
 def covered_layers(
     tensors: Sequence[Tensor], exclude: Sequence[str]
 ) -> tuple[list[Layer], list[str]]:
-    """Layers to cover, and names of the prunable parameters left out."""
+    """Return the layers to cover, and names of the prunable parameters left out."""
     left_out = excluded_names(tensors, exclude)
     layers: list[Layer] = []
     excluded = []
@@ -123,7 +123,7 @@ def covered_layers(
 
 
 def gathered(arena: Arena, layers: Sequence[Layer], flat: NDArray[_T]) -> NDArray[_T]:
-    """The covered part of a flat buffer of the arena; a view if that is everything."""
+    """Return the covered part of a flat buffer of the arena; a view if that is everything."""
     total = layers[-1].place.stop
     if total == arena.prunable_size:
         return flat[:total]

@@ -26,7 +26,7 @@ def exchanged(
     Args:
         regrowth: how many weights are exchanged, and what grows.
         removal: by which weights go.
-        step: of the pruner.
+        step: the step of the pruner.
         live: (n,) covered weights that there are.
         statistics: to score by.
     """

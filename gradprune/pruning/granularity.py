@@ -26,7 +26,7 @@ Flags = NDArray[np.bool_]
 
 
 class Granularity(ABC):
-    """Divides a parameter into blocks."""
+    """The base class of granularities, which divide a parameter into blocks."""
 
     unit: ClassVar[str]  # what messages call a block
     couples: ClassVar[bool] = (
@@ -35,50 +35,50 @@ class Granularity(ABC):
 
     @abstractmethod
     def count(self, live: Flags, shape: Sequence[int]) -> NDArray[Any]:
-        """Live weights of every block, (blocks,) integers or booleans.
+        """Return the live weights of every block, (blocks,) integers or booleans.
 
         Args:
             live: (n,) the weights of one parameter that are not removed.
-            shape: of the parameter.
+            shape: the shape of the parameter.
         """
 
     @abstractmethod
     def pool(self, scores: Floats, live: Flags, shape: Sequence[int]) -> Floats:
-        """Score of every block, (blocks,) float32, -inf where nothing lives.
+        """Return the score of every block, (blocks,) float32, -inf where nothing lives.
 
         Args:
             scores: (n,) of the weights, -inf where removed.
             live: as for ``count``.
-            shape: of the parameter.
+            shape: the shape of the parameter.
         """
 
     @abstractmethod
     def spread(self, keep: Flags, shape: Sequence[int]) -> Flags:
-        """What is said of blocks, (blocks,), said of their weights, (n,)."""
+        """Return for every weight, (n,), what is said of its block, (blocks,)."""
 
     @property
     def rule(self) -> str:
-        """What is kept whatever is asked for, for messages."""
+        """The pattern that is kept whatever is asked for, in words for messages."""
         return f"every parameter keeps at least one {self.unit}"
 
     def spared(self, live: Flags, shape: Sequence[int]) -> int:
-        """How many weights the pattern keeps whatever is asked for."""
+        """Return how many weights the pattern keeps whatever is asked for."""
         return 0
 
     def pattern(self, scores: Floats, live: Flags, shape: Sequence[int]) -> Flags | None:
-        """The blocks that the pattern keeps whatever is asked for, (blocks,), or None.
+        """Return the blocks that the pattern keeps whatever is asked for, (blocks,), or None.
 
         Args:
             scores: (blocks,), -inf where nothing lives.
             live: as for ``count``.
-            shape: of the parameter.
+            shape: the shape of the parameter.
         """
         return None
 
 
 @dataclass(frozen=True)
 class Element(Granularity):
-    """Every weight for itself; the default.
+    """Removes every weight for itself; the default.
 
     >>> Element().spread(np.array([True, False]), (1, 2))
     array([ True, False])
@@ -101,7 +101,7 @@ class Element(Granularity):
 
 @dataclass(frozen=True)
 class Block(Granularity):
-    """Blocks of ``rows`` consecutive outputs x ``columns`` consecutive inputs.
+    """Removes blocks of ``rows`` consecutive outputs x ``columns`` consecutive inputs.
 
     A weight is seen as a matrix, (shape[0], product of the rest), and cut from its first row and
     column on; blocks at the other borders can be smaller. A block scores the mean of its live
@@ -205,7 +205,7 @@ class _Lines(Granularity):
 
 @dataclass(frozen=True)
 class Unit(_Lines):
-    """Output units: all weights into one, a row of the weight (of a recurrent one, of a gate).
+    """Removes output units: rows of the weight (in a recurrent layer, rows of a gate).
 
     A unit scores the mean of its live weights' scores, or their norm. Its bias stays, so that a
     removed unit is f(bias) for every sample; ``Model.shrink`` folds that constant into the biases
@@ -214,8 +214,8 @@ class Unit(_Lines):
     Units of several layers whose outputs are added, as in a residual network, are one unit: they
     score the mean (or norm) of the weights of all, and go together, for only then can ``shrink``
     remove what they add up to. With some of these layers excluded the others go by themselves.
-    Of a convolution with groups a unit is a whole group with the channels that it reads, one
-    filter and one channel if it is depthwise; the report notes how many go at a time.
+    In a convolution with groups a unit is a whole group with the channels that it reads, one filter
+    and one channel if it is depthwise; the report notes how many go at a time.
     Wide layers have smaller weights: ranked with others (scope "global") their units go first;
     scope "layer" takes the same share of each layer.
 
@@ -238,7 +238,7 @@ class Unit(_Lines):
 
 @dataclass(frozen=True)
 class InputUnit(_Lines):
-    """Input units: all weights out of one, a column of the weight; else as ``Unit``.
+    """Removes input units: a column of the weight; otherwise it is as ``Unit``.
 
     In a layer behind another one that is a unit which nothing reads any more; in the first layer
     an input feature.
@@ -257,7 +257,7 @@ class InputUnit(_Lines):
 
 @dataclass(frozen=True)
 class NM(Element):
-    """N:M sparsity: n are kept of every m consecutive inputs of an output unit.
+    """Keeps n of every m consecutive inputs of an output unit: N:M sparsity.
 
     ``prune(granularity.sparsity)`` leaves exactly the n best of every group. Asked for less, as a
     schedule does on the way, single weights go, in order, but never one of the n best of its
@@ -290,7 +290,7 @@ class NM(Element):
 
     @property
     def sparsity(self) -> float:
-        """1 - n/m."""
+        """The sparsity of the complete pattern, 1 - n/m."""
         return 1.0 - self.n / self.m
 
     @property

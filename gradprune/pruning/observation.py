@@ -44,7 +44,7 @@ class Observer:
             at the gradient as ``backward`` gave it.
 
     Attributes:
-        statistics: of what was observed.
+        statistics: the statistics of what was observed.
         weights: at which the next gradient is taken; None if the criterion does not look at them.
     """
 

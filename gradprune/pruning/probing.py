@@ -49,7 +49,7 @@ class Tried(Passing, Replicable, Protocol):
 
 @contextmanager
 def trial(model: Passing) -> Iterator[None]:
-    """Parameters may be changed and passes made; afterwards the model is as it was."""
+    """Let parameters be changed and passes be made; afterwards the model is as it was."""
     with model.arena.lock:
         last, params = LastPass(model), model.arena.params.copy()
         try:
@@ -63,7 +63,7 @@ def trial(model: Passing) -> Iterator[None]:
 def probing(
     model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples | None
 ) -> Iterator[Probe]:
-    """A probe; afterwards the model is as it was.
+    """Give a probe; afterwards the model is as it was.
 
     Args:
         model: the network.
@@ -103,7 +103,7 @@ def probing(
 
 
 def dense_gradient(model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples) -> Floats:
-    """(n,) the gradient of all covered weights, those included that are removed and 0.
+    """Return the gradient (n,) of all covered weights, those included that are removed and 0.
 
     It is taken on a replica of which nothing is removed, so that masks, lists and moments of the
     model stay as they are.

@@ -57,13 +57,13 @@ class Pruner(PrunerState):
         min_kept: what every parameter keeps, its best: an integer for so many weights, a float for
             a share of them, rounded up (of blocks, the fewest that have so many). 0 allows a
             parameter to be emptied.
-        seed: of ``Random`` and ``Explosion``, 0 <= seed < 2**64.
+        seed: the seed of ``Random`` and ``Explosion``, 0 <= seed < 2**64.
         gradients: what ``step`` observes: "raw", the gradient as ``backward`` gave it, or
             "clipped", what the optimizer's rule saw in the step before.
         probe_data: (x, y) on which ``Explosion`` and ``GraSP`` try weights out and ``RigL`` looks
             for those to grow, wherever ``prune`` or ``step`` is given no data; a few hundred
             samples. It is not saved with the model.
-        probe_loss: of ``probe_data``; None: ``model.loss``.
+        probe_loss: the loss of ``probe_data``; None: ``model.loss``.
 
     Attributes:
         model, criterion, scope, granularity, schedule, regrowth, exclude, min_kept, seed,
@@ -120,7 +120,7 @@ class Pruner(PrunerState):
                 count alike. Gradients, loss and dropout's counter of the model are restored.
                 None: score by what ``step`` has observed since the last event. ``Explosion`` takes
                 it as one batch, with one dropout mask; None: ``probe_data``.
-            loss: of the pass over ``data``; None: ``model.loss``.
+            loss: the loss of the pass over ``data``; None: ``model.loss``.
             batch_size: samples a batch of it.
             rounds: score anew so many times, each time removing the same share of what is left;
                 None: as often as the criterion wants, 100 times for ``SynFlow`` and else once.
@@ -175,7 +175,7 @@ class Pruner(PrunerState):
         return self._commit(removal.outcome(live, choice, correct))
 
     def step(self, *, data: Data | None = None, loss: LossLike | None = None) -> PruneReport | None:
-        """Call once after each training step: observe the gradient, prune when it is time.
+        """Observe the gradient, and prune when it is time; call it once after each training step.
 
         If a schedule and a regrowth have an event at the same step, weights are removed first.
 
@@ -187,7 +187,7 @@ class Pruner(PrunerState):
         Args:
             data: (x, y) of the training step, for what looks at it again (see ``wants_batch``);
                 None: ``probe_data``. ``fit`` gives it.
-            loss: of ``data``.
+            loss: the loss of ``data``.
 
         Returns:
             The report of an event, None at other steps.
@@ -287,7 +287,7 @@ class Pruner(PrunerState):
 
     @locked
     def doubt(self, steps: int) -> str | None:
-        """What the schedule will not do in so many more steps; ``fit`` warns of it."""
+        """Return what the schedule will not do in so many more steps; ``fit`` warns of it."""
         return self._agenda.doubt(
             done=self.step_count, steps=steps, sparsity=self._covered.sparsity()
         )
@@ -305,7 +305,7 @@ class Pruner(PrunerState):
         masks and moments of before the last removal come back at once. Other schedules ignore it.
 
         Args:
-            loss: of data that is not trained on; one that is not finite does not hold.
+            loss: the loss of data that is not trained on; one that is not finite does not hold.
 
         Returns:
             Whether a removal was taken back.
@@ -330,11 +330,11 @@ class Pruner(PrunerState):
         loss: LossLike | None = None,
         batch_size: int = 128,
     ) -> dict[str, Decomposition]:
-        """The parts of the gradient decomposition of every covered parameter, for plots.
+        """Return the parts of the gradient decomposition of every covered parameter, for plots.
 
         Args:
             data: (x, y) as for ``prune``, whatever the criterion; None: what ``step`` observed.
-            loss: of the pass over ``data``; None: ``model.loss``.
+            loss: the loss of the pass over ``data``; None: ``model.loss``.
             batch_size: samples a batch of it.
 
         Returns:
@@ -361,11 +361,11 @@ class Pruner(PrunerState):
     def growth(
         self, *, data: Data | None = None, loss: LossLike | None = None
     ) -> dict[str, Growth]:
-        """What ``Explosion`` estimates for every covered parameter, with variances.
+        """Return the estimates of ``Explosion`` for every covered parameter, with variances.
 
         Args:
             data: (x, y) as for ``prune``; None: ``probe_data``.
-            loss: of ``data``.
+            loss: the loss of ``data``.
 
         Returns:
             Parameter name to mean and variance, each of its shape, and the number of draws; by

@@ -94,7 +94,7 @@ class PrunerState(Attached):
 
     @property
     def statistics(self) -> Statistics:
-        """Of the gradients observed by ``step`` since the last event."""
+        """The statistics of the gradients observed by ``step`` since the last event."""
         return self._observer.statistics
 
     # ---- copies, see ``copying`` ------------------------------------------------------------

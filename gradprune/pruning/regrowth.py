@@ -26,10 +26,10 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Regrowth(ABC):
-    """When weights are exchanged, how many, and by what those are chosen that grow.
+    """Says when weights are exchanged, how many, and which ones grow.
 
     Args:
-        fraction: of the live weights of each parameter, in [0, 1].
+        fraction: the fraction of the live weights of each parameter, in [0, 1].
         every: steps between exchanges, the first at step ``every``.
         stop: no exchange after this step.
     """
@@ -46,16 +46,16 @@ class Regrowth(ABC):
         settle(self, whole, "stop")
 
     def is_event(self, step: int) -> bool:
-        """Whether weights are exchanged at a step, counted from 1."""
+        """Return whether weights are exchanged at a step, counted from 1."""
         return 0 < step <= self.stop and step % self.every == 0
 
     def fraction_at(self, step: int) -> float:
-        """The fraction that is exchanged at a step."""
+        """Return the fraction that is exchanged at a step."""
         return self.fraction
 
     @abstractmethod
     def scores(self, draw: Callable[[], Floats], gradient: Callable[[], Floats]) -> Floats:
-        """(n,) scores of the covered weights; the highest of those not live grow.
+        """Return (n,) scores of the covered weights; the highest of those not live grow.
 
         Args:
             draw: gives n uniform numbers in [0, 1), new ones at each event.
@@ -63,7 +63,7 @@ class Regrowth(ABC):
         """
 
     def exchange(self, live: Flags, drop: Floats, grow: Floats, step: int) -> Flags:
-        """The new mask of one parameter, with as many live weights as before.
+        """Return the new mask of one parameter, with as many live weights as before.
 
         k = round(f live) weights go, the lowest of ``drop`` first; then the k highest of ``grow``
         come among all that are not live any more. One that was just dropped may be among them: it
@@ -87,7 +87,7 @@ class Regrowth(ABC):
 
 @dataclass(frozen=True)
 class SET(Regrowth):
-    """Sparse evolutionary training: what grows is drawn at random. Source: Mocanu et al. 2018.
+    """Grows weights that are drawn at random: sparse evolutionary training, Mocanu et al. 2018.
 
     >>> import gradprune as gp
     >>> (x, y), _ = gp.datasets.digits()
@@ -109,7 +109,7 @@ class SET(Regrowth):
 
 @dataclass(frozen=True)
 class RigL(Regrowth):
-    """What grows has the largest |gradient|, so it lowers the loss fastest.
+    """Grows the weights with the largest |gradient|, which lower the loss fastest.
 
     The fraction falls to 0 with a cosine: fraction / 2 (1 + cos(pi t / stop)). The gradient is
     that of the batch of the step, or of ``probe_data``, and of all weights, removed ones included:

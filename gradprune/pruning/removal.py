@@ -77,7 +77,7 @@ class Removal:
         model: the network.
         covered: its weights that are to be pruned.
         criterion, scope, granularity, min_kept: as ``Pruner`` has them.
-        seed: of random numbers.
+        seed: the seed of random numbers.
         event: number of this event: each one draws numbers of its own.
         samples: to try weights out on.
     """
@@ -258,9 +258,9 @@ def goal_of(
     Args:
         kept: weights there are.
         total: weights there were.
-        sparsity: of all weights; two of the three are None.
+        sparsity: the sparsity of all weights; two of the three are None.
         count: weights that go.
-        fraction: of the weights there are.
+        fraction: the fraction of the weights there are.
     """
     if sparsity is not None:
         target = _sparsity(sparsity)

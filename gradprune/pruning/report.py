@@ -12,7 +12,7 @@ __all__ = ["LayerReport", "PruneReport"]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """One parameter after a pruning event."""
+    """The counts of one parameter after a pruning event."""
 
     kept: int
     total: int
@@ -21,13 +21,13 @@ class LayerReport:
 
     @property
     def sparsity(self) -> float:
-        """Share of its weights that is removed."""
+        """The share of its weights that is removed."""
         return (self.total - self.kept) / self.total
 
 
 @dataclass(frozen=True)
 class PruneReport:
-    """What was asked for and what was done. Counts are of the weights the pruner covers.
+    """The report of a pruning event; counts are of the weights the pruner covers.
 
     Attributes:
         requested: the sparsity asked for; for ``count``, ``fraction`` and ``threshold`` the one
@@ -36,7 +36,7 @@ class PruneReport:
         per_layer: name of a pruned parameter, as in ``model.masks``, to its ``LayerReport``.
         skipped: name of a parameter that was left alone or not pruned as asked, to the reason.
         notes: whatever else is worth knowing, such as why achieved is not requested.
-        warnings: of layers about to collapse: fewer weights than outputs, no way through.
+        warnings: layers about to collapse: fewer weights than outputs, no way through.
     """
 
     requested: float
@@ -55,12 +55,12 @@ class PruneReport:
 
     @property
     def removed_now(self) -> int:
-        """Weights removed by this event."""
+        """The number of weights removed by this event."""
         return sum(layer.removed_now for layer in self.per_layer.values())
 
     @property
     def grown_now(self) -> int:
-        """Weights that came back in this event, at 0."""
+        """The number of weights that came back in this event, at 0."""
         return sum(layer.grown_now for layer in self.per_layer.values())
 
     def __str__(self) -> str:

@@ -48,7 +48,7 @@ class Weights:
 
     @classmethod
     def of(cls, model: Rewindable) -> Weights:
-        """As they are now."""
+        """Copy the weights as they are now."""
         arena, optimizer = model.arena, model.optimizer
         with arena.lock:
             moments = [] if optimizer is None else list(optimizer.moments)
@@ -68,7 +68,7 @@ class Weights:
             model: whose they are.
             mask: (n_prunable,) from now on.
             moments: whether the moments come back too; else they are 0.
-            residuals: of the optimizer's clippers, which come back with them.
+            residuals: the residuals of the optimizer's clippers, which come back with them.
         """
         arena, optimizer = model.arena, model.optimizer
         with arena.lock:
@@ -119,7 +119,7 @@ class _Counters:
 
 
 class Rewind:
-    """The training as it is now, to come back to with fewer weights: lottery tickets.
+    """Remembers the training as it is now, to come back with fewer weights: lottery tickets.
 
     Make it at initialization, or after some steps; train and prune; ``restore()`` gives what is
     left its values of that time, and the training goes on from there as if the rest had never
@@ -172,7 +172,7 @@ class Rewind:
     def restore(self) -> None:
         """Come back: weights that are kept have the bits of that time, removed ones stay 0.
 
-        Of an optimizer made since then moments and step counter become 0.
+        If the optimizer was made since then, its moments and step counter become 0.
         """
         model, then = self.model, self._then
         optimizer = model.optimizer

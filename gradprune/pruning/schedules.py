@@ -100,7 +100,7 @@ class AnySchedule(ABC):
 
 
 class Schedule(AnySchedule):
-    """A schedule that is a pure function of the step: a sparsity, and at which steps it is due.
+    """The base class of schedules: the sparsity at each step, and when weights are removed.
 
     For one of your own these three are enough.
 
@@ -118,11 +118,11 @@ class Schedule(AnySchedule):
 
     @abstractmethod
     def sparsity_at(self, step: int) -> float:
-        """The sparsity due at a step, in [0, 1], never falling."""
+        """Return the sparsity due at a step, in [0, 1], never falling."""
 
     @abstractmethod
     def is_event(self, step: int) -> bool:
-        """Whether weights are removed at a step."""
+        """Return whether weights are removed at a step."""
 
     @property
     @abstractmethod
@@ -167,7 +167,7 @@ class Schedule(AnySchedule):
 
 @dataclass(frozen=True)
 class OneShot(Schedule):
-    """Everything at once, at step ``at`` (0 means the first call).
+    """Removes everything at once, at step ``at`` (0 means the first call).
 
     Args:
         sparsity: target in [0, 1].
@@ -201,7 +201,7 @@ class OneShot(Schedule):
 
 @dataclass(frozen=True)
 class _Ramp(Schedule):
-    """From ``initial`` at ``start`` to ``sparsity`` at ``stop``."""
+    """A schedule from ``initial`` at ``start`` to ``sparsity`` at ``stop``."""
 
     sparsity: float
     start: int = field(kw_only=True)
@@ -259,7 +259,7 @@ class _Ramp(Schedule):
 
 @dataclass(frozen=True)
 class Polynomial(_Ramp):
-    """s = sf + (si - sf) * (1 - clip((t - start) / (stop - start), 0, 1))^power.
+    """Follows s = sf + (si - sf) * (1 - clip((t - start) / (stop - start), 0, 1))^power.
 
     Events at start, start + every, ... and in any case at stop, where s is exactly sf.
     Source: Zhu and Gupta 2017 for power 3; tfmot's PolynomialDecay.
@@ -289,7 +289,7 @@ class Polynomial(_Ramp):
 
 @dataclass(frozen=True)
 class Linear(_Ramp):
-    """``Polynomial`` with power 1: the same share of the network at every event.
+    """Follows ``Polynomial`` with power 1: the same share of the network at every event.
 
     >>> Linear(0.5, start=0, stop=10).sparsity_at(5)
     0.25
@@ -302,7 +302,7 @@ class Linear(_Ramp):
 
 @dataclass(frozen=True)
 class Cubic(_Ramp):
-    """``Polynomial`` with power 3: much while there is much to spare, little towards the end.
+    """Follows ``Polynomial`` with power 3: many weights go early, few towards the end.
 
     Source: Zhu and Gupta 2017.
 
@@ -317,7 +317,7 @@ class Cubic(_Ramp):
 
 @dataclass(frozen=True)
 class Iterative(Schedule):
-    """``rounds`` rounds, each removing the same share of what is left.
+    """Prunes in ``rounds`` rounds, each of which removes the same share of what is left.
 
     After round r the sparsity is 1 - (1 - s)^(r / rounds). Round r ends with an event at step
     start + r * every, so that every round trains first. Source: Han et al. 2015; Frankle and

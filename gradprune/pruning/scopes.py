@@ -31,7 +31,7 @@ __all__ = [
 
 
 class LayerCount(NamedTuple):
-    """What a scope knows of a layer."""
+    """The counts of a layer for a scope."""
 
     size: int
     removed: int  # so far; they never return
@@ -48,11 +48,11 @@ class Share(NamedTuple):
 
 
 class Scope(ABC):
-    """Distributes a budget."""
+    """The base class of scopes, which distribute a budget over the layers."""
 
     @abstractmethod
     def distribute(self, total: int, sparsity: float, layers: Sequence[LayerCount]) -> list[Share]:
-        """Shares that cover all layers in order and sum up to ``total``.
+        """Return shares that cover all layers in order and sum up to ``total``.
 
         Args:
             total: weights removed in all afterwards, sum of ``removed`` <= total <= sum of
@@ -62,7 +62,7 @@ class Scope(ABC):
         """
 
     def limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
-        """Parameter name to the most weights that it may lose in all.
+        """Return the most weights that each parameter may lose in all, by name.
 
         Args:
             sizes: name of each parameter to its weights.
@@ -94,7 +94,7 @@ class _Capped(Scope):
 
 @dataclass(frozen=True, repr=False)
 class GlobalScope(_Capped):
-    """One ranking of all weights: the lowest scores go, wherever they are. ``"global"``.
+    """Ranks all weights together: the lowest scores go, wherever they are. ``"global"``.
 
     Args:
         caps: name of a layer or parameter to the sparsity that it never exceeds, in [0, 1].
@@ -158,7 +158,7 @@ class _PerLayer(_Capped):
 
 @dataclass(frozen=True, repr=False)
 class LayerScope(_PerLayer):
-    """The same sparsity in every layer, each ranked by itself. ``"layer"``.
+    """Removes the same share of every layer, each ranked by itself. ``"layer"``.
 
     Layer l loses sparsity * size_l weights, rounded by the largest remainder, ties to the earlier
     layer: the total is exact and each layer within 1 of its share. A layer that is already beyond
@@ -181,7 +181,7 @@ class LayerScope(_PerLayer):
 
 @dataclass(frozen=True, repr=False)
 class ERK(_PerLayer):
-    """Small layers denser than large ones: "Erdos-Renyi kernel". ``"erk"``.
+    """Keeps small layers denser than large ones: "Erdos-Renyi kernel". ``"erk"``.
 
     Layer l of shape d keeps the share min(1, e * (sum d / prod d)^power_scale) of its weights, each
     layer ranked by itself; e is such that the total is met, so what a layer of share 1 cannot keep
@@ -216,7 +216,7 @@ class ERK(_PerLayer):
 
 @dataclass(frozen=True, repr=False)
 class Budgets(_PerLayer):
-    """A sparsity for each layer, as given; layers that are not named keep everything.
+    """Gives each layer a sparsity of its own; layers that are not named keep everything.
 
     Asked for the sparsity that these make up together, ``overall``, every layer gets its own;
     asked for less, as a schedule does on the way, all get the same share of theirs. More is not
@@ -244,7 +244,7 @@ class Budgets(_PerLayer):
         settle(self, _shares, "sparsities")
 
     def overall(self, masks: Mapping[str, NDArray[np.bool_]]) -> float:
-        """The sparsity that they make up together, over all weights of ``model.masks``."""
+        """Return the sparsity that they make up together, over all weights of ``model.masks``."""
         sizes = {name: mask.size for name, mask in masks.items()}
         shares = _by_parameter("sparsities", self.sparsities, sizes)
         return sum(share * sizes[name] for name, share in shares.items()) / sum(sizes.values())
@@ -293,7 +293,7 @@ SCOPES: dict[str, Scope] = {"global": GlobalScope(), "layer": LayerScope(), "erk
 
 
 def get_scope(scope: str | Scope) -> Scope:
-    """The scope itself, or the one of that name.
+    """Return the scope itself, or the one of that name.
 
     >>> get_scope("erk")
     ERK(power_scale=1.0)

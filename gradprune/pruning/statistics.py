@@ -16,7 +16,7 @@ Floats = NDArray[np.float32]
 
 @dataclass
 class Statistics:
-    """m = mean_b g_b and F = mean_b g_b^2 over batches b = 1..count; memory 2n, one pass.
+    """Keeps m = mean_b g_b and F = mean_b g_b^2 over batches b; memory 2n, one pass.
 
     Args:
         mean: m, (n,) float32.
@@ -36,7 +36,7 @@ class Statistics:
 
     @classmethod
     def zeros(cls, n: int) -> Statistics:
-        """Of n weights, before the first batch."""
+        """Return statistics of n weights before the first batch."""
         return cls(np.zeros(n, np.float32), np.zeros(n, np.float32))
 
     def add(self, gradient: Floats) -> None:
@@ -45,7 +45,7 @@ class Statistics:
         self.count += 1
 
     def copy(self) -> Statistics:
-        """The same numbers in buffers of their own."""
+        """Return the same numbers in buffers of their own."""
         return Statistics(self.mean.copy(), self.mean_square.copy(), self.count)
 
     def reset(self) -> None:

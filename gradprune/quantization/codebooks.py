@@ -38,7 +38,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Codebook(Scheme):
-    """Weight sharing: at most ``clusters`` different values, those of an exact k-means.
+    """Shares weights: at most ``clusters`` different values, those of an exact k-means.
 
     Only live weights are clustered: a removed weight is 0 by its mask and costs no cluster. While
     training, with c(i) the cluster of weight i and n_c its size, each step of the optimizer sees

@@ -37,7 +37,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Grid(Scheme):
-    """Uniform quantization: w = scale * (code - zero_point), code = round(w / scale) + zero_point.
+    """Rounds to w = scale * (code - zero_point), code = round(w / scale) + zero_point.
 
     Symmetric: zero_point 0 and codes -(2^(bits-1) - 1) .. 2^(bits-1) - 1; 2 bits are ternary, 1 bit
     is sign(w) * mean |w|, without 0. Else codes 0 .. 2^bits - 1 over the range of the weights and

@@ -22,7 +22,7 @@ Indices = NDArray[np.intp]
 
 
 def kmeans(values: NDArray[np.float32], clusters: int) -> tuple[Doubles, Indices]:
-    """Centroids and codes with the least sum over i of (values[i] - centroids[codes[i]])^2.
+    """Return centroids and codes with the least sum over i of (values[i] - centroids[codes[i]])^2.
 
     Exact up to 8,192 distinct values. More are first gathered in at most 8,192 bins, narrow where
     values are many and short where they are few; the optimum of the bins' means is where Lloyd's
@@ -82,7 +82,7 @@ def _optimal_starts(x: Doubles, weight: Doubles, clusters: int) -> Indices:
     )
 
     def cost(i: Indices | int, j: Indices) -> Doubles:
-        """Of one cluster of the points i..j-1."""
+        """Return the cost of one cluster of the points i..j-1."""
         costs: Doubles = second[j] - second[i] - (first[j] - first[i]) ** 2 / (total[j] - total[i])
         return costs
 

@@ -129,12 +129,12 @@ class Quantizer(Attached):
 
     @property
     def quantized(self) -> tuple[str, ...]:
-        """Names of the parameters that are quantized; none before the first ``quantize``."""
+        """The names of the parameters that are quantized; none before ``quantize``."""
         return tuple(name for part in self._parts.values() for name in part.layout.tensors)
 
     @locked
     def quantize(self) -> QuantizationReport:
-        """Quantize now, by what the weights are now; to do so after training is all of PTQ.
+        """Quantize the weights as they are now; after training this is all of PTQ.
 
         Called again it makes new codebooks and grids, from the float weights behind the quantized
         ones if there are any (straight-through training).
@@ -167,13 +167,13 @@ class Quantizer(Attached):
         return report
 
     def coding(self, name: str) -> Coding:
-        """How the values of a parameter come from codes.
+        """Return how the values of a parameter come from codes.
 
         What was written into a view since the last step is quantized here as the next step would
         do it, and stays in the model as it is.
 
         Args:
-            name: of a parameter.
+            name: the name of a parameter.
 
         Raises:
             KeyError: it is not quantized.
@@ -195,7 +195,7 @@ class Quantizer(Attached):
 
     @locked
     def around(self, step: Callable[[], Done]) -> Done:
-        """A step of an optimizer that sees what it is to see and ends quantized.
+        """Let a step of an optimizer see what it is to see, and quantize after it.
 
         Args:
             step: takes it; whether it was applied comes fourth in what it returns.
@@ -254,17 +254,17 @@ class Quantizer(Attached):
 
     @locked
     def state(self) -> dict[str, int]:
-        """Counters for a checkpoint."""
+        """Return counters for a checkpoint."""
         return {"count": self.count, "is_active": int(self.is_active)}
 
     @locked
     def tensors(self) -> dict[str, NDArray[Any]]:
-        """Arrays for a checkpoint; none before the first ``quantize``."""
+        """Return arrays for a checkpoint; none before the first ``quantize``."""
         return _tensors(self._parts)
 
     @locked
     def load_state(self, state: Mapping[str, int], tensors: Mapping[str, NDArray[Any]]) -> None:
-        """What ``state`` and ``tensors`` gave; call it when masks and weights are set.
+        """Set what ``state`` and ``tensors`` gave; masks and weights have to be set before.
 
         Raises:
             ValueError: something is missing, not finite or does not fit; nothing is changed.

@@ -15,12 +15,12 @@ __all__ = ["ParameterReport", "QuantizationReport", "describe"]
 
 @dataclass(frozen=True)
 class ParameterReport:
-    """One parameter after a quantization.
+    """The report of one parameter after a quantization.
 
     Attributes:
         live: entries that are not removed; the other numbers are of these.
         distinct: different values.
-        max_error, rms_error: of the quantized values against the weights they came from.
+        max_error, rms_error: the errors of the quantized values against the weights they came from.
         bits: entropy of the values: what an ideal code takes for each.
     """
 
@@ -33,7 +33,7 @@ class ParameterReport:
 
 @dataclass(frozen=True)
 class QuantizationReport:
-    """What ``Quantizer.quantize`` did; ``str`` of it is a table.
+    """The report of ``Quantizer.quantize``; ``str`` of it is a table.
 
     Attributes:
         per_parameter: name to its ``ParameterReport``, in forward order.
@@ -45,7 +45,7 @@ class QuantizationReport:
 
     @property
     def bits(self) -> float:
-        """Ideal size of all codes, in bits: sum of live * bits. Codebooks and masks come on top."""
+        """The ideal size of all codes in bits, sum of live * bits, without codebooks and masks."""
         return sum(own.live * own.bits for own in self.per_parameter.values())
 
     def __str__(self) -> str:
@@ -67,7 +67,7 @@ class QuantizationReport:
 
 
 def describe(before: NDArray[np.float32], after: NDArray[np.float32]) -> ParameterReport:
-    """Of live weights, (n,), before and after."""
+    """Describe live weights, (n,), before and after."""
     n = len(after)
     if n == 0:
         return ParameterReport(0, 0, 0.0, 0.0, 0.0)

@@ -33,7 +33,7 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Coding:
-    """How the values of one parameter come from few bits each.
+    """Says how the values of one parameter come from few bits each.
 
     Attributes:
         codes: int32, of the parameter's shape.
@@ -77,7 +77,7 @@ class Layout:
     """The entries that a scheme covers, and their groups: a group has a codebook or grid.
 
     Args:
-        arena: of the network.
+        arena: the arena of the network.
         tensors: the parameters covered.
         per: "parameter", "row" (of a weight; a bias is one row) or "model".
 
@@ -190,7 +190,7 @@ class Part(ABC):
 
     @locked
     def begin(self) -> None:
-        """Before a step: put in place what it is to see."""
+        """Put in place, before a step, what it is to see."""
         arena, place = self.layout.arena, self._members.place
         before, raw = arena.params[place], arena.grads[place]
         seen, gradient = self._seen(before), self._gradient(raw)
@@ -200,7 +200,7 @@ class Part(ABC):
 
     @locked
     def end(self, applied: bool) -> None:
-        """After a step: quantize again; if it was not taken, put everything back."""
+        """Quantize again after a step; if it was not taken, put everything back."""
         if self._before is None:
             return
         arena, place = self.layout.arena, self._members.place
@@ -259,7 +259,7 @@ class Part(ABC):
 
     @locked
     def coding(self, name: str) -> Coding:
-        """Of one parameter; what was written into the views counts as the next step would take it.
+        """Code one parameter; what was written into the views counts as in the next step.
 
         Raises:
             NonFiniteError: a weight is not finite.
@@ -285,17 +285,17 @@ class Part(ABC):
 
 
 class Scheme(ABC):
-    """Settings of a quantization."""
+    """The base class of schemes: settings of a quantization."""
 
     per: str
 
     @abstractmethod
     def fit(self, layout: Layout, weights: Floats) -> Part:
-        """A part that quantizes the members' weights, (members,); nothing is written yet."""
+        """Return a part that quantizes the members' weights, (members,); nothing is written yet."""
 
     @abstractmethod
     def restore(self, layout: Layout, tensors: Mapping[str, NDArray[Any]]) -> Part:
-        """A part from what ``Part.tensors`` gave; a ValueError if it does not fit."""
+        """Return a part from what ``Part.tensors`` gave; raise a ValueError if it does not fit."""
 
 
 def checked_tensor(

@@ -61,7 +61,7 @@ class _Windows(NamedTuple):
         return padded[:, :, down, across]
 
     def entries(self) -> Iterator[tuple[int, int, tuple[Any, ...]]]:
-        """Of each entry of the kernel (u, v) and the pixels that it sees, row by row."""
+        """Iterate over the entries of the kernel (u, v) and the pixels that they see."""
         for u in range(self.height.kernel):
             for v in range(self.width.kernel):
                 yield u, v, (..., self.height.pixels(u), self.width.pixels(v))

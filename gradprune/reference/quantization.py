@@ -45,7 +45,7 @@ def share(values: Floats, codes: NDArray[np.integer]) -> Floats:
         codes: the cluster of each; -1 for none, which gives 0.
 
     Returns:
-        Of the shape and type of values.
+        An array of the shape and type of values.
 
     Example:
         >>> share(np.array([1.0, 3.0, 5.0, 7.0]), np.array([0, 0, 1, -1]))
@@ -98,7 +98,7 @@ def fake_quantize(
         symmetric: whether the codes lie around 0.
 
     Returns:
-        Of the shape and type of values.
+        An array of the shape and type of values.
 
     Example:
         >>> fake_quantize(np.array([-1.0, 0.3, 0.6]), np.float32(1.0), 0, 2)

@@ -156,7 +156,7 @@ class Arena:
 
     @property
     def params(self) -> Floats:
-        """(n + buffers,) float32, prunable entries first, buffers last; 0 where removed."""
+        """The parameters (n + buffers,), float32, prunable entries first; 0 where removed."""
         self.settle()
         return self._params
 
@@ -175,25 +175,25 @@ class Arena:
 
     @property
     def grads(self) -> Floats:
-        """(n,) float32 gradients; 0 where removed."""
+        """The gradients (n,), float32; 0 where removed."""
         self.settle()
         return self._grads
 
     @property
     def parameters(self) -> Mapping[str, Floats]:
-        """Name to float32 view of ``params``, in forward order."""
+        """The parameters by name: float32 views of ``params``, in forward order."""
         self.settle()
         return self._parameters
 
     @property
     def state(self) -> Mapping[str, Floats]:
-        """The same of parameters and buffers."""
+        """The parameters and buffers by name: float32 views."""
         self.settle()
         return self._state
 
     @property
     def gradients(self) -> Mapping[str, Floats]:
-        """Name to float32 view of ``grads``."""
+        """The gradients by name: float32 views of ``grads``."""
         self.settle()
         return self._gradients
 
@@ -202,19 +202,19 @@ class Arena:
         return flat[offset : offset + tensor.size].reshape(tensor.shape)
 
     def views(self, flat: Floats) -> Mapping[str, Floats]:
-        """Parameters by name as views of a flat buffer of this layout, in forward order."""
+        """Return parameters by name as views of a flat buffer of this layout, in forward order."""
         return MappingProxyType({tensor.name: self._view(flat, tensor) for tensor in self.tensors})
 
     def mask_views(self, flat: NDArray[np.uint8]) -> Mapping[str, NDArray[np.bool_]]:
-        """Named bool views of a flat mask, (n_prunable,), in forward order."""
+        """Return named bool views of a flat mask, (n_prunable,), in forward order."""
         flags = flat.view(np.bool_)
         return MappingProxyType({t.name: self._view(flags, t) for t in self.tensors if t.prunable})
 
     @locked
     def new_moment(self) -> Floats:
-        """A zeroed moment, in the form the core keeps it; it follows the masks while it is held.
+        """Make a zeroed moment, in the form the core keeps it; it follows the masks.
 
-        Of parameters with few live weights the core keeps the moments of these side by side:
+        For parameters with few live weights the core keeps their moments side by side:
         ``read_moment`` and ``write_moments`` translate.
         """
         moment = np.zeros(self.size, np.float32)
@@ -223,7 +223,7 @@ class Arena:
 
     @locked
     def read_moment(self, moment: Floats) -> Floats:
-        """A copy of a moment with every entry at its parameter's place, 0 where removed."""
+        """Return a copy of a moment with every entry at its parameter's place, 0 where removed."""
         whole = moment.copy()
         self.core.unpack(whole)
         _core.mask_(self._mask, whole)
@@ -272,12 +272,12 @@ class Arena:
         self.keep_clipped = state["keep_clipped"]
 
     def compact(self, flat: Floats) -> Floats:
-        """The entries of a buffer that are not removed."""
+        """Return the entries of a buffer that are not removed."""
         prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
         return np.concatenate([prunable[self._mask.view(np.bool_)], others])
 
     def whole(self, values: Floats, size: int) -> Floats:
-        """The buffer of ``size`` entries that ``compact`` made smaller."""
+        """Return the buffer of ``size`` entries that ``compact`` made smaller."""
         flat = np.zeros(size, np.float32)
         kept = self.prunable_size - self.removed
         flat[: self.prunable_size][self._mask.view(np.bool_)] = values[:kept]
@@ -286,12 +286,12 @@ class Arena:
 
     @property
     def removed(self) -> int:
-        """Number of removed weights."""
+        """The number of removed weights."""
         return self.core.removed
 
     @property
     def sparsity(self) -> float:
-        """Share of the prunable weights that is removed."""
+        """The share of the prunable weights that is removed."""
         return self.removed / self.prunable_size if self.prunable_size else 0.0
 
     @locked

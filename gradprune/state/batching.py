@@ -23,7 +23,7 @@ __all__ = ["batches", "cuts", "permutation"]
 def permutation(
     n: SupportsIndex, *, seed: SupportsIndex, epoch: SupportsIndex
 ) -> NDArray[np.int64]:
-    """The order of n samples in one epoch: a uniform permutation of 0..n-1.
+    """Return the order of n samples in one epoch: a uniform permutation of 0..n-1.
 
     Fisher-Yates from the top, for i = n-1..1: swap(i, j) with j = (x * (i + 1)) >> 64, where x is
     the next 64-bit word of Philox4x32-10, key ``seed``, stream ``epoch``.
@@ -65,7 +65,7 @@ def batches(
     drop_last: bool = False,
     least: SupportsIndex = 1,
 ) -> Iterator[tuple[NDArray[Any], NDArray[Any]]]:
-    """One pass over the samples, batch by batch.
+    """Iterate over the samples once, batch by batch.
 
     Arguments are checked at the call, before the first batch is asked for.
 
@@ -74,7 +74,7 @@ def batches(
         y: targets, shape (n, ...).
         batch_size: samples a batch; the last batch holds what is left.
         shuffle: take the samples in the order of :func:`permutation`, else as they are.
-        seed: of the order, 0..2**64-1.
+        seed: the seed of the order, 0..2**64-1.
         epoch: number of the pass; each has its own order.
         drop_last: leave out a last batch of fewer than ``batch_size`` samples.
         least: a last batch of fewer samples joins the one before, if there is one.
@@ -109,7 +109,7 @@ def batches(
 
 
 def cuts(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:
-    """Where each batch of n samples starts and stops; see ``batches``.
+    """Return where each batch of n samples starts and stops; see ``batches``.
 
     >>> cuts(65, 32), cuts(65, 32, least=2)
     ([(0, 32), (32, 64), (64, 65)], [(0, 32), (32, 65)])

@@ -86,7 +86,7 @@ class Attached(ABC):
         return _blank, (type(self),), (self.model, *self.capture())
 
     def __setstate__(self, state: tuple[Any, ...]) -> None:
-        """Of one that is no longer attached: come back as soon as its model is there."""
+        """Restore one that is no longer attached as soon as its model is there."""
         self.model, *parts = state
         if isinstance(self.model, Whole) and not self.model.is_whole:
             vars(self.model).setdefault("_waiting", []).append((self, parts))
@@ -167,7 +167,7 @@ class Whole(ABC):
         return twin
 
     def __copy__(self) -> Self:
-        """As independent as a deep copy: arrays that are shared would break what masks promise."""
+        """Return a deep copy, because shared arrays would break what masks promise."""
         return copy.deepcopy(self)
 
 

@@ -26,7 +26,7 @@ _current: Costs | None = None  # of models made from now on; None: nobody has as
 
 @dataclass(frozen=True)
 class Costs:
-    """The largest share of weights kept at which lists of them are faster than all weights.
+    """Holds the largest share of weights kept at which lists are faster than all weights.
 
     Attributes:
         most: at chunks of 16, 32, 48 and 64 samples; each in [0, 1]. A batch is cut into equal
@@ -51,7 +51,7 @@ class Costs:
 
 
 def to_costs(table: Costs | Sequence[float], source: str = "set by hand") -> Costs:
-    """A table, made of four shares unless it is one.
+    """Return a table, made of four shares unless it is one.
 
     Raises:
         ValueError: not four numbers in [0, 1].
@@ -65,7 +65,7 @@ def to_costs(table: Costs | Sequence[float], source: str = "set by hand") -> Cos
 
 
 def get_costs() -> Costs:
-    """The table that models made from now on get; ``model.costs`` is the one that a model has.
+    """Return the table of models made from now on; ``model.costs`` is the one of a model.
 
     It is the built-in one of the instruction set, unless ``set_costs`` or ``measure_costs`` was
     called or ``GRADPRUNE_COSTS`` names a JSON file such as {"most": [0.3, 0.3, 0.4, 0.4]}.

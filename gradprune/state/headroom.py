@@ -15,7 +15,7 @@ _SMALL = 2**20  # for what is small besides: names, lists, pages that are not fu
 
 
 def require(nbytes: int) -> None:
-    """A MemoryError if there is no block of so many bytes and a little more.
+    """Raise a MemoryError if there is no block of so many bytes and a little more.
 
     Whatever is taken here is never written to, so it costs microseconds.
 

@@ -39,7 +39,7 @@ _owners: weakref.WeakSet[_Owner] = weakref.WeakSet()
 
 
 def new_lock(owner: _Owner) -> AbstractContextManager[bool]:
-    """A re-entrant lock for ``owner.lock``; a forked child gets another if this one is held."""
+    """Make a re-entrant lock for ``owner.lock``; a forked child gets another if it is held."""
     _owners.add(owner)
     return threading.RLock()
 
@@ -47,7 +47,7 @@ def new_lock(owner: _Owner) -> AbstractContextManager[bool]:
 def locked(
     function: Callable[Concatenate[_Self, _P], _R],
 ) -> Callable[Concatenate[_Self, _P], _R]:
-    """The same function or method, which holds the lock of its first argument while it runs."""
+    """Make a function or method hold the lock of its first argument while it runs."""
 
     @functools.wraps(function)
     def call(owner: _Self, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
@@ -58,7 +58,7 @@ def locked(
 
 
 def _renew() -> None:
-    """In a forked child, replace the locks held by threads that the child does not have."""
+    """Replace, in a forked child, the locks held by threads that the child does not have."""
     for owner in list(_owners):
         lock = owner.lock
         assert isinstance(lock, _RLock)

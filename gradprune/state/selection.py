@@ -14,7 +14,7 @@ __all__ = ["topk_mask"]
 
 
 def topk_mask(scores: ArrayLike, k: SupportsIndex) -> NDArray[np.bool_]:
-    """True at exactly the k highest scores; ties go to the lower index.
+    """Return True at exactly the k highest scores; ties go to the lower index.
 
     O(n): a radix selection over the bits of the scores, which are neither sorted nor moved.
     -0.0 ties with 0.0; infinities are ordinary scores.

@@ -12,7 +12,7 @@ __all__ = ["get_num_threads", "set_num_threads", "show_config"]
 
 
 def get_num_threads() -> int:
-    """The most threads a call uses: the CPUs of this process, or fewer by OMP_NUM_THREADS.
+    """Return the most threads a call uses: the CPUs of this process, or OMP_NUM_THREADS.
 
     >>> get_num_threads() >= 1
     True
@@ -21,7 +21,7 @@ def get_num_threads() -> int:
 
 
 def set_num_threads(number: SupportsIndex) -> None:
-    """Set the most threads a call uses, 1..256. Results do not depend on it, to the last bit.
+    """Set the most threads a call uses, 1..256; results do not depend on it, to the last bit.
 
     >>> set_num_threads(get_num_threads())
     """

@@ -38,7 +38,7 @@ Pair = tuple[NDArray[Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Experiment:
-    """Train a model densely, prune it, train it on, and measure it: a ``run`` for ``gp.sweep``.
+    """Trains a model, prunes it, trains it on, and measures it: a ``run`` for ``gp.sweep``.
 
     Called with some settings, it takes these instead of its own: everything can be a factor.
     Trials with the same seed start from the same initial model and the same dense training, which
@@ -54,21 +54,21 @@ class Experiment:
         data: ((x_train, y_train), (x_test, y_test)), as ``gp.datasets.mnist()`` gives it.
         criterion: which weights matter.
         sparsity: share of the prunable weights to remove.
-        scope: of the pruner.
-        granularity: of the pruner.
+        scope: the scope of the pruner.
+        granularity: the granularity of the pruner.
         how: "one-shot" or "iterative".
         clip: clipper of pruning and training on.
         dense_clip: clipper of dense training.
-        seed: of the model, the order of samples and the pruner.
-        dense_epochs: of dense training.
-        epochs: of training on.
-        events: of iterative pruning.
+        seed: the seed of the model, the order of samples and the pruner.
+        dense_epochs: the epochs of dense training.
+        epochs: the epochs of training on.
+        events: the number of events of iterative pruning.
         batch_size: samples a step.
         dense_lr: learning rate of dense training at its start.
         lr: learning rate of training on at its start.
-        momentum: of both, Nesterov's.
-        weight_decay: of both.
-        augment: of both, as for ``fit``.
+        momentum: the momentum of both, Nesterov's.
+        weight_decay: the weight decay of both.
+        augment: the augmentation of both, as for ``fit``.
         scored: training samples by which one-shot pruning scores, from the first on; an iterative
             one goes by the gradients of training.
         probed: training samples on which ``Explosion`` tries weights out, from the first on.
@@ -77,13 +77,13 @@ class Experiment:
 
     Calling it returns:
         accuracy: on test data, at the end.
-        change: of the accuracy against the dense model.
+        change: the change of the accuracy against the dense model.
         pruned_accuracy: after pruning, before training on; NaN for "iterative".
         kept: share of the prunable weights that is kept.
         weights: how many those are.
         parameters: parameters kept, biases included.
         macs: multiply-accumulates a sample of the weights kept.
-        nbytes: of the frozen model.
+        nbytes: the size in bytes of the frozen model.
 
     Raises:
         TypeError, ValueError: a setting is not as above.
@@ -148,7 +148,7 @@ class Experiment:
         checks.settle(self, checks.whole, *counts, least=1)
 
     def __call__(self, **settings: Any) -> dict[str, float]:
-        """Run with these settings instead of its own; returns the metrics."""
+        """Run with these settings instead of its own and return the metrics."""
         known = {entry.name for entry in fields(self)}
         unknown = [name for name in settings if name not in known]
         if unknown:
@@ -156,7 +156,7 @@ class Experiment:
         return _run(replace(self, **settings))
 
     def describe(self) -> dict[str, str]:
-        """What the results depend on, for the header of a journal."""
+        """Return what the results depend on, for the header of a journal."""
         settings = {entry.name: getattr(self, entry.name) for entry in fields(self)}
         settings["data"] = self.data.digest
         del settings["cache"]

@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 def can_run_in_parallel() -> bool:
-    """Whether joblib is installed.
+    """Return whether joblib is installed.
 
     >>> can_run_in_parallel() in (True, False)
     True
@@ -34,7 +34,7 @@ class Workers:
     Args:
         n_jobs: calls at once, as joblib counts: 1 in this process, -1 one a CPU, None as
             ``joblib.parallel_config`` says, else 1 (of "dask" all workers).
-        backend: of joblib, such as "loky", "threading", "dask" or "ray"; None as
+        backend: the backend of joblib, such as "loky", "threading", "dask" or "ray"; None as
             ``joblib.parallel_config`` says, else "loky".
 
     Raises:
@@ -72,7 +72,7 @@ class Workers:
                 self._parallel, self._streams = make(), False
 
     def as_completed(self, function: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R]]:
-        """Items with their results, in the order in which they finish.
+        """Iterate over items with their results, in the order in which they finish.
 
         Each call may use the caller's number of threads divided by the calls at once, and has the
         caller's table of costs, so results have the same bits whatever ``n_jobs``.

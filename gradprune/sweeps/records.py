@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 class Records:
-    """A table: rows with the same columns. ``print`` shows it aligned, and so does a notebook.
+    """A table of rows with the same columns; ``print`` shows it aligned, as a notebook does.
 
     Args:
         columns: names, in order.
@@ -45,7 +45,7 @@ class Records:
         return iter(self.rows)
 
     def column(self, name: str) -> list[Any]:
-        """The values of a column, one a row.
+        """Return the values of a column, one for each row.
 
         Raises:
             KeyError: there is no such column.
@@ -84,7 +84,7 @@ class Records:
         write_atomically(path, content.getvalue())
 
     def cells(self) -> list[list[str]]:
-        """What ``print`` shows: the headings and then each row, as text."""
+        """Return what ``print`` shows: the headings and then each row, as text."""
         rows = [[format_value(row[name]) for name in self.columns] for row in self.rows]
         return [list(self.columns), *rows]
 
@@ -105,9 +105,9 @@ class Records:
 
 
 class Aggregate(Records):
-    """Mean and standard deviation of groups of rows.
+    """The mean and standard deviation of groups of rows.
 
-    Of a metric m the column "m" is the mean, "m_std" the standard deviation of a sample (n - 1),
+    For a metric m the column "m" is the mean, "m_std" the standard deviation of a sample (n - 1),
     NaN where there is a single value; "n" says how many values there are. What is missing or NaN
     is left out.
 
@@ -162,7 +162,7 @@ class Aggregate(Records):
 
 
 def format_value(value: object) -> str:
-    """A cell: numbers of four digits, nothing for None and NaN.
+    """Format a cell: numbers of four digits, nothing for None and NaN.
 
     >>> [format_value(value) for value in (0.98412, 12345, None, "Taylor()", True)]
     ['0.9841', '12,345', '', 'Taylor()', 'True']

@@ -37,13 +37,13 @@ _RESERVED = ("n", "seconds", "error")  # columns of our own
 
 
 class SweepResult(Records):
-    """What ``gp.sweep`` returns: one row a trial, in the order of the factors' levels.
+    """The result of ``gp.sweep``: one row a trial, in the order of the factors' levels.
 
     Columns are the factors, the metrics, "seconds" and "error": its text for a trial that failed,
     whose metrics are None, else None. ``print`` shows a table, and so does a notebook.
 
     Attributes:
-        columns, rows: of the table; a row is a dict.
+        columns, rows: the columns and rows of the table; a row is a dict.
         factors, metrics: names of these columns.
         reused: trials that were in the journal.
         failed: rows of the trials that failed.
@@ -68,7 +68,7 @@ class SweepResult(Records):
         return [row for row in self.rows if row["error"] is not None]
 
     def where(self, **levels: Level) -> SweepResult:
-        """The part with these levels of factors.
+        """Return the part with these levels of factors.
 
         Raises:
             KeyError: there is no such factor.
@@ -85,7 +85,7 @@ class SweepResult(Records):
         return SweepResult(self.factors, self.metrics, rows)
 
     def aggregate(self, by: str | Sequence[str] | None = None) -> Aggregate:
-        """Mean and standard deviation of every metric, failed trials left out.
+        """Return mean and standard deviation of every metric, without failed trials.
 
         Args:
             by: factors that make a group; None: all but "seed".

@@ -27,7 +27,7 @@ __all__ = ["CSVLogger", "Callback", "Checkpoint", "Context", "EarlyStopping", "W
 
 
 class Context:
-    """What a callback is told, and how it answers.
+    """Tells a callback how the training stands, and takes its answer.
 
     Attributes:
         model: the model in training.
@@ -62,7 +62,7 @@ class Context:
 
     @property
     def epoch(self) -> int:
-        """Epochs the model has completed."""
+        """The number of epochs the model has completed."""
         return self.model.epoch
 
     def stop(self) -> None:
@@ -74,7 +74,7 @@ class Context:
 
 
 class Callback:
-    """Hooks called by ``fit``; override what is needed.
+    """The base class of callbacks, which ``fit`` calls; override what is needed.
 
     >>> class Stop(Callback):
     ...     def on_epoch_end(self, context):
@@ -83,22 +83,22 @@ class Callback:
     """
 
     def check(self, context: Context) -> None:
-        """Raise what would fail later; asked of all callbacks before anything is changed."""
+        """Raise what would fail later; called for all callbacks before anything is changed."""
 
     def on_train_begin(self, context: Context) -> None:
-        """Before the first epoch."""
+        """Act before the first epoch."""
 
     def on_epoch_begin(self, context: Context) -> None:
-        """Before an epoch."""
+        """Act before an epoch."""
 
     def on_step_end(self, context: Context) -> None:
-        """After a step and its pruning; called only where overridden."""
+        """Act after a step and its pruning; called only where overridden."""
 
     def on_epoch_end(self, context: Context) -> None:
-        """After an epoch and its validation."""
+        """Act after an epoch and its validation."""
 
     def on_train_end(self, context: Context) -> None:
-        """After the last epoch; not after an error or Ctrl-C."""
+        """Act after the last epoch; not called after an error or Ctrl-C."""
 
 
 class _Monitor:
@@ -138,7 +138,7 @@ class _Monitor:
 
 
 class EarlyStopping(Callback):
-    """Stop when a number has not improved for ``patience`` epochs.
+    """Stops when a number has not improved for ``patience`` epochs.
 
     With ``restore_best`` the parameters of the best epoch come back at the end, and the masks with
     them: weights that were pruned after that epoch are alive again, so that the model is exactly
@@ -192,7 +192,7 @@ class EarlyStopping(Callback):
         return self._monitor.best
 
     def check(self, context: Context) -> None:
-        """There has to be what is monitored."""
+        """Raise a ValueError if there is no number of that name to monitor."""
         self._monitor.check(context)
 
     def on_train_begin(self, context: Context) -> None:
@@ -230,7 +230,7 @@ class EarlyStopping(Callback):
 
 
 class WeightAveraging(Callback):
-    """Leave the mean of the parameters after each epoch, stochastic weight averaging.
+    """Leaves the mean of the parameters after each epoch: stochastic weight averaging.
 
     The model trains as without it; at the end its parameters become w = sum_e w_e / n over the n
     epochs that count. Steps at a constant learning rate wander about a minimum, and their mean is
@@ -268,7 +268,7 @@ class WeightAveraging(Callback):
         self._sum: NDArray[np.float64] | None = None
 
     def check(self, context: Context) -> None:
-        """The weights must not be quantized."""
+        """Raise a ValueError if the weights are quantized."""
         _refuse_quantized(context.model)
 
     def on_train_begin(self, context: Context) -> None:
@@ -307,7 +307,7 @@ def _refuse_quantized(model: Trainee) -> None:
 
 
 class Checkpoint(Callback):
-    """Save the model after epochs, atomically: the file is always whole.
+    """Saves the model after epochs, atomically: the file is always whole.
 
     Args:
         path: the file; it is replaced each time.
@@ -334,7 +334,7 @@ class Checkpoint(Callback):
         self._seen = 0
 
     def check(self, context: Context) -> None:
-        """The file must be one that can be written, of a model that can be saved."""
+        """Raise an error if the file cannot be written or the model cannot be saved."""
         if self._monitor is not None:
             self._monitor.check(context)
         check_writable(self.path)
@@ -356,7 +356,7 @@ class Checkpoint(Callback):
 
 
 class CSVLogger(Callback):
-    """Write the row of each epoch to a CSV file, at once.
+    """Writes the row of each epoch to a CSV file, at once.
 
     Args:
         path: the file.
@@ -372,7 +372,7 @@ class CSVLogger(Callback):
         self._columns: list[str] = []
 
     def check(self, context: Context) -> None:
-        """The file must be one that can be written."""
+        """Raise an OSError if the file cannot be written."""
         check_writable(self.path)
 
     def on_train_begin(self, context: Context) -> None:

@@ -115,12 +115,12 @@ class History:
 
     @property
     def step_count(self) -> int:
-        """Steps recorded, those left out by a guard included."""
+        """The number of steps recorded, those left out by a guard included."""
         return len(self._steps["loss"])
 
     @property
     def steps(self) -> dict[str, NDArray[Any]]:
-        """Name to one number a step, (step_count,): a copy of what is recorded.
+        """The numbers of the steps by name, (step_count,) each: copies of what is recorded.
 
         loss, norm (before clipping), norm_after, scale (of clipping), lr, sparsity (after the
         step) are float64; clipped, applied bool; samples, correct int64.
@@ -138,7 +138,7 @@ class History:
         return values.view(np.bool_) if name in _FLAGS else values
 
     def totals(self, start: int) -> dict[str, float]:
-        """The means and counts of the steps from number ``start`` on, as in ``epochs``.
+        """Return means and counts of the steps from number ``start`` on, as in ``epochs``.
 
         loss and accuracy are weighted by samples, and with the norms are of applied steps alone;
         NaN if there are none.
@@ -167,7 +167,7 @@ class History:
 
     @property
     def history(self) -> dict[str, list[float]]:
-        """Name to column, one number for each epoch."""
+        """The numbers of the epochs by name, one for each epoch."""
         return {name: self[name] for name in (self.epochs[0] if self.epochs else ())}
 
     def __getitem__(self, name: str) -> list[float]:
@@ -181,7 +181,7 @@ class History:
         return len(self.epochs)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything as lists and numbers, for JSON.
+        """Return everything as lists and numbers, for JSON.
 
         >>> sorted(History().to_dict())
         ['epochs', 'events', 'interrupted', 'sparsity_changes', 'steps']

@@ -134,7 +134,7 @@ class Run:
     augmenter: Augmenter | None
 
     def warn(self, *, stacklevel: int) -> None:
-        """Warn of what will not come out as somebody may think, before it starts."""
+        """Warn, before it starts, of what will not come out as somebody may think."""
         if isinstance(self.pruner, Pruner):
             doubt = self.pruner.doubt(self.epochs * len(self.batches))
             if doubt is not None:
@@ -340,7 +340,7 @@ def _is_stopped_by(
 
 
 def _totals(history: History, first: int, loss: Loss) -> dict[str, float]:
-    """Of the steps from number ``first`` on."""
+    """Summarize the steps from number ``first`` on."""
     totals = history.totals(first)
     if not loss.is_classification:
         del totals["accuracy"]

@@ -29,7 +29,7 @@ class _Evaluated(TypedDict):
 
 
 class Evaluation(_Evaluated, total=False):
-    """What ``evaluate`` returns: the mean loss, and for classification the rest."""
+    """The result of ``evaluate``: the mean loss, and for classification the rest."""
 
     accuracy: float
     precision: NDArray[np.float64]  # of each class; 0 if nothing was predicted as it
@@ -37,7 +37,7 @@ class Evaluation(_Evaluated, total=False):
 
 
 def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
-    """The share of labels that agree: mean(y_true == y_pred).
+    """Return the share of labels that agree: mean(y_true == y_pred).
 
     Args:
         y_true: integer labels, shape (n,), n at least 1.
@@ -60,7 +60,7 @@ def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
 def confusion_matrix(
     y_true: ArrayLike, y_pred: ArrayLike, n_classes: SupportsIndex
 ) -> NDArray[np.int64]:
-    """How often each class was taken for each: M[t, p] = number of samples of t predicted as p.
+    """Return how often each class was taken for each: M[t, p] samples of t predicted as p.
 
     Args:
         y_true: integer labels in 0..n_classes-1, shape (n,), n at least 1.
@@ -98,7 +98,7 @@ def confusion_matrix(
 def precision_recall(
     y_true: ArrayLike, y_pred: ArrayLike, n_classes: SupportsIndex
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
-    """Precision, recall, F1 and number of samples of each class.
+    """Return precision, recall, F1 and number of samples of each class.
 
     With M the confusion matrix: precision_c = M[c, c] / sum_t M[t, c], recall_c = M[c, c] /
     sum_p M[c, p], f1_c = 2 M[c, c] / (sum_t M[t, c] + sum_p M[c, p]), their harmonic mean.
@@ -124,7 +124,7 @@ def precision_recall(
 
 @dataclass(frozen=True, eq=False)
 class ClassificationReport:
-    """Accuracy, and precision, recall, F1 and support of each class; ``print`` shows a table.
+    """Holds accuracy, and precision, recall, F1 and support of each class.
 
     >>> print(ClassificationReport.from_labels([0, 1, 2, 2], [0, 1, 1, 2], 3))
     class     precision   recall       f1  samples
@@ -153,7 +153,7 @@ class ClassificationReport:
         *,
         class_names: tuple[str, ...] | None = None,
     ) -> ClassificationReport:
-        """The report of predictions ``y_pred`` for ``y_true``.
+        """Make the report of predictions ``y_pred`` for ``y_true``.
 
         Args:
             y_true: integer labels in 0..n_classes-1, shape (n,), n at least 1.

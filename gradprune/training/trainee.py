@@ -23,7 +23,7 @@ class Trainee(Network, ABC):
     Attributes:
         pruner: the last pruner made for it, or None.
         quantizer: the last quantizer made for it, or None.
-        history: of the last ``fit``, or None.
+        history: the history of the last ``fit``, or None.
         epoch: epochs trained so far.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib
 import inspect
@@ -80,3 +81,21 @@ def test_public_names_and_their_members_have_docstrings(name: str) -> None:
     assert own_docstring(value), name
     if inspect.isclass(value):
         assert [member for member, what in members(value) if not inspect.getdoc(what)] == []
+
+
+# Words that begin half a sentence, whose subject a reader has to guess.
+FRAGMENTS = {"Of", "In", "By", "From", "To", "Under", "With", "Than", "As"}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_docstrings_begin_with_a_sentence(name: str) -> None:
+    """A verb ("Return ..."), or a subject ("The loss of ..."), and not "Of the last pass"."""
+    source = inspect.getsource(importlib.import_module(name))
+    found = [
+        f"{node.lineno}: {text.splitlines()[0]}"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and (text := ast.get_docstring(node))
+        and text.split()[0] in FRAGMENTS
+    ]
+    assert found == []

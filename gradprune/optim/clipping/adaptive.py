@@ -12,7 +12,7 @@ __all__ = ["AGC"]
 
 @dataclass(frozen=True)
 class AGC(Clipper):
-    """Adaptive gradient clipping: each unit's gradient in proportion to its weights.
+    """Clips each unit's gradient in proportion to its weights: adaptive gradient clipping.
 
     A unit is a row of a weight (what leads to one output), or a whole bias. With W_i and G_i its
     live weights and gradient, and most = clipping * max(||W_i||, eps): if ||G_i|| >= most,

@@ -19,12 +19,12 @@ VERSION = 1
 
 
 class Stage(NamedTuple):
-    """gp_clip of gradprune.h without what an optimizer keeps for it.
+    """The stage of a clipper for the core: gp_clip without what an optimizer keeps for it.
 
     Attributes:
-        name: of the clipper in the core, csrc/clippers/<name>.c.
+        name: the name of the clipper in the core, csrc/clippers/<name>.c.
         settings: numbers in the order in which that file names them.
-        seed: of what is random.
+        seed: the seed of what is random.
         norm_type: the p of the norms that a step with this stage reports.
     """
 
@@ -50,7 +50,7 @@ class Stage(NamedTuple):
 
 
 class Clipper(ABC):
-    """Settings of a clipper; the arithmetic is fused into the optimizer's step.
+    """The base class of clippers: settings, whose arithmetic is fused into the step.
 
     A subclass says what the optimizer keeps for it between steps: a residual, names that are
     excluded, a state.
@@ -104,10 +104,10 @@ class Clipper(ABC):
 
 
 class AdaptiveClipper(Clipper):
-    """A clipper whose limit follows the norms: they are its state, which the optimizer holds."""
+    """The base class of clippers whose limit follows the norms, which the optimizer holds."""
 
     rebaseline_on_prune: bool
 
     @abstractmethod
     def new_state(self, parameters: int) -> Doubles:
-        """See Clipper."""
+        """Return the state before the first step, as the core wants it (csrc/clip.h)."""

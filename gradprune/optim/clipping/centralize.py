@@ -11,7 +11,7 @@ __all__ = ["Centralize"]
 
 @dataclass(frozen=True)
 class Centralize(Clipper):
-    """Gradient centralization: of each row of a weight, minus the mean of its live entries.
+    """Subtracts from each row of a weight the mean of its live entries.
 
     Biases, and rows with fewer than two live entries, stay as they are.
 

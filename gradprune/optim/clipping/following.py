@@ -19,7 +19,7 @@ _MOST_NORMS = 100_000
 
 @dataclass(frozen=True)
 class AutoClip(AdaptiveClipper):
-    """ClipNorm at a percentile of the gradient norms so far, the present one included.
+    """Clips at a percentile of the gradient norms so far, the present one included.
 
     Linear interpolation, as ``numpy.percentile``. A limit of 0 does not clip. Use
     ``optimizer.rebaseline()`` to forget the norms.
@@ -56,18 +56,18 @@ class AutoClip(AdaptiveClipper):
         return _MOST_NORMS if self.window is None else self.window
 
     def new_state(self, parameters: int) -> Doubles:
-        """No norms, and room for the first ones."""
+        """Return a state without norms, and room for the first ones."""
         return np.zeros(_HEAD + 2 * min(self._most, _FIRST_CAPACITY))
 
     def grow(self, state: Doubles) -> Doubles:
-        """Twice the room if it is full, up to the window."""
+        """Return the state with twice the room if it is full, up to the window."""
         capacity = (len(state) - _HEAD) // 2
         if state[_COUNT] < capacity or capacity >= self._most:
             return state
         return self._of(self.export(state), min(2 * capacity, self._most), state[_VERSION])
 
     def export(self, state: Doubles) -> Doubles:
-        """The norms in the order they came."""
+        """Return the norms in the order they came."""
         count, start = int(state[_COUNT]), int(state[_NEXT])
         ring = state[_HEAD : _HEAD + (len(state) - _HEAD) // 2]
         return ring[:count].copy() if count < len(ring) else np.roll(ring, -start)
@@ -94,7 +94,7 @@ class AutoClip(AdaptiveClipper):
 
 @dataclass(frozen=True)
 class ZClip(AdaptiveClipper):
-    """Clip a norm that is an outlier among the recent ones, by its z-score.
+    """Clips a norm that is an outlier among the recent ones, by its z-score.
 
     The first ``warmup`` norms n give mean mu and variance sigma^2 and are not clipped. Then, with
     score = (n - mu) / (sigma + 1e-6): if score > z the limit is mu + z sigma (z / score), and
@@ -130,5 +130,5 @@ class ZClip(AdaptiveClipper):
         return Stage("zclip", (self.z, self.alpha, float(self.warmup)))
 
     def new_state(self, parameters: int) -> Doubles:
-        """Count, version, mean, variance."""
+        """Return count, version, mean and variance."""
         return np.zeros(4)

@@ -106,7 +106,7 @@ def _scale(value: np.ndarray, factor: float) -> None:
 
 
 def joint_norm(norms: list[float], p: float) -> float:
-    """The p-norm of norms, which is the p-norm of everything; NaN stays NaN."""
+    """Return the p-norm of norms, which is the p-norm of everything; NaN stays NaN."""
     largest = max(norms, default=0.0)
     if any(math.isnan(norm) for norm in norms):
         return math.nan

@@ -18,7 +18,7 @@ _FLOAT = np.finfo(np.float32)
 
 @dataclass(frozen=True)
 class Inhibit(Clipper):
-    """Gradient inhibition: a smooth map that saturates, where clipping has a corner.
+    """Maps gradients smoothly to below a limit, where clipping has a corner.
 
     hyperbolic: g <- c g / (c + |g|); tanh: g <- c tanh(g / c), with c the limit. On elements, or
     on the norm n of the whole gradient, which is scaled to c n / (c + n) or c tanh(n / c). Never

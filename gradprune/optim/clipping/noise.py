@@ -12,7 +12,7 @@ __all__ = ["GradientNoise"]
 
 @dataclass(frozen=True)
 class GradientNoise(Clipper):
-    """Normal noise on every live entry, fading: variance eta / (1 + t)^gamma at step t from 0.
+    """Adds normal noise to every live entry, with variance eta / (1 + t)^gamma at step t from 0.
 
     Args:
         eta: positive.

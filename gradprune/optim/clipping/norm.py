@@ -41,7 +41,7 @@ class _ByNorm(Clipper):
 
 @dataclass(frozen=True)
 class ClipNorm(_ByNorm):
-    """Scale the whole gradient so that its norm is at most ``max_norm``.
+    """Scales the whole gradient so that its norm is at most ``max_norm``.
 
     norm = (sum over all live entries of |g|^p)^(1/p); if norm > max_norm, g *= max_norm /
     (norm + 1e-6), else not a bit changes.
@@ -61,7 +61,7 @@ class ClipNorm(_ByNorm):
 
 @dataclass(frozen=True)
 class ClipNormPerLayer(_ByNorm):
-    """ClipNorm for each layer by itself, weight and bias together.
+    """Scales each layer's gradient by itself, weight and bias together.
 
     >>> ClipNormPerLayer(1.0, norm_type=float("inf")).max_norm
     1.0
@@ -72,7 +72,7 @@ class ClipNormPerLayer(_ByNorm):
 
 @dataclass(frozen=True)
 class ClipNormPerParameter(_ByNorm):
-    """ClipNorm for each parameter by itself; Keras's ``clipnorm``.
+    """Scales each parameter's gradient by itself, as Keras's ``clipnorm`` does.
 
     >>> ClipNormPerParameter(1.0).max_norm
     1.0

@@ -29,10 +29,10 @@ class QuantizeGradient(Clipper):
 
     Args:
         form: "qsgd", "kbit" or "sign".
-        levels: of qsgd, s in 1..65536; None means 16.
-        bits: of kbit, 2..16; None means 8.
+        levels: the levels of qsgd, s in 1..65536; None means 16.
+        bits: the bits of kbit, 2..16; None means 8.
         error_feedback: keep a residual; it is 0 where weights are removed, and in the checkpoint.
-        seed: of qsgd, 0 <= seed < 2**64.
+        seed: the seed of qsgd, 0 <= seed < 2**64.
 
     Sources: Alistarh et al. 2017 (QSGD); Karimireddy et al. 2019 (scaled sign, error feedback).
 

@@ -12,7 +12,7 @@ __all__ = ["ClipValue"]
 
 @dataclass(frozen=True)
 class ClipValue(Clipper):
-    """Every entry of the gradient into [-clip_value, clip_value]; a NaN stays a NaN.
+    """Clips every entry of the gradient into [-clip_value, clip_value]; a NaN stays a NaN.
 
     >>> ClipValue(0.5).clip_value
     0.5

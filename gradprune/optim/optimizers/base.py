@@ -35,7 +35,7 @@ _KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
 
 
 class StepInfo(NamedTuple):
-    """What a step did."""
+    """The report of a step."""
 
     norm: float  # of the live gradient before clipping
     scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
@@ -47,10 +47,10 @@ class StepInfo(NamedTuple):
 
 @dataclass(frozen=True)
 class Rule:
-    """gp_rule of gradprune.h without what changes from step to step.
+    """The rule of the core (gp_rule) without what changes from step to step.
 
     Attributes:
-        name: of the rule in the core.
+        name: the name of the rule in the core.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Rule:
     eps: float = 0.0
 
     def at(self, lr: float, step: int) -> tuple[Any, ...]:
-        """The core's tuple for step number ``step``, counted from 1."""
+        """Return the core's tuple for step number ``step``, counted from 1."""
         return (
             _core.rules[self.name],
             lr,
@@ -111,7 +111,7 @@ class Trainable(Protocol):
 
 
 class Optimizer(Attached, ABC):
-    """What all optimizers share.
+    """The base class of optimizers.
 
     A copy of an optimizer comes with a copy of its model, see ``Model.copy``.
 
@@ -171,12 +171,12 @@ class Optimizer(Attached, ABC):
 
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """The keyword arguments that make this optimizer again, without clip and guard."""
+        """Return the keyword arguments that make this optimizer again, without clip and guard."""
 
     @property
     @locked
     def moments(self) -> tuple[NDArray[np.float32], ...]:
-        """Copies of the moments, (n,) each, in the layout of ``arena.params``; 0 where removed."""
+        """Copies of the moments, (n,) each, in the order of the parameters; 0 where removed."""
         return tuple(map(self.model.arena.read_moment, self.core_moments))
 
     @locked
@@ -186,12 +186,12 @@ class Optimizer(Attached, ABC):
 
     @property
     def lr(self) -> float:
-        """Learning rate of the next step: schedule(step_count) * lr_factor."""
+        """The learning rate of the next step: schedule(step_count) * lr_factor."""
         return self.schedule(self.step_count) * self.lr_factor
 
     @locked
     def step(self) -> StepInfo:
-        """One step from ``model.gradients``, as they are now, to ``model.parameters``.
+        """Take a step from ``model.gradients``, as they are now, to ``model.parameters``.
 
         The gradient is clipped on the way and stays as it is in ``model.gradients``, whatever the
         clippers do (``keep_clipped`` and ``clipped_gradients`` show what became of it). Removed
@@ -220,13 +220,13 @@ class Optimizer(Attached, ABC):
         return quantizer.around(lambda: core.step(clip, rule, moments, norms))
 
     def begin(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Keep a snapshot if one is due; (clip, rule) of the next step for the core."""
+        """Keep a snapshot if one is due; return (clip, rule) of the next step for the core."""
         if self.guard.every:
             self._keep()
         return self.core_arguments()
 
     def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """(clip, rule) of the next step for the core."""
+        """Return (clip, rule) of the next step for the core."""
         _, max_gradient, max_norm = self.guard.limits
         rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
         return self.chain.code(), rule
@@ -342,17 +342,17 @@ class Optimizer(Attached, ABC):
 
     @property
     def clip_rate(self) -> float:
-        """Share of the steps taken in which something was clipped; 0 before the first."""
+        """The share of the steps taken in which something was clipped; 0 before the first."""
         return self.clip_count / self.step_count if self.step_count else 0.0
 
     def norms(self) -> dict[str, float]:
-        """Parameter name to the norm of its gradient at the last step, before clipping."""
+        """Return the norm of each parameter's gradient at the last step, before clipping."""
         stored = self.model.arena.stored
         own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
         return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
 
     def layer_norms(self) -> dict[str, float]:
-        """Layer name to the norm of its gradient at the last step, before clipping."""
+        """Return the norm of each layer's gradient at the last step, before clipping."""
         layers: dict[str, list[float]] = {}
         for name, norm in self.norms().items():
             layers.setdefault(name.partition(".")[0], []).append(norm)
@@ -375,7 +375,7 @@ class Optimizer(Attached, ABC):
     @property
     @locked
     def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
-        """Name to the gradient after clipping, as the last step used it: copies.
+        """Copies of the gradients after clipping, by name, as the last step used them.
 
         Raises:
             ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
@@ -430,7 +430,7 @@ class Optimizer(Attached, ABC):
 
     @locked
     def state(self) -> dict[str, float]:
-        """Counters for a checkpoint; moments and what clippers keep are saved as tensors."""
+        """Return counters for a checkpoint; moments and clippers' state are saved as tensors."""
         return {
             "step_count": self.step_count,
             "clip_count": self.clip_count,
@@ -444,7 +444,7 @@ class Optimizer(Attached, ABC):
 
     @locked
     def load_state(self, state: Mapping[str, float]) -> None:
-        """Counters from a checkpoint; one made by an earlier version has fewer."""
+        """Set counters from a checkpoint; one made by an earlier version has fewer."""
         self.step_count = int(state["step_count"])
         self.clip_count = int(state.get("clip_count", 0))
         self.skipped = int(state["skipped"])

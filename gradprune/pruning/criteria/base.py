@@ -24,7 +24,7 @@ Draw = Callable[[int], Floats]
 
 
 class Criterion(ABC):
-    """Gives every weight a score.
+    """The base class of criteria, which give every weight a score.
 
     Attributes:
         needs_gradients: whether ``statistics`` must hold some.
@@ -38,12 +38,12 @@ class Criterion(ABC):
 
     @abstractmethod
     def scores(self, weights: Floats, statistics: Statistics, draw: Draw) -> Floats:
-        """Scores of the weights, the lowest to be removed first.
+        """Return the scores of the weights; the lowest are removed first.
 
         Args:
             weights: (n,) all weights the pruner covers, read-only; removed ones are 0 and their
                 scores are ignored.
-            statistics: of the gradient of these weights; empty unless ``needs_gradients``.
+            statistics: those of the gradient of the weights; empty unless ``needs_gradients``.
             draw: ``draw(n)`` gives n uniform numbers in [0, 1), new ones at each pruning event.
 
         Returns:
@@ -51,7 +51,7 @@ class Criterion(ABC):
         """
 
     def observed(self, weights: Floats, gradient: Floats) -> Floats:
-        """What statistics are of: the gradient, unless a criterion has something else in mind.
+        """Return what statistics are of: the gradient, unless a criterion overrides this.
 
         Args:
             weights: (n,) all prunable weights, at which the gradient was taken.
@@ -61,7 +61,7 @@ class Criterion(ABC):
 
 
 class Response(NamedTuple):
-    """What the model answers to some weights."""
+    """The loss and gradient norm of the model for some weights."""
 
     loss: float
     norm: float  # of the gradient of all parameters
@@ -120,4 +120,4 @@ class ProbingCriterion(Criterion):
 
     @abstractmethod
     def probed(self, weights: Floats, draw: Draw, probe: Probe) -> Floats:
-        """Scores by what the probe answers, (n,) float32, finite; arguments as for ``scores``."""
+        """Return scores by what the probe answers, (n,) float32, finite; see ``scores``."""

@@ -18,7 +18,7 @@ __all__ = ["Explosion", "Growth"]
 
 
 class Growth(NamedTuple):
-    """What ``Explosion`` estimates for every weight, float64 arrays of one shape."""
+    """The estimates of ``Explosion`` for every weight, float64 arrays of one shape."""
 
     mean: NDArray[np.float64]  # a_i: the growth that is due to weight i
     variance: NDArray[np.float64]  # of that estimate; NaN after a single draw of groups
@@ -27,7 +27,7 @@ class Growth(NamedTuple):
 
 @dataclass(frozen=True)
 class Explosion(ProbingCriterion):
-    """|a_i|, what weight i adds to the growth of loss and gradient norm when weights are perturbed.
+    """Scores |a_i|, what weight i adds to the growth of loss and gradient norm when perturbed.
 
     In each of D draws a random permutation cuts the n live weights into groups of about m. Each
     group G by itself is perturbed, which changes the loss L and the norm N of the gradient by
@@ -56,9 +56,9 @@ class Explosion(ProbingCriterion):
         members: what groups consist of: "weights", or "units", all weights into an output unit,
             which then score alike, and n counts units.
         mode: "remove" makes weights 0, "shift" takes ``delta`` from them.
-        delta: of the shift.
+        delta: the size of the shift.
         measure: "loss", "norm" or "both".
-        seed: of the permutations, together with the pruner's.
+        seed: the seed of the permutations, together with the pruner's.
 
     Source: perturbed groups and the growth they cause are the explosion phase of ``gp.explode``;
     the estimator is that of random balance designs, Satterthwaite 1959.
@@ -92,7 +92,7 @@ class Explosion(ProbingCriterion):
         return np.abs(self.estimate(weights, draw, probe).mean).astype(np.float32)
 
     def estimate(self, weights: Floats, draw: Draw, probe: Probe) -> Growth:
-        """The growth due to each weight, (n,), 0 where removed, and its variance.
+        """Return the growth due to each weight, (n,), 0 where removed, and its variance.
 
         Args:
             weights: (n,) the covered weights.
@@ -144,7 +144,7 @@ class Explosion(ProbingCriterion):
         return perturbed
 
     def _growth(self, before: Response, after: Response) -> float:
-        """Of loss, of norm, or of both: relative and finite."""
+        """Return the growth of the loss, the norm, or both: relative and finite."""
         growth = 0.0
         for role in ("loss", "norm") if self.measure == "both" else (self.measure,):
             old, new = getattr(before, role), getattr(after, role)

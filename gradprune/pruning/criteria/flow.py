@@ -18,7 +18,7 @@ __all__ = ["GraSP", "SynFlow"]
 
 @dataclass(frozen=True)
 class GraSP(ProbingCriterion):
-    """w (H g): what of the gradient's flow, |g|^2, is lost with w; negative if it hinders it.
+    """Scores w (H g), the part of the gradient's flow |g|^2 that is lost with w.
 
     To first order removing w changes |g|^2 / 2 by -w (H g), with the Hessian H and the gradient g
     of the covered weights. What lowers it most stays. H g is that of double backward, to about
@@ -43,7 +43,7 @@ class GraSP(ProbingCriterion):
 
 @dataclass(frozen=True)
 class SynFlow(ProbingCriterion):
-    """The share of the synaptic flow that passes through w: |w| dR/d|w| / R, without data.
+    """Scores the share of the synaptic flow through w: |w| dR/d|w| / R, without data.
 
     R is the sum of the outputs for an input of ones, of a network with |w| for w, no biases and
     no activations. Scores are conserved: what leads into a hidden unit has the same sum as what

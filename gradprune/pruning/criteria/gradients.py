@@ -16,7 +16,7 @@ __all__ = ["Decomposition", "Fisher", "Gradient", "GradientDecomposition", "Move
 
 @dataclass(frozen=True)
 class Gradient(Criterion):
-    """factor * |m|, m the mean gradient: weights the loss hardly depends on go first.
+    """Scores factor * |m|, m the mean gradient: weights the loss hardly depends on go first.
 
     Args:
         factor: a positive one changes no order, so it matters only to ``prune(threshold=...)``,
@@ -39,7 +39,7 @@ class Gradient(Criterion):
 
 @dataclass(frozen=True)
 class Taylor(Criterion):
-    """|w m|: first-order change of the loss when w is removed. Source: Molchanov et al. 2019.
+    """Scores |w m|, the first-order change of the loss when w goes. Source: Molchanov et al. 2019.
 
     On a network that has not been trained this is SNIP's connection sensitivity, Lee et al. 2019.
 
@@ -58,7 +58,7 @@ class Taylor(Criterion):
 
 @dataclass(frozen=True)
 class Movement(Criterion):
-    """-mean_t w_t g_t over training steps: negative where steps move w towards 0.
+    """Scores -mean_t w_t g_t over training steps: negative where steps move w towards 0.
 
     With plain SGD w moves by -lr g, so -w g > 0 says that |w| grows. Statistics are of -w g, with
     the weights at which the gradient was taken: ``Pruner.step`` keeps a copy of those that the
@@ -85,7 +85,7 @@ class Movement(Criterion):
 
 @dataclass(frozen=True)
 class Fisher(Criterion):
-    """w^2 F / 2: the second-order change of the loss at a minimum, where the gradient is 0.
+    """Scores w^2 F / 2, the second-order change of the loss where the gradient is 0.
 
     Optimal Brain Damage (LeCun et al. 1990) with F, the empirical Fisher diagonal, for the second
     derivative. F = mean_b g_b^2 is over batches; ``prune(data=..., batch_size=1)`` gives the usual
@@ -114,7 +114,7 @@ class Decomposition(NamedTuple):
 
 @dataclass(frozen=True)
 class GradientDecomposition(Criterion):
-    """|-w m + w^2 F / 2|: second-order change of the loss when w is removed.
+    """Scores |-w m + w^2 F / 2|, the second-order change of the loss when w is removed.
 
     m = mean_b g_b and F = mean_b g_b^2 over batches b; F, the empirical Fisher diagonal, stands
     for the Hessian. The gradient is decomposed into a signal |w m|, what the batches agree on,
@@ -137,7 +137,7 @@ class GradientDecomposition(Criterion):
         )
 
     def decompose(self, weights: Floats, statistics: Statistics) -> Decomposition:
-        """Signal, curvature, signal-to-noise ratio and importance, each (n,).
+        """Return signal, curvature, signal-to-noise ratio and importance, each (n,).
 
         Args:
             weights: w, (n,).

@@ -15,7 +15,7 @@ __all__ = ["Magnitude", "Random"]
 
 @dataclass(frozen=True)
 class Random(Criterion):
-    """u, uniform in [0, 1) from the pruner's seed: the baseline to beat.
+    """Scores uniform numbers in [0, 1) from the pruner's seed: the baseline to beat.
 
     >>> Random().needs_gradients
     False
@@ -30,7 +30,7 @@ class Random(Criterion):
 
 @dataclass(frozen=True)
 class Magnitude(Criterion):
-    """|w|. Source: Han et al. 2015.
+    """Scores |w|: the smallest weights go first. Source: Han et al. 2015.
 
     >>> weights = np.array([-2.0, 1.0], np.float32)
     >>> Magnitude().scores(weights, Statistics.zeros(2), np.zeros).tolist()
