@@ -94,8 +94,8 @@ size_t gp_cpu_count(void);
 
 /* Philox4x32-10, Salmon et al. 2011: stateless, addressed by (seed, stream, i). */
 
-/* The first streams of what the core itself draws. gradprune/foundation/streams.py knows those of all
- * purposes. */
+/* The first streams of what the core itself draws. gradprune/foundation/streams.py knows those of
+ * all purposes. */
 #define GP_DROPOUT_STREAMS ((uint64_t)1 << 60) /* | step << GP_LAYER_BITS | layer */
 enum { GP_LAYER_BITS = 16 };                   /* a network has at most 2^16 layers */
 uint64_t gp_dropout_stream(uint64_t step, size_t layer);

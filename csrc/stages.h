@@ -4,7 +4,6 @@
 #define GP_STAGES_H
 
 #include "clippers/clippers.h"
-#include "optim.h"
 
 /* All there are, by the code that Python uses, and the names of their files. */
 extern const gp_clipper_ops *const gp_clippers[];

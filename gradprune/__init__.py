@@ -78,7 +78,7 @@ from gradprune.layers.initializers import (
     Uniform,
 )
 from gradprune.loading import load
-from gradprune.losses.base import CrossEntropy
+from gradprune.losses.cross_entropy import CrossEntropy
 from gradprune.losses.distillation import Distillation
 from gradprune.model import Model
 from gradprune.optim.clipping import (

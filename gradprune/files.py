@@ -42,7 +42,7 @@ from gradprune.layers import (
     pooling,
     recurrent,
 )
-from gradprune.losses import base as losses
+from gradprune.losses.table import LOSSES
 from gradprune.optim import clipping, guards, learning_rates, optimizers
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
@@ -76,7 +76,7 @@ def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
 _OPTIMIZERS: dict[str, type[Optimizer]] = {
     name: cls for name, cls in _public_classes(optimizers).items() if issubclass(cls, Optimizer)
 }
-_SETTINGS = {
+_SETTINGS: dict[str, type[Any]] = {
     name: cls
     for name, cls in _public_classes(
         adaptive,
@@ -93,7 +93,6 @@ _SETTINGS = {
         guards,
         initializers,
         learning_rates,
-        losses,
         normalization,
         order,
         pooling,
@@ -103,7 +102,7 @@ _SETTINGS = {
         scopes,
     ).items()
     if dataclasses.is_dataclass(cls)
-}
+} | {type(loss).__name__: type(loss) for loss in LOSSES.values()}
 # What classes were called when a file was written that says so.
 _FORMER = {"Quantize": "QuantizeGradient"}
 

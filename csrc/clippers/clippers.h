@@ -6,7 +6,7 @@
 #ifndef GP_CLIPPERS_H
 #define GP_CLIPPERS_H
 
-#include "optim.h"
+#include "plan.h"
 
 #ifndef GP_CLIPPER_LIST
 #error "the build must define GP_CLIPPER_LIST as X(name) for every csrc/clippers/<name>.c"

@@ -73,20 +73,6 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     return layer->work;
 }
 
-void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy,
-                            size_t begin, size_t end)
-{
-    if (layer->spec.bias == GP_NONE) return;
-    float *db = pass->arena->grads + layer->spec.bias;
-    const size_t P = pass->lanes;
-    for (size_t o = begin; o < end; o++) {
-        double sum = pass->first > 0 ? (double)db[o] : 0.0;
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
-            sum += pass->kernels->sum(P, dy + (chunk * layer->spec.out + o) * P);
-        db[o] = (float)sum;
-    }
-}
-
 /* Rows o..o + n_o and columns i..i + n_i of dW, masked; `rows` holds x with the batch outermost. */
 static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy,
                             const float *rows, size_t o, size_t n_o, size_t i, size_t n_i)

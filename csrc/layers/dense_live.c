@@ -25,6 +25,20 @@ static part part_of(const gp_pass *pass, size_t rows, const uint32_t *start)
     return mine;
 }
 
+void gp_dense_bias_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy,
+                            size_t begin, size_t end)
+{
+    if (layer->spec.bias == GP_NONE) return;
+    float *db = pass->arena->grads + layer->spec.bias;
+    const size_t P = pass->lanes;
+    for (size_t o = begin; o < end; o++) {
+        double sum = pass->first > 0 ? (double)db[o] : 0.0;
+        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+            sum += pass->kernels->sum(P, dy + (chunk * layer->spec.out + o) * P);
+        db[o] = (float)sum;
+    }
+}
+
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     const gp_lists *live = layer->weights[0].live;

@@ -23,7 +23,8 @@ from gradprune.compression.gpz import PackedModel, check_packable, compress
 from gradprune.data.augmentation import Augmentation, augmentations
 from gradprune.foundation.checks import as_array, fraction, instance, seed_number, settle, whole
 from gradprune.foundation.columns import aligned
-from gradprune.losses.base import LossLike, get_loss
+from gradprune.losses.base import LossLike
+from gradprune.losses.table import get_loss
 from gradprune.model import Model
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.criteria.base import Criterion

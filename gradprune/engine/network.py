@@ -26,16 +26,10 @@ from gradprune.layers.graph import (
     sample_shape,
     sequence,
 )
-from gradprune.losses.base import (
-    CrossEntropy,
-    Loss,
-    LossLike,
-    SoftTarget,
-    Target,
-    check_labels,
-    get_loss,
-    loss_name,
-)
+from gradprune.losses.base import Loss, LossLike, SoftTarget, Target
+from gradprune.losses.cross_entropy import CrossEntropy
+from gradprune.losses.table import get_loss, loss_name
+from gradprune.losses.targets import check_labels
 from gradprune.optim.guards import Guard
 from gradprune.optim.optimizers.base import Around, Optimizer, StepInfo
 from gradprune.state.arena import Arena, Tensor

@@ -10,14 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import fraction, positive, real_array, settle
-from gradprune.losses.base import (
-    CrossEntropy,
-    Loss,
-    SoftTarget,
-    Target,
-    check_classes,
-    labels_as_target,
-)
+from gradprune.losses.base import Loss, SoftTarget, Target
+from gradprune.losses.cross_entropy import CrossEntropy
+from gradprune.losses.targets import check_classes, labels_as_target
 
 __all__ = ["Distillation"]
 
@@ -86,6 +81,7 @@ class Distillation(Loss):
     name = "distillation"
     is_classification = True
     fuses = "softmax"
+    is_named = False
 
     def __post_init__(self) -> None:
         if (self.teacher is None) == (self.logits is None):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from gradprune.engine.network import Network
 from gradprune.foundation import checks
 from gradprune.foundation.checks import as_array
-from gradprune.losses.base import LossLike, get_loss
+from gradprune.losses.base import LossLike
+from gradprune.losses.table import get_loss
 from gradprune.pruning.agenda import Agenda
 from gradprune.pruning.checkpoint import load_tensors, tensors_of
 from gradprune.pruning.coverage import Coverage

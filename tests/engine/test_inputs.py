@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 import gradprune as gp
 from cases import TRAINED, random_batch
 from gradprune.engine.network import Network
-from gradprune.losses.base import get_loss
+from gradprune.losses.table import get_loss
 from state import everything
 from steps import X, Y
 

@@ -15,7 +15,7 @@ import gradprune as gp
 from cases import CASES, LARGE, TRAINED, Case, random_batch
 from gradprune import _core, reference
 from gradprune.engine.network import Network
-from gradprune.losses.base import LOSSES, get_loss
+from gradprune.losses.table import LOSSES, get_loss
 from gradprune.state.arena import Arena, Tensor
 from state import everything, threads
 from steps import X, Y

@@ -279,6 +279,105 @@ def includes(path: Path) -> list[str]:
     )
 
 
+# A module of the core is a .c file with the .h of its name. What csrc/tests holds are programs.
+C_MODULES = {
+    path: str(path.relative_to(CSRC).with_suffix(""))
+    for path in C_FILES
+    if CSRC / "tests" not in path.parents
+}
+
+
+def without_comments(text: str) -> str:
+    """C text without comments and strings."""
+    return re.sub(r'/\*.*?\*/|//[^\n]*|"(?:\\.|[^"\\\n])*"', " ", text, flags=re.DOTALL)
+
+
+def c_definitions(text: str) -> Iterator[str]:
+    """Names of the functions and objects that a C file defines for others."""
+    starts = re.findall(
+        r"^(?!static\b|extern\b|typedef\b|#)(\w[^\n;={}]*?)(?:\([^;{}]*\)\s*\{|(?:\[\w*\])?\s*=)",
+        text,
+        re.MULTILINE,
+    )
+    yield from (re.findall(r"\w+", start)[-1] for start in starts if " " in start)
+
+
+def c_graph(files: dict[Path, str], lists: dict[str, str]) -> dict[str, set[str]]:
+    """Module to the modules that it includes or whose functions and objects it uses.
+
+    Args:
+        files: path to module.
+        lists: macro to the folder of csrc whose files it lists: who uses it in a .c file uses all.
+    """
+    texts = {path: without_comments(path.read_text(encoding="utf-8")) for path in files}
+    home = {
+        name: files[path]
+        for path, text in texts.items()
+        if path.suffix == ".c"
+        for name in c_definitions(text)
+    }
+    graph: dict[str, set[str]] = {module: set() for module in files.values()}
+    for path, text in texts.items():
+        own = graph[files[path]]
+        for name in includes(path):
+            found = [base / name for base in (CSRC, path.parent) if base / name in files]
+            own |= {files[header] for header in found}
+        # Of a header what inline functions do: to declare is not to use.
+        bodies = [text] if path.suffix == ".c" else [body for _, body in c_functions(text)]
+        words = {word for body in bodies for word in re.findall(r"\w+", body)}
+        words -= {name for name, _ in c_functions(text)}
+        own |= {home[word] for word in words & home.keys()}
+        for macro in words & lists.keys():
+            own |= {module for module in files.values() if Path(module).parent.name == lists[macro]}
+        if any(word.startswith("gp_kernels__") for word in words):  # names that are pasted there
+            own.add("kernels/table")
+    return {module: used - {module} for module, used in graph.items()}
+
+
+def build_lists() -> dict[str, str]:
+    """The macros that setup.py passes, with the folders that they list."""
+    text = (ROOT / "setup.py").read_text(encoding="utf-8")
+    match = re.search(r"^LISTS = (\{.*?\})", text, re.MULTILINE | re.DOTALL)
+    assert match
+    found: dict[str, str] = ast.literal_eval(match[1])
+    return found
+
+
+def test_the_core_has_no_circles() -> None:
+    graph = c_graph(C_MODULES, build_lists())
+    print(f"C: {len(graph)} modules, {len(circles(graph))} circles")  # noqa: T201
+    assert circles(graph) == []
+
+
+def test_the_graph_of_the_core_shows_what_it_uses() -> None:
+    graph = c_graph(C_MODULES, build_lists())
+    rows = {f"losses/{path.stem}" for path in CSRC.glob("losses/*.c")}
+    assert graph["loss_table"] == {"loss", *rows}
+    assert {"kernels/table", "denormals", "kernels/kernels"} <= graph["dispatch"]
+    assert {"net", "pass", "load", "region"} <= graph["calls"]  # declared in other headers
+    assert "calls" in graph["binding/net_type"]  # declared in gradprune.h
+    assert graph["gradprune"] == set()
+
+
+def test_a_circle_is_found(tmp_path: Path) -> None:
+    texts = {
+        "a.h": "int a_value(void);\nextern const int a_table;",
+        "a.c": '#include "a.h"\nint a_value(void) { return b_value(1); }\nconst int a_table = 3;',
+        "b.c": "/* a_value */\nint b_value(int x)\n{\n    return x;\n}",
+        "c.c": "static int b_value(void) { return a_table; }\nint c(void)\n{\n    return d();\n}",
+        "d.h": "static inline int d(void)\n{\n    return c();\n}",
+        "e.c": "LIST",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    files = {tmp_path / name: name.partition(".")[0] for name in texts}
+    graph = c_graph(files, {})
+    assert graph == {"a": {"b"}, "b": set(), "c": {"a"}, "d": {"c"}, "e": set()}
+    assert circles(graph) == []
+    graph["b"].add("c")
+    assert circles(graph) == [["a", "b", "c"]]
+
+
 @pytest.mark.parametrize("path", C_FILES, ids=lambda path: str(path.relative_to(CSRC)))
 def test_python_stays_in_the_binding(path: Path) -> None:
     python = {name for name in includes(path) if re.match(r"Python\.h|numpy/|.*binding/", name)}

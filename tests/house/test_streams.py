@@ -80,10 +80,10 @@ def test_the_core_draws_where_the_registry_says() -> None:
         for path in (ROOT / "csrc").rglob("*.c")
         if "tests" not in path.parts and addressed.search(path.read_text())
     }
-    assert files == {"rng.c", "costs.c", "stages.c", "layers/dropout.c", "binding/module.c"}
+    assert files == {"rng.c", "autotune.c", "units.c", "layers/dropout.c", "binding/module.c"}
     assert "gp_dropout_stream(" in (ROOT / "csrc/layers/dropout.c").read_text()
-    assert "GP_NOISE_STREAMS |" in (ROOT / "csrc/stages.c").read_text()
-    costs = re.findall(r"gp_random_\w+\(.*?, 0, (.*?)\)", (ROOT / "csrc/costs.c").read_text())
+    assert "GP_NOISE_STREAMS |" in (ROOT / "csrc/units.c").read_text()
+    costs = re.findall(r"gp_random_\w+\(.*?, 0, (.*?)\)", (ROOT / "csrc/autotune.c").read_text())
     assert len(set(costs)) == 4
     assert all(stream.startswith("GP_TIMING_STREAMS") for stream in costs)
     assert REGISTRY["DROPOUT"].first == _core.dropout_streams == 2**60

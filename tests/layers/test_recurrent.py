@@ -29,7 +29,7 @@ from gradprune import _core, reference
 from gradprune.engine.network import Network
 from gradprune.layers.base import CoreLayer, CoreType
 from gradprune.layers.recurrent import Recurrent
-from gradprune.losses.base import get_loss
+from gradprune.losses.table import get_loss
 from state import everything, threads
 from twins import doubles, reference_layers, relative_error, torch_loss, torch_parameters
 

@@ -199,6 +199,6 @@ def test_what_is_removed_may_be_anything() -> None:
 @pytest.mark.parametrize("copied", [copy.deepcopy, lambda loss: pickle.loads(pickle.dumps(loss))])
 @pytest.mark.parametrize("name", ["cross_entropy", "mse", "bce"])
 def test_losses_are_equal_to_their_copies(copied: Callable[[Any], Any], name: str) -> None:
-    from gradprune.losses.base import get_loss, loss_name
+    from gradprune.losses.table import get_loss, loss_name
 
     assert loss_name(copied(get_loss(name))) == name

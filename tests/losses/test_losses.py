@@ -12,9 +12,10 @@ import pytest
 
 import gradprune as gp
 from gradprune import _core, reference
-from gradprune.losses import LOSSES, Loss, get_loss
+from gradprune.losses.base import Loss
+from gradprune.losses.table import LOSSES, get_loss
 
-SOURCES = Path(__file__).parent.parent / "csrc" / "losses"
+SOURCES = Path(__file__).parents[2] / "csrc" / "losses"
 X, Y = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3), np.float32([[1], [0], [1], [0]])
 
 

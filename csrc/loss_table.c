@@ -1,4 +1,4 @@
-/* loss.c - the losses by number. */
+/* loss_table.c - the losses by number. */
 #include "loss.h"
 
 static const gp_loss_ops *const losses[] = {

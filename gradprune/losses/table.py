@@ -1,0 +1,43 @@
+"""The losses by name, gathered from the modules of this package."""
+
+from __future__ import annotations
+
+import inspect
+
+from gradprune.foundation.gathering import gather
+from gradprune.losses.base import Loss, LossLike
+
+__all__ = ["LOSSES", "get_loss", "loss_name"]
+
+_CLASSES = [
+    cls
+    for cls in gather("gradprune.losses", without="table").values()
+    if inspect.isclass(cls) and issubclass(cls, Loss) and not inspect.isabstract(cls)
+]
+LOSSES: dict[str, Loss] = {cls.name: cls() for cls in _CLASSES if cls.is_named}
+
+
+def get_loss(loss: LossLike) -> Loss:
+    """Return the loss of this name, with default settings; a loss itself is returned as it is.
+
+    >>> get_loss("mse").name
+    'mse'
+    """
+    if isinstance(loss, Loss):
+        return loss
+    try:
+        return LOSSES[loss]
+    except (KeyError, TypeError):
+        raise ValueError(
+            f"unknown loss {loss!r}; known are {list(LOSSES)} and the classes of gradprune.losses"
+        ) from None
+
+
+def loss_name(loss: Loss) -> LossLike:
+    """Return the name of the loss or, if it has settings of its own, the loss itself.
+
+    >>> from gradprune.losses import CrossEntropy
+    >>> loss_name(CrossEntropy()), loss_name(CrossEntropy(label_smoothing=0.1))
+    ('cross_entropy', CrossEntropy(label_smoothing=0.1))
+    """
+    return loss.name if LOSSES.get(loss.name) == loss else loss

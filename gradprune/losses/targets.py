@@ -1,0 +1,90 @@
+"""Targets as the core takes them, and errors that say what other targets could mean."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.foundation.checks import as_array, real_array
+
+__all__: list[str] = []
+
+
+def check_classes(outputs: int) -> None:
+    """Raise a ValueError if there is but one class: its probability is always 1."""
+    if outputs == 1:
+        raise ValueError(
+            "cross_entropy needs an output for each class and the model has one output: "
+            'for numbers pass loss="mse", for two classes loss="bce", or give it 2 outputs'
+        )
+
+
+def labels_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.int64]:
+    """Return integer labels, one for each sample, or raise an error."""
+    array = as_array("y", y)
+    if array.dtype.kind not in "iub":
+        raise TypeError(
+            f"cross_entropy takes integer labels, got dtype {array.dtype}{_advice(array, outputs)}"
+        )
+    if array.ndim != 1:
+        raise ValueError(
+            f"cross_entropy takes one label a sample, shape (n,), got shape {array.shape}"
+            f"{_advice(array, outputs)}"
+        )
+    if array.dtype == np.uint64:  # which may be beyond int64
+        check_labels(array, outputs)
+    return np.ascontiguousarray(array, np.int64)
+
+
+def _advice(y: NDArray[Any], outputs: int) -> str:
+    """What targets that are not integers, or not one a sample, could mean."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        return "; one column becomes labels by y.ravel()"
+    if y.ndim == 2 and y.shape[1] == outputs:
+        return '; one-hot targets become labels by y.argmax(axis=1), numbers need loss="mse"'
+    if y.dtype.kind == "f":
+        if y.ndim == 1 and y.size and np.all(y == np.round(y)):
+            return '; whole numbers become labels by y.astype(int), or are numbers by loss="mse"'
+        return '; for a regression pass loss="mse"'
+    if y.dtype.kind in "OSU" and y.ndim == 1:
+        return "; names become labels by np.unique(y, return_inverse=True)[1]"
+    return ""
+
+
+def check_labels(labels: NDArray[Any], outputs: int, name: str = "y") -> None:
+    """Raise a ValueError if a label fits no output; it says what the labels could mean."""
+    bad = np.flatnonzero((labels < 0) | (labels >= outputs))
+    if not len(bad):
+        return
+    known = np.unique(labels)
+    low, high = known[0], known[-1]
+    number = f"number classes by np.unique({name}, return_inverse=True)[1]"
+    if known.tolist() == [-1, 1]:
+        advice = f"of -1 and 1 make 0 and 1 by ({name} + 1) // 2"
+    elif low == 1 and high == outputs:
+        advice = f"labels count from 0: pass {name} - 1"
+    elif low < 0 and np.count_nonzero(known < 0) == 1 and high < outputs:
+        advice = (
+            f"if {low} marks samples without a label, as -100 does in PyTorch and -1 in "
+            "scikit-learn, leave these out"
+        )
+    elif low < 0 or len(known) <= outputs:
+        advice = number
+    else:
+        advice = f"{len(known)} different labels need as many outputs"
+    raise ValueError(
+        f"{name}[{bad[0]}] is {labels[bad[0]]}: labels must be in 0..{outputs - 1}, one for each "
+        f"output; {advice}"
+    )
+
+
+def values_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.float32]:
+    """Return (n, outputs) numbers, for one output also from (n,), or raise an error."""
+    array = real_array("y", y)
+    if array.ndim == 1 and outputs == 1:
+        array = array[:, np.newaxis]
+    if array.ndim != 2 or array.shape[1] != outputs:
+        raise ValueError(f"targets must have shape (n, {outputs}), got {array.shape}")
+    return array
