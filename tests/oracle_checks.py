@@ -36,7 +36,10 @@ def torch_activation(torch: Any, name: str, z: Any, slope: float) -> Any:
     }[name]()
 
 
-LOSS_SETTINGS: dict[str, dict[str, float]] = {"distillation": {"temperature": 2.0, "alpha": 0.7}}
+LOSS_SETTINGS: dict[str, dict[str, float]] = {
+    "distillation": {"temperature": 2.0, "alpha": 0.7},
+    "huber": {"delta": 0.75},
+}
 
 
 def example_target(loss: str, shape: tuple[int, int], seed: int = 0) -> Any:
@@ -65,5 +68,6 @@ def torch_loss(torch: Any, loss: str, z: Any, target: Any) -> Any:
         "cross_entropy": functional.cross_entropy,
         "mse": functional.mse_loss,
         "bce": functional.binary_cross_entropy_with_logits,
+        "huber": functional.huber_loss,
     }[loss]
-    return f(z, torch.tensor(target))
+    return f(z, torch.tensor(target), **LOSS_SETTINGS.get(loss, {}))

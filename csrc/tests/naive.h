@@ -43,11 +43,12 @@ static inline void naive_log_softmax(size_t o, const double *z, double temperatu
 }
 
 /* The losses that naive_loss knows, and where each has its settings; test_loss.c asks for all. */
-static const gp_loss_ops *const naive_losses[] = {&gp_loss_cross_entropy, &gp_loss_mse,
-                                                  &gp_loss_bce, &gp_loss_distillation};
+static const gp_loss_ops *const naive_losses[] = {
+    &gp_loss_cross_entropy, &gp_loss_mse, &gp_loss_bce, &gp_loss_distillation, &gp_loss_huber};
 enum { NAIVE_LOSSES = sizeof naive_losses / sizeof naive_losses[0] };
 enum { NAIVE_SMOOTHING = 0 };                    /* cross entropy */
 enum { NAIVE_TEMPERATURE = 0, NAIVE_ALPHA = 1 }; /* distillation */
+enum { NAIVE_DELTA = 0 };                        /* huber */
 
 /* Loss of one sample, not divided by anything; dz = its gradient. t or label by the kind of the
  * batch's loss. */
@@ -82,6 +83,11 @@ static inline double naive_loss(const gp_batch *settings, size_t o, const double
         } else if (kind == &gp_loss_bce) {
             dz[i] = naive_sigmoid(z[i]) - target;
             loss += fmax(z[i], 0.0) - z[i] * target + log1p(exp(-fabs(z[i])));
+        } else if (kind == &gp_loss_huber) {
+            const double error = z[i] - target, delta = (double)settings->settings[NAIVE_DELTA];
+            dz[i] = fmax(-delta, fmin(error, delta));
+            loss +=
+                fabs(error) <= delta ? error * error / 2.0 : delta * (fabs(error) - delta / 2.0);
         } else abort();
     }
     return loss;

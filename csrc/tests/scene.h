@@ -45,6 +45,7 @@ static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t
     s->batch = (gp_batch){.size = samples, .x = s->x, .loss = loss};
     if (loss == &gp_loss_cross_entropy)
         s->batch.settings[NAIVE_SMOOTHING] = seed % 10 == 1 ? 0.2f : 0.0f;
+    if (loss == &gp_loss_huber) s->batch.settings[NAIVE_DELTA] = 0.75f;
     if (loss == &gp_loss_distillation) {
         s->batch.settings[NAIVE_TEMPERATURE] = 3.0f;
         s->batch.settings[NAIVE_ALPHA] = 0.7f;

@@ -67,6 +67,13 @@ def _bce(z: Floats, target: Target) -> tuple[float, Floats]:
     return float(np.mean(values)), ((sigmoid(wide) - target) / z.size).astype(z.dtype)
 
 
+def _huber(z: Floats, target: Target, *, delta: float = 1.0) -> tuple[float, Floats]:
+    error = z.astype(np.float64) - _values("huber", z, target)
+    size = np.abs(error)
+    values = np.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
+    return float(np.mean(values)), (np.clip(error, -delta, delta) / z.size).astype(z.dtype)
+
+
 def _distillation(
     z: Floats, target: tuple[Target, Floats], *, temperature: float, alpha: float
 ) -> tuple[float, Floats]:
@@ -88,6 +95,7 @@ _LOSSES: dict[str, _Value] = {
     "mse": _mse,
     "bce": _bce,
     "distillation": _distillation,
+    "huber": _huber,
 }
 
 LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
@@ -101,6 +109,8 @@ def loss_forward_backward(
 
     ``cross_entropy = mean_b(logsumexp(z_b) - z_b[label_b])``; ``mse = mean (z - t)^2``;
     ``bce = mean(max(z, 0) - z t + log1p(exp(-|z|)))``; the last two over all elements.
+    ``huber``, over all elements, too: of e = z - t the mean of e^2/2 where |e| <= d, else
+    d (|e| - d/2).
     ``distillation`` adds a teacher to cross entropy:
     ``mean of (1 - a) CE + a T^2 KL(softmax(t/T) || softmax(z/T))``, whose gradient is
     ``dz = ((1 - a) (softmax(z) - onehot) + a T (softmax(z/T) - softmax(t/T))) / B``.
@@ -111,7 +121,8 @@ def loss_forward_backward(
         target: (B,) integer labels for cross_entropy; for distillation a pair of them and the
             teacher's logits, t, of the shape of z; else numbers of the shape of z.
         settings: cross_entropy: ``label_smoothing``, e, with which z[label] becomes
-            (1 - e) z[label] + e mean(z); distillation: ``temperature``, T, and ``alpha``, a.
+            (1 - e) z[label] + e mean(z); distillation: ``temperature``, T, and ``alpha``, a; huber:
+                ``delta``, d.
 
     Returns:
         The loss in float64 and dz of the shape and dtype of z.
