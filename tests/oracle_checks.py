@@ -69,5 +69,6 @@ def torch_loss(torch: Any, loss: str, z: Any, target: Any) -> Any:
         "mse": functional.mse_loss,
         "bce": functional.binary_cross_entropy_with_logits,
         "huber": functional.huber_loss,
+        "mae": functional.l1_loss,
     }[loss]
     return f(z, torch.tensor(target), **LOSS_SETTINGS.get(loss, {}))

@@ -43,8 +43,9 @@ static inline void naive_log_softmax(size_t o, const double *z, double temperatu
 }
 
 /* The losses that naive_loss knows, and where each has its settings; test_loss.c asks for all. */
-static const gp_loss_ops *const naive_losses[] = {
-    &gp_loss_cross_entropy, &gp_loss_mse, &gp_loss_bce, &gp_loss_distillation, &gp_loss_huber};
+static const gp_loss_ops *const naive_losses[] = {&gp_loss_cross_entropy, &gp_loss_mse,
+                                                  &gp_loss_bce,           &gp_loss_distillation,
+                                                  &gp_loss_huber,         &gp_loss_mae};
 enum { NAIVE_LOSSES = sizeof naive_losses / sizeof naive_losses[0] };
 enum { NAIVE_SMOOTHING = 0 };                    /* cross entropy */
 enum { NAIVE_TEMPERATURE = 0, NAIVE_ALPHA = 1 }; /* distillation */
@@ -83,6 +84,9 @@ static inline double naive_loss(const gp_batch *settings, size_t o, const double
         } else if (kind == &gp_loss_bce) {
             dz[i] = naive_sigmoid(z[i]) - target;
             loss += fmax(z[i], 0.0) - z[i] * target + log1p(exp(-fabs(z[i])));
+        } else if (kind == &gp_loss_mae) {
+            dz[i] = (z[i] > target) - (z[i] < target);
+            loss += fabs(z[i] - target);
         } else if (kind == &gp_loss_huber) {
             const double error = z[i] - target, delta = (double)settings->settings[NAIVE_DELTA];
             dz[i] = fmax(-delta, fmin(error, delta));

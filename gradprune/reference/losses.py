@@ -74,6 +74,11 @@ def _huber(z: Floats, target: Target, *, delta: float = 1.0) -> tuple[float, Flo
     return float(np.mean(values)), (np.clip(error, -delta, delta) / z.size).astype(z.dtype)
 
 
+def _mae(z: Floats, target: Target) -> tuple[float, Floats]:
+    error = z.astype(np.float64) - _values("mae", z, target)
+    return float(np.mean(np.abs(error))), (np.sign(error) / z.size).astype(z.dtype)
+
+
 def _distillation(
     z: Floats, target: tuple[Target, Floats], *, temperature: float, alpha: float
 ) -> tuple[float, Floats]:
@@ -96,6 +101,7 @@ _LOSSES: dict[str, _Value] = {
     "bce": _bce,
     "distillation": _distillation,
     "huber": _huber,
+    "mae": _mae,
 }
 
 LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
@@ -110,7 +116,7 @@ def loss_forward_backward(
     ``cross_entropy = mean_b(logsumexp(z_b) - z_b[label_b])``; ``mse = mean (z - t)^2``;
     ``bce = mean(max(z, 0) - z t + log1p(exp(-|z|)))``; the last two over all elements.
     ``huber``, over all elements, too: of e = z - t the mean of e^2/2 where |e| <= d, else
-    d (|e| - d/2).
+    d (|e| - d/2). ``mae = mean |z - t|``, with a gradient of 0 at 0.
     ``distillation`` adds a teacher to cross entropy:
     ``mean of (1 - a) CE + a T^2 KL(softmax(t/T) || softmax(z/T))``, whose gradient is
     ``dz = ((1 - a) (softmax(z) - onehot) + a T (softmax(z/T) - softmax(t/T))) / B``.

@@ -51,7 +51,7 @@ TRAINING = gp.Training(2, optimizer=sgd, batch_size=8)
         (lambda: gp.Quantization(16), "weights must be a Scheme such as Codebook"),
         (lambda: gp.Quantization(gp.Grid(8), biases=8), "biases must be a Scheme"),
         (lambda: gp.Training(2, optimizer=0.1), "optimizer must be a function that makes one"),
-        (lambda: gp.Training(2, loss="mae"), "unknown loss 'mae'"),
+        (lambda: gp.Training(2, loss="hinge"), "unknown loss 'hinge'"),
         (lambda: gp.Training(2.5), "epochs must be an integer"),
     ],
 )
@@ -398,7 +398,7 @@ def test_writable(tmp_path: Path) -> None:
         ({"probe_data": (X, Y[1:])}, ValueError, "same length, got 72 and 71"),
         ({"probe_data": (X, Y + 1), "probe_loss": "cross_entropy"}, ValueError, "of probe_data"),
         ({"probe_data": (X, Y), "probe_loss": "mse"}, ValueError, "targets must have shape"),
-        ({"probe_data": (X, Y), "probe_loss": "mae"}, ValueError, "unknown loss 'mae'"),
+        ({"probe_data": (X, Y), "probe_loss": "hinge"}, ValueError, "unknown loss 'hinge'"),
     ],
 )
 def test_samples_to_probe_are_checked_at_once(

@@ -133,8 +133,8 @@ def test_a_call_that_fails_is_not_remembered() -> None:
             model.fit(X, bad, optimizer=gp.SGD(model, lr=0.1), loss="cross_entropy", verbose=0)
     with pytest.raises(TypeError):
         model.backward(X, Y, loss="cross_entropy")
-    with pytest.raises(ValueError, match="unknown loss 'mae'"):
-        model.loss = "mae"  # type: ignore[assignment, unused-ignore]
+    with pytest.raises(ValueError, match="unknown loss 'hinge'"):
+        model.loss = "hinge"  # type: ignore[assignment, unused-ignore]
     assert model.loss == "mse"
 
 

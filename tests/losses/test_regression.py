@@ -14,11 +14,12 @@ from gradprune import _core
 from gradprune.engine.tracing import trace
 from gradprune.losses.base import Loss
 from gradprune.losses.huber import Huber
+from gradprune.losses.mae import MAE
 from gradprune.losses.mse import MSE
 from gradprune.losses.table import get_loss
 from oracle_checks import generator
 
-LOSSES: list[Loss] = [MSE(), Huber(), Huber(delta=0.25)]
+LOSSES: list[Loss] = [MSE(), Huber(), Huber(delta=0.25), MAE()]
 by_loss = pytest.mark.parametrize("loss", LOSSES, ids=repr)
 
 
@@ -37,7 +38,7 @@ def torch_value(torch: Any, loss: Loss, z: Any, y: Any) -> Any:
     functional = torch.nn.functional
     if isinstance(loss, Huber):
         return functional.huber_loss(z, y, delta=loss.delta)
-    return functional.mse_loss(z, y)
+    return functional.l1_loss(z, y) if isinstance(loss, MAE) else functional.mse_loss(z, y)
 
 
 @by_loss
@@ -158,3 +159,7 @@ def test_huber_refuses(delta: float) -> None:
         Huber(delta=delta)
     with pytest.raises(TypeError):
         Huber(1.0)  # type: ignore[misc]
+
+
+def test_mae_by_hand() -> None:
+    assert value("mae", [0.5, -3.0, 1.0, 0.0]) == (4.5 / 4, [1.0, -1.0, 1.0, 0.0])

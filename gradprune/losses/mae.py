@@ -1,0 +1,34 @@
+"""Mean absolute error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.losses.base import Loss, Target
+from gradprune.losses.targets import values_as_target
+
+__all__ = ["MAE"]
+
+
+@dataclass(frozen=True)
+class MAE(Loss):
+    """Mean absolute error: what it fits is a median.
+
+    The mean of |z - y| over all elements, as torch.nn.L1Loss; its gradient at z = y is 0.
+    ``loss="mae"`` is ``MAE()``.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(1, bias=False)], input_shape=1, seed=0)
+    >>> model.parameters["dense0.weight"][:] = 3
+    >>> model.backward([[1.0], [2.0]], [1.0, 2.0], loss=gp.losses.MAE())
+    3.0
+    """
+
+    name = "mae"
+
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+        """Return (n, outputs) float32."""
+        return values_as_target(y, outputs)
