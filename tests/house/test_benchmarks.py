@@ -247,6 +247,8 @@ def test_saved_results_become_a_document(
     row = goals.Row(
         "training", "dense step", 4.0, 0.5, "×", "gradprune 1T 2 µs", "torch eager 1T 1 µs"
     )
+    name = "a step with a long name, batch 128"
+    wide = goals.Row("training", name, 4.0, 5.0, "×", "gradprune 1T 2 µs", "a peer " * 6, "slow")
     section = {
         "machine": run.describe_machine(count=100_000),
         "quick": True,
@@ -256,8 +258,19 @@ def test_saved_results_become_a_document(
     run.save(tmp_path, {"sections": {"training": section}})
     run.main(["--markdown", "--out", str(tmp_path)])
     text = capsys.readouterr().out
-    assert "| dense step | ≥ 4× | 0.5× | NO | 1T 2 µs | torch eager 1T 1 µs |  |" in text
+    assert "| dense step | ≥ 4× | 0.5× | NO | 1T 2 µs | torch eager 1T 1 µs |\n" in text
     assert "Where a peer wins:** dense step" in text
+    assert max(map(len, text.splitlines())) <= 100
+    # What makes a table too wide for a document stands below it.
+    section["rows"] = [vars(row), vars(wide)]
+    run.save(tmp_path, {"sections": {"training": section}})
+    run.main(["--markdown", "--out", str(tmp_path)])
+    text = capsys.readouterr().out
+    assert "| dense step | ≥ 4× | 0.5× | NO | 1T 2 µs |\n" in text
+    assert "- dense step: torch eager 1T 1 µs\n" in text
+    assert f"| {name} | ≥ 4× | 5× | yes | 1T 2 µs |\n" in text
+    assert "; slow\n" in text
+    assert max(map(len, text.splitlines())) <= 100
 
 
 def test_unknown_section(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
