@@ -26,7 +26,11 @@ from setuptools.modified import newer_group
 KERNELS = "csrc/kernels/table.c"
 FLAGS = "csrc/flags.txt"
 # Tables whose rows are the files of a folder of csrc, by the macro that lists them.
-LISTS = {"GP_CLIPPER_LIST": "clippers", "GP_LOSS_LIST": "losses"}
+LISTS = {
+    "GP_CLIPPER_LIST": "clippers",
+    "GP_LAYER_LIST": "layers",
+    "GP_LOSS_LIST": "losses",
+}
 
 # A global flag of this kind reaches files that run on every machine (and, through inline
 # functions, objects of other instruction sets) or breaks what the core says about NaN.
@@ -148,7 +152,7 @@ setup(
             "gradprune._core",
             sources=sorted(
                 path
-                for folder in ("", "clippers/", "layers/", "losses/", "binding/")
+                for folder in ("", "clippers/", "layers/", "layers/parts/", "losses/", "binding/")
                 for path in glob(f"csrc/{folder}*.c")
             ),
             include_dirs=["csrc"],

@@ -69,8 +69,11 @@ static gp_status make(const gp_kernels *kernels, gp_pool *pool, bench *b)
     gp_layer_spec specs[LAYERS];
     for (size_t i = 0; i < LAYERS; i++) {
         size_t weight = i * WIDTH * WIDTH, bias = WEIGHTS + i * WIDTH;
-        specs[i] = (gp_layer_spec){
-            .type = GP_LAYER_DENSE, .in = WIDTH, .out = WIDTH, .weight = weight, .bias = bias};
+        specs[i] = (gp_layer_spec){.type = gp_layer_named("dense"),
+                                   .in = WIDTH,
+                                   .out = WIDTH,
+                                   .weight = weight,
+                                   .bias = bias};
         b->segments[i] = (gp_segment){weight, WIDTH * WIDTH, i, WIDTH};
         b->segments[LAYERS + i] = (gp_segment){bias, WIDTH, i, 0};
     }

@@ -21,7 +21,7 @@ static int arena_fits(const gp_net *net, const gp_arena *arena)
 {
     for (size_t i = 0; i < net->n_layers; i++) {
         const gp_layer_spec *spec = &net->layers[i].spec;
-        if (!gp_layer_table[spec->type]->is_valid(spec, arena->n, arena->n_prunable)) return 0;
+        if (!spec->type->is_valid(spec, arena->n, arena->n_prunable)) return 0;
         if (!gp_buffers_are_valid(spec, arena)) return 0;
     }
     return arena->n_prunable <= arena->n && arena->removed <= arena->n_prunable;
@@ -36,20 +36,13 @@ static int fits_loss(const gp_batch *batch)
            (!loss->is_valid || loss->is_valid(batch->settings));
 }
 
-/* What the layer computes that a loss may compute with. */
-static gp_fused function_of(const gp_layer_spec *spec)
-{
-    if (spec->type == GP_LAYER_SOFTMAX) return GP_FUSES_SOFTMAX;
-    return spec->type == GP_LAYER_ACTIVATION && spec->activation == GP_SIGMOID ? GP_FUSES_SIGMOID
-                                                                               : GP_FUSES_NOTHING;
-}
-
 /* The layers to run before the loss: without a last one that is part of it. */
 static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
 {
     const gp_fused fuses = batch->loss ? batch->loss->fuses : GP_FUSES_NOTHING;
+    const gp_layer_spec *last = &net->layers[net->n_layers - 1].spec;
     const int is_fused =
-        fuses != GP_FUSES_NOTHING && function_of(&net->layers[net->n_layers - 1].spec) == fuses;
+        fuses != GP_FUSES_NOTHING && last->type->fused && last->type->fused(last) == fuses;
     return net->n_layers - (is_fused ? 1 : 0);
 }
 
@@ -76,7 +69,7 @@ static void keep_statistics(const gp_region *shared)
     for (int copy = 0; copy < 2; copy++)
         for (const gp_layer *layer = net->layers; layer < net->layers + net->n_layers; layer++) {
             if (!layer->pending) continue;
-            const size_t n = gp_layer_table[layer->spec.type]->buffers(&layer->spec);
+            const size_t n = layer->spec.type->buffers(&layer->spec);
             float *to = shared->arena->params + layer->spec.buffers;
             if (copy) memcpy(to, layer->pending, n * sizeof *to);
             else if (!(net->kernels->max_abs(n, layer->pending) < INFINITY)) return;

@@ -38,41 +38,31 @@ static int bad_entry(size_t n, const float *values, size_t stride, float limit, 
     return 0;
 }
 
-/* Of a normalization: rows of factors are channels. */
-static int bad_factor(const gp_layer_spec *spec, const float *flat, float limit, gp_fault *fault)
-{
-    const size_t factors = gp_factors_of(spec), columns = factors / spec->window.channels;
-    if (bad_entry(factors, flat + spec->weight, 1, limit, fault)) {
-        fault->row = fault->column / columns;
-        fault->column %= columns;
-        return 1;
-    }
-    fault->bias = 1;
-    return bad_entry(factors, flat + spec->bias, 1, limit, fault);
-}
-
 /* In the parameters or the gradients, whichever `flat` is: weights, then biases. */
 static int bad_parameter(const gp_layer *layer, const gp_arena *arena, const float *flat,
                          float limit, gp_fault *fault)
 {
-    const size_t biases[GP_MATRICES] = {layer->spec.bias, layer->spec.recurrent_bias};
-    fault->bias = 0;
     for (size_t m = 0; m < layer->n_weights; m++) {
+        fault->bias = 0;
         fault->recurrent = m > 0;
         if (bad_weight(&layer->weights[m], arena, flat, limit, fault)) return 1;
     }
-    if (gp_factors_of(&layer->spec) > 0) return bad_factor(&layer->spec, flat, limit, fault);
-    fault->bias = 1;
-    for (size_t m = 0; m < layer->n_weights && layer->spec.bias != GP_NONE; m++) {
-        fault->recurrent = m > 0;
-        if (bad_entry(layer->weights[m].rows, flat + biases[m], 1, limit, fault)) return 1;
+    for (const gp_vector *v = layer->vectors; v < layer->vectors + layer->n_vectors; v++) {
+        fault->bias = v->bias;
+        fault->recurrent = v->recurrent;
+        if (!bad_entry(v->length, flat + v->offset, 1, limit, fault)) continue;
+        if (v->columns > 0) {
+            fault->row = fault->column / v->columns;
+            fault->column %= v->columns;
+        }
+        return 1;
     }
     return 0;
 }
 
 const float *gp_layer_watched(const gp_layer *layer, const float *output, size_t *width)
 {
-    *width = layer->states ? layer->spec.steps * layer->weights[1].columns : layer->spec.out;
+    *width = layer->states ? layer->steps * layer->units : layer->spec.out;
     return layer->states ? layer->states : output;
 }
 
@@ -87,8 +77,8 @@ int gp_layer_find_output(const gp_layer *layer, size_t samples, size_t first, fl
             continue;
         fault->row = first + s;
         if (layer->states) {
-            fault->step = fault->column / layer->weights[1].columns;
-            fault->column %= layer->weights[1].columns;
+            fault->step = fault->column / layer->units;
+            fault->column %= layer->units;
         }
         return 1;
     }

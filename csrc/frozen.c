@@ -44,6 +44,7 @@ struct gp_frozen {
     size_t result;     /* the buffer with the output */
     size_t n_buffers;
     buffer *buffers; /* the first has the input at first */
+    size_t *places;  /* sources, and where they begin, of one layer after the other */
     double lane_ns;  /* estimated time of 16 samples in lanes, with the way there */
     atomic_flag learning;
     gp_habit habits[HABITS];
@@ -56,7 +57,7 @@ static int are_valid(size_t n_layers, const gp_layer_spec *layers, const gp_aren
 {
     if (!gp_graph_is_valid(n_layers, layers)) return 0;
     for (size_t i = 0; i < n_layers; i++) {
-        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        const gp_layer_ops *ops = layers[i].type;
         if (!ops->frozen || !ops->is_valid(&layers[i], arena->n, arena->n_prunable)) return 0;
         if (!gp_buffers_are_valid(&layers[i], arena)) return 0;
     }
@@ -78,32 +79,46 @@ static int is_read_once(size_t n_layers, const gp_layer_spec *layers, size_t pac
  * input. */
 static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *layers, size_t i,
                      const gp_layer_spec *spec, const gp_arena *arena, gp_precision precision,
-                     size_t *output)
+                     size_t *output, size_t *next_place)
 {
-    const gp_layer_ops *type = gp_layer_table[spec->type];
+    const gp_layer_ops *type = spec->type;
     const gp_frozen_ops *ops = precision == GP_INT8 && !spec->exact && type->frozen_int8
                                    ? type->frozen_int8
                                    : type->frozen;
     gp_packed *packed = &made->layers[made->n_layers];
-    *packed = (gp_packed){
-        .ops = ops, .spec = *spec, .index = i, .then = GP_IDENTITY, .source = {GP_NONE, GP_NONE}};
-    size_t sources[GP_SOURCES];
-    for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;)
-        packed->source[k] = sources[k] == GP_NONE ? GP_NONE : output[sources[k]];
+    *packed = (gp_packed){.ops = ops,
+                          .spec = *spec,
+                          .index = i,
+                          .then = GP_IDENTITY,
+                          .n_sources = gp_graph_arity(layers, i),
+                          .source = made->places + *next_place};
+    packed->spec.n_back = 0;
+    packed->spec.back = NULL; /* the caller's */
+    for (size_t k = 0; k < 2; k++) packed->start[k] = packed->source + (k + 1) * packed->n_sources;
+    for (size_t k = 0; k < packed->n_sources; k++) {
+        const size_t source = gp_graph_source(layers, i, k);
+        packed->source[k] = source == GP_NONE ? GP_NONE : output[source];
+    }
     output[i] = packed->source[0];
     if (!ops->infer) return GP_OK;
     gp_packed *before = packed->source[0] == GP_NONE ? NULL : &made->layers[packed->source[0]];
-    if (packed->spec.type == GP_LAYER_ACTIVATION && before && before->ops->takes_activation &&
-        before->then == GP_IDENTITY &&
+    if (ops->function && before && before->ops->takes_activation && before->then == GP_IDENTITY &&
         is_read_once(n_layers, layers, packed->source[0], output, i)) {
-        before->then = packed->spec.activation;
-        before->slope = packed->spec.slope;
+        before->then = ops->function(&packed->spec, &before->slope);
         return GP_OK;
     }
     output[i] = made->n_layers;
+    *next_place += 3 * packed->n_sources;
     gp_status status = ops->pack ? ops->pack(packed, arena) : GP_OK;
     if (status == GP_OK) made->n_layers++;
     return status;
+}
+
+static int reads(const gp_packed *packed, size_t value)
+{
+    for (size_t k = 0; k < packed->n_sources; k++)
+        if (packed->source[k] == value) return 1;
+    return 0;
 }
 
 /* Whether the output of a packed layer, or the input, is read by one behind the i-th, or is the
@@ -111,9 +126,7 @@ static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *laye
 static int is_needed_after(const gp_frozen *made, size_t i, size_t value, size_t result)
 {
     for (size_t reader = i + 1; reader < made->n_layers; reader++)
-        if (made->layers[reader].source[0] == value ||
-            (made->layers[reader].spec.other > 0 && made->layers[reader].source[1] == value))
-            return 1;
+        if (reads(&made->layers[reader], value)) return 1;
     return value == result;
 }
 
@@ -129,10 +142,8 @@ static int is_taken(const gp_frozen *made, size_t i, size_t b, size_t result)
     for (size_t value = 0; value <= i; value++) {
         const size_t earlier = value == i ? GP_NONE : value;
         if (buffer_of(made, earlier) != b) continue;
-        const int is_read = packed->source[0] == earlier ||
-                            (packed->spec.other > 0 && packed->source[1] == earlier);
         if (is_needed_after(made, i, earlier, result)) return 1;
-        if (is_read && !packed->ops->in_place) return 1;
+        if (reads(packed, earlier) && !packed->ops->in_place) return 1;
     }
     return 0;
 }
@@ -145,9 +156,7 @@ static void share_buffers(gp_frozen *made, size_t result)
     made->n_buffers = 1;
     for (size_t i = 0; i < made->n_layers; i++) {
         gp_packed *packed = &made->layers[i];
-        for (size_t k = 0; k < GP_SOURCES; k++)
-            packed->from[k] = buffer_of(made, packed->source[k]);
-        packed->to = packed->ops->in_place ? packed->from[0] : 0;
+        packed->to = packed->ops->in_place ? buffer_of(made, packed->source[0]) : 0;
         if (is_taken(made, i, packed->to, result)) packed->to = 0;
         while (packed->to < made->n_buffers && is_taken(made, i, packed->to, result)) packed->to++;
         if (packed->to == made->n_buffers) made->n_buffers++;
@@ -161,13 +170,24 @@ static void share_buffers(gp_frozen *made, size_t result)
         made->floats[0] += gp_padded(b->width);
         made->floats[1] += b->width;
     }
+    for (gp_packed *packed = made->layers; packed < made->layers + made->n_layers; packed++)
+        for (size_t k = 0; k < packed->n_sources; k++)
+            for (size_t in_lanes = 0; in_lanes < 2; in_lanes++)
+                packed->start[in_lanes][k] =
+                    made->buffers[buffer_of(made, packed->source[k])].start[in_lanes];
+}
+
+static int folds(const gp_layer_spec *product, const gp_layer_spec *norm)
+{
+    const gp_fold *fold = norm->type->frozen->fold;
+    return fold && fold->folds(product, norm);
 }
 
 /* Whether the normalization that reads the i-th layer becomes a part of it. */
 static int is_folded(size_t n_layers, const gp_layer_spec *layers, size_t i)
 {
     const size_t norm = gp_graph_reader(n_layers, layers, i);
-    return norm != GP_NONE && gp_batchnorm_folds(&layers[i], &layers[norm]);
+    return norm != GP_NONE && folds(&layers[i], &layers[norm]);
 }
 
 gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layers,
@@ -178,36 +198,41 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     if (precision >= GP_PRECISIONS || !are_valid(n_layers, layers, arena)) return GP_BAD_ARGUMENT;
     gp_status status = GP_NO_MEMORY;
     size_t bytes = sizeof(gp_frozen) + n_layers * sizeof(gp_packed);
+    size_t n_places = 0, next_place = 0;
     size_t *output = calloc(n_layers, sizeof *output);
     gp_frozen *made = calloc(1, bytes);
     if (!made || !output) goto done;
     made->buffers = calloc(n_layers + 1, sizeof *made->buffers);
-    if (!made->buffers) goto done;
+    for (size_t i = 0; i < n_layers; i++) n_places += 3 * gp_graph_arity(layers, i);
+    made->places = calloc(n_places, sizeof *made->places);
+    if (!made->buffers || !made->places) goto done;
     made->kernels = kernels;
     made->pool = pool;
-    made->in = layers[0].in;
+    made->in = gp_layers_in(layers);
     made->out = layers[n_layers - 1].out;
-    made->bytes = bytes + (n_layers + 1) * sizeof *made->buffers;
+    made->bytes = bytes + (n_layers + 1) * sizeof *made->buffers + n_places * sizeof *made->places;
     atomic_flag_clear(&made->learning);
     for (size_t i = 0; i < n_layers; i++) {
-        size_t sources[GP_SOURCES];
-        gp_graph_sources(layers, i, sources);
-        const gp_layer_spec *before = sources[0] == GP_NONE ? NULL : &layers[sources[0]];
-        if (before && is_folded(n_layers, layers, sources[0])) {
-            output[i] = output[sources[0]];
+        const size_t source = gp_graph_source(layers, i, 0);
+        const gp_layer_spec *before = source == GP_NONE ? NULL : &layers[source];
+        if (before && is_folded(n_layers, layers, source)) {
+            output[i] = output[source];
             continue;
         }
-        const int folds = is_folded(n_layers, layers, i);
+        const int joined = is_folded(n_layers, layers, i);
         const size_t norm = gp_graph_reader(n_layers, layers, i);
         gp_layer_spec spec = layers[i];
         gp_arena own = *arena;
-        status = folds ? gp_batchnorm_fold(&layers[i], &layers[norm], arena, &spec, &own) : GP_OK;
+        if (joined)
+            status = layers[norm].type->frozen->fold->fold(&layers[i], &layers[norm], arena, &spec,
+                                                           &own);
+        else status = GP_OK;
         if (status == GP_OK)
-            status = add(made, n_layers, layers, i, &spec, &own, precision, output);
-        if (folds) free(own.params);
+            status = add(made, n_layers, layers, i, &spec, &own, precision, output, &next_place);
+        if (joined) free(own.params);
         if (status != GP_OK) goto done;
-        if (before && gp_batchnorm_folds(before, &layers[i]))
-            gp_batchnorm_silence(&made->layers[output[i]], before, arena);
+        if (before && folds(before, &layers[i]))
+            layers[i].type->frozen->fold->silence(&made->layers[output[i]], before, arena);
     }
     share_buffers(made, output[n_layers - 1]);
     double row_ns = 0.0;
@@ -238,6 +263,7 @@ void gp_frozen_destroy(gp_frozen *frozen)
     if (!frozen) return;
     for (size_t i = 0; i < frozen->n_layers; i++) free(frozen->layers[i].memory);
     free(frozen->buffers);
+    free(frozen->places);
     free(frozen);
 }
 
@@ -279,8 +305,10 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
                           gp_fault *fault, float *work)
 {
     const size_t I = frozen->in, O = frozen->out;
-    gp_chunk chunk = {
-        .kernels = frozen->kernels, .samples = n, .scratch = work + n * frozen->floats[0]};
+    gp_chunk chunk = {.kernels = frozen->kernels,
+                      .samples = n,
+                      .scratch = work + n * frozen->floats[0],
+                      .work = work};
     for (size_t s = 0; s < n; s++) {
         float *row = work + s * gp_padded(I);
         memset(row + I, 0, (gp_padded(I) - I) * sizeof *row);
@@ -291,9 +319,8 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
     for (size_t i = 0; i < frozen->n_layers; i++) {
         const gp_packed *packed = &frozen->layers[i];
         const size_t width = packed->spec.out, padded = gp_padded(width);
-        const float *from = rows_of(frozen, n, work, packed->from[0]);
+        const float *from = gp_chunk_input(packed, &chunk, 0);
         float *y = rows_of(frozen, n, work, packed->to);
-        chunk.other = rows_of(frozen, n, work, packed->from[1]);
         for (size_t s = 0; y != from && s < n; s++)
             memset(y + s * padded + width, 0, (padded - width) * sizeof *y);
         packed->ops->infer(packed, &chunk, from, y);
@@ -352,7 +379,8 @@ static void run_lanes(void *context, const gp_team *team)
         gp_chunk chunk = {.kernels = frozen->kernels,
                           .samples = samples,
                           .lanes = P,
-                          .scratch = work + frozen->floats[1] * P};
+                          .scratch = work + frozen->floats[1] * P,
+                          .work = work};
         const float *x = shared->x + first * I;
         const float *rows[GP_LANES];
         for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
@@ -362,8 +390,7 @@ static void run_lanes(void *context, const gp_team *team)
         }
         for (size_t i = 0; i < frozen->n_layers; i++) {
             const gp_packed *packed = &frozen->layers[i];
-            chunk.other = lanes_of(frozen, P, work, packed->from[1]);
-            packed->ops->infer(packed, &chunk, lanes_of(frozen, P, work, packed->from[0]),
+            packed->ops->infer(packed, &chunk, gp_chunk_input(packed, &chunk, 0),
                                lanes_of(frozen, P, work, packed->to));
         }
         frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P,

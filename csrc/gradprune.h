@@ -273,26 +273,8 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
 
 /* ---- layers and the network (net.c, calls.c, layers/, losses/) ------------------------------- */
 
-/* The one list of layer types: X(CONSTANT, name); layers/<name>.c defines gp_layer_<name>. Order is
- * the code that the Python side uses, so new ones go last. */
-#define GP_LAYER_LIST(X) \
-    X(DENSE, dense) \
-    X(ACTIVATION, activation) \
-    X(SOFTMAX, softmax) \
-    X(DROPOUT, dropout) \
-    X(RECURRENT, recurrent) \
-    X(CONVOLUTION, convolution) \
-    X(POOLING, pooling) \
-    X(ADD, add) \
-    X(BATCHNORM, batchnorm) \
-    X(LAYERNORM, layernorm)
-
-typedef enum gp_layer_type {
-#define GP_LAYER_CODE(CONSTANT, name) GP_LAYER_##CONSTANT,
-    GP_LAYER_LIST(GP_LAYER_CODE)
-#undef GP_LAYER_CODE
-        GP_LAYER_TYPES
-} gp_layer_type;
+/* What a layer is: its row, in a file of its own (layers/<name>.c). The build gathers them. */
+typedef struct gp_layer_ops gp_layer_ops;
 
 typedef enum gp_activation {
     GP_IDENTITY,
@@ -304,64 +286,44 @@ typedef enum gp_activation {
     GP_ACTIVATIONS
 } gp_activation;
 
-typedef enum gp_cell {
-    GP_RNN,  /* h = f(W_ih x + b_ih + W_hh h + b_hh), f tanh or relu */
-    GP_LSTM, /* gates i, f, g, o */
-    GP_GRU,  /* gates r, z, n */
-    GP_CELLS
-} gp_cell;
-
-typedef enum gp_pooling {
-    GP_POOL_MAX,
-    GP_POOL_MEAN, /* what pads counts as 0 */
-    GP_POOLS
-} gp_pooling;
-
-/* A window that slides over images (channels, height, width), row by row in a sample. Of each pair
- * the first is along the height. Outputs along an axis: (size + before + after - dilation (kernel -
- * 1) - 1) / stride + 1, rounded down. */
-typedef struct gp_window {
-    size_t channels, height, width;
-    size_t kernel[2], stride[2], dilation[2];
-    size_t before[2], after[2]; /* padding: zeros, but nothing for the largest */
-    size_t groups;              /* of channels, each with filters of its own */
-    gp_pooling pooling;
-} gp_window;
+/* Settings that one type of layers alone has: a struct of its own, at most so large. */
+enum { GP_SETTINGS_BYTES = 192, GP_MOST_SETTINGS = 24 };
+typedef union gp_settings {
+    double number;
+    size_t size;
+    unsigned char bytes[GP_SETTINGS_BYTES];
+} gp_settings;
 
 typedef struct gp_layer_spec {
-    gp_layer_type type;
+    const gp_layer_ops *type;
     size_t in, out;
-    /* it reads the output of the layer so many before it, 0: of the one before; the network's
-     * input is before the first */
-    size_t back;
-    size_t other; /* add: also of the layer so many before; else 0 */
-    /* dense, convolution, recurrent (of the input): offsets into the arena; bias may be GP_NONE;
-     * batchnorm: factor and offset of each channel; layernorm: of each feature */
+    /* it reads the outputs of n_back layers, each so many before it; none: of the one before. The
+     * network's input is before the first layer. */
+    size_t n_back;
+    const size_t *back;
+    /* offsets into the arena of its first weight matrix and bias, which may be GP_NONE; of a
+     * normalization: of its factors and offsets */
     size_t weight, bias;
-    float l1, l2; /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
-    gp_activation activation; /* activation, RNN */
-    float slope;              /* activation: of leaky_relu */
-    float rate;               /* dropout, in [0, 1) */
-    gp_cell cell;             /* recurrent, from here on */
-    size_t steps;             /* T; in = T * features a step */
-    /* out = T * units: the state after every step; else units: the last state */
-    int sequences;
-    /* gradients do not pass from step k*truncation to the one before; 0: they all do */
-    size_t truncation;
-    /* of the state; recurrent_bias is GP_NONE when bias is */
-    size_t recurrent_weight, recurrent_bias;
-    /* adds orthogonality * sum over gates of |W_hh' W_hh - 1|^2 to the loss */
-    float orthogonality;
-    /* RNN: adds omega * Pascanu's regularizer, in training */
-    float omega;
-    gp_window window; /* convolution: W is (filters, channels / groups * kernel); pooling;
-                                              * batchnorm, layernorm: its channels alone */
-    /* batchnorm: offset of its running means and variances, one after the other */
-    size_t buffers;
-    /* batchnorm: weight of a batch in these; batchnorm, layernorm: added to the variance */
-    float momentum, eps;
-    int exact; /* in a frozen network: float32, whatever the others are kept as */
+    size_t buffers; /* offset of its numbers that are not trained */
+    float l1, l2;   /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
+    int exact;      /* in a frozen network: float32, whatever the others are kept as */
+    gp_settings settings;
 } gp_layer_spec;
+
+/* The type of this name; the i-th of them, in no order that means anything. NULL: there is none. */
+const gp_layer_ops *gp_layer_named(const char *name);
+const gp_layer_ops *gp_layer_at(size_t i);
+const char *gp_layer_name(const gp_layer_ops *type);
+/* The i-th word that stands for a number among the settings of the type, such as the name of an
+ * activation; NULL past the end. */
+const char *gp_layer_word(const gp_layer_ops *type, size_t i, double *number);
+/* How many numbers are its settings. */
+size_t gp_layer_settings_count(const gp_layer_ops *type);
+/* Reads them into spec->settings; GP_BAD_ARGUMENT if one of them can be no setting of the type,
+ * whatever the sizes are. */
+gp_status gp_layer_set(gp_layer_spec *spec, const double *numbers);
+/* Features of what a network of these layers reads. */
+size_t gp_layers_in(const gp_layer_spec *layers);
 
 typedef struct gp_net gp_net;
 

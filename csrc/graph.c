@@ -1,22 +1,32 @@
-/* graph.c - which layer reads which: layers are in an order in which they can run, each names what
+/* graph.c - which layer reads which: layers are in an order in which they can run, each says what
  * it reads. */
 #include "layers/layers.h"
 
-size_t gp_graph_sources(const gp_layer_spec *layers, size_t i, size_t sources[GP_SOURCES])
+size_t gp_graph_arity(const gp_layer_spec *layers, size_t i)
 {
-    const size_t back = layers[i].back == 0 ? 1 : layers[i].back;
-    sources[0] = back > i ? GP_NONE : i - back;
-    sources[1] = layers[i].other > i ? GP_NONE : i - layers[i].other;
-    return layers[i].type == GP_LAYER_ADD ? 2 : 1;
+    return layers[i].n_back == 0 ? 1 : layers[i].n_back;
+}
+
+size_t gp_graph_source(const gp_layer_spec *layers, size_t i, size_t k)
+{
+    const size_t back = layers[i].n_back == 0 ? 1 : layers[i].back[k];
+    return back > i ? GP_NONE : i - back;
+}
+
+size_t gp_layers_in(const gp_layer_spec *layers)
+{
+    /* all that the first layer reads is the network's input */
+    return layers[0].type && layers[0].type->joins ? layers[0].in / gp_graph_arity(layers, 0)
+                                                   : layers[0].in;
 }
 
 /* How many times later layers read it; *last is the last that does. */
 static size_t count_readers(size_t n_layers, const gp_layer_spec *layers, size_t i, size_t *last)
 {
-    size_t sources[GP_SOURCES], readers = 0;
+    size_t readers = 0;
     for (size_t reader = i + 1; reader < n_layers; reader++)
-        for (size_t k = gp_graph_sources(layers, reader, sources); k-- > 0;) {
-            if (sources[k] != i) continue;
+        for (size_t k = gp_graph_arity(layers, reader); k-- > 0;) {
+            if (gp_graph_source(layers, reader, k) != i) continue;
             readers++;
             *last = reader;
         }
@@ -29,20 +39,39 @@ size_t gp_graph_reader(size_t n_layers, const gp_layer_spec *layers, size_t i)
     return count_readers(n_layers, layers, i, &last) == 1 ? last : GP_NONE;
 }
 
+/* Whether it reads as many layers as it can, all of them before it. */
+static int reads_enough(const gp_layer_spec *layers, size_t i)
+{
+    const gp_layer_spec *spec = &layers[i];
+    const size_t arity = gp_graph_arity(layers, i);
+    const int wanted = spec->type->arity;
+    for (size_t k = 0; k < spec->n_back; k++)
+        if (spec->back[k] == 0 || spec->back[k] > i + 1) return 0;
+    return wanted == GP_SEVERAL ? arity >= 2 : arity == (wanted == 0 ? 1 : (size_t)wanted);
+}
+
+/* Whether what it reads is as wide as it says. */
+static int widths_fit(const gp_layer_spec *layers, size_t i)
+{
+    size_t sum = 0;
+    for (size_t k = 0; k < gp_graph_arity(layers, i); k++) {
+        const size_t source = gp_graph_source(layers, i, k),
+                     width = source == GP_NONE ? gp_layers_in(layers) : layers[source].out;
+        if (!layers[i].type->joins && width != layers[i].in) return 0;
+        if (width > SIZE_MAX - sum) return 0;
+        sum += width;
+    }
+    return !layers[i].type->joins || sum == layers[i].in;
+}
+
 int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers)
 {
     for (size_t i = 0; i < n_layers; i++) {
         const gp_layer_spec *spec = &layers[i];
-        size_t sources[GP_SOURCES];
-        if (spec->type >= GP_LAYER_TYPES || spec->in == 0 || spec->out == 0) return 0;
-        if (spec->back > i + 1 || spec->other > i + 1 ||
-            (spec->other > 0) != (spec->type == GP_LAYER_ADD))
-            return 0;
-        for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;)
-            if (spec->in != (sources[k] == GP_NONE ? layers[0].in : layers[sources[k]].out))
-                return 0;
-        size_t last;
-        if (i + 1 < n_layers && count_readers(n_layers, layers, i, &last) == 0) return 0;
+        if (!spec->type || spec->in == 0 || spec->out == 0) return 0;
+        if (!reads_enough(layers, i) || !widths_fit(layers, i)) return 0;
     }
+    for (size_t i = 0, last; i + 1 < n_layers; i++)
+        if (count_readers(n_layers, layers, i, &last) == 0) return 0;
     return n_layers > 0 && n_layers <= (size_t)1 << GP_LAYER_BITS;
 }

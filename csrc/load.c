@@ -90,8 +90,7 @@ gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
     const gp_batch *batch = shared->batch;
     const gp_layer *first = &net->layers[0];
     /* only dW on all weights wants the batch outermost */
-    int wants_rows =
-        shared->backward && gp_layer_table[first->spec.type]->wants_rows && !first->weights[0].live;
+    int wants_rows = shared->backward && first->spec.type->wants_rows && !first->weights[0].live;
     if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
         find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
     const int takes = batch->loss ? batch->loss->takes : 0;

@@ -18,24 +18,43 @@ enum { GP_WORKSPACE = 16 << 20 };
 /* ---- making a network ------------------------------------------------------------------------ */
 
 /* The layers whose outputs each one reads. */
-static void connect(gp_net *net, const gp_layer_spec *layers)
+static gp_status connect(gp_net *net, const gp_layer_spec *layers)
 {
+    size_t total = 0;
+    for (size_t i = 0; i < net->n_layers; i++) total += gp_graph_arity(layers, i);
+    net->sources = calloc(total, sizeof *net->sources);
+    net->inputs = calloc(total, sizeof *net->inputs);
+    if (!net->sources || !net->inputs) return GP_NO_MEMORY;
+    const gp_layer **source = net->sources;
+    const float **inputs = net->inputs;
     for (size_t i = 0; i < net->n_layers; i++) {
-        size_t sources[GP_SOURCES];
-        for (size_t k = gp_graph_sources(layers, i, sources); k-- > 0;) {
-            if (sources[k] == GP_NONE) continue;
-            net->layers[i].source[k] = &net->layers[sources[k]];
-            net->layers[sources[k]].last_reader = i;
-            net->layers[sources[k]].readers++;
+        gp_layer *layer = &net->layers[i];
+        layer->n_sources = gp_graph_arity(layers, i);
+        layer->source = source;
+        layer->inputs = inputs;
+        source += layer->n_sources;
+        inputs += layer->n_sources;
+        layer->reads_back = layer->n_sources > 1 || (layers[i].n_back > 0 && layers[i].back[0] > 1);
+        for (size_t k = 0; k < layer->n_sources; k++) {
+            const size_t from = gp_graph_source(layers, i, k);
+            if (from == GP_NONE) continue;
+            gp_layer *read = &net->layers[from];
+            layer->source[k] = read;
+            read->last_reader = i;
+            read->readers++;
+            read->splits |= layers[i].type->joins;
         }
+        layer->spec.n_back = 0;
+        layer->spec.back = NULL; /* the caller's */
     }
+    return GP_OK;
 }
 
-/* Whether not the next layer alone reads its output: gradients of several layers add up, or have to
- * wait. */
+/* Whether not the next layer alone reads its output, all of whose gradient is this one's: gradients
+ * of several layers add up, or have to wait. */
 static int has_own_gradient(const gp_net *net, size_t i)
 {
-    return net->layers[i].readers > 1 ||
+    return net->layers[i].readers > 1 || net->layers[i].splits ||
            (i + 1 < net->n_layers && net->layers[i].last_reader != i + 1);
 }
 
@@ -45,7 +64,7 @@ static size_t floats_a_lane(const gp_net *net)
     size_t each =
         gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
     for (size_t i = 0; i < net->n_layers; i++) {
-        each += gp_layer_table[net->layers[i].spec.type]->workspace(&net->layers[i].spec);
+        each += net->layers[i].spec.type->workspace(&net->layers[i].spec);
         each += has_own_gradient(net, i) ? net->layers[i].spec.out : 0;
     }
     return each;
@@ -57,7 +76,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     *net = NULL;
     if (!gp_graph_is_valid(n_layers, layers)) return GP_BAD_ARGUMENT;
     for (size_t i = 0; i < n_layers; i++) {
-        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        const gp_layer_ops *ops = layers[i].type;
         if (ops->fits && !ops->fits(&layers[i])) return GP_BAD_ARGUMENT;
     }
     gp_net *made = calloc(1, sizeof *made);
@@ -70,19 +89,25 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     made->kernels = kernels;
     made->pool = pool;
     made->n_layers = n_layers;
-    made->in = layers[0].in;
+    made->in = gp_layers_in(layers);
     made->out = layers[n_layers - 1].out;
     for (size_t i = 0; i < n_layers; i++) {
         made->layers[i].spec = layers[i];
         made->layers[i].index = i;
         if (layers[i].in > made->widest) made->widest = layers[i].in;
         if (layers[i].out > made->widest) made->widest = layers[i].out;
-        const gp_layer_ops *ops = gp_layer_table[layers[i].type];
+        const gp_layer_ops *ops = layers[i].type;
         made->mixes_samples |= ops->mixes_samples;
         made->layers[i].n_weights =
             ops->weights ? ops->weights(&layers[i], made->layers[i].weights) : 0;
+        made->layers[i].n_vectors =
+            ops->vectors ? ops->vectors(&layers[i], made->layers[i].vectors) : 0;
     }
-    connect(made, layers);
+    if (made->in > made->widest) made->widest = made->in;
+    if (connect(made, layers) != GP_OK) {
+        gp_net_destroy(made);
+        return GP_NO_MEMORY;
+    }
     made->widest_padded = gp_padded(made->widest);
     made->block = GP_BLOCK;
     while (made->block > GP_LANES && floats_a_lane(made) > GP_WORKSPACE / made->block)
@@ -99,6 +124,8 @@ void gp_net_destroy(gp_net *net)
     free(net->memory);
     free(net->partial);
     free(net->layers);
+    free(net->sources);
+    free(net->inputs);
     free(net);
 }
 
@@ -113,7 +140,7 @@ int gp_net_exploded(const gp_net *net) { return net->explosion.phase != GP_PHASE
 /* Floats that layers keep besides, however many samples there are. */
 static size_t spare_of(const gp_layer *layer)
 {
-    const gp_layer_ops *ops = gp_layer_table[layer->spec.type];
+    const gp_layer_ops *ops = layer->spec.type;
     return ops->spare ? gp_padded(ops->spare(&layer->spec)) : 0;
 }
 
@@ -184,7 +211,7 @@ gp_status gp_net_reserve(gp_net *net, size_t samples)
     net->hits = (uint8_t *)TAKE(1);
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        layer->work = TAKE(gp_layer_table[layer->spec.type]->workspace(&layer->spec));
+        layer->work = TAKE(layer->spec.type->workspace(&layer->spec));
         if (has_own_gradient(net, i)) layer->gradient = TAKE(layer->spec.out);
     }
 #undef TAKE
@@ -221,7 +248,7 @@ gp_status gp_net_reserve_partial(gp_net *net, size_t samples)
     size_t lanes, chunks, longest = 0;
     gp_net_cut(samples, &lanes, &chunks);
     for (size_t i = 0; i < net->n_layers; i++) {
-        if (net->layers[i].spec.type != GP_LAYER_DENSE) continue; /* nobody else uses it */
+        if (!net->layers[i].spec.type->wants_partial) continue;
         const gp_lists *live = net->layers[i].weights[0].live;
         if (live && live->count > longest) longest = live->count;
     }

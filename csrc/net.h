@@ -12,6 +12,9 @@ struct gp_net {
     gp_pool *pool;
     size_t n_layers, in, out;
     gp_layer *layers;
+    /* what layers read, one layer after the other */
+    const gp_layer **sources;
+    const float **inputs;
     /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
     double macs;
     size_t widest, widest_padded;

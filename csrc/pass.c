@@ -11,10 +11,8 @@
 /* Whether a layer's output can be larger than its input, which is watched, too. */
 static int may_grow(const gp_layer *layer)
 {
-    const gp_layer_spec *spec = &layer->spec;
-    return layer->index == 0 || spec->type != GP_LAYER_ACTIVATION ||
-           spec->activation == GP_SIGMOID ||
-           (spec->activation == GP_LEAKY_RELU && spec->slope > 1.0f);
+    const gp_layer_ops *type = layer->spec.type;
+    return layer->index == 0 || !type->may_grow || type->may_grow(&layer->spec);
 }
 
 /* Whether an output in this member's share is beyond the limit. Lanes without a sample do not
@@ -50,12 +48,6 @@ static const float *output_of(const gp_net *net, const gp_layer *layer)
     return layer ? layer->output : net->input;
 }
 
-/* Whether a layer reads anything but the output of the one before. */
-static int reads_further_back(const gp_layer *layer)
-{
-    return layer->spec.back > 1 || layer->spec.other > 0;
-}
-
 static const float *forward(gp_region *shared, const gp_pass *pass, size_t n_layers)
 {
     gp_net *net = shared->net;
@@ -64,12 +56,13 @@ static const float *forward(gp_region *shared, const gp_pass *pass, size_t n_lay
     size_t exploded = GP_NONE;
     for (size_t i = 0; i < n_layers; i++) {
         gp_layer *layer = &net->layers[i];
-        if (reads_further_back(layer)) {
-            if (pass->team->rank == 0) layer->other = output_of(net, layer->source[1]);
+        if (layer->reads_back) {
+            for (size_t k = 0; pass->team->rank == 0 && k < layer->n_sources; k++)
+                layer->inputs[k] = output_of(net, layer->source[k]);
             gp_team_wait(pass->team); /* then all can read what the first member has noted */
             x = output_of(net, layer->source[0]);
         }
-        const float *y = gp_layer_table[layer->spec.type]->forward(layer, pass, x);
+        const float *y = layer->spec.type->forward(layer, pass, x);
         if (is_limited && exploded == GP_NONE && may_grow(layer) &&
             exceeds(pass, layer, y, net->max_activation))
             exploded = i;
@@ -129,16 +122,22 @@ static void loss_of(gp_region *shared, const gp_pass *pass, const float *z, floa
  * reads it. */
 static int is_first(const gp_layer *layer, size_t k)
 {
-    return layer->source[k]->last_reader == layer->index &&
-           (k == 0 || layer->source[0] != layer->source[k]);
+    for (size_t before = 0; before < k; before++)
+        if (layer->source[before] == layer->source[k]) return 0;
+    return layer->source[k]->last_reader == layer->index;
 }
 
 /* dx, a gradient of what the layer reads, to the sources that keep theirs. */
 static void hand_on(const gp_layer *layer, const gp_pass *pass, const float *dx)
 {
-    for (size_t k = 0; k < GP_SOURCES; k++) {
+    for (size_t k = 0; k < layer->n_sources; k++) {
         const gp_layer *source = layer->source[k];
         if (!source || !source->gradient || source->gradient == dx) continue;
+        if (layer->spec.type->split) {
+            layer->spec.type->split(layer, pass, k, dx, source->gradient, !is_first(layer, k));
+            gp_team_wait(pass->team);
+            continue;
+        }
         size_t begin, end;
         gp_team_share(pass->team, pass->chunks * source->spec.out, &begin, &end);
         const size_t at = begin * pass->lanes, n = (end - begin) * pass->lanes;
@@ -161,7 +160,7 @@ static void backward(gp_region *shared, const gp_pass *pass)
         float *dx = dy == net->gradient[0] ? net->gradient[1] : net->gradient[0];
         if (!source) dx = NULL;
         else if (source->gradient && is_first(layer, 0)) dx = source->gradient;
-        dy = gp_layer_table[layer->spec.type]->backward(layer, pass, dy, dx);
+        dy = layer->spec.type->backward(layer, pass, dy, dx);
         hand_on(layer, pass, dy);
     }
 }
@@ -175,7 +174,7 @@ static void penalize(gp_region *shared, const gp_team *team)
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
         const gp_layer_spec *spec = &layer->spec;
-        const gp_layer_ops *ops = gp_layer_table[spec->type];
+        const gp_layer_ops *ops = spec->type;
         double penalty = ops->penalty
                              ? ops->penalty(layer, kernels, shared->arena, team, shared->backward)
                              : 0.0;
@@ -287,7 +286,7 @@ static void run_blocks(gp_region *shared, const gp_team *team)
         }
         if (shared->out) {
             for (size_t i = shared->n_live; i < net->n_layers; i++)
-                z = gp_layer_table[net->layers[i].spec.type]->forward(&net->layers[i], &pass, z);
+                z = net->layers[i].spec.type->forward(&net->layers[i], &pass, z);
             store(shared, &pass, z);
         }
         /* a training batch that cannot be used ends here, with the culprit still in the workspace;

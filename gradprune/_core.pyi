@@ -10,31 +10,18 @@ _Done: TypeAlias = tuple[float, float, bool, bool, float]
 _Rule: TypeAlias = tuple[
     int, float, float, bool, float, float, bool, float, float, float, int, float, float
 ]
+# gradprune.layers.base.CoreLayer
 _Layer: TypeAlias = tuple[
+    str,
     int,
     int,
-    int,
-    int,
-    int,
-    int,
-    int,
-    float,
-    float,
-    int,
-    float,
-    float,
-    int,
-    int,
-    bool,
-    int,
+    tuple[int, ...],
     int,
     int,
     float,
     float,
-    tuple[object, ...],
     int,
-    float,
-    float,
+    tuple[float | str, ...],
 ]
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
 _Loss: TypeAlias = tuple[float, ...]  # code, settings
@@ -42,6 +29,7 @@ _Costs: TypeAlias = tuple[float, float, float, float]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
 version: Final[str]
+layer_types: Final[dict[str, tuple[str, ...]]]  # each with the words among its settings
 dropout_streams: Final[int]
 noise_streams: Final[int]
 timing_streams: Final[int]

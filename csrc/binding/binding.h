@@ -76,9 +76,18 @@ void gp_arena_leave(arena_object *self);
 /* These never change. */
 arena_sizes gp_arena_sizes(const arena_object *self);
 
-/* Parses (type, in, out, weight, bias, l1, l2, activation, slope, rate), layer i of a list. Returns
- * 0 or -1. */
-int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec);
+/* What is parsed of a list of layers. */
+typedef struct parsed_layers {
+    size_t n;
+    gp_layer_spec *specs;
+    size_t **backs; /* what each of them reads */
+} parsed_layers;
+
+/* Parses [(type, inputs, outputs, back, weight, bias, l1, l2, buffers, settings), ...]: type is a
+ * name, back a tuple of how many layers before it what it reads are, settings a tuple of numbers
+ * and words that the layer itself reads. Returns 0, and the layers are to be freed, or -1. */
+int gp_parse_layers(PyObject *list, parsed_layers *layers);
+void gp_free_layers(parsed_layers *layers);
 /* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (code,
  * settings, seed, excluded or None, state or None, version, residual or None);
  * (code, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1, beta2, eps, step,

@@ -19,20 +19,17 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!O!|iO!", names, &PyList_Type, &list,
                                      state->arena_type, &arena, &precision, &PyTuple_Type, &exact))
         return NULL;
-    size_t n = (size_t)PyList_GET_SIZE(list);
-    gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
-    if (!specs) return PyErr_NoMemory();
+    parsed_layers layers;
+    if (gp_parse_layers(list, &layers)) return NULL;
     frozen_object *self = NULL;
-    for (size_t i = 0; i < n; i++)
-        if (gp_parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
     for (Py_ssize_t k = 0; exact && k < PyTuple_GET_SIZE(exact); k++) {
         const size_t i = PyLong_AsSize_t(PyTuple_GET_ITEM(exact, k));
         if (PyErr_Occurred()) goto done;
-        if (i >= n) {
+        if (i >= layers.n) {
             PyErr_Format(PyExc_IndexError, "there is no layer %zu to keep in float32", i);
             goto done;
         }
-        specs[i].exact = 1;
+        layers.specs[i].exact = 1;
     }
     self = (frozen_object *)type->tp_alloc(type, 0);
     if (!self) goto done;
@@ -41,7 +38,7 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
     gp_status status;
     const gp_arena *source = gp_arena_enter((arena_object *)arena);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_frozen_create(state->kernels, state->pool, n, specs, source,
+    status = gp_frozen_create(state->kernels, state->pool, layers.n, layers.specs, source,
                               (gp_precision)precision, &self->frozen);
     Py_END_ALLOW_THREADS
     gp_arena_leave((arena_object *)arena);
@@ -50,10 +47,10 @@ static PyObject *frozen_new(PyTypeObject *type, PyObject *args, PyObject *keywor
         Py_CLEAR(self);
         goto done;
     }
-    self->in = specs[0].in;
-    self->out = specs[n - 1].out;
+    self->in = gp_layers_in(layers.specs);
+    self->out = layers.specs[layers.n - 1].out;
 done:
-    PyMem_Free(specs);
+    gp_free_layers(&layers);
     return (PyObject *)self;
 }
 

@@ -362,6 +362,26 @@ static PyObject *all_rules(void)
     return dict;
 }
 
+/* Type of layer to the words among its settings. */
+static PyObject *all_layer_types(void)
+{
+    PyObject *dict = PyDict_New();
+    const gp_layer_ops *type;
+    for (size_t i = 0; dict && (type = gp_layer_at(i)); i++) {
+        size_t n = 0;
+        double number;
+        while (gp_layer_word(type, n, &number)) n++;
+        PyObject *words = PyTuple_New((Py_ssize_t)n);
+        for (size_t k = 0; words && k < n; k++) {
+            PyObject *word = PyUnicode_FromString(gp_layer_word(type, k, &number));
+            if (word) PyTuple_SET_ITEM(words, (Py_ssize_t)k, word);
+            else Py_CLEAR(words);
+        }
+        if (set_item(dict, gp_layer_name(type), words)) Py_CLEAR(dict);
+    }
+    return dict;
+}
+
 static int core_exec(PyObject *module)
 {
     module_state *state = state_of(module);
@@ -382,6 +402,7 @@ static int core_exec(PyObject *module)
         add_streams(module, "dropout_streams", GP_DROPOUT_STREAMS) ||
         add_streams(module, "noise_streams", GP_NOISE_STREAMS) ||
         add_streams(module, "timing_streams", GP_TIMING_STREAMS) ||
+        add_mapping(module, "layer_types", all_layer_types()) ||
         add_mapping(module, "losses", all_losses()) ||
         add_mapping(module, "clippers", all_clippers()) ||
         add_mapping(module, "rules", all_rules()))

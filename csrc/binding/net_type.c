@@ -18,84 +18,110 @@ typedef struct net_object {
     PyObject *module;
 } net_object;
 
-static int parse_window(PyObject *tuple, size_t i, gp_window *window)
+/* How many layers it reads, and which, in `backs`, which is to be freed. Returns 0 or -1. */
+static int parse_sources(PyObject *tuple, size_t i, gp_layer_spec *spec, size_t **backs)
 {
-    Py_ssize_t sizes[14];
-    int pooling;
-    if (PyTuple_Check(tuple) && PyTuple_GET_SIZE(tuple) == 0) return 0; /* a layer without one */
-    if (!PyTuple_Check(tuple) ||
-        !PyArg_ParseTuple(tuple,
-                          "nnn(nn)(nn)(nn)(nn)(nn)ni;a window is (channels, height, width, kernel, "
-                          "stride, dilation, "
-                          "before, after, groups, pooling)",
-                          &sizes[0], &sizes[1], &sizes[2], &sizes[3], &sizes[4], &sizes[5],
-                          &sizes[6], &sizes[7], &sizes[8], &sizes[9], &sizes[10], &sizes[11],
-                          &sizes[12], &sizes[13], &pooling)) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "a window must be a tuple");
+    const size_t n = (size_t)PyTuple_GET_SIZE(tuple);
+    size_t *back = *backs = PyMem_Calloc(n + 1, sizeof *back);
+    if (!back) {
+        PyErr_NoMemory();
         return -1;
     }
-    for (size_t k = 0; k < 14; k++)
-        if (sizes[k] < 0 || pooling < 0 || pooling >= GP_POOLS) {
-            PyErr_Format(PyExc_ValueError,
-                         "layer %zu has a window with a negative size or unknown pooling", i);
-            return -1;
-        }
-    *window = (gp_window){.channels = (size_t)sizes[0],
-                          .height = (size_t)sizes[1],
-                          .width = (size_t)sizes[2],
-                          .kernel = {(size_t)sizes[3], (size_t)sizes[4]},
-                          .stride = {(size_t)sizes[5], (size_t)sizes[6]},
-                          .dilation = {(size_t)sizes[7], (size_t)sizes[8]},
-                          .before = {(size_t)sizes[9], (size_t)sizes[10]},
-                          .after = {(size_t)sizes[11], (size_t)sizes[12]},
-                          .groups = (size_t)sizes[13],
-                          .pooling = (gp_pooling)pooling};
+    for (size_t k = 0; k < n; k++) {
+        back[k] = PyLong_AsSize_t(PyTuple_GET_ITEM(tuple, (Py_ssize_t)k));
+        if (!PyErr_Occurred()) continue;
+        if (PyErr_ExceptionMatches(PyExc_OverflowError))
+            PyErr_Format(PyExc_ValueError, "layer %zu reads layers that are not before it", i);
+        return -1;
+    }
+    spec->n_back = n;
+    spec->back = back;
     return 0;
 }
 
-int gp_parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec)
+/* A number, or a word that the type has for one. Returns 0 or -1. */
+static int parse_setting(PyObject *item, size_t i, const gp_layer_ops *type, double *number)
 {
-    int type, activation, cell;
-    Py_ssize_t in, out, back, other, weight, bias, steps, truncation, recurrent_weight,
-        recurrent_bias, buffers;
-    PyObject *window;
+    if (!PyUnicode_Check(item)) {
+        *number = PyFloat_AsDouble(item);
+        return PyErr_Occurred() ? -1 : 0;
+    }
+    const char *word;
+    for (size_t k = 0; (word = gp_layer_word(type, k, number)); k++)
+        if (PyUnicode_CompareWithASCIIString(item, word) == 0) return 0;
+    PyErr_Format(PyExc_ValueError, "layer %zu, of type %s, knows no %R", i, gp_layer_name(type),
+                 item);
+    return -1;
+}
+
+static int parse_settings(PyObject *tuple, size_t i, gp_layer_spec *spec)
+{
+    double numbers[GP_MOST_SETTINGS];
+    const size_t wanted = gp_layer_settings_count(spec->type), n = (size_t)PyTuple_GET_SIZE(tuple);
+    if (n != wanted || n > GP_MOST_SETTINGS) {
+        PyErr_Format(PyExc_ValueError, "layer %zu, of type %s, has %zu settings, got %zu", i,
+                     gp_layer_name(spec->type), wanted, n);
+        return -1;
+    }
+    for (size_t k = 0; k < n; k++)
+        if (parse_setting(PyTuple_GET_ITEM(tuple, (Py_ssize_t)k), i, spec->type, &numbers[k]))
+            return -1;
+    if (gp_layer_set(spec, numbers) == GP_OK) return 0;
+    PyErr_Format(PyExc_ValueError, "layer %zu, of type %s, cannot have the settings %R", i,
+                 gp_layer_name(spec->type), tuple);
+    return -1;
+}
+
+static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec, size_t **backs)
+{
+    const char *type;
+    Py_ssize_t in, out, weight, bias, buffers;
+    PyObject *sources, *settings;
     if (!PyTuple_Check(tuple) ||
         !PyArg_ParseTuple(tuple,
-                          "innnnnnffiffinpnnnffOnff;a layer is (type, in, out, back, other, "
-                          "weight, bias, l1, l2, activation, slope, "
-                          "rate, cell, steps, sequences, truncation, recurrent_weight, "
-                          "recurrent_bias, orthogonality, omega, window, "
-                          "buffers, momentum, eps)",
-                          &type, &in, &out, &back, &other, &weight, &bias, &spec->l1, &spec->l2,
-                          &activation, &spec->slope, &spec->rate, &cell, &steps, &spec->sequences,
-                          &truncation, &recurrent_weight, &recurrent_bias, &spec->orthogonality,
-                          &spec->omega, &window, &buffers, &spec->momentum, &spec->eps)) {
+                          "snnO!nnffnO!;a layer is (type, inputs, outputs, back, weight, bias, l1, "
+                          "l2, buffers, settings)",
+                          &type, &in, &out, &PyTuple_Type, &sources, &weight, &bias, &spec->l1,
+                          &spec->l2, &buffers, &PyTuple_Type, &settings)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }
-    if (type < 0 || type >= GP_LAYER_TYPES || activation < 0 || activation >= GP_ACTIVATIONS ||
-        in <= 0 || out <= 0 || back < 0 || other < 0 || cell < 0 || cell >= GP_CELLS || steps < 0 ||
-        truncation < 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "layer %zu has an unknown type, activation or cell, or no features", i);
+    spec->type = gp_layer_named(type);
+    if (!spec->type || in <= 0 || out <= 0) {
+        PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type, '%s', or no features", i,
+                     type);
         return -1;
     }
-    if (parse_window(window, i, &spec->window)) return -1;
-    spec->type = (gp_layer_type)type;
-    spec->activation = (gp_activation)activation;
     spec->in = (size_t)in;
     spec->out = (size_t)out;
-    spec->back = (size_t)back;
-    spec->other = (size_t)other;
     spec->weight = weight < 0 ? GP_NONE : (size_t)weight;
     spec->bias = bias < 0 ? GP_NONE : (size_t)bias;
-    spec->cell = (gp_cell)cell;
-    spec->steps = (size_t)steps;
-    spec->truncation = (size_t)truncation;
-    spec->recurrent_weight = recurrent_weight < 0 ? GP_NONE : (size_t)recurrent_weight;
-    spec->recurrent_bias = recurrent_bias < 0 ? GP_NONE : (size_t)recurrent_bias;
     spec->buffers = buffers < 0 ? GP_NONE : (size_t)buffers;
-    return 0;
+    return parse_sources(sources, i, spec, backs) || parse_settings(settings, i, spec) ? -1 : 0;
+}
+
+int gp_parse_layers(PyObject *list, parsed_layers *layers)
+{
+    const size_t n = (size_t)PyList_GET_SIZE(list);
+    *layers = (parsed_layers){.n = n,
+                              .specs = PyMem_Calloc(n + 1, sizeof *layers->specs),
+                              .backs = PyMem_Calloc(n + 1, sizeof *layers->backs)};
+    if (layers->specs && layers->backs) {
+        size_t i = 0;
+        while (i < n && parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &layers->specs[i],
+                                    &layers->backs[i]) == 0)
+            i++;
+        if (i == n) return 0;
+    } else PyErr_NoMemory();
+    gp_free_layers(layers);
+    return -1;
+}
+
+void gp_free_layers(parsed_layers *layers)
+{
+    for (size_t i = 0; layers->backs && i < layers->n; i++) PyMem_Free(layers->backs[i]);
+    PyMem_Free(layers->backs);
+    PyMem_Free(layers->specs);
 }
 
 static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
@@ -103,13 +129,9 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
     static char *names[] = {"layers", NULL};
     PyObject *list;
     if (!PyArg_ParseTupleAndKeywords(args, keywords, "O!", names, &PyList_Type, &list)) return NULL;
-    size_t n = (size_t)PyList_GET_SIZE(list);
-    gp_layer_spec *specs = PyMem_Calloc(n + 1, sizeof *specs);
-    if (!specs) return PyErr_NoMemory();
-    net_object *self = NULL;
-    for (size_t i = 0; i < n; i++)
-        if (gp_parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &specs[i])) goto done;
-    self = (net_object *)type->tp_alloc(type, 0);
+    parsed_layers layers;
+    if (gp_parse_layers(list, &layers)) return NULL;
+    net_object *self = (net_object *)type->tp_alloc(type, 0);
     if (!self) goto done;
     self->module = Py_NewRef(PyType_GetModule(type));
     self->state = PyModule_GetState(self->module);
@@ -117,17 +139,17 @@ static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
         Py_CLEAR(self);
         goto done;
     }
-    gp_status status =
-        gp_net_create(self->state->kernels, self->state->pool, n, specs, &self->guarded);
+    gp_status status = gp_net_create(self->state->kernels, self->state->pool, layers.n,
+                                     layers.specs, &self->guarded);
     if (status != GP_OK) {
         gp_raise_status(status);
         Py_CLEAR(self);
         goto done;
     }
-    self->in = specs[0].in;
-    self->out = specs[n - 1].out;
+    self->in = gp_layers_in(layers.specs);
+    self->out = layers.specs[layers.n - 1].out;
 done:
-    PyMem_Free(specs);
+    gp_free_layers(&layers);
     return (PyObject *)self;
 }
 

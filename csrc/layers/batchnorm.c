@@ -11,20 +11,30 @@
  */
 #include <math.h>
 
-#include "layers/layers.h"
+#include "layers/parts/batchnorm.h"
+
+/* channels, momentum, eps */
+static int batchnorm_set(gp_layer_spec *spec, const double *numbers)
+{
+    gp_batchnorm_settings *own = gp_batchnorm_in(spec);
+    own->momentum = (float)numbers[1];
+    own->eps = (float)numbers[2];
+    return gp_read_size(numbers[0], &own->channels);
+}
 
 /* Of a channel in the last pass; inverse is 0 if there is nothing to normalize. */
 typedef struct statistics {
     double mean, inverse;
 } statistics;
 
-static size_t channels_of(const gp_layer_spec *spec) { return spec->window.channels; }
+static size_t channels_of(const gp_layer_spec *spec) { return gp_batchnorm_of(spec)->channels; }
 
 static int batchnorm_fits(const gp_layer_spec *spec)
 {
     const size_t C = channels_of(spec);
-    return spec->in == spec->out && C > 0 && spec->in % C == 0 && spec->momentum >= 0.0f &&
-           spec->momentum <= 1.0f && spec->eps > 0.0f && spec->eps < INFINITY;
+    const gp_batchnorm_settings *own = gp_batchnorm_of(spec);
+    return spec->in == spec->out && C > 0 && spec->in % C == 0 && own->momentum >= 0.0f &&
+           own->momentum <= 1.0f && own->eps > 0.0f && own->eps < INFINITY;
 }
 
 static int batchnorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
@@ -32,6 +42,14 @@ static int batchnorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t
     const size_t C = channels_of(spec);
     return batchnorm_fits(spec) && C <= n_params && spec->weight >= n_prunable &&
            spec->weight <= n_params - C && spec->bias >= n_prunable && spec->bias <= n_params - C;
+}
+
+static size_t batchnorm_vectors(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS])
+{
+    const size_t C = channels_of(spec);
+    vectors[0] = (gp_vector){.offset = spec->weight, .length = C, .columns = 1};
+    vectors[1] = (gp_vector){.offset = spec->bias, .length = C, .bias = 1};
+    return 2;
 }
 
 static size_t batchnorm_workspace(const gp_layer_spec *spec) { return spec->out; }
@@ -85,8 +103,9 @@ static statistics running(const gp_layer *layer, const gp_arena *arena, size_t c
     const float *mean = arena->params + layer->spec.buffers,
                 *variance = mean + channels_of(&layer->spec);
     if (is_silent(layer, arena, channel)) return (statistics){0.0, 0.0};
-    return (statistics){(double)mean[channel],
-                        1.0 / sqrt((double)variance[channel] + (double)layer->spec.eps)};
+    return (statistics){
+        (double)mean[channel],
+        1.0 / sqrt((double)variance[channel] + (double)gp_batchnorm_of(&layer->spec)->eps)};
 }
 
 /* Of the batch, and what they make of the running ones. */
@@ -107,14 +126,15 @@ static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t cha
     double squares = sums[1] - away * sums[0]; /* not below 0 but for rounding; a NaN stays */
     if (squares < 0.0) squares = 0.0;
     const double now[2] = {(double)shift + away, squares / (n - 1.0)},
-                 momentum = (double)spec->momentum;
+                 momentum = (double)gp_batchnorm_of(spec)->momentum;
     for (size_t i = 0; i < 2; i++) {
         const double old = (double)before[i * C + channel];
         pending[i * C + channel] =
             silent ? before[i * C + channel] : (float)(old + momentum * (now[i] - old));
     }
-    return silent ? (statistics){0.0, 0.0}
-                  : (statistics){now[0], 1.0 / sqrt(squares / n + (double)spec->eps)};
+    return silent
+               ? (statistics){0.0, 0.0}
+               : (statistics){now[0], 1.0 / sqrt(squares / n + (double)gp_batchnorm_of(spec)->eps)};
 }
 
 static const float *batchnorm_forward(gp_layer *layer, const gp_pass *pass, const float *x)
@@ -177,6 +197,9 @@ static float *batchnorm_backward(gp_layer *layer, const gp_pass *pass, float *dy
 }
 
 const gp_layer_ops gp_layer_batchnorm = {.name = "batchnorm",
+                                         .n_settings = 3,
+                                         .set = batchnorm_set,
+                                         .vectors = batchnorm_vectors,
                                          .fits = batchnorm_fits,
                                          .is_valid = batchnorm_is_valid,
                                          .workspace = batchnorm_workspace,

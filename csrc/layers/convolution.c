@@ -16,7 +16,7 @@
  */
 #include <string.h>
 
-#include "layers/layers.h"
+#include "layers/parts/window.h"
 
 /* FILTERS: of a share of forward and of sliding back, a multiple of the tile. CHANNELS: of a share
  * of dx tap by tap. AT_ONCE: bytes of dy that all channels of x meet before the next ones, to stay
@@ -41,16 +41,29 @@ typedef struct view {
     int pads;
 } view;
 
+static const gp_window *window_of(const gp_layer_spec *spec)
+{
+    return &gp_convolution_of(spec)->window;
+}
+
+/* the window, groups */
+static int convolution_set(gp_layer_spec *spec, const double *numbers)
+{
+    gp_window *w = &gp_convolution_in(spec)->window;
+    return gp_window_set(w, numbers) && gp_read_size(numbers[GP_WINDOW_NUMBERS], &w->groups);
+}
+
 static size_t filters_of(const gp_layer_spec *spec)
 {
-    return spec->out / (gp_window_places(&spec->window, 0) * gp_window_places(&spec->window, 1));
+    return spec->out /
+           (gp_window_places(window_of(spec), 0) * gp_window_places(window_of(spec), 1));
 }
 static size_t taps_of(const gp_window *w) { return w->kernel[0] * w->kernel[1]; }
 static size_t length_of(const gp_window *w) { return w->channels / w->groups * taps_of(w); }
 
 static int convolution_fits(const gp_layer_spec *spec)
 {
-    const gp_window *w = &spec->window;
+    const gp_window *w = window_of(spec);
     if (!gp_window_is_valid(w, spec->in)) return 0;
     const size_t filters = filters_of(spec);
     return spec->out == filters * gp_window_places(w, 0) * gp_window_places(w, 1) && filters > 0 &&
@@ -60,7 +73,7 @@ static int convolution_fits(const gp_layer_spec *spec)
 static int convolution_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     if (!convolution_fits(spec)) return 0;
-    const size_t filters = filters_of(spec), weights = filters * length_of(&spec->window);
+    const size_t filters = filters_of(spec), weights = filters * length_of(window_of(spec));
     if (weights > n_prunable || spec->weight > n_prunable - weights) return 0;
     return spec->bias == GP_NONE ||
            (spec->bias >= n_prunable && filters <= n_params && spec->bias <= n_params - filters);
@@ -68,7 +81,7 @@ static int convolution_is_valid(const gp_layer_spec *spec, size_t n_params, size
 
 static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
-    const gp_window *w = &spec->window;
+    const gp_window *w = window_of(spec);
     /* asked before anybody has looked at the layer */
     if (!gp_window_is_valid(w, spec->in)) return 0;
     weights[0] = (gp_matrix){.offset = spec->weight,
@@ -78,11 +91,18 @@ static size_t convolution_weights(const gp_layer_spec *spec, gp_matrix weights[G
     return 1;
 }
 
+static size_t convolution_vectors(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS])
+{
+    if (spec->bias == GP_NONE) return 0;
+    vectors[0] = (gp_vector){.offset = spec->bias, .length = filters_of(spec), .bias = 1};
+    return 1;
+}
+
 /* dx as a convolution of dy: where the filter moves by one, and it is worth while: every place of
  * dx meets the whole kernel, those of zeros around dy included. */
 static int find_way_back(const gp_layer_spec *spec, gp_window *back)
 {
-    const gp_window *w = &spec->window;
+    const gp_window *w = window_of(spec);
     *back = *w;
     back->channels = filters_of(spec);
     back->height = gp_window_places(w, 0);
@@ -105,22 +125,22 @@ static size_t padded_size(const gp_window *w)
 static size_t convolution_workspace(const gp_layer_spec *spec)
 {
     gp_window back;
-    const size_t padded = padded_size(&spec->window);
+    const size_t padded = padded_size(window_of(spec));
     const size_t turned = find_way_back(spec, &back) ? padded_size(&back) : 0;
     return spec->out + (turned > padded ? turned : padded);
 }
 
 static size_t convolution_spare(const gp_layer_spec *spec)
 {
-    if (!gp_window_is_valid(&spec->window, spec->in)) return 0;
-    const gp_window *w = &spec->window;
+    if (!gp_window_is_valid(window_of(spec), spec->in)) return 0;
+    const gp_window *w = window_of(spec);
     const size_t K = length_of(w), filters = filters_of(spec);
     return gp_padded(K) + gp_padded(filters / w->groups * taps_of(w)) + gp_padded(filters * K);
 }
 
 static view look_at(const gp_layer *layer, const gp_pass *pass)
 {
-    const gp_window *w = &layer->spec.window;
+    const gp_window *w = window_of(&layer->spec);
     const size_t K = length_of(w);
     view v = {.w = w,
               .P = pass->lanes,
@@ -444,6 +464,10 @@ static float *convolution_backward(gp_layer *layer, const gp_pass *pass, float *
 }
 
 const gp_layer_ops gp_layer_convolution = {.name = "convolution",
+                                           .n_settings = GP_WINDOW_NUMBERS + 1,
+                                           .set = convolution_set,
+                                           .vectors = convolution_vectors,
+                                           .is_product = 1,
                                            .fits = convolution_fits,
                                            .is_valid = convolution_is_valid,
                                            .weights = convolution_weights,

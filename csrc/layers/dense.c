@@ -53,6 +53,12 @@ static size_t dense_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATR
     return 1;
 }
 
+static size_t dense_vectors(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS])
+{
+    vectors[0] = (gp_vector){.offset = spec->bias, .length = spec->out, .bias = 1};
+    return spec->bias != GP_NONE;
+}
+
 static size_t dense_workspace(const gp_layer_spec *spec) { return spec->out; }
 
 static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const float *x)
@@ -121,9 +127,12 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
 const gp_layer_ops gp_layer_dense = {.name = "dense",
                                      .is_valid = dense_is_valid,
                                      .weights = dense_weights,
+                                     .vectors = dense_vectors,
                                      .workspace = dense_workspace,
                                      .forward = dense_forward,
                                      .backward = dense_backward,
+                                     .is_product = 1,
                                      .wants_rows = 1,
+                                     .wants_partial = 1,
                                      .frozen = &gp_dense_frozen,
                                      .frozen_int8 = &gp_dense_frozen_int8};

@@ -5,12 +5,20 @@
  * how the batch is cut into chunks: sample s, feature f of a batch takes number s*I + f of stream
  * GP_DROPOUT_STREAMS | step << GP_LAYER_BITS | layer.
  */
-#include "layers/layers.h"
+#include "layers/parts/dropout.h"
+
+/* rate */
+static int dropout_set(gp_layer_spec *spec, const double *numbers)
+{
+    gp_dropout_in(spec)->rate = (float)numbers[0];
+    return 1;
+}
 
 static int dropout_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     (void)n_params, (void)n_prunable;
-    return spec->in == spec->out && spec->in > 0 && spec->rate >= 0.0f && spec->rate < 1.0f;
+    const float rate = gp_dropout_of(spec)->rate;
+    return spec->in == spec->out && spec->in > 0 && rate >= 0.0f && rate < 1.0f;
 }
 
 /* The output, the multipliers, and the multipliers as they are drawn, batch outermost. */
@@ -32,7 +40,7 @@ static const float *dropout_forward(gp_layer *layer, const gp_pass *pass, const 
     for (size_t chunk = begin; chunk < end; chunk++) {
         pass->kernels->dropout_multipliers(size, drawn + chunk * size, pass->seed, stream,
                                            (uint64_t)(pass->first + chunk * P) * I,
-                                           layer->spec.rate);
+                                           gp_dropout_of(&layer->spec)->rate);
         pass->kernels->transpose(P, I, drawn + chunk * size, I, multipliers + chunk * size, P);
         pass->kernels->multiply(size, x + chunk * size, multipliers + chunk * size,
                                 layer->work + chunk * size);
@@ -56,6 +64,8 @@ static float *dropout_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
 static const gp_frozen_ops frozen = {.in_place = 1};
 
 const gp_layer_ops gp_layer_dropout = {.name = "dropout",
+                                       .n_settings = 1,
+                                       .set = dropout_set,
                                        .is_valid = dropout_is_valid,
                                        .workspace = dropout_workspace,
                                        .forward = dropout_forward,

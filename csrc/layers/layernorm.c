@@ -5,13 +5,21 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "layers/layers.h"
+#include "layers/parts/layernorm.h"
+
+/* channels, eps */
+static int layernorm_set(gp_layer_spec *spec, const double *numbers)
+{
+    gp_layernorm_settings *own = gp_layernorm_in(spec);
+    own->eps = (float)numbers[1];
+    return gp_read_size(numbers[0], &own->channels);
+}
 
 static int layernorm_fits(const gp_layer_spec *spec)
 {
-    const size_t channels = spec->window.channels; /* rows of gamma, for the names of faults */
-    return spec->in == spec->out && channels > 0 && spec->in % channels == 0 && spec->eps > 0.0f &&
-           spec->eps < INFINITY;
+    const gp_layernorm_settings *own = gp_layernorm_of(spec);
+    return spec->in == spec->out && own->channels > 0 && spec->in % own->channels == 0 &&
+           own->eps > 0.0f && own->eps < INFINITY;
 }
 
 static int layernorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
@@ -19,6 +27,14 @@ static int layernorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t
     return layernorm_fits(spec) && spec->in <= n_params && spec->weight >= n_prunable &&
            spec->weight <= n_params - spec->in && spec->bias >= n_prunable &&
            spec->bias <= n_params - spec->in;
+}
+
+static size_t layernorm_vectors(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS])
+{
+    const size_t columns = spec->in / gp_layernorm_of(spec)->channels;
+    vectors[0] = (gp_vector){.offset = spec->weight, .length = spec->in, .columns = columns};
+    vectors[1] = (gp_vector){.offset = spec->bias, .length = spec->in, .bias = 1};
+    return 2;
 }
 
 /* y, and mean and inverse deviation of each sample */
@@ -51,8 +67,8 @@ static const float *layernorm_forward(gp_layer *layer, const gp_pass *pass, cons
         const size_t at = place_of(layer, pass, item);
         float *mean = means_of(layer, pass) + item * GP_ALIGN_FLOATS;
         float *inverse = inverses_of(layer, pass) + item * GP_ALIGN_FLOATS;
-        pass->kernels->lane_statistics(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, spec->eps,
-                                       mean, inverse);
+        pass->kernels->lane_statistics(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at,
+                                       gp_layernorm_of(spec)->eps, mean, inverse);
         pass->kernels->lane_normalize(spec->in, pass->lanes, GP_ALIGN_FLOATS, x + at, mean, inverse,
                                       gamma, beta, layer->work + at);
     }
@@ -123,7 +139,7 @@ static void normalize_row(const gp_layer_spec *spec, const float *gamma, const f
     const double away = sum / (double)n, variance = squares / (double)n - away * away;
     const float mean = (float)((double)x[0] + away);
     const float inverse =
-        (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + (double)spec->eps));
+        (float)(1.0 / sqrt((variance < 0.0 ? 0.0 : variance) + (double)gp_layernorm_of(spec)->eps));
     for (size_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inverse * gamma[i] + gamma[n + i];
 }
 
@@ -135,7 +151,8 @@ static void layernorm_infer(const gp_packed *packed, const gp_chunk *chunk, cons
     const size_t P = chunk->lanes, each = gp_padded(spec->in);
     float *mean = chunk->scratch, *inverse = chunk->scratch + P;
     if (P > 0) {
-        chunk->kernels->lane_statistics(spec->in, P, P, x, spec->eps, mean, inverse);
+        chunk->kernels->lane_statistics(spec->in, P, P, x, gp_layernorm_of(spec)->eps, mean,
+                                        inverse);
         chunk->kernels->lane_normalize(spec->in, P, P, x, mean, inverse, gamma, gamma + spec->in,
                                        y);
     }
@@ -147,6 +164,9 @@ static const gp_frozen_ops frozen = {
     .in_place = 1, .pack = layernorm_pack, .scratch = layernorm_scratch, .infer = layernorm_infer};
 
 const gp_layer_ops gp_layer_layernorm = {.name = "layernorm",
+                                         .n_settings = 2,
+                                         .set = layernorm_set,
+                                         .vectors = layernorm_vectors,
                                          .fits = layernorm_fits,
                                          .is_valid = layernorm_is_valid,
                                          .workspace = layernorm_workspace,

@@ -1,9 +1,11 @@
-/* layers.h - what a layer type is: a row of gp_layer_table, its functions in a file of its own.
+/* layers.h - what a layer is: a row, gp_layer_<name>, with its functions in a file of its own.
  *
- * To add a layer: a line in GP_LAYER_LIST (gradprune.h) and layers/<name>.c with forward and
- * backward side by side, and with what it does in a frozen network. Forward and backward are called
- * by every member of the team with the same arguments; they share the work by rank and return after
- * a barrier. Letters: B batch, P lanes, I in, O out.
+ * To add a layer: layers/<name>.c, which the build finds, with its settings, forward and backward
+ * side by side, and with what it does in a frozen network. What several files know of one layer,
+ * and what several layers share, is in layers/parts. Nobody else asks which layer it is: what has
+ * to be known is in the row. Forward and backward are called by every member of the team with the
+ * same arguments; they share the work by rank and return after a barrier. Letters: B batch, P
+ * lanes, I in, O out.
  */
 #ifndef GP_LAYERS_H
 #define GP_LAYERS_H
@@ -11,6 +13,7 @@
 #include <string.h>
 
 #include "kernels/kernels.h"
+#include "loss.h"
 #include "parallel.h"
 #include "sparse.h"
 
@@ -29,7 +32,7 @@ typedef struct gp_pass {
     float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
 
-enum { GP_MATRICES = 2, GP_SOURCES = 2 }; /* the most a layer has */
+enum { GP_MATRICES = 2, GP_VECTORS = 2 }; /* the most a layer has */
 
 /* A weight matrix of a layer, row-major in the arena. */
 typedef struct gp_matrix {
@@ -40,23 +43,39 @@ typedef struct gp_matrix {
     gp_lists *live;
 } gp_matrix;
 
+/* Other parameters of a layer: biases, or factors and offsets of a normalization. */
+typedef struct gp_vector {
+    size_t offset, length;
+    size_t columns; /* of a row, for the place of a fault; 0: it is one row */
+    int bias;       /* it is added, rather than a factor */
+    int recurrent;  /* it belongs to the second weight matrix */
+} gp_vector;
+
 typedef struct gp_layer {
-    gp_layer_spec spec;
+    gp_layer_spec spec; /* without spec.back */
     size_t index;
     gp_matrix weights[GP_MATRICES];
     size_t n_weights;
+    gp_vector vectors[GP_VECTORS];
+    size_t n_vectors;
     float *work; /* the floats it asked for, for every lane */
     float *spare;
-    /* whose outputs it reads, NULL: the network's input */
-    const struct gp_layer *source[GP_SOURCES];
+    /* whose outputs it reads, NULL: the network's input; and those outputs */
+    size_t n_sources;
+    const struct gp_layer **source;
+    const float **inputs;
+    int reads_back;              /* whether anything but the output of the layer before */
+    int splits;                  /* whether a layer that reads it hands on a part of its gradient */
     size_t readers, last_reader; /* layers that read its output */
     /* of its output, where not the next layer alone reads it; else NULL */
     float *gradient;
-    const float *other; /* of an add, what it reads besides */
-    const float *input; /* of the last forward */
+    const float *input; /* inputs[0] of the last forward */
     const float *output;
-    const float *states; /* recurrent: what it was after every step, [chunk][T*H][P]; else NULL */
-    double penalty;      /* what backward adds to the loss of the batch */
+    /* of a layer with a state: what it was after every step, [chunk][steps * units][P]; else
+     * NULL */
+    const float *states;
+    size_t steps, units;
+    double penalty; /* what backward adds to the loss of the batch */
     /* what its buffers become if the pass turns out well; NULL: what they are */
     const float *pending;
 } gp_layer;
@@ -87,8 +106,10 @@ typedef struct gp_packed {
     gp_layer_spec spec;
     size_t index; /* in the network it was made from */
     /* what it reads: outputs of packed layers; GP_NONE: the network's input */
-    size_t source[GP_SOURCES];
-    size_t from[GP_SOURCES], to; /* the buffers that hold these, and its own output */
+    size_t n_sources, *source;
+    /* floats before these in the workspace, a sample among few and a lane; and the buffer of its
+     * own output */
+    size_t *start[2], to;
     /* what follows, computed with the layer; GP_IDENTITY if nothing does */
     gp_activation then;
     float slope;
@@ -107,10 +128,17 @@ typedef struct gp_packed {
 typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
-    size_t lanes;       /* P; 0: few samples */
-    float *scratch;     /* the floats the layer asked for, for every sample or lane */
-    const float *other; /* of an add, what it reads besides x */
+    size_t lanes;      /* P; 0: few samples */
+    float *scratch;    /* the floats the layer asked for, for every sample or lane */
+    const float *work; /* where its inputs are */
 } gp_chunk;
+
+/* The k-th of a layer's inputs; x is the first. */
+static inline const float *gp_chunk_input(const gp_packed *packed, const gp_chunk *chunk, size_t k)
+{
+    return chunk->lanes ? chunk->work + packed->start[1][k] * chunk->lanes
+                        : chunk->work + packed->start[0][k] * chunk->samples;
+}
 
 typedef struct gp_frozen_ops {
     int in_place;         /* y may be x */
@@ -123,6 +151,11 @@ typedef struct gp_frozen_ops {
     /* one thread, nothing but y and scratch is written; NULL: the layer does nothing at
      * inference */
     void (*infer)(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y);
+    /* the function that it is, number by number, which the layer before may compute; NULL: it is
+     * none */
+    gp_activation (*function)(const gp_layer_spec *spec, float *slope);
+    /* how it joins the product before it; NULL: it does not */
+    const struct gp_fold *fold;
 } gp_frozen_ops;
 
 /* Whether `kept` of so many weights run faster as lists with many samples: nanoseconds of 16 of 64
@@ -132,22 +165,11 @@ static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
     return (double)kept * 0.6 < (double)weights * 0.25;
 }
 
-extern const gp_frozen_ops gp_dense_frozen;       /* dense_frozen.c */
-extern const gp_frozen_ops gp_dense_frozen_int8;  /* dense_frozen_int8.c */
-extern const gp_frozen_ops gp_recurrent_frozen;   /* recurrent_frozen.c */
-extern const gp_frozen_ops gp_convolution_frozen; /* convolution_frozen.c */
-extern const gp_frozen_ops gp_batchnorm_frozen;   /* batchnorm_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen;      /* dense_frozen.c */
+extern const gp_frozen_ops gp_dense_frozen_int8; /* dense_frozen_int8.c */
 
 /* Whether a layer has its place among the buffers of the arena. */
 int gp_buffers_are_valid(const gp_layer_spec *spec, const gp_arena *arena);
-
-/* Of a normalization: how many factors it has, and as many offsets. */
-static inline size_t gp_factors_of(const gp_layer_spec *spec)
-{
-    return spec->type == GP_LAYER_BATCHNORM   ? spec->window.channels
-           : spec->type == GP_LAYER_LAYERNORM ? spec->in
-                                              : 0;
-}
 
 /* Whether all weights of a row are removed. */
 static inline int gp_row_is_removed(const gp_matrix *matrix, const gp_arena *arena, size_t row)
@@ -156,102 +178,106 @@ static inline int gp_row_is_removed(const gp_matrix *matrix, const gp_arena *are
            !memchr(arena->mask + matrix->offset + row * matrix->columns, 1, matrix->columns);
 }
 
-/* Whether a frozen network multiplies the weights of `product` by the factors of a batch
- * normalization behind it. */
-int gp_batchnorm_folds(const gp_layer_spec *product, const gp_layer_spec *norm);
-/* Does so, in `own`, an arena of the product alone whose params are to be freed; `folded` says
- * where. Rows that are removed give 0. */
-gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *norm,
-                            const gp_arena *arena, gp_layer_spec *folded, gp_arena *own);
-/* Of one that is packed by itself, because others read the product too: channels whose row is
- * removed give 0. */
-void gp_batchnorm_silence(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena);
+/* A layer at inference that multiplies rows of a product by factors and adds to them. */
+typedef struct gp_fold {
+    /* whether a frozen network multiplies the weights of `product` by the factors of `norm` */
+    int (*folds)(const gp_layer_spec *product, const gp_layer_spec *norm);
+    /* Does so, in `own`, an arena of the product alone whose params are to be freed; `folded` says
+     * where. Rows that are removed give 0. */
+    gp_status (*fold)(const gp_layer_spec *product, const gp_layer_spec *norm,
+                      const gp_arena *arena, gp_layer_spec *folded, gp_arena *own);
+    /* Of one that is packed by itself, because others read the product too: channels whose row is
+     * removed give 0. */
+    void (*silence)(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena);
+} gp_fold;
 
-/* Of a window: outputs along an axis, 0 if it does not fit; and sizes with padding. */
-static inline size_t gp_window_padded(const gp_window *w, size_t axis)
-{
-    return (axis == 0 ? w->height : w->width) + w->before[axis] + w->after[axis];
-}
-static inline size_t gp_window_places(const gp_window *w, size_t axis)
-{
-    const size_t reach = w->dilation[axis] * (w->kernel[axis] - 1) + 1,
-                 size = gp_window_padded(w, axis);
-    return size < reach ? 0 : (size - reach) / w->stride[axis] + 1;
-}
-static inline int gp_window_pads(const gp_window *w)
-{
-    return w->before[0] || w->before[1] || w->after[0] || w->after[1];
-}
-/* Pixels from one plane to the next. Padded planes are an odd number apart, or those of all
- * channels would meet in a few sets of the cache where images are a power of two wide. */
-static inline size_t gp_window_plane(const gp_window *w)
-{
-    return gp_window_pads(w) ? (gp_window_padded(w, 0) * gp_window_padded(w, 1)) | 1
-                             : w->height * w->width;
-}
-/* Whether the numbers make sense, and make up an input of `in` (window.c). */
-int gp_window_is_valid(const gp_window *window, size_t in);
-/* One plane of a chunk with zeros around it, and the plane without them. */
-void gp_window_pad(const gp_window *window, size_t lanes, const float *plane, float *padded);
-void gp_window_crop(const gp_window *window, size_t lanes, const float *padded, float *plane);
-/* Where the inputs of a filter at the first place lie in padded planes, in pixels:
- * at[channel][y][x]; channels of one group. */
-void gp_window_offsets(const gp_window *window, uint32_t *at);
-/* The places of the filter in `rows` rows of outputs, reading padded planes of so many lanes. */
-gp_runs gp_window_runs(const gp_window *window, size_t lanes, size_t rows);
+/* A word that stands for a number among the settings. */
+typedef struct gp_word {
+    const char *word;
+    int number;
+} gp_word;
 
-/* Of a recurrent layer: rows of a weight matrix are gates times units. */
-static inline size_t gp_gates_of(const gp_layer_spec *spec)
-{
-    return spec->cell == GP_LSTM ? 4 : (spec->cell == GP_GRU ? 3 : 1);
-}
-static inline size_t gp_units_of(const gp_layer_spec *spec)
-{
-    return spec->sequences ? spec->out / spec->steps : spec->out;
-}
+enum { GP_SEVERAL = -1 };
 
-typedef struct gp_layer_ops {
+struct gp_layer_ops {
     const char *name;
+    /* How many layers it reads; 0: one; GP_SEVERAL: two or more. */
+    int arity;
+    /* It reads pieces: its inputs together are as wide as `in`. Else each of them is. */
+    int joins;
+    /* Its settings: how many numbers, words for them (up to one without a name, or NULL), and a
+     * function that reads them, which returns whether they can be settings of the layer. NULL:
+     * there are none. */
+    size_t n_settings;
+    const gp_word *words;
+    int (*set)(gp_layer_spec *spec, const double *numbers);
     /* whether its sizes go together; nothing else is asked of a layer before; NULL: they do */
     int (*fits)(const gp_layer_spec *spec);
     /* whether it also has its place in the arena */
     int (*is_valid)(const gp_layer_spec *spec, size_t n_params, size_t n_prunable);
     /* the weight matrices, returns how many; NULL: none */
     size_t (*weights)(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES]);
+    /* the other parameters; NULL: none */
+    size_t (*vectors)(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS]);
     /* floats to keep for each lane between forward and backward */
     size_t (*workspace)(const gp_layer_spec *spec);
     /* floats to keep besides, 0 at first; NULL: none */
     size_t (*spare)(const gp_layer_spec *spec);
     /* x [chunk][I][P] -> [chunk][O][P] in the layer's workspace, or x itself if the layer does
-     * nothing */
+     * nothing. Of a layer that reads several x is the first of layer->inputs. */
     const float *(*forward)(gp_layer *layer, const gp_pass *pass, const float *x);
     /* dy [chunk][O][P] -> dx [chunk][I][P], in the buffer dx or in place; returns it. Parameter
      * gradients are overwritten by the first block of a batch and added to by later ones. dx is
      * NULL when nobody needs it. */
     float *(*backward)(gp_layer *layer, const gp_pass *pass, float *dy, float *dx);
+    /* of a layer that joins: the gradient of its k-th source out of dx, this member's share of it;
+     * added to what is there if `add` */
+    void (*split)(const gp_layer *layer, const gp_pass *pass, size_t k, const float *dx,
+                  float *gradient, int add);
     /* floats at spec.buffers that are not trained; NULL: none */
     size_t (*buffers)(const gp_layer_spec *spec);
     /* what a penalty on the weights adds to the loss; its gradient is added once a batch. NULL:
      * nothing */
     double (*penalty)(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena,
                       const gp_team *team, int backward);
+    /* whether outputs can be larger than the largest input; NULL: they can */
+    int (*may_grow)(const gp_layer_spec *spec);
+    /* what it computes that a loss can compute with; NULL: nothing */
+    gp_fused (*fused)(const gp_layer_spec *spec);
+    /* y is W x + b, channel by channel of W's rows, of its only matrix */
+    int is_product;
+    /* backward on lists uses pass->partial */
+    int wants_partial;
     /* training depends on the whole batch, which passes through as one block */
     int mixes_samples;
     /* backward of the first layer, on all weights, wants the batch outermost */
     int wants_rows;
     const gp_frozen_ops *frozen;      /* NULL: cannot be frozen */
     const gp_frozen_ops *frozen_int8; /* NULL: as `frozen`, in float32 */
-} gp_layer_ops;
+};
 
-extern const gp_layer_ops *const gp_layer_table[GP_LAYER_TYPES];
-#define GP_LAYER_DECLARE(CONSTANT, name) extern const gp_layer_ops gp_layer_##name;
-GP_LAYER_LIST(GP_LAYER_DECLARE)
-#undef GP_LAYER_DECLARE
+/* Of a layer with settings of its own, struct gp_<name>_settings: them, to read and to write. */
+#define GP_SETTINGS(name) \
+    _Static_assert(sizeof(gp_##name##_settings) <= GP_SETTINGS_BYTES, "settings are too large"); \
+    static inline const gp_##name##_settings *gp_##name##_of(const gp_layer_spec *spec) \
+    { \
+        return (const void *)&spec->settings; \
+    } \
+    static inline gp_##name##_settings *gp_##name##_in(gp_layer_spec *spec) \
+    { \
+        return (void *)&spec->settings; \
+    }
+
+/* Reads a number that counts something, or an offset, GP_NONE if it is negative; 0 if it is no
+ * whole number. */
+int gp_read_size(double number, size_t *size);
+int gp_read_offset(double number, size_t *offset);
 
 /* Which layer reads which (graph.c). The network's input is GP_NONE. */
 int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers);
-/* returns how many */
-size_t gp_graph_sources(const gp_layer_spec *layers, size_t i, size_t sources[GP_SOURCES]);
+/* How many layers the i-th one reads, and the k-th of them. */
+size_t gp_graph_arity(const gp_layer_spec *layers, size_t i);
+size_t gp_graph_source(const gp_layer_spec *layers, size_t i, size_t k);
 /* The layer that alone reads the i-th one, GP_NONE if there are several. */
 size_t gp_graph_reader(size_t n_layers, const gp_layer_spec *layers, size_t i);
 

@@ -13,19 +13,33 @@
  */
 #include <string.h>
 
-#include "layers/layers.h"
+#include "layers/parts/window.h"
 
 #define TABLES_PAY 2.0 /* measured: see docs/decisions.md */
 
+static const gp_word words[] = {{"max", GP_POOL_MAX}, {"mean", GP_POOL_MEAN}, {NULL, 0}};
+
+/* the window, kind */
+static int pooling_set(gp_layer_spec *spec, const double *numbers)
+{
+    gp_pooling_settings *own = gp_pooling_in(spec);
+    size_t kind;
+    if (!gp_read_size(numbers[GP_WINDOW_NUMBERS], &kind) || kind >= GP_POOLS) return 0;
+    own->kind = (gp_pooling_kind)kind;
+    return gp_window_set(&own->window, numbers);
+}
+
 static int pooling_fits(const gp_layer_spec *spec)
 {
-    const gp_window *w = &spec->window;
-    if (!gp_window_is_valid(w, spec->in) || w->groups != 1) return 0;
+    const gp_pooling_settings *w = gp_pooling_of(spec);
+    if (!gp_window_is_valid(&w->window, spec->in) || w->window.groups != 1 || w->kind >= GP_POOLS)
+        return 0;
     for (size_t axis = 0; axis < 2; axis++) /* every window meets the image */
-        if (w->dilation[axis] != 1 || w->before[axis] >= w->kernel[axis] ||
-            w->after[axis] >= w->kernel[axis])
+        if (w->window.dilation[axis] != 1 || w->window.before[axis] >= w->window.kernel[axis] ||
+            w->window.after[axis] >= w->window.kernel[axis])
             return 0;
-    return spec->out == w->channels * gp_window_places(w, 0) * gp_window_places(w, 1);
+    return spec->out ==
+           w->window.channels * gp_window_places(&w->window, 0) * gp_window_places(&w->window, 1);
 }
 
 static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
@@ -35,32 +49,38 @@ static int pooling_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n
 }
 
 /* The most pixels of the image that are in a window. */
-static size_t most_pixels(const gp_window *w)
+static size_t most_pixels(const gp_pooling_settings *w)
 {
-    return gp_smaller(w->kernel[0], w->height) * gp_smaller(w->kernel[1], w->width);
+    return gp_smaller(w->window.kernel[0], w->window.height) *
+           gp_smaller(w->window.kernel[1], w->window.width);
 }
 
 /* Where the window at one place along an axis begins and ends in the image. */
-static void pixels_along(const gp_window *w, size_t axis, size_t place, size_t *first, size_t *end)
+static void pixels_along(const gp_pooling_settings *w, size_t axis, size_t place, size_t *first,
+                         size_t *end)
 {
-    const size_t size = axis == 0 ? w->height : w->width;
-    const size_t begin = place * w->stride[axis], before = w->before[axis];
+    const size_t size = axis == 0 ? w->window.height : w->window.width;
+    const size_t begin = place * w->window.stride[axis], before = w->window.before[axis];
     *first = begin > before ? begin - before : 0;
-    *end = gp_smaller(begin + w->kernel[axis] - before, size);
+    *end = gp_smaller(begin + w->window.kernel[axis] - before, size);
 }
 
 /* The pixels of the image in the window at one place; returns how many. */
-static size_t pixels_of(const gp_window *w, size_t row, size_t column, uint32_t *at)
+static size_t pixels_of(const gp_pooling_settings *w, size_t row, size_t column, uint32_t *at)
 {
     size_t count = 0, first[2], end[2];
     pixels_along(w, 0, row, &first[0], &end[0]);
     pixels_along(w, 1, column, &first[1], &end[1]);
     for (size_t y = first[0]; y < end[0]; y++)
-        for (size_t x = first[1]; x < end[1]; x++) at[count++] = (uint32_t)(y * w->width + x);
+        for (size_t x = first[1]; x < end[1]; x++)
+            at[count++] = (uint32_t)(y * w->window.width + x);
     return count;
 }
 
-static float factor_of(const gp_window *w) { return 1.0f / (float)(w->kernel[0] * w->kernel[1]); }
+static float factor_of(const gp_pooling_settings *w)
+{
+    return 1.0f / (float)(w->window.kernel[0] * w->window.kernel[1]);
+}
 
 /* ---- large windows, one axis after the other ------------------------------------------------- */
 
@@ -70,7 +90,7 @@ enum { BLOCK = GP_ALIGN_FLOATS };
 /* Runs of positions along an axis: each place's pixels, or, of the mean's backward, the places that
  * see a pixel. */
 typedef struct runs_along {
-    const gp_window *w;
+    const gp_pooling_settings *w;
     size_t axis, from, to, levels;
     int back;
 } runs_along;
@@ -81,8 +101,8 @@ static void run_of(const runs_along *a, size_t place, size_t *first, size_t *end
         pixels_along(a->w, a->axis, place, first, end);
         return;
     }
-    const size_t at = place + a->w->before[a->axis], kernel = a->w->kernel[a->axis],
-                 stride = a->w->stride[a->axis];
+    const size_t at = place + a->w->window.before[a->axis], kernel = a->w->window.kernel[a->axis],
+                 stride = a->w->window.stride[a->axis];
     *first = at < kernel ? 0 : (at - kernel) / stride + 1;
     *end = gp_smaller(at / stride + 1, a->from);
 }
@@ -95,16 +115,19 @@ static size_t log2_of(size_t number)
 }
 
 /* Levels of the table above the numbers themselves. */
-static size_t levels_of(const gp_window *w, size_t axis)
+static size_t levels_of(const gp_pooling_settings *w, size_t axis)
 {
-    return log2_of(gp_smaller(w->kernel[axis], axis == 0 ? w->height : w->width));
+    return log2_of(
+        gp_smaller(w->window.kernel[axis], axis == 0 ? w->window.height : w->window.width));
 }
 
-static runs_along runs_of(const gp_window *w, size_t axis, int back)
+static runs_along runs_of(const gp_pooling_settings *w, size_t axis, int back)
 {
-    const size_t size = axis == 0 ? w->height : w->width, places = gp_window_places(w, axis);
+    const size_t size = axis == 0 ? w->window.height : w->window.width,
+                 places = gp_window_places(&w->window, axis);
     if (!back) return (runs_along){w, axis, size, places, levels_of(w, axis), 0};
-    const size_t longest = gp_smaller((w->kernel[axis] - 1) / w->stride[axis] + 1, places);
+    const size_t longest =
+        gp_smaller((w->window.kernel[axis] - 1) / w->window.stride[axis] + 1, places);
     return (runs_along){w, axis, places, size, log2_of(longest), 1};
 }
 
@@ -115,7 +138,7 @@ static size_t table_of(const runs_along *a, size_t block)
 }
 
 /* Floats of the larger table of the two axes, of `across` lines or lanes, and of `down` ones. */
-static size_t larger_table(const gp_window *w, int back, size_t across, size_t down)
+static size_t larger_table(const gp_pooling_settings *w, int back, size_t across, size_t down)
 {
     const runs_along along_rows = runs_of(w, 1, back), along_columns = runs_of(w, 0, back);
     const size_t one = table_of(&along_rows, across), other = table_of(&along_columns, down);
@@ -123,13 +146,17 @@ static size_t larger_table(const gp_window *w, int back, size_t across, size_t d
 }
 
 /* Numbers of a plane that are pooled along the rows only. */
-static size_t halfway_of(const gp_window *w) { return w->height * gp_window_places(w, 1); }
+static size_t halfway_of(const gp_pooling_settings *w)
+{
+    return w->window.height * gp_window_places(&w->window, 1);
+}
 
 /* Numbers that are read, pixel by pixel and by tables, for a plane. */
-static double reads_of(const gp_window *w, int by_tables)
+static double reads_of(const gp_pooling_settings *w, int by_tables)
 {
-    const double rows = (double)gp_window_places(w, 0), columns = (double)gp_window_places(w, 1);
-    const double height = (double)w->height, width = (double)w->width;
+    const double rows = (double)gp_window_places(&w->window, 0),
+                 columns = (double)gp_window_places(&w->window, 1);
+    const double height = (double)w->window.height, width = (double)w->window.width;
     if (!by_tables) return rows * columns * (double)most_pixels(w);
     return height * (width * (double)(levels_of(w, 1) + 1) + 2 * columns) +
            columns * (height * (double)(levels_of(w, 0) + 1) + 2 * rows);
@@ -139,7 +166,7 @@ static double reads_of(const gp_window *w, int by_tables)
  * times anyway, and calls for short rows cost more than the reads. By the shape alone, so that bits
  * are the same everywhere.
  */
-static int is_large(const gp_window *w)
+static int is_large(const gp_pooling_settings *w)
 {
     const double places =
         (double)larger_table(w, 0, BLOCK, BLOCK) + (double)larger_table(w, 1, BLOCK, BLOCK);
@@ -163,7 +190,8 @@ static size_t alike_along(const runs_along *a, size_t place, size_t first, size_
 
 /* The entries of a table that make up a run, the first ones first; `level` is the distance between
  * levels. */
-static size_t entries_of(gp_pooling pooling, size_t first, size_t end, size_t level, uint32_t *at)
+static size_t entries_of(gp_pooling_kind pooling, size_t first, size_t end, size_t level,
+                         uint32_t *at)
 {
     size_t count = 0;
     if (pooling == GP_POOL_MAX) {
@@ -200,7 +228,7 @@ static void fill_table(const runs_along *a, const block *b, const float *x, size
         const size_t count = level - (((size_t)2 << log) - 1) * b->n;
         const float *from = b->table + log * level;
         float *to = b->table + (log + 1) * level;
-        if (a->w->pooling == GP_POOL_MAX)
+        if (a->w->kind == GP_POOL_MAX)
             b->kernels->pool_max(1, count, 2, at, b->n, 1, from, 0, to, 0);
         else b->kernels->pool_mean(1, count, 2, at, b->n, 1, from, 0, to, 0, 1.0f);
     }
@@ -222,12 +250,12 @@ static void pool_along(const runs_along *a, const block *b, const float *x, size
             for (size_t i = 0; i < places; i++) memset(to + i * y_step, 0, b->n * sizeof *y);
             continue;
         }
-        const size_t count = entries_of(a->w->pooling, first, end, level, at);
+        const size_t count = entries_of(a->w->kind, first, end, level, at);
         const size_t outer = in_rows ? b->lines : places, inner = in_rows ? places : b->n;
         const size_t stride = in_rows ? step : 1;
         const size_t from_step = in_rows ? a->from : step * b->n,
                      to_step = in_rows ? a->to : y_step;
-        if (a->w->pooling == GP_POOL_MAX)
+        if (a->w->kind == GP_POOL_MAX)
             b->kernels->pool_max(outer, inner, count, at, b->n, stride, b->table, from_step, to,
                                  to_step);
         else
@@ -265,20 +293,20 @@ static void max_back_along(const runs_along *a, const block *b, const float *x, 
 }
 
 /* One plane of one sample (lanes = 0) or of many. */
-static void pool_large(const gp_window *w, const gp_kernels *kernels, size_t lanes, const float *x,
-                       float *halfway, float *table, float *y)
+static void pool_large(const gp_pooling_settings *w, const gp_kernels *kernels, size_t lanes,
+                       const float *x, float *halfway, float *table, float *y)
 {
     const runs_along across = runs_of(w, 1, 0), down = runs_of(w, 0, 0);
     const size_t columns = across.to, unit = lanes ? lanes : 1;
     block b = {.kernels = kernels, .lines = 1, .n = BLOCK, .table = table};
     for (size_t lane = 0; lane < lanes; lane += BLOCK)
-        for (size_t row = 0; row < w->height; row++)
-            pool_along(&across, &b, x + row * w->width * unit + lane, unit,
+        for (size_t row = 0; row < w->window.height; row++)
+            pool_along(&across, &b, x + row * w->window.width * unit + lane, unit,
                        halfway + row * columns * unit + lane, unit, 1.0f);
     b.n = 1;
-    for (size_t row = 0; lanes == 0 && row < w->height; row += BLOCK) {
-        b.lines = gp_smaller(BLOCK, w->height - row);
-        pool_along(&across, &b, x + row * w->width, 1, halfway + row * columns, 1, 1.0f);
+    for (size_t row = 0; lanes == 0 && row < w->window.height; row += BLOCK) {
+        b.lines = gp_smaller(BLOCK, w->window.height - row);
+        pool_along(&across, &b, x + row * w->window.width, 1, halfway + row * columns, 1, 1.0f);
     }
     b.lines = 1;
     for (size_t i = 0; i < columns * unit; i += BLOCK) {
@@ -288,21 +316,21 @@ static void pool_large(const gp_window *w, const gp_kernels *kernels, size_t lan
 }
 
 /* Backward, with what forward found halfway, for the largest. */
-static void pool_large_back(const gp_window *w, const gp_kernels *kernels, size_t lanes,
+static void pool_large_back(const gp_pooling_settings *w, const gp_kernels *kernels, size_t lanes,
                             const float *x, const float *halfway, const float *y, float *table,
                             const float *dy, float *dhalfway, float *dx)
 {
-    const int is_max = w->pooling == GP_POOL_MAX;
+    const int is_max = w->kind == GP_POOL_MAX;
     const runs_along across = runs_of(w, 1, !is_max), down = runs_of(w, 0, !is_max);
-    const size_t columns = gp_window_places(w, 1), step = columns * lanes;
+    const size_t columns = gp_window_places(&w->window, 1), step = columns * lanes;
     const block b = {kernels, 1, BLOCK, table, table + larger_table(w, 0, BLOCK, BLOCK)};
     for (size_t i = 0; i < step; i += BLOCK) {
         if (is_max) max_back_along(&down, &b, halfway + i, dhalfway + i, step, y + i, dy + i, step);
         else pool_along(&down, &b, dy + i, step, dhalfway + i, step, 1.0f);
     }
-    for (size_t row = 0; row < w->height; row++)
+    for (size_t row = 0; row < w->window.height; row++)
         for (size_t lane = 0; lane < lanes; lane += BLOCK) {
-            const size_t from = row * w->width * lanes + lane, to = row * step + lane;
+            const size_t from = row * w->window.width * lanes + lane, to = row * step + lane;
             if (is_max)
                 max_back_along(&across, &b, x + from, dx + from, lanes, halfway + to, dhalfway + to,
                                lanes);
@@ -315,25 +343,25 @@ static void pool_large_back(const gp_window *w, const gp_kernels *kernels, size_
 /* After the outputs what is pooled along the rows, and for the largest its gradients. */
 static size_t pooling_workspace(const gp_layer_spec *spec)
 {
-    const gp_window *w = &spec->window;
+    const gp_pooling_settings *w = gp_pooling_of(spec);
     if (!is_large(w)) return spec->out;
-    return spec->out + (w->pooling == GP_POOL_MAX ? 2 : 1) * w->channels * halfway_of(w);
+    return spec->out + (w->kind == GP_POOL_MAX ? 2 : 1) * w->window.channels * halfway_of(w);
 }
 
 /* Floats of a member's list of pixels, or of its tables: for the largest of values and of
  * gradients. */
-static size_t own_of(const gp_window *w)
+static size_t own_of(const gp_pooling_settings *w)
 {
     if (!is_large(w)) return gp_padded(most_pixels(w));
     const size_t forward = larger_table(w, 0, BLOCK, BLOCK),
                  back = larger_table(w, 1, BLOCK, BLOCK);
-    if (w->pooling == GP_POOL_MAX) return 2 * forward;
+    if (w->kind == GP_POOL_MAX) return 2 * forward;
     return forward > back ? forward : back;
 }
 
 /* How many members have their own: fewer of large windows, so that lists take about a megabyte, and
  * tables four. */
-static size_t members_of(const gp_window *w)
+static size_t members_of(const gp_pooling_settings *w)
 {
     const size_t members = ((size_t)1 << (is_large(w) ? 20 : 18)) / own_of(w);
     return members == 0 ? 1 : gp_smaller(members, GP_MAX_THREADS);
@@ -341,14 +369,14 @@ static size_t members_of(const gp_window *w)
 
 static size_t pooling_spare(const gp_layer_spec *spec)
 {
-    return members_of(&spec->window) * own_of(&spec->window);
+    return members_of(gp_pooling_of(spec)) * own_of(gp_pooling_of(spec));
 }
 
 /* This member's planes, if it has room of its own, and the room. */
 static float *share(const gp_layer *layer, const gp_pass *pass, size_t *begin, size_t *end)
 {
-    const gp_window *w = &layer->spec.window;
-    const size_t planes = pass->chunks * w->channels,
+    const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
+    const size_t planes = pass->chunks * w->window.channels,
                  members = gp_smaller(pass->team->size, members_of(w));
     const size_t rank = gp_smaller(pass->team->rank, members);
     *begin = planes * rank / members;
@@ -357,27 +385,27 @@ static float *share(const gp_layer *layer, const gp_pass *pass, size_t *begin, s
 }
 
 /* From this column on: windows with the same pixels, one place further each. */
-static size_t alike(const gp_window *w, size_t column)
+static size_t alike(const gp_pooling_settings *w, size_t column)
 {
-    const size_t begin = column * w->stride[1], seen = w->before[1] + w->width;
-    if (begin < w->before[1] || begin + w->kernel[1] > seen) return 1;
-    return gp_smaller((seen - w->kernel[1] - begin) / w->stride[1] + 1,
-                      gp_window_places(w, 1) - column);
+    const size_t begin = column * w->window.stride[1], seen = w->window.before[1] + w->window.width;
+    if (begin < w->window.before[1] || begin + w->window.kernel[1] > seen) return 1;
+    return gp_smaller((seen - w->window.kernel[1] - begin) / w->window.stride[1] + 1,
+                      gp_window_places(&w->window, 1) - column);
 }
 
 /* So many channels of one chunk, or with 0 lanes of one sample. */
-static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t lanes,
+static void pool_planes(const gp_pooling_settings *w, const gp_kernels *kernels, size_t lanes,
                         size_t channels, uint32_t *at, const float *x, float *y)
 {
-    const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1);
-    const size_t unit = lanes ? lanes : 1, stride = lanes ? 1 : w->stride[1];
-    const size_t x_step = w->height * w->width * unit, y_step = rows * columns * unit;
+    const size_t rows = gp_window_places(&w->window, 0), columns = gp_window_places(&w->window, 1);
+    const size_t unit = lanes ? lanes : 1, stride = lanes ? 1 : w->window.stride[1];
+    const size_t x_step = w->window.height * w->window.width * unit, y_step = rows * columns * unit;
     for (size_t row = 0; row < rows; row++)
         for (size_t column = 0, places; column < columns; column += places) {
             places = lanes ? 1 : alike(w, column);
             const size_t count = pixels_of(w, row, column, at), n = places * unit;
             float *to = y + (row * columns + column) * unit;
-            if (w->pooling == GP_POOL_MAX)
+            if (w->kind == GP_POOL_MAX)
                 kernels->pool_max(channels, n, count, at, unit, stride, x, x_step, to, y_step);
             else
                 kernels->pool_mean(channels, n, count, at, unit, stride, x, x_step, to, y_step,
@@ -387,9 +415,9 @@ static void pool_planes(const gp_window *w, const gp_kernels *kernels, size_t la
 
 static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
-    const gp_window *w = &layer->spec.window;
-    const size_t P = pass->lanes, x_step = w->height * w->width * P,
-                 y_step = layer->spec.out / w->channels * P;
+    const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
+    const size_t P = pass->lanes, x_step = w->window.height * w->window.width * P,
+                 y_step = layer->spec.out / w->window.channels * P;
     size_t begin, end;
     float *own = share(layer, pass, &begin, &end);
     if (own && is_large(w)) {
@@ -404,27 +432,28 @@ static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const 
     return layer->work;
 }
 
-static int are_tiles(const gp_window *w, size_t axis)
+static int are_tiles(const gp_pooling_settings *w, size_t axis)
 {
-    return w->stride[axis] == w->kernel[axis] &&
-           gp_window_places(w, axis) * w->kernel[axis] == gp_window_padded(w, axis);
+    return w->window.stride[axis] == w->window.kernel[axis] &&
+           gp_window_places(&w->window, axis) * w->window.kernel[axis] ==
+               gp_window_padded(&w->window, axis);
 }
 
 /* Of small windows, the planes from `begin` on. */
 static void pool_planes_back(const gp_layer *layer, const gp_pass *pass, size_t begin, size_t end,
                              uint32_t *at, const float *dy, float *dx)
 {
-    const gp_window *w = &layer->spec.window;
+    const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
     const gp_kernels *kernels = pass->kernels;
-    const size_t P = pass->lanes, x_step = w->height * w->width * P,
-                 y_step = layer->spec.out / w->channels * P;
+    const size_t P = pass->lanes, x_step = w->window.height * w->window.width * P,
+                 y_step = layer->spec.out / w->window.channels * P;
     /* windows side by side that leave no pixel out write each of them once */
-    const int tiles = w->pooling == GP_POOL_MAX && are_tiles(w, 0) && are_tiles(w, 1);
+    const int tiles = w->kind == GP_POOL_MAX && are_tiles(w, 0) && are_tiles(w, 1);
     if (!tiles) memset(dx + begin * x_step, 0, (end - begin) * x_step * sizeof *dx);
-    for (size_t place = 0, columns = gp_window_places(w, 1); place * P < y_step; place++) {
+    for (size_t place = 0, columns = gp_window_places(&w->window, 1); place * P < y_step; place++) {
         const size_t count = pixels_of(w, place / columns, place % columns, at),
                      first = begin * y_step + place * P;
-        if (w->pooling == GP_POOL_MAX)
+        if (w->kind == GP_POOL_MAX)
             kernels->pool_max_back(end - begin, P, count, at, layer->input + begin * x_step, x_step,
                                    layer->output + first, dy + first, y_step, dx + begin * x_step,
                                    !tiles);
@@ -437,16 +466,16 @@ static void pool_planes_back(const gp_layer *layer, const gp_pass *pass, size_t 
 static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
     if (!dx) return dx;
-    const gp_window *w = &layer->spec.window;
-    const size_t P = pass->lanes, x_step = w->height * w->width * P,
-                 y_step = layer->spec.out / w->channels * P;
+    const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
+    const size_t P = pass->lanes, x_step = w->window.height * w->window.width * P,
+                 y_step = layer->spec.out / w->window.channels * P;
     size_t begin, end;
     float *own = share(layer, pass, &begin, &end);
     if (own && is_large(w)) {
         const size_t step = halfway_of(w) * P;
         float *halfway = layer->work + pass->chunks * layer->spec.out * P;
         float *dhalfway =
-            halfway + (w->pooling == GP_POOL_MAX ? pass->chunks * w->channels * step : 0);
+            halfway + (w->kind == GP_POOL_MAX ? pass->chunks * w->window.channels * step : 0);
         for (size_t c = begin; c < end; c++)
             pool_large_back(w, pass->kernels, P, layer->input + c * x_step, halfway + c * step,
                             layer->output + c * y_step, own, dy + c * y_step, dhalfway + c * step,
@@ -460,27 +489,28 @@ static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, 
 
 static size_t pooling_scratch(const gp_layer_spec *spec, int in_lanes)
 {
-    const gp_window *w = &spec->window;
+    const gp_pooling_settings *w = gp_pooling_of(spec);
     if (!is_large(w)) return gp_padded(most_pixels(w));
-    const size_t lines = in_lanes ? 1 : gp_smaller(BLOCK, w->height);
-    const size_t columns = in_lanes ? 1 : gp_smaller(BLOCK, gp_window_places(w, 1));
+    const size_t lines = in_lanes ? 1 : gp_smaller(BLOCK, w->window.height);
+    const size_t columns = in_lanes ? 1 : gp_smaller(BLOCK, gp_window_places(&w->window, 1));
     return gp_padded(halfway_of(w)) + gp_padded(larger_table(w, 0, lines, columns));
 }
 
 static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
-    const gp_window *w = &packed->spec.window;
+    const gp_pooling_settings *w = gp_pooling_of(&packed->spec);
     const size_t x_row = gp_padded(packed->spec.in), y_row = gp_padded(packed->spec.out);
-    const size_t unit = chunk->lanes ? chunk->lanes : 1, x_step = w->height * w->width * unit;
-    const size_t y_step = packed->spec.out / w->channels * unit;
+    const size_t unit = chunk->lanes ? chunk->lanes : 1,
+                 x_step = w->window.height * w->window.width * unit;
+    const size_t y_step = packed->spec.out / w->window.channels * unit;
     for (size_t s = 0; s < (chunk->lanes ? 1 : chunk->samples); s++, x += x_row, y += y_row) {
         if (!is_large(w)) {
-            pool_planes(w, chunk->kernels, chunk->lanes, w->channels,
+            pool_planes(w, chunk->kernels, chunk->lanes, w->window.channels,
                         (uint32_t *)(void *)chunk->scratch, x, y);
             continue;
         }
         float *table = chunk->scratch + gp_padded(halfway_of(w)) * unit;
-        for (size_t c = 0; c < w->channels; c++)
+        for (size_t c = 0; c < w->window.channels; c++)
             pool_large(w, chunk->kernels, chunk->lanes, x + c * x_step, chunk->scratch, table,
                        y + c * y_step);
     }
@@ -489,8 +519,8 @@ static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const 
 static gp_status pooling_pack(gp_packed *packed, const gp_arena *arena)
 {
     (void)arena;
-    const gp_window *w = &packed->spec.window;
-    const double reads = (double)w->channels * reads_of(w, is_large(w));
+    const gp_pooling_settings *w = gp_pooling_of(&packed->spec);
+    const double reads = (double)w->window.channels * reads_of(w, is_large(w));
     packed->row_ns = 0.2 * reads; /* estimated, as for convolution */
     packed->lane_ns = 0.5 * reads;
     return GP_OK;
@@ -500,6 +530,9 @@ static const gp_frozen_ops frozen = {
     .pack = pooling_pack, .scratch = pooling_scratch, .infer = pooling_infer};
 
 const gp_layer_ops gp_layer_pooling = {.name = "pooling",
+                                       .n_settings = GP_WINDOW_NUMBERS + 1,
+                                       .words = words,
+                                       .set = pooling_set,
                                        .fits = pooling_fits,
                                        .is_valid = pooling_is_valid,
                                        .workspace = pooling_workspace,

@@ -17,52 +17,84 @@
  */
 #include <string.h>
 
-#include "layers/layers.h"
+#include "layers/parts/recurrent.h"
 
 /* UNITS: of a share; a multiple of the tiles of gemm and of fours. TALL: rows of dW at a time, as
  *        in dense.c. */
 enum { UNITS = 12, TALL = 48 };
+
+static const gp_word words[] = {{"rnn", GP_RNN},   {"lstm", GP_LSTM}, {"gru", GP_GRU},
+                                {"tanh", GP_TANH}, {"relu", GP_RELU}, {NULL, 0}};
+
+/* cell, activation, steps, sequences, truncation, weight, bias, orthogonality, omega */
+static int recurrent_set(gp_layer_spec *spec, const double *numbers)
+{
+    gp_recurrent_settings *own = gp_recurrent_in(spec);
+    size_t cell, activation, sequences;
+    if (!gp_read_size(numbers[0], &cell) || cell >= GP_CELLS ||
+        !gp_read_size(numbers[1], &activation) || activation >= GP_ACTIVATIONS ||
+        !gp_read_size(numbers[3], &sequences))
+        return 0;
+    own->cell = (gp_cell)cell;
+    own->activation = (gp_activation)activation;
+    own->sequences = sequences != 0;
+    own->orthogonality = (float)numbers[7];
+    own->omega = (float)numbers[8];
+    return gp_read_size(numbers[2], &own->steps) && gp_read_size(numbers[4], &own->truncation) &&
+           gp_read_offset(numbers[5], &own->weight) && gp_read_offset(numbers[6], &own->bias);
+}
 
 static int fits(size_t offset, size_t length, size_t begin, size_t end)
 {
     return offset >= begin && offset <= end && length <= end - offset;
 }
 
-static int recurrent_fits(const gp_layer_spec *spec) { return spec->steps > 0; }
+static int recurrent_fits(const gp_layer_spec *spec) { return gp_recurrent_of(spec)->steps > 0; }
 
 static int recurrent_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
-    const size_t T = spec->steps;
-    if (spec->cell >= GP_CELLS || T == 0 || spec->in % T != 0 ||
-        (spec->sequences && spec->out % T != 0))
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    const size_t T = own->steps;
+    if (own->cell >= GP_CELLS || T == 0 || spec->in % T != 0 ||
+        (own->sequences && spec->out % T != 0))
         return 0;
-    if (spec->cell == GP_RNN && spec->activation != GP_TANH && spec->activation != GP_RELU)
-        return 0;
-    if (spec->omega != 0.0f && spec->cell != GP_RNN) return 0;
+    if (own->cell == GP_RNN && own->activation != GP_TANH && own->activation != GP_RELU) return 0;
+    if (own->omega != 0.0f && own->cell != GP_RNN) return 0;
     const size_t F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
     if (F == 0 || H == 0 || H > n_prunable / G / H || F > n_prunable / G / H) return 0;
     if (!fits(spec->weight, G * H * F, 0, n_prunable) ||
-        !fits(spec->recurrent_weight, G * H * H, 0, n_prunable))
+        !fits(own->weight, G * H * H, 0, n_prunable))
         return 0;
-    if (spec->bias == GP_NONE) return spec->recurrent_bias == GP_NONE;
+    if (spec->bias == GP_NONE) return own->bias == GP_NONE;
     return fits(spec->bias, G * H, n_prunable, n_params) &&
-           fits(spec->recurrent_bias, G * H, n_prunable, n_params);
+           fits(own->bias, G * H, n_prunable, n_params);
 }
 
 static size_t recurrent_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
     const size_t H = gp_units_of(spec), rows = gp_gates_of(spec) * H;
     const int in_fours = H % 4 == 0;
     weights[0] = (gp_matrix){.offset = spec->weight,
                              .rows = rows,
-                             .columns = spec->in / spec->steps,
+                             .columns = spec->in / own->steps,
                              .in_fours = in_fours,
-                             .uses = spec->steps};
-    weights[1] = (gp_matrix){.offset = spec->recurrent_weight,
+                             .uses = own->steps};
+    weights[1] = (gp_matrix){.offset = own->weight,
                              .rows = rows,
                              .columns = H,
                              .in_fours = in_fours,
-                             .uses = spec->steps};
+                             .uses = own->steps};
+    return 2;
+}
+
+static size_t recurrent_vectors(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS])
+{
+    const size_t rows = gp_gates_of(spec) * gp_units_of(spec);
+    if (spec->bias == GP_NONE) return 0;
+    vectors[0] = (gp_vector){.offset = spec->bias, .length = rows, .bias = 1};
+    vectors[1] = (gp_vector){
+        .offset = gp_recurrent_of(spec)->bias, .length = rows, .bias = 1, .recurrent = 1};
     return 2;
 }
 
@@ -88,7 +120,8 @@ typedef struct view {
 /* Floats a lane of every buffer; returns their sum. `at` may be NULL. */
 static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view *at)
 {
-    const size_t T = spec->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    const size_t T = own->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
     const size_t stride = gp_padded(F > H ? F : H);
     size_t total = 0;
 #define TAKE(pointer, floats) \
@@ -97,16 +130,16 @@ static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view
         total += (floats); \
     } while (0)
     TAKE(gates, T * G * H);
-    if (spec->cell == GP_GRU) TAKE(state, T * G * H);
+    if (own->cell == GP_GRU) TAKE(state, T * G * H);
     else if (at) at->state = at->gates;
-    TAKE(c, spec->cell == GP_LSTM ? T * H : 0);
+    TAKE(c, own->cell == GP_LSTM ? T * H : 0);
     TAKE(h, T * H);
-    TAKE(last, spec->sequences ? 0 : H);
+    TAKE(last, own->sequences ? 0 : H);
     TAKE(dh, H);
-    TAKE(dc, spec->cell == GP_LSTM ? H : 0);
+    TAKE(dc, own->cell == GP_LSTM ? H : 0);
     TAKE(turned, T * stride);
-    TAKE(inputs, spec->omega != 0.0f ? T * H : 0);
-    TAKE(term, spec->omega != 0.0f ? T : 0);
+    TAKE(inputs, own->omega != 0.0f ? T * H : 0);
+    TAKE(term, own->omega != 0.0f ? T : 0);
 #undef TAKE
     if (at) {
         at->T = T;
@@ -125,8 +158,9 @@ static size_t recurrent_workspace(const gp_layer_spec *spec)
 
 static size_t recurrent_spare(const gp_layer_spec *spec)
 {
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
     const size_t H = gp_units_of(spec),
-                 square = spec->orthogonality != 0.0f ? 3 * H * gp_padded(H) : 0;
+                 square = own->orthogonality != 0.0f ? 3 * H * gp_padded(H) : 0;
     return gp_padded((gp_gates_of(spec) + 1) * H) + square;
 }
 
@@ -163,11 +197,11 @@ static size_t valid_lanes(const gp_pass *pass, size_t chunk)
 static void add_biases(const gp_layer *layer, const gp_pass *pass, const view *v)
 {
     const gp_layer_spec *spec = &layer->spec;
-    const size_t n = v->G * v->H, joint = spec->cell == GP_GRU ? 2 * v->H : n;
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    const size_t n = v->G * v->H, joint = own->cell == GP_GRU ? 2 * v->H : n;
     /* without biases it is 0 since the network was made */
     if (pass->team->rank != 0 || spec->bias == GP_NONE) return;
-    const float *b_ih = pass->arena->params + spec->bias,
-                *b_hh = pass->arena->params + spec->recurrent_bias;
+    const float *b_ih = pass->arena->params + spec->bias, *b_hh = pass->arena->params + own->bias;
     for (size_t r = 0; r < n; r++) layer->spare[r] = r < joint ? b_ih[r] + b_hh[r] : b_ih[r];
     for (size_t r = joint; r < n; r++) layer->spare[r + v->H] = b_hh[r];
 }
@@ -176,7 +210,7 @@ static void add_biases(const gp_layer *layer, const gp_pass *pass, const view *v
 static void forward_step(const gp_layer *layer, const gp_pass *pass, const view *v, size_t chunk,
                          size_t t, const float *x)
 {
-    const gp_cell cell = layer->spec.cell;
+    const gp_cell cell = gp_recurrent_of(&layer->spec)->cell;
     const size_t H = v->H, P = v->P, at = chunk * v->T + t, n = v->end - v->begin,
                  mine = v->begin * P;
     float *gates = v->gates + at * v->G * H * P, *state = v->state + at * v->G * H * P,
@@ -205,7 +239,8 @@ static void forward_step(const gp_layer *layer, const gp_pass *pass, const view 
         break;
     case GP_RNN:
     case GP_CELLS:
-        pass->kernels->activation_forward(n * P, g0, h + mine, layer->spec.activation, 0.0f);
+        pass->kernels->activation_forward(n * P, g0, h + mine,
+                                          gp_recurrent_of(&layer->spec)->activation, 0.0f);
         break;
     }
     /* what a lane without a sample makes of the biases must not grow beyond float */
@@ -229,14 +264,18 @@ static const float *recurrent_forward(gp_layer *layer, const gp_pass *pass, cons
             forward_step(layer, pass, &v, chunk, t, x + (chunk * T + t) * v.F * P);
             if (v.meets) gp_team_wait(pass->team);
         }
-        if (!layer->spec.sequences)
+        if (!gp_recurrent_of(&layer->spec)->sequences)
             memcpy(v.last + (chunk * H + v.begin) * P,
                    v.h + ((chunk * T + T - 1) * H + v.begin) * P,
                    (v.end - v.begin) * P * sizeof(float));
     }
-    if (pass->team->rank == 0) layer->states = v.h;
+    if (pass->team->rank == 0) {
+        layer->states = v.h;
+        layer->steps = T;
+        layer->units = H;
+    }
     gp_team_wait(pass->team);
-    return layer->spec.sequences ? v.h : v.last;
+    return gp_recurrent_of(&layer->spec)->sequences ? v.h : v.last;
 }
 
 /* ---- backward -------------------------------------------------------------------------------- */
@@ -244,7 +283,8 @@ static const float *recurrent_forward(gp_layer *layer, const gp_pass *pass, cons
 /* Whether the gradient of step t reaches the step before. */
 static int passes_on(const gp_layer_spec *spec, size_t t)
 {
-    return t > 0 && (spec->truncation == 0 || t % spec->truncation != 0);
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    return t > 0 && (own->truncation == 0 || t % own->truncation != 0);
 }
 
 /* The gradients of this member's gates at step t, from dy (NULL: none) and what came from the step
@@ -258,7 +298,7 @@ static void backward_gates(const gp_layer *layer, const gp_pass *pass, const vie
           *g3 = g2 + H * P;
     float *s0 = v->state + at * v->G * H * P + mine, *dh = v->dh + chunk * H * P + mine;
     const float *h = v->h + at * H * P + mine, *c = v->c + at * H * P + mine;
-    switch (layer->spec.cell) {
+    switch (gp_recurrent_of(&layer->spec)->cell) {
     case GP_LSTM:
         pass->kernels->lstm_backward(n, g0, g1, g2, g3, t > 0 ? c - H * P : NULL, c, dy, dh,
                                      v->dc + chunk * H * P + mine);
@@ -268,7 +308,9 @@ static void backward_gates(const gp_layer *layer, const gp_pass *pass, const vie
                                     t > 0 ? h - H * P : NULL, dy, dh);
         break;
     case GP_RNN:
-    case GP_CELLS: pass->kernels->rnn_backward(n, h, dy, dh, g0, layer->spec.activation); break;
+    case GP_CELLS:
+        pass->kernels->rnn_backward(n, h, dy, dh, g0, gp_recurrent_of(&layer->spec)->activation);
+        break;
     }
 }
 
@@ -281,12 +323,12 @@ static void backward_products(const gp_layer *layer, const gp_pass *pass, const 
     const size_t bytes = (v->end - v->begin) * P * sizeof(float);
     if (passes_on(&layer->spec, t)) {
         gp_matrix_transposed_times(v->W_hh, pass, v->begin, v->end, v->state + at * v->G * H * P,
-                                   v->dh + mine, layer->spec.cell == GP_GRU);
-        if (layer->spec.omega != 0.0f)
+                                   v->dh + mine, gp_recurrent_of(&layer->spec)->cell == GP_GRU);
+        if (gp_recurrent_of(&layer->spec)->omega != 0.0f)
             memcpy(v->inputs + (at * H + v->begin) * P, v->dh + mine, bytes);
     } else {
         memset(v->dh + mine, 0, bytes);
-        if (layer->spec.cell == GP_LSTM) memset(v->dc + mine, 0, bytes);
+        if (gp_recurrent_of(&layer->spec)->cell == GP_LSTM) memset(v->dc + mine, 0, bytes);
     }
     if (!dx) return;
     size_t begin = 0, end = v->F;
@@ -299,6 +341,7 @@ static void backward_products(const gp_layer *layer, const gp_pass *pass, const 
 static void regularize(gp_layer *layer, const gp_pass *pass, const view *v)
 {
     const gp_layer_spec *spec = &layer->spec;
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
     const size_t T = v->T, H = v->H, P = v->P;
     size_t begin, end;
     gp_team_share(pass->team, pass->chunks * T, &begin, &end);
@@ -307,8 +350,8 @@ static void regularize(gp_layer *layer, const gp_pass *pass, const view *v)
         float *x = v->inputs + at * H * P, *term = v->term + at * P;
         if (passes_on(spec, t)) {
             pass->kernels->omega_terms(H, P, valid_lanes(pass, at / T), v->gates + at * H * P, x,
-                                       v->h + (at - 1) * H * P, spec->activation,
-                                       (double)spec->omega / (double)pass->batch, x, term);
+                                       v->h + (at - 1) * H * P, own->activation,
+                                       (double)own->omega / (double)pass->batch, x, term);
             continue;
         }
         if (t > 0) memcpy(x, v->h + (at - 1) * H * P, H * P * sizeof *x);
@@ -317,7 +360,7 @@ static void regularize(gp_layer *layer, const gp_pass *pass, const view *v)
     gp_team_wait(pass->team);
     double sum = 0.0;
     for (size_t i = 0; i < pass->chunks * T * P; i++) sum += (double)v->term[i];
-    if (pass->team->rank == 0) layer->penalty += (double)spec->omega * sum / (double)pass->batch;
+    if (pass->team->rank == 0) layer->penalty += (double)own->omega * sum / (double)pass->batch;
 }
 
 /* dW += sum over chunks and steps from `first` on of dz_t x_t^T. x_t (columns,P) of a chunk and
@@ -391,6 +434,7 @@ static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_
 static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
     const gp_layer_spec *spec = &layer->spec;
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
     const view v = look_at(layer, pass);
     const size_t T = v.T, H = v.H, P = v.P;
     gp_matrix_collect_columns(v.W_hh, pass);
@@ -399,10 +443,10 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
         const size_t mine = (chunk * H + v.begin) * P,
                      bytes = (v.end - v.begin) * P * sizeof(float);
         memset(v.dh + mine, 0, bytes);
-        if (spec->cell == GP_LSTM) memset(v.dc + mine, 0, bytes);
+        if (own->cell == GP_LSTM) memset(v.dc + mine, 0, bytes);
         for (size_t t = T; t-- > 0;) {
             const float *from = NULL;
-            if (spec->sequences) from = dy + ((chunk * T + t) * H + v.begin) * P;
+            if (own->sequences) from = dy + ((chunk * T + t) * H + v.begin) * P;
             else if (t + 1 == T) from = dy + mine;
             backward_gates(layer, pass, &v, chunk, t, from);
             if (v.meets) gp_team_wait(pass->team);
@@ -410,16 +454,16 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
         }
     }
     gp_team_wait(pass->team);
-    if (spec->omega != 0.0f) regularize(layer, pass, &v);
+    if (own->omega != 0.0f) regularize(layer, pass, &v);
     weight_gradient(layer, pass, &v, v.W_ih, v.gates, layer->input,
                     layer->index == 0 ? pass->rows : NULL, 0);
-    if (spec->omega != 0.0f)
+    if (own->omega != 0.0f)
         weight_gradient(layer, pass, &v, v.W_hh, v.state, v.inputs + H * P, NULL, 1);
     else weight_gradient(layer, pass, &v, v.W_hh, v.state, v.h, NULL, 1);
     if (spec->bias != GP_NONE) {
         const int alike = v.state == v.gates;
-        bias_gradient(pass, &v, spec->bias, alike ? spec->recurrent_bias : GP_NONE, v.gates);
-        if (!alike) bias_gradient(pass, &v, spec->recurrent_bias, GP_NONE, v.state);
+        bias_gradient(pass, &v, spec->bias, alike ? own->bias : GP_NONE, v.gates);
+        if (!alike) bias_gradient(pass, &v, own->bias, GP_NONE, v.state);
     }
     gp_team_wait(pass->team);
     return dx;
@@ -433,13 +477,14 @@ static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, cons
                                 const gp_team *team, int backward)
 {
     const gp_layer_spec *spec = &layer->spec;
-    if (spec->orthogonality == 0.0f) return 0.0;
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    if (own->orthogonality == 0.0f) return 0.0;
     const gp_matrix *W = &layer->weights[1];
     const gp_lists *live = W->live;
     const size_t H = W->columns, G = W->rows / H, S = gp_padded(H);
     float *copy = layer->spare + gp_padded((G + 1) * H), *square = copy + H * S,
           *slope = square + H * S;
-    const float factor = 4.0f * spec->orthogonality;
+    const float factor = 4.0f * own->orthogonality;
     double sum = 0.0;
     size_t begin, end;
     share(team, H, UNITS, &begin, &end);
@@ -468,10 +513,14 @@ static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, cons
         }
         gp_team_wait(team); /* the next gate overwrites the copies */
     }
-    return (double)spec->orthogonality * sum;
+    return (double)own->orthogonality * sum;
 }
 
 const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
+                                         .n_settings = 9,
+                                         .words = words,
+                                         .set = recurrent_set,
+                                         .vectors = recurrent_vectors,
                                          .fits = recurrent_fits,
                                          .is_valid = recurrent_is_valid,
                                          .weights = recurrent_weights,

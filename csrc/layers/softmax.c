@@ -43,7 +43,14 @@ static void softmax_infer(const gp_packed *packed, const gp_chunk *chunk, const 
 
 static const gp_frozen_ops frozen = {.in_place = 1, .infer = softmax_infer};
 
+static gp_fused softmax_fused(const gp_layer_spec *spec)
+{
+    (void)spec;
+    return GP_FUSES_SOFTMAX;
+}
+
 const gp_layer_ops gp_layer_softmax = {.name = "softmax",
+                                       .fused = softmax_fused,
                                        .is_valid = softmax_is_valid,
                                        .workspace = softmax_workspace,
                                        .forward = softmax_forward,

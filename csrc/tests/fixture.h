@@ -164,21 +164,30 @@ enum { MODEL_LAYERS = 8 };
 typedef struct model {
     size_t n_layers;
     gp_layer_spec layers[MODEL_LAYERS];
+    size_t back[MODEL_LAYERS][MODEL_LAYERS]; /* how far back what they read is */
     gp_segment segments[4 * MODEL_LAYERS];
     gp_arena arena;
     uint8_t *mask;
 } model;
 
-static inline gp_layer_spec *model_add(model *m, gp_layer_type type, size_t in, size_t out)
+static inline gp_layer_spec *model_add(model *m, const gp_layer_ops *type, size_t in, size_t out)
 {
     gp_layer_spec *spec = &m->layers[m->n_layers++];
     *spec = (gp_layer_spec){.type = type, .in = in, .out = out, .weight = GP_NONE, .bias = GP_NONE};
     return spec;
 }
+/* The i-th layer reads n others, each so many before it. */
+static inline void model_reads(model *m, gp_layer_spec *spec, size_t n, const size_t *back)
+{
+    size_t *own = m->back[spec - m->layers];
+    for (size_t k = 0; k < n; k++) own[k] = back[k];
+    spec->n_back = n;
+    spec->back = own;
+}
 static inline size_t model_out(const model *m) { return m->layers[m->n_layers - 1].out; }
 static inline gp_layer_spec *model_dense(model *m, size_t in, size_t out)
 {
-    gp_layer_spec *spec = model_add(m, GP_LAYER_DENSE, in, out);
+    gp_layer_spec *spec = model_add(m, &gp_layer_dense, in, out);
     spec->bias = 0; /* some: model_finish places it */
     return spec;
 }
@@ -186,18 +195,17 @@ static inline gp_layer_spec *model_dense(model *m, size_t in, size_t out)
 static inline void model_activation(model *m, gp_activation f, size_t features)
 {
     size_t width = features ? features : model_out(m);
-    gp_layer_spec *spec = model_add(m, GP_LAYER_ACTIVATION, width, width);
-    spec->activation = f;
-    spec->slope = 0.01f;
+    gp_layer_spec *spec = model_add(m, &gp_layer_activation, width, width);
+    *gp_activation_in(spec) = (gp_activation_settings){.function = f, .slope = 0.01f};
 }
 static inline void model_softmax(model *m)
 {
-    model_add(m, GP_LAYER_SOFTMAX, model_out(m), model_out(m));
+    model_add(m, &gp_layer_softmax, model_out(m), model_out(m));
 }
 static inline void model_dropout(model *m, float rate, size_t features)
 {
     size_t width = features ? features : model_out(m);
-    model_add(m, GP_LAYER_DROPOUT, width, width)->rate = rate;
+    gp_dropout_in(model_add(m, &gp_layer_dropout, width, width))->rate = rate;
 }
 
 /* features of a step; the state after every step if sequences. Starts with biases. */
@@ -205,21 +213,21 @@ static inline gp_layer_spec *model_recurrent(model *m, gp_cell cell, size_t step
                                              size_t units, int sequences)
 {
     gp_layer_spec *spec =
-        model_add(m, GP_LAYER_RECURRENT, steps * features, (sequences ? steps : 1) * units);
-    spec->cell = cell;
-    spec->steps = steps;
-    spec->sequences = sequences;
-    spec->activation = GP_TANH;
-    spec->bias = spec->recurrent_bias = 0; /* some: model_finish places them */
+        model_add(m, &gp_layer_recurrent, steps * features, (sequences ? steps : 1) * units);
+    *gp_recurrent_in(spec) = (gp_recurrent_settings){
+        .cell = cell, .steps = steps, .sequences = sequences, .activation = GP_TANH};
+    spec->bias = 0; /* some, and its own: model_finish places them */
     return spec;
 }
 static inline size_t model_units(const gp_layer_spec *spec)
 {
-    return spec->sequences ? spec->out / spec->steps : spec->out;
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    return own->sequences ? spec->out / own->steps : spec->out;
 }
 static inline size_t model_gates(const gp_layer_spec *spec)
 {
-    return spec->cell == GP_LSTM ? 4 : spec->cell == GP_GRU ? 3 : 1;
+    const gp_cell cell = gp_recurrent_of(spec)->cell;
+    return cell == GP_LSTM ? 4 : cell == GP_GRU ? 3 : 1;
 }
 
 /* A square kernel that moves by one, without padding; to be changed before it is added. */
@@ -233,65 +241,63 @@ static inline gp_window model_window(size_t channels, size_t height, size_t widt
                        .dilation = {1, 1},
                        .groups = 1};
 }
-static inline gp_layer_spec *model_windowed(model *m, gp_layer_type type, const gp_window *w,
+static inline gp_layer_spec *model_windowed(model *m, const gp_layer_ops *type, const gp_window *w,
                                             size_t planes)
 {
     gp_layer_spec *spec = model_add(m, type, w->channels * w->height * w->width,
                                     planes * naive_places(w, 0) * naive_places(w, 1));
-    spec->window = *w;
+    *window_in(spec) = *w;
     return spec;
 }
 static inline gp_layer_spec *model_convolution(model *m, gp_window w, size_t filters)
 {
-    gp_layer_spec *spec = model_windowed(m, GP_LAYER_CONVOLUTION, &w, filters);
+    gp_layer_spec *spec = model_windowed(m, &gp_layer_convolution, &w, filters);
     spec->bias = 0; /* some: model_finish places it */
     return spec;
 }
-static inline gp_layer_spec *model_pooling(model *m, gp_window w, gp_pooling pooling)
+static inline gp_layer_spec *model_pooling(model *m, gp_window w, gp_pooling_kind kind)
 {
-    w.pooling = pooling;
-    return model_windowed(m, GP_LAYER_POOLING, &w, w.channels);
+    gp_layer_spec *spec = model_windowed(m, &gp_layer_pooling, &w, w.channels);
+    gp_pooling_in(spec)->kind = kind;
+    return spec;
 }
 
 /* Channels of the layer before, or so many. */
 static inline gp_layer_spec *model_batchnorm(model *m, size_t channels, size_t features)
 {
     const size_t width = features ? features : model_out(m);
-    gp_layer_spec *spec = model_add(m, GP_LAYER_BATCHNORM, width, width);
-    spec->window.channels = channels;
-    spec->momentum = 0.1f;
-    spec->eps = 1e-5f;
+    gp_layer_spec *spec = model_add(m, &gp_layer_batchnorm, width, width);
+    *gp_batchnorm_in(spec) =
+        (gp_batchnorm_settings){.channels = channels, .momentum = 0.1f, .eps = 1e-5f};
     return spec;
 }
 
 static inline void model_layernorm(model *m, size_t channels, size_t features)
 {
-    gp_layer_spec *spec = model_batchnorm(m, channels, features);
-    spec->type = GP_LAYER_LAYERNORM;
+    const size_t width = features ? features : model_out(m);
+    gp_layer_spec *spec = model_add(m, &gp_layer_layernorm, width, width);
+    *gp_layernorm_in(spec) = (gp_layernorm_settings){.channels = channels, .eps = 1e-5f};
 }
 /* Factors of a normalization, which has as many offsets. */
 static inline size_t model_factors(const gp_layer_spec *spec)
 {
-    return spec->type == GP_LAYER_BATCHNORM   ? spec->window.channels
-           : spec->type == GP_LAYER_LAYERNORM ? spec->in
-                                              : 0;
+    return spec->type == &gp_layer_batchnorm   ? gp_batchnorm_of(spec)->channels
+           : spec->type == &gp_layer_layernorm ? spec->in
+                                               : 0;
 }
 
 /* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows:
  * there is none. */
 static inline size_t model_rows(const gp_layer_spec *spec)
 {
-    switch (spec->type) {
-    case GP_LAYER_DENSE: return spec->out;
-    case GP_LAYER_RECURRENT: return model_gates(spec) * model_units(spec);
-    case GP_LAYER_CONVOLUTION: return naive_filters(spec);
-    default: return 0;
-    }
+    if (spec->type == &gp_layer_dense) return spec->out;
+    if (spec->type == &gp_layer_recurrent) return model_gates(spec) * model_units(spec);
+    return spec->type == &gp_layer_convolution ? naive_filters(spec) : 0;
 }
 static inline size_t model_columns(const gp_layer_spec *spec)
 {
-    if (spec->type == GP_LAYER_CONVOLUTION) return naive_filter_length(spec);
-    return spec->type == GP_LAYER_RECURRENT ? spec->in / spec->steps : spec->in;
+    if (spec->type == &gp_layer_convolution) return naive_filter_length(spec);
+    return spec->type == &gp_layer_recurrent ? spec->in / gp_recurrent_of(spec)->steps : spec->in;
 }
 
 static inline void model_place(model *m, size_t *at, size_t length, size_t group, size_t columns)
@@ -315,8 +321,8 @@ static inline void model_finish(model *m, uint64_t seed)
         if (rows == 0) continue;
         spec->weight = at;
         model_place(m, &at, rows * columns, group, columns);
-        if (spec->type == GP_LAYER_RECURRENT) {
-            spec->recurrent_weight = at;
+        if (spec->type == &gp_layer_recurrent) {
+            gp_recurrent_in(spec)->weight = at;
             model_place(m, &at, rows * model_units(spec), group, model_units(spec));
         }
         group++;
@@ -336,8 +342,8 @@ static inline void model_finish(model *m, uint64_t seed)
         if (spec->bias != GP_NONE) {
             spec->bias = at;
             model_place(m, &at, model_rows(spec), group, 0);
-            if (spec->type == GP_LAYER_RECURRENT) {
-                spec->recurrent_bias = at;
+            if (spec->type == &gp_layer_recurrent) {
+                gp_recurrent_in(spec)->bias = at;
                 model_place(m, &at, model_rows(spec), group, 0);
             }
         }
@@ -345,9 +351,9 @@ static inline void model_finish(model *m, uint64_t seed)
     }
     arena->n = at;
     for (size_t i = 0; i < m->n_layers; i++) {
-        if (m->layers[i].type != GP_LAYER_BATCHNORM) continue;
+        if (m->layers[i].type != &gp_layer_batchnorm) continue;
         m->layers[i].buffers = arena->n + arena->n_buffers;
-        arena->n_buffers += 2 * m->layers[i].window.channels;
+        arena->n_buffers += 2 * gp_batchnorm_of(&m->layers[i])->channels;
     }
     arena->params = allocated((at + arena->n_buffers) * sizeof(float));
     arena->grads = allocated(at * sizeof(float));
@@ -368,8 +374,9 @@ static inline void model_finish(model *m, uint64_t seed)
     for (size_t i = 0; i < m->n_layers; i++) { /* factors and variances around 1 */
         const gp_layer_spec *spec = &m->layers[i];
         for (size_t c = 0; c < model_factors(spec); c++) arena->params[spec->weight + c] += 1.0f;
-        for (size_t c = 0; spec->type == GP_LAYER_BATCHNORM && c < spec->window.channels; c++)
-            arena->params[spec->buffers + spec->window.channels + c] += 1.0f;
+        if (spec->type != &gp_layer_batchnorm) continue;
+        const size_t channels = gp_batchnorm_of(spec)->channels;
+        for (size_t c = 0; c < channels; c++) arena->params[spec->buffers + channels + c] += 1.0f;
     }
 }
 

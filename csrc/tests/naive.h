@@ -179,15 +179,11 @@ typedef struct naive_net {
 
 /* Where in s->x the layer l finds what it reads: 0 is the network's input, i + 1 the output of the
  * i-th layer. */
-static inline size_t naive_source(const naive_net *net, size_t l)
+static inline size_t naive_input(const naive_net *net, size_t l, size_t k)
 {
-    const size_t back = net->layers[l].back;
-    return back > 1 ? l + 1 - back : l;
+    return net->layers[l].n_back > 0 ? l + 1 - net->layers[l].back[k] : l;
 }
-static inline size_t naive_other(const naive_net *net, size_t l)
-{
-    return l + 1 - net->layers[l].other;
-}
+static inline size_t naive_source(const naive_net *net, size_t l) { return naive_input(net, l, 0); }
 
 static inline double naive_weight(const naive_net *net, size_t at)
 {
@@ -197,7 +193,7 @@ static inline double naive_weight(const naive_net *net, size_t at)
 static inline double naive_multiplier(const naive_net *net, size_t layer, uint64_t element)
 {
     uint32_t words[4];
-    double rate = (double)net->layers[layer].rate;
+    double rate = (double)gp_dropout_of(&net->layers[layer])->rate;
     if (!net->training) return 1.0;
     gp_philox(net->seed, (uint64_t)1 << 60 | net->step << 16 | layer, element / 4, words);
     return (double)(words[element % 4] >> 8) * 0x1p-24 >= rate ? 1.0 / (1.0 - rate) : 0.0;
@@ -217,11 +213,12 @@ typedef struct naive_sizes {
 } naive_sizes;
 static inline naive_sizes naive_sizes_of(const gp_layer_spec *spec)
 {
-    const size_t T = spec->steps;
-    return (naive_sizes){T, spec->in / T, spec->sequences ? spec->out / T : spec->out,
-                         spec->cell == GP_LSTM  ? 4
-                         : spec->cell == GP_GRU ? 3
-                                                : 1};
+    const gp_recurrent_settings *own = gp_recurrent_of(spec);
+    const size_t T = own->steps;
+    return (naive_sizes){T, spec->in / T, own->sequences ? spec->out / T : spec->out,
+                         own->cell == GP_LSTM  ? 4
+                         : own->cell == GP_GRU ? 3
+                                               : 1};
 }
 
 static inline void naive_recurrent_forward(const naive_net *net, size_t l, naive_sample *s)
@@ -239,24 +236,24 @@ static inline void naive_recurrent_forward(const naive_net *net, size_t l, naive
             for (size_t g = 0; g < n.G; g++) {
                 const size_t r = g * n.H + u;
                 z[g] = naive_row(net, spec->weight, r, n.F, x);
-                q[g] = naive_row(net, spec->recurrent_weight, r, n.H, before);
+                q[g] = naive_row(net, gp_recurrent_of(spec)->weight, r, n.H, before);
                 if (spec->bias == GP_NONE) continue;
                 z[g] += net->params[spec->bias + r];
-                q[g] += net->params[spec->recurrent_bias + r];
+                q[g] += net->params[gp_recurrent_of(spec)->bias + r];
             }
             for (size_t g = 0; g < n.G; g++)
-                if (spec->cell != GP_GRU || g < 2) z[g] += q[g];
-            if (spec->cell == GP_LSTM) {
+                if (gp_recurrent_of(spec)->cell != GP_GRU || g < 2) z[g] += q[g];
+            if (gp_recurrent_of(spec)->cell == GP_LSTM) {
                 double c_before = t > 0 ? *(inner + u - n.H) : 0.0;
                 naive_lstm(z, c_before, &inner[u], &h[u]);
-            } else if (spec->cell == GP_GRU) {
+            } else if (gp_recurrent_of(spec)->cell == GP_GRU) {
                 inner[u] = q[2];
                 naive_gru(z, q[2], before[u], &h[u]);
-            } else h[u] = naive_activation(spec->activation, z[0], 0.0);
+            } else h[u] = naive_activation(gp_recurrent_of(spec)->activation, z[0], 0.0);
             for (size_t g = 0; g < n.G; g++) gates[g * n.H + u] = z[g];
         }
     }
-    const size_t first = spec->sequences ? 0 : n.T - 1;
+    const size_t first = gp_recurrent_of(spec)->sequences ? 0 : n.T - 1;
     memcpy(s->x[l + 1], s->h[l] + first * n.H, (n.T - first) * n.H * sizeof(double));
 }
 
@@ -270,10 +267,12 @@ static inline void naive_omega(const naive_net *net, const gp_layer_spec *spec, 
                                const double *dz, const double *back, const double *h,
                                naive_sample *s, double *grads)
 {
-    double norm = 0.0, norm_before = 0.0, share = (double)spec->omega / (double)net->batch;
+    double norm = 0.0, norm_before = 0.0,
+           share = (double)gp_recurrent_of(spec)->omega / (double)net->batch;
     double slope[NAIVE_WIDTH];
     for (size_t u = 0; u < H; u++) {
-        slope[u] = spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u];
+        slope[u] = gp_recurrent_of(spec)->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0)
+                                                                : 1.0 - h[u] * h[u];
         norm += dz[u] * dz[u];
         norm_before += back[u] * back[u] * slope[u] * slope[u];
     }
@@ -284,7 +283,7 @@ static inline void naive_omega(const naive_net *net, const gp_layer_spec *spec, 
     s->omega += share * (ratio - 1.0) * (ratio - 1.0);
     for (size_t r = 0; r < H && norm_before > 0.0; r++)
         for (size_t u = 0; u < H; u++)
-            naive_add(net, grads, spec->recurrent_weight + r * H + u,
+            naive_add(net, grads, gp_recurrent_of(spec)->weight + r * H + u,
                       share * 2.0 * (ratio - 1.0) / norm / norm_before * dz[r] * back[u] *
                           slope[u] * slope[u]);
 }
@@ -304,19 +303,19 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
         double dz[4 * NAIVE_WIDTH], dq[4 * NAIVE_WIDTH], back[NAIVE_WIDTH] = {0};
         for (size_t u = 0; u < n.H; u++) {
             double z[4], q = 0.0, d = dh[u], straight = 0.0;
-            if (spec->sequences) d += dy[t * n.H + u];
+            if (gp_recurrent_of(spec)->sequences) d += dy[t * n.H + u];
             else if (t + 1 == n.T) d += dy[u];
             for (size_t g = 0; g < n.G; g++) z[g] = s->gates[l][(t * n.G + g) * n.H + u];
-            if (spec->cell == GP_LSTM)
+            if (gp_recurrent_of(spec)->cell == GP_LSTM)
                 naive_lstm_backward(z, t > 0 ? *(inner + u - n.H) : 0.0, inner[u], d, &dc[u]);
-            else if (spec->cell == GP_GRU)
+            else if (gp_recurrent_of(spec)->cell == GP_GRU)
                 q = naive_gru_backward(z, inner[u], before[u], d, &straight);
             else
-                z[0] = d *
-                       (spec->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0) : 1.0 - h[u] * h[u]);
+                z[0] = d * (gp_recurrent_of(spec)->activation == GP_RELU ? (h[u] > 0.0 ? 1.0 : 0.0)
+                                                                         : 1.0 - h[u] * h[u]);
             for (size_t g = 0; g < n.G; g++) {
                 dz[g * n.H + u] = z[g];
-                dq[g * n.H + u] = spec->cell == GP_GRU && g == 2 ? q : z[g];
+                dq[g * n.H + u] = gp_recurrent_of(spec)->cell == GP_GRU && g == 2 ? q : z[g];
             }
             back[u] = straight;
         }
@@ -327,16 +326,18 @@ static inline void naive_recurrent_backward(const naive_net *net, size_t l, naiv
                 dx[t * n.F + i] += naive_weight(net, at) * dz[r];
             }
             for (size_t i = 0; i < n.H; i++) {
-                const size_t at = spec->recurrent_weight + r * n.H + i;
+                const size_t at = gp_recurrent_of(spec)->weight + r * n.H + i;
                 naive_add(net, grads, at, dq[r] * before[i]);
                 back[i] += naive_weight(net, at) * dq[r];
             }
             if (spec->bias == GP_NONE) continue;
             grads[spec->bias + r] += dz[r];
-            grads[spec->recurrent_bias + r] += dq[r];
+            grads[gp_recurrent_of(spec)->bias + r] += dq[r];
         }
-        const int passes = t > 0 && (spec->truncation == 0 || t % spec->truncation != 0);
-        if (passes && spec->omega != 0.0f) naive_omega(net, spec, n.H, dz, back, before, s, grads);
+        const int passes = t > 0 && (gp_recurrent_of(spec)->truncation == 0 ||
+                                     t % gp_recurrent_of(spec)->truncation != 0);
+        if (passes && gp_recurrent_of(spec)->omega != 0.0f)
+            naive_omega(net, spec, n.H, dz, back, before, s, grads);
         for (size_t u = 0; u < n.H; u++) dh[u] = passes ? back[u] : 0.0;
         for (size_t u = 0; u < n.H && !passes; u++) dc[u] = 0.0;
     }
@@ -349,7 +350,7 @@ static inline void naive_convolution(const naive_net *net, const gp_layer_spec *
                                      const double *x, double *y, const double *dy, double *dx,
                                      double *grads)
 {
-    const gp_window *w = &spec->window;
+    const gp_window *w = window_of(spec);
     const size_t filters = naive_filters(spec), places = spec->out / filters,
                  taps = w->kernel[0] * w->kernel[1];
     const size_t length = naive_filter_length(spec);
@@ -380,10 +381,11 @@ static inline int naive_is_silent(const naive_net *net, size_t l, size_t channel
     const gp_layer_spec *before = l > 0 ? &net->layers[l - 1] : NULL;
     size_t length = 0, kept = 0;
     if (!before || !net->mask) return 0;
-    if (before->type == GP_LAYER_DENSE && before->out == net->layers[l].window.channels)
+    if (before->type == &gp_layer_dense &&
+        before->out == gp_batchnorm_of(&net->layers[l])->channels)
         length = before->in;
-    if (before->type == GP_LAYER_CONVOLUTION &&
-        naive_filters(before) == net->layers[l].window.channels)
+    if (before->type == &gp_layer_convolution &&
+        naive_filters(before) == gp_batchnorm_of(&net->layers[l])->channels)
         length = naive_filter_length(before);
     for (size_t i = 0; i < length; i++) kept += net->mask[before->weight + channel * length + i];
     return length > 0 && kept == 0;
@@ -392,12 +394,13 @@ static inline int naive_is_silent(const naive_net *net, size_t l, size_t channel
 static inline void naive_batchnorm(const naive_net *net, size_t l, const double *x, double *y)
 {
     const gp_layer_spec *spec = &net->layers[l];
-    const size_t C = spec->window.channels;
+    const size_t C = gp_batchnorm_of(spec)->channels;
     for (size_t i = 0; i < spec->in; i++) {
         const size_t c = i / (spec->in / C);
         const double mean = net->params[spec->buffers + c],
                      variance = net->params[spec->buffers + C + c];
-        y[i] = (x[i] - mean) / sqrt(variance + (double)spec->eps) * net->params[spec->weight + c] +
+        y[i] = (x[i] - mean) / sqrt(variance + (double)gp_batchnorm_of(spec)->eps) *
+                   net->params[spec->weight + c] +
                net->params[spec->bias + c];
         if (naive_is_silent(net, l, c)) y[i] = 0.0;
     }
@@ -411,7 +414,7 @@ static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *sp
     double mean = 0.0, variance = 0.0, mean_g = 0.0, mean_gh = 0.0;
     for (size_t i = 0; i < n; i++) mean += x[i] / (double)n;
     for (size_t i = 0; i < n; i++) variance += pow(x[i] - mean, 2.0) / (double)n;
-    const double inverse = 1.0 / sqrt(variance + (double)spec->eps);
+    const double inverse = 1.0 / sqrt(variance + (double)gp_layernorm_of(spec)->eps);
     for (size_t i = 0; i < n; i++) {
         const double h = (x[i] - mean) * inverse, gamma = net->params[spec->weight + i];
         if (!dx) {
@@ -436,35 +439,30 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     const gp_layer_spec *spec = &net->layers[l];
     const double *x = s->x[naive_source(net, l)];
     double *y = s->x[l + 1];
-    switch (spec->type) {
-    case GP_LAYER_DENSE:
+    if (spec->type == &gp_layer_dense)
         for (size_t o = 0; o < spec->out; o++) {
             y[o] = spec->bias == GP_NONE ? 0.0 : net->params[spec->bias + o];
             for (size_t i = 0; i < spec->in; i++)
                 y[o] += naive_weight(net, spec->weight + o * spec->in + i) * x[i];
         }
-        break;
-    case GP_LAYER_ACTIVATION:
+    else if (spec->type == &gp_layer_activation)
         for (size_t i = 0; i < spec->in; i++)
-            y[i] = naive_activation(spec->activation, x[i], (double)spec->slope);
-        break;
-    case GP_LAYER_SOFTMAX: naive_softmax(spec->in, x, y); break;
-    case GP_LAYER_DROPOUT:
+            y[i] = naive_activation(gp_activation_of(spec)->function, x[i],
+                                    (double)gp_activation_of(spec)->slope);
+    else if (spec->type == &gp_layer_softmax) naive_softmax(spec->in, x, y);
+    else if (spec->type == &gp_layer_dropout)
         for (size_t i = 0; i < spec->in; i++) {
             s->r[l][i] = naive_multiplier(net, l, sample * spec->in + i);
             y[i] = x[i] * s->r[l][i];
         }
-        break;
-    case GP_LAYER_RECURRENT: naive_recurrent_forward(net, l, s); break;
-    case GP_LAYER_CONVOLUTION: naive_convolution(net, spec, x, y, NULL, NULL, NULL); break;
-    case GP_LAYER_POOLING: naive_pooling(&spec->window, x, y, NULL, NULL); break;
-    case GP_LAYER_ADD:
-        for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_other(net, l)][i];
-        break;
-    case GP_LAYER_BATCHNORM: naive_batchnorm(net, l, x, y); break;
-    case GP_LAYER_LAYERNORM: naive_layernorm(net, spec, x, y, NULL, NULL, NULL); break;
-    case GP_LAYER_TYPES: break;
-    }
+    else if (spec->type == &gp_layer_recurrent) naive_recurrent_forward(net, l, s);
+    else if (spec->type == &gp_layer_convolution)
+        naive_convolution(net, spec, x, y, NULL, NULL, NULL);
+    else if (spec->type == &gp_layer_pooling) naive_pooling(gp_pooling_of(spec), x, y, NULL, NULL);
+    else if (spec->type == &gp_layer_add)
+        for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_input(net, l, 1)][i];
+    else if (spec->type == &gp_layer_batchnorm) naive_batchnorm(net, l, x, y);
+    else if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, y, NULL, NULL, NULL);
 }
 
 /* From s->dx[l + 1] to the gradients of what the layer reads; they and those of parameters add
@@ -475,36 +473,29 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     const gp_layer_spec *spec = &net->layers[l];
     const double *x = s->x[naive_source(net, l)], *y = s->x[l + 1], *dy = s->dx[l + 1];
     double *dx = s->dx[naive_source(net, l)], dot = 0.0;
-    if (spec->type == GP_LAYER_RECURRENT) naive_recurrent_backward(net, l, s, dy, dx, grads);
-    if (spec->type == GP_LAYER_CONVOLUTION) naive_convolution(net, spec, x, NULL, dy, dx, grads);
-    if (spec->type == GP_LAYER_POOLING) naive_pooling(&spec->window, x, NULL, dy, dx);
-    if (spec->type == GP_LAYER_LAYERNORM) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
+    if (spec->type == &gp_layer_recurrent) naive_recurrent_backward(net, l, s, dy, dx, grads);
+    if (spec->type == &gp_layer_convolution) naive_convolution(net, spec, x, NULL, dy, dx, grads);
+    if (spec->type == &gp_layer_pooling) naive_pooling(gp_pooling_of(spec), x, NULL, dy, dx);
+    if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
-        switch (spec->type) {
-        case GP_LAYER_DENSE:
+        if (spec->type == &gp_layer_dense) {
             if (spec->bias != GP_NONE) grads[spec->bias + o] += dy[o];
             for (size_t i = 0, at = spec->weight + o * spec->in; i < spec->in; i++, at++) {
                 if (!net->mask || net->mask[at]) grads[at] += dy[o] * x[i];
                 dx[i] += naive_weight(net, at) * dy[o];
             }
-            break;
-        case GP_LAYER_ACTIVATION:
-            dx[o] += dy[o] * naive_derivative(spec->activation, x[o], (double)spec->slope);
-            break;
-        case GP_LAYER_SOFTMAX: dx[o] += y[o] * (dy[o] - dot); break;
-        case GP_LAYER_DROPOUT: dx[o] += dy[o] * s->r[l][o]; break;
-        case GP_LAYER_ADD:
+        } else if (spec->type == &gp_layer_activation) {
+            const gp_activation_settings *own = gp_activation_of(spec);
+            dx[o] += dy[o] * naive_derivative(own->function, x[o], (double)own->slope);
+        } else if (spec->type == &gp_layer_softmax) {
+            dx[o] += y[o] * (dy[o] - dot);
+        } else if (spec->type == &gp_layer_dropout) {
+            dx[o] += dy[o] * s->r[l][o];
+        } else if (spec->type == &gp_layer_add) {
             dx[o] += dy[o];
-            s->dx[naive_other(net, l)][o] += dy[o];
-            break;
-        case GP_LAYER_RECURRENT:
-        case GP_LAYER_CONVOLUTION:
-        case GP_LAYER_POOLING:
-        case GP_LAYER_LAYERNORM:
-        case GP_LAYER_BATCHNORM: /* of the whole batch, which this is not: see test_batchnorm.c */
-        case GP_LAYER_TYPES: break;
-        }
+            s->dx[naive_input(net, l, 1)][o] += dy[o];
+        } /* batchnorm is of the whole batch, which this is not: see test_batchnorm.c */
     }
 }
 
@@ -547,18 +538,18 @@ static inline double naive_penalty(const naive_net *net, double *grads)
     double penalty = 0.0;
     for (size_t l = 0; l < net->n_layers; l++) {
         const gp_layer_spec *spec = &net->layers[l];
-        if (spec->type == GP_LAYER_DENSE)
+        if (spec->type == &gp_layer_dense)
             penalty += naive_decay(net, spec, spec->weight, spec->in * spec->out, grads);
-        if (spec->type == GP_LAYER_CONVOLUTION)
+        if (spec->type == &gp_layer_convolution)
             penalty += naive_decay(net, spec, spec->weight,
                                    naive_filters(spec) * naive_filter_length(spec), grads);
-        if (spec->type != GP_LAYER_RECURRENT) continue;
+        if (spec->type != &gp_layer_recurrent) continue;
         const naive_sizes n = naive_sizes_of(spec);
         penalty += naive_decay(net, spec, spec->weight, n.G * n.H * n.F, grads);
-        penalty += naive_decay(net, spec, spec->recurrent_weight, n.G * n.H * n.H, grads);
-        for (size_t g = 0; g < n.G && spec->orthogonality != 0.0f; g++)
-            penalty += naive_orthogonality(net, n.H, spec->recurrent_weight + g * n.H * n.H,
-                                           (double)spec->orthogonality, grads);
+        penalty += naive_decay(net, spec, gp_recurrent_of(spec)->weight, n.G * n.H * n.H, grads);
+        for (size_t g = 0; g < n.G && gp_recurrent_of(spec)->orthogonality != 0.0f; g++)
+            penalty += naive_orthogonality(net, n.H, gp_recurrent_of(spec)->weight + g * n.H * n.H,
+                                           (double)gp_recurrent_of(spec)->orthogonality, grads);
     }
     return penalty;
 }
@@ -568,9 +559,9 @@ static inline int naive_is_fused(const naive_net *net, const gp_loss_ops *loss)
 {
     const gp_layer_spec *last = &net->layers[net->n_layers - 1];
     return ((loss == &gp_loss_cross_entropy || loss == &gp_loss_distillation) &&
-            last->type == GP_LAYER_SOFTMAX) ||
-           (loss == &gp_loss_bce && last->type == GP_LAYER_ACTIVATION &&
-            last->activation == GP_SIGMOID);
+            last->type == &gp_layer_softmax) ||
+           (loss == &gp_loss_bce && last->type == &gp_layer_activation &&
+            gp_activation_of(last)->function == GP_SIGMOID);
 }
 
 static inline void naive_load(const naive_net *net, const gp_batch *batch, size_t sample,

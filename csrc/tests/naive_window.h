@@ -2,7 +2,7 @@
 #ifndef GP_NAIVE_WINDOW_H
 #define GP_NAIVE_WINDOW_H
 
-#include "gradprune.h"
+#include "types.h"
 
 /* Outputs along an axis, of a window that fits. */
 static inline size_t naive_places(const gp_window *w, size_t axis)
@@ -14,12 +14,12 @@ static inline size_t naive_places(const gp_window *w, size_t axis)
 /* Of a convolution W is (filters, length of a filter). */
 static inline size_t naive_filters(const gp_layer_spec *spec)
 {
-    return spec->out / (naive_places(&spec->window, 0) * naive_places(&spec->window, 1));
+    return spec->out / (naive_places(window_of(spec), 0) * naive_places(window_of(spec), 1));
 }
 static inline size_t naive_filter_length(const gp_layer_spec *spec)
 {
-    return spec->window.channels / spec->window.groups * spec->window.kernel[0] *
-           spec->window.kernel[1];
+    return window_of(spec)->channels / window_of(spec)->groups * window_of(spec)->kernel[0] *
+           window_of(spec)->kernel[1];
 }
 
 /* Where entry `tap` of the window at a place lies in its plane, GP_NONE if that is padding; both
@@ -36,9 +36,10 @@ static inline size_t naive_pixel(const gp_window *w, size_t place, size_t tap)
 
 /* x (channels, height, width) to y (channels, places) or, if dx is given, dx += what y's gradient
  * dy is to x. */
-static inline void naive_pooling(const gp_window *w, const double *x, double *y, const double *dy,
-                                 double *dx)
+static inline void naive_pooling(const gp_pooling_settings *own, const double *x, double *y,
+                                 const double *dy, double *dx)
 {
+    const gp_window *w = &own->window;
     const size_t places = naive_places(w, 0) * naive_places(w, 1),
                  taps = w->kernel[0] * w->kernel[1];
     for (size_t o = 0; o < w->channels * places; o++) {
@@ -50,10 +51,10 @@ static inline void naive_pooling(const gp_window *w, const double *x, double *y,
             if (pixel == GP_NONE) continue;
             if (largest == GP_NONE || x[plane + pixel] > x[largest]) largest = plane + pixel;
             sum += x[plane + pixel] / (double)taps;
-            if (dx && w->pooling == GP_POOL_MEAN) dx[plane + pixel] += dy[o] / (double)taps;
+            if (dx && own->kind == GP_POOL_MEAN) dx[plane + pixel] += dy[o] / (double)taps;
         }
-        if (!dx) y[o] = w->pooling == GP_POOL_MAX ? x[largest] : sum;
-        else if (w->pooling == GP_POOL_MAX) dx[largest] += dy[o];
+        if (!dx) y[o] = own->kind == GP_POOL_MAX ? x[largest] : sum;
+        else if (own->kind == GP_POOL_MAX) dx[largest] += dy[o];
     }
 }
 

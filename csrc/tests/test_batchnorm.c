@@ -16,7 +16,7 @@ static void build_images(model *m)
 {
     gp_window w = model_window(2, 6, 5, 3);
     w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
-    model_batchnorm(m, 2, 60)->momentum = 0.4f;
+    gp_batchnorm_in(model_batchnorm(m, 2, 60))->momentum = 0.4f;
     model_convolution(m, w, 7);
     model_batchnorm(m, 7, 0);
     model_activation(m, GP_TANH, 0);
@@ -32,7 +32,10 @@ enum { BUILDERS = 2 };
 /* ---- one layer ------------------------------------------------------------------------------- */
 
 enum { CHANNELS = 3, PLACES = 4, WIDTH = CHANNELS * PLACES };
-static void build_alone(model *m) { model_batchnorm(m, CHANNELS, WIDTH)->momentum = 0.3f; }
+static void build_alone(model *m)
+{
+    gp_batchnorm_in(model_batchnorm(m, CHANNELS, WIDTH))->momentum = 0.3f;
+}
 
 /* Two in a row: what the second one passes on is what the first one's gradients are made of. */
 static void build_twice(model *m)
@@ -58,7 +61,7 @@ static course_of naive_training(const gp_layer_spec *spec, const gp_arena *arena
         for (size_t i = 0; i < n; i++)
             squares += pow(x[i / PLACES * WIDTH + c * PLACES + i % PLACES] - now.mean[c], 2.0);
         now.variance[c] = squares / (double)n;
-        now.inverse[c] = 1.0 / sqrt(now.variance[c] + (double)spec->eps);
+        now.inverse[c] = 1.0 / sqrt(now.variance[c] + (double)gp_batchnorm_of(spec)->eps);
         for (size_t i = 0; i < n; i++) {
             const size_t at = i / PLACES * WIDTH + c * PLACES + i % PLACES;
             now.h[at] = (x[at] - now.mean[c]) * now.inverse[c];
@@ -106,7 +109,8 @@ static void formulas_hold(const gp_kernels *kernels, builder *build, size_t samp
         const gp_layer_spec *spec = &s->m.layers[l];
         now[l] = naive_training(spec, arena, samples, l ? now[l - 1].y : x);
         for (size_t c = 0; c < CHANNELS; c++) {
-            const double n = (double)(samples * PLACES), momentum = (double)spec->momentum;
+            const double n = (double)(samples * PLACES),
+                         momentum = (double)gp_batchnorm_of(spec)->momentum;
             const double want[2] = {now[l].mean[c], now[l].variance[c] * n / (n - 1.0)};
             for (size_t i = 0; i < 2; i++) {
                 const size_t at = spec->buffers + i * CHANNELS + c;
@@ -203,8 +207,8 @@ static void test_silent(const gp_kernels *kernels)
         CHECK_INT_EQUAL(scene_backward(s, &result, 2), GP_OK);
         for (size_t l = 1; l < s->m.n_layers; l++) {
             const gp_layer_spec *spec = &s->m.layers[l];
-            const size_t C = spec->window.channels;
-            if (spec->type != GP_LAYER_BATCHNORM || model_rows(spec - 1) != C) continue;
+            const size_t C = gp_batchnorm_of(spec)->channels;
+            if (spec->type != &gp_layer_batchnorm || model_rows(spec - 1) != C) continue;
             for (size_t c = 0; c < C; c++) {
                 CHECK_INT_EQUAL(arena->grads[spec->weight + c] == 0.0f, c % 2 == 0);
                 CHECK_INT_EQUAL(arena->grads[spec->bias + c] == 0.0f, c % 2 == 0);
@@ -275,10 +279,10 @@ static void refused(const char *what, const scene *s, const model *m)
     gp_net_destroy(net);
 }
 
-#define REFUSED(member, value) \
+#define REFUSED(place, value) \
     do { \
-        spec->member = (value); \
-        refused(#member " " #value, s, &m); \
+        (place) = (value); \
+        refused(#place " " #value, s, &m); \
         *spec = good; \
     } while (0)
 
@@ -288,20 +292,21 @@ static void test_bad_arguments(void)
     model m = s->m;
     gp_layer_spec *spec = &m.layers[0];
     const gp_layer_spec good = *spec;
-    REFUSED(window.channels, 0);
-    REFUSED(window.channels, 5);
-    REFUSED(window.channels, SIZE_MAX);
-    REFUSED(out, WIDTH + 1);
-    REFUSED(weight, GP_NONE);
-    REFUSED(weight, 2 * CHANNELS - 2);
-    REFUSED(bias, GP_NONE);
-    REFUSED(buffers, GP_NONE);
-    REFUSED(buffers, 0);
-    REFUSED(buffers, good.buffers + 1);
-    REFUSED(momentum, -0.1f);
-    REFUSED(momentum, (float)NAN);
-    REFUSED(eps, 0.0f);
-    REFUSED(eps, INFINITY);
+    gp_batchnorm_settings *own = gp_batchnorm_in(spec);
+    REFUSED(own->channels, 0);
+    REFUSED(own->channels, 5);
+    REFUSED(own->channels, SIZE_MAX);
+    REFUSED(spec->out, WIDTH + 1);
+    REFUSED(spec->weight, GP_NONE);
+    REFUSED(spec->weight, 2 * CHANNELS - 2);
+    REFUSED(spec->bias, GP_NONE);
+    REFUSED(spec->buffers, GP_NONE);
+    REFUSED(spec->buffers, 0);
+    REFUSED(spec->buffers, good.buffers + 1);
+    REFUSED(own->momentum, -0.1f);
+    REFUSED(own->momentum, (float)NAN);
+    REFUSED(own->eps, 0.0f);
+    REFUSED(own->eps, INFINITY);
     m.arena.n_buffers--;
     refused("too few buffers", s, &m);
     scene_free(s);

@@ -247,21 +247,22 @@ static const gp_window large_pools[] = {
 enum { LARGE_POOLS = sizeof large_pools / sizeof large_pools[0], LARGE_CHANNELS = 3 };
 
 static gp_window large_pool;
+static gp_pooling_kind large_kind;
 
 static void build_large(model *m)
 {
     model_convolution(m, model_window(2, large_pool.height, large_pool.width, 1), LARGE_CHANNELS);
-    model_pooling(m, large_pool, large_pool.pooling);
+    model_pooling(m, large_pool, large_kind);
     model_dense(m, model_out(m), 4);
 }
-static void build_large_alone(model *m) { model_pooling(m, large_pool, large_pool.pooling); }
+static void build_large_alone(model *m) { model_pooling(m, large_pool, large_kind); }
 
-static void choose_large(size_t i, gp_pooling pooling)
+static void choose_large(size_t i, gp_pooling_kind kind)
 {
     large_pool = large_pools[i];
     large_pool.channels = LARGE_CHANNELS;
     large_pool.dilation[0] = large_pool.dilation[1] = large_pool.groups = 1;
-    large_pool.pooling = pooling;
+    large_kind = kind;
 }
 
 static void test_large_pools(const gp_kernels *kernels)
@@ -504,10 +505,10 @@ static void refused(const char *what, const model *m, const gp_batch *batch)
     gp_net_destroy(net);
 }
 
-#define REFUSED(member, value) \
+#define REFUSED(place, value) \
     do { \
-        spec->member = (value); \
-        refused(#member " " #value, &m, &s->batch); \
+        (place) = (value); \
+        refused(#place " " #value, &m, &s->batch); \
         *spec = good; \
     } while (0)
 
@@ -518,38 +519,40 @@ static void bad_windows(const scene *s, size_t layer)
     model m = s->m;
     gp_layer_spec *spec = &m.layers[layer];
     const gp_layer_spec good = *spec;
+    const gp_window *was = window_of(&good);
+    gp_window *w = window_in(spec);
     const size_t huge[] = {(size_t)UINT32_MAX / 2 + 1, (size_t)UINT32_MAX, SIZE_MAX / 2, SIZE_MAX};
-    REFUSED(window.channels, 0);
-    REFUSED(window.height, 0);
-    REFUSED(window.width, 0);
-    REFUSED(window.groups, 0);
-    REFUSED(window.groups, good.window.channels + 1); /* no divisor */
-    REFUSED(window.channels, good.window.channels + 1);
-    REFUSED(window.height, good.window.height + 1);
-    REFUSED(window.pooling, GP_POOLS);
+    REFUSED(w->channels, 0);
+    REFUSED(w->height, 0);
+    REFUSED(w->width, 0);
+    REFUSED(w->groups, 0);
+    REFUSED(w->groups, was->channels + 1); /* no divisor */
+    REFUSED(w->channels, was->channels + 1);
+    REFUSED(w->height, was->height + 1);
+    if (spec->type == &gp_layer_pooling) REFUSED(gp_pooling_in(spec)->kind, GP_POOLS);
     for (size_t axis = 0; axis < 2; axis++) {
-        REFUSED(window.kernel[axis], 0);
-        REFUSED(window.stride[axis], 0);
-        REFUSED(window.dilation[axis], 0);
-        REFUSED(window.kernel[axis], 12); /* larger than the padded image */
-        REFUSED(window.dilation[axis], 12);
-        REFUSED(window.before[axis], 9); /* more places */
-        REFUSED(window.after[axis], 9);
+        REFUSED(w->kernel[axis], 0);
+        REFUSED(w->stride[axis], 0);
+        REFUSED(w->dilation[axis], 0);
+        REFUSED(w->kernel[axis], 12); /* larger than the padded image */
+        REFUSED(w->dilation[axis], 12);
+        REFUSED(w->before[axis], 9); /* more places */
+        REFUSED(w->after[axis], 9);
         for (size_t i = 0; i < 4; i++) {
-            REFUSED(window.kernel[axis], huge[i]);
-            REFUSED(window.dilation[axis], huge[i]);
-            REFUSED(window.stride[axis], huge[i]);
-            REFUSED(window.before[axis], huge[i]);
-            REFUSED(window.after[axis], huge[i]);
+            REFUSED(w->kernel[axis], huge[i]);
+            REFUSED(w->dilation[axis], huge[i]);
+            REFUSED(w->stride[axis], huge[i]);
+            REFUSED(w->before[axis], huge[i]);
+            REFUSED(w->after[axis], huge[i]);
         }
     }
     for (size_t i = 0; i < 4; i++) {
-        REFUSED(window.channels, huge[i]);
-        REFUSED(window.height, huge[i]);
-        REFUSED(window.width, huge[i]);
-        REFUSED(window.groups, huge[i]);
+        REFUSED(w->channels, huge[i]);
+        REFUSED(w->height, huge[i]);
+        REFUSED(w->width, huge[i]);
+        REFUSED(w->groups, huge[i]);
     }
-    spec->window.height = spec->window.width = (size_t)1 << 32; /* their product is 0 */
+    w->height = w->width = (size_t)1 << 32; /* their product is 0 */
     refused("height and width", &m, &s->batch);
     *spec = good;
     spec->in++;
@@ -560,7 +563,7 @@ static void test_bad_windows(void)
 {
     scene *s = scene_new(gp_kernels_get(NULL), build_settings, 8, &gp_loss_mse, 60);
     for (size_t layer = 0; layer < 5; layer++)
-        if (s->m.layers[layer].type != GP_LAYER_ACTIVATION) bad_windows(s, layer);
+        if (s->m.layers[layer].type != &gp_layer_activation) bad_windows(s, layer);
     scene_free(s);
 }
 
@@ -570,35 +573,37 @@ static void test_bad_specifications(void)
     model m = s->m;
     gp_layer_spec *spec = &m.layers[0];
     gp_layer_spec good = *spec;
-    REFUSED(weight, GP_NONE);
-    REFUSED(weight, m.arena.n_prunable - 6 * 18 + 1);
-    REFUSED(bias, 0); /* among the weights */
-    REFUSED(bias, m.arena.n - 5);
-    REFUSED(bias, GP_NONE - 1);
-    REFUSED(window.groups, 4); /* no divisor of the filters */
-    spec = &m.layers[5];       /* whose input is then not what comes before */
+    gp_window *w = window_in(spec);
+    REFUSED(spec->weight, GP_NONE);
+    REFUSED(spec->weight, m.arena.n_prunable - 6 * 18 + 1);
+    REFUSED(spec->bias, 0); /* among the weights */
+    REFUSED(spec->bias, m.arena.n - 5);
+    REFUSED(spec->bias, GP_NONE - 1);
+    REFUSED(w->groups, 4); /* no divisor of the filters */
+    spec = &m.layers[5];   /* whose input is then not what comes before */
     good = *spec;
-    REFUSED(in, 31);
+    REFUSED(spec->in, 31);
     m.n_layers = 1;
     spec = &m.layers[0];
     good = *spec;
-    REFUSED(out, 6 * 20 + 1); /* no multiple of the places */
-    REFUSED(out, 19);         /* not one filter */
-    REFUSED(out, 5 * 20);     /* not as many for each group */
-    REFUSED(out, 1000 * 20);  /* more weights than there are */
-    spec->window.kernel[0] = 11;
-    spec->window.kernel[1] = 9;
-    REFUSED(out, SIZE_MAX / (2 * 11 * 9) + 1); /* weights that cannot be counted */
+    REFUSED(spec->out, 6 * 20 + 1); /* no multiple of the places */
+    REFUSED(spec->out, 19);         /* not one filter */
+    REFUSED(spec->out, 5 * 20);     /* not as many for each group */
+    REFUSED(spec->out, 1000 * 20);  /* more weights than there are */
+    window_in(spec)->kernel[0] = 11;
+    window_in(spec)->kernel[1] = 9;
+    REFUSED(spec->out, SIZE_MAX / (2 * 11 * 9) + 1); /* weights that cannot be counted */
     m.layers[0] = s->m.layers[2];
     good = *spec;
-    REFUSED(out, 6 * 12 + 1);
-    REFUSED(window.groups, 2);    /* pools have none */
-    REFUSED(window.before[0], 2); /* a window that sees nothing of the image */
-    REFUSED(window.after[1], 2);
+    REFUSED(spec->out, 6 * 12 + 1);
+    w = window_in(spec);
+    REFUSED(w->groups, 2);    /* pools have none */
+    REFUSED(w->before[0], 2); /* a window that sees nothing of the image */
+    REFUSED(w->after[1], 2);
     m.n_layers = 0;
-    gp_window w = model_window(4, 9, 7, 2);
-    w.dilation[1] = 2; /* pools have none */
-    model_pooling(&m, w, GP_POOL_MAX);
+    gp_window pool_window = model_window(4, 9, 7, 2);
+    pool_window.dilation[1] = 2; /* pools have none */
+    model_pooling(&m, pool_window, GP_POOL_MAX);
     refused("dilation", &m, &s->batch);
     scene_free(s);
 }

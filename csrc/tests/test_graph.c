@@ -7,9 +7,8 @@
 
 static gp_layer_spec *model_sum(model *m, size_t back, size_t other)
 {
-    gp_layer_spec *spec = model_add(m, GP_LAYER_ADD, model_out(m), model_out(m));
-    spec->back = back;
-    spec->other = other;
+    gp_layer_spec *spec = model_add(m, &gp_layer_add, model_out(m), model_out(m));
+    model_reads(m, spec, 2, (const size_t[]){back, other});
     return spec;
 }
 /* Sums with the input, over a branch, and of an output with itself. */
@@ -31,7 +30,7 @@ static void build_branches(model *m)
     model_dense(m, 7, 12);
     model_activation(m, GP_RELU, 0);
     model_dense(m, 12, 6);
-    model_dense(m, 12, 6)->back = 2;
+    model_reads(m, model_dense(m, 12, 6), 1, (const size_t[]){2});
     model_sum(m, 2, 1);
     model_activation(m, GP_GELU, 0);
     model_sum(m, 1, 2);
@@ -41,7 +40,7 @@ static void build_branches(model *m)
 static void build_inputs(model *m)
 {
     model_activation(m, GP_SIGMOID, 5);
-    model_dense(m, 5, 5)->back = 2;
+    model_reads(m, model_dense(m, 5, 5), 1, (const size_t[]){2});
     model_sum(m, 1, 3);
     model_sum(m, 3, 1);
 }
@@ -146,18 +145,23 @@ static void test_bad_graphs(void)
     build_branches(&m);
     model_finish(&m, 1);
     const gp_layer_spec sum = m.layers[4];
-    for (size_t bad = 0; bad < 6; bad++) {
+    for (size_t bad = 0; bad < 8; bad++) {
         gp_layer_spec *spec = &m.layers[4];
-        if (bad == 0) spec->back = 6;                   /* before the input */
-        if (bad == 1) spec->other = SIZE_MAX;           /* the same */
-        if (bad == 2) spec->other = 0;                  /* a sum of one */
-        if (bad == 3) spec->other = 3;                  /* of another width */
-        if (bad == 4) spec->back = spec->other;         /* nothing reads the third layer */
-        if (bad == 5) spec->type = GP_LAYER_ACTIVATION; /* which reads one layer */
+        size_t *back = m.back[4];
+        if (bad == 0) back[0] = 6;                         /* before the input */
+        if (bad == 1) back[1] = SIZE_MAX;                  /* the same */
+        if (bad == 2) back[1] = 0;                         /* itself */
+        if (bad == 3) back[1] = 3;                         /* of another width */
+        if (bad == 4) back[0] = back[1];                   /* nothing reads the third layer */
+        if (bad == 5) spec->type = &gp_layer_activation;   /* which reads one layer */
+        if (bad == 6) spec->n_back = 1;                    /* a sum of one */
+        if (bad == 7) spec->n_back = 3, back[2] = back[1]; /* of three */
         refuses(m.layers, m.n_layers, &m.arena);
         *spec = sum;
+        back[0] = 2;
+        back[1] = 1;
     }
-    m.layers[5].other = 1;
+    model_reads(&m, &m.layers[5], 2, (const size_t[]){1, 1}); /* which reads one */
     refuses(m.layers, m.n_layers, &m.arena);
     model_free(&m);
 }

@@ -99,10 +99,10 @@ static void refused(const char *what, const scene *s, const model *m)
     gp_net_destroy(net);
 }
 
-#define REFUSED(member, value) \
+#define REFUSED(place, value) \
     do { \
-        spec->member = (value); \
-        refused(#member " " #value, s, &m); \
+        (place) = (value); \
+        refused(#place " " #value, s, &m); \
         *spec = good; \
     } while (0)
 
@@ -112,14 +112,15 @@ static void test_bad_arguments(void)
     model m = s->m;
     gp_layer_spec *spec = &m.layers[2];
     const gp_layer_spec good = *spec;
-    REFUSED(window.channels, 0);
-    REFUSED(window.channels, 5);
-    REFUSED(out, 60);
-    REFUSED(weight, GP_NONE);
-    REFUSED(weight, 0);
-    REFUSED(bias, GP_NONE);
-    REFUSED(eps, 0.0f);
-    REFUSED(eps, (float)NAN);
+    gp_layernorm_settings *own = gp_layernorm_in(spec);
+    REFUSED(own->channels, 0);
+    REFUSED(own->channels, 5);
+    REFUSED(spec->out, 60);
+    REFUSED(spec->weight, GP_NONE);
+    REFUSED(spec->weight, 0);
+    REFUSED(spec->bias, GP_NONE);
+    REFUSED(own->eps, 0.0f);
+    REFUSED(own->eps, (float)NAN);
     scene_free(s);
 }
 

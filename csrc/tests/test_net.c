@@ -246,7 +246,7 @@ static void test_bad_layers(void)
         m.layers[l].out++;
         if (l + 1 < m.n_layers) create_refuses(m.layers, m.n_layers);
         m.layers[l] = good;
-        m.layers[l].type = GP_LAYER_TYPES;
+        m.layers[l].type = NULL;
         create_refuses(m.layers, m.n_layers);
         m.layers[l] = good;
     }
@@ -284,12 +284,12 @@ static void bad_specifications(const scene *s)
         call_refuses("bias", &m, s->batch);
     }
     m.layers[1] = good[1];
-    m.layers[2].activation = GP_ACTIVATIONS;
+    gp_activation_in(&m.layers[2])->function = GP_ACTIVATIONS;
     call_refuses("activation", &m, s->batch);
     m.layers[2] = good[2];
     const float rates[] = {-0.1f, 1.0f, 2.0f, NAN};
     for (size_t i = 0; i < 4; i++) {
-        m.layers[0].rate = rates[i];
+        gp_dropout_in(&m.layers[0])->rate = rates[i];
         call_refuses("rate", &m, s->batch);
     }
     m.layers[0] = good[0];

@@ -13,7 +13,7 @@ static void build_rnn(model *m)
 }
 static void build_lstm(model *m)
 {
-    model_recurrent(m, GP_LSTM, 4, 6, 12, 0)->orthogonality = 0.05f;
+    gp_recurrent_in(model_recurrent(m, GP_LSTM, 4, 6, 12, 0))->orthogonality = 0.05f;
     model_dense(m, 12, 3);
 }
 static void build_gru(model *m)
@@ -24,13 +24,13 @@ static void build_gru(model *m)
 /* Every step's state is an input, after dropout; no biases; units in fours and not. */
 static void build_stack(model *m)
 {
-    model_recurrent(m, GP_GRU, 3, 17, 16, 1)->truncation = 2;
+    gp_recurrent_in(model_recurrent(m, GP_GRU, 3, 17, 16, 1))->truncation = 2;
     model_dropout(m, 0.3f, 0);
     gp_layer_spec *lstm = model_recurrent(m, GP_LSTM, 3, 16, 5, 1);
-    lstm->bias = lstm->recurrent_bias = GP_NONE;
+    lstm->bias = gp_recurrent_in(lstm)->bias = GP_NONE;
     gp_layer_spec *rnn = model_recurrent(m, GP_RNN, 3, 5, 13, 1);
-    rnn->activation = GP_RELU;
-    rnn->orthogonality = 0.02f;
+    gp_recurrent_in(rnn)->activation = GP_RELU;
+    gp_recurrent_in(rnn)->orthogonality = 0.02f;
     rnn->l1 = 0.002f;
     model_activation(m, GP_TANH, 0);
     model_dense(m, 39, 4);
@@ -43,23 +43,26 @@ static void build_one_step(model *m)
     model_recurrent(m, GP_RNN, 1, 4, 2, 0);
 }
 /* The states are the outputs. */
-static void build_states(model *m) { model_recurrent(m, GP_RNN, 9, 2, 4, 1)->truncation = 4; }
+static void build_states(model *m)
+{
+    gp_recurrent_in(model_recurrent(m, GP_RNN, 9, 2, 4, 1))->truncation = 4;
+}
 
 static void build_omega(model *m)
 {
     gp_layer_spec *rnn = model_recurrent(m, GP_RNN, 6, 4, 10, 0);
-    rnn->omega = 0.5f;
-    rnn->orthogonality = 0.01f;
+    gp_recurrent_in(rnn)->omega = 0.5f;
+    gp_recurrent_in(rnn)->orthogonality = 0.01f;
     model_dense(m, 10, 3);
 }
 static void build_omega_relu(model *m)
 {
     gp_layer_spec *rnn = model_recurrent(m, GP_RNN, 8, 3, 8, 1);
-    rnn->activation = GP_RELU;
-    rnn->omega = 0.2f;
-    rnn->truncation = 3;
+    gp_recurrent_in(rnn)->activation = GP_RELU;
+    gp_recurrent_in(rnn)->omega = 0.2f;
+    gp_recurrent_in(rnn)->truncation = 3;
     rnn = model_recurrent(m, GP_RNN, 8, 8, 6, 0);
-    rnn->omega = 1.0f;
+    gp_recurrent_in(rnn)->omega = 1.0f;
     rnn->l2 = 0.01f;
     model_dense(m, 6, 3);
 }
@@ -165,7 +168,7 @@ static void test_frozen(const gp_kernels *kernels)
 /* 45 thousand floats a lane: blocks of 256 samples. */
 static void build_long(model *m)
 {
-    model_recurrent(m, GP_LSTM, 1000, 1, 4, 0)->truncation = 300;
+    gp_recurrent_in(model_recurrent(m, GP_LSTM, 1000, 1, 4, 0))->truncation = 300;
     model_dense(m, 4, 2);
 }
 
@@ -224,7 +227,7 @@ static void test_company(const gp_kernels *kernels)
 /* In lanes without a sample the bias alone would double the state in every step. */
 static void build_doubling(model *m)
 {
-    model_recurrent(m, GP_RNN, 240, 1, 1, 0)->activation = GP_RELU;
+    gp_recurrent_in(model_recurrent(m, GP_RNN, 240, 1, 1, 0))->activation = GP_RELU;
     model_dense(m, 1, 1);
 }
 static void test_padding_does_not_explode(const gp_kernels *kernels)
@@ -240,8 +243,8 @@ static void test_padding_does_not_explode(const gp_kernels *kernels)
                             GP_OK);
         }
         arena->params[spec->weight] = arena->params[spec->bias] = 1.0f;
-        arena->params[spec->recurrent_weight] = 2.0f;
-        arena->params[spec->recurrent_bias] = 0.0f;
+        arena->params[gp_recurrent_of(spec)->weight] = 2.0f;
+        arena->params[gp_recurrent_of(spec)->bias] = 0.0f;
         for (size_t i = 0; i < 3 * s->in; i++) s->x[i] = i % s->in + 1 == s->in ? 1.0f : -1.0f;
         backward_agrees(s, 1);
         CHECK(arena->grads[spec->weight] != 0.0f);
@@ -253,13 +256,13 @@ static void test_padding_does_not_explode(const gp_kernels *kernels)
 static void build_large(model *m)
 {
     gp_layer_spec *first = model_recurrent(m, GP_LSTM, 4, 20, 25, 1);
-    first->orthogonality = 1e-3f;
+    gp_recurrent_in(first)->orthogonality = 1e-3f;
     first->l2 = 1e-3f;
     model_dropout(m, 0.3f, 0);
-    model_recurrent(m, GP_GRU, 4, 25, 24, 1)->truncation = 3;
+    gp_recurrent_in(model_recurrent(m, GP_GRU, 4, 25, 24, 1))->truncation = 3;
     gp_layer_spec *last = model_recurrent(m, GP_RNN, 4, 24, 30, 0);
-    last->omega = 0.1f;
-    last->orthogonality = 1e-3f;
+    gp_recurrent_in(last)->omega = 0.1f;
+    gp_recurrent_in(last)->orthogonality = 1e-3f;
     model_dense(m, 30, 9);
 }
 
@@ -281,8 +284,8 @@ static void test_bad_parameter(const gp_kernels *kernels)
         const gp_layer_spec *spec = &s->m.layers[0];
         const int bias = where & 1, recurrent = where >> 1;
         const size_t columns = bias ? 27 : recurrent ? 9 : 2, row = bias ? 0 : 20;
-        const size_t offsets[4] = {spec->weight, spec->bias, spec->recurrent_weight,
-                                   spec->recurrent_bias};
+        const size_t offsets[4] = {spec->weight, spec->bias, gp_recurrent_of(spec)->weight,
+                                   gp_recurrent_of(spec)->bias};
         gp_step_info info = {0};
         gp_result result;
         gp_fault fault;
@@ -306,12 +309,12 @@ static void test_bad_parameter(const gp_kernels *kernels)
  * block. */
 static void build_growing(model *m)
 {
-    model_recurrent(m, GP_RNN, 6, 2, 3, 0)->activation = GP_RELU;
+    gp_recurrent_in(model_recurrent(m, GP_RNN, 6, 2, 3, 0))->activation = GP_RELU;
     model_dense(m, 3, 2);
 }
 static void build_growing_states(model *m)
 {
-    model_recurrent(m, GP_RNN, 6, 2, 3, 1)->activation = GP_RELU;
+    gp_recurrent_in(model_recurrent(m, GP_RNN, 6, 2, 3, 1))->activation = GP_RELU;
     model_dense(m, 18, 2);
 }
 static void test_overflow_has_a_step(const gp_kernels *kernels)
@@ -326,8 +329,8 @@ static void test_overflow_has_a_step(const gp_kernels *kernels)
         gp_result result;
         gp_fault fault;
         memset(s->m.arena.params, 0, s->m.arena.n * sizeof(float));
-        s->m.arena.params[spec->weight + 2 * 2] = 1.0f;                /* unit 2 sees feature 0 */
-        s->m.arena.params[spec->recurrent_weight + 2 * 3 + 2] = 1e20f; /* and itself */
+        s->m.arena.params[spec->weight + 2 * 2] = 1.0f; /* unit 2 sees feature 0 */
+        s->m.arena.params[gp_recurrent_of(spec)->weight + 2 * 3 + 2] = 1e20f; /* and itself */
         memset(s->x, 0, samples * s->in * sizeof(float));
         s->x[row * s->in + 1 * 2] = 1.0f; /* step 1: 1, then 1e20, then infinity */
         snapshot whole = snapshot_take(&s->m.arena);
@@ -363,31 +366,32 @@ static void test_bad_specifications(void)
     model m = s->m;
     gp_layer_spec *spec = &m.layers[0];
     const gp_layer_spec good = *spec;
-#define REFUSED(member, value) \
+    gp_recurrent_settings *own = gp_recurrent_in(spec);
+#define REFUSED(place, value) \
     do { \
-        spec->member = (value); \
-        refused(#member " " #value, &m, &s->batch); \
+        (place) = (value); \
+        refused(#place " " #value, &m, &s->batch); \
         *spec = good; \
     } while (0)
-    REFUSED(steps, 0);
-    REFUSED(steps, 4); /* not a divisor of 15 */
-    REFUSED(steps, 16);
-    REFUSED(cell, GP_CELLS);
-    REFUSED(cell, GP_LSTM); /* more weights than there are */
-    REFUSED(activation, GP_GELU);
-    REFUSED(activation, GP_ACTIVATIONS);
-    REFUSED(sequences, 1); /* 7 is no multiple of 5 */
-    REFUSED(weight, GP_NONE);
-    REFUSED(weight, m.arena.n_prunable - 20);
-    REFUSED(recurrent_weight, m.arena.n_prunable - 48);
-    REFUSED(recurrent_weight, GP_NONE);
-    REFUSED(bias, GP_NONE); /* one of two */
-    REFUSED(recurrent_bias, GP_NONE);
-    REFUSED(bias, 0); /* among the weights */
-    REFUSED(recurrent_bias, m.arena.n - 6);
+    REFUSED(own->steps, 0);
+    REFUSED(own->steps, 4); /* not a divisor of 15 */
+    REFUSED(own->steps, 16);
+    REFUSED(own->cell, GP_CELLS);
+    REFUSED(own->cell, GP_LSTM); /* more weights than there are */
+    REFUSED(own->activation, GP_GELU);
+    REFUSED(own->activation, GP_ACTIVATIONS);
+    REFUSED(own->sequences, 1); /* 7 is no multiple of 5 */
+    REFUSED(spec->weight, GP_NONE);
+    REFUSED(spec->weight, m.arena.n_prunable - 20);
+    REFUSED(own->weight, m.arena.n_prunable - 48);
+    REFUSED(own->weight, GP_NONE);
+    REFUSED(spec->bias, GP_NONE); /* one of two */
+    REFUSED(own->bias, GP_NONE);
+    REFUSED(spec->bias, 0); /* among the weights */
+    REFUSED(own->bias, m.arena.n - 6);
 #undef REFUSED
-    m.layers[0].cell = GP_GRU;
-    m.layers[0].omega = 0.1f;
+    gp_recurrent_in(&m.layers[0])->cell = GP_GRU;
+    gp_recurrent_in(&m.layers[0])->omega = 0.1f;
     refused("omega of GRU", &m, &s->batch);
     scene_free(s);
 }

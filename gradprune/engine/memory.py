@@ -8,7 +8,8 @@ from typing import SupportsIndex
 
 from gradprune import _core
 from gradprune.foundation.checks import whole
-from gradprune.layers.base import CoreLayer, CoreType, Shape
+from gradprune.layers.base import CoreLayer, Shape
+from gradprune.layers.dense import copying
 from gradprune.layers.graph import Step, named_layers, plan, sample_shape
 
 __all__ = ["LARGEST", "check_size", "lowered", "needed_bytes"]
@@ -87,14 +88,13 @@ def lowered(
     for layer, sources, shape, _ in steps:
         read = [-1 if source < 0 else ends[source] for source in sources]
         for position, low in enumerate(layer.lower(shape, offsets[str(layer.name)]), len(core)):
-            back = position - read[0]
-            other = 0 if len(read) == 1 else position - read[1]
-            core.append((str(layer.name), low._replace(back=back, other=other)))
+            back = tuple(position - source for source in read)
+            core.append((str(layer.name), low._replace(back=back)))
             read = [position]
         ends.append(read[0])
     last = len(core) - 1
     if ends[-1] != last or not core:  # it ends, or is nothing but, layers that do nothing
         outputs = prod(steps[-1].output_shape)
-        same = CoreLayer(CoreType.ACTIVATION, outputs, outputs)
-        core.append((str(steps[-1].layer.name), same._replace(back=last + 1 - ends[-1])))
+        same = copying(outputs)._replace(back=(last + 1 - ends[-1],))
+        core.append((str(steps[-1].layer.name), same))
     return core

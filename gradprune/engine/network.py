@@ -304,7 +304,7 @@ class Network(Whole):
     @property
     def ends_with_softmax(self) -> bool:
         """Whether predictions are probabilities."""
-        return self.core_layers[-1][1].type == CoreType.SOFTMAX
+        return self.core_layers[-1][1].type == "softmax"
 
     def set_mask(self, name: str, mask: ArrayLike) -> None:
         """Replace one mask; see ``set_masks``."""
@@ -514,12 +514,7 @@ class Network(Whole):
     def _first_normalization(self) -> str | None:
         """The first layer that has one number of a channel in each sample."""
         return next(
-            (
-                name
-                for name, low in self.core_layers
-                if low.type == CoreType.BATCHNORM and low.inputs == low.window[0]
-            ),
-            None,
+            (str(s.layer.name) for s in self.steps if s.layer.smallest_batch(s.shape) > 1), None
         )
 
     def steps_per_epoch(self, samples: SupportsIndex, batch_size: SupportsIndex = 32) -> int:
@@ -633,9 +628,8 @@ class Network(Whole):
                 step=None if step < 0 else step,
                 value=value,
             )
-        name = f"{layer}.{'bias' if is_bias else 'weight'}"
-        if self.core_layers[position][1].type == CoreType.RECURRENT:
-            name += "_hh" if is_recurrent else "_ih"
+        owner = next(own for own in self.layers if own.name == layer)
+        name = f"{layer}.{owner.role(is_bias=bool(is_bias), is_second=bool(is_recurrent))}"
         index = self._place(name, 0 if is_bias else row, column)
         what = name if phase == "parameter" else f"gradient of {name}"
         return kind(

@@ -254,7 +254,7 @@ def _convolution(
 def _pool(layer: Pool, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
     del parameters, place
     window = layer.window(x.shape[1:])
-    kind = reference.POOLING_NAMES[layer.kind]
+    kind = layer.kind
     padding = tuple(zip(window.before, window.after, strict=True))
     settings: tuple[Any, ...] = (kind, window.kernel, window.stride, padding)
     images = reference.pool2d_forward(x, *settings)

@@ -15,7 +15,7 @@ from gradprune.engine.summary import summarize
 from gradprune.forms.mixed_precision import Rounding
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import aligned
-from gradprune.layers.base import CoreType, Layer
+from gradprune.layers.base import Layer
 from gradprune.state.locking import locked
 
 __all__ = ["FrozenLayer", "FrozenModel"]
@@ -140,11 +140,7 @@ class FrozenModel:
             raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
         code = _PRECISIONS.index(precision)
         core = network.core_layers
-        exact = tuple(
-            position
-            for position, (name, layer) in enumerate(core)
-            if layer.type == CoreType.DENSE and name in rounding.exact
-        )
+        exact = tuple(position for position, (name, _) in enumerate(core) if name in rounding.exact)
         with network.lock:
             frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code, exact)
             layers = _layers(network, frozen)
@@ -238,7 +234,7 @@ def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
     positions = {
         name: position
         for position, (name, core) in enumerate(network.core_layers)
-        if core.type in {CoreType.DENSE, CoreType.RECURRENT, CoreType.CONVOLUTION}
+        if 0 <= core.weight < network.arena.prunable_size
     }
     layers = []
     for row in summarize(network).layers:

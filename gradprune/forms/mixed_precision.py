@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.engine.summary import summarize
 from gradprune.foundation import streams
-from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType
+from gradprune.layers.base import CoreLayer
 from gradprune.state.locking import locked
 
 if TYPE_CHECKING:
@@ -108,12 +108,12 @@ def _random_samples(network: Network) -> list[Floats]:
 def _before_the_last_activation(core: list[CoreLayer]) -> tuple[list[CoreLayer], float]:
     """The layers without it, and its steepest slope."""
     last = core[-1]
-    if last.type not in {CoreType.ACTIVATION, CoreType.SOFTMAX} or last.back != 1 or len(core) == 1:
+    if last.type not in {"activation", "softmax"} or last.back != (1,) or len(core) == 1:
         return core, 1.0
-    if last.type == CoreType.SOFTMAX:
+    if last.type == "softmax":
         return core[:-1], 0.5  # of an output, if no input moves by more than 1
-    name = next(name for name, code in ACTIVATIONS.items() if code == last.activation)
-    return core[:-1], {"sigmoid": 0.25, "gelu": 1.13}.get(name, max(1.0, last.slope))
+    name, slope = last.settings
+    return core[:-1], {"sigmoid": 0.25, "gelu": 1.13}.get(str(name), max(1.0, float(slope)))
 
 
 def _largest(outputs: Floats | None) -> list[float]:
@@ -144,8 +144,8 @@ def _normalized_behind(core: list[CoreLayer]) -> list[bool]:
     """Return for each layer whether a LayerNorm lies on a way from it to the outputs."""
     found = [False] * len(core)
     for i in reversed(range(len(core))):
-        below = found[i] or core[i].type == CoreType.LAYERNORM
-        for back in {core[i].back, core[i].other or core[i].back}:
+        below = found[i] or core[i].type == "layernorm"
+        for back in core[i].back:
             if i >= back:
                 found[i - back] |= below
     return found

@@ -1,7 +1,7 @@
 """Layers as descriptions: what a network is made of, compiled by the C engine."""
 
 from gradprune.layers.add import Add
-from gradprune.layers.base import ACTIVATIONS, CoreLayer, CoreType, Layer, Parameter
+from gradprune.layers.base import ACTIVATIONS, CoreLayer, Layer, Parameter
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.graph import Input, Node
@@ -20,7 +20,6 @@ __all__ = [
     "BatchNorm",
     "Conv2D",
     "CoreLayer",
-    "CoreType",
     "Dense",
     "Dropout",
     "Flatten",

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar
 
-from gradprune.layers.base import CoreLayer, CoreType, Layer, Shape, Wiring
+from gradprune.layers.base import CoreLayer, Layer, Shape, Wiring
 from gradprune.layers.wiring import Elementwise
 
 __all__ = ["Add"]
@@ -40,7 +40,7 @@ class Add(Layer):
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
-        return [CoreLayer(CoreType.ADD, prod(shape), prod(shape), other=1)]
+        return [CoreLayer("add", prod(shape), prod(shape))]
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""

@@ -10,19 +10,18 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune import _core
 from gradprune.foundation.checks import settle
 from gradprune.layers.initializers import Initializer
 
 __all__ = [
     "ACTIVATIONS",
     "CoreLayer",
-    "CoreType",
     "Entries",
     "Flags",
     "Layer",
@@ -34,8 +33,8 @@ __all__ = [
     "Wiring",
 ]
 
-# gp_activation of gradprune.h. softmax is a layer of the core of its own.
-ACTIVATIONS = {"identity": 0, "relu": 1, "leaky_relu": 2, "tanh": 3, "sigmoid": 4, "gelu": 5}
+# Number by number; softmax is a layer of the core of its own.
+ACTIVATIONS = _core.layer_types["activation"]
 
 Shape = tuple[int, ...]
 Flags = NDArray[np.bool_]
@@ -45,48 +44,19 @@ Entries = Mapping[str, tuple[Flags, ...]]
 _LONGEST_NAME = 255
 
 
-class CoreType(IntEnum):
-    """The layer types of the core: gp_layer_type of gradprune.h."""
-
-    DENSE = 0
-    ACTIVATION = 1
-    SOFTMAX = 2
-    DROPOUT = 3
-    RECURRENT = 4
-    CONVOLUTION = 5
-    POOLING = 6
-    ADD = 7
-    BATCHNORM = 8
-    LAYERNORM = 9
-
-
 class CoreLayer(NamedTuple):
     """gp_layer_spec of gradprune.h; offsets of -1 mean "none"."""
 
-    type: int
+    type: str  # a file of csrc/layers
     inputs: int
     outputs: int
-    back: int = 1  # reads the layer so many before it
-    other: int = 0  # Add: and this one
+    back: tuple[int, ...] = (1,)  # reads the layers so many before it
     weight: int = -1
     bias: int = -1
     l1: float = 0.0
     l2: float = 0.0
-    activation: int = 0
-    slope: float = 0.0
-    rate: float = 0.0
-    cell: int = 0
-    steps: int = 0
-    sequences: bool = False
-    truncation: int = 0
-    recurrent_weight: int = -1
-    recurrent_bias: int = -1
-    orthogonality: float = 0.0
-    omega: float = 0.0
-    window: tuple[object, ...] = ()  # gp_window, see window.py; () for other layers
     buffers: int = -1
-    momentum: float = 0.0
-    eps: float = 0.0
+    settings: tuple[float | str, ...] = ()  # numbers and words that the type reads itself
 
 
 class Parameter(NamedTuple):
@@ -193,6 +163,14 @@ class Layer(ABC):
     def tensors(self, shape: Shape) -> list[Parameter]:
         """Return parameters and buffers for an input of this shape, in forward order."""
         return []
+
+    def smallest_batch(self, shape: Shape) -> int:
+        """Samples that a training batch needs."""
+        return 1
+
+    def role(self, *, is_bias: bool, is_second: bool) -> str:
+        """The role of a parameter: weight or bias, of the second weight matrix or the first."""
+        return "bias" if is_bias else "weight"
 
     @abstractmethod
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from gradprune.foundation.checks import LARGEST_SIZE, settle, whole
 from gradprune.layers.base import (
     CoreLayer,
-    CoreType,
     Entries,
     Flags,
     Layer,
@@ -125,14 +124,14 @@ class Conv2D(Affine):
         """See Layer."""
         outputs = self.output_shape(shape)
         convolution = CoreLayer(
-            CoreType.CONVOLUTION,
+            "convolution",
             prod(shape),
             prod(outputs),
             weight=offsets["weight"],
             bias=offsets.get("bias", -1),
             l1=self.l1,
             l2=self.l2,
-            window=self.window(shape),
+            settings=self.window(shape).settings,
         )
         return [convolution, *self.activation_layer().lower(outputs, {})]
 

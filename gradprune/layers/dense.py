@@ -14,7 +14,6 @@ from gradprune.foundation.checks import LARGEST_SIZE, flag, fraction, not_negati
 from gradprune.layers.base import (
     ACTIVATIONS,
     CoreLayer,
-    CoreType,
     Entries,
     Flags,
     Layer,
@@ -27,7 +26,7 @@ from gradprune.layers.base import (
 from gradprune.layers.initializers import Glorot, He, Initializer
 from gradprune.layers.wiring import Elementwise, at_least_one, read_by_rows
 
-__all__ = ["Activation", "Affine", "Dense", "Dropout"]
+__all__ = ["Activation", "Affine", "Dense", "Dropout", "copying"]
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,19 @@ class Activation(Layer):
         if self.function == "identity":
             return []
         if self.function == "softmax":
-            return [CoreLayer(CoreType.SOFTMAX, inputs, inputs)]
+            return [CoreLayer("softmax", inputs, inputs)]
         return [
-            CoreLayer(
-                CoreType.ACTIVATION,
-                inputs,
-                inputs,
-                activation=ACTIVATIONS[self.function],
-                slope=self.slope,
-            )
+            CoreLayer("activation", inputs, inputs, settings=(self.function, self.slope)),
         ]
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return Whole(self, shape) if self.function == "softmax" else Elementwise(self, shape)
+
+
+def copying(features: int) -> CoreLayer:
+    """A layer of the core whose output is its input, where there has to be one."""
+    return CoreLayer("activation", features, features, settings=("identity", 0.0))
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,7 @@ class Dense(Affine):
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         dense = CoreLayer(
-            CoreType.DENSE,
+            "dense",
             prod(shape),
             self.units,
             weight=offsets["weight"],
@@ -244,7 +242,7 @@ class Dropout(Layer):
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
-        return [CoreLayer(CoreType.DROPOUT, prod(shape), prod(shape), rate=self.rate)]
+        return [CoreLayer("dropout", prod(shape), prod(shape), settings=(self.rate,))]
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from gradprune.foundation.checks import fraction, positive, settle
 from gradprune.layers.base import (
     CoreLayer,
-    CoreType,
     Entries,
     Flags,
     Layer,
@@ -23,7 +22,6 @@ from gradprune.layers.base import (
     Wiring,
 )
 from gradprune.layers.initializers import Initializer
-from gradprune.layers.window import Window
 from gradprune.layers.wiring import at_least_one
 
 __all__ = ["BatchNorm", "LayerNorm"]
@@ -101,19 +99,21 @@ class BatchNorm(Layer):
             Parameter("running_var", channels, False, ones, trainable=False),
         ]
 
+    def smallest_batch(self, shape: Shape) -> int:
+        """See Layer. One number has no variance."""
+        return 2 if prod(shape) == shape[0] else 1
+
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         return [
             CoreLayer(
-                CoreType.BATCHNORM,
+                "batchnorm",
                 prod(shape),
                 prod(shape),
                 weight=offsets["weight"],
                 bias=offsets["bias"],
-                window=Window(channels=shape[0]),
                 buffers=offsets["running_mean"],
-                momentum=self.momentum,
-                eps=self.eps,
+                settings=(shape[0], self.momentum, self.eps),
             )
         ]
 
@@ -159,13 +159,12 @@ class LayerNorm(Layer):
         """See Layer."""
         return [
             CoreLayer(
-                CoreType.LAYERNORM,
+                "layernorm",
                 prod(shape),
                 prod(shape),
                 weight=offsets["weight"],
                 bias=offsets["bias"],
-                window=Window(channels=shape[0]),
-                eps=self.eps,
+                settings=(shape[0], self.eps),
             )
         ]
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import settle
-from gradprune.layers.base import CoreLayer, CoreType, Entries, Flags, Layer, Masks, Shape, Wiring
+from gradprune.layers.base import CoreLayer, Entries, Flags, Layer, Masks, Shape, Wiring
 from gradprune.layers.window import (
     Padding,
     Pair,
@@ -28,14 +28,12 @@ from gradprune.layers.wiring import Channels, Elementwise, channels, images
 
 __all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D", "Pool"]
 
-_MAX, _MEAN = range(2)  # gp_pooling of gradprune.h
-
 
 @dataclass(frozen=True)
 class Pool(Layer):
     """The base class of pooling: one number for each window, channel by channel."""
 
-    kind: ClassVar[int]
+    kind: ClassVar[str]
 
     @abstractmethod
     def window(self, shape: Shape) -> Window:
@@ -53,8 +51,8 @@ class Pool(Layer):
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         outputs = prod(self.output_shape(shape))
-        window = self.window(shape)._replace(pooling=self.kind)
-        return [CoreLayer(CoreType.POOLING, prod(shape), outputs, window=window)]
+        *window, _ = self.window(shape).settings
+        return [CoreLayer("pooling", prod(shape), outputs, settings=(*window, self.kind))]
 
 
 class _PoolWiring(Channels):
@@ -131,7 +129,7 @@ class MaxPool2D(_SlidingPool):
     (20, 12, 12)
     """
 
-    kind: ClassVar[int] = _MAX
+    kind: ClassVar[str] = "max"
 
 
 @dataclass(frozen=True)
@@ -147,7 +145,7 @@ class AvgPool2D(_SlidingPool):
     (8, 8, 8)
     """
 
-    kind: ClassVar[int] = _MEAN
+    kind: ClassVar[str] = "mean"
 
 
 @dataclass(frozen=True)
@@ -160,7 +158,7 @@ class GlobalAvgPool(Pool):
     (64,)
     """
 
-    kind: ClassVar[int] = _MEAN
+    kind: ClassVar[str] = "mean"
 
     def window(self, shape: Shape) -> Window:
         """See Pool."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from enum import IntEnum
 from math import prod
 from typing import Any, ClassVar
 
@@ -18,9 +17,7 @@ from numpy.typing import NDArray
 
 from gradprune.foundation.checks import LARGEST_SIZE, choice, flag, not_negative, settle, whole
 from gradprune.layers.base import (
-    ACTIVATIONS,
     CoreLayer,
-    CoreType,
     Entries,
     Flags,
     Layer,
@@ -33,14 +30,6 @@ from gradprune.layers.initializers import Glorot, Initializer, Orthogonal
 from gradprune.layers.wiring import at_least_one
 
 __all__ = ["GRU", "LSTM", "RNN"]
-
-
-class _Cell(IntEnum):
-    """gp_cell of gradprune.h."""
-
-    RNN = 0
-    LSTM = 1
-    GRU = 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +51,7 @@ class Recurrent(Layer):
         name: given by the network as "rnn0", "lstm0", ... if None.
     """
 
-    _cell: ClassVar[_Cell]
+    _cell: ClassVar[str]
     _gates: ClassVar[int]
 
     units: int
@@ -113,28 +102,35 @@ class Recurrent(Layer):
         steps, _ = self._steps(shape)
         return [
             CoreLayer(
-                CoreType.RECURRENT,
+                "recurrent",
                 prod(shape),
                 prod(self.output_shape(shape)),
                 weight=offsets["weight_ih"],
                 bias=offsets.get("bias_ih", -1),
                 l1=self.l1,
                 l2=self.l2,
-                activation=ACTIVATIONS[self._function()],
-                cell=self._cell,
-                steps=steps,
-                sequences=self.return_sequences,
-                truncation=self.truncation or 0,
-                recurrent_weight=offsets["weight_hh"],
-                recurrent_bias=offsets.get("bias_hh", -1),
-                orthogonality=self.orthogonality,
-                omega=self._omega(),
+                settings=(
+                    self._cell,
+                    self._function(),
+                    steps,
+                    self.return_sequences,
+                    self.truncation or 0,
+                    offsets["weight_hh"],
+                    offsets.get("bias_hh", -1),
+                    self.orthogonality,
+                    self._omega(),
+                ),
             )
         ]
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return _RecurrentWiring(self, shape)
+
+    def role(self, *, is_bias: bool, is_second: bool) -> str:
+        """See Layer."""
+        role = super().role(is_bias=is_bias, is_second=is_second)
+        return f"{role}_hh" if is_second else f"{role}_ih"
 
     @property
     def gates(self) -> int:
@@ -257,7 +253,7 @@ class RNN(Recurrent):
     (50,)
     """
 
-    _cell = _Cell.RNN
+    _cell = "rnn"
     _gates = 1
 
     activation: str = field(default="tanh", kw_only=True)
@@ -294,7 +290,7 @@ class LSTM(Recurrent):
     (28, 128)
     """
 
-    _cell = _Cell.LSTM
+    _cell = "lstm"
     _gates = 4
 
     forget_bias: float = field(default=1.0, kw_only=True)
@@ -336,7 +332,7 @@ class GRU(Recurrent):
     (48, 4)
     """
 
-    _cell = _Cell.GRU
+    _cell = "gru"
     _gates = 3
 
     def _function(self) -> str:

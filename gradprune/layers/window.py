@@ -39,7 +39,12 @@ class Window(NamedTuple):
     before: tuple[int, int] = (0, 0)
     after: tuple[int, int] = (0, 0)
     groups: int = 1
-    pooling: int = 0
+
+    @property
+    def settings(self) -> tuple[int, ...]:
+        """One number after the other, the groups last."""
+        *sizes, kernel, stride, dilation, before, after, groups = self
+        return (*sizes, *kernel, *stride, *dilation, *before, *after, groups)
 
     @property
     def places(self) -> tuple[int, int]:

@@ -17,7 +17,7 @@ import gradprune as gp
 from cases import IMAGE_CASES, IMAGE_WAYS, Case, measure_images, random_batch
 from gradprune import _core, reference
 from gradprune.engine.network import Network
-from gradprune.layers.base import CoreLayer, CoreType
+from gradprune.layers.base import CoreLayer
 from gradprune.layers.window import Window, any_in_windows, windows
 from processes import on_instruction_set
 from state import everything, threads
@@ -226,7 +226,7 @@ def test_large_pools_with_ties(pool: Any, kernel: Any, stride: Any, padding: Any
     x[:, 0] = rng.choice([-0.5, -0.0, 0.0, 1.0], (20, 24, 22), p=[0.5, 0.2, 0.2, 0.1])
     window = layer.window((1, 24, 22))
     settings = {
-        "kind": reference.POOLING_NAMES[layer.kind],
+        "kind": layer.kind,
         "kernel": kernel,
         "stride": stride,
         "padding": tuple(zip(window.before, window.after, strict=True)),
@@ -489,7 +489,7 @@ def test_refused(make: Callable[[], Any], error: type[Exception], message: str) 
         make()
 
 
-@pytest.mark.parametrize("kind", [CoreType.CONVOLUTION, CoreType.POOLING])
+@pytest.mark.parametrize("kind", ["convolution", "pooling"])
 @pytest.mark.parametrize(
     "window",
     [
@@ -504,13 +504,34 @@ def test_refused(make: Callable[[], Any], error: type[Exception], message: str) 
         Window(1, 5, 5, groups=0),
         Window(1, 5, 5, groups=2),
         Window(2**62, 5, 5, kernel=(4, 4), before=(2, 2), after=(2, 2)),
-        (),
     ],
     ids=str,
 )
-def test_the_core_refuses_what_python_never_asks_for(kind: int, window: Any) -> None:
-    with pytest.raises(ValueError, match="bad argument"):
-        _core.Net([CoreLayer(kind, 25, 25, weight=0, window=window)])
+def test_the_core_refuses_what_python_never_asks_for(kind: str, window: Window) -> None:
+    *sizes, groups = window.settings
+    last = {"convolution": groups, "pooling": "max" if groups == 1 else groups - 3}
+    settings = (*sizes, last[kind])
+    with pytest.raises(ValueError, match=r"bad argument|cannot have the settings"):
+        _core.Net([CoreLayer(kind, 25, 25, weight=0, settings=settings)])
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (CoreLayer("dens", 2, 2), "unknown type, 'dens'"),
+        (CoreLayer("dense", 2, 0), "no features"),
+        (CoreLayer("dense", 2, 2, settings=(1,)), "of type dense, has 0 settings, got 1"),
+        (CoreLayer("activation", 2, 2, settings=("swish", 0.0)), "knows no 'swish'"),
+        (CoreLayer("activation", 2, 2, settings=(1.5, 0.0)), r"cannot have the settings \(1.5"),
+        (CoreLayer("activation", 2, 2, (-1,), settings=("relu", 0.0)), "not before it"),
+        (CoreLayer("pooling", 4, 4, settings=(-1,) * 14), "cannot have the settings"),
+        (CoreLayer("recurrent", 4, 4, settings=("lstm", "tanh", 2.5, *[0] * 6)), "cannot have"),
+    ],
+    ids=str,
+)
+def test_the_core_says_which_layer_it_cannot_read(layer: CoreLayer, message: str) -> None:
+    with pytest.raises(ValueError, match=f"layer 1.*{message}"):
+        _core.Net([CoreLayer("softmax", 2, 2), layer])
 
 
 @pytest.mark.parametrize("given_shape", [(3, 126), (3, 2, 7, 9), (3, 9, 7), (2, 9, 7)])

@@ -12,7 +12,7 @@ import pytest
 import gradprune as gp
 from gradprune import reference
 from gradprune.engine.network import Network
-from gradprune.layers import ACTIVATIONS, CoreType
+from gradprune.layers import ACTIVATIONS
 from gradprune.losses.table import LOSSES, get_loss
 
 
@@ -34,16 +34,16 @@ def test_activation_and_dropout_have_none() -> None:
 def test_lowering() -> None:
     dense = gp.Dense(4, activation=gp.Activation("leaky_relu", slope=0.2), l1=0.1, l2=0.3)
     first, second = dense.lower((7,), {"weight": 12, "bias": 90})
-    assert (first.type, first.inputs, first.outputs) == (CoreType.DENSE, 7, 4)
+    assert (first.type, first.inputs, first.outputs) == ("dense", 7, 4)
     assert (first.weight, first.bias, first.l1, first.l2) == (12, 90, 0.1, 0.3)
-    assert (second.type, second.inputs, second.outputs) == (CoreType.ACTIVATION, 4, 4)
-    assert (second.activation, second.slope) == (ACTIVATIONS["leaky_relu"], 0.2)
+    assert (second.type, second.inputs, second.outputs) == ("activation", 4, 4)
+    assert second.settings == ("leaky_relu", 0.2)
     (linear,) = gp.Dense(4, bias=False).lower((7,), {"weight": 0})
     assert linear.bias == -1
     assert gp.Activation("identity").lower((3,), {}) == []
-    assert gp.Activation("softmax").lower((3,), {})[0].type == CoreType.SOFTMAX
+    assert gp.Activation("softmax").lower((3,), {})[0].type == "softmax"
     (dropout,) = gp.Dropout(0.25).lower((3,), {})
-    assert (dropout.type, dropout.rate) == (CoreType.DROPOUT, 0.25)
+    assert (dropout.type, dropout.settings) == ("dropout", (0.25,))
 
 
 def test_an_activation_by_name_or_as_a_layer() -> None:

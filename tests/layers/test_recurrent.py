@@ -27,7 +27,7 @@ from cases import (
 )
 from gradprune import _core, reference
 from gradprune.engine.network import Network
-from gradprune.layers.base import CoreLayer, CoreType
+from gradprune.layers.base import CoreLayer
 from gradprune.layers.recurrent import Recurrent
 from gradprune.losses.table import get_loss
 from state import everything, threads
@@ -496,7 +496,9 @@ def test_the_summary_counts_every_step() -> None:
             r"gru0 takes samples of shape \(time, features\), got \(5, 2, 3\)",
         ),
         (
-            lambda: _core.Net([CoreLayer(CoreType.RECURRENT, 6, 2, weight=0, steps=0)]),
+            lambda: _core.Net(
+                [CoreLayer("recurrent", 6, 2, weight=0, settings=("rnn", "tanh", *[0] * 7))]
+            ),
             ValueError,
             "bad argument",
         ),

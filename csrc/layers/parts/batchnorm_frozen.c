@@ -4,29 +4,29 @@
 #include <math.h>
 #include <stdlib.h>
 
-#include "layers/layers.h"
+#include "layers/parts/batchnorm.h"
 
 /* y = (x - mean) scale + beta */
 static double scale_of(const gp_layer_spec *spec, const gp_arena *arena, size_t channel)
 {
-    const double variance = (double)arena->params[spec->buffers + spec->window.channels + channel];
-    return (double)arena->params[spec->weight + channel] / sqrt(variance + (double)spec->eps);
+    const double variance =
+        (double)arena->params[spec->buffers + gp_batchnorm_of(spec)->channels + channel];
+    return (double)arena->params[spec->weight + channel] /
+           sqrt(variance + (double)gp_batchnorm_of(spec)->eps);
 }
 
-int gp_batchnorm_folds(const gp_layer_spec *product, const gp_layer_spec *norm)
+static int folds(const gp_layer_spec *product, const gp_layer_spec *norm)
 {
     gp_matrix weights[GP_MATRICES];
-    if (norm->type != GP_LAYER_BATCHNORM) return 0;
-    if (product->type != GP_LAYER_DENSE && product->type != GP_LAYER_CONVOLUTION) return 0;
-    return gp_layer_table[product->type]->weights(product, weights) == 1 &&
-           weights[0].rows == norm->window.channels;
+    return product->type->is_product && product->type->weights(product, weights) == 1 &&
+           weights[0].rows == gp_batchnorm_of(norm)->channels;
 }
 
-gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *norm,
-                            const gp_arena *arena, gp_layer_spec *folded, gp_arena *own)
+static gp_status fold(const gp_layer_spec *product, const gp_layer_spec *norm,
+                      const gp_arena *arena, gp_layer_spec *folded, gp_arena *own)
 {
     gp_matrix weights[GP_MATRICES], *W = &weights[0];
-    gp_layer_table[product->type]->weights(product, weights);
+    product->type->weights(product, weights);
     const size_t count = W->rows * W->columns;
     float *params = malloc((count + W->rows) * sizeof *params);
     *own = (gp_arena){.n = count + W->rows,
@@ -57,7 +57,7 @@ gp_status gp_batchnorm_fold(const gp_layer_spec *product, const gp_layer_spec *n
 static gp_status batchnorm_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t C = spec->window.channels;
+    const size_t C = gp_batchnorm_of(spec)->channels;
     float *numbers = malloc(3 * C * sizeof *numbers);
     if (!numbers) return GP_NO_MEMORY;
     for (size_t c = 0; c < C; c++) {
@@ -72,12 +72,12 @@ static gp_status batchnorm_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
-void gp_batchnorm_silence(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena)
+static void silence(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena)
 {
     gp_matrix weights[GP_MATRICES];
-    gp_layer_table[product->type]->weights(product, weights);
+    product->type->weights(product, weights);
     float *numbers = packed->memory;
-    for (size_t c = 0; c < packed->spec.window.channels; c++)
+    for (size_t c = 0; c < gp_batchnorm_of(&packed->spec)->channels; c++)
         if (gp_row_is_removed(&weights[0], arena, c))
             memset(numbers + 3 * c, 0, 3 * sizeof *numbers);
 }
@@ -86,7 +86,7 @@ static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, cons
                             float *y)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t C = spec->window.channels, places = spec->in / C;
+    const size_t C = gp_batchnorm_of(spec)->channels, places = spec->in / C;
     const float *own = packed->memory;
     for (size_t c = 0; chunk->lanes && c < C; c++)
         chunk->kernels->normalize(places, chunk->lanes, chunk->lanes, x + c * places * chunk->lanes,
@@ -99,5 +99,7 @@ static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, cons
         }
 }
 
+static const gp_fold joining = {folds, fold, silence};
+
 const gp_frozen_ops gp_batchnorm_frozen = {
-    .in_place = 1, .pack = batchnorm_pack, .infer = batchnorm_infer};
+    .in_place = 1, .fold = &joining, .pack = batchnorm_pack, .infer = batchnorm_infer};

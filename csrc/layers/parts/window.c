@@ -1,13 +1,23 @@
 /* window.c - what convolution and pooling share: windows that slide over padded planes. */
 #include <string.h>
 
-#include "layers/layers.h"
+#include "layers/parts/window.h"
+
+int gp_window_set(gp_window *w, const double *numbers)
+{
+    size_t *const sizes[GP_WINDOW_NUMBERS] = {
+        &w->channels,  &w->height,    &w->width,       &w->kernel[0],   &w->kernel[1],
+        &w->stride[0], &w->stride[1], &w->dilation[0], &w->dilation[1], &w->before[0],
+        &w->before[1], &w->after[0],  &w->after[1]};
+    for (size_t i = 0; i < GP_WINDOW_NUMBERS; i++)
+        if (!gp_read_size(numbers[i], sizes[i])) return 0;
+    w->groups = 1;
+    return 1;
+}
 
 int gp_window_is_valid(const gp_window *w, size_t in)
 {
-    if (w->channels == 0 || w->groups == 0 || w->channels % w->groups != 0 ||
-        w->pooling >= GP_POOLS)
-        return 0;
+    if (w->channels == 0 || w->groups == 0 || w->channels % w->groups != 0) return 0;
     const size_t most = UINT32_MAX / 2; /* places in padded planes are counted in 32 bits */
     const size_t sizes[2] = {w->height, w->width};
     size_t planes = w->channels;

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "layers/layers.h"
+#include "layers/parts/window.h"
 
 /* FILTERS: computed while the rows of x that they read are in the cache; a multiple of the
  *          tiles. */
@@ -72,7 +72,7 @@ static size_t pixels_of(const gp_window *w, const sliding *s)
 
 static size_t convolution_scratch(const gp_layer_spec *spec, int in_lanes)
 {
-    const gp_window *w = &spec->window;
+    const gp_window *w = &gp_convolution_of(spec)->window;
     const sliding s = sliding_of(w);
     if (in_lanes) return gp_window_pads(w) ? planes_of(w) : 0;
     return pixels_of(w, &s) + gp_padded(gp_window_plane(w)) + FILTERS * s.n;
@@ -96,7 +96,7 @@ static void sliding_offsets(const gp_window *w, const sliding *s, uint32_t *at)
 static gp_status convolution_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const gp_window *w = &spec->window;
+    const gp_window *w = &gp_convolution_of(spec)->window;
     const size_t K = w->channels / w->groups * w->kernel[0] * w->kernel[1],
                  filters = spec->out / places_of(w);
     const uint8_t *mask = arena->mask + spec->weight;
@@ -178,7 +178,7 @@ static void slide(const convolution_packed *own, const gp_kernels *kernels, size
 static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
     const convolution_packed *own = packed->memory;
-    const gp_window *w = &packed->spec.window;
+    const gp_window *w = &gp_convolution_of(&packed->spec)->window;
     const size_t P = chunk->lanes, plane = gp_window_plane(w), places = places_of(w);
     const size_t rows = gp_window_places(w, 0), columns = gp_window_places(w, 1),
                  filters = own->filters / w->groups;
@@ -242,7 +242,7 @@ static void pick(const gp_window *w, const sliding *s, const float *row, float *
 static void infer_sample(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
     const convolution_packed *own = packed->memory;
-    const gp_window *w = &packed->spec.window;
+    const gp_window *w = &gp_convolution_of(&packed->spec)->window;
     const sliding s = sliding_of(w);
     const size_t places = places_of(w), filters = own->filters / w->groups,
                  channels = w->channels / w->groups;

@@ -10,7 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "layers/layers.h"
+#include "layers/parts/recurrent.h"
 
 /* Rows that are computed while they are in the L1 cache, as in dense_frozen.c. */
 enum { ROWS = 24 };
@@ -64,14 +64,15 @@ static size_t pack_matrix(const gp_arena *arena, size_t offset, size_t rows, siz
 static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t T = spec->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec),
+    const gp_recurrent_settings *set = gp_recurrent_of(spec);
+    const size_t T = set->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec),
                  rows = G * H;
     enum { HEAD = 64 }; /* words, at least the struct */
     _Static_assert(sizeof(recurrent_packed) <= HEAD * sizeof(uint32_t),
                    "the head holds the struct");
     size_t words = HEAD + gp_padded(rows + H);
     words += pack_matrix(arena, spec->weight, rows, F, NULL, NULL);
-    words += pack_matrix(arena, spec->recurrent_weight, rows, H, NULL, NULL);
+    words += pack_matrix(arena, set->weight, rows, H, NULL, NULL);
     uint32_t *memory = aligned_alloc(64, words * sizeof *memory);
     if (!memory) return GP_NO_MEMORY;
     memset(memory, 0, words * sizeof *memory);
@@ -79,17 +80,17 @@ static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
     *own = (recurrent_packed){.bias = (float *)(memory + HEAD), .T = T, .F = F, .H = H, .G = G};
     uint32_t *next = memory + HEAD + gp_padded(rows + H);
     next += pack_matrix(arena, spec->weight, rows, F, &own->ih, next);
-    pack_matrix(arena, spec->recurrent_weight, rows, H, &own->hh, next);
-    const size_t joint = spec->cell == GP_GRU ? 2 * H : rows;
+    pack_matrix(arena, set->weight, rows, H, &own->hh, next);
+    const size_t joint = set->cell == GP_GRU ? 2 * H : rows;
     for (size_t r = 0; spec->bias != GP_NONE && r < rows; r++) {
-        const float b_hh = arena->params[spec->recurrent_bias + r];
+        const float b_hh = arena->params[set->bias + r];
         own->bias[r] = arena->params[spec->bias + r] + (r < joint ? b_hh : 0.0f);
         if (r >= joint) own->bias[r + H] = b_hh;
     }
     const size_t weights = rows * (F + H);
     packed->bytes = words * sizeof *memory;
     packed->kept = gp_mask_count(rows * F, arena->mask + spec->weight) +
-                   gp_mask_count(rows * H, arena->mask + spec->recurrent_weight);
+                   gp_mask_count(rows * H, arena->mask + set->weight);
     packed->row_list = packed->lane_list = own->ih.start || own->hh.start;
     packed->lane_ns = (double)T * (double)(packed->lane_list ? packed->kept : weights) * 0.4;
     packed->row_ns = INFINITY; /* never as rows */
@@ -120,13 +121,14 @@ static void recurrent_infer(const gp_packed *packed, const gp_chunk *chunk, cons
                             float *y)
 {
     const recurrent_packed *own = packed->memory;
+    const gp_recurrent_settings *set = gp_recurrent_of(&packed->spec);
     const gp_kernels *kernels = chunk->kernels;
     const size_t H = own->H, P = chunk->lanes, rows = own->G * H, n = H * P;
-    const gp_cell cell = packed->spec.cell;
+    const gp_cell cell = set->cell;
     float *gates = chunk->scratch, *other = gates + rows * P; /* c or q */
     for (size_t t = 0; t < own->T; t++, x += own->F * P) {
-        float *h = packed->spec.sequences ? y + t * n : y;
-        const float *before = t == 0 ? NULL : (packed->spec.sequences ? h - n : h);
+        float *h = set->sequences ? y + t * n : y;
+        const float *before = t == 0 ? NULL : (set->sequences ? h - n : h);
         const size_t joint = cell == GP_GRU ? 2 * H : rows;
         times(chunk, &own->ih, 0, rows, own->bias, x, gates);
         if (before) times(chunk, &own->hh, 0, joint, NULL, before, gates);
@@ -141,9 +143,7 @@ static void recurrent_infer(const gp_packed *packed, const gp_chunk *chunk, cons
             kernels->gru_forward(n, gates, gates + n, gates + 2 * n, other, before, h);
             break;
         case GP_RNN:
-        case GP_CELLS:
-            kernels->activation_forward(n, gates, h, packed->spec.activation, 0.0f);
-            break;
+        case GP_CELLS: kernels->activation_forward(n, gates, h, set->activation, 0.0f); break;
         }
     }
 }
