@@ -95,9 +95,11 @@ static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *laye
     packed->spec.n_back = 0;
     packed->spec.back = NULL; /* the caller's */
     for (size_t k = 0; k < 2; k++) packed->start[k] = packed->source + (k + 1) * packed->n_sources;
+    packed->widths = packed->source + 3 * packed->n_sources;
     for (size_t k = 0; k < packed->n_sources; k++) {
         const size_t source = gp_graph_source(layers, i, k);
         packed->source[k] = source == GP_NONE ? GP_NONE : output[source];
+        packed->widths[k] = source == GP_NONE ? made->in : layers[source].out;
     }
     output[i] = packed->source[0];
     if (!ops->infer) return GP_OK;
@@ -108,7 +110,7 @@ static gp_status add(gp_frozen *made, size_t n_layers, const gp_layer_spec *laye
         return GP_OK;
     }
     output[i] = made->n_layers;
-    *next_place += 3 * packed->n_sources;
+    *next_place += 4 * packed->n_sources;
     gp_status status = ops->pack ? ops->pack(packed, arena) : GP_OK;
     if (status == GP_OK) made->n_layers++;
     return status;
@@ -203,7 +205,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     gp_frozen *made = calloc(1, bytes);
     if (!made || !output) goto done;
     made->buffers = calloc(n_layers + 1, sizeof *made->buffers);
-    for (size_t i = 0; i < n_layers; i++) n_places += 3 * gp_graph_arity(layers, i);
+    for (size_t i = 0; i < n_layers; i++) n_places += 4 * gp_graph_arity(layers, i);
     made->places = calloc(n_places, sizeof *made->places);
     if (!made->buffers || !made->places) goto done;
     made->kernels = kernels;

@@ -16,7 +16,7 @@ size_t gp_graph_source(const gp_layer_spec *layers, size_t i, size_t k)
 size_t gp_layers_in(const gp_layer_spec *layers)
 {
     /* all that the first layer reads is the network's input */
-    return layers[0].type && layers[0].type->joins ? layers[0].in / gp_graph_arity(layers, 0)
+    return layers[0].type && layers[0].type->parts ? layers[0].in / gp_graph_arity(layers, 0)
                                                    : layers[0].in;
 }
 
@@ -53,15 +53,18 @@ static int reads_enough(const gp_layer_spec *layers, size_t i)
 /* Whether what it reads is as wide as it says. */
 static int widths_fit(const gp_layer_spec *layers, size_t i)
 {
+    const gp_layer_spec *spec = &layers[i];
+    const size_t parts = spec->type->parts ? spec->type->parts(spec) : 1;
     size_t sum = 0;
+    if (parts == 0) return 0;
     for (size_t k = 0; k < gp_graph_arity(layers, i); k++) {
         const size_t source = gp_graph_source(layers, i, k),
                      width = source == GP_NONE ? gp_layers_in(layers) : layers[source].out;
-        if (!layers[i].type->joins && width != layers[i].in) return 0;
-        if (width > SIZE_MAX - sum) return 0;
+        if (!spec->type->parts && width != spec->in) return 0;
+        if (width % parts != 0 || width > SIZE_MAX - sum) return 0;
         sum += width;
     }
-    return !layers[i].type->joins || sum == layers[i].in;
+    return !spec->type->parts || sum == spec->in;
 }
 
 int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers)

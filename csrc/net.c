@@ -24,7 +24,9 @@ static gp_status connect(gp_net *net, const gp_layer_spec *layers)
     for (size_t i = 0; i < net->n_layers; i++) total += gp_graph_arity(layers, i);
     net->sources = calloc(total, sizeof *net->sources);
     net->inputs = calloc(total, sizeof *net->inputs);
-    if (!net->sources || !net->inputs) return GP_NO_MEMORY;
+    net->widths = calloc(total, sizeof *net->widths);
+    if (!net->sources || !net->inputs || !net->widths) return GP_NO_MEMORY;
+    size_t *widths = net->widths;
     const gp_layer **source = net->sources;
     const float **inputs = net->inputs;
     for (size_t i = 0; i < net->n_layers; i++) {
@@ -32,17 +34,19 @@ static gp_status connect(gp_net *net, const gp_layer_spec *layers)
         layer->n_sources = gp_graph_arity(layers, i);
         layer->source = source;
         layer->inputs = inputs;
+        layer->widths = widths;
         source += layer->n_sources;
         inputs += layer->n_sources;
         layer->reads_back = layer->n_sources > 1 || (layers[i].n_back > 0 && layers[i].back[0] > 1);
         for (size_t k = 0; k < layer->n_sources; k++) {
             const size_t from = gp_graph_source(layers, i, k);
+            *widths++ = from == GP_NONE ? net->in : layers[from].out;
             if (from == GP_NONE) continue;
             gp_layer *read = &net->layers[from];
             layer->source[k] = read;
             read->last_reader = i;
             read->readers++;
-            read->splits |= layers[i].type->joins;
+            read->splits |= layers[i].type->parts != NULL;
         }
         layer->spec.n_back = 0;
         layer->spec.back = NULL; /* the caller's */
@@ -126,6 +130,7 @@ void gp_net_destroy(gp_net *net)
     free(net->layers);
     free(net->sources);
     free(net->inputs);
+    free(net->widths);
     free(net);
 }
 

@@ -15,6 +15,7 @@ struct gp_net {
     /* what layers read, one layer after the other */
     const gp_layer **sources;
     const float **inputs;
+    size_t *widths;
     /* multiply-adds of one sample's forward pass, with live weights only where there are lists */
     double macs;
     size_t widest, widest_padded;

@@ -29,19 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core
+from gradprune import layers as all_layers
 from gradprune.engine.memory import check_size
 from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import not_negative, seed_number, whole
 from gradprune.foundation.disk import read, write_atomically
-from gradprune.layers import (
-    add,
-    convolution,
-    dense,
-    initializers,
-    normalization,
-    pooling,
-    recurrent,
-)
+from gradprune.layers import initializers
 from gradprune.losses.table import LOSSES
 from gradprune.optim import clipping, guards, learning_rates, optimizers
 from gradprune.optim.optimizers import Optimizer
@@ -80,11 +73,8 @@ _SETTINGS: dict[str, type[Any]] = {
     name: cls
     for name, cls in _public_classes(
         adaptive,
-        add,
         clipping,
         codebooks,
-        convolution,
-        dense,
         explosion,
         flow,
         gradients,
@@ -93,16 +83,18 @@ _SETTINGS: dict[str, type[Any]] = {
         guards,
         initializers,
         learning_rates,
-        normalization,
         order,
-        pooling,
-        recurrent,
         regrowth,
         schedules,
         scopes,
     ).items()
     if dataclasses.is_dataclass(cls)
 } | {type(loss).__name__: type(loss) for loss in LOSSES.values()}
+_SETTINGS |= {
+    name: cls
+    for name, cls in vars(all_layers).items()
+    if inspect.isclass(cls) and issubclass(cls, all_layers.Layer) and not inspect.isabstract(cls)
+}
 # What classes were called when a file was written that says so.
 _FORMER = {"Quantize": "QuantizeGradient"}
 

@@ -64,6 +64,7 @@ typedef struct gp_layer {
     size_t n_sources;
     const struct gp_layer **source;
     const float **inputs;
+    const size_t *widths;        /* features of each of them */
     int reads_back;              /* whether anything but the output of the layer before */
     int splits;                  /* whether a layer that reads it hands on a part of its gradient */
     size_t readers, last_reader; /* layers that read its output */
@@ -106,7 +107,7 @@ typedef struct gp_packed {
     gp_layer_spec spec;
     size_t index; /* in the network it was made from */
     /* what it reads: outputs of packed layers; GP_NONE: the network's input */
-    size_t n_sources, *source;
+    size_t n_sources, *source, *widths;
     /* floats before these in the workspace, a sample among few and a lane; and the buffer of its
      * own output */
     size_t *start[2], to;
@@ -203,8 +204,9 @@ struct gp_layer_ops {
     const char *name;
     /* How many layers it reads; 0: one; GP_SEVERAL: two or more. */
     int arity;
-    /* It reads pieces: its inputs together are as wide as `in`. Else each of them is. */
-    int joins;
+    /* It reads pieces: all of its inputs together are as wide as `in`, and each consists of so
+     * many equal parts. NULL: each of them is as wide as `in`. */
+    size_t (*parts)(const gp_layer_spec *spec);
     /* Its settings: how many numbers, words for them (up to one without a name, or NULL), and a
      * function that reads them, which returns whether they can be settings of the layer. NULL:
      * there are none. */

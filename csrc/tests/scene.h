@@ -32,7 +32,7 @@ static inline scene *scene_new(const gp_kernels *kernels, builder *build, size_t
     build(&s->m);
     model_finish(&s->m, seed + 1);
     CHECK_INT_EQUAL(gp_net_create(kernels, pool, s->m.n_layers, s->m.layers, &s->net), GP_OK);
-    s->in = s->m.layers[0].in;
+    s->in = gp_layers_in(s->m.layers);
     s->out = model_out(&s->m);
     s->x = allocated(samples * s->in * sizeof *s->x);
     s->targets = allocated(samples * s->out * sizeof *s->targets);

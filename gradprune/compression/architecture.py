@@ -1,7 +1,7 @@
 """An architecture in few bytes: layers with their settings, and the shape of the input.
 
-A class is its place in a table, a field that has its default is not written. Tables only grow at
-their ends, so that old files mean what they meant.
+A class is a number, which a layer has from its own ``packed``; a field that has its default is not
+written. Numbers and the order of fields never change, so that old files mean what they meant.
 """
 
 from __future__ import annotations
@@ -12,73 +12,30 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+from gradprune import layers as all_layers
 from gradprune.errors import FileFormatError
 from gradprune.layers import initializers
-from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
-from gradprune.layers.convolution import Conv2D
-from gradprune.layers.dense import Activation, Dense, Dropout
-from gradprune.layers.normalization import BatchNorm, LayerNorm
-from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, MaxPool2D
-from gradprune.layers.recurrent import GRU, LSTM, RNN
 
 __all__ = ["read_architecture", "write_architecture"]
 
-_RECURRENT = (
-    "units",
-    "name",
-    "return_sequences",
-    "truncation",
-    "bias",
-    "initializer",
-    "recurrent_initializer",
-    "l1",
-    "l2",
-    "orthogonality",
-)
-_CLASSES: tuple[tuple[type[Any], tuple[str, ...]], ...] = (
-    (Dense, ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs")),
-    (Activation, ("function", "slope", "name", "inputs")),
-    (Dropout, ("rate", "name", "inputs")),
-    (RNN, (*_RECURRENT, "activation", "omega", "inputs")),
-    (LSTM, (*_RECURRENT, "forget_bias", "inputs")),
-    (GRU, (*_RECURRENT, "inputs")),
-    (initializers.Glorot, ("gain",)),
-    (initializers.He, ("gain",)),
-    (initializers.Orthogonal, ("gain",)),
-    (initializers.Identity, ("gain",)),
-    (initializers.SparseSpectral, ("nonzeros", "radius")),
-    (initializers.Normal, ("std",)),
-    (initializers.Uniform, ("limit",)),
-    (
-        Conv2D,
-        (
-            "filters",
-            "kernel",
-            "stride",
-            "padding",
-            "dilation",
-            "groups",
-            "activation",
-            "bias",
-            "name",
-            "initializer",
-            "l1",
-            "l2",
-            "inputs",
-        ),
-    ),
-    (MaxPool2D, ("kernel", "stride", "padding", "name", "inputs")),
-    (AvgPool2D, ("kernel", "stride", "padding", "name", "inputs")),
-    (GlobalAvgPool, ("name", "inputs")),
-    (Flatten, ("name", "inputs")),
-    (tuple, ()),  # its values follow their number
-    (Add, ("name", "inputs")),
-    (BatchNorm, ("momentum", "eps", "name", "inputs")),
-    (LayerNorm, ("eps", "name", "inputs")),
-)
+_OTHERS: dict[int, tuple[type[Any], tuple[str, ...]]] = {
+    6: (initializers.Glorot, ("gain",)),
+    7: (initializers.He, ("gain",)),
+    8: (initializers.Orthogonal, ("gain",)),
+    9: (initializers.Identity, ("gain",)),
+    10: (initializers.SparseSpectral, ("nonzeros", "radius")),
+    11: (initializers.Normal, ("std",)),
+    12: (initializers.Uniform, ("limit",)),
+    18: (tuple, ()),  # its values follow their number
+}
+_CLASSES: dict[int, tuple[type[Any], tuple[str, ...]]] = _OTHERS | {
+    cls.packed[0]: (cls, cls.packed[1])
+    for cls in vars(all_layers).values()
+    if isinstance(cls, type) and issubclass(cls, Layer) and cls.packed is not None
+}
 _WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid")
-_NUMBERS = {cls: number for number, (cls, _) in enumerate(_CLASSES)}
+_NUMBERS = {cls: number for number, (cls, _) in _CLASSES.items()}
 
 # What a value begins with; a whole number n is written as n + _INTEGER.
 _NONE, _FALSE, _TRUE, _FLOAT, _WORD, _TEXT, _OBJECT, _INTEGER = range(8)
@@ -207,7 +164,10 @@ class _Reader:
     def object(self, depth: int = 0) -> Any:
         if depth > _DEEPEST:
             raise FileFormatError("damaged architecture: settings within settings")
-        cls, names = _CLASSES[self.number(len(_CLASSES) - 1)]
+        number = self.number(max(_CLASSES))
+        if number not in _CLASSES:
+            raise FileFormatError(f"damaged architecture: there is no class {number}")
+        cls, names = _CLASSES[number]
         if cls is tuple:
             return tuple(self.value(depth) for _ in range(self.number(_LONGEST)))
         present = self.number((1 << len(names)) - 1)

@@ -17,7 +17,7 @@ from gradprune.engine.memory import LARGEST, lowered, needed_bytes
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.foundation import streams
 from gradprune.foundation.checks import check_finite, real_array, seed_number, whole
-from gradprune.layers.base import CoreType, Flags, Layer, Masks, Wiring
+from gradprune.layers.base import Flags, Layer, Masks, Wiring
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.graph import (
     Node,

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.engine.network import Network
-from gradprune.layers.add import Add
 from gradprune.layers.base import Flags, Layer
 from gradprune.layers.graph import Step
 from gradprune.losses.base import LossLike
@@ -76,11 +75,8 @@ def output_of(
     >>> output_of(step, {"weight": np.ones((1, 2))}, [np.ones((3, 2), np.float32)]).tolist()
     [[2.0], [2.0], [2.0]]
     """
-    if isinstance(step.layer, Add):
-        total = inputs[0]
-        for other in inputs[1:]:
-            total = total + other
-        return total
+    if len(step.sources) > 1:
+        return step.layer.gather(inputs)
     network = Network([replace(step.layer, inputs=())], step.shape)
     wiring = network.wirings()[0]
     wiring.silent = silent

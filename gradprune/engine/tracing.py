@@ -18,7 +18,6 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import reference
 from gradprune.engine.network import Network
-from gradprune.layers.add import Add
 from gradprune.layers.base import Layer
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
@@ -70,7 +69,7 @@ class Trace:
     Attributes:
         loss: the mean loss, penalties included.
         layers: what each layer did, forward.
-        inputs: the input of each layer, (batch, ...); the first one of an Add.
+        inputs: the input of each layer, (batch, ...), gathered from all that it reads.
         dinput: the gradient of the network's input, of its shape.
         doutputs: the gradient of each layer's output, of its shape.
         backward: what each layer did, backward.
@@ -137,8 +136,9 @@ def trace(
                 for full, array in values.items()
                 if full.startswith(f"{name}.")
             }
-            entering.append(read[0])
-            traced.append(_of_layer(TRACERS, layer)(layer, own, sum(read[1:], read[0]), place))
+            entering.append(layer.gather(read))
+            tracer = _several if len(read) > 1 else _of_layer(TRACERS, layer)
+            traced.append(tracer(layer, own, entering[-1], place))
         value = traced[-1].output
         z = value.reshape(len(value), -1)
         total, d = reference.loss_forward_backward(
@@ -152,9 +152,10 @@ def trace(
         for i in reversed(range(len(layers))):
             layer, done = layers[i], traced[i]
             backward.append(done.backward(doutputs[i]))
-            for source in network.steps[i].sources:
-                to = dinput if source < 0 else doutputs[source]
-                to += backward[-1].dx
+            ends = [dinput if at < 0 else doutputs[at] for at in network.steps[i].sources]
+            shapes = [to.shape[1:] for to in ends]
+            for to, dx in zip(ends, layer.scatter(backward[-1].dx, shapes), strict=True):
+                np.add(to, dx, out=to)
             total += done.penalty + backward[-1].penalty
             for role, gradient in backward[-1].gradients.items():
                 full = f"{layer.name}.{role}"
@@ -266,8 +267,8 @@ def _pool(layer: Pool, parameters: Mapping[str, Doubles], x: Doubles, place: Pla
     return Traced(y, y, backward)
 
 
-def _add(layer: Add, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
-    del layer, parameters, place  # x is the sum
+def _several(layer: Layer, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+    del layer, parameters, place  # x is what it gathers
     return Traced(x, x, lambda dy: Backward(dy, dy, {}))
 
 
@@ -455,7 +456,6 @@ TRACERS: dict[type[Layer], Tracer] = {
     BatchNorm: _batchnorm,
     LayerNorm: _layernorm,
     Flatten: _flatten,
-    Add: _add,
     Activation: _activation,
     Dropout: _dropout,
     **dict.fromkeys(_STEPS, _recurrent),

@@ -10,7 +10,7 @@ each layer knows of its units is its ``Wiring``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gradprune.engine.replicas import output_of
 from gradprune.foundation.columns import aligned
 from gradprune.layers.base import Entries, Layer, Shape, Wiring
+from gradprune.layers.graph import Step
 from gradprune.layers.wiring import roles_by_layer
 from gradprune.state.locking import locked
 from gradprune.training.trainee import Trainee
@@ -121,7 +122,7 @@ def shrink(
     folded: dict[str, Any] = {}
     for i, (wiring, step) in enumerate(zip(wirings, model.steps, strict=True)):
         name = str(wiring.layer.name)
-        stay = kept[step.sources[0]]  # of all that it reads
+        stay = _gathered(step, kept)
         layer, cuts = wiring.cut(stay, kept[i])
         layers.append(layer)
         entries |= {f"{name}.{role}": flags for role, flags in cuts.items()}
@@ -171,9 +172,9 @@ def _known(
     made: list[NDArray[Any]] = []
     for wiring, step in zip(wirings, model.steps, strict=True):
         name = str(step.layer.name)
-        varies = np.full(step.shape, np.nan, np.float32)
+        varies = np.full(model.input_shape, np.nan, np.float32)
         read = [varies if source < 0 else made[source] for source in step.sources]
-        known.append(sum(read[1:], read[0]))
+        known.append(step.layer.gather([each[np.newaxis] for each in read])[0])
         constant = wiring.constant(live[name], known[-1])
         found = np.full(step.output_shape, np.nan, np.float32)
         if constant.any():
@@ -206,22 +207,36 @@ def _kept(
         for i, step in reversed(list(enumerate(steps))):
             own = live[str(step.layer.name)]
             needed[i] = wirings[i].kept(own, wanted[i])
-            for source in step.sources:
-                wanted[source] |= wirings[i].reads(own, known[i], needed[i])
+            for source, part in _parts(step, wirings[i].reads(own, known[i], needed[i]), wanted):
+                wanted[source] |= part
         read = wanted[-1].copy()
         if not read.any():  # a network has an input
             read[0 if read.ndim == 3 else (..., 0)] = True
         kept: dict[int, Flags] = {-1: read if inputs else np.ones_like(read)}
         settled = True
         for i, step in enumerate(steps):
-            together = wirings[i].joined(np.any([kept[source] for source in step.sources], axis=0))
-            for source in step.sources:
-                if not np.array_equal(kept[source], together):
-                    wanted[source] |= together
+            together = wirings[i].joined(_gathered(step, kept))
+            for source, part in _parts(step, together, kept):
+                if not np.array_equal(kept[source], part):
+                    wanted[source] |= part
                     settled = False
             kept[i] = wirings[i].passed(together, needed[i])
         if settled:
             return kept, read
+
+
+def _gathered(step: Step, flags: Mapping[int, Flags]) -> Flags:
+    """Return the flags of a layer's input from those of all that it reads."""
+    found: Flags = step.layer.gather([flags[source][np.newaxis] for source in step.sources])[0]
+    return found
+
+
+def _parts(step: Step, joined: Flags, flags: Mapping[int, Flags]) -> Iterator[tuple[int, Flags]]:
+    """Yield what a layer reads, and which of its input's flags belong to that."""
+    shapes = [flags[source].shape for source in step.sources]
+    parts = step.layer.scatter(joined[np.newaxis], shapes)
+    for source, part in zip(step.sources, parts, strict=True):
+        yield source, part[0]
 
 
 def _cut_shape(shape: Shape, kept: Flags) -> Shape:

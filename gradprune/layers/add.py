@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar
+from typing import ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.layers.base import CoreLayer, Layer, Shape, Wiring
 from gradprune.layers.wiring import Elementwise
 
 __all__ = ["Add"]
+
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -27,7 +32,8 @@ class Add(Layer):
     (16, 8, 8)
     """
 
-    arity: ClassVar[int] = 2
+    arity: ClassVar[int | None] = 2
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (19, ("name", "inputs"))
 
     def merge(self, shapes: Sequence[Shape]) -> Shape:
         """See Layer."""
@@ -37,6 +43,13 @@ class Add(Layer):
                 f"Add takes samples of one shape, got {' and '.join(map(str, shapes))}"
             )
         return shape
+
+    def gather(self, inputs: Sequence[NDArray[_Scalar]]) -> NDArray[_Scalar]:
+        """See Layer. Of flags: what is set in one of them."""
+        total = inputs[0]
+        for other in inputs[1:]:
+            total = np.add(total, other)
+        return total
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""

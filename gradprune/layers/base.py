@@ -91,6 +91,7 @@ class Source:
 
 
 _Source = TypeVar("_Source", bound=Source)
+_Scalar = TypeVar("_Scalar", bound=np.generic)
 
 
 def _name(name: str, value: object) -> str:
@@ -120,7 +121,13 @@ class Layer(ABC):
     name: str | None = field(default=None, kw_only=True)
     inputs: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
 
-    arity: ClassVar[int] = 1  # how many layers it reads
+    arity: ClassVar[int | None] = 1  # how many layers it reads; None: two or more
+    # Whether a unit of its output is a unit of what it reads; of all that it reads at once, if
+    # there are several.
+    keeps_units: ClassVar[bool] = True
+    # Its place in packed files, which never changes, and its fields in the order of their bits
+    # there: new ones go last. None: it cannot be packed.
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
 
     def __post_init__(self) -> None:
         settle(self, _name, "name")
@@ -129,20 +136,24 @@ class Layer(ABC):
             raise TypeError(f"inputs must be a tuple of names of layers, got {inputs!r}")
         object.__setattr__(self, "inputs", tuple(map(str, inputs)))
 
-    def __call__(self, *nodes: _Source) -> _Source:
-        """Return the node that this layer makes of other nodes; see ``gradprune.Input``.
+    def __call__(self, *nodes: _Source | Sequence[_Source]) -> _Source:
+        """Return the node that this layer makes of nodes, or of a list of them; see ``Input``.
 
         Raises:
             TypeError, ValueError: these are not as many nodes as the layer reads, or it does not
                 take their shapes.
         """
-        if not all(isinstance(node, Source) for node in nodes):
+        given: tuple[Any, ...] = nodes
+        if len(nodes) == 1 and isinstance(nodes[0], list | tuple):
+            given = tuple(nodes[0])
+        if not all(isinstance(node, Source) for node in given):
             raise TypeError(
                 f"{type(self).__name__} is called on what Input or another layer's call returns, "
-                f"got {', '.join(type(node).__name__ for node in nodes)}"
+                f"got {', '.join(type(node).__name__ for node in given)}"
             )
-        shape = self.merge([node.shape for node in nodes])
-        return type(nodes[0])(self, nodes, self.output_shape(shape))
+        shape = self.merge([node.shape for node in given])
+        made: _Source = type(given[0])(self, given, self.output_shape(shape))
+        return made
 
     def merge(self, shapes: Sequence[Shape]) -> Shape:
         """Return the shape into the layer, from the shapes of all that it reads.
@@ -150,11 +161,22 @@ class Layer(ABC):
         Raises:
             ValueError: it does not read so many layers, or takes no such shapes together.
         """
-        if len(shapes) != self.arity:
+        if len(shapes) != self.arity and (self.arity is not None or len(shapes) < 2):
             what = type(self).__name__ if self.name is None else self.name
-            number = "one input" if self.arity == 1 else f"{self.arity} inputs"
+            number = "one input" if self.arity == 1 else f"{self.arity or 'two or more'} inputs"
             raise ValueError(f"{what} reads {number}, got {len(shapes)}")
         return shapes[0]
+
+    def gather(self, inputs: Sequence[NDArray[_Scalar]]) -> NDArray[_Scalar]:
+        """Return what the layer computes with, from all that it reads: (n, *shape) each.
+
+        A layer that reads several does nothing besides.
+        """
+        return inputs[0]
+
+    def scatter(self, values: NDArray[_Scalar], shapes: Sequence[Shape]) -> list[NDArray[_Scalar]]:
+        """Split (n, *shape) into what belongs to each layer that it reads, (n, *its shape)."""
+        return [values for _ in shapes]
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the output shape; raise a ValueError if the layer does not take the input."""
@@ -165,11 +187,11 @@ class Layer(ABC):
         return []
 
     def smallest_batch(self, shape: Shape) -> int:
-        """Samples that a training batch needs."""
+        """Return how many samples a training batch needs."""
         return 1
 
     def role(self, *, is_bias: bool, is_second: bool) -> str:
-        """The role of a parameter: weight or bias, of the second weight matrix or the first."""
+        """Return the role of a weight or bias, of the first or of the second weight matrix."""
         return "bias" if is_bias else "weight"
 
     @abstractmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -68,6 +68,25 @@ class Conv2D(Affine):
     >>> Conv2D(16, 3, stride=2, padding="same").output_shape((8, 15, 14))
     (16, 8, 7)
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        13,
+        (
+            "filters",
+            "kernel",
+            "stride",
+            "padding",
+            "dilation",
+            "groups",
+            "activation",
+            "bias",
+            "name",
+            "initializer",
+            "l1",
+            "l2",
+            "inputs",
+        ),
+    )
 
     filters: int
     kernel: Pair

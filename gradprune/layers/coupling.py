@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from math import gcd
 from typing import NamedTuple
 
-from gradprune.layers.add import Add
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Affine
 from gradprune.layers.graph import Step
@@ -88,8 +87,10 @@ def coupled_weights(steps: Sequence[Step]) -> list[Coupled]:
         read = frozenset[str]().union(*(makers[source] for source in step.sources if source >= 0))
         prunable = [p for p in step.layer.tensors(step.shape) if p.prunable]
         if not prunable:
+            if not step.layer.keeps_units:
+                read = frozenset()
             makers.append(read)
-            if isinstance(step.layer, Add) and len({units[name] for name in read}) == 1:
+            if len(step.sources) > 1 and len({units[name] for name in read}) == 1:
                 couple(read)
             continue
         own = {f"{step.layer.name}.{p.role}": p.shape[0] for p in prunable if p.role == "weight"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,11 @@ class Activation(Layer):
     >>> Activation("leaky_relu", slope=0.2).slope
     0.2
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        1,
+        ("function", "slope", "name", "inputs"),
+    )
 
     function: str
     slope: float = field(default=0.01, kw_only=True)
@@ -76,7 +81,7 @@ class Activation(Layer):
 
 
 def copying(features: int) -> CoreLayer:
-    """A layer of the core whose output is its input, where there has to be one."""
+    """Return a layer of the core whose output is its input, where there has to be one."""
     return CoreLayer("activation", features, features, settings=("identity", 0.0))
 
 
@@ -143,6 +148,11 @@ class Dense(Affine):
     >>> Dense(10, activation="softmax").output_shape((100,))
     (10,)
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        0,
+        ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs"),
+    )
 
     units: int
 
@@ -233,6 +243,8 @@ class Dropout(Layer):
     >>> Dropout(0.5).rate
     0.5
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (2, ("rate", "name", "inputs"))
 
     rate: float
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,6 +70,11 @@ class BatchNorm(Layer):
     >>> model.buffers["batchnorm0.running_mean"], model.buffers["batchnorm0.running_var"]
     (array([1.], dtype=float32), array([1.5], dtype=float32))
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        20,
+        ("momentum", "eps", "name", "inputs"),
+    )
 
     momentum: float = field(default=0.1, kw_only=True)
     eps: float = field(default=1e-5, kw_only=True)
@@ -144,6 +149,8 @@ class LayerNorm(Layer):
     array([[-1.,  1.],
            [-1.,  1.]], dtype=float32)
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (21, ("eps", "name", "inputs"))
 
     eps: float = field(default=1e-5, kw_only=True)
 

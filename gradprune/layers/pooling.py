@@ -130,6 +130,10 @@ class MaxPool2D(_SlidingPool):
     """
 
     kind: ClassVar[str] = "max"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        14,
+        ("kernel", "stride", "padding", "name", "inputs"),
+    )
 
 
 @dataclass(frozen=True)
@@ -146,6 +150,10 @@ class AvgPool2D(_SlidingPool):
     """
 
     kind: ClassVar[str] = "mean"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        15,
+        ("kernel", "stride", "padding", "name", "inputs"),
+    )
 
 
 @dataclass(frozen=True)
@@ -159,6 +167,7 @@ class GlobalAvgPool(Pool):
     """
 
     kind: ClassVar[str] = "mean"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (16, ("name", "inputs"))
 
     def window(self, shape: Shape) -> Window:
         """See Pool."""
@@ -177,6 +186,8 @@ class Flatten(Layer):
     >>> Flatten().output_shape((50, 4, 4))
     (800,)
     """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (17, ("name", "inputs"))
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""

@@ -29,7 +29,21 @@ from gradprune.layers.base import (
 from gradprune.layers.initializers import Glorot, Initializer, Orthogonal
 from gradprune.layers.wiring import at_least_one
 
-__all__ = ["GRU", "LSTM", "RNN"]
+__all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
+
+
+_PACKED = (
+    "units",
+    "name",
+    "return_sequences",
+    "truncation",
+    "bias",
+    "initializer",
+    "recurrent_initializer",
+    "l1",
+    "l2",
+    "orthogonality",
+)
 
 
 @dataclass(frozen=True)
@@ -254,6 +268,10 @@ class RNN(Recurrent):
     """
 
     _cell = "rnn"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        3,
+        (*_PACKED, "activation", "omega", "inputs"),
+    )
     _gates = 1
 
     activation: str = field(default="tanh", kw_only=True)
@@ -291,6 +309,10 @@ class LSTM(Recurrent):
     """
 
     _cell = "lstm"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        4,
+        (*_PACKED, "forget_bias", "inputs"),
+    )
     _gates = 4
 
     forget_bias: float = field(default=1.0, kw_only=True)
@@ -333,6 +355,10 @@ class GRU(Recurrent):
     """
 
     _cell = "gru"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        5,
+        (*_PACKED, "inputs"),
+    )
     _gates = 3
 
     def _function(self) -> str:

@@ -42,7 +42,7 @@ class Window(NamedTuple):
 
     @property
     def settings(self) -> tuple[int, ...]:
-        """One number after the other, the groups last."""
+        """The numbers one after the other, the groups last."""
         *sizes, kernel, stride, dilation, before, after, groups = self
         return (*sizes, *kernel, *stride, *dilation, *before, *after, groups)
 

@@ -398,7 +398,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_tables_of_settings_are_complete() -> None:
     """Every layer and initializer can be written with every field that it has."""
-    known = dict(architecture._CLASSES)
+    known = dict(architecture._CLASSES.values())
     for module in (dense, recurrent, convolution, pooling, initializers):
         for name in module.__all__:
             cls = getattr(module, name)
