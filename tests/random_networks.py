@@ -168,8 +168,10 @@ def _residual(rng: np.random.Generator, node: Node) -> Node:
 
 
 def _branches(rng: np.random.Generator, node: Node) -> Node:
-    """A sum of two layers that read the same, one of them twice in a row."""
+    """A sum of two layers that read the same, or both side by side."""
     first = _layer(rng, node)
+    if rng.random() < 0.3:
+        return _side_by_side(rng, node, first)
     if len(first.shape) == 1:
         second = gp.Dense(first.shape[0], activation=_function(rng))(node)
     elif len(first.shape) == 2:
@@ -177,6 +179,21 @@ def _branches(rng: np.random.Generator, node: Node) -> Node:
     else:
         second = gp.Conv2D(first.shape[0], 1, bias=bool(rng.integers(2)))(node)
     return first + second
+
+
+def _side_by_side(rng: np.random.Generator, node: Node, first: Node) -> Node:
+    """What a layer makes of a node beside what another one, of other features, makes of it."""
+    width = int(rng.integers(1, 5))
+    if len(first.shape) == 1:
+        second = gp.Dense(width, activation=_function(rng))(node)
+    elif len(first.shape) == 2:
+        second = _recurrent(rng, width)(node)
+    else:
+        second = gp.Conv2D(width, 1, bias=bool(rng.integers(2)))(node)
+    if second.shape[1:] != first.shape[1:] and len(first.shape) == 3:
+        return first
+    nodes = [first, second] if rng.integers(2) else [second, first, second]
+    return gp.Concat()(nodes)
 
 
 # ---- values and masks ----------------------------------------------------------------------------

@@ -101,8 +101,8 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, Recurrent):
             plain.append(recurrent_dict(layer))
             number += 1
-        elif isinstance(layer, gp.Add):
-            plain.append({"type": "add"})
+        elif isinstance(layer, gp.Add | gp.Concat):
+            plain.append({"type": type(layer).__name__.lower()})
             number += 1
         else:
             raise AssertionError(f"the twins do not know {layer!r}")

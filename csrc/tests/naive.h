@@ -431,6 +431,24 @@ static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *sp
                            (x[i] - mean) * inverse * mean_gh);
 }
 
+/* ---- side by side ---------------------------------------------------------------------------- */
+
+/* From what the layer reads to its output or, if `back`, its gradient to theirs. */
+static inline void naive_concat(const naive_net *net, size_t l, naive_sample *s, int back)
+{
+    const gp_layer_spec *spec = &net->layers[l];
+    const size_t steps = spec->settings.size; /* its only setting */
+    for (size_t t = 0, at = 0; t < steps; t++)
+        for (size_t k = 0; k < spec->n_back; k++) {
+            const size_t from = naive_input(net, l, k),
+                         width = from == 0 ? gp_layers_in(net->layers) : net->layers[from - 1].out;
+            for (size_t i = t * width / steps; i < (t + 1) * width / steps; i++, at++) {
+                if (back) s->dx[from][i] += s->dx[l + 1][at];
+                else s->x[l + 1][at] = s->x[from][i];
+            }
+        }
+}
+
 /* ---- all layers ------------------------------------------------------------------------------ */
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample,
@@ -461,6 +479,7 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     else if (spec->type == &gp_layer_pooling) naive_pooling(gp_pooling_of(spec), x, y, NULL, NULL);
     else if (spec->type == &gp_layer_add)
         for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_input(net, l, 1)][i];
+    else if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 0);
     else if (spec->type == &gp_layer_batchnorm) naive_batchnorm(net, l, x, y);
     else if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, y, NULL, NULL, NULL);
 }
@@ -477,6 +496,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     if (spec->type == &gp_layer_convolution) naive_convolution(net, spec, x, NULL, dy, dx, grads);
     if (spec->type == &gp_layer_pooling) naive_pooling(gp_pooling_of(spec), x, NULL, dy, dx);
     if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
+    if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 1);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         if (spec->type == &gp_layer_dense) {
@@ -567,7 +587,8 @@ static inline int naive_is_fused(const naive_net *net, const gp_loss_ops *loss)
 static inline void naive_load(const naive_net *net, const gp_batch *batch, size_t sample,
                               naive_sample *s)
 {
-    size_t row = batch->index ? (size_t)batch->index[sample] : sample, in = net->layers[0].in;
+    size_t row = batch->index ? (size_t)batch->index[sample] : sample,
+           in = gp_layers_in(net->layers);
     for (size_t i = 0; i < in; i++) s->x[0][i] = (double)batch->x[row * in + i];
 }
 

@@ -36,6 +36,33 @@ static void build_branches(model *m)
     model_sum(m, 1, 2);
     model_softmax(m);
 }
+/* n outputs side by side in each of so many steps. */
+static void model_concat(model *m, size_t steps, size_t width, size_t n, const size_t *back)
+{
+    gp_layer_spec *spec = model_add(m, &gp_layer_concat, width, width);
+    const double settings = (double)steps;
+    CHECK_INT_EQUAL(gp_layer_set(spec, &settings), GP_OK);
+    model_reads(m, spec, n, back);
+}
+/* Three outputs and the input side by side, one of them twice; then steps of what a concatenation
+ * and the layer before it gave. */
+static void build_concat(model *m)
+{
+    model_dense(m, 6, 4);
+    model_activation(m, GP_TANH, 0);
+    model_reads(m, model_dense(m, 6, 2), 1, (const size_t[]){3});
+    model_concat(m, 1, 16, 4, (const size_t[]){1, 2, 4, 2});
+    model_concat(m, 2, 18, 2, (const size_t[]){1, 2});
+    model_dense(m, 18, 4);
+    model_activation(m, GP_RELU, 0);
+    model_dense(m, 4, 4);
+}
+/* The input beside itself, first of all. */
+static void build_concat_first(model *m)
+{
+    model_concat(m, 3, 12, 2, (const size_t[]){1, 1});
+    model_dense(m, 12, 4);
+}
 /* The input is read three times, by no layer first. */
 static void build_inputs(model *m)
 {
@@ -45,7 +72,8 @@ static void build_inputs(model *m)
     model_sum(m, 3, 1);
 }
 
-static builder *const builders[] = {build_residual, build_branches, build_inputs};
+static builder *const builders[] = {build_residual, build_branches, build_inputs, build_concat,
+                                    build_concat_first};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 /* ---- what they compute ----------------------------------------------------------------------- */
@@ -163,6 +191,22 @@ static void test_bad_graphs(void)
     }
     model_reads(&m, &m.layers[5], 2, (const size_t[]){1, 1}); /* which reads one */
     refuses(m.layers, m.n_layers, &m.arena);
+    model_free(&m);
+    m = (model){0};
+    build_concat(&m);
+    model_finish(&m, 1);
+    const gp_layer_spec concat = m.layers[4];
+    for (size_t bad = 0; bad < 5; bad++) {
+        gp_layer_spec *spec = &m.layers[4];
+        if (bad == 0) spec->settings.size = 0;
+        if (bad == 1) spec->settings.size = 4; /* no divisor of one input */
+        if (bad == 2) m.back[4][1] = 4;        /* more features than it says */
+        if (bad == 3) spec->n_back = 1;
+        if (bad == 4) spec->out++;
+        refuses(m.layers, m.n_layers, &m.arena);
+        *spec = concat;
+        m.back[4][1] = 2;
+    }
     model_free(&m);
 }
 

@@ -2,6 +2,7 @@
 
 from gradprune.layers.add import *
 from gradprune.layers.base import *
+from gradprune.layers.concat import *
 from gradprune.layers.convolution import *
 from gradprune.layers.dense import *
 from gradprune.layers.graph import *

@@ -27,6 +27,7 @@ A layer is one of::
     {"type": "pooling", "pooling": "max", "kernel": 2, "stride": None, "padding": 0}
     {"type": "flatten"}
     {"type": "add", "sources": (2, 0)}
+    {"type": "concat", "sources": (2, 0)}
     {
         "type": "batchnorm",
         "weight": name,
@@ -102,6 +103,7 @@ class _Trace:
     z: Floats
     y: Floats
     states: States | None = None
+    parts: tuple[int, ...] | None = None  # of concat: features of each layer that it reads
 
 
 def _live(name: str, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]) -> Floats:
@@ -164,6 +166,11 @@ def _product_backward(
 def _sources(layer: Layer, number: int) -> tuple[int, ...]:
     """Positions of the layers that this one reads, -1 for the network's input."""
     return tuple(layer.get("sources", (number - 1,)))
+
+
+def _features(x: Floats) -> int:
+    """The axis of a batch along which features lie: the last one, of images that of channels."""
+    return 1 if x.ndim == 4 else x.ndim - 1
 
 
 def _silent(layer: Layer, masks: Mapping[str, Mask]) -> Mask | None:
@@ -230,6 +237,9 @@ def _trace(
             traces.append(_Trace(x, x, y, states))
         elif kind == "add":
             traces.append(_Trace(x, x, sum(read[1:], x)))
+        elif kind == "concat":
+            y = np.concatenate(read, axis=_features(x))
+            traces.append(_Trace(x, x, y, parts=tuple(part.shape[_features(x)] for part in read)))
         elif kind == "flatten":
             traces.append(_Trace(x, x, x.reshape(len(x), -1)))
         elif kind == "batchnorm":
@@ -250,7 +260,7 @@ def _trace(
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
                 "expected dense, convolution, pooling, batchnorm, layernorm, flatten, add, "
-                "activation, dropout or recurrent"
+                "concat, activation, dropout or recurrent"
             )
     return traces
 
@@ -357,9 +367,13 @@ def loss_and_gradients(
             fused=fused and number == len(layers) - 1,
         )
         total += penalty
-        for source in _sources(layers[number], number):
+        read = _sources(layers[number], number)
+        shares = [d for _ in read]
+        if (parts := traces[number].parts) is not None:
+            shares = np.split(d, np.cumsum(parts)[:-1], axis=_features(d))
+        for source, share in zip(read, shares, strict=True):
             if source >= 0:
-                slopes[source] = slopes[source] + d
+                slopes[source] = slopes[source] + share
     return total, {name: _live(name, gradients, masks) for name in gradients}
 
 
@@ -375,7 +389,7 @@ def _layer_backward(
     fused: bool,
 ) -> tuple[float, Floats]:
     """What the layer adds to the loss, and what flows to its input; gradients are added up."""
-    if layer["type"] == "add":
+    if layer["type"] in ("add", "concat"):
         return 0.0, d
     if layer["type"] == "dropout":
         return 0.0, d * trace.z
