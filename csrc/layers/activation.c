@@ -8,11 +8,12 @@ static const gp_word words[] = {{"identity", GP_IDENTITY},
                                 {"sigmoid", GP_SIGMOID},
                                 {"gelu", GP_GELU},
                                 {NULL, 0}};
-_Static_assert(sizeof words / sizeof words[0] == GP_ACTIVATIONS + 1, "an activation has no name");
 
 /* function, slope */
 static int activation_set(gp_layer_spec *spec, const double *numbers)
 {
+    _Static_assert(sizeof words / sizeof words[0] == GP_ACTIVATIONS + 1,
+                   "an activation has no name");
     size_t function;
     if (!gp_read_size(numbers[0], &function) || function >= GP_ACTIVATIONS) return 0;
     *gp_activation_in(spec) =

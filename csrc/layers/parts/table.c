@@ -1,6 +1,4 @@
 /* table.c - the layers, as the build has found them (GP_LAYER_LIST), and what is asked of any. */
-#include <math.h>
-
 #include "layers/layers.h"
 
 #define X(name) extern const gp_layer_ops gp_layer_##name;
@@ -43,21 +41,6 @@ gp_status gp_layer_set(gp_layer_spec *spec, const double *numbers)
 {
     const gp_layer_ops *type = spec->type;
     return !type->set || type->set(spec, numbers) ? GP_OK : GP_BAD_ARGUMENT;
-}
-
-int gp_read_size(double number, size_t *size)
-{
-    /* whole numbers up to here are exact, and so are sizes */
-    if (!(number >= 0.0 && number <= 0x1p53) || number != floor(number)) return 0;
-    *size = (size_t)number;
-    return 1;
-}
-
-int gp_read_offset(double number, size_t *offset)
-{
-    if (number >= 0.0) return gp_read_size(number, offset);
-    *offset = GP_NONE;
-    return !isnan(number);
 }
 
 int gp_buffers_are_valid(const gp_layer_spec *spec, const gp_arena *arena)
