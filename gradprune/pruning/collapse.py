@@ -57,6 +57,8 @@ def live_inputs(network: Network, masks: Mapping[str, Flags]) -> Flags:
             own = live[str(step.layer.name)]
             varies = np.full(step.shape, np.nan)
             read = wirings[i].reads(own, varies, wirings[i].kept(own, reached[i]))
-            for source in step.sources:
-                reached[source] |= read
+            shapes = [reached[source].shape for source in step.sources]
+            parts = step.layer.scatter(read[np.newaxis], shapes)
+            for source, part in zip(step.sources, parts, strict=True):
+                reached[source] |= part[0]
     return reached[-1]
