@@ -52,7 +52,9 @@ def passes(criterion: Criterion, weights: int) -> int:
 
 def train(model: gp.Model, x: np.ndarray, y: np.ndarray, epochs: int, lr: float, seed: int) -> None:
     steps = epochs * -(-len(y) // BATCH)
-    optimizer = gp.SGD(model, lr=gp.CosineLR(lr, steps=steps), momentum=0.9, clip=gp.ClipNorm(1.0))
+    optimizer = gp.SGD(
+        model, lr=gp.learning_rates.CosineLR(lr, steps=steps), momentum=0.9, clip=gp.ClipNorm(1.0)
+    )
     model.fit(x, y, optimizer=optimizer, epochs=epochs, batch_size=BATCH, verbose=0, seed=seed)
 
 

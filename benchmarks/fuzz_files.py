@@ -72,7 +72,9 @@ def models() -> Iterator[gp.Model]:
     yield gp.Model([gp.Dense(12, activation="relu"), gp.Dropout(0.1), gp.Dense(5)], 64, seed=1)
     yield gp.Model([gp.LSTM(4, return_sequences=True), gp.GRU(3), gp.Dense(2)], (6, 3), seed=2)
     yield gp.Model([gp.RNN(6, bias=False), gp.Activation("gelu"), gp.Dense(2)], (5, 2), seed=3)
-    yield gp.Model([gp.Dense(3, activation="softmax", initializer=gp.Uniform(0.3))], 7, seed=4)
+    yield gp.Model(
+        [gp.Dense(3, activation="softmax", initializer=gp.initializers.Uniform(0.3))], 7, seed=4
+    )
     yield gp.models.resnet(filters=(2, 3), input_shape=(1, 9, 8), classes=2, seed=5)
     layers = [
         gp.Conv2D(4, 3, groups=2, padding=1, dilation=(1, 2)),
@@ -86,9 +88,9 @@ def models() -> Iterator[gp.Model]:
     model = gp.Model([gp.Dense(6, activation="tanh"), gp.BatchNorm(), gp.Dense(3)], 5, seed=7)
     gp.Adam(
         model,
-        lr=gp.WarmupLR(gp.CosineLR(0.01, steps=20), steps=3),
+        lr=gp.learning_rates.WarmupLR(gp.learning_rates.CosineLR(0.01, steps=20), steps=3),
         clip=[gp.AutoClip(), gp.ClipValue(1.0)],
-        guard=gp.Skip(limit=3),
+        guard=gp.guards.Skip(limit=3),
     )
     gp.Pruner(
         model,
@@ -340,14 +342,14 @@ def outcome(path: Path) -> str:
     """What became of one file: "model", "packed model" or the beginning of the error's text."""
     try:
         loaded = gp.load(path)
-    except gp.FileFormatError as error:
+    except gp.errors.FileFormatError as error:
         text = str(error).removeprefix(f"{path}: ")
         if text == str(error):
             raise AssertionError(f"the error does not name the file: {error}") from error
         return re.sub(r"'.*|[0-9,()\[\]]+|\S+\.\S+ ", "", text.split(":", maxsplit=1)[0])[:40]
     small = memory.needed_bytes(gp.Model.blank(loaded.layers, loaded.input_shape).steps) < 10**7
     x = np.zeros((1, *loaded.input_shape), np.float32) if small else None
-    if isinstance(loaded, gp.PackedModel):
+    if isinstance(loaded, gp.compression.PackedModel):
         if x is not None:
             loaded.predict(x)
         return "packed model"

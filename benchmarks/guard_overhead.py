@@ -24,12 +24,12 @@ import gradprune as gp
 from gradprune import _core
 
 OFF = "default"
-GUARDS: dict[str, Callable[[], gp.Guard]] = {
-    OFF: gp.Raise,
-    "default again": gp.Raise,
-    "max_activation": lambda: gp.Raise(max_activation=1e6),
-    "max_gradient": lambda: gp.Raise(max_gradient=1e6),
-    "both": lambda: gp.Raise(max_activation=1e6, max_gradient=1e6),
+GUARDS: dict[str, Callable[[], gp.guards.Guard]] = {
+    OFF: gp.guards.Raise,
+    "default again": gp.guards.Raise,
+    "max_activation": lambda: gp.guards.Raise(max_activation=1e6),
+    "max_gradient": lambda: gp.guards.Raise(max_gradient=1e6),
+    "both": lambda: gp.guards.Raise(max_activation=1e6, max_gradient=1e6),
 }
 CASES = tuple(itertools.product((32, 128, 512), (0.0, 0.95)))
 EVERY = 100  # steps between two snapshots
@@ -50,7 +50,7 @@ def least(runs: dict[str, Callable[[], object]], turns: int, calls: int = 4) -> 
     return times
 
 
-def stepper(batch: int, sparsity: float, guard: gp.Guard) -> Callable[[], object]:
+def stepper(batch: int, sparsity: float, guard: gp.guards.Guard) -> Callable[[], object]:
     """A step of LeNet-300-100 with Adam, clipped."""
     x, y = draw_batch(LENET, batch)
     model = gradprune_model(LENET, sparsity)
@@ -67,7 +67,7 @@ def measuring(n: int, kind: float) -> float:
 def watching(steps: int = 2000) -> float:
     """Microseconds that the detector takes for a norm."""
     norms = np.exp(np.random.default_rng(0).normal(size=steps)).tolist()
-    detector = gp.ExplosionDetector()
+    detector = gp.analysis.ExplosionDetector()
     run = {"": lambda: [detector.update(norm) for norm in norms]}
     return least(run, 20)[""] / steps
 
@@ -83,7 +83,7 @@ def main() -> None:
         step = times.pop(OFF)
         live = round(266_200 * (1 - sparsity)) + 410
         outputs = sum(LENET[1:]) * batch  # relu makes nothing larger
-        always = least({"": stepper(batch, sparsity, gp.Rollback(every=1))}, 20)[""]
+        always = least({"": stepper(batch, sparsity, gp.guards.Rollback(every=1))}, 20)[""]
         print(f"batch {batch}, {sparsity:.0%} removed: {step:.1f} µs a step")
         for what, n, kind in (
             ("norm alone, in every step", live, 2.0),

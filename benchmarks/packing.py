@@ -41,7 +41,7 @@ def models() -> Iterator[tuple[str, gp.Model]]:
         yield name, model
 
 
-def seconds_to_pack(model: gp.Model, repetitions: int) -> tuple[float, gp.PackedModel]:
+def seconds_to_pack(model: gp.Model, repetitions: int) -> tuple[float, gp.compression.PackedModel]:
     """The least CPU seconds, and what comes out."""
     best = float("inf")
     for _ in range(repetitions):
@@ -51,7 +51,7 @@ def seconds_to_pack(model: gp.Model, repetitions: int) -> tuple[float, gp.Packed
     return best, packed
 
 
-def seconds_to_load(packed: gp.PackedModel, repetitions: int) -> float:
+def seconds_to_load(packed: gp.compression.PackedModel, repetitions: int) -> float:
     """The least CPU seconds in a new process."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "m.gpz"

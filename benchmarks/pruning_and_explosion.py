@@ -60,14 +60,14 @@ class Setting:
 
 
 def deep(shape: tuple[int, ...], gain: float, seed: int) -> gp.Model:
-    initializer = gp.He(gain)
+    initializer = gp.initializers.He(gain)
     hidden = [gp.Dense(64, activation="relu", initializer=initializer) for _ in range(10)]
     return gp.Model([*hidden, gp.Dense(10)], input_shape=shape, seed=seed)
 
 
 def recurrent(shape: tuple[int, ...], gain: float, seed: int) -> gp.Model:
     layers = [
-        gp.RNN(64, activation="relu", recurrent_initializer=gp.Orthogonal(gain)),
+        gp.RNN(64, activation="relu", recurrent_initializer=gp.initializers.Orthogonal(gain)),
         gp.Dense(10),
     ]
     return gp.Model(layers, input_shape=shape, seed=seed)
@@ -84,7 +84,7 @@ def load() -> tuple[str, Data, Data]:
     try:
         (x, y), (x_test, y_test) = gp.datasets.mnist(download=False)
         name = "mnist"
-    except gp.DatasetNotFoundError:
+    except gp.errors.DatasetNotFoundError:
         (x, y), (x_test, y_test) = gp.datasets.digits()
         name = "digits"
     return name, (x[:SAMPLES], y[:SAMPLES]), (x_test[:2000], y_test[:2000])
@@ -131,7 +131,7 @@ def prune(model: gp.Model, way: str, sparsity: float, data: Data, seed: int) -> 
 
 def train(model: gp.Model, data: Data, lr: float, limit: float) -> float:
     """Share of the steps that are explosions."""
-    optimizer = gp.SGD(model, lr=lr, guard=gp.Skip(limit=10**9))
+    optimizer = gp.SGD(model, lr=lr, guard=gp.guards.Skip(limit=10**9))
     explosions = 0
     for number in range(STEPS):
         _, info = model.train_step(*batch(data, number), optimizer=optimizer)

@@ -2,55 +2,43 @@
 
 One C engine over flat buffers: a removed weight stays removed, through every optimizer and every
 file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
+
+Here are the names of which scripts are made. The others are in modules: `gp.losses`,
+`gp.initializers`, `gp.learning_rates`, `gp.clipping`, `gp.guards`, `gp.callbacks`, `gp.pruning`,
+`gp.compression`, `gp.analysis`, `gp.augmentation`, `gp.datasets`, `gp.plotting`, `gp.errors`.
 """
 
+import typing as _typing
+
 from gradprune import (
+    analysis,
     augmentation,
     callbacks,
     clipping,
+    compression,
+    costs,
     datasets,
     errors,
+    forms,
     guards,
     initializers,
+    layers,
     learning_rates,
     losses,
     models,
+    optim,
     plotting,
+    pruning,
+    signposts,
+    sweeps,
+    training,
 )
-from gradprune.analysis.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis, diagnose
-from gradprune.analysis.explosion_monitor import (
-    ExplosionDetector,
-    ExplosionMonitor,
-    detect_explosions,
-)
-from gradprune.analysis.explosion_phase import ExplosionReport, explode
-from gradprune.analysis.reports import Report, report
-from gradprune.analysis.sensitivity import Sensitivity, sensitivity
-from gradprune.analysis.verification import VerificationError, VerificationReport, verify
-from gradprune.compression.gpz import PackedModel, compress
-from gradprune.compression.pipeline import (
-    Encode,
-    FineTune,
-    Pipeline,
-    PipelineError,
-    PipelineResult,
-    Prune,
-    Quantization,
-    Shrink,
-    Stage,
-    StageReport,
-    Training,
-)
-from gradprune.data.augmentation import Augmentation, Crop, Flip, Rotate, Shift
-from gradprune.errors import (
-    DatasetNotFoundError,
-    ExplosionError,
-    FileFormatError,
-    NonFiniteError,
-    NumericalError,
-)
-from gradprune.forms.frozen import FrozenLayer, FrozenModel
-from gradprune.forms.shrinking import LayerShrink, ShrinkReport
+from gradprune.analysis.diagnosis import diagnose
+from gradprune.analysis.explosion_phase import explode
+from gradprune.analysis.reports import report
+from gradprune.analysis.sensitivity import sensitivity
+from gradprune.analysis.verification import verify
+from gradprune.compression.gpz import compress
 from gradprune.layers import (
     GRU,
     LSTM,
@@ -69,21 +57,13 @@ from gradprune.layers import (
     LayerNorm,
     MaxPool2D,
 )
-from gradprune.layers.initializers import (
-    Glorot,
-    He,
-    Identity,
-    Normal,
-    Orthogonal,
-    SparseSpectral,
-    Uniform,
-)
 from gradprune.loading import load
-from gradprune.losses.cross_entropy import CrossEntropy
-from gradprune.losses.distillation import Distillation
 from gradprune.model import Model
-from gradprune.optim.clipping import (
+from gradprune.optim import (
     AGC,
+    SGD,
+    Adam,
+    AdamW,
     AutoClip,
     Centralize,
     ClipNorm,
@@ -93,60 +73,46 @@ from gradprune.optim.clipping import (
     GradientNoise,
     Inhibit,
     QuantizeGradient,
+    RMSprop,
     ZClip,
     clip_grad_norm_,
     clip_grad_value_,
 )
-from gradprune.optim.guards import Guard, Raise, Rollback, Skip, Zero
-from gradprune.optim.learning_rates import ConstantLR, CosineLR, StepLR, WarmupLR
-from gradprune.optim.optimizers import SGD, Adam, AdamW, RMSprop, StepInfo
-from gradprune.pruning.adaptive import AdaptiveSchedule
-from gradprune.pruning.correction import LeastSquares
-from gradprune.pruning.criteria import (
+from gradprune.pruning import (
+    NM,
+    SET,
+    Block,
+    Cubic,
+    Element,
     Explosion,
     Fisher,
     Gradient,
     GradientDecomposition,
     GraSP,
+    InputUnit,
+    Iterative,
+    LinearSchedule,
     Magnitude,
     Movement,
+    OneShot,
+    Polynomial,
+    Pruner,
     Random,
+    RigL,
     SynFlow,
     Taylor,
+    Unit,
 )
-from gradprune.pruning.granularity import NM, Block, Element, InputUnit, Unit
-from gradprune.pruning.pruner import Pruner
-from gradprune.pruning.regrowth import SET, RigL
-from gradprune.pruning.report import LayerReport, PruneReport
-from gradprune.pruning.rewinding import Rewind
-from gradprune.pruning.schedules import Cubic, Iterative, Linear, OneShot, Polynomial
-from gradprune.pruning.scopes import ERK, Budgets, GlobalScope, LayerScope
-from gradprune.quantization.codebooks import Codebook
-from gradprune.quantization.grids import Grid
-from gradprune.quantization.quantizer import Quantizer
-from gradprune.quantization.report import ParameterReport, QuantizationReport
-from gradprune.quantization.schemes import Coding
+from gradprune.quantization import Codebook, Grid, Quantizer
 from gradprune.state.batching import batches
-from gradprune.state.costs import Costs, get_costs, measure_costs, set_costs
 from gradprune.state.selection import topk_mask
 from gradprune.state.threads import get_num_threads, set_num_threads, show_config
-from gradprune.sweeps.experiment import Experiment
-from gradprune.sweeps.records import Aggregate, Records
-from gradprune.sweeps.sweep import SweepResult, sweep
-from gradprune.training.callbacks import (
-    Callback,
-    Checkpoint,
-    CSVLogger,
-    EarlyStopping,
-    WeightAveraging,
-)
-from gradprune.training.history import Event, History
+from gradprune.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
 
 __all__ = [
     "AGC",
-    "ERK",
     "GRU",
     "LSTM",
     "NM",
@@ -156,132 +122,55 @@ __all__ = [
     "Activation",
     "Adam",
     "AdamW",
-    "AdaptiveSchedule",
     "Add",
-    "Aggregate",
-    "Augmentation",
     "AutoClip",
     "AvgPool2D",
     "BatchNorm",
     "Block",
-    "Budgets",
-    "CSVLogger",
-    "Callback",
     "Centralize",
-    "Checkpoint",
     "ClipNorm",
     "ClipNormPerLayer",
     "ClipNormPerParameter",
     "ClipValue",
     "Codebook",
-    "Coding",
     "Concat",
-    "ConstantLR",
     "Conv2D",
-    "CosineLR",
-    "Costs",
-    "Crop",
-    "CrossEntropy",
     "Cubic",
-    "DatasetNotFoundError",
     "Dense",
-    "Diagnosis",
-    "Distillation",
     "Dropout",
-    "EarlyStopping",
     "Element",
-    "Encode",
-    "Event",
-    "Experiment",
     "Explosion",
-    "ExplosionDetector",
-    "ExplosionError",
-    "ExplosionMonitor",
-    "ExplosionReport",
-    "FileFormatError",
-    "FineTune",
     "Fisher",
     "Flatten",
-    "Flip",
-    "FrozenLayer",
-    "FrozenModel",
     "GlobalAvgPool",
-    "GlobalScope",
-    "Glorot",
     "GraSP",
     "Gradient",
     "GradientDecomposition",
     "GradientNoise",
     "Grid",
-    "Guard",
-    "He",
-    "History",
-    "Identity",
     "Inhibit",
     "Input",
     "InputUnit",
     "Iterative",
-    "LayerDiagnosis",
     "LayerNorm",
-    "LayerReport",
-    "LayerScope",
-    "LayerShrink",
-    "LeastSquares",
-    "Linear",
+    "LinearSchedule",
     "Magnitude",
     "MaxPool2D",
     "Model",
     "Movement",
-    "NonFiniteError",
-    "Normal",
-    "NumericalError",
     "OneShot",
-    "Orthogonal",
-    "PackedModel",
-    "ParameterDiagnosis",
-    "ParameterReport",
-    "Pipeline",
-    "PipelineError",
-    "PipelineResult",
     "Polynomial",
-    "Prune",
-    "PruneReport",
     "Pruner",
-    "Quantization",
-    "QuantizationReport",
     "QuantizeGradient",
     "Quantizer",
     "RMSprop",
-    "Raise",
     "Random",
-    "Records",
-    "Report",
-    "Rewind",
     "RigL",
-    "Rollback",
-    "Rotate",
-    "Sensitivity",
-    "Shift",
-    "Shrink",
-    "ShrinkReport",
-    "Skip",
-    "SparseSpectral",
-    "Stage",
-    "StageReport",
-    "StepInfo",
-    "StepLR",
-    "SweepResult",
     "SynFlow",
     "Taylor",
-    "Training",
-    "Uniform",
     "Unit",
-    "VerificationError",
-    "VerificationReport",
-    "WarmupLR",
-    "WeightAveraging",
     "ZClip",
-    "Zero",
+    "analysis",
     "augmentation",
     "batches",
     "callbacks",
@@ -289,27 +178,62 @@ __all__ = [
     "clip_grad_value_",
     "clipping",
     "compress",
+    "compression",
+    "costs",
     "datasets",
-    "detect_explosions",
     "diagnose",
     "errors",
     "explode",
-    "get_costs",
+    "forms",
     "get_num_threads",
     "guards",
     "initializers",
+    "layers",
     "learning_rates",
     "load",
     "losses",
-    "measure_costs",
     "models",
+    "optim",
     "plotting",
+    "pruning",
     "report",
     "sensitivity",
-    "set_costs",
     "set_num_threads",
     "show_config",
     "sweep",
+    "sweeps",
     "topk_mask",
+    "training",
     "verify",
 ]
+
+# Where users look for names that are not on top.
+_HOMES = (
+    augmentation,
+    callbacks,
+    clipping,
+    costs,
+    datasets,
+    errors,
+    guards,
+    initializers,
+    learning_rates,
+    losses,
+    plotting,
+    analysis,
+    compression,
+    forms,
+    pruning,
+    sweeps,
+    training,
+)
+
+if not _typing.TYPE_CHECKING:  # or type checkers would believe that every name exists
+
+    def __getattr__(name: str) -> object:
+        """What is not here: say where it is."""
+        homes = {
+            home.__name__.removeprefix("gradprune."): getattr(home, "__all__", None) or vars(home)
+            for home in _HOMES
+        }
+        raise AttributeError(signposts.explain(name, homes, __all__), name=name)

@@ -98,6 +98,9 @@ _SETTINGS |= {
 # What classes were called when a file was written that says so.
 _FORMER = {"Quantize": "QuantizeGradient"}
 
+# What classes were called in earlier files.
+_FORMER = {"Linear": "LinearSchedule"}
+
 
 # ---- writing -----------------------------------------------------------------------------------
 

@@ -313,7 +313,8 @@ class Model(Trainee):
         pruner with its statistics, the quantizer with its codes, the table ``costs`` and all
         counters are in it; gradients and history are not. The bits are those of an unbroken run
         in any process with the same version and instruction set, whatever its threads and
-        whatever table ``gp.get_costs`` gives there; with other instructions the loaded numbers are
+        whatever table ``gp.costs.get_costs`` gives there; with other instructions the loaded
+        numbers are
         the same, and what is computed from them is rounded otherwise. The file is replaced as a
         whole or, on an error, left as it was.
 

@@ -64,7 +64,7 @@ class Attached:
             choices[name] for choices, name in chosen
         )
         model = gp.Model(LAYERS, 6, seed=3)
-        rate = {} if isinstance(lr, gp.ConstantLR) else {"lr": lr}
+        rate = {} if isinstance(lr, gp.learning_rates.ConstantLR) else {"lr": lr}
         optimizer.make(model, clip=_renamed(clip), guard=guard, **rate)
         gp.Pruner(
             model,
@@ -117,7 +117,7 @@ def train(model: gp.Model, steps: range, *, faults: bool = True) -> None:
             model.gradients["dense1.bias"][1] = math.nan
             try:
                 optimizer.step()
-            except gp.NonFiniteError:
+            except gp.errors.NonFiniteError:
                 continue
         else:
             model.train_step(x, y, optimizer=optimizer)

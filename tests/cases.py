@@ -135,24 +135,24 @@ def random_case(number: int) -> Case:
 
 # Of any shape, with a scale that fits it: what random networks draw from.
 FAN_INITIALIZERS: tuple[Initializer, ...] = (
-    gp.He(),
-    gp.He(0.5),
-    gp.Glorot(),
-    gp.Glorot(2.0),
-    gp.Orthogonal(),
-    gp.Orthogonal(1.5),
+    gp.initializers.He(),
+    gp.initializers.He(0.5),
+    gp.initializers.Glorot(),
+    gp.initializers.Glorot(2.0),
+    gp.initializers.Orthogonal(),
+    gp.initializers.Orthogonal(1.5),
 )
 # Of square matrices.
 SQUARE_INITIALIZERS: tuple[Initializer, ...] = (
-    gp.Identity(),
-    gp.Identity(0.5),
-    gp.SparseSpectral(),
-    gp.SparseSpectral(3, radius=1.2),
+    gp.initializers.Identity(),
+    gp.initializers.Identity(0.5),
+    gp.initializers.SparseSpectral(),
+    gp.initializers.SparseSpectral(3, radius=1.2),
 )
 INITIALIZERS: tuple[Initializer, ...] = (
     *FAN_INITIALIZERS,
-    gp.Normal(0.1),
-    gp.Uniform(0.2),
+    gp.initializers.Normal(0.1),
+    gp.initializers.Uniform(0.2),
     *SQUARE_INITIALIZERS,
 )
 
@@ -461,9 +461,9 @@ PRUNING_SCOPES: dict[str, str | Scope] = {
     "global": "global",
     "layer": "layer",
     "erk": "erk",
-    "erk_half": gp.ERK(0.5),
-    "capped": gp.GlobalScope(caps={"dense2": 0.4, "dense0.weight": 0.9}),
-    "budgets": gp.Budgets({"dense0": 0.9, "dense1.weight": 0.6}, caps={"dense0": 0.85}),
+    "erk_half": gp.pruning.ERK(0.5),
+    "capped": gp.pruning.GlobalScope(caps={"dense2": 0.4, "dense0.weight": 0.9}),
+    "budgets": gp.pruning.Budgets({"dense0": 0.9, "dense1.weight": 0.6}, caps={"dense0": 0.85}),
 }
 GRANULARITIES: dict[str, Granularity] = {
     "element": gp.Element(),
@@ -480,11 +480,11 @@ GRANULARITIES: dict[str, Granularity] = {
 
 GUARDS: dict[str, Guard | None] = {
     "none": None,
-    "raise": gp.Raise(max_activation=1e3, max_gradient=1e3, max_norm=1e3),
-    "skip": gp.Skip(limit=3),
-    "zero": gp.Zero(),
-    "rollback": gp.Rollback(every=3, factor=0.7),
-    "rollback_often": gp.Rollback(every=1),
+    "raise": gp.guards.Raise(max_activation=1e3, max_gradient=1e3, max_norm=1e3),
+    "skip": gp.guards.Skip(limit=3),
+    "zero": gp.guards.Zero(),
+    "rollback": gp.guards.Rollback(every=3, factor=0.7),
+    "rollback_often": gp.guards.Rollback(every=1),
 }
 
 
@@ -493,11 +493,11 @@ GUARDS: dict[str, Guard | None] = {
 PRUNING_SCHEDULES: dict[str, Schedule | AdaptiveSchedule | None] = {
     "none": None,
     "one_shot": gp.OneShot(0.6, at=4),
-    "linear": gp.Linear(0.7, start=1, stop=9, every=2),
+    "linear": gp.LinearSchedule(0.7, start=1, stop=9, every=2),
     "cubic": gp.Cubic(0.8, start=2, stop=11, every=3),
     "polynomial": gp.Polynomial(0.7, start=0, stop=8, power=2, every=4),
     "iterative": gp.Iterative(0.8, rounds=4, every=3),
-    "adaptive": gp.AdaptiveSchedule(0.8, rate=0.3, patience=0),
+    "adaptive": gp.pruning.AdaptiveSchedule(0.8, rate=0.3, patience=0),
 }
 REGROWTHS: dict[str, Regrowth | None] = {
     "none": None,
@@ -536,23 +536,30 @@ class ScheduleCase:
 
 
 SCHEDULES = (
-    ScheduleCase("constant", gp.ConstantLR(0.3), 40, lambda t, o: t.LambdaLR(o, lambda _: 1.0)),
-    ScheduleCase("step", gp.StepLR(0.3, every=7, factor=0.5), 40, lambda t, o: t.StepLR(o, 7, 0.5)),
+    ScheduleCase(
+        "constant", gp.learning_rates.ConstantLR(0.3), 40, lambda t, o: t.LambdaLR(o, lambda _: 1.0)
+    ),
+    ScheduleCase(
+        "step",
+        gp.learning_rates.StepLR(0.3, every=7, factor=0.5),
+        40,
+        lambda t, o: t.StepLR(o, 7, 0.5),
+    ),
     ScheduleCase(
         "cosine",
-        gp.CosineLR(0.3, steps=30, final=0.01),
+        gp.learning_rates.CosineLR(0.3, steps=30, final=0.01),
         31,  # torch goes up again
         lambda t, o: t.CosineAnnealingLR(o, 30, eta_min=0.01),
     ),
     ScheduleCase(
         "warmup",
-        gp.WarmupLR(gp.ConstantLR(0.3), steps=9),
+        gp.learning_rates.WarmupLR(gp.learning_rates.ConstantLR(0.3), steps=9),
         40,
         lambda t, o: t.LinearLR(o, start_factor=0.1, end_factor=1.0, total_iters=9),
     ),
     ScheduleCase(
         "warmup_cosine",
-        gp.WarmupLR(gp.CosineLR(0.3, steps=20), steps=4),
+        gp.learning_rates.WarmupLR(gp.learning_rates.CosineLR(0.3, steps=20), steps=4),
         25,
         lambda t, o: t.SequentialLR(
             o,
@@ -617,9 +624,9 @@ def measure_images() -> Iterator[tuple[str, NDArray[Any]]]:
 
     A tenth runs as "whole" matrices and on "lists"; keys are case/way/name.
     """
-    before = gp.get_costs()
+    before = gp.costs.get_costs()
     for way, share, costs in IMAGE_WAYS:
-        gp.set_costs(costs)
+        gp.costs.set_costs(costs)
         for case in IMAGE_CASES:
             network = case.network()
             network.set_masks(case.masks(share))
@@ -630,7 +637,7 @@ def measure_images() -> Iterator[tuple[str, NDArray[Any]]]:
                 yield f"{case.name}/{way}/{name}", gradient.copy()
             lists = [network.is_sparse(str(layer.name)) for layer in network.layers]
             yield f"{case.name}/{way}/lists", np.array(lists)
-    gp.set_costs(before)
+    gp.costs.set_costs(before)
 
 
 def normalized_images(seed: int = 3) -> Network:

@@ -69,9 +69,9 @@ def rng() -> np.random.Generator:
 @pytest.fixture(autouse=True)
 def table() -> Iterator[None]:
     """Whatever a test sets in the table of costs is gone afterwards."""
-    before = gp.get_costs()
+    before = gp.costs.get_costs()
     yield
-    gp.set_costs(before)
+    gp.costs.set_costs(before)
 
 
 @pytest.fixture

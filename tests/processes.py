@@ -38,7 +38,7 @@ def on_instruction_set(isa: str, script: str, *, timeout: float = 300) -> str:
 
 def plain(a: int) -> dict[str, float]:
     """A trial that says where it runs; here, since workers can import this module."""
-    return {"square": a**2, "threads": gp.get_num_threads(), "cost": gp.get_costs().most[0]}
+    return {"square": a**2, "threads": gp.get_num_threads(), "cost": gp.costs.get_costs().most[0]}
 
 
 def trained(model: gp.Model, steps: int) -> tuple[gp.Model, float]:

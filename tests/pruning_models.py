@@ -18,8 +18,10 @@ from gradprune.state.arena import Arena, Tensor
 CRITERIA = [
     *(
         cls()
-        for cls in (getattr(criteria, name) for name in criteria.__all__)
-        if issubclass(cls, criteria.Criterion) and not inspect.isabstract(cls)
+        for _, cls in sorted(vars(criteria).items())
+        if inspect.isclass(cls)
+        and issubclass(cls, criteria.Criterion)
+        and not inspect.isabstract(cls)
     ),
     gp.Explosion(draws=2, group_size=20, mode="shift"),
 ]

@@ -236,7 +236,9 @@ def diagnose(
 
     >>> import gradprune as gp
     >>> (x, y), _ = gp.datasets.digits()
-    >>> deep = [gp.Dense(50, activation="relu", initializer=gp.He(3.0)) for _ in range(12)]
+    >>> deep = [
+    ...     gp.Dense(50, activation="relu", initializer=gp.initializers.He(3.0)) for _ in range(12)
+    ... ]
     >>> model = gp.Model([*deep, gp.Dense(10)], input_shape=64, seed=0)
     >>> diagnosis = gp.diagnose(model, x[:200], y[:200])
     >>> "exploding" in diagnosis.findings
@@ -418,7 +420,7 @@ def _update_ratios(
 
 Findings = Iterator[tuple[str, str]]  # a word to test for, and sentences to read
 
-_GAIN = "(gain 1 of gp.He() for relu, of gp.Glorot() or gp.Orthogonal() for others)"
+_GAIN = "(gain 1 of gp.initializers.He() for relu, of Glorot() or Orthogonal() for others)"
 
 
 def _examine(found: Diagnosis) -> Findings:
@@ -484,12 +486,13 @@ def _through_time(found: Diagnosis) -> Findings:
         if growth > GROWTH_LIMIT:
             text = (
                 f"Exploding in time: {change}{_number(growth)}. Draw its recurrent weights with "
-                "gp.Orthogonal(), clip by clip=gp.ClipNorm(1.0), or shorten its truncation."
+                "gp.initializers.Orthogonal(), clip by clip=gp.ClipNorm(1.0), or shorten its "
+                "truncation."
             )
             yield "exploding", text
         elif growth < 1 / GROWTH_LIMIT:
             remedy = (
-                "gp.GRU or gp.LSTM, recurrent weights of gp.Orthogonal(), or omega"
+                "gp.GRU or gp.LSTM, recurrent weights of gp.initializers.Orthogonal(), or omega"
                 if row.kind.startswith("RNN")
                 else "a larger forget_bias (LSTM), or shorter series"
             )
@@ -518,7 +521,7 @@ def _idle(found: Diagnosis) -> Findings:
         text = (
             f"Saturated units: of the activations {saturated} are beyond {SATURATED:.0%} of the "
             "limits, where the slope is near 0. Lower the gain of the weights "
-            "(initializer=gp.Glorot()), scale the inputs, or add l2."
+            "(initializer=gp.initializers.Glorot()), scale the inputs, or add l2."
         )
         yield "saturated", text
 

@@ -168,7 +168,7 @@ class ExplosionMonitor(Callback):
     >>> model = gp.Model([gp.Dense(1)], input_shape=1, seed=0)
     >>> x = np.linspace(-1, 1, 100).reshape(100, 1)
     >>> y = np.where(np.arange(100) == 80, 1e6, 3 * x[:, 0])  # one wild target
-    >>> monitor = gp.ExplosionMonitor(warmup=10, action="stop")
+    >>> monitor = gp.analysis.ExplosionMonitor(warmup=10, action="stop")
     >>> history = model.fit(
     ...     x,
     ...     y,

@@ -24,13 +24,13 @@ from gradprune.optim.optimizers import Optimizer
 from gradprune.optim.snapshots import LastPass, Snapshot
 from gradprune.state.locking import locked
 
-__all__ = ["Culprit", "ExplosionReport", "Shift", "explode"]
+__all__ = ["Culprit", "Displacement", "ExplosionReport", "explode"]
 
 
 Floats = NDArray[np.float32]
 
 
-class Shift(NamedTuple):
+class Displacement(NamedTuple):
     """A shift of a parameter and its effect; growth is the number after / before the shift."""
 
     round: int  # from 0
@@ -65,7 +65,7 @@ class ExplosionReport:
     losses: NDArray[np.float64]
     norms: NDArray[np.float64]
     counts: NDArray[np.int64]
-    shifts: tuple[Shift, ...]
+    shifts: tuple[Displacement, ...]
     applied: NDArray[np.bool_]
 
     @property
@@ -182,7 +182,7 @@ def explode(
     arena = model.arena
     losses, norms = np.zeros(rounds), np.zeros(rounds)
     counts, applied = np.zeros(rounds, np.int64), np.zeros(rounds, np.bool_)
-    shifts: list[Shift] = []
+    shifts: list[Displacement] = []
 
     def measure() -> tuple[float, float]:
         value = model.backward(inputs, targets, loss=meant)
@@ -200,7 +200,7 @@ def explode(
                 _shift(model.parameters[name], model.masks.get(name), -shift)
                 after = measure()
                 growth = [_growth(*pair) for pair in zip(after, before, strict=True)]
-                shifts.append(Shift(number, name, *after, *growth))
+                shifts.append(Displacement(number, name, *after, *growth))
                 losses[number] += after[0]
                 counts[number] += 1
                 total += arena.grads

@@ -128,7 +128,8 @@ def report(
             first is what the others are compared with.
         x: samples to predict, of the forms; needed if there are any.
         y: (n,) integer labels of them, for the accuracy.
-        sweep: the result of a sweep of a ``gp.Experiment``, or with the same metrics, for curves of
+        sweep: the result of a sweep of a ``gp.sweeps.Experiment``, or with the same metrics, for
+            curves of
             accuracy against weights kept, multiply-accumulates and bytes. Use seeds, and the
             criteria ``Random()`` and ``Magnitude()`` as baselines.
         title: above it all.

@@ -108,9 +108,8 @@ DATASETS = ("digits", "mnist", "fashion-mnist")
 
 def _criteria() -> Iterator[tuple[str, Criterion]]:
     """Every criterion under its name in words, such as gradient-decomposition."""
-    for name in criteria.__all__:
-        cls = getattr(criteria, name)
-        if issubclass(cls, Criterion) and not inspect.isabstract(cls):
+    for name, cls in sorted(vars(criteria).items()):
+        if inspect.isclass(cls) and issubclass(cls, Criterion) and not inspect.isabstract(cls):
             yield re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "-", name).lower(), cls()
 
 

@@ -23,11 +23,11 @@ from gradprune.layers.wiring import read_by_rows
 Floats = NDArray[np.float32]
 Bits = NDArray[np.bool_]
 
-__all__ = ["Weights", "canonical_weights"]
+__all__ = ["CanonicalWeights", "canonical_weights"]
 
 
 @dataclasses.dataclass
-class Weights:
+class CanonicalWeights:
     """Layers with parameters and masks by name; what is removed is 0."""
 
     layers: tuple[Layer, ...]
@@ -36,12 +36,12 @@ class Weights:
     scales: dict[str, Floats]  # of parameters on a grid, (1,) or (rows,)
 
 
-def canonical_weights(weights: Weights, input_shape: Shape) -> Weights:
+def canonical_weights(weights: CanonicalWeights, input_shape: Shape) -> CanonicalWeights:
     """Return the weights without dead units, with hidden Dense units sorted."""
     products = normalized_products(plan(weights.layers, input_shape)).values()
     rows_count = {str(weights.layers[product].name) for product in products}
     chains = _chains(weights.layers)
-    out = Weights(
+    out = CanonicalWeights(
         weights.layers, dict(weights.parameters), dict(weights.masks), dict(weights.scales)
     )
     dropped = True
@@ -84,7 +84,7 @@ def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
 
 
 def _drop(
-    weights: Weights, first: str, functions: list[str], second: str, *, rows_count: bool
+    weights: CanonicalWeights, first: str, functions: list[str], second: str, *, rows_count: bool
 ) -> bool:
     """Remove dead units of the first; whether there were any.
 
@@ -113,7 +113,7 @@ def _drop(
     return True
 
 
-def _sort(weights: Weights, first: str, second: str) -> None:
+def _sort(weights: CanonicalWeights, first: str, second: str) -> None:
     """Sort by the first live input, then the second, and so on; equal ones by their values."""
     mask, weight = weights.masks[f"{first}.weight"], weights.parameters[f"{first}.weight"]
     bias = weights.parameters.get(f"{first}.bias", np.zeros(len(weight), np.float32))
@@ -126,7 +126,7 @@ def _sort(weights: Weights, first: str, second: str) -> None:
     _select(weights, first, second, np.array(order, np.intp))
 
 
-def _select(weights: Weights, first: str, second: str, units: NDArray[np.intp]) -> None:
+def _select(weights: CanonicalWeights, first: str, second: str, units: NDArray[np.intp]) -> None:
     """Take these units of the first, in this order."""
     parameters, masks, scales = weights.parameters, weights.masks, weights.scales
     for name in (f"{first}.weight", f"{first}.bias"):

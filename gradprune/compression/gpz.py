@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from gradprune.compression.architecture import read_architecture, write_architecture
-from gradprune.compression.canonical import Weights, canonical_weights
+from gradprune.compression.canonical import CanonicalWeights, canonical_weights
 from gradprune.compression.logistic import Bits, Integers, log2
 from gradprune.compression.positions import code_positions
 from gradprune.compression.range_coder import Coder, Decoder, Encoder
@@ -171,7 +171,7 @@ def _encode(model: Model, canonical: bool) -> bytes:
             )
         if name in masks:
             array[~masks[name]] = 0.0
-    weights = Weights(model.layers, parameters, masks, scales)
+    weights = CanonicalWeights(model.layers, parameters, masks, scales)
     if canonical:
         weights = canonical_weights(weights, model.input_shape)
     encoder = Encoder()
@@ -196,7 +196,9 @@ def _scales(model: Model) -> dict[str, Floats]:
     return scales
 
 
-def _decode(data: bytes, max_bytes: SupportsIndex | None) -> tuple[Weights, Shape, dict[str, int]]:
+def _decode(
+    data: bytes, max_bytes: SupportsIndex | None
+) -> tuple[CanonicalWeights, Shape, dict[str, int]]:
     if data[:3] != MAGIC:
         raise FileFormatError("not a packed model")
     if len(data) <= _HEAD:
@@ -254,10 +256,10 @@ def _as_matrix(parameter: Parameter) -> tuple[tuple[int, int], bool]:
 
 
 def _code(
-    coder: Coder, layers: Sequence[Layer], input_shape: Shape, given: Weights | None
-) -> Weights:
+    coder: Coder, layers: Sequence[Layer], input_shape: Shape, given: CanonicalWeights | None
+) -> CanonicalWeights:
     """All parameters in forward order, read or written."""
-    out = Weights(tuple(layers), {}, {}, {})
+    out = CanonicalWeights(tuple(layers), {}, {}, {})
     books: list[Integers] = []
     sizes: Integers | None = None  # live inputs of each unit before
     for layer, _, shape, _ in plan(layers, input_shape):

@@ -48,7 +48,7 @@ __all__ = [
     "PipelineResult",
     "Property",
     "Prune",
-    "Quantization",
+    "QuantizeWeights",
     "Shrink",
     "Stage",
     "StageReport",
@@ -306,7 +306,7 @@ class Shrink(Stage):
 
 
 @dataclass(frozen=True)
-class Quantization(Stage):
+class QuantizeWeights(Stage):
     """Gives the weights few values, which all later training keeps; see ``Quantizer``.
 
     Args:
@@ -469,7 +469,7 @@ class Pipeline:
     """Stages in an order in which none undoes what an earlier one achieved.
 
     Args:
-        stages: ``Prune``, ``Shrink``, ``Quantization``, ``FineTune``, ``Encode``, or your own.
+        stages: ``Prune``, ``Shrink``, ``QuantizeWeights``, ``FineTune``, ``Encode``, or your own.
 
     Raises:
         TypeError: something is not a stage.
@@ -477,11 +477,11 @@ class Pipeline:
             says which, and why.
 
     >>> import gradprune as gp
-    >>> gp.Pipeline([gp.Quantization(gp.Codebook(8)), gp.Prune(0.9)])
+    >>> gp.compression.Pipeline([gp.QuantizeWeights(gp.Codebook(8)), gp.compression.Prune(0.9)])
     Traceback (most recent call last):
     ...
-    ValueError: stage 2, Prune, would undo the shared values of stage 1, Quantization: clusters \
-would be emptied, their values chosen for weights that go; put Prune before Quantization
+    ValueError: stage 2, Prune, would undo the shared values of stage 1, QuantizeWeights: clusters \
+would be emptied, their values chosen for weights that go; put Prune before QuantizeWeights
     """
 
     def __init__(self, stages: Sequence[Stage]) -> None:
@@ -532,8 +532,10 @@ would be emptied, their values chosen for weights that go; put Prune before Quan
         >>> import gradprune as gp
         >>> data, test = gp.datasets.digits()
         >>> model = gp.Model([gp.Dense(32, activation="relu"), gp.Dense(10)], input_shape=64)
-        >>> training = gp.Training(10, optimizer=lambda model: gp.Adam(model, lr=3e-3))
-        >>> pipeline = gp.Pipeline([gp.Prune(0.8, training=training), gp.Shrink()])
+        >>> training = gp.compression.Training(10, optimizer=lambda model: gp.Adam(model, lr=3e-3))
+        >>> pipeline = gp.compression.Pipeline(
+        ...     [gp.compression.Prune(0.8, training=training), gp.compression.Shrink()]
+        ... )
         >>> result = pipeline.run(model, data, validation_data=test)
         >>> result.stages[-1].kept
         474

@@ -255,7 +255,8 @@ class Network(Whole):
     def costs(self) -> Costs:
         """The table of shares up to which a layer runs on lists of its live weights.
 
-        A model begins with what ``gp.get_costs`` gives and keeps it; copies, ``shrink`` and the
+        A model begins with what ``gp.costs.get_costs`` gives and keeps it; copies, ``shrink`` and
+        the
         file take it along. It decides about the last bits of results. A new one, a ``Costs`` or
         four shares, counts from the next call on.
 

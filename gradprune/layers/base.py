@@ -21,6 +21,7 @@ from gradprune.layers.initializers import Initializer
 
 __all__ = [
     "ACTIVATIONS",
+    "AllInputs",
     "CoreLayer",
     "Entries",
     "Flags",
@@ -29,7 +30,6 @@ __all__ = [
     "Parameter",
     "Shape",
     "Source",
-    "Whole",
     "Wiring",
 ]
 
@@ -199,15 +199,15 @@ class Layer(ABC):
         """Return the core's layers; offsets maps a role to its place in the arena."""
 
     def wiring(self, shape: Shape) -> Wiring:
-        """Return which outputs depend on which inputs; ``Whole`` means that nothing can be cut."""
-        return Whole(self, shape)
+        """Return which outputs depend on which inputs; ``AllInputs`` means that nothing can be cut."""
+        return AllInputs(self, shape)
 
 
 class Wiring(ABC):
     """Says which outputs of a layer depend on which inputs, and cuts units.
 
     This is all that ``Model.shrink`` knows of a layer. Flags of features have the shape of a
-    sample, such as (features,) or (time, features). A layer that says nothing is ``Whole``: it
+    sample, such as (features,) or (time, features). A layer that says nothing is ``AllInputs``: it
     reads all inputs and keeps all outputs, which is always right.
 
     Args:
@@ -279,7 +279,7 @@ class Wiring(ABC):
         return {}
 
 
-class Whole(Wiring):
+class AllInputs(Wiring):
     """The wiring of a layer of which nothing can be cut."""
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from gradprune.foundation.checks import LARGEST_SIZE, flag, fraction, not_negative, settle, whole
 from gradprune.layers.base import (
     ACTIVATIONS,
+    AllInputs,
     CoreLayer,
     Entries,
     Flags,
@@ -20,7 +21,6 @@ from gradprune.layers.base import (
     Masks,
     Parameter,
     Shape,
-    Whole,
     Wiring,
 )
 from gradprune.layers.initializers import Glorot, He, Initializer
@@ -77,7 +77,7 @@ class Activation(Layer):
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
-        return Whole(self, shape) if self.function == "softmax" else Elementwise(self, shape)
+        return AllInputs(self, shape) if self.function == "softmax" else Elementwise(self, shape)
 
 
 def copying(features: int) -> CoreLayer:

@@ -32,7 +32,7 @@ class CrossEntropy(Loss):
     >>> (x, y), _ = gp.datasets.digits()
     >>> model = gp.Model([gp.Dense(10)], input_shape=64, seed=0)
     >>> optimizer = gp.Adam(model)
-    >>> loss = gp.CrossEntropy(label_smoothing=0.1)
+    >>> loss = gp.losses.CrossEntropy(label_smoothing=0.1)
     >>> history = model.fit(x, y, optimizer=optimizer, loss=loss, epochs=2, verbose=0)
     >>> history["accuracy"][1] > history["accuracy"][0]
     True

@@ -20,7 +20,7 @@ _EXTREME = 1000.0  # beyond it, softmax is the argmax or flat in float32
 _LEAST = float(np.finfo(np.float32).tiny)
 
 
-class Predictor(Protocol):
+class Teacher(Protocol):
     """A teacher: a model, frozen or not, or an object that behaves like one."""
 
     def predict(self, x: Any, /) -> ArrayLike: ...
@@ -66,13 +66,13 @@ class Distillation(Loss):
     >>> history = model.fit(x, y, optimizer=optimizer, epochs=5, verbose=0)
     >>> teacher = model.freeze()
     >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.8)
-    >>> loss = gp.Distillation(teacher, temperature=2.0, alpha=0.9)
+    >>> loss = gp.losses.Distillation(teacher, temperature=2.0, alpha=0.9)
     >>> history = model.fit(x, y, optimizer=optimizer, loss=loss, epochs=5, verbose=0)
     >>> history["accuracy"][-1] > 0.9
     True
     """
 
-    teacher: Predictor | Callable[[Any], ArrayLike] | None = None
+    teacher: Teacher | Callable[[Any], ArrayLike] | None = None
     _: KW_ONLY
     temperature: float = 4.0
     alpha: float = 0.9

@@ -85,10 +85,10 @@ class Raise(_Limited):
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(1)], input_shape=1, seed=0)
     >>> model.parameters["dense0.weight"][:] = 3
-    >>> optimizer = gp.SGD(model, lr=0.1, guard=gp.Raise(max_activation=1))
+    >>> optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Raise(max_activation=1))
     >>> try:
     ...     model.train_step([[0.1], [0.5]], [0, 0], optimizer=optimizer, loss="mse")
-    ... except gp.ExplosionError as error:
+    ... except gp.errors.ExplosionError as error:
     ...     print(error.phase, error.layer, error.index, error.value)
     forward dense0 (1, 0) 1.5
     """
@@ -138,7 +138,7 @@ class Zero(Skip):
     >>> import math
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(2, bias=False)], input_shape=3, seed=0)
-    >>> optimizer = gp.SGD(model, lr=0.1, guard=gp.Zero())
+    >>> optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Zero())
     >>> loss = model.backward([[1, 2, 3]], [0])
     >>> model.gradients["dense0.weight"][0, 1] = math.nan
     >>> optimizer.step().applied, optimizer.zeroed
@@ -172,7 +172,7 @@ class Rollback(Skip):
     >>> import math
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
-    >>> optimizer = gp.SGD(model, lr=0.1, guard=gp.Rollback(every=10))
+    >>> optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Rollback(every=10))
     >>> _ = model.train_step([[1, 2, 3]], [0], optimizer=optimizer)
     >>> model.parameters["dense0.weight"][0, 0] = math.nan
     >>> _ = model.train_step([[1, 2, 3]], [0], optimizer=optimizer)

@@ -6,7 +6,7 @@ from typing import Any
 
 from gradprune.pruning.coverage import Coverage
 from gradprune.pruning.regrowth import Regrowth
-from gradprune.pruning.rewinding import Rewindable, Weights
+from gradprune.pruning.rewinding import RememberedWeights, Rewindable
 from gradprune.pruning.schedules import AnySchedule
 
 __all__ = ["Agenda"]
@@ -31,7 +31,7 @@ class Agenda:
         self.regrowth = regrowth
         self.course: Any = () if schedule is None else schedule.begin()
         self.is_overdue = False
-        self.before: Weights | None = None
+        self.before: RememberedWeights | None = None
 
     def due(self, step: int) -> float | None:
         """The sparsity that is due at a step, if weights are to be removed."""
@@ -64,13 +64,15 @@ class Agenda:
             return None
         return self.schedule.doubt(done=done, steps=steps, sparsity=sparsity)
 
-    def removing(self, model: Rewindable) -> tuple[Weights | None, Any]:
+    def removing(self, model: Rewindable) -> tuple[RememberedWeights | None, Any]:
         """(before, course) as they are to be once a removal that is due has been made."""
         assert self.schedule is not None
-        before = Weights.of(model) if self.wants_feedback else None
+        before = RememberedWeights.of(model) if self.wants_feedback else None
         return before, self.schedule.removed(self.course)
 
-    def judge(self, loss: float, covered: Coverage) -> tuple[Weights | None, Weights | None, Any]:
+    def judge(
+        self, loss: float, covered: Coverage
+    ) -> tuple[RememberedWeights | None, RememberedWeights | None, Any]:
         """What a validation loss means.
 
         Returns:

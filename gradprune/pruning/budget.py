@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.layers.coupling import Coupled
-from gradprune.pruning.coverage import Layer
+from gradprune.pruning.coverage import CoveredTensor
 from gradprune.pruning.granularity import Granularity
 from gradprune.pruning.scopes import LayerCount, Scope
 from gradprune.state.arena import Tensor
@@ -36,7 +36,7 @@ class Choice(NamedTuple):
 
 
 def remove_lowest(
-    layers: Sequence[Layer],
+    layers: Sequence[CoveredTensor],
     live: Flags,
     goal: int,
     requested: float,
@@ -115,7 +115,7 @@ def _advice(unit: str, gone: int, size: int) -> str:
 
 
 def remove_below(
-    layers: Sequence[Layer],
+    layers: Sequence[CoveredTensor],
     live: Flags,
     limit: float,
     ranked: Floats,
@@ -165,7 +165,7 @@ class _Blocks:
         self,
         granularity: Granularity,
         coupled: Sequence[Coupled],
-        layers: Sequence[Layer],
+        layers: Sequence[CoveredTensor],
         live: Flags,
         min_kept: int | float,
         limits: Mapping[str, int] | None = None,
@@ -189,13 +189,13 @@ class _Blocks:
         self.sizes: NDArray[Any] = np.concatenate(sizes)
         left = self.sizes > 0
         self.are_torn = bool(np.any(self.sizes[left] < np.concatenate(full)[left]))
-        self.layers: list[Layer] = []
+        self.layers: list[CoveredTensor] = []
         self.floors: list[int] = []
         self.counts: list[LayerCount] = []
         self._spared: list[int] = []  # weights that the pattern keeps
         start = 0
         for (tensor, place), shape, part in zip(layers, self._shapes, sizes, strict=True):
-            self.layers.append(Layer(tensor, slice(start, start + part.size)))
+            self.layers.append(CoveredTensor(tensor, slice(start, start + part.size)))
             start += part.size
             kept = int(np.sum(part))
             floor = min(max(self._least(tensor.size), self._below_limit(tensor)), kept)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradprune.pruning.agenda import Agenda
 from gradprune.pruning.observation import Observer
-from gradprune.pruning.rewinding import Weights
+from gradprune.pruning.rewinding import RememberedWeights
 from gradprune.state.arena import Arena
 
 __all__ = ["load_tensors", "tensors_of"]
@@ -66,4 +66,4 @@ def load_tensors(
     if agenda.schedule is not None and agenda.course:
         agenda.course = agenda.schedule.resume(tuple(own["course"].tolist()))
     if agenda.wants_feedback:
-        agenda.before = Weights.from_tensors(tensors, arena)
+        agenda.before = RememberedWeights.from_tensors(tensors, arena)

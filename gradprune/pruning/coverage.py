@@ -15,7 +15,7 @@ from gradprune.pruning.statistics import Statistics
 from gradprune.state.arena import Arena, Tensor, excluded_names
 from gradprune.state.locking import locked
 
-__all__ = ["Coverage", "Layer", "covered_layers", "gathered"]
+__all__ = ["Coverage", "CoveredTensor", "covered_layers", "gathered"]
 
 _T = TypeVar("_T", bound=np.generic)
 
@@ -29,7 +29,7 @@ class Coverable(Protocol):
     arena: Arena
 
 
-class Layer(NamedTuple):
+class CoveredTensor(NamedTuple):
     """A covered parameter and its place among the covered weights."""
 
     tensor: Tensor
@@ -105,10 +105,10 @@ class Coverage:
 
 def covered_layers(
     tensors: Sequence[Tensor], exclude: Sequence[str]
-) -> tuple[list[Layer], list[str]]:
+) -> tuple[list[CoveredTensor], list[str]]:
     """Return the layers to cover, and names of the prunable parameters left out."""
     left_out = excluded_names(tensors, exclude)
-    layers: list[Layer] = []
+    layers: list[CoveredTensor] = []
     excluded = []
     start = 0
     for tensor in tensors:
@@ -117,12 +117,12 @@ def covered_layers(
         if tensor.name in left_out:
             excluded.append(tensor.name)
         else:
-            layers.append(Layer(tensor, slice(start, start + tensor.size)))
+            layers.append(CoveredTensor(tensor, slice(start, start + tensor.size)))
             start += tensor.size
     return layers, excluded
 
 
-def gathered(arena: Arena, layers: Sequence[Layer], flat: NDArray[_T]) -> NDArray[_T]:
+def gathered(arena: Arena, layers: Sequence[CoveredTensor], flat: NDArray[_T]) -> NDArray[_T]:
     """Return the covered part of a flat buffer of the arena; a view if that is everything."""
     total = layers[-1].place.stop
     if total == arena.prunable_size:

@@ -15,13 +15,13 @@ from gradprune import _core
 from gradprune.engine.network import Network
 from gradprune.engine.replicas import Replicable, replicate
 from gradprune.errors import NumericalError
-from gradprune.layers.base import Layer as NetworkLayer
+from gradprune.layers.base import Layer
 from gradprune.layers.dense import Activation, Dropout
 from gradprune.layers.graph import plan
 from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.losses.base import LossLike, SoftTarget
 from gradprune.optim.snapshots import LastPass, Passing
-from gradprune.pruning.coverage import Layer, gathered
+from gradprune.pruning.coverage import CoveredTensor, gathered
 from gradprune.pruning.criteria.base import Probe, Response
 from gradprune.state.locking import locked
 
@@ -61,7 +61,7 @@ def trial(model: Passing) -> Iterator[None]:
 
 @contextmanager
 def probing(
-    model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples | None
+    model: Tried, layers: Sequence[CoveredTensor], live: Flags, samples: Samples | None
 ) -> Iterator[Probe]:
     """Give a probe; afterwards the model is as it was.
 
@@ -102,7 +102,9 @@ def probing(
         yield Probe(live, _units(layers), respond, gradient, product, _Flow(model, layers))
 
 
-def dense_gradient(model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples) -> Floats:
+def dense_gradient(
+    model: Tried, layers: Sequence[CoveredTensor], live: Flags, samples: Samples
+) -> Floats:
     """Return the gradient (n,) of all covered weights, those included that are removed and 0.
 
     It is taken on a replica of which nothing is removed, so that masks, lists and moments of the
@@ -128,7 +130,7 @@ def dense_gradient(model: Tried, layers: Sequence[Layer], live: Flags, samples: 
         return gathered(replica.arena, layers, replica.arena.grads)
 
 
-def _units(layers: Sequence[Layer]) -> NDArray[np.intp]:
+def _units(layers: Sequence[CoveredTensor]) -> NDArray[np.intp]:
     """(n,) the output unit of each covered weight, counted over all of them."""
     parts, first = [], 0
     for tensor, _ in layers:
@@ -149,7 +151,7 @@ class _Curvature:
     """
 
     def __init__(
-        self, model: Tried, layers: Sequence[Layer], live: Flags, samples: Samples | None
+        self, model: Tried, layers: Sequence[CoveredTensor], live: Flags, samples: Samples | None
     ) -> None:
         self._model, self._layers, self._live, self._samples = model, layers, live, samples
 
@@ -198,7 +200,7 @@ class _Flow:
     sum 1 on average, which log R only shifts by a constant.
     """
 
-    def __init__(self, model: Tried, layers: Sequence[Layer]) -> None:
+    def __init__(self, model: Tried, layers: Sequence[CoveredTensor]) -> None:
         self._model, self._layers = model, layers
         self._network: Network | None = None
 
@@ -243,12 +245,12 @@ class _Flow:
         return flow
 
 
-def _linear(model: Tried) -> list[NetworkLayer]:
+def _linear(model: Tried) -> list[Layer]:
     """The layers with what is not linear, or not of the weights, taken out.
 
     For weights and inputs of at least 0 relu is the identity, which every activation is made here.
     """
-    linear: list[NetworkLayer] = []
+    linear: list[Layer] = []
     for layer, _, shape, _ in plan(model.layers, model.input_shape):
         fields = {field.name for field in dataclasses.fields(layer)}
         changes: dict[str, Any] = dict.fromkeys(

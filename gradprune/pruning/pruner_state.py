@@ -21,7 +21,7 @@ from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.observation import Data, Observer, pair
 from gradprune.pruning.regrowth import Regrowth
 from gradprune.pruning.removal import Removable
-from gradprune.pruning.rewinding import Weights
+from gradprune.pruning.rewinding import RememberedWeights
 from gradprune.pruning.schedules import AnySchedule
 from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.pruning.statistics import Statistics
@@ -121,7 +121,7 @@ class PrunerState(Attached):
         vars(self).update(own)
         agenda, observer = self._agenda, self._observer
         agenda.is_overdue, agenda.course = overdue, course
-        agenda.before = Weights.from_tensors(arrays["_before"], self.model.arena)
+        agenda.before = RememberedWeights.from_tensors(arrays["_before"], self.model.arena)
         if statistics is not None:
             observer.statistics = Statistics(**statistics)
         observer.weights = arrays["_weights"]

@@ -14,7 +14,7 @@ from gradprune.optim.optimizers import Optimizer
 from gradprune.state.arena import Arena, Moments
 from gradprune.state.locking import locked
 
-__all__ = ["Rewind", "Weights"]
+__all__ = ["RememberedWeights", "Rewind"]
 
 Floats = NDArray[np.float32]
 
@@ -34,7 +34,7 @@ class Trained(Protocol):
     epoch: int
 
 
-class Weights:
+class RememberedWeights:
     """Parameters, mask and moments of a model at one time: copies that nothing changes.
 
     Args:
@@ -47,7 +47,7 @@ class Weights:
         self.params, self.mask, self.moments = params, mask, moments
 
     @classmethod
-    def of(cls, model: Rewindable) -> Weights:
+    def of(cls, model: Rewindable) -> RememberedWeights:
         """Copy the weights as they are now."""
         arena, optimizer = model.arena, model.optimizer
         with arena.lock:
@@ -86,7 +86,9 @@ class Weights:
         return {"before.params": self.params, "before.mask": self.mask, **moments}
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, NDArray[Any]], arena: Arena) -> Weights | None:
+    def from_tensors(
+        cls, tensors: Mapping[str, NDArray[Any]], arena: Arena
+    ) -> RememberedWeights | None:
         """What ``tensors`` gave, None if it is not there; a ValueError if it does not fit."""
         if "before.params" not in tensors:
             return None
@@ -140,7 +142,7 @@ class Rewind:
     >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
     >>> optimizer = gp.SGD(model, lr=0.1, momentum=0.9)
     >>> pruner = gp.Pruner(model, criterion=gp.Magnitude())
-    >>> start = gp.Rewind(model)
+    >>> start = gp.pruning.Rewind(model)
     >>> kept = 1184
     >>> for round in range(3):
     ...     history = model.fit(x, y, optimizer=optimizer, epochs=2, verbose=0)
@@ -154,7 +156,7 @@ class Rewind:
         optimizer = model.optimizer
         self.model = model
         with self.lock:
-            self._weights = Weights.of(model)
+            self._weights = RememberedWeights.of(model)
             self._then = _Counters(
                 model.forward_count,
                 model.epoch if isinstance(model, Trained) else None,

@@ -18,7 +18,7 @@ __all__ = [
     "AnySchedule",
     "Cubic",
     "Iterative",
-    "Linear",
+    "LinearSchedule",
     "OneShot",
     "Polynomial",
     "Schedule",
@@ -288,10 +288,10 @@ class Polynomial(_Ramp):
 
 
 @dataclass(frozen=True)
-class Linear(_Ramp):
+class LinearSchedule(_Ramp):
     """Follows ``Polynomial`` with power 1: the same share of the network at every event.
 
-    >>> Linear(0.5, start=0, stop=10).sparsity_at(5)
+    >>> LinearSchedule(0.5, start=0, stop=10).sparsity_at(5)
     0.25
     """
 

@@ -228,7 +228,7 @@ class Budgets(_PerLayer):
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(10, activation="relu"), gp.Dense(5)], input_shape=20, seed=0)
-    >>> scope = gp.Budgets({"dense0": 0.9, "dense1": 0.5})
+    >>> scope = gp.pruning.Budgets({"dense0": 0.9, "dense1": 0.5})
     >>> pruner = gp.Pruner(model, criterion=gp.Magnitude(), scope=scope)
     >>> print(pruner.prune(scope.overall(model.masks)))
     sparsity 82.00% (requested 82.00%), 45 of 250 weights kept

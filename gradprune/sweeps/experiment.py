@@ -91,7 +91,7 @@ class Experiment:
     >>> import gradprune as gp
     >>> def build(seed):
     ...     return gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], 64, seed=seed)
-    >>> experiment = gp.Experiment(
+    >>> experiment = gp.sweeps.Experiment(
     ...     build, gp.datasets.digits(), dense_epochs=2, epochs=1, cache="dense"
     ... )
     >>> criteria = [gp.Magnitude(), gp.Taylor()]

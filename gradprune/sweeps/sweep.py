@@ -123,7 +123,7 @@ def sweep(
 
     Args:
         run: ``run(**levels)`` returns a dict of numbers, the metrics: a function of its own, or a
-            ``gp.Experiment``. It should depend on nothing else.
+            ``gp.sweeps.Experiment``. It should depend on nothing else.
         factors: name to levels. Text, numbers, bools and None stand for themselves in the table,
             settings such as ``gp.Taylor()`` are named by their repr; for anything else, or for
             names of your own, give a dict of name to level.

@@ -1,1 +1,5 @@
 """Training: the loop, callbacks, history, metrics."""
+
+from gradprune.training.callbacks import *
+from gradprune.training.history import *
+from gradprune.training.metrics import *

@@ -254,7 +254,7 @@ class WeightAveraging(Callback):
     >>> import gradprune as gp
     >>> (x, y), _ = gp.datasets.digits()
     >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
-    >>> optimizer, mean = gp.SGD(model, lr=0.1), gp.WeightAveraging(start=2)
+    >>> optimizer, mean = gp.SGD(model, lr=0.1), gp.callbacks.WeightAveraging(start=2)
     >>> _ = model.fit(x, y, optimizer=optimizer, epochs=5, callbacks=[mean], verbose=0)
     >>> mean.count
     3

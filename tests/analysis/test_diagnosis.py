@@ -20,7 +20,7 @@ def data() -> tuple[np.ndarray, np.ndarray]:
 
 
 def deep(gain: float, *, depth: int = 12, activation: str = "relu", seed: int = 0) -> gp.Model:
-    make = gp.He if activation == "relu" else gp.Glorot
+    make = gp.initializers.He if activation == "relu" else gp.initializers.Glorot
     hidden = [gp.Dense(50, activation=activation, initializer=make(gain)) for _ in range(depth)]
     return gp.Model([*hidden, gp.Dense(10)], input_shape=64, seed=seed)
 
@@ -48,7 +48,7 @@ def test_a_gain_of_3_explodes(seed: int) -> None:
     for row in diagnosis.layers[:-1]:
         assert 1.8 < row.gradient_growth < 4.5
     advice = " ".join(diagnosis.advice)
-    for word in ("Exploding", "gain", "gp.He()", "gp.ClipNorm(1.0)", "lower lr"):
+    for word in ("Exploding", "gain", "gp.initializers.He()", "gp.ClipNorm(1.0)", "lower lr"):
         assert word in advice
 
 
@@ -96,7 +96,7 @@ def test_saturated(activation: str) -> None:
     diagnosis = gp.diagnose(deep(100.0, depth=2, activation=activation), *data())
     assert "saturated" in diagnosis.findings
     assert all(row.saturated > 0.5 for row in diagnosis.layers[:2])
-    assert "gp.Glorot()" in " ".join(diagnosis.advice)
+    assert "gp.initializers.Glorot()" in " ".join(diagnosis.advice)
     healthy = gp.diagnose(deep(1.0, depth=2, activation=activation), *data())
     assert healthy.findings == ()
     assert healthy.layers[0].saturated == 0
@@ -221,12 +221,12 @@ def test_spectral_norm(shape: tuple[int, int], gap: float, error: float) -> None
     assert _spectral_norm(np.zeros(shape)) == 0
 
 
-def found(growths: list[float], total: float, activation: float = 1.0) -> gp.Diagnosis:
+def found(growths: list[float], total: float, activation: float = 1.0) -> gp.analysis.Diagnosis:
     layers = tuple(
-        gp.LayerDiagnosis(f"layer{i}", "Dense", 1.0, growth, 1.0, growth)
+        gp.analysis.LayerDiagnosis(f"layer{i}", "Dense", 1.0, growth, 1.0, growth)
         for i, growth in enumerate(growths)
     )
-    return gp.Diagnosis(1.0, 10, 1.0, activation, total, layers, (), None)
+    return gp.analysis.Diagnosis(1.0, 10, 1.0, activation, total, layers, (), None)
 
 
 def test_growth_a_layer_by_hand() -> None:
@@ -235,14 +235,15 @@ def test_growth_a_layer_by_hand() -> None:
     assert advice == (
         "Exploding: from output to input the gradient grows by a factor of 1e+06, 100 a layer, "
         "most in layer0 (20). The gain of the weights is too large: divide it by 100 "
-        "(gain 1 of gp.He() for relu, of gp.Glorot() or gp.Orthogonal() for others), "
+        "(gain 1 of gp.initializers.He() for relu, of Glorot() or Orthogonal() for others), "
         "clip by clip=gp.ClipNorm(1.0), lower lr."
     )
     (advice,) = found([0.5, 1.0, 0.25], 1e-6).advice
     assert advice == (
         "Vanishing: from output to input the gradient shrinks by a factor of 1e-06, "
         "0.001 a layer, most in layer2 (0.25). The gain of the weights is too small: multiply it "
-        "by 1e+03 (gain 1 of gp.He() for relu, of gp.Glorot() or gp.Orthogonal() for others), "
+        "by 1e+03 (gain 1 of gp.initializers.He() for relu, of Glorot() or Orthogonal() for "
+        "others), "
         "or use fewer layers. Clipping does not help."
     )
     (advice,) = found([1.0, 1.0], 1.0, activation=1e6).advice  # no layer: divided by one
@@ -276,7 +277,7 @@ def test_the_model_is_left_as_it_was(case: Case) -> None:
 def test_an_optimizer_that_cannot_step() -> None:
     """A gradient that is not finite is a finding, not an error; no guard is asked."""
     model = deep(1.0, depth=2)
-    optimizer = gp.SGD(model, lr=0.1, guard=gp.Raise())
+    optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Raise())
     model.parameters["dense0.weight"][0, 0] = math.inf
     diagnosis = gp.diagnose(model, *data())
     assert "not finite" in diagnosis.findings

@@ -178,7 +178,7 @@ def test_dropout_is_the_same_throughout_a_round() -> None:
 
 def test_clipping_and_the_guard_are_the_optimizers() -> None:
     network = line()
-    optimizer = gp.SGD(network, lr=1.0, clip=gp.ClipNorm(0.1), guard=gp.Skip())
+    optimizer = gp.SGD(network, lr=1.0, clip=gp.ClipNorm(0.1), guard=gp.guards.Skip())
     start = network.arena.params.copy()
     report = gp.explode(network, [[1.0]], [0.0], loss="mse", epsilon=1, max_steps=1, restore=True)
     moved = np.linalg.norm(network.arena.params - start)
@@ -201,7 +201,7 @@ def test_an_explosion_that_is_not_finite_changes_nothing(restore: bool) -> None:
     optimizer = gp.Adam(network, lr=0.01)
     network.train_step(*TRAINED.batch(), optimizer=optimizer)
     before = everything(network, optimizer)
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         gp.explode(
             network, *TRAINED.batch(1), epsilon=0.5, delta=1e38, restore=restore, max_steps=20
         )
@@ -211,14 +211,14 @@ def test_an_explosion_that_is_not_finite_changes_nothing(restore: bool) -> None:
 def test_limits_of_the_guard_hold_for_every_shift() -> None:
     """The first shift takes the output from 2 to 2.1: the step is refused, and the layer named."""
     network = line()
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Raise(max_activation=2.05))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Raise(max_activation=2.05))
     before = everything(network, optimizer)
     settings = {"loss": "mse", "epsilon": 1, "max_steps": 1, "delta": -0.1}
-    with pytest.raises(gp.ExplosionError, match="output of dense0"):
+    with pytest.raises(gp.errors.ExplosionError, match="output of dense0"):
         gp.explode(network, [[1.0]], [0.0], **settings)
     assert everything(network, optimizer) == before
     assert not network.exploded
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(max_activation=2.05))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Skip(max_activation=2.05))
     report = gp.explode(network, [[1.0]], [0.0], **settings, restore=True)
     assert report.applied.tolist() == [False]
     assert report.counts.tolist() == [len(report.shifts)] == [1]  # no second shift after that
@@ -230,7 +230,7 @@ def test_adaptive_clippers_are_put_back() -> None:
     optimizer = gp.SGD(network, lr=0.1, clip=gp.AutoClip())
     network.train_step(*TRAINED.batch(), optimizer=optimizer)
     kept = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         gp.explode(network, *TRAINED.batch(1), epsilon=0.5, delta=1e38, max_steps=20)
     found = optimizer.chain.tensors()
     assert list(found) == list(kept)

@@ -20,7 +20,7 @@ def swept(
     ways: tuple[str, ...] = ("one-shot",),
     criteria: tuple[str, ...] = ("magnitude", "b"),
     seeds: int = 3,
-) -> gp.SweepResult:
+) -> gp.sweeps.SweepResult:
     """Accuracies that are known: 0.9 and 0.8, a point more or less for each seed."""
     rows = [
         {
@@ -42,7 +42,7 @@ def swept(
         for seed in range(seeds)
     ]
     factors = ["how", "criterion", "sparsity", "seed"]
-    return gp.SweepResult(factors, ["accuracy", "change", "kept", "weights", "macs"], rows)
+    return gp.sweeps.SweepResult(factors, ["accuracy", "change", "kept", "weights", "macs"], rows)
 
 
 # ---- curves
@@ -244,4 +244,4 @@ def test_lines_are_never_those_of_seeds() -> None:
         (["seed", "lr"], "lr"),
         (["seed", "lr", "criterion"], "criterion"),
     ):
-        assert reports._by(gp.SweepResult(factors, [], [])) == expected
+        assert reports._by(gp.sweeps.SweepResult(factors, [], [])) == expected

@@ -325,9 +325,9 @@ def test_a_missing_data_set_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def nowhere() -> None:
-        raise gp.DatasetNotFoundError("MNIST was not found. Looked in\n  - here\n  - there")
+        raise gp.errors.DatasetNotFoundError("MNIST was not found. Looked in\n  - here\n  - there")
 
-    monkeypatch.setattr(gp.datasets, "mnist", nowhere)
+    monkeypatch.setattr("gradprune.data.datasets.mnist", nowhere)
     assert main(["demo", "--dataset", "mnist"]) == 1
     assert "Looked in - here - there" in complaint(capsys)
 

@@ -66,7 +66,7 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
         [
             gp.Dense(7, activation=gp.Activation("leaky_relu", slope=0.25), l1=1e-3, l2=2.0),
             gp.Activation("gelu"),
-            gp.Dense(5, activation="tanh", initializer=gp.Orthogonal(gain=2.0)),
+            gp.Dense(5, activation="tanh", initializer=gp.initializers.Orthogonal(gain=2.0)),
             gp.Dense(3, activation="sigmoid"),
             gp.Dense(2, activation="softmax"),
         ],
@@ -74,7 +74,10 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
     ),
     "rnn": ([gp.RNN(4, activation="relu", omega=2.0, truncation=3), gp.Dense(2)], (5, 3)),
     "lstm": ([gp.LSTM(3, return_sequences=True, forget_bias=0.5), gp.Dense(2)], (4, 2)),
-    "gru": ([gp.GRU(5, bias=False, recurrent_initializer=gp.Identity()), gp.Dense(1)], (2, 1)),
+    "gru": (
+        [gp.GRU(5, bias=False, recurrent_initializer=gp.initializers.Identity()), gp.Dense(1)],
+        (2, 1),
+    ),
     "images": (
         [
             gp.Conv2D(4, (3, 2), padding=((1, 0), (0, 1)), stride=2, groups=2, activation="relu"),
@@ -301,7 +304,7 @@ def test_limits(tmp_path: Path) -> None:
     for number in (1, 200_000, 1, 0, 1, 200_000 + 7):  # Dense(200,000) of 200,000 inputs
         architecture._write_number(out, number)
     (tmp_path / "m.gpz").write_bytes(sealed(bytes(out) + bytes(100)))
-    with pytest.raises(gp.FileFormatError, match="more than the limit"):
+    with pytest.raises(gp.errors.FileFormatError, match="more than the limit"):
         gp.load(tmp_path / "m.gpz")
 
 
@@ -361,10 +364,10 @@ def test_what_is_refused(tmp_path: Path) -> None:
         (sealed(b""), "truncated"),
     ):
         (tmp_path / "m.gpz").write_bytes(bad)
-        with pytest.raises(gp.FileFormatError, match=text):
+        with pytest.raises(gp.errors.FileFormatError, match=text):
             gp.load(tmp_path / "m.gpz")
     model.parameters["dense1.weight"][0, 0] = np.inf
-    with pytest.raises(gp.NonFiniteError, match=r"dense1\.weight"):
+    with pytest.raises(gp.errors.NonFiniteError, match=r"dense1\.weight"):
         gp.compress(model)
 
 

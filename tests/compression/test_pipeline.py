@@ -27,12 +27,12 @@ def digits() -> Any:
     return gp.datasets.digits()
 
 
-TRAINING = gp.Training(4, optimizer=sgd)
-SHARE = gp.Quantization(gp.Codebook(4), biases=gp.Codebook(4))
-GRID = gp.Quantization(gp.Grid(4))
+TRAINING = gp.compression.Training(4, optimizer=sgd)
+SHARE = gp.compression.QuantizeWeights(gp.Codebook(4), biases=gp.Codebook(4))
+GRID = gp.compression.QuantizeWeights(gp.Grid(4))
 
 
-def weights(packed: gp.PackedModel) -> list[np.ndarray]:
+def weights(packed: gp.compression.PackedModel) -> list[np.ndarray]:
     parameters = packed.to_model().parameters
     return [parameters[name] for name in packed.masks]
 
@@ -40,15 +40,15 @@ def weights(packed: gp.PackedModel) -> list[np.ndarray]:
 def test_all_stages_one_after_the_other(digits: Any, tmp_path: Path) -> None:
     data, test = digits
     stages = [
-        gp.FineTune(TRAINING),
-        gp.Prune(0.8, training=gp.Training(8, optimizer=sgd), every=10),
-        gp.Shrink(),
+        gp.compression.FineTune(TRAINING),
+        gp.compression.Prune(0.8, training=gp.compression.Training(8, optimizer=sgd), every=10),
+        gp.compression.Shrink(),
         SHARE,
-        gp.FineTune(TRAINING),
-        gp.Encode(),
+        gp.compression.FineTune(TRAINING),
+        gp.compression.Encode(),
     ]
-    result = gp.Pipeline(stages).run(small_model(), data, validation_data=test)
-    names = ["start", "FineTune", "Prune", "Shrink", "Quantization", "FineTune", "Encode"]
+    result = gp.compression.Pipeline(stages).run(small_model(), data, validation_data=test)
+    names = ["start", "FineTune", "Prune", "Shrink", "QuantizeWeights", "FineTune", "Encode"]
     assert [row.stage for row in result.stages] == names
     total = 64 * 24 + 24 * 12 + 12 * 10
     assert result.stages[2].kept == total - round(0.8 * total)
@@ -58,7 +58,7 @@ def test_all_stages_one_after_the_other(digits: Any, tmp_path: Path) -> None:
     assert result.packed is not None
     result.packed.save(tmp_path / "m.gpz")
     for packed in (result.packed, gp.load(tmp_path / "m.gpz")):
-        assert isinstance(packed, gp.PackedModel)
+        assert isinstance(packed, gp.compression.PackedModel)
         assert result.stages[-1].nbytes == packed.nbytes == len(bytes(packed))
         assert sum(mask.sum() for mask in packed.masks.values()) == result.stages[-1].kept
         values = [np.unique(array[array != 0]).size for array in weights(packed)]
@@ -79,28 +79,43 @@ def test_all_stages_one_after_the_other(digits: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("stages", "message"),
     [
-        ([SHARE, gp.Prune(0.5)], "stage 2, Prune, would undo the shared values of stage 1"),
-        ([SHARE, gp.FineTune(TRAINING), gp.Shrink()], "stage 3, Shrink, .* put Shrink before"),
-        ([GRID, gp.Shrink()], "undo the values on a grid of stage 1, Quantization"),
+        (
+            [SHARE, gp.compression.Prune(0.5)],
+            "stage 2, Prune, would undo the shared values of stage 1",
+        ),
+        (
+            [SHARE, gp.compression.FineTune(TRAINING), gp.compression.Shrink()],
+            "stage 3, Shrink, .* put Shrink before",
+        ),
+        ([GRID, gp.compression.Shrink()], "undo the values on a grid of stage 1, QuantizeWeights"),
         ([SHARE, GRID], "chosen anew, by another rule; one is enough"),
-        ([gp.Encode(), gp.FineTune(TRAINING)], "undo the file of stage 1, Encode"),
+        (
+            [gp.compression.Encode(), gp.compression.FineTune(TRAINING)],
+            "undo the file of stage 1, Encode",
+        ),
         ([], "at least one stage"),
     ],
 )
-def test_orders_that_undo_something_are_refused(stages: list[gp.Stage], message: str) -> None:
+def test_orders_that_undo_something_are_refused(
+    stages: list[gp.compression.Stage], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
-        gp.Pipeline(stages)
+        gp.compression.Pipeline(stages)
 
 
 def test_what_is_not_a_stage_is_refused() -> None:
     with pytest.raises(TypeError, match="stage 2 must be a stage"):
-        gp.Pipeline([gp.Prune(0.5), "encode"])
+        gp.compression.Pipeline([gp.compression.Prune(0.5), "encode"])
 
 
-@pytest.mark.parametrize("stages", [[GRID, gp.Prune(0.5)], [gp.Prune(0.5), GRID]])
-def test_pruning_leaves_a_grid_alone(stages: list[gp.Stage], digits: Any) -> None:
+@pytest.mark.parametrize(
+    "stages", [[GRID, gp.compression.Prune(0.5)], [gp.compression.Prune(0.5), GRID]]
+)
+def test_pruning_leaves_a_grid_alone(stages: list[gp.compression.Stage], digits: Any) -> None:
     data, _ = digits
-    result = gp.Pipeline([*stages, gp.FineTune(TRAINING)]).run(small_model(), data)
+    result = gp.compression.Pipeline([*stages, gp.compression.FineTune(TRAINING)]).run(
+        small_model(), data
+    )
     assert result.model.sparsity == pytest.approx(0.5, abs=1e-3)
     assert result.packed is None
     for name in result.model.masks:
@@ -119,20 +134,22 @@ def test_pruning_ends_with_its_training(samples: int, epochs: int, digits: Any) 
         def __init__(self, model: gp.Model) -> None:
             super().__init__(model, lr=0.05)
 
-        def finish(self, *arguments: Any) -> gp.StepInfo:
+        def finish(self, *arguments: Any) -> gp.optim.StepInfo:
             steps.append(self.model.arena.removed)
             return super().finish(*arguments)
 
     model = small_model()
-    training = gp.Training(epochs, batch_size=64, optimizer=Counted)
-    gp.Pipeline([gp.Prune(0.5, training=training, every=1)]).run(model, (x[:samples], y[:samples]))
+    training = gp.compression.Training(epochs, batch_size=64, optimizer=Counted)
+    gp.compression.Pipeline([gp.compression.Prune(0.5, training=training, every=1)]).run(
+        model, (x[:samples], y[:samples])
+    )
     assert len(steps) == epochs * math.ceil(samples / 64)
     assert model.arena.removed == round(0.5 * model.arena.prunable_size)
     if len(steps) > 1:
         assert 0 < steps[-1] < model.arena.removed  # gradually, and at the last step all
 
 
-class WritesIntoRemoved(gp.Stage):
+class WritesIntoRemoved(gp.compression.Stage):
     """A stage that leaves the mask alone, but not the weight."""
 
     def run(self, progress: Progress) -> None:
@@ -142,14 +159,14 @@ class WritesIntoRemoved(gp.Stage):
 
 
 def test_what_a_stage_writes_into_a_removed_weight_reaches_nothing(digits: Any) -> None:
-    stages = [gp.Prune(0.5), WritesIntoRemoved(), gp.Encode()]
-    model = gp.Pipeline(stages).run(small_model(), digits[0]).model
+    stages = [gp.compression.Prune(0.5), WritesIntoRemoved(), gp.compression.Encode()]
+    model = gp.compression.Pipeline(stages).run(small_model(), digits[0]).model
     for name, mask in model.masks.items():
         assert not model.parameters[name][~mask].any()
     assert model.arena.removed == round(0.5 * model.arena.prunable_size)
 
 
-class Damage(gp.Stage):
+class Damage(gp.compression.Stage):
     """A stage that does what it does not say."""
 
     def __init__(self, what: Property) -> None:
@@ -170,27 +187,35 @@ class Damage(gp.Stage):
 @pytest.mark.parametrize(
     ("stage", "what", "message"),
     [
-        (gp.Prune(0.5), Property.ZEROS, r"removed weights: \d+ of dense0.weight came back"),
-        (gp.Shrink(), Property.SHAPES, "shapes of the parameters: "),
+        (
+            gp.compression.Prune(0.5),
+            Property.ZEROS,
+            r"removed weights: \d+ of dense0.weight came back",
+        ),
+        (gp.compression.Shrink(), Property.SHAPES, "shapes of the parameters: "),
         (SHARE, Property.CLUSTERS, r"dense0.weight has \d+ different values instead of 4"),
         (GRID, Property.GRID, "dense0.weight is off its grid"),
     ],
 )
 def test_a_stage_that_undoes_something_is_found_out(
-    stage: gp.Stage, what: Property, message: str, digits: Any
+    stage: gp.compression.Stage, what: Property, message: str, digits: Any
 ) -> None:
     data, _ = digits
     model = small_model()
     if what is Property.SHAPES:
         gp.Pruner(model, criterion=gp.Magnitude()).prune(0.97)
-    with pytest.raises(gp.PipelineError, match=f"stage 2, Damage, has undone the .*{message}"):
-        gp.Pipeline([stage, Damage(what)]).run(model, data)
+    with pytest.raises(
+        gp.compression.PipelineError, match=f"stage 2, Damage, has undone the .*{message}"
+    ):
+        gp.compression.Pipeline([stage, Damage(what)]).run(model, data)
 
 
 def test_criteria_that_need_data_get_it(digits: Any) -> None:
     data, _ = digits
     model = small_model()
-    gp.Pipeline([gp.Prune(0.5, criterion=gp.Taylor(), scope="layer")]).run(model, data)
+    gp.compression.Pipeline([gp.compression.Prune(0.5, criterion=gp.Taylor(), scope="layer")]).run(
+        model, data
+    )
     assert [int(mask.sum()) for mask in model.masks.values()] == [768, 144, 60]
 
 
@@ -207,4 +232,6 @@ def test_a_smaller_model_is_compared_with_the_larger_one(
     monkeypatch.setattr(gp.Model, "shrink", wrong)
     model = small_model()
     with pytest.raises(PipelineError, match=r"Shrink has changed predictions: .* output 3: "):
-        gp.Pipeline([gp.Prune(0.9), gp.Shrink()]).run(model, digits[0])
+        gp.compression.Pipeline([gp.compression.Prune(0.9), gp.compression.Shrink()]).run(
+            model, digits[0]
+        )

@@ -15,7 +15,12 @@ from gradprune import _core, reference
 from gradprune.data.augmentation import Augmenter
 
 IMAGE = np.arange(1, 13, dtype=np.float32).reshape(1, 1, 3, 4)
-ALL = [gp.Shift(2), gp.Crop((1, 2), mode="reflect"), gp.Flip(vertical=True), gp.Rotate(30)]
+ALL = [
+    gp.augmentation.Shift(2),
+    gp.augmentation.Crop((1, 2), mode="reflect"),
+    gp.augmentation.Flip(vertical=True),
+    gp.augmentation.Rotate(30),
+]
 
 
 def numbers(*values: float) -> NDArray[np.float32]:
@@ -28,7 +33,7 @@ def images(n: int = 24, shape: tuple[int, ...] = (2, 6, 5)) -> NDArray[np.float3
 
 
 def applied(
-    x: NDArray[np.float32], *augment: gp.Augmentation, seed: int = 0, epoch: int = 0
+    x: NDArray[np.float32], *augment: gp.augmentation.Augmentation, seed: int = 0, epoch: int = 0
 ) -> NDArray[np.float32]:
     augmenter = Augmenter(augment, x.shape[1:], seed)
     augmenter.begin(len(x), epoch)
@@ -42,7 +47,7 @@ def test_shift_moves_zeros_in() -> None:
     x = np.broadcast_to(IMAGE, (35, 1, 3, 4))
     grid = [(down, across) for down in range(5) for across in range(7)]
     uniform = (np.array(grid) + 0.5) / [5, 7]
-    out = gp.Shift((2, 3)).apply(x, uniform.astype(np.float32))
+    out = gp.augmentation.Shift((2, 3)).apply(x, uniform.astype(np.float32))
     for (down, across), image in zip(grid, out[:, 0], strict=True):
         expected = np.zeros((7, 10), np.float32)
         expected[2:5, 3:7] = IMAGE[0, 0]
@@ -58,7 +63,7 @@ def test_shift_moves_zeros_in() -> None:
     ],
 )
 def test_crop_cuts_out_of_what_is_padded(mode: str, rows: list[list[float]]) -> None:
-    crop = gp.Crop(1, mode=mode)
+    crop = gp.augmentation.Crop(1, mode=mode)
     assert crop.apply(IMAGE.copy(), numbers(0.99, 0.99))[0, 0].tolist() == rows
     np.testing.assert_array_equal(crop.apply(IMAGE.copy(), numbers(0.5, 0.5)), IMAGE)
 
@@ -66,7 +71,7 @@ def test_crop_cuts_out_of_what_is_padded(mode: str, rows: list[list[float]]) -> 
 def test_moves_are_equally_likely() -> None:
     x = np.zeros((2000, 1, 9, 9), np.float32)
     x[:, 0, 4, 4] = 1
-    for augmentation in (gp.Shift((1, 2)), gp.Crop((1, 2))):
+    for augmentation in (gp.augmentation.Shift((1, 2)), gp.augmentation.Crop((1, 2))):
         _, _, rows, columns = np.nonzero(applied(x, augmentation))
         counts = Counter(zip(rows.tolist(), columns.tolist(), strict=True))
         assert set(counts) == {(4 + i, 4 + j) for i in (-1, 0, 1) for j in (-2, -1, 0, 1, 2)}
@@ -76,23 +81,25 @@ def test_moves_are_equally_likely() -> None:
 def test_flip_mirrors_below_p() -> None:
     x = np.repeat(IMAGE, 4, axis=0)
     uniform = np.array([[0.2, 0.2], [0.2, 0.3], [0.3, 0.2], [0.3, 0.3]], np.float32)
-    both = gp.Flip(vertical=True, p=0.25).apply(x.copy(), uniform)
+    both = gp.augmentation.Flip(vertical=True, p=0.25).apply(x.copy(), uniform)
     expected = [x[0, 0, ::-1, ::-1], x[0, 0, :, ::-1], x[0, 0, ::-1], x[0, 0]]
     np.testing.assert_array_equal(both[:, 0], expected)
-    vertical = gp.Flip(horizontal=False, vertical=True, p=0.25).apply(x.copy(), uniform)
+    vertical = gp.augmentation.Flip(horizontal=False, vertical=True, p=0.25).apply(
+        x.copy(), uniform
+    )
     expected = [x[0, 0, ::-1], x[0, 0], x[0, 0, ::-1], x[0, 0]]
     np.testing.assert_array_equal(vertical[:, 0], expected)
-    np.testing.assert_array_equal(applied(images(), gp.Flip(p=0)), images())
-    np.testing.assert_array_equal(applied(images(), gp.Flip(p=1)), images()[..., ::-1])
+    np.testing.assert_array_equal(applied(images(), gp.augmentation.Flip(p=0)), images())
+    np.testing.assert_array_equal(applied(images(), gp.augmentation.Flip(p=1)), images()[..., ::-1])
 
 
 def test_rotate_by_right_angles() -> None:
     x = images(shape=(3, 7, 7))
-    np.testing.assert_array_equal(applied(x, gp.Rotate(0)), x)
+    np.testing.assert_array_equal(applied(x, gp.augmentation.Rotate(0)), x)
     for degrees, turns in ((90, 1), (180, 2)):
-        turned = gp.Rotate(degrees).apply(x, np.ones((len(x), 1), np.float32))
+        turned = gp.augmentation.Rotate(degrees).apply(x, np.ones((len(x), 1), np.float32))
         np.testing.assert_allclose(turned, np.rot90(x, turns, axes=(2, 3)), atol=1e-5)
-        back = gp.Rotate(degrees).apply(x, np.zeros((len(x), 1), np.float32))
+        back = gp.augmentation.Rotate(degrees).apply(x, np.zeros((len(x), 1), np.float32))
         np.testing.assert_allclose(back, np.rot90(x, -turns, axes=(2, 3)), atol=1e-5)
 
 
@@ -101,7 +108,7 @@ def test_rotate_is_that_of_scipy(shape: tuple[int, ...]) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")
     x = images(9, shape)
     uniform = np.linspace(0, 1, 9, dtype=np.float32)[:, np.newaxis]
-    out = gp.Rotate(40).apply(x, uniform)
+    out = gp.augmentation.Rotate(40).apply(x, uniform)
     for image, turned, angle in zip(x, out, np.linspace(-40, 40, 9), strict=True):
         settings: dict[str, Any] = {"reshape": False, "order": 1, "mode": "grid-constant"}
         expected = ndimage.rotate(image, angle, axes=(1, 2), **settings)
@@ -132,7 +139,7 @@ def test_the_core_refuses_shapes_that_do_not_fit() -> None:
 
 
 @pytest.mark.parametrize("augmentation", ALL, ids=repr)
-def test_channels_move_alike(augmentation: gp.Augmentation) -> None:
+def test_channels_move_alike(augmentation: gp.augmentation.Augmentation) -> None:
     x = images(shape=(1, 6, 5)).repeat(3, axis=1)
     out = applied(x, augmentation)
     assert not np.array_equal(out, x)
@@ -155,12 +162,12 @@ def test_a_sample_depends_on_its_number_alone(augmentation: Any, rng: np.random.
 
 def test_seed_epoch_and_place_change_what_becomes_of_it() -> None:
     x = images()
-    shift = gp.Shift(2)
+    shift = gp.augmentation.Shift(2)
     once = applied(x, shift)
     np.testing.assert_array_equal(applied(x, shift), once)
     assert not np.array_equal(applied(x, shift, seed=1), once)
     assert not np.array_equal(applied(x, shift, epoch=1), once)
-    assert not np.array_equal(applied(x, gp.Shift(0), shift), once)
+    assert not np.array_equal(applied(x, gp.augmentation.Shift(0), shift), once)
 
 
 # ---- in training -------------------------------------------------------------------------------
@@ -176,7 +183,7 @@ def model_of() -> gp.Model:
 X, Y = images(), np.arange(24) % 3
 
 
-def fit(model: gp.Model, **settings: Any) -> gp.History:
+def fit(model: gp.Model, **settings: Any) -> gp.training.History:
     return model.fit(X, Y, **{"batch_size": 8, "seed": 4, "verbose": 0, "augment": ALL, **settings})
 
 
@@ -217,8 +224,8 @@ def test_validation_is_not_augmented() -> None:
 
 def test_one_augmentation_needs_no_list() -> None:
     one, listed = model_of(), model_of()
-    fit(one, augment=gp.Shift(1))
-    fit(listed, augment=[gp.Shift(1)])
+    fit(one, augment=gp.augmentation.Shift(1))
+    fit(listed, augment=[gp.augmentation.Shift(1)])
     for name, values in one.parameters.items():
         np.testing.assert_array_equal(values, listed.parameters[name])
 
@@ -227,8 +234,8 @@ def test_soft_targets_stay_with_their_samples() -> None:
     """With a flip of p = 0, training is what it is without."""
     logits = np.random.default_rng(0).normal(size=(24, 3))
     one, other = model_of(), model_of()
-    fit(one, loss=gp.Distillation(logits=logits), augment=gp.Flip(p=0))
-    fit(other, loss=gp.Distillation(logits=logits), augment=())
+    fit(one, loss=gp.losses.Distillation(logits=logits), augment=gp.augmentation.Flip(p=0))
+    fit(other, loss=gp.losses.Distillation(logits=logits), augment=())
     for name, values in one.parameters.items():
         np.testing.assert_array_equal(values, other.parameters[name])
 
@@ -256,16 +263,18 @@ def test_features_alone_are_refused() -> None:
     model = gp.Model([gp.Dense(3)], input_shape=784, seed=0)
     x = np.zeros((4, 784), np.float32)
     with pytest.raises(ValueError, match=r"reshape x to \(n, 1, 28, 28\).*input_shape=\(1, 28, 28"):
-        model.fit(x, [0, 1, 2, 0], optimizer=gp.Adam(model), augment=gp.Shift(2))
+        model.fit(x, [0, 1, 2, 0], optimizer=gp.Adam(model), augment=gp.augmentation.Shift(2))
     model = gp.Model([gp.Dense(3)], input_shape=3072, seed=0)
     with pytest.raises(ValueError, match=r"\(n, 3, 32, 32\)"):
-        model.fit(x, [0, 1, 2, 0], optimizer=gp.Adam(model), augment=gp.Shift(2))
+        model.fit(x, [0, 1, 2, 0], optimizer=gp.Adam(model), augment=gp.augmentation.Shift(2))
     model = gp.Model([gp.Dense(3)], input_shape=7, seed=0)
     with pytest.raises(ValueError, match=r"shape \(channels, height, width\)"):
-        model.fit(x, [0, 1, 2, 0], optimizer=gp.Adam(model), augment=gp.Shift(2))
+        model.fit(x, [0, 1, 2, 0], optimizer=gp.Adam(model), augment=gp.augmentation.Shift(2))
 
 
-@pytest.mark.parametrize("augment", [2, "shift", gp.Shift, [gp.Shift(1), 3], None])
+@pytest.mark.parametrize(
+    "augment", [2, "shift", gp.augmentation.Shift, [gp.augmentation.Shift(1), 3], None]
+)
 def test_what_is_no_augmentation_is_refused(augment: Any) -> None:
     model = model_of()
     with pytest.raises(TypeError, match="augmentation"):
@@ -273,8 +282,10 @@ def test_what_is_no_augmentation_is_refused(augment: Any) -> None:
     assert model.forward_count == 0
 
 
-@pytest.mark.parametrize("one", [gp.Shift(6), gp.Shift((0, 5)), gp.Crop((6, 0))])
-def test_moves_out_of_sight_are_refused(one: gp.Augmentation) -> None:
+@pytest.mark.parametrize(
+    "one", [gp.augmentation.Shift(6), gp.augmentation.Shift((0, 5)), gp.augmentation.Crop((6, 0))]
+)
+def test_moves_out_of_sight_are_refused(one: gp.augmentation.Augmentation) -> None:
     with pytest.raises(ValueError, match="6 x 5 pixels out of sight"):
         fit(model_of(), augment=one)
 
@@ -282,22 +293,22 @@ def test_moves_out_of_sight_are_refused(one: gp.Augmentation) -> None:
 def test_settings_are_checked() -> None:
     for wrong in (-1, (1, -1), (1, 2, 3), "1"):
         with pytest.raises(ValueError, match="pixels"):
-            gp.Shift(wrong)
+            gp.augmentation.Shift(wrong)
         with pytest.raises(ValueError, match="padding"):
-            gp.Crop(wrong)
+            gp.augmentation.Crop(wrong)
     with pytest.raises(ValueError, match="mode"):
-        gp.Crop(1, mode="wrap")
+        gp.augmentation.Crop(1, mode="wrap")
     with pytest.raises(ValueError, match="horizontal, vertical or both"):
-        gp.Flip(horizontal=False)
+        gp.augmentation.Flip(horizontal=False)
     with pytest.raises(ValueError, match="p must be in"):
-        gp.Flip(p=1.5)
+        gp.augmentation.Flip(p=1.5)
     for degrees in (-1, 181, np.nan):
         with pytest.raises(ValueError, match="degrees"):
-            gp.Rotate(degrees)
+            gp.augmentation.Rotate(degrees)
 
 
 def test_one_of_your_own() -> None:
-    class Darker(gp.Augmentation):
+    class Darker(gp.augmentation.Augmentation):
         draws = 1
 
         def apply(self, images: NDArray[Any], uniform: NDArray[Any]) -> NDArray[Any]:
@@ -314,7 +325,7 @@ def test_one_of_your_own() -> None:
         fit(model_of(), augment=[Smaller()])
 
 
-class Counts(gp.Flip):
+class Counts(gp.augmentation.Flip):
     """How many images it has seen."""
 
     seen = 0
@@ -325,19 +336,19 @@ class Counts(gp.Flip):
 
 
 def test_stages_of_pipelines_pass_it_on() -> None:
-    training = gp.Training(3, augment=Counts(), batch_size=8)
+    training = gp.compression.Training(3, augment=Counts(), batch_size=8)
     Counts.seen = 0
-    gp.Pipeline([gp.FineTune(training)]).run(model_of(), (X, Y))
+    gp.compression.Pipeline([gp.compression.FineTune(training)]).run(model_of(), (X, Y))
     assert Counts.seen == 3 * len(X)
     with pytest.raises(TypeError, match="augmentation"):
-        gp.Training(3, augment=2)
+        gp.compression.Training(3, augment=2)
 
 
 def test_experiments_pass_it_on(tmp_path: Path) -> None:
     def build(seed: int) -> gp.Model:
         return gp.Model([gp.Dense(3)], input_shape=X.shape[1:], seed=seed)
 
-    experiment = gp.Experiment(
+    experiment = gp.sweeps.Experiment(
         build, ((X, Y), (X, Y)), dense_epochs=3, epochs=2, batch_size=8, cache=tmp_path
     )
     Counts.seen = 0

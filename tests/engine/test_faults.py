@@ -29,7 +29,7 @@ def inject(buffers: Any, rng: np.random.Generator) -> tuple[str, tuple[int, ...]
 
 
 def assert_found(
-    error: gp.NonFiniteError, phase: str, name: str, index: tuple[int, ...], value: float
+    error: gp.errors.NonFiniteError, phase: str, name: str, index: tuple[int, ...], value: float
 ) -> None:
     assert (error.phase, error.parameter, error.index) == (phase, name, index)
     assert error.layer == name.partition(".")[0]
@@ -51,7 +51,7 @@ def test_the_fault_is_found_in_gradients(network: Network, number: int) -> None:
     before = snapshot(network, optimizer)
     name, index, value = inject(network.gradients, np.random.default_rng([2, number]))
     assert_found(network.find_fault(), "backward", name, index, value)
-    with pytest.raises(gp.NonFiniteError) as caught:
+    with pytest.raises(gp.errors.NonFiniteError) as caught:
         optimizer.step()
     assert_found(caught.value, "backward", name, index, value)
     assert snapshot(network, optimizer) == before
@@ -144,7 +144,7 @@ def test_a_refused_prediction_does_not_hide_the_fault(network: Network) -> None:
     network.gradients["dense1.bias"][2] = math.nan
     with pytest.raises(ValueError, match=r"x\[0, 0\] is nan"):
         network.predict(np.full((1, 6), math.nan))
-    with pytest.raises(gp.NonFiniteError) as caught:
+    with pytest.raises(gp.errors.NonFiniteError) as caught:
         gp.SGD(network, lr=0.1).step()
     assert (caught.value.phase, caught.value.parameter) == ("backward", "dense1.bias")
 
@@ -152,7 +152,7 @@ def test_a_refused_prediction_does_not_hide_the_fault(network: Network) -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_nan_is_found_with_any_number_of_threads(number: int) -> None:
     network = LARGE.network()
-    optimizer = gp.Adam(network, guard=gp.Skip(), clip=gp.ClipNorm(1.0))
+    optimizer = gp.Adam(network, guard=gp.guards.Skip(), clip=gp.ClipNorm(1.0))
     network.parameters["dense1.weight"][127, 255] = math.nan
     state = snapshot(network, optimizer)
     with threads(number):
@@ -163,7 +163,7 @@ def test_a_nan_is_found_with_any_number_of_threads(number: int) -> None:
 
 
 def test_the_error_is_an_arithmetic_error() -> None:
-    error = gp.NonFiniteError("text", phase="loss")
+    error = gp.errors.NonFiniteError("text", phase="loss")
     assert isinstance(error, ArithmeticError)
     assert (error.phase, error.layer, error.parameter, error.index) == ("loss", None, None, None)
 
@@ -204,7 +204,7 @@ def test_the_first_bad_number_is_named(
     fused = place != "gradient" and bool(number % 2)
     if number % 3 == 0:
         network.set_masks(TRAINED.masks(0.3))
-    guard = gp.Raise(max_activation=1e4, max_gradient=1e3)
+    guard = gp.guards.Raise(max_activation=1e4, max_gradient=1e3)
     optimizer = gp.Adam(network, guard=guard, clip=gp.ClipNorm(1.0))
     x = X.copy()
     buffers = {"input": {"x": x}, "weight": network.parameters, "gradient": network.gradients}[
@@ -239,7 +239,7 @@ def test_the_first_bad_number_is_named(
             network.backward(x, Y)
             optimizer.step()
 
-    with threads(1 + number % 2), pytest.raises((gp.NumericalError, ValueError)) as caught:
+    with threads(1 + number % 2), pytest.raises((gp.errors.NumericalError, ValueError)) as caught:
         run()
     assert snapshot(network, optimizer) == before
     error = caught.value
@@ -247,8 +247,10 @@ def test_the_first_bad_number_is_named(
         assert str(error) == f"x[{index[0]}, {index[1]}] is {value}: every value must be finite"
         assert sum(optimizer.faults.values()) == 0  # the caller's fault, not the network's
         return
-    assert type(error) is (gp.ExplosionError if math.isfinite(value) else gp.NonFiniteError)
-    assert isinstance(error, gp.NumericalError)
+    assert type(error) is (
+        gp.errors.ExplosionError if math.isfinite(value) else gp.errors.NonFiniteError
+    )
+    assert isinstance(error, gp.errors.NumericalError)
     assert (error.phase, error.parameter, error.index) == expected
     assert (error.layer, error.step) == (layer, None)
     assert error.value == pytest.approx(value, rel=1e-5, nan_ok=True)
@@ -260,7 +262,9 @@ def test_the_first_bad_number_is_named(
 
 
 @pytest.mark.parametrize("name", ["max_activation", "max_gradient", "max_norm"])
-@pytest.mark.parametrize("guard", [gp.Raise, gp.Skip, gp.Zero, gp.Rollback])
+@pytest.mark.parametrize(
+    "guard", [gp.guards.Raise, gp.guards.Skip, gp.guards.Zero, gp.guards.Rollback]
+)
 def test_limits_are_checked(guard: Any, name: str) -> None:
     for value, error in ((0, ValueError), (-1, ValueError), (math.nan, ValueError)):
         with pytest.raises(error, match=name):
@@ -274,7 +278,7 @@ def test_limits_are_checked(guard: Any, name: str) -> None:
 def test_activations_up_to_the_limit_pass(network: Network, fused: bool) -> None:
     largest = max(float(np.abs(output).max()) for _, output in outputs_of(network, X))
     for factor, applied in ((1.001, True), (0.999, False)):
-        guard = gp.Skip(max_activation=factor * largest)
+        guard = gp.guards.Skip(max_activation=factor * largest)
         plain = TRAINED.network()
         watched = TRAINED.network()
         info = step(watched, gp.SGD(watched, lr=0.1, guard=guard), fused=fused)
@@ -296,7 +300,7 @@ def test_gradients_up_to_the_limit_pass(network: Network, limit: str, fused: boo
     largest = np.abs(grads).max() if limit == "max_gradient" else np.linalg.norm(grads)
     for factor, applied in ((1.001, True), (0.999, False)):
         other = TRAINED.network()
-        guard = gp.Skip(**{limit: factor * float(largest)})
+        guard = gp.guards.Skip(**{limit: factor * float(largest)})
         optimizer = gp.Adam(other, guard=guard, clip=gp.ClipNorm(1e-3))  # the limit comes first
         info = step(other, optimizer, fused=fused)
         assert info.applied is applied
@@ -305,10 +309,10 @@ def test_gradients_up_to_the_limit_pass(network: Network, limit: str, fused: boo
 
 
 def test_a_norm_is_blamed_on_its_largest_entry(network: Network) -> None:
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Raise(max_norm=10))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Raise(max_norm=10))
     network.backward(X, Y)
     network.gradients["dense1.weight"][2, 3] = -20.0
-    with pytest.raises(gp.ExplosionError) as caught:
+    with pytest.raises(gp.errors.ExplosionError) as caught:
         optimizer.step()
     assert caught.value.parameter == "dense1.weight"
     assert (caught.value.index, caught.value.value) == ((2, 3), -20.0)
@@ -316,9 +320,9 @@ def test_a_norm_is_blamed_on_its_largest_entry(network: Network) -> None:
 
 
 def test_a_limit_of_another_guard_is_forgotten(network: Network) -> None:
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(max_activation=1e-6))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Skip(max_activation=1e-6))
     assert not network.train_step(X, Y, optimizer=optimizer)[1].applied
-    optimizer.guard = gp.Skip()
+    optimizer.guard = gp.guards.Skip()
     assert network.train_step(X, Y, optimizer=optimizer)[1].applied
 
 
@@ -327,7 +331,7 @@ def test_a_finite_gradient_cannot_break_weights_or_moments(fused: bool) -> None:
     """Adam's second moment would be infinite for good, and its steps 0."""
     network = Network([gp.Dense(1, bias=False)], 1)
     network.arena.params[...] = 0.0
-    optimizer = gp.Adam(network, guard=gp.Skip())
+    optimizer = gp.Adam(network, guard=gp.guards.Skip())
     info = (
         network.train_step([[1e16]], [[1e10]], optimizer=optimizer, loss="mse")[1]
         if fused
@@ -353,7 +357,7 @@ def test_what_follows_a_layer_is_watched_where_it_can_grow(layer: Any, expected:
     network = Network([gp.Dense(2, bias=False), layer, gp.Dense(1)], 2, seed=3)
     network.parameters["dense0.weight"][...] = np.diag([0.0, -5.0])
     network.parameters["dense1.weight"][...] = 0.0
-    gp.SGD(network, lr=0.1, guard=gp.Raise(max_activation=6.0))
+    gp.SGD(network, lr=0.1, guard=gp.guards.Raise(max_activation=6.0))
     x = np.zeros((3, 2))
     x[2, 1] = 1.0
     for _ in range(200):  # until dropout keeps it

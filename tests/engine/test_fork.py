@@ -272,12 +272,12 @@ def test_an_unknown_instruction_set_is_an_import_error(isa: str) -> None:
 
 def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:
     gp.show_config()
-    shares = ", ".join(f"{share:.0%}" for share in gp.get_costs().most)
+    shares = ", ".join(f"{share:.0%}" for share in gp.costs.get_costs().most)
     assert capsys.readouterr().out.splitlines() == [
         f"gradprune {gp.__version__}",
         f"  instruction set: {_core.isa()} (available: {', '.join(_core.isas())})",
         f"  threads: {gp.get_num_threads()}",
-        f"  sparse up to {shares} kept at 16, 32, 48, 64 samples ({gp.get_costs().source})",
+        f"  sparse up to {shares} kept at 16, 32, 48, 64 samples ({gp.costs.get_costs().source})",
     ]
 
 

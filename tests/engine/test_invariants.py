@@ -179,7 +179,7 @@ def test_a_fault_stops_every_step(
     clipper: str, case: OptimizerCase, bad: float, data: st.DataObject
 ) -> None:
     network = TRAINED.network()
-    optimizer = case.make(network, clip=CLIPPERS[clipper], guard=gp.Skip())
+    optimizer = case.make(network, clip=CLIPPERS[clipper], guard=gp.guards.Skip())
     network.arena.grads[...] = data.draw(st.sampled_from([0.0, 1e-3, 5.0, 3e38]))
     network.arena.grads[data.draw(st.integers(0, network.arena.size - 1))] = bad
     before = snapshot(network, optimizer)
@@ -306,7 +306,7 @@ def test_a_failed_call_leaves_everything(
         "gradient": optimizer.step,
     }
     call = calls.get(what, lambda: network.train_step(x, y, optimizer=optimizer))
-    with pytest.raises((ValueError, gp.NonFiniteError)):
+    with pytest.raises((ValueError, gp.errors.NonFiniteError)):
         call()
     assert snapshot(network, optimizer) == before
     if what in ("x", "label", "mask", "width"):

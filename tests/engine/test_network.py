@@ -279,7 +279,7 @@ def test_networks_without_parameters(loss: str) -> None:
         assert (network.sparsity, dict(network.parameters), dict(network.masks)) == (0.0, {}, {})
         value, info = network.train_step(X, y, optimizer=gp.Adam(network), loss=loss)
         assert value == pytest.approx(expected, rel=1e-6)
-        assert info == gp.StepInfo(0.0, 1.0, False, True, 1e-3, 0.0)
+        assert info == gp.optim.StepInfo(0.0, 1.0, False, True, 1e-3, 0.0)
         network.set_masks({})
 
 

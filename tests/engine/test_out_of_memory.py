@@ -185,11 +185,11 @@ scarce(lambda: pruner.prune(0.9, data=(x, y)), model)
 model, optimizer = network()
 model.train_step(x, y, optimizer=optimizer)
 pruner = gp.Pruner(model, criterion=gp.Magnitude())
-scarce(lambda: pruner.prune(0.9, data=(x, y), correct=gp.LeastSquares()), model)
+scarce(lambda: pruner.prune(0.9, data=(x, y), correct=gp.pruning.LeastSquares()), model)
 """,
     "a removal that is taken back": """
 model, optimizer = network()
-schedule = gp.AdaptiveSchedule(0.9)
+schedule = gp.pruning.AdaptiveSchedule(0.9)
 pruner = gp.Pruner(model, criterion=gp.Movement(), schedule=schedule)
 model.train_step(x, y, optimizer=optimizer)
 assert not pruner.feedback(1.0)
@@ -210,7 +210,7 @@ scarce(lambda: model.set_mask("dense0.weight", mask), model)
     "rewinding": """
 model, optimizer = network()
 model.train_step(x, y, optimizer=optimizer)
-start = gp.Rewind(model)
+start = gp.pruning.Rewind(model)
 gp.Pruner(model, criterion=gp.Magnitude()).prune(0.9)
 model.train_step(x, y, optimizer=optimizer)
 scarce(start.restore, model)
@@ -268,7 +268,7 @@ scarce(optimizer.step, model)
 """,
     "a rollback": """
 model, _ = network()
-optimizer = gp.Adam(model, guard=gp.Rollback(every=1))
+optimizer = gp.Adam(model, guard=gp.guards.Rollback(every=1))
 pruner = gp.Pruner(model, criterion=gp.Magnitude())
 model.train_step(x, y, optimizer=optimizer)
 model.parameters["dense0.weight"][0, 0] = np.inf

@@ -126,21 +126,21 @@ def pruned(criterion: Any) -> Callable[[gp.Model], Any]:
 
 
 def rewound(model: gp.Model) -> Any:
-    start = gp.Rewind(model)
+    start = gp.pruning.Rewind(model)
     everything_kept(model)
     start.restore()
     return whole(model)
 
 
 def best_restored(model: gp.Model) -> Any:
-    stopping = gp.EarlyStopping(monitor="loss", restore_best=True)
+    stopping = gp.callbacks.EarlyStopping(monitor="loss", restore_best=True)
     model.fit(X, Y, epochs=2, verbose=0, callbacks=[stopping])
     everything_kept(model)
     return whole(model)
 
 
 def averaged(model: gp.Model) -> Any:
-    mean = gp.WeightAveraging()
+    mean = gp.callbacks.WeightAveraging()
     context: Any = SimpleNamespace(model=model)
     mean.on_train_begin(context)
     mean.on_epoch_end(context)
@@ -158,7 +158,7 @@ def quantized(scheme: Any) -> Callable[[gp.Model], Any]:
 
 def corrected(model: gp.Model) -> Any:
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
-    return str(pruner.prune(count=8, data=(X, Y), correct=gp.LeastSquares())), whole(model)
+    return str(pruner.prune(count=8, data=(X, Y), correct=gp.pruning.LeastSquares())), whole(model)
 
 
 def reports(model: gp.Model) -> Any:

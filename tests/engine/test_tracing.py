@@ -90,7 +90,9 @@ def test_the_memory_of_an_lstm_counts() -> None:
 @pytest.mark.parametrize(("gain", "finding"), [(1.6, "exploding"), (0.6, "vanishing")])
 def test_a_recurrent_net_explodes_or_vanishes_in_time(gain: float, finding: str) -> None:
     layers = [
-        gp.RNN(30, activation="relu", recurrent_initializer=gp.Orthogonal(gain * 2**0.5)),
+        gp.RNN(
+            30, activation="relu", recurrent_initializer=gp.initializers.Orthogonal(gain * 2**0.5)
+        ),
         gp.Dense(4),
     ]
     model = gp.Model(layers, input_shape=(30, 5), seed=0)

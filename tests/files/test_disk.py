@@ -120,7 +120,7 @@ def test_a_full_device_says_so_and_stays() -> None:
             np.ones((4, 2)),
             [0, 1, 0, 1],
             optimizer=gp.SGD(model, lr=0.1),
-            callbacks=[gp.CSVLogger("/dev/full")],
+            callbacks=[gp.callbacks.CSVLogger("/dev/full")],
             verbose=0,
         )
     assert Path("/dev/full").is_char_device()
@@ -259,7 +259,7 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from gradprune.disk import write_atomically
+from gradprune.foundation.disk import write_atomically
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
 module, _, name = sys.argv[2].partition(".")

@@ -30,7 +30,9 @@ def rich_model() -> gp.Model:
         [
             gp.Dense(8, activation=gp.Activation("leaky_relu", slope=0.3), l2=1e-3),
             gp.Dropout(0.2, name="drop"),
-            gp.Dense(7, bias=False, initializer=gp.Orthogonal(gain=1.5), name="middle"),
+            gp.Dense(
+                7, bias=False, initializer=gp.initializers.Orthogonal(gain=1.5), name="middle"
+            ),
             gp.Activation("gelu"),
             gp.Dense(3),
         ],
@@ -39,12 +41,14 @@ def rich_model() -> gp.Model:
     )
     gp.SGD(
         model,
-        lr=gp.WarmupLR(gp.CosineLR(0.1, steps=30, final=0.01), steps=5),
+        lr=gp.learning_rates.WarmupLR(
+            gp.learning_rates.CosineLR(0.1, steps=30, final=0.01), steps=5
+        ),
         momentum=0.9,
         nesterov=True,
         weight_decay=1e-4,
         clip=gp.ClipNorm(0.5, norm_type=float("inf")),
-        guard=gp.Skip(limit=3),
+        guard=gp.guards.Skip(limit=3),
     )
     gp.Pruner(
         model,
@@ -124,21 +128,25 @@ def test_resumed_training_has_the_same_bits(tmp_path: Path, epochs: int) -> None
 OPTIMIZERS = [
     lambda model: gp.SGD(model, lr=0.1),
     lambda model: gp.SGD(model, lr=0.1, momentum=0.9, dampening=0.5, decoupled=True),
-    lambda model: gp.Adam(model, betas=(0.8, 0.99), clip=gp.ClipValue(0.1), guard=gp.Raise()),
-    lambda model: gp.AdamW(model, lr=gp.StepLR(1e-2, every=3), clip=gp.ClipNormPerLayer(0.1)),
+    lambda model: gp.Adam(
+        model, betas=(0.8, 0.99), clip=gp.ClipValue(0.1), guard=gp.guards.Raise()
+    ),
+    lambda model: gp.AdamW(
+        model, lr=gp.learning_rates.StepLR(1e-2, every=3), clip=gp.ClipNormPerLayer(0.1)
+    ),
     lambda model: gp.RMSprop(model, clip=gp.ClipNormPerParameter(0.1, norm_type=1.0)),
     lambda model: gp.RMSprop(model, momentum=0.9, weight_decay=1e-3),
 ]
 PRUNERS = [
     lambda model: gp.Pruner(model, criterion=gp.Random(), schedule=gp.OneShot(0.5, at=3)),
     lambda model: gp.Pruner(
-        model, criterion=gp.Magnitude(), schedule=gp.Linear(0.9, start=1, stop=30)
+        model, criterion=gp.Magnitude(), schedule=gp.LinearSchedule(0.9, start=1, stop=30)
     ),
     lambda model: gp.Pruner(
         model,
         criterion=gp.Gradient(factor=2.0),
         schedule=gp.Iterative(0.8, rounds=3, every=3),
-        scope=gp.LayerScope(),
+        scope=gp.pruning.LayerScope(),
     ),
     lambda model: gp.Pruner(
         model,
@@ -183,7 +191,7 @@ def test_the_bare_model(tmp_path: Path) -> None:
     model = gp.Model([gp.Activation("softmax")], input_shape=3)
     model.save(path)
     assert_same(model, gp.load(path))
-    model = gp.Model([gp.Dense(2, initializer=gp.Glorot())], input_shape=3)
+    model = gp.Model([gp.Dense(2, initializer=gp.initializers.Glorot())], input_shape=3)
     model.parameters["dense0.weight"][0] = [np.nan, np.inf, -0.0]
     model.last_loss = float("-inf")
     model.save(path)
@@ -199,14 +207,14 @@ def test_settings_may_be_numpy_scalars(tmp_path: Path) -> None:
 
 def test_guards_go_on_counting(tmp_path: Path) -> None:
     model = gp.Model([gp.Dense(1)], input_shape=1)
-    optimizer = gp.SGD(model, lr=0.1, guard=gp.Skip(limit=3))
+    optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Skip(limit=3))
     for _ in range(2):
         model.train_step([[1e30]], [[0.0]], optimizer=optimizer, loss="mse")
     model.save(tmp_path / "file")
     loaded = gp.load(tmp_path / "file")
     assert loaded.optimizer is not None
     assert loaded.optimizer.skipped == 2
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         loaded.train_step([[1e30]], [[0.0]], optimizer=loaded.optimizer, loss="mse")
 
 
@@ -339,7 +347,7 @@ def small_model() -> gp.Model:
     model = gp.Model([gp.Dense(3, activation="relu"), gp.Dropout(0.5), gp.Dense(2)], input_shape=2)
     gp.SGD(
         model,
-        lr=gp.WarmupLR(gp.CosineLR(0.1, steps=9), steps=2),
+        lr=gp.learning_rates.WarmupLR(gp.learning_rates.CosineLR(0.1, steps=9), steps=2),
         momentum=0.5,
         clip=gp.ClipNorm(1.0, norm_type=float("inf")),
     )
@@ -360,14 +368,16 @@ def test_other_files(tmp_path: Path) -> None:
     path = tmp_path / "file"
     for data in (b"", b"x", b"PK\3\4" + bytes(100), b"\xff" * 8, b"[" * 100_000):
         path.write_bytes(data)
-        with pytest.raises(gp.FileFormatError, match=r"file: truncated, or not a safetensors file"):
+        with pytest.raises(
+            gp.errors.FileFormatError, match=r"file: truncated, or not a safetensors file"
+        ):
             gp.load(path)
     safetensors.save_file({"weight": np.zeros(3, np.float16)}, path, metadata={"format": "pt"})
-    with pytest.raises(gp.FileFormatError, match="but not one of gradprune's"):
+    with pytest.raises(gp.errors.FileFormatError, match="but not one of gradprune's"):
         gp.load(path)
     for text in ("[" * 100_000, "{", "3", "{}"):
         safetensors.save_file({}, path, metadata={"gradprune": text})
-        with pytest.raises(gp.FileFormatError):
+        with pytest.raises(gp.errors.FileFormatError):
             gp.load(path)
 
 
@@ -375,7 +385,7 @@ def test_another_format(tmp_path: Path) -> None:
     content, tensors = parts(small_model())
     path = tmp_path / "file"
     path.write_bytes(files._seal({**content, "format": 3}, tensors))
-    with pytest.raises(gp.FileFormatError, match="format 3 is not one that"):
+    with pytest.raises(gp.errors.FileFormatError, match="format 3 is not one that"):
         gp.load(path)
 
 
@@ -397,11 +407,11 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[-9] ^= 1  # of a tensor: any value would do
     path.write_bytes(data)
-    with pytest.raises(gp.FileFormatError, match=r"file: damaged: .* SHA-256"):
+    with pytest.raises(gp.errors.FileFormatError, match=r"file: damaged: .* SHA-256"):
         gp.load(path)
     text = bytes(data).replace(rb"\"units\": 3", rb"\"units\": 4")
     path.write_bytes(text)
-    with pytest.raises(gp.FileFormatError, match="SHA-256"):
+    with pytest.raises(gp.errors.FileFormatError, match="SHA-256"):
         gp.load(path)
 
 
@@ -461,7 +471,7 @@ def test_hostile_descriptions(tmp_path: Path, where: str, value: Any, match: str
     if match is None:
         gp.load(path)
         return
-    with pytest.raises(gp.FileFormatError, match=match) as caught:
+    with pytest.raises(gp.errors.FileFormatError, match=match) as caught:
         gp.load(path)
     assert str(path) in str(caught.value)
 
@@ -472,7 +482,7 @@ def test_no_parameters_no_limit_to_claim(tmp_path: Path) -> None:
     content["model"]["input_shape"] = [2**40]
     path = tmp_path / "file"
     path.write_bytes(files._seal(content, tensors))
-    with pytest.raises(gp.FileFormatError, match="more than the limit"):
+    with pytest.raises(gp.errors.FileFormatError, match="more than the limit"):
         gp.load(path)
 
 
@@ -501,7 +511,7 @@ def test_wrong_tensors(tmp_path: Path, name: str, array: Any, match: str) -> Non
         tensors[name] = array
     path = tmp_path / "file"
     path.write_bytes(files._seal(content, tensors))
-    with pytest.raises(gp.FileFormatError, match=match):
+    with pytest.raises(gp.errors.FileFormatError, match=match):
         gp.load(path)
 
 
@@ -535,7 +545,7 @@ def test_damaged_bytes(original: tuple[Path, gp.Model, bytes], data: st.DataObje
     path.write_bytes(damaged)
     try:
         loaded = gp.load(path)
-    except gp.FileFormatError:
+    except gp.errors.FileFormatError:
         return
     assert_same(loaded, model)  # what was damaged had no meaning, such as a blank
 
@@ -581,7 +591,7 @@ def test_forged_descriptions(original: tuple[Path, gp.Model, bytes], data: st.Da
     path.write_bytes(files._seal(content, tensors))
     try:
         loaded = gp.load(path)
-    except gp.FileFormatError:
+    except gp.errors.FileFormatError:
         return
     assert loaded.predict(X[:5, :2]).shape == (5, 2)
     loaded.save(path)

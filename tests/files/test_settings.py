@@ -49,7 +49,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Iterative": {"sparsity": 0.5, "rounds": 2, "every": 3},
     "LSTM": {"units": 3, "truncation": 2},
     "LayerScope": {"caps": {"dense0": 0.75}},
-    "Linear": {"sparsity": 0.5, "start": 0, "stop": 10},
+    "LinearSchedule": {"sparsity": 0.5, "start": 0, "stop": 10},
     "MaxPool2D": {"kernel": 2, "stride": (1, 1), "padding": ((0, 1), (1, 0))},
     "NM": {"n": 2, "m": 4},
     "Normal": {"std": 0.5},
@@ -62,18 +62,18 @@ GIVEN: dict[str, dict[str, Any]] = {
     "SET": {"stop": 100},
     "StepLR": {"lr": 0.5, "every": 2},
     "Uniform": {"limit": 0.5},
-    "WarmupLR": {"after": gp.ConstantLR(0.5), "steps": 3},
+    "WarmupLR": {"after": gp.learning_rates.ConstantLR(0.5), "steps": 3},
 }
 OTHERS: dict[str, tuple[type, dict[str, Any]]] = {  # that are not saved with a model
-    "CrossEntropy": (gp.CrossEntropy, {}),
-    "Crop": (gp.Crop, {"padding": (1, 2)}),
-    "Distillation": (gp.Distillation, {"teacher": abs}),
-    "Flip": (gp.Flip, {}),
-    "LeastSquares": (gp.LeastSquares, {}),
-    "Prune": (gp.Prune, {"sparsity": 0.5}),
-    "Rotate": (gp.Rotate, {"degrees": 15.0}),
-    "Shift": (gp.Shift, {"pixels": 1}),
-    "Training": (gp.Training, {"epochs": 2}),
+    "CrossEntropy": (gp.losses.CrossEntropy, {}),
+    "Crop": (gp.augmentation.Crop, {"padding": (1, 2)}),
+    "Distillation": (gp.losses.Distillation, {"teacher": abs}),
+    "Flip": (gp.augmentation.Flip, {}),
+    "LeastSquares": (gp.pruning.LeastSquares, {}),
+    "Prune": (gp.compression.Prune, {"sparsity": 0.5}),
+    "Rotate": (gp.augmentation.Rotate, {"degrees": 15.0}),
+    "Shift": (gp.augmentation.Shift, {"pixels": 1}),
+    "Training": (gp.compression.Training, {"epochs": 2}),
 }
 CLASSES = {name: (cls, GIVEN.get(name, {})) for name, cls in files._SETTINGS.items()} | OTHERS
 
@@ -227,7 +227,13 @@ LAYERS: list[tuple[type[Layer], tuple[int, ...], dict[str, Any]]] = [
     (gp.LSTM, SEQUENCE, {"forget_bias": 1.0, **RECURRENT}),
     (gp.GRU, SEQUENCE, RECURRENT),
 ]
-STARTS = (gp.He, gp.Glorot, gp.Orthogonal, gp.Normal, gp.Uniform)
+STARTS = (
+    gp.initializers.He,
+    gp.initializers.Glorot,
+    gp.initializers.Orthogonal,
+    gp.initializers.Normal,
+    gp.initializers.Uniform,
+)
 FLOAT = np.finfo(np.float32)
 REALS = (
     *(0.0, -0.0, 0.5, 1.0, 1.5, -1.0, 1e-3, 1e3, 1e-300, 1e300, 1 - 1e-9, 1 - 2.0**-24, 1e-9),
@@ -321,7 +327,7 @@ def test_dropout_keeps_something(rate: float) -> None:
 
 def test_an_initializer_beyond_float32_is_named() -> None:
     with pytest.raises(ValueError, match=r"He\(gain=3e\+38\) starts dense0.weight"):
-        gp.Model([gp.Dense(2, initializer=gp.He(3e38))], input_shape=1)
+        gp.Model([gp.Dense(2, initializer=gp.initializers.He(3e38))], input_shape=1)
 
 
 def test_sizes_beyond_memory_are_errors() -> None:

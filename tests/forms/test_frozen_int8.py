@@ -183,7 +183,7 @@ def test_random_networks_are_within_the_tolerance() -> None:
         integers += sum(layer.many == "int8" for layer in frozen.layers)
         try:
             gp.verify(model, frozen, x=random_samples(model, number, 64))
-        except gp.VerificationError as error:
+        except gp.analysis.VerificationError as error:
             failed.append(f"network {number}: {error}")
     assert not failed, f"{len(failed)} of {NETWORKS}\n" + "\n".join(failed[:10])
     assert integers >= NETWORKS // 4

@@ -111,18 +111,18 @@ def check(number: int, folder: Path) -> float:
     expected = oracle(model, x)
     rounding = difference(shaken(model, number).predict(x), model.predict(x))
     tolerance = max(1e-5, 30 * rounding)
-    gp.set_costs(WHOLE)
+    gp.costs.set_costs(WHOLE)
     bits = model.predict(x)
     gp.verify(Told(expected), (model, tolerance), x=x)
-    gp.set_costs(LISTS)
+    gp.costs.set_costs(LISTS)
     gp.verify(Told(expected), (model, tolerance), x=x)
-    gp.set_costs(WHOLE)
+    gp.costs.set_costs(WHOLE)
     small = model.shrink()
     found = forms(model, small, number, folder)
     for name, form in found.items():
         try:
             gp.verify(Told(expected), (form, tolerance), x=x)
-        except gp.VerificationError as error:
+        except gp.analysis.VerificationError as error:
             raise AssertionError(f"{name}: {error}") from error
         if name == "loaded":
             np.testing.assert_array_equal(form.predict(x), bits)

@@ -234,9 +234,9 @@ def test_a_dense_layer_folds_what_a_state_has_been_at_every_step() -> None:
 
 def test_initializers_that_fit_one_shape_alone() -> None:
     layers = [
-        gp.Dense(4, initializer=gp.Identity()),
-        gp.Dense(4, initializer=gp.SparseSpectral(3)),
-        gp.Dense(4, initializer=gp.Normal(0.5)),
+        gp.Dense(4, initializer=gp.initializers.Identity()),
+        gp.Dense(4, initializer=gp.initializers.SparseSpectral(3)),
+        gp.Dense(4, initializer=gp.initializers.Normal(0.5)),
     ]
     model = gp.Model(layers, 4, seed=0)
     mask = np.ones((4, 4), bool)
@@ -245,7 +245,7 @@ def test_initializers_that_fit_one_shape_alone() -> None:
     small = model.shrink()
     gp.verify(model, small, x=np.eye(4))
     made = [layer.initializer for layer in small.layers if isinstance(layer, gp.Dense)]
-    assert made == [None, None, gp.Normal(0.5)]
+    assert made == [None, None, gp.initializers.Normal(0.5)]
 
 
 def test_numbers_that_are_not_finite_stay_where_they_are() -> None:
@@ -372,7 +372,7 @@ def test_one_more_step_moves_what_is_left_alike(case: OptimizerCase) -> None:
 def test_units_that_cannot_wake_up_make_no_difference_for_good() -> None:
     """A relu below 0 passes no gradient on, so the norm is the same too."""
     model = with_dead_units(constant=-0.1)
-    gp.Adam(model, lr=gp.CosineLR(0.01, steps=20), clip=gp.ClipNorm(0.05))
+    gp.Adam(model, lr=gp.learning_rates.CosineLR(0.01, steps=20), clip=gp.ClipNorm(0.05))
     small = model.shrink()
     for step in range(10):
         data = random_batch("cross_entropy", 20, 6, 3, seed=(step,))
@@ -387,10 +387,10 @@ def test_everything_an_optimizer_remembers_comes_along(tmp_path: Path) -> None:
     model = with_dead_units()
     optimizer = gp.SGD(
         model,
-        lr=gp.StepLR(0.1, every=3),
+        lr=gp.learning_rates.StepLR(0.1, every=3),
         momentum=0.9,
         clip=(gp.AutoClip(50.0), gp.QuantizeGradient(levels=4, error_feedback=True)),
-        guard=gp.Rollback(every=2),
+        guard=gp.guards.Rollback(every=2),
     )
     optimizer.keep_clipped = True
     x, y = random_batch("cross_entropy", 50, 6, 3)
@@ -430,7 +430,7 @@ def test_what_was_said_of_the_last_step_comes_along(refuses: bool) -> None:
         model,
         lr=0.1,
         clip=gp.ClipNormPerParameter(0.1),
-        guard=gp.Skip(max_activation=1e-3 if refuses else 1e3),
+        guard=gp.guards.Skip(max_activation=1e-3 if refuses else 1e3),
     )
     x, y = random_batch("cross_entropy", 20, 6, 3)
     model.train_step(x, y, optimizer=optimizer)
@@ -629,7 +629,7 @@ def test_a_constant_channel_goes_where_a_bias_can_make_up_for_it(
 
 
 def test_an_initializer_of_filters_that_read_fewer_channels() -> None:
-    layers = [gp.Conv2D(3, 1), gp.Conv2D(3, 1, initializer=gp.Identity())]
+    layers = [gp.Conv2D(3, 1), gp.Conv2D(3, 1, initializer=gp.initializers.Identity())]
     model = gp.Model(layers, (2, 2, 2), seed=0)
     model.set_mask("conv2d0.weight", np.array([[1, 1], [0, 0], [1, 0]])[:, :, None, None])
     small = model.shrink()

@@ -67,10 +67,12 @@ HOMES = {
     "augmentation",
     "callbacks",
     "clipping",
+    "costs",
     "datasets",
     "guards",
     "initializers",
     "learning_rates",
+    "signposts",
 }
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}

@@ -37,22 +37,34 @@ def state(model: gp.Model) -> tuple[bytes, bytes, Any, Any, int]:
 
 # ---- pipelines -----------------------------------------------------------------------------------
 
-TRAINING = gp.Training(2, optimizer=sgd, batch_size=8)
+TRAINING = gp.compression.Training(2, optimizer=sgd, batch_size=8)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: gp.FineTune(2), r"training must be a Training such as Training\(2\), got 2"),
-        (lambda: gp.Prune(0.5, training=2), "training must be a Training"),
-        (lambda: gp.Prune(0.5, criterion="taylor"), "criterion must be a Criterion such as"),
-        (lambda: gp.Prune(0.5, granularity=4), "granularity must be a Granularity such as"),
-        (lambda: gp.Prune(0.5, scope="all"), "scope must be one of"),
-        (lambda: gp.Quantization(16), "weights must be a Scheme such as Codebook"),
-        (lambda: gp.Quantization(gp.Grid(8), biases=8), "biases must be a Scheme"),
-        (lambda: gp.Training(2, optimizer=0.1), "optimizer must be a function that makes one"),
-        (lambda: gp.Training(2, loss="hinge"), "unknown loss 'hinge'"),
-        (lambda: gp.Training(2.5), "epochs must be an integer"),
+        (
+            lambda: gp.compression.FineTune(2),
+            r"training must be a Training such as Training\(2\), got 2",
+        ),
+        (lambda: gp.compression.Prune(0.5, training=2), "training must be a Training"),
+        (
+            lambda: gp.compression.Prune(0.5, criterion="taylor"),
+            "criterion must be a Criterion such as",
+        ),
+        (
+            lambda: gp.compression.Prune(0.5, granularity=4),
+            "granularity must be a Granularity such as",
+        ),
+        (lambda: gp.compression.Prune(0.5, scope="all"), "scope must be one of"),
+        (lambda: gp.compression.QuantizeWeights(16), "weights must be a Scheme such as Codebook"),
+        (lambda: gp.compression.QuantizeWeights(gp.Grid(8), biases=8), "biases must be a Scheme"),
+        (
+            lambda: gp.compression.Training(2, optimizer=0.1),
+            "optimizer must be a function that makes one",
+        ),
+        (lambda: gp.compression.Training(2, loss="hinge"), "unknown loss 'hinge'"),
+        (lambda: gp.compression.Training(2.5), "epochs must be an integer"),
     ],
 )
 def test_stages_are_checked_when_they_are_made(make: Callable[[], Any], message: str) -> None:
@@ -60,7 +72,7 @@ def test_stages_are_checked_when_they_are_made(make: Callable[[], Any], message:
         make()
 
 
-class NotMine(gp.Stage):
+class NotMine(gp.compression.Stage):
     """A stage of somebody's own that knows what it needs."""
 
     def check(self, progress: Progress) -> None:
@@ -73,27 +85,70 @@ class NotMine(gp.Stage):
 @pytest.mark.parametrize(
     ("stages", "settings", "error", "message"),
     [
-        ([gp.FineTune(gp.Training(1))], {}, ValueError, "the model has no optimizer yet"),
-        ([gp.FineTune(gp.Training(1, optimizer=str))], {}, TypeError, "must make an optimizer"),
         (
-            [gp.FineTune(gp.Training(1, optimizer=lambda model: gp.SGD(model, lr=-1)))],
+            [gp.compression.FineTune(gp.compression.Training(1))],
+            {},
+            ValueError,
+            "the model has no optimizer yet",
+        ),
+        (
+            [gp.compression.FineTune(gp.compression.Training(1, optimizer=str))],
+            {},
+            TypeError,
+            "must make an optimizer",
+        ),
+        (
+            [
+                gp.compression.FineTune(
+                    gp.compression.Training(1, optimizer=lambda model: gp.SGD(model, lr=-1))
+                )
+            ],
             {},
             ValueError,
             "lr must not be negative",
         ),
-        ([gp.FineTune(TRAINING)], {"data": (X, Y - 1)}, ValueError, r"y\[\d+\] is -1: labels"),
-        ([gp.FineTune(TRAINING)], {"data": (X[:, 1:], Y)}, ValueError, "x must have shape"),
-        ([gp.FineTune(TRAINING)], {"data": X}, TypeError, r"data must be a pair \(x, y\)"),
-        ([gp.FineTune(TRAINING)], {"validation_data": (X, Y + 1)}, ValueError, "validation_data"),
         (
-            [gp.FineTune(gp.Training(1, optimizer=sgd, augment=gp.Shift(1)))],
+            [gp.compression.FineTune(TRAINING)],
+            {"data": (X, Y - 1)},
+            ValueError,
+            r"y\[\d+\] is -1: labels",
+        ),
+        (
+            [gp.compression.FineTune(TRAINING)],
+            {"data": (X[:, 1:], Y)},
+            ValueError,
+            "x must have shape",
+        ),
+        (
+            [gp.compression.FineTune(TRAINING)],
+            {"data": X},
+            TypeError,
+            r"data must be a pair \(x, y\)",
+        ),
+        (
+            [gp.compression.FineTune(TRAINING)],
+            {"validation_data": (X, Y + 1)},
+            ValueError,
+            "validation_data",
+        ),
+        (
+            [
+                gp.compression.FineTune(
+                    gp.compression.Training(1, optimizer=sgd, augment=gp.augmentation.Shift(1))
+                )
+            ],
             {},
             ValueError,
             "augment takes images",
         ),
-        ([gp.Prune(0.5, scope=gp.Budgets({"no": 0.5}))], {}, ValueError, "sparsities names"),
         (
-            [gp.Quantization(gp.Grid(8), exclude=("no",))],
+            [gp.compression.Prune(0.5, scope=gp.pruning.Budgets({"no": 0.5}))],
+            {},
+            ValueError,
+            "sparsities names",
+        ),
+        (
+            [gp.compression.QuantizeWeights(gp.Grid(8), exclude=("no",))],
             {},
             ValueError,
             "no",
@@ -102,13 +157,16 @@ class NotMine(gp.Stage):
     ],
 )
 def test_a_pipeline_is_checked_before_the_first_weight_changes(
-    stages: list[gp.Stage], settings: dict[str, Any], error: type[Exception], message: str
+    stages: list[gp.compression.Stage],
+    settings: dict[str, Any],
+    error: type[Exception],
+    message: str,
 ) -> None:
     model = model_of()
     before = state(model)
     given = {"data": (X, Y), **settings}
     with pytest.raises(error, match=message) as caught:
-        gp.Pipeline([gp.Prune(0.9), *stages]).run(model, **given)
+        gp.compression.Pipeline([gp.compression.Prune(0.9), *stages]).run(model, **given)
     assert state(model) == before
     assert model.optimizer is None
     assert model.pruner is None
@@ -128,7 +186,9 @@ def test_a_missing_extra_is_said_before_training(monkeypatch: pytest.MonkeyPatch
     before = state(model)
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(ImportError, match=r'pip install "gradprune\[compress\]"'):
-        gp.Pipeline([gp.FineTune(TRAINING), gp.Encode()]).run(model, (X, Y))
+        gp.compression.Pipeline([gp.compression.FineTune(TRAINING), gp.compression.Encode()]).run(
+            model, (X, Y)
+        )
     assert state(model) == before
 
 
@@ -142,18 +202,24 @@ def test_what_a_file_cannot_hold_is_said_before_training() -> None:
     model = gp.Model([gp.Dense(2, initializer=Ones())], 6)
     before = state(model)
     with pytest.raises(TypeError):
-        gp.Pipeline([gp.FineTune(TRAINING), gp.Encode()]).run(model, (X, Y))
+        gp.compression.Pipeline([gp.compression.FineTune(TRAINING), gp.compression.Encode()]).run(
+            model, (X, Y)
+        )
     assert state(model) == before
     with pytest.raises(TypeError, match="cannot save"):
-        model.fit(X, Y, optimizer=sgd(model), callbacks=[gp.Checkpoint("m")], verbose=0)
+        model.fit(X, Y, optimizer=sgd(model), callbacks=[gp.callbacks.Checkpoint("m")], verbose=0)
     assert state(model) == before
 
 
 def test_a_pipeline_trains_regressions() -> None:
-    training = gp.Training(3, optimizer=sgd, batch_size=8, loss="mse")
+    training = gp.compression.Training(3, optimizer=sgd, batch_size=8, loss="mse")
     model = model_of(1)
-    stages = [gp.Prune(0.25, criterion=gp.Taylor()), gp.FineTune(training), gp.Encode()]
-    result = gp.Pipeline(stages).run(model, (X, VALUES), validation_data=(X, VALUES))
+    stages = [
+        gp.compression.Prune(0.25, criterion=gp.Taylor()),
+        gp.compression.FineTune(training),
+        gp.compression.Encode(),
+    ]
+    result = gp.compression.Pipeline(stages).run(model, (X, VALUES), validation_data=(X, VALUES))
     assert model.loss == "mse"
     assert result.stages[-1].accuracy is None
     assert result.stages[-1].loss == model.evaluate(X, VALUES)["loss"]
@@ -162,31 +228,33 @@ def test_a_pipeline_trains_regressions() -> None:
 
 def test_a_pipeline_keeps_what_its_stages_say() -> None:
     stages = [
-        gp.Prune(0.6, training=gp.Training(4, optimizer=sgd, batch_size=8), every=9),
-        gp.Prune(0.99),
-        gp.Shrink(),
-        gp.Quantization(gp.Codebook(2)),
+        gp.compression.Prune(
+            0.6, training=gp.compression.Training(4, optimizer=sgd, batch_size=8), every=9
+        ),
+        gp.compression.Prune(0.99),
+        gp.compression.Shrink(),
+        gp.compression.QuantizeWeights(gp.Codebook(2)),
     ]
     model = model_of()
-    result = gp.Pipeline(stages).run(model, (X, Y))
+    result = gp.compression.Pipeline(stages).run(model, (X, Y))
     start, gradual, at_once, shrunk, shared = result.stages
     assert start.reports == ()
     assert [report.achieved for report in gradual.reports][-1] == pytest.approx(0.6, abs=0.01)
     assert len(gradual.reports) == 4
     (last,) = at_once.reports
-    assert isinstance(last, gp.PruneReport)
+    assert isinstance(last, gp.pruning.PruneReport)
     assert last.warnings
     assert set(last.warnings) <= set(at_once.warnings)
     assert f"Prune: {last.warnings[0]}" in str(result).splitlines()
     assert shrunk.reports == (result.model.shrink_report,)
-    assert isinstance(shared.reports[0], gp.QuantizationReport)
+    assert isinstance(shared.reports[0], gp.compression.QuantizationReport)
 
 
 def test_pruning_in_few_steps_is_gradual() -> None:
     """72 samples and 4 epochs make 36 steps: an event each, not a single one at the end."""
     model = model_of()
-    training = gp.Training(4, optimizer=sgd, batch_size=8)
-    gp.Pipeline([gp.Prune(0.75, training=training)]).run(model, (X, Y))
+    training = gp.compression.Training(4, optimizer=sgd, batch_size=8)
+    gp.compression.Pipeline([gp.compression.Prune(0.75, training=training)]).run(model, (X, Y))
     assert model.history is not None
     steps = [step for step, _ in model.history.prune_reports]
     assert steps == list(range(1, 37))
@@ -195,8 +263,13 @@ def test_pruning_in_few_steps_is_gradual() -> None:
 
 def test_a_pipeline_warns_of_a_single_event_before_it_starts() -> None:
     model = model_of()
-    training = gp.Training(4, optimizer=sgd, batch_size=8)
-    pipeline = gp.Pipeline([gp.FineTune(TRAINING), gp.Prune(0.75, training=training, every=100)])
+    training = gp.compression.Training(4, optimizer=sgd, batch_size=8)
+    pipeline = gp.compression.Pipeline(
+        [
+            gp.compression.FineTune(TRAINING),
+            gp.compression.Prune(0.75, training=training, every=100),
+        ]
+    )
     before = state(model)
     with pytest.raises(UserWarning, match="removes everything at once, at step 36"):
         pipeline.run(model, (X, Y))  # the suite makes errors of warnings
@@ -293,7 +366,7 @@ def test_units_that_single_weights_leave_no_budget_for(
 # ---- callbacks and files -------------------------------------------------------------------------
 
 
-class Adds(gp.Callback):
+class Adds(gp.callbacks.Callback):
     def on_epoch_end(self, context: gp.callbacks.Context) -> None:
         context.logs["own"] = 1.0
 
@@ -301,28 +374,39 @@ class Adds(gp.Callback):
 @pytest.mark.parametrize(
     ("callback", "error", "message"),
     [
-        (lambda folder: gp.Checkpoint(folder / "no" / "m.gp"), FileNotFoundError, "no"),
-        (gp.Checkpoint, IsADirectoryError, "directory"),
-        (lambda folder: gp.CSVLogger(folder / "no" / "log.csv"), FileNotFoundError, "no"),
-        (lambda folder: gp.CSVLogger(folder, append=True), IsADirectoryError, "directory"),
-        (lambda folder: gp.EarlyStopping("val_los"), ValueError, "needs validation_data"),
-        (lambda folder: gp.EarlyStopping("lose"), ValueError, "there is no 'lose' to monitor"),
+        (lambda folder: gp.callbacks.Checkpoint(folder / "no" / "m.gp"), FileNotFoundError, "no"),
+        (gp.callbacks.Checkpoint, IsADirectoryError, "directory"),
+        (lambda folder: gp.callbacks.CSVLogger(folder / "no" / "log.csv"), FileNotFoundError, "no"),
         (
-            lambda folder: gp.Checkpoint(folder / "m", monitor="acc"),
+            lambda folder: gp.callbacks.CSVLogger(folder, append=True),
+            IsADirectoryError,
+            "directory",
+        ),
+        (lambda folder: gp.callbacks.EarlyStopping("val_los"), ValueError, "needs validation_data"),
+        (
+            lambda folder: gp.callbacks.EarlyStopping("lose"),
+            ValueError,
+            "there is no 'lose' to monitor",
+        ),
+        (
+            lambda folder: gp.callbacks.Checkpoint(folder / "m", monitor="acc"),
             ValueError,
             "there is no 'acc' to monitor, only",
         ),
     ],
 )
 def test_callbacks_are_checked_before_anything_changes(
-    callback: Callable[[Path], gp.Callback], error: type[Exception], message: str, tmp_path: Path
+    callback: Callable[[Path], gp.callbacks.Callback],
+    error: type[Exception],
+    message: str,
+    tmp_path: Path,
 ) -> None:
     log = tmp_path / "old.csv"
     log.write_text("epoch,loss\n1,0.5\n")
     model = model_of()
     optimizer = sgd(model)
     before = state(model)
-    callbacks = [gp.CSVLogger(log), callback(tmp_path)]
+    callbacks = [gp.callbacks.CSVLogger(log), callback(tmp_path)]
     with pytest.raises(error, match=message):
         model.fit(X, Y, optimizer=optimizer, callbacks=callbacks, epochs=2, verbose=0)
     assert state(model) == before
@@ -332,18 +416,18 @@ def test_callbacks_are_checked_before_anything_changes(
 
 def test_what_another_callback_adds_can_be_monitored() -> None:
     model = model_of()
-    callbacks = [Adds(), gp.EarlyStopping("own", patience=1)]
+    callbacks = [Adds(), gp.callbacks.EarlyStopping("own", patience=1)]
     history = model.fit(X, Y, optimizer=sgd(model), callbacks=callbacks, epochs=9, verbose=0)
     assert len(history) == 2
     for name in history.epochs[0]:
         if name != "own":
-            model.fit(X, Y, callbacks=[gp.EarlyStopping(name)], verbose=0)
+            model.fit(X, Y, callbacks=[gp.callbacks.EarlyStopping(name)], verbose=0)
 
 
 def test_names_of_logs_are_those_that_come() -> None:
     seen: list[tuple[str, ...] | None] = []
 
-    class Look(gp.Callback):
+    class Look(gp.callbacks.Callback):
         def check(self, context: gp.callbacks.Context) -> None:
             seen.append(context.names)
 
@@ -362,7 +446,7 @@ def test_names_of_logs_are_those_that_come() -> None:
             assert set(seen[-1]) == set(history.epochs[0])
 
 
-@pytest.mark.parametrize("callbacks", [gp.EarlyStopping("loss"), 5])
+@pytest.mark.parametrize("callbacks", [gp.callbacks.EarlyStopping("loss"), 5])
 def test_callbacks_are_a_list(callbacks: Any) -> None:
     model = model_of()
     with pytest.raises(TypeError, match="callbacks must be a list of Callback objects"):
@@ -443,4 +527,4 @@ def test_a_report_is_checked_before_it_measures() -> None:
 )
 def test_an_experiment_is_checked_when_it_is_made(settings: dict[str, Any], message: str) -> None:
     with pytest.raises((TypeError, ValueError), match=message):
-        gp.Experiment(lambda seed: model_of(), ((X, Y), (X, Y)), **settings)
+        gp.sweeps.Experiment(lambda seed: model_of(), ((X, Y), (X, Y)), **settings)

@@ -99,7 +99,7 @@ def network(name: str, *, branches: bool) -> gp.Model:
 )
 def test_every_name_goes_everywhere(tmp_path: Path, name: str, *, branches: bool) -> None:
     model = network(name, branches=branches)
-    optimizer = gp.Adam(model, clip=gp.AutoClip(), guard=gp.Skip())
+    optimizer = gp.Adam(model, clip=gp.AutoClip(), guard=gp.guards.Skip())
     pruner = gp.Pruner(
         model,
         criterion=gp.Taylor(),
@@ -122,7 +122,7 @@ def test_every_name_goes_everywhere(tmp_path: Path, name: str, *, branches: bool
     packed = gp.compress(model)
     packed.save(tmp_path / "packed")
     unpacked = gp.load(tmp_path / "packed")
-    assert isinstance(unpacked, gp.PackedModel)
+    assert isinstance(unpacked, gp.compression.PackedModel)
     assert unpacked.layers == packed.layers
     assert name in [layer.name for layer in packed.layers]
     small = model.shrink()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,13 +24,19 @@ def signature(value: Callable[..., object]) -> str:
     parameters = [
         parameter.replace(annotation=parameter.empty) for parameter in found.parameters.values()
     ]
-    return str(found.replace(parameters=parameters, return_annotation=found.empty))
+    text = str(found.replace(parameters=parameters, return_annotation=found.empty))
+    return re.sub(r"<function (\w+) at \w+>", r"\1", text)
 
 
 def public() -> Iterator[str]:
     """A line for each public function and class, and for methods that have defaults."""
-    for name in sorted(gp.__all__):
-        value = getattr(gp, name)
+    values = {name: getattr(gp, name) for name in gp.__all__}
+    for home in filter(inspect.ismodule, list(values.values())):
+        for name in getattr(home, "__all__", vars(home)):
+            value = getattr(home, name)
+            if not name.startswith("_") and not inspect.ismodule(value):
+                values.setdefault(name, value)
+    for name, value in sorted(values.items()):
         if inspect.isclass(value) and not issubclass(value, Exception):
             yield from (f"{name}.{member}" for member in methods(value))
         elif not inspect.isfunction(value):

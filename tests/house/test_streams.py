@@ -105,14 +105,22 @@ def use_everything() -> None:
         regrowth=gp.SET(every=2, stop=9),
         seed=0,
     )
-    model.fit(x, y, optimizer=optimizer, pruner=pruner, epochs=2, verbose=0, augment=gp.Shift(1))
+    model.fit(
+        x,
+        y,
+        optimizer=optimizer,
+        pruner=pruner,
+        epochs=2,
+        verbose=0,
+        augment=gp.augmentation.Shift(1),
+    )
     gp.explode(model, x, y, epsilon=0.5, max_steps=3, seed=0)
     criterion = gp.Explosion(draws=2, group_size=20)
     gp.Pruner(model, criterion=criterion, probe_data=(x, y), seed=0).prune(count=3)
     model.freeze(precision="int8")
     sequences.temporal_order(5, 20, seed=0)
     sequences.adding_problem(5, 20, seed=0)
-    recurrent = gp.RNN(20, recurrent_initializer=gp.SparseSpectral(3))
+    recurrent = gp.RNN(20, recurrent_initializer=gp.initializers.SparseSpectral(3))
     gp.Model([recurrent], input_shape=(3, 2), seed=0)
 
 

@@ -54,7 +54,7 @@ def small_network(seed: int = 0) -> gp.Model:
 
 def pruned_network(seed: int = 0) -> gp.Model:
     """With a fifth of its weights, which run on lists."""
-    gp.set_costs(LISTS)
+    gp.costs.set_costs(LISTS)
     model = small_network(seed)
     rng = np.random.default_rng(seed)
     model.set_masks({name: rng.random(mask.shape) < 0.2 for name, mask in model.masks.items()})
@@ -264,7 +264,7 @@ def test_nan_goes_through_the_largest_of_large_windows() -> None:
 @pytest.mark.parametrize("costs", [WHOLE, LISTS])
 @pytest.mark.parametrize("make", [gp.SGD, gp.Adam])
 def test_removed_weights_stay_0(make: Callable[..., Any], costs: tuple[float, ...]) -> None:
-    gp.set_costs(costs)
+    gp.costs.set_costs(costs)
     model = small_network()
     optimizer = make(model, lr=0.05, **({"momentum": 0.9} if make is gp.SGD else {}))
     for step, share in enumerate((0.0, 0.5, 0.9, 0.3)):
@@ -372,7 +372,7 @@ def test_a_bad_weight_is_named_by_its_place(lists: bool) -> None:
     place = tuple(map(int, np.argwhere(model.masks["conv2d1.weight"])[-1]))
     model.parameters["conv2d1.weight"][place] = np.nan
     x, y = random_batch("cross_entropy", 3, IMAGES, 4)
-    with pytest.raises(gp.NonFiniteError) as caught:
+    with pytest.raises(gp.errors.NonFiniteError) as caught:
         model.train_step(x, y, optimizer=gp.SGD(model, lr=0.1))
     assert caught.value.index == place
     assert f"conv2d1.weight[{', '.join(map(str, place))}] is nan" in str(caught.value)

@@ -143,7 +143,7 @@ def test_random_graphs_are_the_oracles(model: gp.Model, size: int, share: float)
 
 @pytest.mark.parametrize("make", [residual, pruned])
 def test_same_bits_at_any_number_of_threads(make: Callable[[], gp.Model]) -> None:
-    gp.set_costs(LISTS)
+    gp.costs.set_costs(LISTS)
     results = []
     for number in (1, 2, 3):
         with threads(number):

@@ -37,7 +37,7 @@ def test_a_function_of_seed_and_stream(initializer: Initializer, shape: tuple[in
     again = initializer.sample(shape, seed=3, stream=2**63)
     assert again.tobytes() == weight.tobytes()
     # One orthogonal number is 1 or -1, and so is a sparse one of a given radius.
-    if isinstance(initializer, gp.Identity):
+    if isinstance(initializer, gp.initializers.Identity):
         np.testing.assert_array_equal(initializer.sample(shape, seed=4, stream=0), weight)
     elif weight.size > 1:
         for other in ({"seed": 4, "stream": 2**63}, {"seed": 3, "stream": 0}):
@@ -46,14 +46,14 @@ def test_a_function_of_seed_and_stream(initializer: Initializer, shape: tuple[in
 
 @pytest.mark.parametrize("gain", [1.0, 0.5])
 def test_he_is_the_generator_s_normal(gain: float) -> None:
-    weight = gp.He(gain).sample((30, 50), seed=1, stream=5)
+    weight = gp.initializers.He(gain).sample((30, 50), seed=1, stream=5)
     expected = gain * math.sqrt(2 / 50) * reference.normal(1500, 1, 5).reshape(30, 50)
     np.testing.assert_allclose(weight, expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("gain", [1.0, 3.0])
 def test_glorot_is_the_generator_s_uniform(gain: float) -> None:
-    weight = gp.Glorot(gain).sample((30, 50), seed=1, stream=5)
+    weight = gp.initializers.Glorot(gain).sample((30, 50), seed=1, stream=5)
     limit = gain * math.sqrt(6 / 80)
     expected = limit * (2 * reference.uniform(1500, 1, 5).reshape(30, 50) - 1)
     np.testing.assert_allclose(weight, expected, rtol=1e-5, atol=1e-7)
@@ -63,19 +63,27 @@ def test_glorot_is_the_generator_s_uniform(gain: float) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("gain", [1.0, 1.5])
 def test_orthogonal(shape: tuple[int, int], gain: float) -> None:
-    weight = gp.Orthogonal(gain).sample(shape, seed=2, stream=0).astype(np.float64)
+    weight = gp.initializers.Orthogonal(gain).sample(shape, seed=2, stream=0).astype(np.float64)
     few = weight if shape[0] <= shape[1] else weight.T
     np.testing.assert_allclose(few @ few.T, gain**2 * np.eye(min(shape)), atol=1e-5)
 
 
 def test_orthogonal_has_no_favourite_sign() -> None:
-    signs = [np.sign(gp.Orthogonal().sample((1, 1), seed=s, stream=0)[0, 0]) for s in range(64)]
+    signs = [
+        np.sign(gp.initializers.Orthogonal().sample((1, 1), seed=s, stream=0)[0, 0])
+        for s in range(64)
+    ]
     assert 16 < signs.count(1.0) < 48
 
 
 @pytest.mark.parametrize(
     ("initializer", "variance"),
-    [(gp.He(), 2 / 400), (gp.He(2.0), 8 / 400), (gp.Glorot(), 2 / 600), (gp.Orthogonal(), 1 / 400)],
+    [
+        (gp.initializers.He(), 2 / 400),
+        (gp.initializers.He(2.0), 8 / 400),
+        (gp.initializers.Glorot(), 2 / 600),
+        (gp.initializers.Orthogonal(), 1 / 400),
+    ],
     ids=str,
 )
 def test_moments(initializer: Initializer, variance: float) -> None:
@@ -89,7 +97,7 @@ def test_moments(initializer: Initializer, variance: float) -> None:
 
 @pytest.mark.parametrize("gain", [1.0, 0.5])
 def test_identity(gain: float) -> None:
-    weight = gp.Identity(gain).sample((5, 5), seed=0, stream=0)
+    weight = gp.initializers.Identity(gain).sample((5, 5), seed=0, stream=0)
     np.testing.assert_array_equal(weight, gain * np.eye(5))
 
 
@@ -97,7 +105,7 @@ def test_identity(gain: float) -> None:
 @pytest.mark.parametrize(("nonzeros", "radius"), [(1, 0.5), (15, 0.95), (15, 1.2)])
 def test_sparse_spectral(units: int, nonzeros: int, radius: float) -> None:
     for seed in range(20):
-        initializer = gp.SparseSpectral(nonzeros, radius=radius)
+        initializer = gp.initializers.SparseSpectral(nonzeros, radius=radius)
         weight = initializer.sample((units, units), seed=seed, stream=7)
         assert (np.count_nonzero(weight, axis=1) == min(nonzeros, units)).all()
         largest = np.abs(np.linalg.eigvals(weight.astype(np.float64))).max()
@@ -105,7 +113,7 @@ def test_sparse_spectral(units: int, nonzeros: int, radius: float) -> None:
 
 
 def test_sparse_spectral_is_the_generator_s_normal_in_random_places() -> None:
-    weight = gp.SparseSpectral(3).sample((40, 40), seed=1, stream=2**63)
+    weight = gp.initializers.SparseSpectral(3).sample((40, 40), seed=1, stream=2**63)
     normal = reference.normal(1600, 1, 2**63).reshape(40, 40)
     order = reference.uniform(1600, 1, 2**63 + 2**62).reshape(40, 40).argsort(axis=1)
     kept = np.zeros((40, 40), bool)
@@ -117,11 +125,11 @@ def test_sparse_spectral_is_the_generator_s_normal_in_random_places() -> None:
 
 
 def test_normal_and_uniform() -> None:
-    normal = gp.Normal(0.3).sample((30, 50), seed=1, stream=5)
+    normal = gp.initializers.Normal(0.3).sample((30, 50), seed=1, stream=5)
     np.testing.assert_allclose(
         normal, 0.3 * reference.normal(1500, 1, 5).reshape(30, 50), rtol=1e-6
     )
-    uniform = gp.Uniform(0.3).sample((30, 50), seed=1, stream=5)
+    uniform = gp.initializers.Uniform(0.3).sample((30, 50), seed=1, stream=5)
     expected = 0.3 * (2 * reference.uniform(1500, 1, 5).reshape(30, 50) - 1)
     np.testing.assert_allclose(uniform, expected, rtol=1e-5, atol=1e-7)
     assert np.abs(uniform).max() <= np.float32(0.3)
@@ -138,21 +146,28 @@ def test_not_square(initializer: Initializer, shape: tuple[int, int]) -> None:
 
 
 def test_a_scale_of_0_is_0() -> None:
-    for make in (gp.He, gp.Glorot, gp.Orthogonal, gp.Identity, gp.Normal, gp.Uniform):
+    for make in (
+        gp.initializers.He,
+        gp.initializers.Glorot,
+        gp.initializers.Orthogonal,
+        gp.initializers.Identity,
+        gp.initializers.Normal,
+        gp.initializers.Uniform,
+    ):
         assert not make(0.0).sample((4, 4), seed=0, stream=0).any()
-    assert not gp.SparseSpectral(2, radius=0.0).sample((4, 4), seed=0, stream=0).any()
+    assert not gp.initializers.SparseSpectral(2, radius=0.0).sample((4, 4), seed=0, stream=0).any()
 
 
 @pytest.mark.parametrize(
     ("make", "name"),
     [
-        (gp.He, "gain"),
-        (gp.Glorot, "gain"),
-        (gp.Orthogonal, "gain"),
-        (gp.Identity, "gain"),
-        (gp.Normal, "std"),
-        (gp.Uniform, "limit"),
-        (lambda value: gp.SparseSpectral(radius=value), "radius"),
+        (gp.initializers.He, "gain"),
+        (gp.initializers.Glorot, "gain"),
+        (gp.initializers.Orthogonal, "gain"),
+        (gp.initializers.Identity, "gain"),
+        (gp.initializers.Normal, "std"),
+        (gp.initializers.Uniform, "limit"),
+        (lambda value: gp.initializers.SparseSpectral(radius=value), "radius"),
     ],
 )
 @pytest.mark.parametrize(
@@ -165,7 +180,7 @@ def test_refused_scales(make: Any, name: str, value: Any, error: type[Exception]
 
 def test_refused_nonzeros() -> None:
     with pytest.raises(ValueError, match="nonzeros must be at least 1"):
-        gp.SparseSpectral(0)
+        gp.initializers.SparseSpectral(0)
 
 
 @by_initializer
@@ -182,13 +197,13 @@ def test_frozen(initializer: Initializer) -> None:
 @pytest.mark.parametrize(
     ("activation", "initializer"),
     [
-        ("relu", gp.He()),
-        ("leaky_relu", gp.He()),
-        ("gelu", gp.He()),
-        ("identity", gp.Glorot()),
-        ("tanh", gp.Glorot()),
-        ("sigmoid", gp.Glorot()),
-        ("softmax", gp.Glorot()),
+        ("relu", gp.initializers.He()),
+        ("leaky_relu", gp.initializers.He()),
+        ("gelu", gp.initializers.He()),
+        ("identity", gp.initializers.Glorot()),
+        ("tanh", gp.initializers.Glorot()),
+        ("sigmoid", gp.initializers.Glorot()),
+        ("softmax", gp.initializers.Glorot()),
     ],
 )
 def test_the_default_fits_the_activation(activation: str, initializer: Initializer) -> None:

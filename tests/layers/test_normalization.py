@@ -21,7 +21,7 @@ from gradprune.engine.replicas import replicate
 from gradprune.engine.tracing import trace
 from gradprune.pruning.correction import corrected
 from gradprune.pruning.probing import trial
-from gradprune.pruning.rewinding import Weights
+from gradprune.pruning.rewinding import RememberedWeights
 from processes import on_instruction_set
 from state import everything, snapshot, threads
 from twins import reference_layers, relative_error
@@ -223,7 +223,7 @@ def test_a_large_batch_is_normalized_as_a_whole() -> None:
 def test_what_was_refused_left_no_trace() -> None:
     x, y = data()
     model = residual_free()
-    optimizer = gp.SGD(model, lr=0.1, guard=gp.Skip(max_norm=1e-9))
+    optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Skip(max_norm=1e-9))
     before = snapshot(model)
     assert not model.train_step(x, y, optimizer=optimizer)[1].applied
     bad = x.copy()
@@ -409,11 +409,13 @@ def test_a_loaded_model_goes_on_with_the_same_bits(model: gp.Model, tmp_path: Pa
 
 def test_early_stopping_brings_the_statistics_back() -> None:
     model = residual_free()
-    lr = gp.StepLR(0.1, every=3, factor=1e4)  # after an epoch nothing gets better any more
+    lr = gp.learning_rates.StepLR(
+        0.1, every=3, factor=1e4
+    )  # after an epoch nothing gets better any more
     optimizer = gp.SGD(model, lr=lr)
     seen: list[bytes] = []
 
-    class Watch(gp.Callback):
+    class Watch(gp.callbacks.Callback):
         def on_epoch_end(self, context: Any) -> None:
             seen.append(model.arena.params.tobytes())
 
@@ -423,7 +425,7 @@ def test_early_stopping_brings_the_statistics_back() -> None:
         epochs=4,
         batch_size=32,
         validation_data=data(40),
-        callbacks=[Watch(), gp.EarlyStopping(patience=2)],
+        callbacks=[Watch(), gp.callbacks.EarlyStopping(patience=2)],
         verbose=0,
     )
     assert len(seen) == 3
@@ -433,7 +435,7 @@ def test_early_stopping_brings_the_statistics_back() -> None:
 def test_rollback_brings_the_statistics_back() -> None:
     x, y = data()
     model = residual_free()
-    optimizer = gp.Adam(model, guard=gp.Rollback(every=1))
+    optimizer = gp.Adam(model, guard=gp.guards.Rollback(every=1))
     model.train_step(x, y, optimizer=optimizer)
     before = snapshot(model)
     model.train_step(x, y, optimizer=optimizer)
@@ -474,7 +476,7 @@ def test_synflow_flows_through() -> None:
 
 def test_rewinding_takes_the_statistics(model: gp.Model) -> None:
     before = snapshot(model, model.optimizer)
-    ticket, weights = gp.Rewind(model), Weights.of(model)
+    ticket, weights = gp.pruning.Rewind(model), RememberedWeights.of(model)
     for moments in (True, False):
         model.fit(*data(), epochs=1, verbose=0)
         assert snapshot(model)["params"] != before["params"]
@@ -484,7 +486,7 @@ def test_rewinding_takes_the_statistics(model: gp.Model) -> None:
         else:
             weights.restore(model, mask=weights.mask, moments=False)
             assert snapshot(model) == {name: before[name] for name in ("params", "mask", "removed")}
-    again = Weights.from_tensors(weights.tensors(), model.arena)
+    again = RememberedWeights.from_tensors(weights.tensors(), model.arena)
     assert again is not None
     np.testing.assert_array_equal(again.params, model.arena.params)
 
@@ -494,7 +496,7 @@ def test_correction_knows_silent_channels(model: gp.Model) -> None:
     before = model.predict(x)
     keep = {name: mask.copy() for name, mask in model.masks.items()}
     keep["conv2d1.weight"][[2, 5, 6]] = False
-    changed, left = corrected(model, keep, x, gp.LeastSquares())
+    changed, left = corrected(model, keep, x, gp.pruning.LeastSquares())
     assert left == ["conv2d1.weight"]
     model.set_masks(keep)
     pruned = float(np.square(model.predict(x) - before).mean())
@@ -654,6 +656,10 @@ def test_a_schedule_that_counts_steps_ends_with_the_training() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((65, 3)).astype(np.float32), rng.integers(0, 2, 65)
     model = gp.Model([gp.Dense(8), gp.BatchNorm(), gp.Dense(2)], 3, seed=0)
-    training = gp.Training(4, batch_size=32, optimizer=lambda model: gp.SGD(model, lr=0.1))
-    gp.Pipeline([gp.Prune(0.75, training=training, every=2)]).run(model, (x, y))
+    training = gp.compression.Training(
+        4, batch_size=32, optimizer=lambda model: gp.SGD(model, lr=0.1)
+    )
+    gp.compression.Pipeline([gp.compression.Prune(0.75, training=training, every=2)]).run(
+        model, (x, y)
+    )
     assert model.sparsity == 0.75

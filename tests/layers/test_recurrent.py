@@ -262,7 +262,7 @@ def test_omega_keeps_the_gradient_s_norm() -> None:
 def test_lists_of_live_weights_give_the_same(case: Case, share: float) -> None:
     results = []
     for most in ((0.0,) * 4, (1.0,) * 4):
-        gp.set_costs(most)
+        gp.costs.set_costs(most)
         network, (x, y) = case.network(), case.batch()
         network.set_masks(case.masks(share))
         network.backward(x, y)
@@ -381,8 +381,8 @@ def test_given_initial_weights() -> None:
             gp.LSTM(
                 16,
                 forget_bias=2.5,
-                initializer=gp.Orthogonal(0.5),
-                recurrent_initializer=gp.Glorot(0.1),
+                initializer=gp.initializers.Orthogonal(0.5),
+                recurrent_initializer=gp.initializers.Glorot(0.1),
             )
         ],
         (3, 16),
@@ -557,7 +557,7 @@ def test_bad_parameters_are_named(cell: type[Recurrent], role: str, bad: float) 
     before = everything(network, optimizer)["params"]
     x, y = random_batch("cross_entropy", 20, (5, 3), 2)
     if math.isnan(bad):
-        with pytest.raises(gp.NonFiniteError) as caught:
+        with pytest.raises(gp.errors.NonFiniteError) as caught:
             network.train_step(x, y, optimizer=optimizer)
         assert everything(network, optimizer)["params"] == before
         error = caught.value
@@ -581,7 +581,7 @@ def test_an_overflow_is_named_where_it_began(size: int, sequences: bool) -> None
     x[size - 2, 1, 0] = 1.0  # 1, 1e20, infinity
     optimizer = gp.SGD(network, lr=0.1)
     before = everything(network, optimizer)["params"]
-    with pytest.raises(gp.NonFiniteError) as caught:
+    with pytest.raises(gp.errors.NonFiniteError) as caught:
         network.train_step(x, np.zeros(size, int), optimizer=optimizer)
     assert str(caught.value) == (
         f"forward: output of rnn0 is not finite at sample {size - 2}, step 3, unit 2"
@@ -595,7 +595,7 @@ def test_an_overflow_on_the_way_back_is_named() -> None:
     network = Network([gp.RNN(1), gp.Dense(1)], (9, 1), seed=0)
     network.parameters["rnn0.weight_hh"][...] = 1e30
     x = np.zeros((4, 9, 1))
-    with pytest.raises(gp.NonFiniteError) as caught:
+    with pytest.raises(gp.errors.NonFiniteError) as caught:
         network.train_step(x, np.ones(4), optimizer=gp.SGD(network, lr=0.1), loss="mse")
     assert caught.value.phase == "backward"
     assert caught.value.layer == "rnn0"

@@ -68,7 +68,7 @@ def test_the_oracle_by_differences_and_torch(torch: Any, temperature: float, alp
 @pytest.mark.parametrize(("temperature", "alpha"), SETTINGS)
 def test_the_engine_against_the_oracle(activation: str, temperature: float, alpha: float) -> None:
     model = student(activation)
-    loss = gp.Distillation(logits=LOGITS, temperature=temperature, alpha=alpha)
+    loss = gp.losses.Distillation(logits=LOGITS, temperature=temperature, alpha=alpha)
     expected = trace(model, X, Y, loss=loss)
     # of T (softmax(z/T) - softmax(t/T)) in float32
     rounding = 1e-6 * max(temperature, 1.0)
@@ -87,7 +87,7 @@ def test_label_smoothing_is_torchs(torch: Any, smoothing: float) -> None:
         torch.tensor(X) @ weight.T, torch.tensor(Y), label_smoothing=smoothing
     )
     want.backward()
-    loss = gp.CrossEntropy(label_smoothing=smoothing)
+    loss = gp.losses.CrossEntropy(label_smoothing=smoothing)
     assert model.backward(X, Y, loss=loss) == pytest.approx(float(want.detach()), rel=1e-6)
     np.testing.assert_allclose(model.gradients["dense0.weight"], weight.grad, atol=1e-7)
     expected = trace(model, X, Y, loss=loss)
@@ -97,7 +97,11 @@ def test_label_smoothing_is_torchs(torch: Any, smoothing: float) -> None:
 
 def test_no_smoothing_and_no_teacher_are_cross_entropy() -> None:
     bits = []
-    for loss in ("cross_entropy", gp.CrossEntropy(), gp.Distillation(logits=LOGITS, alpha=0)):
+    for loss in (
+        "cross_entropy",
+        gp.losses.CrossEntropy(),
+        gp.losses.Distillation(logits=LOGITS, alpha=0),
+    ):
         model = student()
         value = model.backward(X, Y, loss=loss)
         bits.append((value, *(g.tobytes() for g in model.gradients.values())))
@@ -106,7 +110,7 @@ def test_no_smoothing_and_no_teacher_are_cross_entropy() -> None:
 
 def test_a_teacher_that_agrees_teaches_nothing() -> None:
     model = gp.Model([gp.Dense(5)], 6, seed=1)
-    loss = gp.Distillation(model, temperature=100.0, alpha=1.0)
+    loss = gp.losses.Distillation(model, temperature=100.0, alpha=1.0)
     assert model.backward(X, None, loss=loss) == pytest.approx(0.0, abs=1e-6)
     assert np.abs(model.arena.grads).max() < 1e-5
 
@@ -116,7 +120,7 @@ def test_huge_logits(temperature: float) -> None:
     model = gp.Model([gp.Dense(3, bias=False)], 3, seed=0)
     model.parameters["dense0.weight"][...] = np.eye(3) * 1e28
     logits = np.roll(np.eye(3, dtype=np.float32), 1, axis=0) * 1e30
-    loss = gp.Distillation(logits=logits, temperature=temperature, alpha=0.5)
+    loss = gp.losses.Distillation(logits=logits, temperature=temperature, alpha=0.5)
     assert np.isfinite(model.backward(np.eye(3), [0, 1, 2], loss=loss))
     assert np.isfinite(model.arena.grads).all()
     assert model.backward(np.eye(3), [0, 1, 2], loss=loss) > 1e24
@@ -140,7 +144,7 @@ def test_every_kind_of_teacher() -> None:
     teacher = gp.Model([gp.Dense(5)], 6, seed=9)
     logits = teacher.predict(X)
     losses = {
-        name: student().backward(X, Y, loss=gp.Distillation(**{key: value}))
+        name: student().backward(X, Y, loss=gp.losses.Distillation(**{key: value}))
         for name, key, value in [
             ("model", "teacher", teacher),
             ("frozen", "teacher", teacher.freeze()),
@@ -161,12 +165,12 @@ def test_probabilities_of_a_softmax_are_taken_back_to_logits(as_layer: bool, fro
     )
     teacher = gp.Model(last, 6, seed=9)
     losses = [
-        student().backward(X, Y, loss=gp.Distillation(t.freeze() if frozen else t))
+        student().backward(X, Y, loss=gp.losses.Distillation(t.freeze() if frozen else t))
         for t in (plain, teacher)
     ]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     teacher.parameters["dense0.weight"][...] *= 1e4  # probabilities of 0
-    assert np.isfinite(student().backward(X, Y, loss=gp.Distillation(teacher)))
+    assert np.isfinite(student().backward(X, Y, loss=gp.losses.Distillation(teacher)))
 
 
 def test_fit_asks_once_and_shows_accuracy() -> None:
@@ -176,14 +180,14 @@ def test_fit_asks_once_and_shows_accuracy() -> None:
         X,
         Y,
         optimizer=gp.SGD(model, lr=0.1),
-        loss=gp.Distillation(teacher),
+        loss=gp.losses.Distillation(teacher),
         epochs=3,
         batch_size=10,
         validation_data=(X[:9], Y[:9]),
         verbose=0,
     )
     assert teacher.sizes == [37, 9]
-    metrics = model.evaluate(X[:9], Y[:9], loss=gp.Distillation(logits=LOGITS[:9]))
+    metrics = model.evaluate(X[:9], Y[:9], loss=gp.losses.Distillation(logits=LOGITS[:9]))
     assert metrics["accuracy"] == history["val_accuracy"][-1]
     assert metrics["loss"] == pytest.approx(history["val_loss"][-1])
     assert metrics["accuracy"] == np.mean(model.predict(X[:9]).argmax(axis=1) == Y[:9])
@@ -196,7 +200,7 @@ def test_fit_with_logits_measures_validation_data_by_their_labels() -> None:
         X,
         Y,
         optimizer=gp.SGD(model, lr=0.1),
-        loss=gp.Distillation(logits=LOGITS),
+        loss=gp.losses.Distillation(logits=LOGITS),
         validation_data=(X[:9], Y[:9]),
         verbose=0,
     )
@@ -206,19 +210,19 @@ def test_fit_with_logits_measures_validation_data_by_their_labels() -> None:
 def test_fit_is_a_train_step_after_the_other() -> None:
     fitted, stepped = student(), student()
     frozen = gp.Model([gp.Dense(5)], 6, seed=9).freeze()
-    loss = gp.Distillation(logits=frozen.predict(X))
+    loss = gp.losses.Distillation(logits=frozen.predict(X))
     fitted.fit(X, Y, optimizer=gp.Adam(fitted), loss=loss, batch_size=8, shuffle=False, verbose=0)
     optimizer = gp.Adam(stepped)
     for start in range(0, 37, 8):
         rows = slice(start, start + 8)
-        part = gp.Distillation(logits=loss.logits[rows])
+        part = gp.losses.Distillation(logits=loss.logits[rows])
         stepped.train_step(X[rows], Y[rows], optimizer=optimizer, loss=part)
     assert fitted.arena.params.tobytes() == stepped.arena.params.tobytes()
 
 
 def test_without_labels_accuracy_is_agreement_with_the_teacher() -> None:
     model = student()
-    loss = gp.Distillation(logits=LOGITS, alpha=1.0)
+    loss = gp.losses.Distillation(logits=LOGITS, alpha=1.0)
     history = model.fit(X, None, optimizer=gp.Adam(model), loss=loss, epochs=2, verbose=0)
     assert len(history["accuracy"]) == 2
     agreement = np.mean(model.predict(X).argmax(axis=1) == LOGITS.argmax(axis=1))
@@ -231,7 +235,7 @@ def test_without_labels_accuracy_is_agreement_with_the_teacher() -> None:
 def test_it_goes_where_losses_go() -> None:
     model = student()
     model.fit(X, Y, optimizer=gp.SGD(model, lr=0.1), verbose=0)
-    loss = gp.Distillation(gp.Model([gp.Dense(5)], 6, seed=9))
+    loss = gp.losses.Distillation(gp.Model([gp.Dense(5)], 6, seed=9))
     report = gp.Pruner(model, criterion=gp.Taylor()).prune(0.5, data=(X, Y), loss=loss)
     assert report.achieved == 0.5
     assert model.backward(X, Y, loss=loss) > 0.0
@@ -249,11 +253,17 @@ def test_bits_do_not_depend_on_threads(threads: int) -> None:
     try:
         gp.set_num_threads(threads)
         network = Network([gp.Dense(64, activation="relu"), gp.Dense(5)], 64, seed=0)
-        values = [network.backward(x, y, loss=gp.Distillation(logits=logits)) for _ in range(2)]
+        values = [
+            network.backward(x, y, loss=gp.losses.Distillation(logits=logits)) for _ in range(2)
+        ]
         grads = network.arena.grads.tobytes()
         gp.set_num_threads(1)
         again = Network(network.layers, 64, seed=0)
-        assert again.backward(x, y, loss=gp.Distillation(logits=logits)) == values[0] == values[1]
+        assert (
+            again.backward(x, y, loss=gp.losses.Distillation(logits=logits))
+            == values[0]
+            == values[1]
+        )
         assert again.arena.grads.tobytes() == grads
     finally:
         gp.set_num_threads(before)
@@ -280,37 +290,52 @@ def test_bits_do_not_depend_on_threads(threads: int) -> None:
 )
 def test_bad_settings(settings: dict[str, Any], error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        gp.Distillation(**settings)
+        gp.losses.Distillation(**settings)
 
 
 @pytest.mark.parametrize("smoothing", [-0.1, 1.1, np.nan])
 def test_bad_smoothing(smoothing: float) -> None:
     with pytest.raises(ValueError, match="label_smoothing"):
-        gp.CrossEntropy(label_smoothing=smoothing)
+        gp.losses.CrossEntropy(label_smoothing=smoothing)
 
 
 @pytest.mark.parametrize(
     ("loss", "y", "error", "message"),
     [
-        (gp.Distillation(logits=LOGITS[:9]), Y, ValueError, r"logits must have shape \(37, 5\)"),
-        (gp.Distillation(logits=LOGITS[:, :4]), Y, ValueError, r"shape \(37, 5\), got \(37, 4\)"),
         (
-            gp.Distillation(lambda x: x[:, :3]),
+            gp.losses.Distillation(logits=LOGITS[:9]),
+            Y,
+            ValueError,
+            r"logits must have shape \(37, 5\)",
+        ),
+        (
+            gp.losses.Distillation(logits=LOGITS[:, :4]),
+            Y,
+            ValueError,
+            r"shape \(37, 5\), got \(37, 4\)",
+        ),
+        (
+            gp.losses.Distillation(lambda x: x[:, :3]),
             Y,
             ValueError,
             "the teacher's output must have shape",
         ),
-        (gp.Distillation(lambda x: x[:, 0]), Y, ValueError, "the teacher's output must have shape"),
         (
-            gp.Distillation(lambda x: np.full((37, 5), np.nan)),
+            gp.losses.Distillation(lambda x: x[:, 0]),
+            Y,
+            ValueError,
+            "the teacher's output must have shape",
+        ),
+        (
+            gp.losses.Distillation(lambda x: np.full((37, 5), np.nan)),
             Y,
             ValueError,
             r"the teacher's output\[0, 0\] is nan: every value must be finite",
         ),
-        (gp.Distillation(logits=LOGITS), None, TypeError, "y may be None only with alpha=1"),
-        (gp.Distillation(logits=LOGITS), Y[:-1], ValueError, "same length, got 37 and 36"),
-        (gp.Distillation(logits=LOGITS), Y.astype(float), TypeError, "integer labels"),
-        (gp.Distillation(logits=LOGITS), Y + 5, ValueError, r"labels must be in 0\.\.4"),
+        (gp.losses.Distillation(logits=LOGITS), None, TypeError, "y may be None only with alpha=1"),
+        (gp.losses.Distillation(logits=LOGITS), Y[:-1], ValueError, "same length, got 37 and 36"),
+        (gp.losses.Distillation(logits=LOGITS), Y.astype(float), TypeError, "integer labels"),
+        (gp.losses.Distillation(logits=LOGITS), Y + 5, ValueError, r"labels must be in 0\.\.4"),
         ("cross_entropy", None, TypeError, "integer labels"),
         ("mse", None, TypeError, "y must hold real numbers"),
     ],
@@ -332,7 +357,7 @@ def test_bad_calls_change_nothing(loss: Any, y: Any, error: type[Exception], mes
 
 
 def test_it_is_frozen_settings() -> None:
-    loss = gp.Distillation(logits=LOGITS)
+    loss = gp.losses.Distillation(logits=LOGITS)
     with pytest.raises(AttributeError):
         loss.alpha = 0.5
     made = loss.target(X, Y, 5)

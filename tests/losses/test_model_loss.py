@@ -63,18 +63,18 @@ def test_it_can_be_told() -> None:
 
 
 def test_settings_of_a_loss_are_remembered(tmp_path: Path) -> None:
-    loss = gp.CrossEntropy(label_smoothing=0.25)
+    loss = gp.losses.CrossEntropy(label_smoothing=0.25)
     model = classifier(loss=loss)
     assert model.loss == loss
     model.save(tmp_path / "m.safetensors")
     assert gp.load(tmp_path / "m.safetensors").loss == loss
-    model.loss = gp.CrossEntropy()
+    model.loss = gp.losses.CrossEntropy()
     assert model.loss == "cross_entropy"
 
 
 def test_a_teacher_is_not_kept(tmp_path: Path) -> None:
     model = classifier()
-    loss = gp.Distillation(classifier().freeze())
+    loss = gp.losses.Distillation(classifier().freeze())
     model.fit(X, LABELS, optimizer=gp.SGD(model, lr=0.1), loss=loss, verbose=0)
     assert model.loss == "cross_entropy"
     assert model.evaluate(X, LABELS) != model.evaluate(X, LABELS, loss=loss)

@@ -68,7 +68,7 @@ def plain() -> gp.Model:
 
 
 NETWORKS = (multilayer, residual, sequence, plain)
-GUARDS = (gp.Raise(), gp.Skip(), gp.Zero(), gp.Rollback(every=2))
+GUARDS = (gp.guards.Raise(), gp.guards.Skip(), gp.guards.Zero(), gp.guards.Rollback(every=2))
 PRUNERS: tuple[dict[str, Any], ...] = (
     {},
     {"schedule": gp.Cubic(0.9, start=1, stop=9, every=2)},
@@ -82,7 +82,7 @@ SCHEMES = (gp.Codebook(5), gp.Grid(4))
 numbers = st.integers(0, 2**20)
 
 
-class Stop(gp.Callback):
+class Stop(gp.callbacks.Callback):
     """Raises in the middle of an epoch, as Ctrl-C does."""
 
     def __init__(self, at: int) -> None:
@@ -138,7 +138,7 @@ class Calls(RuleBasedStateMachine):
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.forms: list[tuple[Any, np.ndarray, bytes]] = []
-        self.tickets: list[gp.Rewind] = []
+        self.tickets: list[gp.pruning.Rewind] = []
 
     def teardown(self) -> None:
         shutil.rmtree(self.folder)
@@ -263,7 +263,7 @@ class Calls(RuleBasedStateMachine):
 
     @rule()
     def remember(self) -> None:
-        self.tickets = [gp.Rewind(self.model), gp.Rewind(self.twin)]
+        self.tickets = [gp.pruning.Rewind(self.model), gp.pruning.Rewind(self.twin)]
 
     @rule(scheme=st.sampled_from(SCHEMES))
     def quantize(self, scheme: Any) -> None:
@@ -331,7 +331,7 @@ class Calls(RuleBasedStateMachine):
             for name, array in self.model.arena.state.items()
         )
         if not finite:
-            with pytest.raises(gp.NonFiniteError):
+            with pytest.raises(gp.errors.NonFiniteError):
                 gp.compress(self.model)
             return
         packed = gp.compress(self.model)

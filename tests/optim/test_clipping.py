@@ -116,7 +116,7 @@ def test_a_norm_that_is_not_finite_changes_nothing(p: float, bad: float) -> None
     before = [array.tobytes() for array in arrays]
     norm = gp.clip_grad_norm_(arrays, 1.0, p)
     assert math.isnan(norm) if math.isnan(bad) else norm == math.inf
-    with pytest.raises(gp.NonFiniteError, match=r"norm is (nan|inf).*arrays\[1\]") as caught:
+    with pytest.raises(gp.errors.NonFiniteError, match=r"norm is (nan|inf).*arrays\[1\]") as caught:
         gp.clip_grad_norm_(arrays, 1.0, p, error_if_nonfinite=True)
     assert caught.value.phase == "backward"
     assert [array.tobytes() for array in arrays] == before
@@ -146,7 +146,7 @@ def test_a_norm_beyond_double_changes_nothing() -> None:
     """With p = 0.01 the norm of 3000 ones is 3000^100."""
     arrays = [np.ones(1000, np.float32) for _ in range(3)]
     assert gp.clip_grad_norm_(arrays, 1.0, 0.01) == math.inf
-    with pytest.raises(gp.NonFiniteError, match="beyond double"):
+    with pytest.raises(gp.errors.NonFiniteError, match="beyond double"):
         gp.clip_grad_norm_(arrays, 1.0, 0.01, error_if_nonfinite=True)
     assert all((array == 1).all() for array in arrays)
 

@@ -50,7 +50,7 @@ def compare(name: str) -> None:
     """Eight steps whole and on lists, fused and not, masks changing, against the twin."""
     clip = CHAINS[name]
     for costs, fused in itertools.product((WHOLE, LISTS), (False, True)):
-        gp.set_costs(costs)
+        gp.costs.set_costs(costs)
         network = TRAINED.network()
         optimizer = gp.SGD(network, lr=0.1, momentum=0.5, clip=clip)
         optimizer.keep_clipped = True
@@ -101,7 +101,7 @@ def test_it_is_the_references_on_every_instruction_set(isa: str) -> None:
 def test_every_rule_steps_by_the_clipped_gradient(
     case: OptimizerCase, name: str, costs: tuple[float, ...]
 ) -> None:
-    gp.set_costs(costs)
+    gp.costs.set_costs(costs)
     network = TRAINED.network()
     network.set_masks(TRAINED.masks(0.6))
     optimizer = case.make(network, clip=CHAINS[name])
@@ -129,7 +129,7 @@ def test_every_rule_steps_by_the_clipped_gradient(
 @pytest.mark.parametrize("keep", [False, True])
 @pytest.mark.parametrize("costs", [WHOLE, LISTS], ids=["whole", "lists"])
 def test_train_step_is_backward_and_step(name: str, keep: bool, costs: tuple[float, ...]) -> None:
-    gp.set_costs(costs)
+    gp.costs.set_costs(costs)
     networks = [TRAINED.network(), TRAINED.network()]
     optimizers = [gp.Adam(network, clip=CHAINS[name]) for network in networks]
     optimizers[1].keep_clipped = keep  # whether somebody looks changes nothing
@@ -166,7 +166,7 @@ def test_threads_do_not_change_a_bit(name: str, share: float) -> None:
 def test_random_numbers_belong_to_the_place_and_not_to_the_execution(name: str) -> None:
     results = []
     for costs in (WHOLE, LISTS):
-        gp.set_costs(costs)
+        gp.costs.set_costs(costs)
         network = LARGE.network()
         network.set_masks(LARGE.masks(0.8))
         rng = np.random.default_rng(5)
@@ -183,7 +183,7 @@ def test_random_numbers_belong_to_the_place_and_not_to_the_execution(name: str) 
 
 @pytest.mark.parametrize("name", [name for name in CHAINS if name not in {"most", "empty"}])
 def test_a_saved_run_goes_on_with_the_same_bits(name: str, tmp_path: Path) -> None:
-    gp.set_costs(LISTS)
+    gp.costs.set_costs(LISTS)
     straight = gp.Model(TRAINED.layers, TRAINED.features, seed=1)
     optimizer: Optimizer = gp.Adam(straight, clip=CHAINS[name])
     for step in range(5):
@@ -258,7 +258,7 @@ def test_scale_1_leaves_every_bit(clip: Clipper, share: float) -> None:
 @by_chain
 @pytest.mark.parametrize("costs", [WHOLE, LISTS], ids=["whole", "lists"])
 def test_what_is_removed_stays_exactly_0(name: str, costs: tuple[float, ...]) -> None:
-    gp.set_costs(costs)
+    gp.costs.set_costs(costs)
     network = TRAINED.network()
     optimizer = gp.Adam(network, clip=CHAINS[name])
     optimizer.keep_clipped = True
@@ -284,7 +284,7 @@ def test_what_is_removed_stays_exactly_0(name: str, costs: tuple[float, ...]) ->
 def test_a_refused_step_changes_nothing(name: str, bad: float) -> None:
     network = TRAINED.network()
     network.set_masks(TRAINED.masks(0.5))
-    optimizer = gp.Adam(network, clip=CHAINS[name], guard=gp.Skip(limit=99))
+    optimizer = gp.Adam(network, clip=CHAINS[name], guard=gp.guards.Skip(limit=99))
     for step in range(4):
         network.train_step(*TRAINED.batch(step), optimizer=optimizer)
     network.set_masks(TRAINED.masks(0.6))  # what would start anew must not, either

@@ -28,7 +28,7 @@ def one_row(weight: list[float], gradient: list[float]) -> Network:
     return network
 
 
-def used(network: Network, clip: Clip) -> tuple[NDArray[np.float32], gp.StepInfo]:
+def used(network: Network, clip: Clip) -> tuple[NDArray[np.float32], gp.optim.StepInfo]:
     """What one step's rule sees of the first weight, and what the step says."""
     optimizer = gp.SGD(network, lr=0.1, clip=clip)
     optimizer.keep_clipped = True
@@ -36,7 +36,7 @@ def used(network: Network, clip: Clip) -> tuple[NDArray[np.float32], gp.StepInfo
     return optimizer.clipped_gradients["dense0.weight"], info
 
 
-def feed(optimizer: gp.SGD, norm: float) -> gp.StepInfo:
+def feed(optimizer: gp.SGD, norm: float) -> gp.optim.StepInfo:
     """A step with a gradient of this norm, which moves nothing."""
     grads = optimizer.model.arena.grads
     grads[...] = 0.0
@@ -342,7 +342,9 @@ def test_norms_by_name() -> None:
 
 
 def test_the_clip_rate_counts_steps_taken() -> None:
-    optimizer = gp.SGD(one_row([0], [0]), lr=0.0, clip=gp.ClipNorm(1.0), guard=gp.Skip(limit=9))
+    optimizer = gp.SGD(
+        one_row([0], [0]), lr=0.0, clip=gp.ClipNorm(1.0), guard=gp.guards.Skip(limit=9)
+    )
     assert optimizer.clip_rate == 0.0
     for norm in (0.5, 2.0, math.nan, 3.0, 0.1):
         feed(optimizer, norm)
@@ -360,7 +362,7 @@ def test_a_value_clip_knows_its_norm_afterwards() -> None:
 
 def test_clipped_gradients_have_to_be_asked_for() -> None:
     network = one_row([0], [3])
-    optimizer = gp.SGD(network, lr=0.1, clip=gp.ClipNorm(1.0), guard=gp.Skip())
+    optimizer = gp.SGD(network, lr=0.1, clip=gp.ClipNorm(1.0), guard=gp.guards.Skip())
     optimizer.step()
     with pytest.raises(ValueError, match="keep_clipped = True was not set"):
         _ = optimizer.clipped_gradients
@@ -402,7 +404,7 @@ def test_a_pruner_observes_raw_or_clipped_gradients(tmp_path: Path) -> None:
 
 def test_a_refused_step_is_not_observed() -> None:
     model = gp.Model([gp.Dense(1, bias=False)], 2, seed=0)
-    optimizer = gp.SGD(model, lr=0.1, clip=gp.ClipNorm(1.0), guard=gp.Skip())
+    optimizer = gp.SGD(model, lr=0.1, clip=gp.ClipNorm(1.0), guard=gp.guards.Skip())
     pruner = gp.Pruner(model, criterion=gp.Gradient(), gradients="clipped")
     for norm, count in ((3.0, 1), (math.nan, 1), (4.0, 2)):
         feed(optimizer, norm)

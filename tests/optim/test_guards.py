@@ -27,7 +27,9 @@ def test_raise_leaves_everything(
     network: Network, case: OptimizerCase, clip: Any, fused: bool
 ) -> None:
     network.set_masks(TRAINED.masks(0.4))
-    optimizer = case.make(network, clip=clip, lr=gp.StepLR(0.01, every=1, factor=0.5))
+    optimizer = case.make(
+        network, clip=clip, lr=gp.learning_rates.StepLR(0.01, every=1, factor=0.5)
+    )
     for number in range(2):
         network.train_step(*TRAINED.batch(number), optimizer=optimizer)
     row, column = np.argwhere(network.masks["dense1.weight"])[0]
@@ -35,7 +37,7 @@ def test_raise_leaves_everything(
     network.parameters["dense1.weight"][row, column] = math.nan
     before = snapshot(network, optimizer)
     with pytest.raises(
-        gp.NonFiniteError, match=rf"dense1.weight\[{row}, {column}\] is nan"
+        gp.errors.NonFiniteError, match=rf"dense1.weight\[{row}, {column}\] is nan"
     ) as caught:
         step(network, optimizer, fused=fused)
     assert caught.value.phase == "parameter"
@@ -51,14 +53,14 @@ def test_an_infinite_loss_is_a_fault_also_with_finite_gradients(fused: bool) -> 
     network.arena.params[...] = 1e22
     optimizer = gp.Adam(network)
     before = snapshot(network, optimizer)
-    with pytest.raises(gp.NonFiniteError, match="the loss is inf"):
+    with pytest.raises(gp.errors.NonFiniteError, match="the loss is inf"):
         step(network, optimizer, fused=fused, loss="mse")
     assert np.isfinite(network.arena.grads).all()
     assert snapshot(network, optimizer) == before
 
 
 def test_raise_is_the_default(network: Network) -> None:
-    assert gp.SGD(network, lr=0.1).guard == gp.Raise()
+    assert gp.SGD(network, lr=0.1).guard == gp.guards.Raise()
 
 
 # ---- Skip
@@ -66,7 +68,7 @@ def test_raise_is_the_default(network: Network) -> None:
 
 @pytest.mark.parametrize("fused", [True, False])
 def test_skip_leaves_out_the_step_and_goes_on(network: Network, fused: bool) -> None:
-    optimizer = gp.Adam(network, guard=gp.Skip(limit=3), clip=gp.ClipNorm(1.0))
+    optimizer = gp.Adam(network, guard=gp.guards.Skip(limit=3), clip=gp.ClipNorm(1.0))
     step(network, optimizer, fused=fused)
     good = network.parameters["dense0.bias"].copy()
     network.parameters["dense0.bias"][1] = math.inf
@@ -86,7 +88,7 @@ def test_skip_leaves_out_the_step_and_goes_on(network: Network, fused: bool) -> 
 
 
 def test_skip_raises_after_so_many_in_a_row(network: Network) -> None:
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(limit=3))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Skip(limit=3))
     for turn in range(2):  # a good step in between starts the count anew
         network.backward(X, Y)
         network.gradients["dense1.weight"][1, 1] = math.nan
@@ -97,19 +99,19 @@ def test_skip_raises_after_so_many_in_a_row(network: Network) -> None:
             network.backward(X, Y)
             assert optimizer.step().applied
     before = snapshot(network, optimizer)
-    with pytest.raises(gp.NonFiniteError, match=r"gradient of dense1.weight\[1, 1\] is nan"):
+    with pytest.raises(gp.errors.NonFiniteError, match=r"gradient of dense1.weight\[1, 1\] is nan"):
         optimizer.step()
     assert snapshot(network, optimizer) == before
 
 
 def test_skip_counts_on_in_a_checkpoint(network: Network) -> None:
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Skip(limit=2))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Skip(limit=2))
     network.backward(X, Y)
     network.gradients["dense1.weight"][1, 1] = math.nan
     optimizer.step()
-    again = gp.SGD(network, lr=0.1, guard=gp.Skip(limit=2))
+    again = gp.SGD(network, lr=0.1, guard=gp.guards.Skip(limit=2))
     again.load_state(optimizer.state())
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         again.step()
 
 
@@ -118,7 +120,7 @@ def test_skip_counts_on_in_a_checkpoint(network: Network) -> None:
 )
 def test_refused_limits(limit: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="limit must be"):
-        gp.Skip(limit=limit)
+        gp.guards.Skip(limit=limit)
 
 
 def test_skip_of_an_infinite_loss_says_the_same_fused_or_not() -> None:
@@ -126,7 +128,9 @@ def test_skip_of_an_infinite_loss_says_the_same_fused_or_not() -> None:
     for fused in (True, False):
         network = Network([gp.Dense(4, bias=False)], 6)
         network.arena.params[...] = 1e22
-        info = step(network, gp.SGD(network, lr=0.1, guard=gp.Skip()), fused=fused, loss="mse")
+        info = step(
+            network, gp.SGD(network, lr=0.1, guard=gp.guards.Skip()), fused=fused, loss="mse"
+        )
         assert not info.applied
         infos.append(str(info))
     assert infos[0] == infos[1]
@@ -134,7 +138,7 @@ def test_skip_of_an_infinite_loss_says_the_same_fused_or_not() -> None:
 
 def test_a_pruner_does_not_learn_from_refused_gradients() -> None:
     model = gp.Model(TRAINED.layers, 6, seed=7)
-    optimizer = gp.SGD(model, lr=0.1, guard=gp.Skip(max_gradient=1e3))
+    optimizer = gp.SGD(model, lr=0.1, guard=gp.guards.Skip(max_gradient=1e3))
     pruner = gp.Pruner(model, criterion=gp.Taylor())
     model.backward(X, Y)
     optimizer.step()
@@ -151,7 +155,7 @@ def test_a_pruner_does_not_learn_from_refused_gradients() -> None:
 @pytest.mark.parametrize("clip", [gp.AutoClip(), gp.ZClip(warmup=2)], ids=str)
 def test_a_refused_norm_is_not_remembered(clip: Any) -> None:
     network = TRAINED.network()
-    optimizer = gp.SGD(network, lr=0.1, clip=clip, guard=gp.Skip(max_gradient=1e3))
+    optimizer = gp.SGD(network, lr=0.1, clip=clip, guard=gp.guards.Skip(max_gradient=1e3))
     for number in range(5):
         network.train_step(*TRAINED.batch(number), optimizer=optimizer)
     before = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
@@ -170,7 +174,7 @@ def test_a_refused_norm_is_not_remembered(clip: Any) -> None:
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.9])
 def test_zero_takes_the_step_with_the_rest(case: OptimizerCase, sparsity: float) -> None:
     networks = [TRAINED.network(), TRAINED.network()]
-    guards = [gp.Zero(max_gradient=100.0), gp.Raise()]
+    guards = [gp.guards.Zero(max_gradient=100.0), gp.guards.Raise()]
     optimizers = []
     for network, guard in zip(networks, guards, strict=True):
         network.set_masks(TRAINED.masks(sparsity))
@@ -195,7 +199,7 @@ def test_zero_in_one_call(network: Network) -> None:
     grads = network.arena.grads.copy()
     limit = float(np.sort(np.abs(grads))[-4])  # three are larger
     before = network.arena.params.copy()
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Zero(max_gradient=limit))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Zero(max_gradient=limit))
     assert network.train_step(X, Y, optimizer=optimizer)[1].applied
     grads[np.abs(grads) > np.float32(limit)] = 0.0
     np.testing.assert_allclose(network.arena.params, before - 0.1 * grads, rtol=1e-5, atol=1e-7)
@@ -203,7 +207,7 @@ def test_zero_in_one_call(network: Network) -> None:
 
 
 def test_zero_skips_what_it_cannot_mend(network: Network) -> None:
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Zero(limit=4))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Zero(limit=4))
     before = snapshot(network, optimizer)
     network.backward(X, Y)
     network.arena.grads[...] = math.nan  # everything
@@ -217,12 +221,12 @@ def test_zero_skips_what_it_cannot_mend(network: Network) -> None:
     assert snapshot(network, optimizer) == before
     assert (optimizer.skipped, optimizer.zeroed) == (2, 0)
     assert optimizer.faults == {"parameter": 1, "forward": 0, "loss": 0, "backward": 1}
-    optimizer.guard = gp.Zero(limit=4, max_norm=1e-3)  # single entries are not to blame
+    optimizer.guard = gp.guards.Zero(limit=4, max_norm=1e-3)  # single entries are not to blame
     network.backward(X, Y)
     grads = network.arena.grads.copy()
     assert not optimizer.step().applied
     network.gradients["dense0.bias"][0] = math.nan
-    with pytest.raises(gp.NumericalError):  # the rest is still too much; the fourth in a row
+    with pytest.raises(gp.errors.NumericalError):  # the rest is still too much; the fourth in a row
         optimizer.step()
     assert np.isnan(network.gradients["dense0.bias"][0])
     assert (network.arena.grads == grads).sum() == grads.size - 1
@@ -237,7 +241,7 @@ def test_a_guard_of_one_s_own(network: Network) -> None:
         def __init__(self) -> None:
             self.seen: list[tuple[str | None, int]] = []
 
-        def handle(self, fault: gp.NonFiniteError, consecutive: int) -> None:
+        def handle(self, fault: gp.errors.NonFiniteError, consecutive: int) -> None:
             self.seen.append((fault.parameter, consecutive))
 
     guard = Remember()
@@ -251,10 +255,10 @@ def test_a_guard_of_one_s_own(network: Network) -> None:
 @pytest.mark.parametrize(
     "guard",
     [
-        gp.Raise(max_norm=3.0),
-        gp.Skip(limit=7, max_activation=1e4),
-        gp.Zero(limit=8, max_gradient=2.5),
-        gp.Rollback(every=20, factor=0.3, limit=9),
+        gp.guards.Raise(max_norm=3.0),
+        gp.guards.Skip(limit=7, max_activation=1e4),
+        gp.guards.Zero(limit=8, max_gradient=2.5),
+        gp.guards.Rollback(every=20, factor=0.3, limit=9),
     ],
     ids=lambda guard: type(guard).__name__,
 )
@@ -283,8 +287,10 @@ def test_states_from_before_there_were_rollbacks() -> None:
 
 def explosive(sparsity: float) -> gp.Model:
     """Twelve layers whose gain makes everything grow threefold a layer."""
-    layers = [gp.Dense(24, activation="relu", initializer=gp.He(3.0)) for _ in range(11)]
-    model = gp.Model([*layers, gp.Dense(4, initializer=gp.He(3.0))], 6, seed=1)
+    layers = [
+        gp.Dense(24, activation="relu", initializer=gp.initializers.He(3.0)) for _ in range(11)
+    ]
+    model = gp.Model([*layers, gp.Dense(4, initializer=gp.initializers.He(3.0))], 6, seed=1)
     if sparsity:
         rng = np.random.default_rng(5)
         model.set_masks({n: rng.random(m.shape) >= sparsity for n, m in model.masks.items()})
@@ -296,12 +302,12 @@ def explosive(sparsity: float) -> gp.Model:
 @pytest.mark.parametrize(
     "guard",
     [
-        gp.Skip(limit=10**6),
-        gp.Skip(limit=10**6, max_activation=1e8, max_norm=1e6),
-        gp.Zero(limit=10**6),
-        gp.Zero(limit=10**6, max_gradient=1e3),
-        gp.Rollback(every=5, limit=10**6),
-        gp.Rollback(every=5, limit=10**6, max_activation=1e9),
+        gp.guards.Skip(limit=10**6),
+        gp.guards.Skip(limit=10**6, max_activation=1e8, max_norm=1e6),
+        gp.guards.Zero(limit=10**6),
+        gp.guards.Zero(limit=10**6, max_gradient=1e3),
+        gp.guards.Rollback(every=5, limit=10**6),
+        gp.guards.Rollback(every=5, limit=10**6, max_activation=1e9),
     ],
     ids=str,
 )
@@ -334,21 +340,21 @@ def test_every_policy_survives_an_explosion(guard: Guard, rate: float, sparsity:
         assert faults > 0
 
 
-LIMITED = gp.Raise(max_activation=1e6)
+LIMITED = gp.guards.Raise(max_activation=1e6)
 
 
 @pytest.mark.parametrize(
     "guard",
     [
-        gp.Skip(limit=10**6, max_activation=1e6),
-        gp.Zero(limit=10**6, max_gradient=1.0),
-        gp.Rollback(every=5, limit=10**6, max_norm=1e3),
+        gp.guards.Skip(limit=10**6, max_activation=1e6),
+        gp.guards.Zero(limit=10**6, max_gradient=1.0),
+        gp.guards.Rollback(every=5, limit=10**6, max_norm=1e3),
     ],
     ids=str,
 )
 def test_every_policy_survives_a_recurrent_network_over_200_steps(guard: Guard) -> None:
     x, y = gp.datasets.temporal_order(256, 200, seed=3)
-    state = gp.Orthogonal(gain=1.6)
+    state = gp.initializers.Orthogonal(gain=1.6)
     layers = [gp.RNN(24, activation="relu", recurrent_initializer=state), gp.Dense(4)]
     model = gp.Model(layers, input_shape=x.shape[1:], seed=2)
     optimizer = gp.SGD(model, lr=0.1, guard=guard)
@@ -357,7 +363,7 @@ def test_every_policy_survives_a_recurrent_network_over_200_steps(guard: Guard) 
     assert np.isfinite(model.arena.params).all()
     assert sum(optimizer.faults.values()) > 0
     assert optimizer.rollbacks == (sum(optimizer.faults.values()) if guard.every else 0)
-    with pytest.raises(gp.NumericalError) as caught:
+    with pytest.raises(gp.errors.NumericalError) as caught:
         model.train_step(x[:32], y[:32], optimizer=gp.SGD(model, lr=0.1, guard=LIMITED))
     fault = caught.value
     assert (fault.phase, fault.layer) == ("forward", "rnn0")

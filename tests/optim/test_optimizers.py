@@ -244,7 +244,9 @@ def test_counters_and_info(case: OptimizerCase) -> None:
         gradient = network.arena.grads.astype(np.float64)
         info = optimizer.step()
         assert info.norm == pytest.approx(float(np.linalg.norm(gradient)), rel=1e-6)
-        assert info == gp.StepInfo(info.norm, 1.0, False, True, case.settings["lr"], info.norm)
+        assert info == gp.optim.StepInfo(
+            info.norm, 1.0, False, True, case.settings["lr"], info.norm
+        )
         assert optimizer.step_count == step
     assert optimizer.state() == {
         "step_count": 3,
@@ -275,7 +277,7 @@ def test_parameter_norms_are_in_the_order_of_the_arena() -> None:
 
 def test_the_schedule_counts_steps() -> None:
     network = TRAINED.network()
-    optimizer = gp.SGD(network, lr=gp.StepLR(1.0, every=2, factor=0.5))
+    optimizer = gp.SGD(network, lr=gp.learning_rates.StepLR(1.0, every=2, factor=0.5))
     rates = []
     for _ in range(5):
         assert optimizer.lr == 0.5 ** (optimizer.step_count // 2)
@@ -292,7 +294,7 @@ def test_a_rate_of_0_moves_nothing() -> None:
 
 @by_optimizer
 def test_a_checkpoint_resumes_with_the_same_bits(case: OptimizerCase) -> None:
-    schedule = gp.CosineLR(case.settings["lr"], steps=10)
+    schedule = gp.learning_rates.CosineLR(case.settings["lr"], steps=10)
     straight, resumed = TRAINED.network(), TRAINED.network()
     optimizer = case.make(straight, lr=schedule)
     for step in range(3):

@@ -17,9 +17,13 @@ from steps import X, Y, step
 def test_rollback_restores_everything() -> None:
     model = gp.Model(TRAINED.layers, 6, seed=7)
     optimizer = gp.Adam(
-        model, lr=gp.StepLR(0.01, every=3, factor=0.5), guard=gp.Rollback(every=4, factor=0.1)
+        model,
+        lr=gp.learning_rates.StepLR(0.01, every=3, factor=0.5),
+        guard=gp.guards.Rollback(every=4, factor=0.1),
     )
-    pruner = gp.Pruner(model, criterion=gp.Taylor(), schedule=gp.Linear(0.8, start=0, stop=12))
+    pruner = gp.Pruner(
+        model, criterion=gp.Taylor(), schedule=gp.LinearSchedule(0.8, start=0, stop=12)
+    )
     states = []
     for number in range(6):
         states.append((snapshot(model, optimizer), pruner.state(), pruner.tensors()))
@@ -53,7 +57,7 @@ def test_rollback_restores_everything() -> None:
 
 def test_rollback_keeps_masks_that_were_set_by_hand() -> None:
     model = gp.Model(TRAINED.layers, 6, seed=7)
-    optimizer = gp.Adam(model, guard=gp.Rollback(every=100))
+    optimizer = gp.Adam(model, guard=gp.guards.Rollback(every=100))
     model.train_step(X, Y, optimizer=optimizer)
     gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
     model.train_step(X, Y, optimizer=optimizer)
@@ -69,7 +73,7 @@ def test_rollback_keeps_masks_that_were_set_by_hand() -> None:
 
 def test_rollback_gives_up() -> None:
     network = TRAINED.network()
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Rollback(every=2, limit=3))
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Rollback(every=2, limit=3))
     network.train_step(X, Y, optimizer=optimizer)
     good = snapshot(network, optimizer)
     for count in range(3):
@@ -80,7 +84,7 @@ def test_rollback_gives_up() -> None:
             assert optimizer.rollbacks == count + 1
             assert network.train_step(X, Y, optimizer=optimizer)[1].applied  # no copy is due yet
         else:
-            with pytest.raises(gp.NonFiniteError):
+            with pytest.raises(gp.errors.NonFiniteError):
                 optimizer.step()
     assert optimizer.rollbacks == 2
     assert snapshot(network, optimizer)["step_count"] == good["step_count"]
@@ -94,8 +98,8 @@ def test_rollback_gives_up() -> None:
 def test_nothing_to_roll_back_to() -> None:
     network = TRAINED.network()
     network.parameters["dense0.weight"][1, 1] = math.nan
-    optimizer = gp.SGD(network, lr=0.1, guard=gp.Rollback())
-    with pytest.raises(gp.NonFiniteError, match=r"dense0.weight\[1, 1\] is nan"):
+    optimizer = gp.SGD(network, lr=0.1, guard=gp.guards.Rollback())
+    with pytest.raises(gp.errors.NonFiniteError, match=r"dense0.weight\[1, 1\] is nan"):
         network.train_step(X, Y, optimizer=optimizer)
     assert optimizer.rollbacks == 0
     network.parameters["dense0.weight"][1, 1] = 0.0
@@ -111,7 +115,7 @@ def test_nothing_to_roll_back_to() -> None:
 def test_clippers_go_back_with_the_rest(clip: Any, fused: bool) -> None:
     network = TRAINED.network()
     network.set_masks(TRAINED.masks(0.6))
-    optimizer = gp.Adam(network, clip=clip, guard=gp.Rollback(every=4))
+    optimizer = gp.Adam(network, clip=clip, guard=gp.guards.Rollback(every=4))
     for number in range(4):
         network.train_step(*TRAINED.batch(number), optimizer=optimizer)
     before = {name: array.copy() for name, array in optimizer.chain.tensors().items()}
@@ -132,4 +136,4 @@ def test_clippers_go_back_with_the_rest(clip: Any, fused: bool) -> None:
 @pytest.mark.parametrize("settings", [{"every": 0}, {"factor": 0.0}, {"factor": 1.5}, {"limit": 0}])
 def test_refused_settings_of_rollback(settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
-        gp.Rollback(**settings)
+        gp.guards.Rollback(**settings)

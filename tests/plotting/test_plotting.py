@@ -39,7 +39,7 @@ def run() -> Run:
     settings = {"batch_size": 50, "validation_data": (x_test, y_test), "verbose": 0}
     dense = model.fit(x, y, optimizer=optimizer, epochs=3, **settings)
     before = {name: model.parameters[name].copy() for name in model.masks}
-    schedule = gp.Linear(0.8, start=0, stop=20, every=5)
+    schedule = gp.LinearSchedule(0.8, start=0, stop=20, every=5)
     pruner = gp.Pruner(model, criterion=gp.GradientDecomposition(), schedule=schedule)
     pruned = model.fit(x, y, optimizer=optimizer, epochs=4, pruner=pruner, **settings)
     return Run(dense, pruned, before, model, pruner)

@@ -88,7 +88,7 @@ def test_bad_values(value: Any, error: type[Exception]) -> None:
 
 def test_a_file_keeps_it(tmp_path: Path) -> None:
     model = gp.Model([gp.Dense(8), gp.Dense(5)], 12, seed=0)
-    scope = gp.ERK(0.5, caps={"dense1": 0.25})
+    scope = gp.pruning.ERK(0.5, caps={"dense1": 0.25})
     pruner(model, min_kept=0.1, scope=scope, granularity=gp.Unit(norm=2))
     model.save(tmp_path / "file")
     loaded = gp.load(tmp_path / "file").pruner
@@ -150,14 +150,17 @@ def test_paths_through_time(cell: Any) -> None:
 
 def test_names_that_are_not_there() -> None:
     model = network()
-    for scope in (gp.GlobalScope(caps={"dense7": 0.5}), gp.Budgets({"dense0.bias": 0.5})):
+    for scope in (
+        gp.pruning.GlobalScope(caps={"dense7": 0.5}),
+        gp.pruning.Budgets({"dense0.bias": 0.5}),
+    ):
         with pytest.raises(ValueError, match=r"names \['dense.*neither covered parameters"):
             pruner(model, scope=scope)
     with pytest.raises(ValueError, match="neither covered"):
-        pruner(model, scope=gp.LayerScope(caps={"dense0": 0.5}), exclude="dense0")
+        pruner(model, scope=gp.pruning.LayerScope(caps={"dense0": 0.5}), exclude="dense0")
 
 
-@pytest.mark.parametrize("scope", [gp.GlobalScope, gp.LayerScope, gp.ERK])
+@pytest.mark.parametrize("scope", [gp.pruning.GlobalScope, gp.pruning.LayerScope, gp.pruning.ERK])
 def test_caps_hold_and_others_make_up_for_them(scope: Any) -> None:
     model = network()
     report = pruner(model, scope=scope(caps={"dense0": 0.5, "dense1.weight": 0.3})).prune(0.5)
@@ -174,7 +177,7 @@ def test_caps_hold_and_others_make_up_for_them(scope: Any) -> None:
 def test_a_layer_beyond_its_cap_stays_there() -> None:
     model = stub([[1, 2, 3, 4]], [[1, 2, 3, 4]])
     model.arena.set_masks({"w0": [[0, 0, 0, 1]]})
-    report = pruner(model, scope=gp.GlobalScope(caps={"w0": 0.5})).prune(0.75)
+    report = pruner(model, scope=gp.pruning.GlobalScope(caps={"w0": 0.5})).prune(0.75)
     assert [layer.kept for layer in report.per_layer.values()] == [1, 1]
 
 
@@ -182,7 +185,7 @@ def test_a_refused_event_changes_nothing() -> None:
     model = stub([[1, 2], [3, np.nan]])
     p = pruner(model, min_kept=2, granularity=gp.NM(1, 2))
     before = snapshot(model)
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         p.prune(0.5)
     after = snapshot(model)
     np.testing.assert_array_equal(before.pop("params"), after.pop("params"))

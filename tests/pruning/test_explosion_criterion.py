@@ -384,7 +384,7 @@ def test_a_loss_that_is_not_finite_is_named(value: float) -> None:
     model = network()
     model.parameters["dense1.weight"][2, 1] = value
     pruner = gp.Pruner(model, criterion=gp.Explosion(), probe_data=PROBED)
-    with pytest.raises(gp.NonFiniteError, match="dense1"):
+    with pytest.raises(gp.errors.NonFiniteError, match="dense1"):
         pruner.prune(0.5)
     assert model.arena.removed == 0
     assert model.forward_count == 0

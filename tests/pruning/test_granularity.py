@@ -252,7 +252,7 @@ def test_a_score_that_is_nan_changes_nothing() -> None:
     model.arena.params[2] = np.nan
     before = snapshot(model)
     for amount in ({"sparsity": 0.5}, {"threshold": 2.0}):
-        with pytest.raises(gp.NonFiniteError, match=r"w0\[1, 0\] is nan"):
+        with pytest.raises(gp.errors.NonFiniteError, match=r"w0\[1, 0\] is nan"):
             p.prune(**amount)
     after = snapshot(model)
     np.testing.assert_array_equal(before.pop("params"), after.pop("params"))
@@ -330,7 +330,7 @@ def test_equals_the_oracle(
             due = min(goal, sum(count.most for count in counts))
             expected = masks
             if due > sum(count.removed for count in counts):
-                shares = gp.LayerScope().distribute(due, target, counts)
+                shares = gp.pruning.LayerScope().distribute(due, target, counts)
                 expected = [
                     oracle.prune_blocks([score], [mask], share.removed, rows, columns)[0]
                     for score, mask, share in zip(scores, masks, shares, strict=True)
@@ -409,7 +409,7 @@ def test_a_file_keeps_the_granularity_and_resumes(tmp_path: Path) -> None:
         model,
         criterion=gp.Taylor(),
         granularity=gp.Block(4, np.int64(1)),
-        schedule=gp.Linear(0.8, start=1, stop=12),
+        schedule=gp.LinearSchedule(0.8, start=1, stop=12),
     )
     train(model, 0, 6)
     model.save(tmp_path / "file")

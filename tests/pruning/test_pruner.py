@@ -107,9 +107,9 @@ def test_report() -> None:
     report = pruner.prune(0.5)
     assert report.requested == report.achieved == 0.5
     assert (report.removed, report.kept, report.total, report.removed_now) == (3, 3, 6, 2)
-    assert report.per_layer["w0"] == gp.LayerReport(kept=1, total=4, removed_now=2)
+    assert report.per_layer["w0"] == gp.pruning.LayerReport(kept=1, total=4, removed_now=2)
     assert report.per_layer["w0"].sparsity == 0.75
-    assert report.per_layer["w1"] == gp.LayerReport(kept=2, total=2, removed_now=0)
+    assert report.per_layer["w1"] == gp.pruning.LayerReport(kept=2, total=2, removed_now=0)
     assert str(report).splitlines() == [
         "sparsity 50.00% (requested 50.00%), 3 of 6 weights kept",
         "parameter  total  kept  sparsity  removed now",

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("few_rounds")
 def test_step_observes_only_while_it_matters() -> None:
     model = network()
     pruner = gp.Pruner(
-        model, criterion=gp.Taylor(), schedule=gp.Linear(0.5, start=2, stop=5, every=2)
+        model, criterion=gp.Taylor(), schedule=gp.LinearSchedule(0.5, start=2, stop=5, every=2)
     )
     counts = []
     for step in range(1, 9):
@@ -99,7 +99,7 @@ def test_a_failed_event_leaves_no_trace() -> None:
     good = model.parameters["dense0.weight"][0, 0]
     model.parameters["dense0.weight"][0, 0] = np.inf
     before = snapshot(model)
-    with pytest.raises(gp.NonFiniteError, match=r"dense0\.weight\[0, 0\]"):
+    with pytest.raises(gp.errors.NonFiniteError, match=r"dense0\.weight\[0, 0\]"):
         pruner.step()
     assert same(before, snapshot(model))
     model.parameters["dense0.weight"][0, 0] = good
@@ -111,7 +111,7 @@ def test_a_failed_event_leaves_no_trace() -> None:
 def test_manual_and_scheduled_events_mix() -> None:
     model = network()
     pruner = gp.Pruner(
-        model, criterion=gp.Magnitude(), schedule=gp.Linear(0.5, start=1, stop=5, every=2)
+        model, criterion=gp.Magnitude(), schedule=gp.LinearSchedule(0.5, start=1, stop=5, every=2)
     )
     pruner.prune(0.4)
     reports = [pruner.step() for _ in range(5)]

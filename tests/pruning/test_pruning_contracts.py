@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("few_rounds")
 
 SCHEDULES = [
     gp.OneShot(0.8, at=3),
-    gp.Linear(0.8, start=0, stop=6),
+    gp.LinearSchedule(0.8, start=0, stop=6),
     gp.Cubic(0.8, start=2, stop=9, every=3),
     gp.Polynomial(0.8, start=1, stop=8, every=4, power=2, initial=0.2),
     gp.Iterative(0.8, rounds=3, every=2, start=1),
@@ -150,7 +150,7 @@ def test_every_pair_keeps_its_budget_and_goes_on_from_a_file(
 def test_masks_hold_through_training(criterion: Criterion, make: Callable[[Any], Any]) -> None:
     model = network()
     optimizer = make(model)
-    schedule = gp.Linear(0.7, start=2, stop=6, every=2)
+    schedule = gp.LinearSchedule(0.7, start=2, stop=6, every=2)
     pruner = gp.Pruner(model, criterion=criterion, schedule=schedule, probe_data=PROBED)
     for step in range(1, 10):
         model.backward(*batch(step))

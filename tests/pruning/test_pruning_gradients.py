@@ -149,7 +149,9 @@ def test_scores_that_are_not_finite_are_named(scope: str, value: float) -> None:
     model = network()
     pruner = gp.Pruner(model, criterion=gp.Magnitude(), scope=scope, exclude="dense0")
     model.parameters["dense2.weight"][3, 4] = value
-    with pytest.raises(gp.NonFiniteError, match=r"score of dense2\.weight\[3, 4\] is") as caught:
+    with pytest.raises(
+        gp.errors.NonFiniteError, match=r"score of dense2\.weight\[3, 4\] is"
+    ) as caught:
         pruner.prune(0.5)
     error = caught.value
     assert (error.phase, error.layer, error.parameter, error.index) == (
@@ -178,7 +180,7 @@ def test_overflowing_scores_are_named() -> None:
     pruner.statistics.mean[:] = 1e-3
     pruner.statistics.mean_square[:] = 1.0
     pruner.statistics.count = 1
-    with pytest.raises(gp.NonFiniteError, match=r"dense1\.weight\[0, 0\] is inf"):
+    with pytest.raises(gp.errors.NonFiniteError, match=r"dense1\.weight\[0, 0\] is inf"):
         pruner.prune(0.5)
     assert model.arena.removed == 0
 
@@ -191,7 +193,7 @@ def test_data_with_an_exploding_gradient_is_named() -> None:
     model.parameters["dense1.weight"][2, 1] = np.nan
     before = snapshot(model)
     before.pop("params")
-    with pytest.raises(gp.NonFiniteError, match="dense1"):
+    with pytest.raises(gp.errors.NonFiniteError, match="dense1"):
         pruner.prune(0.5, data=batch(0))
     after = snapshot(model)
     after.pop("params")

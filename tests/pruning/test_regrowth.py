@@ -136,7 +136,7 @@ def test_a_gradient_that_is_not_finite_changes_nothing() -> None:
     model.backward(*batch(0))
     before = snapshot(model)
     x, y = batch(0)
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         pruner.step(data=(np.full_like(x, 3e38), y))
     with pytest.raises(ValueError, match="RigL tries weights out and there is no data"):
         pruner.step()
@@ -186,9 +186,11 @@ def test_fit_gives_the_loss_with_its_settings(
 ) -> None:
     (x, y), _ = gp.datasets.digits()
     x, y = x[:64], y[:64]
-    loss: Any = gp.CrossEntropy(label_smoothing=0.2)
+    loss: Any = gp.losses.CrossEntropy(label_smoothing=0.2)
     if distills:
-        loss = gp.Distillation(gp.Model([gp.Dense(10)], 64, seed=2), temperature=2.0, alpha=0.5)
+        loss = gp.losses.Distillation(
+            gp.Model([gp.Dense(10)], 64, seed=2), temperature=2.0, alpha=0.5
+        )
     model = gp.Model([gp.Dense(8, activation="relu"), gp.Dense(10)], 64, seed=1)
     gp.SGD(model, lr=0.1)
     regrowth = gp.RigL(fraction=0.3, every=4, stop=20)

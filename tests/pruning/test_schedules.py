@@ -28,7 +28,7 @@ def test_polynomial_by_hand() -> None:
 
 def test_linear_and_cubic_are_polynomials() -> None:
     settings: dict[str, Any] = {"start": 3, "stop": 17, "every": 4, "initial": 0.1}
-    for short, power in ((gp.Linear(0.9, **settings), 1), (gp.Cubic(0.9, **settings), 3)):
+    for short, power in ((gp.LinearSchedule(0.9, **settings), 1), (gp.Cubic(0.9, **settings), 3)):
         long = gp.Polynomial(0.9, power=power, **settings)
         for step in range(20):
             assert short.sparsity_at(step) == long.sparsity_at(step)
@@ -50,8 +50,8 @@ def test_events() -> None:
     assert events(gp.OneShot(0.5, at=1), 9) == [1]
     assert events(gp.OneShot(0.5, at=5), 9) == [5]
     assert events(gp.Cubic(0.5, start=2, stop=9, every=3), 20) == [2, 5, 8, 9]
-    assert events(gp.Linear(0.5, start=0, stop=4, every=2), 20) == [2, 4]
-    assert events(gp.Linear(0.5, start=3, stop=4, every=100), 20) == [3, 4]
+    assert events(gp.LinearSchedule(0.5, start=0, stop=4, every=2), 20) == [2, 4]
+    assert events(gp.LinearSchedule(0.5, start=3, stop=4, every=100), 20) == [3, 4]
     assert events(gp.Iterative(0.5, rounds=3, every=2, start=1), 20) == [3, 5, 7]
     assert events(gp.Cubic(0.95, start=500, stop=4000, every=100), 9000)[-1] == 4000
     assert len(events(gp.Cubic(0.95, start=500, stop=4000, every=100), 9000)) == 36
@@ -61,8 +61,8 @@ def test_events() -> None:
     ("schedule", "expected"),
     [
         (gp.OneShot(0.6, at=4), [4]),
-        (gp.Linear(0.7, start=1, stop=9, every=2), [1, 3, 5, 7, 9]),
-        (gp.Linear(0.7, start=1, stop=8, every=2), [1, 3, 5, 7, 8]),
+        (gp.LinearSchedule(0.7, start=1, stop=9, every=2), [1, 3, 5, 7, 9]),
+        (gp.LinearSchedule(0.7, start=1, stop=8, every=2), [1, 3, 5, 7, 8]),
         (gp.Cubic(0.8, start=2, stop=11, every=3), [2, 5, 8, 11]),
         (gp.Polynomial(0.7, start=0, stop=8, power=2, every=4), [4, 8]),
         (gp.Iterative(0.8, rounds=4, every=3), [3, 6, 9, 12]),
@@ -137,8 +137,8 @@ def test_schedules_never_fall_and_arrive(schedule: Any) -> None:
         (lambda: gp.OneShot(0.5, at=-1), ValueError, "at must be at least 0"),
         (lambda: gp.Cubic(0.5, start=5, stop=5), ValueError, "stop must be above start.*OneShot"),
         (lambda: gp.Cubic(0.5, start=0, stop=5, every=0), ValueError, "every must be at least 1"),
-        (lambda: gp.Linear(0.5, start=0.5, stop=5), TypeError, "start must be an integer"),
-        (lambda: gp.Linear(0.5, start=0, stop=5, initial=0.6), ValueError, "do not return"),
+        (lambda: gp.LinearSchedule(0.5, start=0.5, stop=5), TypeError, "start must be an integer"),
+        (lambda: gp.LinearSchedule(0.5, start=0, stop=5, initial=0.6), ValueError, "do not return"),
         (lambda: gp.Polynomial(0.5, start=0, stop=5, power=0), ValueError, "power must be pos"),
         (lambda: gp.Iterative(0.5, rounds=0, every=1), ValueError, "rounds must be at least 1"),
         (lambda: gp.Iterative(float("nan"), rounds=1, every=1), ValueError, "must be finite"),

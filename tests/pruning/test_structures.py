@@ -17,7 +17,9 @@ from gradprune.cli.main import main
 from pruning_models import batch, live, network, stub, weights_of
 
 
-def prune(model: Any, granularity: Any, scope: Any = "global", **amount: Any) -> gp.PruneReport:
+def prune(
+    model: Any, granularity: Any, scope: Any = "global", **amount: Any
+) -> gp.pruning.PruneReport:
     pruner = gp.Pruner(model, criterion=gp.Magnitude(), scope=scope, granularity=granularity)
     return pruner.prune(**amount)
 
@@ -229,5 +231,5 @@ def test_command_line(
     assert main([*prune, "--granularity", text, "--scope", "erk"]) == 0
     pruned = gp.load("m-pruned.safetensors")
     assert pruned.pruner is not None
-    assert (pruned.pruner.granularity, pruned.pruner.scope) == (granularity, gp.ERK())
+    assert (pruned.pruner.granularity, pruned.pruner.scope) == (granularity, gp.pruning.ERK())
     assert main([*prune, "--granularity", "4:2"]) == 2

@@ -222,7 +222,7 @@ def test_a_weight_that_is_not_finite_changes_nothing(scheme: Any) -> None:
     model.parameters["dense1.weight"][row, column] = np.nan
     before = snapshot(model)
     quantizer = gp.Quantizer(model, scheme, biases=gp.Grid())
-    with pytest.raises(gp.NonFiniteError, match=r"dense1\.weight") as caught:
+    with pytest.raises(gp.errors.NonFiniteError, match=r"dense1\.weight") as caught:
         quantizer.quantize()
     assert caught.value.index == (row, column)
     assert snapshot(model) == before

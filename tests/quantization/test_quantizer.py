@@ -253,7 +253,7 @@ def test_what_is_written_counts_and_is_quantized_again(name: str) -> None:
 @pytest.mark.parametrize("name", SCHEMES)
 def test_a_refused_step_leaves_everything(name: str) -> None:
     model = network(SCHEMES[name], gp.Grid(3))
-    optimizer = gp.Adam(model, lr=0.01, guard=gp.Skip())
+    optimizer = gp.Adam(model, lr=0.01, guard=gp.guards.Skip())
     for _ in range(2):
         step(model, optimizer, fused=True)
     model.backward(X, Y)
@@ -267,8 +267,8 @@ def test_a_refused_step_leaves_everything(name: str) -> None:
         array.tobytes() == tensors[key].tobytes()
         for key, array in model.quantizer.tensors().items()
     )
-    optimizer = gp.Adam(model, lr=0.01, guard=gp.Raise())
-    with pytest.raises(gp.NonFiniteError, match="gradient of"):
+    optimizer = gp.Adam(model, lr=0.01, guard=gp.guards.Raise())
+    with pytest.raises(gp.errors.NonFiniteError, match="gradient of"):
         optimizer.step()
     model.arena.grads[...] = good
     assert optimizer.step().applied
@@ -279,14 +279,14 @@ def test_a_refused_step_leaves_everything(name: str) -> None:
 @pytest.mark.parametrize("name", ["shared", "ste", "grid4"])
 def test_zeroed_and_rolled_back_steps_stay_quantized(name: str) -> None:
     model = network(SCHEMES[name])
-    optimizer = gp.Adam(model, lr=0.01, guard=gp.Zero())
+    optimizer = gp.Adam(model, lr=0.01, guard=gp.guards.Zero())
     model.backward(X, Y)
     model.arena.grads[np.flatnonzero(model.arena.mask)[3]] = np.inf
     assert optimizer.step().applied
     assert optimizer.zeroed == 1
     check(model)
 
-    optimizer = gp.Adam(model, lr=0.01, guard=gp.Rollback(every=2))
+    optimizer = gp.Adam(model, lr=0.01, guard=gp.guards.Rollback(every=2))
     for _ in range(3):
         step(model, optimizer, fused=True)
     model.set_masks(TRAINED.masks(0.8))
@@ -374,7 +374,7 @@ def test_damaged_state_is_refused(name: str) -> None:
 @settings(max_examples=12, deadline=None)
 def test_invariants(name: str, optimizer_case: Any, calls: list[str]) -> None:
     model = network(SCHEMES[name], gp.Codebook(3))
-    optimizer = optimizer_case.make(model, clip=gp.ClipValue(0.02), guard=gp.Skip())
+    optimizer = optimizer_case.make(model, clip=gp.ClipValue(0.02), guard=gp.guards.Skip())
     written = False
     for number, call in enumerate(calls):
         written = call == "write" or (written and call not in ("step", "fused", "quantize"))

@@ -29,7 +29,7 @@ def test_rewound_weights_have_the_early_bits_under_the_mask() -> None:
     optimizer = gp.Adam(model, lr=0.01)
     trained(model, optimizer, range(3))
     early, moments = model.arena.params.copy(), optimizer.moments
-    ticket = gp.Rewind(model)
+    ticket = gp.pruning.Rewind(model)
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
     kept = 174
     for _ in range(2):
@@ -51,7 +51,7 @@ def test_rewinding_is_as_if_the_mask_had_been_there() -> None:
     """Train, prune, rewind, train: the same bits as from the early weights with that mask."""
     one, other = network(), network()
     first, second = gp.SGD(one, lr=0.1, momentum=0.9), gp.SGD(other, lr=0.1, momentum=0.9)
-    ticket = gp.Rewind(one)
+    ticket = gp.pruning.Rewind(one)
     trained(one, first, range(4))
     gp.Pruner(one, criterion=gp.Magnitude()).prune(0.5)
     ticket.restore()
@@ -63,7 +63,7 @@ def test_rewinding_is_as_if_the_mask_had_been_there() -> None:
 
 def test_an_optimizer_made_later_starts_anew() -> None:
     model = network()
-    ticket = gp.Rewind(model)
+    ticket = gp.pruning.Rewind(model)
     optimizer = gp.Adam(model)
     trained(model, optimizer, range(3))
     ticket.restore()
@@ -75,7 +75,9 @@ def test_an_optimizer_made_later_starts_anew() -> None:
 
 
 def test_the_course_by_hand() -> None:
-    schedule = gp.AdaptiveSchedule(0.9, rate=0.2, tolerance=0.1, patience=1, faster=1.5, slower=0.5)
+    schedule = gp.pruning.AdaptiveSchedule(
+        0.9, rate=0.2, tolerance=0.1, patience=1, faster=1.5, slower=0.5
+    )
     holds = schedule.judge(schedule.begin(), loss=1.0, sparsity=0.0, can_undo=False)
     assert holds.holds
     assert holds.course == Course(0.2, 1.0, 0, pytest.approx(0.2))
@@ -96,7 +98,7 @@ def test_the_course_by_hand() -> None:
 
 def judged(rate: float, **settings: float) -> Course:
     """After a loss that holds, when the last removal has held."""
-    schedule = gp.AdaptiveSchedule(0.99, rate=rate, **settings)  # type: ignore[arg-type]
+    schedule = gp.pruning.AdaptiveSchedule(0.99, rate=rate, **settings)  # type: ignore[arg-type]
     course = Course(rate, best=1.0)
     return schedule.judge(course, loss=1.0, sparsity=0.0, can_undo=True).course
 
@@ -113,7 +115,7 @@ def test_limits_of_the_rate() -> None:
 
 
 def test_the_least_rate_is_still_tried() -> None:
-    schedule = gp.AdaptiveSchedule(0.9, rate=0.5, least=0.25)
+    schedule = gp.pruning.AdaptiveSchedule(0.9, rate=0.5, least=0.25)
     assert schedule.retry(Course(0.25, 1.0), 0.0).due == 0.25
     assert math.isnan(schedule.retry(Course(math.nextafter(0.25, 0), 1.0), 0.0).due)
     assert schedule.retry(Course(0.25, 1.0), math.nextafter(0.9, 0)).due == 0.9
@@ -133,7 +135,7 @@ def test_the_least_rate_is_still_tried() -> None:
 def test_a_removal_is_taken_back() -> None:
     model = network()
     optimizer = gp.Adam(model, lr=0.01)
-    schedule = gp.AdaptiveSchedule(0.9, rate=0.4, patience=0)
+    schedule = gp.pruning.AdaptiveSchedule(0.9, rate=0.4, patience=0)
     pruner = gp.Pruner(model, criterion=gp.Magnitude(), schedule=schedule)
     trained(model, optimizer, range(2))
     assert pruner.step() is None
@@ -166,7 +168,7 @@ def test_fit_gives_feedback_and_files_resume(tmp_path: Path) -> None:
 
     model = gp.Model([gp.Dense(12, activation="relu"), gp.Dense(10)], 64, seed=0)
     gp.Adam(model, lr=0.01)
-    schedule = gp.AdaptiveSchedule(0.99, rate=0.95, tolerance=0.0, patience=1)
+    schedule = gp.pruning.AdaptiveSchedule(0.99, rate=0.95, tolerance=0.0, patience=1)
     pruner = gp.Pruner(model, criterion=gp.Magnitude(), schedule=schedule)
     with pytest.raises(ValueError, match="pass validation_data"):
         model.fit(x, y, pruner=pruner, verbose=0)
@@ -193,7 +195,7 @@ def test_fit_gives_feedback_and_files_resume(tmp_path: Path) -> None:
 )
 def test_settings_of_the_schedule(settings: dict[str, Any], match: str) -> None:
     with pytest.raises(ValueError, match=match):
-        gp.AdaptiveSchedule(**{"sparsity": 0.9, **settings})
+        gp.pruning.AdaptiveSchedule(**{"sparsity": 0.9, **settings})
 
 
 # ---- corrections ---------------------------------------------------------------------------------
@@ -205,7 +207,7 @@ def test_least_squares_of_one_layer_against_numpy() -> None:
     x = rng.standard_normal((50, 6)).astype(np.float32)
     wanted = model.predict(x)
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
-    pruner.prune(0.5, data=(x, None), correct=gp.LeastSquares(damping=1e-9))
+    pruner.prune(0.5, data=(x, None), correct=gp.pruning.LeastSquares(damping=1e-9))
     for unit, kept in enumerate(model.masks["dense0.weight"]):
         inputs = np.column_stack([x[:, kept], np.ones(50)])
         expected = np.linalg.lstsq(inputs, wanted[:, unit], rcond=None)[0]
@@ -222,14 +224,14 @@ def test_correction_makes_up_for_one_shot_pruning() -> None:
     model.fit(x, y, optimizer=gp.Adam(model, lr=0.01), epochs=8, verbose=0)
     accuracy = {}
     weights = model.arena.params.copy()
-    for correct in (None, gp.LeastSquares()):
+    for correct in (None, gp.pruning.LeastSquares()):
         copy = gp.Model(model.layers, 64)
         copy.arena.params[:] = weights
         gp.Pruner(copy, criterion=gp.Magnitude()).prune(0.8, data=(x[:300], y), correct=correct)
         assert copy.arena.removed == round(0.8 * (64 * 32 + 320))
         assert not copy.arena.params[: copy.arena.prunable_size][~live(copy)].any()
         accuracy[correct] = copy.evaluate(*test)["accuracy"]
-    assert accuracy[gp.LeastSquares()] > accuracy[None] + 0.02
+    assert accuracy[gp.pruning.LeastSquares()] > accuracy[None] + 0.02
 
 
 def test_a_correction_that_fails_changes_nothing() -> None:
@@ -238,11 +240,11 @@ def test_a_correction_that_fails_changes_nothing() -> None:
     before = snapshot(model)
     x, y = batch(0)
     with pytest.raises(ValueError, match="x must have shape"):
-        pruner.prune(0.5, data=(x[:, :3], y), correct=gp.LeastSquares())
+        pruner.prune(0.5, data=(x[:, :3], y), correct=gp.pruning.LeastSquares())
     with pytest.raises(ValueError, match="at least one sample"):
-        pruner.prune(0.5, data=(x[:0], y), correct=gp.LeastSquares())
+        pruner.prune(0.5, data=(x[:0], y), correct=gp.pruning.LeastSquares())
     with pytest.raises(ValueError, match="LeastSquares tries weights out and there is no data"):
-        pruner.prune(0.5, correct=gp.LeastSquares())
+        pruner.prune(0.5, correct=gp.pruning.LeastSquares())
     with pytest.raises(TypeError, match="correct must be LeastSquares"):
         pruner.prune(0.5, data=(x, y), correct=0.1)
     assert same(before, snapshot(model))
@@ -252,7 +254,7 @@ def test_layers_that_are_no_dense_are_named() -> None:
     model = gp.Model([gp.RNN(4), gp.Dense(2)], (3, 2), seed=0)
     x = np.random.default_rng(0).standard_normal((20, 3, 2))
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
-    report = pruner.prune(0.5, data=(x, None), correct=gp.LeastSquares())
+    report = pruner.prune(0.5, data=(x, None), correct=gp.pruning.LeastSquares())
     assert any("no Dense: rnn0.weight_ih" in note for note in report.notes)
 
 
@@ -295,7 +297,7 @@ def test_sensitivity_scores_on_data_of_its_own() -> None:
 
 
 def test_suggestions_by_hand() -> None:
-    curves = gp.Sensitivity(
+    curves = gp.analysis.Sensitivity(
         (0.5, 0.7, 0.9),
         {"a": np.array([1.0, 1.1, 3.0]), "b": np.array([2.0, 1.0, 1.0])},
         {"a": np.array([0.9, 0.89, 0.5]), "b": np.array([0.7, 0.9, 0.9])},

@@ -189,18 +189,20 @@ def test_fit_goes_on_in_a_copy() -> None:
     (x, y), test = gp.datasets.digits()
     copies: list[gp.Model] = []
 
-    class Keep(gp.Callback):
+    class Keep(gp.callbacks.Callback):
         def on_epoch_end(self, context: Any) -> None:
             copies.append(context.model.copy())
 
     def make() -> gp.Model:
         model = gp.Model([gp.Dense(12, activation="relu"), gp.Dense(10)], 64, seed=0)
         gp.Adam(model, lr=0.01)
-        schedule = gp.AdaptiveSchedule(0.99, rate=0.6, tolerance=0.0, patience=0)
+        schedule = gp.pruning.AdaptiveSchedule(0.99, rate=0.6, tolerance=0.0, patience=0)
         gp.Pruner(model, criterion=gp.Movement(), schedule=schedule)
         return model
 
-    def fit(model: gp.Model, epochs: int, callbacks: tuple[gp.Callback, ...] = ()) -> None:
+    def fit(
+        model: gp.Model, epochs: int, callbacks: tuple[gp.callbacks.Callback, ...] = ()
+    ) -> None:
         model.fit(
             *(x[:300], y[:300]),
             epochs=epochs,
@@ -228,7 +230,7 @@ def test_fit_goes_on_in_a_copy() -> None:
 
 @pytest.mark.parametrize("way", BY_MODEL.values(), ids=BY_MODEL)
 def test_loss_and_costs_come_along(way: Callable[[Any], Any]) -> None:
-    loss = gp.CrossEntropy(label_smoothing=0.1)
+    loss = gp.losses.CrossEntropy(label_smoothing=0.1)
     model = gp.Model([gp.Dense(9, activation="relu"), gp.Dense(4)], 6, seed=0, loss=loss)
     gp.Adam(model)
     model.set_mask("dense0.weight", np.arange(54).reshape(9, 6) % 3 == 0)
@@ -252,9 +254,11 @@ def test_whatever_refers_to_a_model(way: Callable[[Any], Any]) -> None:
     report = pruner.prune(0.5, data=(x, y))
     history = model.fit(x, y, verbose=0)
     assert way(optimizer).model.history["loss"] == history["loss"]
-    teacher = way(gp.Distillation(model))
+    teacher = way(gp.losses.Distillation(model))
     student = gp.Model([gp.Dense(4)], 6, seed=1)
-    losses = [student.backward(x, y, loss=loss) for loss in (teacher, gp.Distillation(model))]
+    losses = [
+        student.backward(x, y, loss=loss) for loss in (teacher, gp.losses.Distillation(model))
+    ]
     assert losses[0] == losses[1]
     network = replicate(model)
     assert way(network).predict(x).tobytes() == network.predict(x).tobytes()
@@ -263,7 +267,9 @@ def test_whatever_refers_to_a_model(way: Callable[[Any], Any]) -> None:
         *(report, history, quantizer.quantize(), model.summary(), model.shrink().shrink_report),
         *(gp.diagnose(model, x, y), gp.verify(model, model.freeze(), x=x), model.costs),
         *(gp.sensitivity(model, x, y, sparsities=(0.5,)), gp.explode(model, x, y)),
-        gp.Pipeline([gp.Prune(0.5), gp.FineTune(gp.Training(1))]),
+        gp.compression.Pipeline(
+            [gp.compression.Prune(0.5), gp.compression.FineTune(gp.compression.Training(1))]
+        ),
     ):
         other = way(made)
         assert type(other) is type(made)
@@ -304,7 +310,7 @@ def test_earlier_optimizers_and_pruners(way: Callable[[Any], Any]) -> None:
     model = cases()[4].make()
     old, before = model.optimizer, model.pruner
     train(model, range(4))
-    optimizer = gp.SGD(model, lr=0.1, momentum=0.9, guard=gp.Rollback())
+    optimizer = gp.SGD(model, lr=0.1, momentum=0.9, guard=gp.guards.Rollback())
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
     model.train_step(*batch(9), optimizer=optimizer)
     model.note = [old, before]  # type: ignore[attr-defined]
@@ -328,7 +334,7 @@ def test_earlier_optimizers_and_pruners(way: Callable[[Any], Any]) -> None:
 def test_rewinding_comes_along() -> None:
     model = TYPICAL.make()
     train(model, range(3))
-    ticket = gp.Rewind(model)
+    ticket = gp.pruning.Rewind(model)
     train(model, range(3, 6))
     other = copy.deepcopy(ticket)
     assert other.model is not model
@@ -347,8 +353,8 @@ def test_copies_while_another_thread_trains(way: Callable[[Any], Any]) -> None:
     def make() -> gp.Model:
         layers = [gp.Dense(60, activation="relu"), gp.Dropout(0.1), gp.Dense(4)]
         model = gp.Model(layers, 6, seed=3)
-        gp.Adam(model, clip=gp.AutoClip(50.0), guard=gp.Rollback(every=4))
-        schedule = gp.Linear(0.8, start=0, stop=90, every=3)
+        gp.Adam(model, clip=gp.AutoClip(50.0), guard=gp.guards.Rollback(every=4))
+        schedule = gp.LinearSchedule(0.8, start=0, stop=90, every=3)
         gp.Pruner(model, criterion=gp.Taylor(), schedule=schedule)
         return model
 
@@ -360,13 +366,15 @@ def test_copies_while_another_thread_trains(way: Callable[[Any], Any]) -> None:
 
     x, y = (np.concatenate(arrays) for arrays in zip(*map(batch, range(20)), strict=True))
 
-    def fit(model: gp.Model, epochs: int, callbacks: tuple[gp.Callback, ...] = ()) -> None:
+    def fit(
+        model: gp.Model, epochs: int, callbacks: tuple[gp.callbacks.Callback, ...] = ()
+    ) -> None:
         settings = {"batch_size": 40, "pruner": model.pruner, "callbacks": callbacks, "verbose": 0}
         model.fit(x, y, epochs=epochs, **settings)  # type: ignore[arg-type]
 
     expected: dict[int, list[Any]] = {}
 
-    class Record(gp.Callback):
+    class Record(gp.callbacks.Callback):
         def on_step_end(self, context: Any) -> None:
             expected[context.model.forward_count] = state(context.model)
 
@@ -408,13 +416,13 @@ class Counted(Criterion):
         return np.abs(weights) + np.float32(self.asked)
 
 
-class Patient(gp.Guard):
+class Patient(gp.guards.Guard):
     """A guard that counts."""
 
     def __init__(self) -> None:
         self.faults = 0
 
-    def handle(self, fault: gp.NumericalError, consecutive: int) -> None:
+    def handle(self, fault: gp.errors.NumericalError, consecutive: int) -> None:
         self.faults += 1
 
 
@@ -425,7 +433,7 @@ class Averaging(gp.Adam):
         super().__init__(model, **settings)
         self.mean = np.zeros_like(model.arena.params)
 
-    def step(self) -> gp.StepInfo:
+    def step(self) -> gp.optim.StepInfo:
         info = super().step()
         self.mean += self.model.arena.params
         return info
@@ -444,7 +452,9 @@ class Named(gp.Model):
 def test_classes_of_ones_own(way: Callable[[Any], Any]) -> None:
     model = Named("model")
     optimizer = Averaging(model, guard=Patient())
-    pruner = gp.Pruner(model, criterion=Counted(model), schedule=gp.Linear(0.5, start=0, stop=9))
+    pruner = gp.Pruner(
+        model, criterion=Counted(model), schedule=gp.LinearSchedule(0.5, start=0, stop=9)
+    )
     model.tag = {"x": np.arange(3)}  # type: ignore[attr-defined]
 
     def run(model: Any, steps: range) -> None:
@@ -481,18 +491,18 @@ def small() -> gp.Model:
     return model
 
 
-def image() -> gp.FrozenModel:
+def image() -> gp.forms.FrozenModel:
     model = gp.models.lenet5(seed=0)
     gp.Pruner(model, criterion=gp.Magnitude()).prune(0.8)
     return model.freeze()
 
 
-def cells() -> gp.FrozenModel:
+def cells() -> gp.forms.FrozenModel:
     layers = [gp.LSTM(7), gp.Dense(3, activation="softmax")]
     return gp.Model(layers, (4, 5), seed=0).freeze()
 
 
-def packed() -> gp.PackedModel:
+def packed() -> gp.compression.PackedModel:
     pytest.importorskip("constriction")
     return gp.compress(small())
 
@@ -515,7 +525,7 @@ def test_frozen_and_packed_models(way: Callable[[Any], Any], make: Callable[[], 
     assert type(other) is type(form)
     assert other.predict(x).tobytes() == form.predict(x).tobytes()
     assert (other.nbytes, other.layers) == (form.nbytes, form.layers)
-    if isinstance(form, gp.FrozenModel):
+    if isinstance(form, gp.forms.FrozenModel):
         assert str(other) == str(form)
         assert (other.precision, other.tolerance) == (form.precision, form.tolerance)
         with pytest.raises(AttributeError, match="a frozen model cannot be changed"):
@@ -527,11 +537,11 @@ def test_frozen_and_packed_models(way: Callable[[Any], Any], make: Callable[[], 
 def test_a_packed_model_keeps_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was allowed when it was read is allowed in a copy, too."""
     data = bytes(packed())
-    read = gp.PackedModel(data, gp.Model, max_bytes=10**7)
+    read = gp.compression.PackedModel(data, gp.Model, max_bytes=10**7)
     monkeypatch.setattr(memory, "_BASE", 0)
     monkeypatch.setattr(memory, "_PER_BYTE", 0)
-    with pytest.raises(gp.FileFormatError, match="max_bytes"):
-        gp.PackedModel(data, gp.Model)
+    with pytest.raises(gp.errors.FileFormatError, match="max_bytes"):
+        gp.compression.PackedModel(data, gp.Model)
     assert bytes(by_pickle(read)) == data
 
 

@@ -18,7 +18,7 @@ from gradprune.engine.replicas import replicate
 from gradprune.optim.optimizers import Optimizer
 from gradprune.state import costs
 
-SHOW = "import gradprune as gp; costs = gp.get_costs(); print(list(costs.most), costs.source)"
+SHOW = "import gradprune as gp; costs = gp.costs.get_costs(); print(list(costs.most), costs.source)"
 TABLES = ((0.0,) * 4, (1.0,) * 4, (1.0, 0.0, 1.0, 0.0))
 
 # A training in which layers come into the range of the table.
@@ -34,7 +34,7 @@ pruner = gp.Pruner(
     model, criterion=gp.Magnitude(), schedule=gp.Cubic(0.8, start=0, stop=20, every=2)
 )
 model.fit(x, np.arange(300) % 7, optimizer=optimizer, pruner=pruner, epochs=5, verbose=0)
-print(gp.get_costs().most, hashlib.sha256(model.arena.params.tobytes()).hexdigest())
+print(gp.costs.get_costs().most, hashlib.sha256(model.arena.params.tobytes()).hexdigest())
 """
 
 
@@ -67,12 +67,12 @@ def test_one_table_for_each_instruction_set(isa: str, tmp_path: Path) -> None:
 def test_fresh_processes_give_the_same_bits(tmp_path: Path) -> None:
     outputs = {run(TRAIN, tmp_path / str(i)) for i in range(2)}
     (text,) = outputs
-    assert text.startswith(str(gp.get_costs().most))
+    assert text.startswith(str(gp.costs.get_costs().most))
 
 
 def test_measured_on_request_only() -> None:
-    measured = gp.measure_costs()
-    assert gp.get_costs() == measured
+    measured = gp.costs.measure_costs()
+    assert gp.costs.get_costs() == measured
     assert measured.source == "measured on this CPU"
     assert pruned().costs == measured
 
@@ -91,9 +91,9 @@ def test_a_named_file(tmp_path: Path) -> None:
 
 
 def test_a_model_keeps_the_table_it_began_with() -> None:
-    gp.set_costs((1, 1, 1, 1))
+    gp.costs.set_costs((1, 1, 1, 1))
     model = pruned()
-    gp.set_costs((0, 0, 0, 0))
+    gp.costs.set_costs((0, 0, 0, 0))
     assert model.costs.most == (1, 1, 1, 1)
     assert model.is_sparse("dense0")
     model.set_mask("dense1.weight", np.eye(7, 40))
@@ -109,16 +109,16 @@ def test_a_resumed_file_gives_the_bits_of_one_run(
     """Whatever the table of the process that goes on."""
     rng = np.random.default_rng(0)
     x, y = rng.random((40, 50), dtype=np.float32), rng.integers(0, 7, 40)
-    gp.set_costs((0.3, 0.3, 0.5, 0.1))
+    gp.costs.set_costs((0.3, 0.3, 0.5, 0.1))
     ends = []
     for resumed in (False, True):
-        gp.set_costs((0.3, 0.3, 0.5, 0.1))
+        gp.costs.set_costs((0.3, 0.3, 0.5, 0.1))
         model = pruned(0.4)
         optimizer: Optimizer | None = gp.Adam(model, lr=1e-2, clip=gp.ClipNorm(0.5))
         for step in range(6):
             if step == 3 and resumed:
                 model.save(tmp_path / "m.safetensors")
-                gp.set_costs(others)
+                gp.costs.set_costs(others)
                 model = gp.load(tmp_path / "m.safetensors")
                 optimizer = model.optimizer
             assert optimizer is not None
@@ -134,7 +134,7 @@ def test_shrink_copies_and_replicas_take_it_along() -> None:
     model = pruned()
     model.costs = (0.1, 0.2, 0.3, 0.4)
     kept = pickle.dumps(model)
-    gp.set_costs((0, 0, 0, 0))
+    gp.costs.set_costs((0, 0, 0, 0))
     others = (model.shrink(), replicate(model), copy.deepcopy(model), pickle.loads(kept))
     assert [other.costs for other in others] == 4 * [model.costs]
     assert [other.is_sparse("dense0") for other in others] == [True, False, True, True]
@@ -169,7 +169,7 @@ def test_a_file_with_a_wrong_table_is_refused(tmp_path: Path) -> None:
         content["model"]["costs"] = wrong
         path = tmp_path / "m.safetensors"
         path.write_bytes(files._seal(content, files._tensors(model)))
-        with pytest.raises(gp.FileFormatError, match="four shares"):
+        with pytest.raises(gp.errors.FileFormatError, match="four shares"):
             gp.load(path)
 
 
@@ -180,10 +180,10 @@ def test_a_file_with_a_wrong_table_is_refused(tmp_path: Path) -> None:
     "most", [(0.1, 0.2, 0.3), (0.1, 0.2, 0.3, 1.5), (0.1, 0.2, 0.3, float("nan"))]
 )
 def test_wrong_tables_are_refused(most: tuple[float, ...]) -> None:
-    before = gp.get_costs()
+    before = gp.costs.get_costs()
     with pytest.raises(ValueError, match="four shares"):
-        gp.set_costs(most)
-    assert gp.get_costs() == before
+        gp.costs.set_costs(most)
+    assert gp.costs.get_costs() == before
     model = pruned()
     with pytest.raises(ValueError, match="four shares"):
         model.costs = most
@@ -191,7 +191,7 @@ def test_wrong_tables_are_refused(most: tuple[float, ...]) -> None:
 
 
 def test_the_table_decides_by_the_batch() -> None:
-    gp.set_costs((0.1, 0.3, 0.1, 0.3))
+    gp.costs.set_costs((0.1, 0.3, 0.1, 0.3))
     model = pruned()
     sparse = [
         model.is_sparse("dense0", batch_size=n) for n in (1, 16, 17, 32, 40, 48, 64, 65, 96, 200)
@@ -219,7 +219,7 @@ def test_the_table_changes_no_result(batch: int) -> None:
     x, y = rng.random((batch, 50), dtype=np.float32), rng.integers(0, 7, batch)
     results = []
     for most in ((0, 0, 0, 0), (1, 1, 1, 1), (1, 0, 1, 0), (0, 1, 0, 1)):
-        gp.set_costs(most)
+        gp.costs.set_costs(most)
         model = pruned()
         optimizer = gp.Adam(model, lr=1e-2, clip=gp.ClipNorm(0.5))
         for _ in range(3):

@@ -89,7 +89,7 @@ def test_rewind(case: Attached) -> None:
     optimizer, then = model.optimizer, model.copy()
     assert optimizer is not None
     assert then.optimizer is not None
-    ticket = gp.Rewind(model)
+    ticket = gp.pruning.Rewind(model)
     norms = optimizer.chain.tensors()
     train(model, range(4, 9))
     model.set_mask("dense2.weight", np.arange(28).reshape(4, 7) % 4 > 0)
@@ -163,7 +163,7 @@ def test_movement_after_an_undo() -> None:
     """The next gradient is taken at the weights that came back, and counts with these."""
     model = gp.Model([gp.Dense(4)], 6, seed=0)
     optimizer = gp.SGD(model, lr=0.5)
-    schedule = gp.AdaptiveSchedule(0.8, rate=0.3, patience=0)
+    schedule = gp.pruning.AdaptiveSchedule(0.8, rate=0.3, patience=0)
     pruner = gp.Pruner(model, criterion=gp.Movement(), schedule=schedule)
     for step in range(2):
         model.train_step(*batch(step), optimizer=optimizer)

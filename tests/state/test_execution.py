@@ -53,9 +53,9 @@ def compare_executions() -> None:
     for sparsity in SPARSITIES:
         for four in (False, True):
             masks = masks_of(SIZES, sparsity, four=four, seed=1)
-            gp.set_costs(WHOLE)
+            gp.costs.set_costs(WHOLE)
             whole = model_of(SIZES, masks)
-            gp.set_costs(LISTS)
+            gp.costs.set_costs(LISTS)
             lists = model_of(SIZES, masks)
             assert not whole.is_sparse("dense0")
             assert lists.is_sparse("dense0") == (sparsity > 0)
@@ -82,7 +82,7 @@ def test_random_networks_are_the_references(data: st.DataObject) -> None:
     sparsity = data.draw(st.floats(0, 1), "sparsity")
     n, count = data.draw(st.integers(1, 200), "batch"), data.draw(st.integers(1, 5), "threads")
     seed = data.draw(st.integers(0, 2**32), "seed")
-    gp.set_costs(data.draw(st.sampled_from([LISTS, (0.3, 0.9, 0.1, 0.6)]), "costs"))
+    gp.costs.set_costs(data.draw(st.sampled_from([LISTS, (0.3, 0.9, 0.1, 0.6)]), "costs"))
     masks = masks_of(sizes, sparsity, four=data.draw(st.booleans(), "fours"), seed=seed)
     model = model_of(sizes, masks, seed)
     twin = [
@@ -119,7 +119,7 @@ def test_random_networks_are_the_references(data: st.DataObject) -> None:
 
 
 def test_blocks_run_in_fours_with_the_same_bits_at_any_thread_count() -> None:
-    gp.set_costs(LISTS)
+    gp.costs.set_costs(LISTS)
     model = model_of(SIZES, masks_of(SIZES, 0.0, four=False, seed=0))
     gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Block(4, 1)).prune(0.8)
     for n in (20, 128, 300):

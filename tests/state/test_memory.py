@@ -46,7 +46,9 @@ def test_the_limit_is_exact(tmp_path: Path, name: str, *, packed: bool) -> None:
     loaded = gp.load(tmp_path / "file", max_bytes=needed)
     x = np.ones((2, *model.input_shape))
     np.testing.assert_allclose(loaded.predict(x), model.predict(x), rtol=1e-4, atol=1e-5)
-    with pytest.raises(gp.FileFormatError, match=rf"file: .*needs {needed:,} bytes, more than"):
+    with pytest.raises(
+        gp.errors.FileFormatError, match=rf"file: .*needs {needed:,} bytes, more than"
+    ):
         gp.load(tmp_path / "file", max_bytes=needed - 1)
 
 
@@ -70,7 +72,7 @@ def test_the_limit_grows_with_the_file(tmp_path: Path, *, packed: bool) -> None:
     (tmp_path / "file").write_bytes(wide_file(least, packed=packed))
     assert gp.load(tmp_path / "file").input_shape == (least,)
     (tmp_path / "file").write_bytes(wide_file(most, packed=packed))
-    with pytest.raises(gp.FileFormatError, match="more than the limit"):
+    with pytest.raises(gp.errors.FileFormatError, match="more than the limit"):
         gp.load(tmp_path / "file")
 
 
@@ -96,7 +98,7 @@ def test_layers_are_summed(tmp_path: Path) -> None:
             if kept == 2:
                 gp.load(tmp_path / "file")
             else:
-                with pytest.raises(gp.FileFormatError, match="more than the limit"):
+                with pytest.raises(gp.errors.FileFormatError, match="more than the limit"):
                     gp.load(tmp_path / "file")
 
 
@@ -123,9 +125,11 @@ def test_a_model_of_one_s_own_is_packed_whatever_its_size(monkeypatch: pytest.Mo
     model.set_masks({name: np.zeros(mask.shape, bool) for name, mask in model.masks.items()})
     packed = gp.compress(model, canonical=False)
     assert memory.needed_bytes(model.steps) > memory._BASE + memory._PER_BYTE * packed.nbytes
-    with pytest.raises(gp.FileFormatError, match="max_bytes sets another one"):
-        gp.PackedModel(bytes(packed), gp.Model)
-    assert gp.PackedModel(bytes(packed), gp.Model, max_bytes=2**30).layers == packed.layers
+    with pytest.raises(gp.errors.FileFormatError, match="max_bytes sets another one"):
+        gp.compression.PackedModel(bytes(packed), gp.Model)
+    assert (
+        gp.compression.PackedModel(bytes(packed), gp.Model, max_bytes=2**30).layers == packed.layers
+    )
 
 
 @pytest.mark.parametrize("name", ["epoch", "forward_count"])
@@ -138,14 +142,14 @@ def test_the_largest_counter(tmp_path: Path, name: str) -> None:
         if number < 2**63:
             assert getattr(gp.load(tmp_path / "file"), name) == number
         else:
-            with pytest.raises(gp.FileFormatError, match=name):
+            with pytest.raises(gp.errors.FileFormatError, match=name):
                 gp.load(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", ["step_count", "skipped"])
 def test_the_largest_counter_of_an_optimizer(tmp_path: Path, name: str) -> None:
     model = gp.Model([gp.Dense(2)], 3)
-    gp.SGD(model, lr=0.1, guard=gp.Skip())
+    gp.SGD(model, lr=0.1, guard=gp.guards.Skip())
     content, tensors = files.state_of(model)
     for number in (2**63 - 1, 2**63):
         content["optimizer"]["state"][name] = number
@@ -156,7 +160,7 @@ def test_the_largest_counter_of_an_optimizer(tmp_path: Path, name: str) -> None:
             assert loaded.optimizer is not None
             assert loaded.optimizer.state()[name] == number
         else:
-            with pytest.raises(gp.FileFormatError, match=name):
+            with pytest.raises(gp.errors.FileFormatError, match=name):
                 gp.load(tmp_path / "file")
 
 
@@ -165,7 +169,9 @@ def test_the_most_layers_and_axes_of_a_packed_file() -> None:
         model = gp.Model.blank([gp.Activation("relu")] * layers, (1,) * axes)
         data = gpz._encode(model, False)
         if fits:
-            assert len(gp.PackedModel(data, gp.Model).layers) == layers
+            assert len(gp.compression.PackedModel(data, gp.Model).layers) == layers
         else:
-            with pytest.raises(gp.FileFormatError, match="damaged architecture: a number is above"):
-                gp.PackedModel(data, gp.Model)
+            with pytest.raises(
+                gp.errors.FileFormatError, match="damaged architecture: a number is above"
+            ):
+                gp.compression.PackedModel(data, gp.Model)

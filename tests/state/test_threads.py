@@ -46,7 +46,7 @@ def quantized() -> gp.Model:
     return model
 
 
-class Record(gp.Callback):
+class Record(gp.callbacks.Callback):
     """Calls ``look`` before the first step and after every one; counts the looks."""
 
     def __init__(self, look: Callable[[gp.Model], object]) -> None:
@@ -60,7 +60,7 @@ class Record(gp.Callback):
         self.seen.append(self.look(context.model))
 
 
-def train(model: gp.Model, *callbacks: gp.Callback) -> None:
+def train(model: gp.Model, *callbacks: gp.callbacks.Callback) -> None:
     x, y = data()
     model.fit(x, y, epochs=2, batch_size=BATCH, pruner=model.pruner, callbacks=callbacks, verbose=0)
 
@@ -136,7 +136,7 @@ def packed(model: gp.Model) -> bytes:
 
 def rewound(model: gp.Model) -> bytes:
     """What ``Rewind`` remembers, by way of a model that trains on no further."""
-    then = gp.Rewind(model)._weights
+    then = gp.pruning.Rewind(model)._weights
     return b"".join(array.tobytes() for array in (then.params, then.mask, *then.moments))
 
 

@@ -64,7 +64,7 @@ def test_compare() -> None:
         for seed, accuracy in enumerate(accuracies)
     ]
     rows.append(rows[-1] | {"seed": 3, "accuracy": 0.1})  # magnitude has no seed 3
-    result = gp.SweepResult(["criterion", "how", "sparsity", "seed"], ["accuracy"], rows)
+    result = gp.sweeps.SweepResult(["criterion", "how", "sparsity", "seed"], ["accuracy"], rows)
     (found,) = criteria.compare(result)
     assert (found.criterion, found.how, found.sparsity) == ("taylor", "one-shot", 0.9)
     assert found.difference == paired_difference([0.6, 0.6, 0.9], [0.5, 0.6, 0.7])

@@ -81,7 +81,7 @@ def test_lenet5() -> None:
 
 
 def test_what_is_trained_on_is_augmented() -> None:
-    moved = replace(SHORT, epochs=3, pruned=2, augment=(gp.Shift(3),))
+    moved = replace(SHORT, epochs=3, pruned=2, augment=(gp.augmentation.Shift(3),))
     rows = [
         run(small(lenet5.STUDY, recipe), methods=("gradual",), points=(0.01,), seeds=1, verbose=0)
         for recipe in (replace(moved, augment=()), moved, moved)

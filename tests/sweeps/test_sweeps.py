@@ -34,7 +34,7 @@ def noise(scale: float, seed: int) -> dict[str, float]:
     return {"value": scale * float(np.random.default_rng(seed).normal()), "count": seed}
 
 
-def numbers_of(result: gp.SweepResult) -> list[dict[str, Any]]:
+def numbers_of(result: gp.sweeps.SweepResult) -> list[dict[str, Any]]:
     """Without the time it took."""
     return [{name: row[name] for name in row if name != "seconds"} for row in result]
 
@@ -78,7 +78,9 @@ def test_aggregate() -> None:
 
 def test_means_leave_out_what_is_not_a_number() -> None:
     rows = [{"a": "x", "m": m} for m in (1.0, math.nan, 2.0, None)] + [{"a": "y", "m": math.nan}]
-    first, second = gp.Aggregate(gp.Records(["a", "m"], rows), by=["a"], metrics=["m"]).rows
+    first, second = gp.sweeps.Aggregate(
+        gp.sweeps.Records(["a", "m"], rows), by=["a"], metrics=["m"]
+    ).rows
     assert first == {"a": "x", "n": 4, "m": 1.5, "m_std": pytest.approx(math.sqrt(0.5))}
     assert (second["n"], math.isnan(second["m"]), math.isnan(second["m_std"])) == (1, True, True)
 
@@ -108,7 +110,9 @@ def test_a_row_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_printed_deviations() -> None:
     rows = [{"a": "x", "m": 0.98312, "k": 10}, {"a": "x", "m": 0.98456, "k": 10}]
-    table = gp.Aggregate(gp.Records(["a", "m", "k"], rows), by=["a"], metrics=["m", "k"])
+    table = gp.sweeps.Aggregate(
+        gp.sweeps.Records(["a", "m", "k"], rows), by=["a"], metrics=["m", "k"]
+    )
     assert str(table).splitlines()[1].split("  ") == ["x", "2", "0.9838 ± 0.0010", "10 ± 0"]
 
 
@@ -131,7 +135,7 @@ def test_parquet(pyarrow: Any, tmp_path: Path) -> None:
 def test_parquet_says_what_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(ImportError, match="pip install pyarrow"):
-        gp.Records(["a"], [{"a": 1}]).to_parquet(tmp_path / "r.parquet")
+        gp.sweeps.Records(["a"], [{"a": 1}]).to_parquet(tmp_path / "r.parquet")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -153,7 +157,7 @@ def test_names_of_levels() -> None:
 @pytest.mark.parametrize("backend", ["loky", "threading", "multiprocessing"])
 def test_processes_change_nothing(backend: str) -> None:
     pytest.importorskip("joblib")
-    gp.set_costs((0.25, 0.5, 0.5, 0.5))  # workers take it over
+    gp.costs.set_costs((0.25, 0.5, 0.5, 0.5))  # workers take it over
     before = gp.get_num_threads()
     gp.set_num_threads(3)
     try:
@@ -354,13 +358,15 @@ def build(seed: int) -> gp.Model:
 
 
 @pytest.fixture
-def experiment(tmp_path: Path) -> gp.Experiment:
+def experiment(tmp_path: Path) -> gp.sweeps.Experiment:
     (x, y), (x_test, y_test) = gp.datasets.digits()
     data = (x[:400], y[:400]), (x_test, y_test)
-    return gp.Experiment(build, data, dense_epochs=3, epochs=2, batch_size=40, cache=tmp_path / "d")
+    return gp.sweeps.Experiment(
+        build, data, dense_epochs=3, epochs=2, batch_size=40, cache=tmp_path / "d"
+    )
 
 
-def test_criteria_share_the_dense_model(experiment: gp.Experiment, tmp_path: Path) -> None:
+def test_criteria_share_the_dense_model(experiment: gp.sweeps.Experiment, tmp_path: Path) -> None:
     factors = {
         "seed": [0, 1],
         "how": ["one-shot", "iterative"],
@@ -380,7 +386,7 @@ def test_criteria_share_the_dense_model(experiment: gp.Experiment, tmp_path: Pat
         rows = result.where(seed=seed).rows
         assert len({round(row["accuracy"] - row["change"], 12) for row in rows}) == 1
     # The same numbers without the cache, and by hand.
-    alone = gp.Experiment(
+    alone = gp.sweeps.Experiment(
         build, experiment.data, dense_epochs=3, epochs=2, batch_size=40, cache=tmp_path / "other"
     )
     assert (
@@ -391,7 +397,7 @@ def test_criteria_share_the_dense_model(experiment: gp.Experiment, tmp_path: Pat
     )
 
 
-def test_every_setting_can_be_a_factor(experiment: gp.Experiment) -> None:
+def test_every_setting_can_be_a_factor(experiment: gp.sweeps.Experiment) -> None:
     factors = {"lr": [0.01, 0.1], "clip": [None, gp.ClipValue(1e-6)]}
     result = gp.sweep(experiment, factors, verbose=0)
     still = [row for row in result if row["clip"] != "None" and row["clip"] is not None]
@@ -403,20 +409,20 @@ def test_every_setting_can_be_a_factor(experiment: gp.Experiment) -> None:
         experiment(colour=3)
 
 
-def test_the_journal_knows_an_experiment(experiment: gp.Experiment, tmp_path: Path) -> None:
+def test_the_journal_knows_an_experiment(experiment: gp.sweeps.Experiment, tmp_path: Path) -> None:
     file = tmp_path / "sweep.jsonl"
     gp.sweep(experiment, {"seed": [0]}, journal=file, verbose=0)
     assert gp.sweep(experiment, {"seed": [0]}, journal=file, verbose=0).reused == 1
     (x, y), test = gp.datasets.digits()
     for other in (
-        gp.Experiment(build, ((x, y), test), dense_epochs=3, epochs=2, batch_size=40),
-        gp.Experiment(build, experiment.data, dense_epochs=3, epochs=1, batch_size=40),
+        gp.sweeps.Experiment(build, ((x, y), test), dense_epochs=3, epochs=2, batch_size=40),
+        gp.sweeps.Experiment(build, experiment.data, dense_epochs=3, epochs=1, batch_size=40),
     ):
         with pytest.raises(FileFormatError, match="does not hold"):
             gp.sweep(other, {"seed": [0]}, journal=file, verbose=0)
 
 
-def test_what_the_results_depend_on(experiment: gp.Experiment, tmp_path: Path) -> None:
+def test_what_the_results_depend_on(experiment: gp.sweeps.Experiment, tmp_path: Path) -> None:
     """Not on where dense models are kept; but on the table of costs, as the bits of models do."""
     described = experiment.describe()
     assert replace(experiment, cache=tmp_path / "elsewhere").describe() == described
@@ -438,7 +444,7 @@ def test_what_the_results_depend_on(experiment: gp.Experiment, tmp_path: Path) -
     ],
 )
 def test_the_last_event_is_at_half_of_the_steps(
-    experiment: gp.Experiment, settings: dict[str, Any], stop: int, every: int
+    experiment: gp.sweeps.Experiment, settings: dict[str, Any], stop: int, every: int
 ) -> None:
     seen = []
 
@@ -450,7 +456,9 @@ def test_the_last_event_is_at_half_of_the_steps(
     assert seen == [gp.Cubic(0.5, start=0, stop=stop, every=every)]
 
 
-def test_a_damaged_dense_model_is_made_again(experiment: gp.Experiment, tmp_path: Path) -> None:
+def test_a_damaged_dense_model_is_made_again(
+    experiment: gp.sweeps.Experiment, tmp_path: Path
+) -> None:
     first = experiment()
     (file,) = (tmp_path / "d").iterdir()
     content = file.read_bytes()
@@ -470,6 +478,6 @@ def test_a_damaged_dense_model_is_made_again(experiment: gp.Experiment, tmp_path
         ({"data": (([[1.0]], [1, 2]), ([[1.0]], [1]))}, "x_train and y_train must have equal"),
     ],
 )
-def test_refused_settings(experiment: gp.Experiment, settings: Any, error: str) -> None:
+def test_refused_settings(experiment: gp.sweeps.Experiment, settings: Any, error: str) -> None:
     with pytest.raises((TypeError, ValueError), match=error):
         experiment(**settings)

@@ -23,7 +23,7 @@ def model_of() -> gp.Model:
     return model
 
 
-class Diary(gp.Callback):
+class Diary(gp.callbacks.Callback):
     """Writes down what is called."""
 
     def __init__(self) -> None:
@@ -60,15 +60,15 @@ def test_hooks_and_their_order() -> None:
 
 
 def test_on_step_end_is_called_only_where_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: gp.Callback, context: Any) -> None:
+    def refuse(self: gp.callbacks.Callback, context: Any) -> None:
         pytest.fail("called for nothing")
 
-    monkeypatch.setattr(gp.Callback, "on_step_end", refuse)
-    model_of().fit(X, Y, callbacks=[gp.Callback()], verbose=0)
+    monkeypatch.setattr(gp.callbacks.Callback, "on_step_end", refuse)
+    model_of().fit(X, Y, callbacks=[gp.callbacks.Callback()], verbose=0)
 
 
 def test_numbers_of_callbacks_are_recorded() -> None:
-    class Add(gp.Callback):
+    class Add(gp.callbacks.Callback):
         def on_epoch_end(self, context: Any) -> None:
             context.logs["mine"] = 42.0
 
@@ -86,7 +86,9 @@ def test_numbers_of_callbacks_are_recorded() -> None:
     ],
 )
 def test_stop(hook: str, epochs: int, steps: int) -> None:
-    stopper = type("Stopper", (gp.Callback,), {hook: lambda self, context: context.stop()})()
+    stopper = type(
+        "Stopper", (gp.callbacks.Callback,), {hook: lambda self, context: context.stop()}
+    )()
     diary = Diary()
     model = model_of()
     history = model.fit(X, Y, epochs=3, batch_size=10, callbacks=[stopper, diary], verbose=0)
@@ -95,7 +97,7 @@ def test_stop(hook: str, epochs: int, steps: int) -> None:
 
 
 def test_stop_at_the_last_step_completes_the_epoch() -> None:
-    class Stopper(gp.Callback):
+    class Stopper(gp.callbacks.Callback):
         def on_step_end(self, context: Any) -> None:
             if context.step == 4:
                 context.stop()
@@ -108,7 +110,7 @@ def test_stop_at_the_last_step_completes_the_epoch() -> None:
 # ---- EarlyStopping -----------------------------------------------------------------------------
 
 
-def play(stopping: gp.EarlyStopping, values: list[float]) -> tuple[gp.Model, Context]:
+def play(stopping: gp.callbacks.EarlyStopping, values: list[float]) -> tuple[gp.Model, Context]:
     """Feed numbers as val_loss and val_accuracy; after epoch e all weights are e."""
     model = model_of()
     context = Context(model, epochs=len(values), validated=True)
@@ -147,7 +149,7 @@ NAN = math.nan
 def test_early_stopping(
     settings: dict[str, Any], values: list[float], stopped: int | None, best: float, restored: int
 ) -> None:
-    stopping = gp.EarlyStopping(**settings)
+    stopping = gp.callbacks.EarlyStopping(**settings)
     model, context = play(stopping, values)
     assert stopping.stopped_epoch == stopped
     assert context.stopped == (stopped is not None)
@@ -159,7 +161,7 @@ def test_early_stopping_revives_the_masks_of_the_best() -> None:
     model = model_of()
     pruner = gp.Pruner(model, criterion=gp.Magnitude())
     context = Context(model, epochs=2, validated=True)
-    stopping = gp.EarlyStopping(patience=1)
+    stopping = gp.callbacks.EarlyStopping(patience=1)
     stopping.on_train_begin(context)
     pruner.prune(0.25)
     params, mask = model.arena.params.copy(), model.arena.mask.copy()
@@ -181,7 +183,7 @@ def test_early_stopping_revives_the_masks_of_the_best() -> None:
 
 def test_early_stopping_in_fit() -> None:
     model = model_of()
-    stopping = gp.EarlyStopping("val_loss", patience=2)
+    stopping = gp.callbacks.EarlyStopping("val_loss", patience=2)
     noise = np.random.default_rng(3).integers(0, 2, 40)  # nothing to learn for these
     optimizer = gp.Adam(model, lr=0.05)
     history = model.fit(
@@ -199,7 +201,7 @@ def test_early_stopping_in_fit() -> None:
 
 
 def test_early_stopping_starts_anew() -> None:
-    stopping = gp.EarlyStopping(patience=1)
+    stopping = gp.callbacks.EarlyStopping(patience=1)
     play(stopping, [0.1, 0.2])
     play(stopping, [5.0, 4.0])
     assert (stopping.best, stopping.best_epoch, stopping.stopped_epoch) == (4.0, 2, None)
@@ -207,12 +209,15 @@ def test_early_stopping_starts_anew() -> None:
 
 def test_monitoring_what_is_not_there() -> None:
     model = model_of()
-    for callback in (gp.EarlyStopping(), gp.Checkpoint("never", monitor="val_loss")):
+    for callback in (
+        gp.callbacks.EarlyStopping(),
+        gp.callbacks.Checkpoint("never", monitor="val_loss"),
+    ):
         with pytest.raises(ValueError, match="'val_loss' needs validation_data"):
             model.fit(X, Y, callbacks=[callback], verbose=0)
     assert model.epoch == 0
     with pytest.raises(ValueError, match=r"no 'lost' to monitor, only \['epoch', 'steps', 'loss'"):
-        model.fit(X, Y, callbacks=[gp.EarlyStopping("lost")], verbose=0)
+        model.fit(X, Y, callbacks=[gp.callbacks.EarlyStopping("lost")], verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -228,13 +233,13 @@ def test_monitoring_what_is_not_there() -> None:
 )
 def test_bad_settings(settings: dict[str, Any], error: type[Exception]) -> None:
     with pytest.raises(error):
-        gp.EarlyStopping(**settings)
+        gp.callbacks.EarlyStopping(**settings)
 
 
 # ---- WeightAveraging ---------------------------------------------------------------------------
 
 
-class Keep(gp.Callback):
+class Keep(gp.callbacks.Callback):
     """Copies all parameters after each epoch."""
 
     def __init__(self) -> None:
@@ -247,7 +252,7 @@ class Keep(gp.Callback):
 @pytest.mark.parametrize(("start", "epochs"), [(0, 1), (0, 4), (2, 5), (4, 5)])
 def test_mean_of_the_epochs(start: int, epochs: int) -> None:
     plain, model = model_of(), model_of()
-    keep, mean = Keep(), gp.WeightAveraging(start=start)
+    keep, mean = Keep(), gp.callbacks.WeightAveraging(start=start)
     plain.fit(X, Y, epochs=epochs, batch_size=8, callbacks=[keep], verbose=0)
     history = model.fit(X, Y, epochs=epochs, batch_size=8, callbacks=[mean], verbose=0)
     assert history["loss"] == plain.history["loss"]  # training is not touched
@@ -261,7 +266,7 @@ def test_mean_of_the_epochs(start: int, epochs: int) -> None:
 def test_mean_of_no_epoch_leaves_the_model() -> None:
     plain, model = model_of(), model_of()
     plain.fit(X, Y, epochs=2, verbose=0)
-    model.fit(X, Y, epochs=2, callbacks=[gp.WeightAveraging(start=2)], verbose=0)
+    model.fit(X, Y, epochs=2, callbacks=[gp.callbacks.WeightAveraging(start=2)], verbose=0)
     np.testing.assert_array_equal(model.arena.params, plain.arena.params)
 
 
@@ -273,7 +278,7 @@ def test_mean_of_buffers() -> None:
 
     plain, model, keep = build(), build(), Keep()
     plain.fit(X, Y, epochs=3, callbacks=[keep], verbose=0)
-    model.fit(X, Y, epochs=3, callbacks=[gp.WeightAveraging()], verbose=0)
+    model.fit(X, Y, epochs=3, callbacks=[gp.callbacks.WeightAveraging()], verbose=0)
     expected = np.mean(keep.params, axis=0)
     np.testing.assert_allclose(model.arena.params, expected, rtol=1e-6, atol=1e-9)
     assert any(
@@ -284,7 +289,7 @@ def test_mean_of_buffers() -> None:
 @pytest.mark.parametrize("regrowth", [None, gp.RigL(fraction=0.5, every=5, stop=15)])
 def test_a_mean_has_one_mask(regrowth: gp.RigL | None) -> None:
     """Five steps an epoch; masks change in the first three epochs."""
-    model, keep, mean = model_of(), Keep(), gp.WeightAveraging()
+    model, keep, mean = model_of(), Keep(), gp.callbacks.WeightAveraging()
     pruner = gp.Pruner(
         model,
         criterion=gp.Magnitude(),
@@ -309,7 +314,7 @@ def test_the_mean_of_a_sparse_layer_is_what_predicts() -> None:
     gp.SGD(model, lr=0.5)
     x = np.random.default_rng(1).normal(size=(256, 64)).astype(np.float32)
     y = (x[:, 0] > 0).astype(np.int64)
-    model.fit(x, y, epochs=4, batch_size=64, callbacks=[gp.WeightAveraging()], verbose=0)
+    model.fit(x, y, epochs=4, batch_size=64, callbacks=[gp.callbacks.WeightAveraging()], verbose=0)
     first, second = (model.parameters[f"dense{i}.weight"].astype(np.float64) for i in (0, 1))
     hidden = np.maximum(x @ first.T + model.parameters["dense0.bias"], 0)
     expected = hidden @ second.T + model.parameters["dense1.bias"]
@@ -320,10 +325,10 @@ def test_quantized_weights_are_not_averaged() -> None:
     model = model_of()
     gp.Quantizer(model, gp.Grid(4)).quantize()
     with pytest.raises(ValueError, match="the weights are quantized"):
-        model.fit(X, Y, callbacks=[gp.WeightAveraging()], verbose=0)
+        model.fit(X, Y, callbacks=[gp.callbacks.WeightAveraging()], verbose=0)
     assert model.epoch == 0
     with pytest.raises(ValueError, match="start"):
-        gp.WeightAveraging(start=-1)
+        gp.callbacks.WeightAveraging(start=-1)
 
 
 # ---- Checkpoint and CSVLogger ------------------------------------------------------------------
@@ -333,12 +338,12 @@ def test_checkpoint_every_so_often(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     seen: list[int | None] = []
 
-    class Look(gp.Callback):
+    class Look(gp.callbacks.Callback):
         def on_epoch_end(self, context: Any) -> None:
             seen.append(gp.load(path).epoch if path.exists() else None)
 
     model = model_of()
-    model.fit(X, Y, epochs=5, callbacks=[gp.Checkpoint(path, every=2), Look()], verbose=0)
+    model.fit(X, Y, epochs=5, callbacks=[gp.callbacks.Checkpoint(path, every=2), Look()], verbose=0)
     assert seen == [None, 2, 2, 4, 4]
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
 
@@ -346,7 +351,7 @@ def test_checkpoint_every_so_often(tmp_path: Path) -> None:
 def test_checkpoint_of_the_best(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     model = model_of()
-    checkpoint = gp.Checkpoint(path, monitor="val_loss")
+    checkpoint = gp.callbacks.Checkpoint(path, monitor="val_loss")
     noise = np.random.default_rng(3).integers(0, 2, 40)
     optimizer = gp.Adam(model, lr=0.05)
     history = model.fit(
@@ -369,8 +374,10 @@ def test_csv(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
     path.write_text("old")
     model = model_of()
-    first = model.fit(X, Y, epochs=2, callbacks=[gp.CSVLogger(path)], verbose=0)
-    second = model.fit(X, Y, epochs=1, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
+    first = model.fit(X, Y, epochs=2, callbacks=[gp.callbacks.CSVLogger(path)], verbose=0)
+    second = model.fit(
+        X, Y, epochs=1, callbacks=[gp.callbacks.CSVLogger(path, append=True)], verbose=0
+    )
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     expected = [*first.epochs, *second.epochs]
@@ -380,16 +387,16 @@ def test_csv(tmp_path: Path) -> None:
 
 def test_csv_appends_to_nothing(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    model_of().fit(X, Y, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
+    model_of().fit(X, Y, callbacks=[gp.callbacks.CSVLogger(path, append=True)], verbose=0)
     assert len(path.read_text().splitlines()) == 2
 
 
 def test_csv_drops_a_row_that_was_cut(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    first = model_of().fit(X, Y, epochs=2, callbacks=[gp.CSVLogger(path)], verbose=0)
+    first = model_of().fit(X, Y, epochs=2, callbacks=[gp.callbacks.CSVLogger(path)], verbose=0)
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])  # the process was killed, or the disk was full
-    second = model_of().fit(X, Y, callbacks=[gp.CSVLogger(path, append=True)], verbose=0)
+    second = model_of().fit(X, Y, callbacks=[gp.callbacks.CSVLogger(path, append=True)], verbose=0)
     with path.open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses == [first["loss"][0], second["loss"][0]]

@@ -45,7 +45,7 @@ def same(a: gp.Model, b: gp.Model) -> bool:
     )
 
 
-class OnStep(gp.Callback):
+class OnStep(gp.callbacks.Callback):
     """Calls a function at one step."""
 
     def __init__(self, step: int, function: Callable[[Any], object]) -> None:
@@ -95,7 +95,7 @@ def test_without_shuffling_the_order_is_the_data_s() -> None:
 def test_two_fits_are_one() -> None:
     def run(*parts: int) -> gp.Model:
         model = model_of()
-        rate = gp.WarmupLR(gp.CosineLR(0.05, steps=20), steps=5)
+        rate = gp.learning_rates.WarmupLR(gp.learning_rates.CosineLR(0.05, steps=20), steps=5)
         gp.SGD(model, lr=rate, momentum=0.9, clip=gp.ClipNorm(1.0))
         schedule = gp.Cubic(0.7, start=2, stop=25, every=4)
         pruner = gp.Pruner(model, criterion=gp.Taylor(), schedule=schedule)
@@ -138,7 +138,7 @@ def test_images_are_flattened_in_validation_too() -> None:
 
 def test_rows_follow_from_steps() -> None:
     model = model_of()
-    optimizer = gp.SGD(model, lr=gp.StepLR(0.5, every=7), clip=gp.ClipNorm(0.6))
+    optimizer = gp.SGD(model, lr=gp.learning_rates.StepLR(0.5, every=7), clip=gp.ClipNorm(0.6))
     history = model.fit(X, Y, optimizer=optimizer, epochs=2, batch_size=16, verbose=0)
     steps = history.steps
     assert history.step_count == 10
@@ -180,7 +180,7 @@ def test_regression_has_no_accuracy() -> None:
 
 def test_sparsity_is_recorded_when_it_changes() -> None:
     model = model_of()
-    schedule = gp.Linear(0.5, start=3, stop=9, every=3, initial=0.1)
+    schedule = gp.LinearSchedule(0.5, start=3, stop=9, every=3, initial=0.1)
     pruner = gp.Pruner(model, criterion=gp.Magnitude(), schedule=schedule)
     history = model.fit(
         X, Y, optimizer=gp.Adam(model), epochs=2, batch_size=14, pruner=pruner, verbose=0
@@ -205,7 +205,7 @@ def test_skipped_steps_count_but_not_in_the_means() -> None:
     x = X.copy()
     x[30, 0] = 1e30  # its square is beyond float32
     model = gp.Model([gp.Dense(1)], input_shape=6)
-    optimizer = gp.SGD(model, lr=0.01, guard=gp.Skip())
+    optimizer = gp.SGD(model, lr=0.01, guard=gp.guards.Skip())
     history = model.fit(
         x, X[:, 0], optimizer=optimizer, loss="mse", batch_size=10, shuffle=False, verbose=0
     )
@@ -220,7 +220,7 @@ def test_skipped_steps_count_but_not_in_the_means() -> None:
 
 def test_an_epoch_without_a_step_has_no_mean() -> None:
     model = gp.Model([gp.Dense(1)], input_shape=6)
-    optimizer = gp.SGD(model, lr=0.01, guard=gp.Skip())
+    optimizer = gp.SGD(model, lr=0.01, guard=gp.guards.Skip())
     history = model.fit(np.full_like(X, 1e30), X[:, 0], optimizer=optimizer, loss="mse", verbose=0)
     assert math.isnan(history["loss"][0])
     assert math.isnan(history["norm_max"][0])
@@ -266,7 +266,7 @@ def test_ctrl_c_waits_for_the_step() -> None:
     gp.Adam(model)
     events: list[str] = []
 
-    class Press(gp.Callback):
+    class Press(gp.callbacks.Callback):
         def on_step_end(self, context: Any) -> None:
             if context.step == 8:
                 signal.raise_signal(signal.SIGINT)
@@ -308,7 +308,7 @@ def test_a_late_ctrl_c_is_not_lost() -> None:
     model = model_of()
     gp.Adam(model)
 
-    class Press(gp.Callback):
+    class Press(gp.callbacks.Callback):
         def on_train_end(self, context: Any) -> None:
             signal.raise_signal(signal.SIGINT)
 
@@ -363,7 +363,7 @@ def test_non_finite_raises_and_leaves_the_last_good_state() -> None:
     x[30, 0] = 1e30
     model = gp.Model([gp.Dense(1)], input_shape=6)
     optimizer = gp.SGD(model, lr=0.01)
-    with pytest.raises(gp.NonFiniteError):
+    with pytest.raises(gp.errors.NonFiniteError):
         model.fit(x, Y, optimizer=optimizer, loss="mse", batch_size=10, shuffle=False, verbose=0)
     assert model.history is not None
     assert model.history.step_count == optimizer.step_count == 3
