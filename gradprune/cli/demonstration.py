@@ -50,9 +50,9 @@ __all__ = [
     "DATASETS",
     "RECIPES",
     "Data",
+    "DemoStage",
     "Outcome",
     "Recipe",
-    "Stage",
     "load_data",
     "multilayer_perceptron",
     "recipe_for",
@@ -209,7 +209,7 @@ def multilayer_perceptron(hidden: Sequence[int], classes: int) -> list[Layer]:
 
 
 @dataclass(frozen=True)
-class Stage:
+class DemoStage:
     """The network at one point of the run, measured on the test set."""
 
     name: str
@@ -235,7 +235,7 @@ class Outcome:
         plot_file: the overview, or None without matplotlib.
     """
 
-    stages: tuple[Stage, Stage, Stage]
+    stages: tuple[DemoStage, DemoStage, DemoStage]
     precision: NDArray[np.float64]
     recall: NDArray[np.float64]
     histories: tuple[History, History]
@@ -373,10 +373,10 @@ def run(
     )
 
 
-def _measure(name: str, model: Model, data: Data, seconds: float) -> Stage:
+def _measure(name: str, model: Model, data: Data, seconds: float) -> DemoStage:
     total = model.summary().total
     weights = model.arena.prunable_size
-    return Stage(
+    return DemoStage(
         name=name,
         accuracy=model.evaluate(*data.test)["accuracy"],
         kept=weights - model.arena.removed,

@@ -199,7 +199,10 @@ class Layer(ABC):
         """Return the core's layers; offsets maps a role to its place in the arena."""
 
     def wiring(self, shape: Shape) -> Wiring:
-        """Return which outputs depend on which inputs; ``AllInputs`` means that nothing can be cut."""
+        """Return which outputs depend on which inputs.
+
+        ``AllInputs`` means that nothing can be cut.
+        """
         return AllInputs(self, shape)
 
 

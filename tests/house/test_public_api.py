@@ -34,10 +34,11 @@ def public() -> Iterator[str]:
     for home in filter(inspect.ismodule, list(values.values())):
         for name in getattr(home, "__all__", vars(home)):
             value = getattr(home, name)
-            if not name.startswith("_") and not inspect.ismodule(value):
+            is_named = inspect.isfunction(value) or inspect.isclass(value)
+            if is_named and value.__module__.startswith("gradprune."):
                 values.setdefault(name, value)
     for name, value in sorted(values.items()):
-        if inspect.isclass(value) and not issubclass(value, Exception):
+        if inspect.isclass(value) and not issubclass(value, Exception | dict):
             yield from (f"{name}.{member}" for member in methods(value))
         elif not inspect.isfunction(value):
             continue

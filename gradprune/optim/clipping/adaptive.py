@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradprune.foundation.checks import positive, settle
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["AGC"]
 
@@ -46,6 +46,6 @@ class AGC(Clipper):
         """See Clipper."""
         return tuple(self.exclude)
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("agc", (self.clipping, self.eps))
+        return ClipStage("agc", (self.clipping, self.eps))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 
-__all__ = ["AdaptiveClipper", "Clipper", "Stage"]
+__all__ = ["AdaptiveClipper", "Clipper", "ClipStage"]
 
 Doubles = NDArray[np.float64]
 
@@ -18,7 +18,7 @@ Doubles = NDArray[np.float64]
 VERSION = 1
 
 
-class Stage(NamedTuple):
+class ClipStage(NamedTuple):
     """The stage of a clipper for the core: gp_clip without what an optimizer keeps for it.
 
     Attributes:
@@ -57,7 +57,7 @@ class Clipper(ABC):
     """
 
     @abstractmethod
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """The numbers for the core."""
 
     @property

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["Centralize"]
 
@@ -21,6 +21,6 @@ class Centralize(Clipper):
     Centralize()
     """
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("centralize")
+        return ClipStage("centralize")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradprune.foundation.checks import flag, fraction, positive, real, settle, whole
-from gradprune.optim.clipping.base import AdaptiveClipper, Doubles, Stage
+from gradprune.optim.clipping.base import AdaptiveClipper, Doubles, ClipStage
 
 __all__ = ["AutoClip", "ZClip"]
 
@@ -47,9 +47,9 @@ class AutoClip(AdaptiveClipper):
         settle(self, whole, "window", least=1, most=_MOST_NORMS)
         settle(self, flag, "rebaseline_on_prune")
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("autoclip", (self.percentile,))
+        return ClipStage("autoclip", (self.percentile,))
 
     @property
     def _most(self) -> int:
@@ -125,9 +125,9 @@ class ZClip(AdaptiveClipper):
         settle(self, whole, "warmup", least=1)
         settle(self, flag, "rebaseline_on_prune")
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("zclip", (self.z, self.alpha, float(self.warmup)))
+        return ClipStage("zclip", (self.z, self.alpha, float(self.warmup)))
 
     def new_state(self, parameters: int) -> Doubles:
         """Return count, version, mean and variance."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradprune.foundation.checks import choice, positive, settle
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["Inhibit"]
 
@@ -46,6 +46,6 @@ class Inhibit(Clipper):
         if self.on == "elements" and not least <= self.limit <= most:
             raise ValueError(f"limit must be a normal float32, got {self.limit}")
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage(_NAMES[self.on], (self.limit, _FORMS[self.form]))
+        return ClipStage(_NAMES[self.on], (self.limit, _FORMS[self.form]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradprune.foundation.checks import LARGEST_SEED, not_negative, positive, settle, whole
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["GradientNoise"]
 
@@ -34,6 +34,6 @@ class GradientNoise(Clipper):
         settle(self, not_negative, "gamma")
         settle(self, whole, "seed", most=LARGEST_SEED)
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("noise", (self.eta, self.gamma), seed=self.seed)
+        return ClipStage("noise", (self.eta, self.gamma), seed=self.seed)

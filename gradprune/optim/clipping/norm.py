@@ -9,7 +9,7 @@ from typing import ClassVar, SupportsFloat
 import numpy as np
 
 from gradprune.foundation.checks import positive, real, settle
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["ClipNorm", "ClipNormPerLayer", "ClipNormPerParameter"]
 
@@ -34,9 +34,9 @@ class _ByNorm(Clipper):
         settle(self, positive, "max_norm")
         settle(self, checked_norm_type, "norm_type")
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("norm", (self.max_norm, self.norm_type, self.over), norm_type=self.norm_type)
+        return ClipStage("norm", (self.max_norm, self.norm_type, self.over), norm_type=self.norm_type)
 
 
 @dataclass(frozen=True)

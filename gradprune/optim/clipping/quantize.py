@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from gradprune.foundation.checks import LARGEST_SEED, choice, flag, settle, whole
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["QuantizeGradient"]
 
@@ -70,6 +70,6 @@ class QuantizeGradient(Clipper):
         """See Clipper."""
         return self.error_feedback
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("quantize", (_FORMS[self.form], float(self.steps)), seed=self.seed)
+        return ClipStage("quantize", (_FORMS[self.form], float(self.steps)), seed=self.seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gradprune.foundation.checks import positive, settle
-from gradprune.optim.clipping.base import Clipper, Stage
+from gradprune.optim.clipping.base import Clipper, ClipStage
 
 __all__ = ["ClipValue"]
 
@@ -23,6 +23,6 @@ class ClipValue(Clipper):
     def __post_init__(self) -> None:
         settle(self, positive, "clip_value")
 
-    def stage(self) -> Stage:
+    def stage(self) -> ClipStage:
         """See Clipper."""
-        return Stage("value", (self.clip_value,))
+        return ClipStage("value", (self.clip_value,))

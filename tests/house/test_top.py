@@ -1,0 +1,61 @@
+"""What is on top, and what somebody is told who looks for something else."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+import gradprune as gp
+
+PACKAGE = Path(__file__).resolve().parents[2] / "gradprune"
+
+
+def test_few_names_are_on_top() -> None:
+    names = [name for name in gp.__all__ if not inspect.ismodule(getattr(gp, name))]
+    assert len(names) <= 80
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("Linear", "write gp.Dense(10)"),
+        ("ReLU", 'activation="relu"'),
+        ("Sequential", "write gp.Model(["),
+        ("Conv2d", "write gp.Conv2D"),
+        ("EarlyStopping", "write gp.callbacks.EarlyStopping"),
+        ("CosineLR", "write gp.learning_rates.CosineLR"),
+        ("Rotate", "write gp.augmentation.Rotate"),
+        ("Pipeline", "write gp.compression.Pipeline"),
+        ("FileFormatError", "write gp.errors.FileFormatError"),
+        ("Densee", "is it Dense?"),
+        ("EarlyStoping", "is it callbacks.EarlyStopping?"),
+        ("nothing_like_it", "has no attribute 'nothing_like_it'"),
+    ],
+)
+def test_who_looks_for_another_name_is_told_what_to_write(name: str, said: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(gp, name)
+    assert said in str(caught.value)
+    assert caught.value.name == name
+
+
+def test_homes_can_be_imported_as_modules() -> None:
+    for home in ("callbacks", "clipping", "costs", "datasets", "guards", "learning_rates"):
+        exec(f"from gradprune.{home} import *", {})
+    from gradprune.callbacks import EarlyStopping
+
+    assert EarlyStopping is gp.callbacks.EarlyStopping
+
+
+def test_a_class_has_a_name_of_its_own() -> None:
+    """One name, one meaning, in the whole package."""
+    places = defaultdict(set)
+    for path in set(PACKAGE.rglob("*.py")) - set((PACKAGE / "reference").rglob("*.py")):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places[node.name].add(path.relative_to(PACKAGE))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}
