@@ -60,7 +60,11 @@ _KEY = "gradprune"
 
 def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
     """The concrete classes that these modules make public, by name."""
-    members = [getattr(module, name) for module in modules for name in module.__all__]
+    members = [
+        getattr(module, name)
+        for module in modules
+        for name in getattr(module, "__all__", vars(module))
+    ]
     classes = [cls for cls in members if inspect.isclass(cls) and not inspect.isabstract(cls)]
     return {cls.__name__: cls for cls in classes}
 
@@ -95,11 +99,8 @@ _SETTINGS |= {
     for name, cls in vars(all_layers).items()
     if inspect.isclass(cls) and issubclass(cls, all_layers.Layer) and not inspect.isabstract(cls)
 }
-# What classes were called when a file was written that says so.
-_FORMER = {"Quantize": "QuantizeGradient"}
-
 # What classes were called in earlier files.
-_FORMER = {"Linear": "LinearSchedule"}
+_FORMER = {"Linear": "LinearSchedule", "Quantize": "QuantizeGradient"}
 
 
 # ---- writing -----------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ __all__ = [
     "RECIPES",
     "Data",
     "DemoStage",
-    "Outcome",
+    "DemoOutcome",
     "Recipe",
     "load_data",
     "multilayer_perceptron",
@@ -222,7 +222,7 @@ class DemoStage:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DemoOutcome:
     """The result of a run.
 
     Attributes:
@@ -255,7 +255,7 @@ def run(
     out: str | os.PathLike[str] = "gradprune-demo",
     console: Console | None = None,
     verbose: int = 0,
-) -> Outcome:
+) -> DemoOutcome:
     """Train, prune, fine-tune, save, read back and verify.
 
     Args:
@@ -362,7 +362,7 @@ def run(
         save_figure(figure, plot_file)
     except ImportError:
         has_plot = False
-    return Outcome(
+    return DemoOutcome(
         stages=(dense, one_shot, fine_tuned),
         precision=metrics["precision"],
         recall=metrics["recall"],
@@ -390,7 +390,7 @@ def _measure(name: str, model: Model, data: Data, seconds: float) -> DemoStage:
 # ---- what is shown -------------------------------------------------------------------------------
 
 
-def show(outcome: Outcome, console: Console) -> None:
+def show(outcome: DemoOutcome, console: Console) -> None:
     """Print the comparison, the classes, and where the files are."""
     rows = [
         (

@@ -477,7 +477,8 @@ class Pipeline:
             says which, and why.
 
     >>> import gradprune as gp
-    >>> gp.compression.Pipeline([gp.QuantizeWeights(gp.Codebook(8)), gp.compression.Prune(0.9)])
+    >>> from gradprune.compression import Pipeline, Prune, QuantizeWeights
+    >>> Pipeline([QuantizeWeights(gp.Codebook(8)), Prune(0.9)])
     Traceback (most recent call last):
     ...
     ValueError: stage 2, Prune, would undo the shared values of stage 1, QuantizeWeights: clusters \

@@ -7,18 +7,6 @@ Norms are computed in double precision, so finite gradients never have an infini
 is never lost.
 """
 
-from gradprune.optim.clipping import (
-    adaptive,
-    base,
-    centralize,
-    following,
-    functions,
-    inhibit,
-    noise,
-    norm,
-    quantize,
-    value,
-)
 from gradprune.optim.clipping.adaptive import *
 from gradprune.optim.clipping.base import *
 from gradprune.optim.clipping.centralize import *
@@ -29,15 +17,3 @@ from gradprune.optim.clipping.noise import *
 from gradprune.optim.clipping.norm import *
 from gradprune.optim.clipping.quantize import *
 from gradprune.optim.clipping.value import *
-
-__all__: list[str] = []
-__all__ += adaptive.__all__
-__all__ += base.__all__
-__all__ += centralize.__all__
-__all__ += following.__all__
-__all__ += functions.__all__
-__all__ += inhibit.__all__
-__all__ += noise.__all__
-__all__ += norm.__all__
-__all__ += quantize.__all__
-__all__ += value.__all__

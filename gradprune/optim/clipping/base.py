@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 
-__all__ = ["AdaptiveClipper", "Clipper", "ClipStage"]
+__all__ = ["AdaptiveClipper", "ClipStage", "Clipper"]
 
 Doubles = NDArray[np.float64]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from gradprune.foundation.checks import flag, fraction, positive, real, settle, whole
-from gradprune.optim.clipping.base import AdaptiveClipper, Doubles, ClipStage
+from gradprune.optim.clipping.base import AdaptiveClipper, ClipStage, Doubles
 
 __all__ = ["AutoClip", "ZClip"]
 

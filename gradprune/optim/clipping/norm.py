@@ -36,7 +36,9 @@ class _ByNorm(Clipper):
 
     def stage(self) -> ClipStage:
         """See Clipper."""
-        return ClipStage("norm", (self.max_norm, self.norm_type, self.over), norm_type=self.norm_type)
+        return ClipStage(
+            "norm", (self.max_norm, self.norm_type, self.over), norm_type=self.norm_type
+        )
 
 
 @dataclass(frozen=True)
