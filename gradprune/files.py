@@ -164,7 +164,7 @@ def _describe(model: Trainee) -> dict[str, Any]:
             "settings": {key: _encode(value) for key, value in optimizer.settings().items()},
             "clip": _encode(optimizer.clip),
             "guard": _encode(optimizer.guard),
-            "state": optimizer.state(),
+            "state": {name: _encode(number) for name, number in optimizer.state().items()},
         },
         "pruner": None
         if pruner is None
@@ -434,10 +434,12 @@ def _decode(value: Any) -> Any:
 
 
 def _optimizer_state(state: dict[str, Any]) -> dict[str, float]:
-    """Counters, and the one number that is not whole."""
+    """Counters, and the numbers that are not whole."""
     counters = dict(state)
     factor = not_negative("lr_factor", counters.pop("lr_factor", 1.0))
-    return {**_counters(counters), "lr_factor": factor}
+    course = {name: counters.pop(name) for name in state if name.startswith("course.")}
+    numbers = {name: float(_decode(number)) for name, number in course.items()}
+    return {**_counters(counters), "lr_factor": factor, **numbers}
 
 
 def _counters(state: dict[str, Any]) -> dict[str, int]:

@@ -19,10 +19,13 @@ from gradprune.layers.base import Layer
 from gradprune.layers.graph import Node
 from gradprune.losses.base import LossLike
 from gradprune.optim.optimizers import Optimizer
-from gradprune.training import loop as training
 from gradprune.training.callbacks import Callback
+from gradprune.training.evaluation import evaluate
+from gradprune.training.followers import Steps
 from gradprune.training.history import History
+from gradprune.training.loop import train
 from gradprune.training.metrics import Evaluation
+from gradprune.training.preparation import prepare
 from gradprune.training.trainee import Trainee
 
 __all__ = ["Model"]
@@ -98,7 +101,7 @@ class Model(Trainee):
         epochs: SupportsIndex = 1,
         batch_size: SupportsIndex = 32,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
-        pruner: training.Steps | None = None,
+        pruner: Steps | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int = 1,
         shuffle: bool = True,
@@ -123,9 +126,10 @@ class Model(Trainee):
                 that is left joins the batch before, if a ``BatchNorm`` cannot do with one; see
                 ``steps_per_epoch``.
             validation_data: (x, y) to measure after each epoch.
-            pruner: its ``step()`` is called after each step; a loaded model's is
-                ``model.pruner``. A schedule that cannot end within this call is warned of before it
-                starts. Reports of its events are in ``history.prune_reports``.
+            pruner: a ``Pruner``, or an object of your own whose ``step()`` is called after each
+                step; a loaded model's is ``model.pruner``. A schedule that cannot end within this
+                call is warned of before it starts. Reports of its events are in
+                ``history.prune_reports``.
             callbacks: ``Callback`` objects, called in this order.
             verbose: 0 silent, 1 a progress bar where there is a terminal or notebook, 2 a line an
                 epoch.
@@ -158,7 +162,7 @@ class Model(Trainee):
         >>> model.parameters["dense0.weight"].round(3).tolist()
         [[2.0]]
         """
-        run = training.prepare(
+        run = prepare(
             self,
             x,
             y,
@@ -175,7 +179,7 @@ class Model(Trainee):
             augment=augment,
         )
         run.warn(stacklevel=2)
-        return training.train(run)
+        return train(run)
 
     def evaluate(
         self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
@@ -203,7 +207,7 @@ class Model(Trainee):
         >>> metrics["recall"].tolist()
         [1.0, 0.5]
         """
-        return training.evaluate(self, x, y, loss=loss)
+        return evaluate(self, x, y, loss=loss)
 
     def summary(self) -> Summary:
         """Count parameters, kept weights, multiplications and bytes; ``print`` shows a table.

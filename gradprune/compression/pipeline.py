@@ -38,7 +38,8 @@ from gradprune.quantization.codebooks import Codebook
 from gradprune.quantization.quantizer import Quantizer
 from gradprune.quantization.schemes import Scheme
 from gradprune.state.locking import locked
-from gradprune.training.loop import Run, prepare, train
+from gradprune.training.loop import train
+from gradprune.training.preparation import Run, prepare
 
 __all__ = [
     "Encode",

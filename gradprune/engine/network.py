@@ -31,7 +31,7 @@ from gradprune.losses.cross_entropy import CrossEntropy
 from gradprune.losses.table import get_loss, loss_name
 from gradprune.losses.targets import check_labels
 from gradprune.optim.guards import Guard
-from gradprune.optim.optimizers.base import Around, Optimizer, StepInfo
+from gradprune.optim.optimizers.base import Around, Optimizer, Paced, StepInfo
 from gradprune.state.arena import Arena, Tensor
 from gradprune.state.batching import cuts
 from gradprune.state.copying import Whole
@@ -67,6 +67,7 @@ class Network(Whole):
             ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
+        pruner: the last pruner made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
         last_loss: the loss of the last backward pass.
         exploded: whether a layer's output went beyond the guard's limit in it.
@@ -111,6 +112,7 @@ class Network(Whole):
     def _begin(self) -> None:
         """What there is before anything has happened."""
         self.optimizer: Optimizer | None = None
+        self.pruner: Paced | None = None
         self.quantizer: Around | None = None
         self._loss: Loss | None = None
         self.last_loss = 0.0

@@ -12,11 +12,38 @@ __all__ = ["ConstantLR", "CosineLR", "LearningRate", "StepLR", "WarmupLR"]
 
 
 class LearningRate(ABC):
-    """The base class of learning rates; ``schedule(step)`` counts steps from 0."""
+    """The base class of learning rates; ``schedule(step)`` counts steps from 0.
+
+    For one of your own that is enough. A schedule that goes by losses, too, ``wants_feedback``. It
+    has a ``course``, a tuple of numbers that it begins with, that ``judge`` changes with each loss,
+    and that ``at`` goes by. The optimizer keeps the course, saves it and copies it, so that one
+    schedule serves any number of optimizers.
+    """
 
     @abstractmethod
     def __call__(self, step: int) -> float:
-        """Return the learning rate of a step."""
+        """Return the learning rate of a step, before any loss is known."""
+
+    @property
+    def wants_feedback(self) -> bool:
+        """Whether it goes by losses."""
+        return False
+
+    def begin(self) -> tuple[float, ...]:
+        """Return the course before the first loss."""
+        return ()
+
+    def resume(self, course: tuple[float, ...]) -> tuple[float, ...]:
+        """Return the course that a file holds; raise a ValueError if it cannot be one."""
+        return course
+
+    def at(self, step: int, course: tuple[float, ...]) -> float:
+        """Return the learning rate of a step, after what losses have made of it."""
+        return self(step)
+
+    def judge(self, course: tuple[float, ...], loss: float) -> tuple[float, ...]:
+        """Return the course after one more loss; asked if ``wants_feedback``."""
+        return course
 
 
 @dataclass(frozen=True)
@@ -106,6 +133,27 @@ class WarmupLR(LearningRate):
 
     def __call__(self, step: int) -> float:
         """See LearningRate."""
+        return self.at(step, self.begin())
+
+    @property
+    def wants_feedback(self) -> bool:
+        """See LearningRate."""
+        return self.after.wants_feedback
+
+    def begin(self) -> tuple[float, ...]:
+        """See LearningRate."""
+        return self.after.begin()
+
+    def resume(self, course: tuple[float, ...]) -> tuple[float, ...]:
+        """See LearningRate."""
+        return self.after.resume(course)
+
+    def at(self, step: int, course: tuple[float, ...]) -> float:
+        """See LearningRate."""
         if step < self.steps:
-            return self.after(0) * (step + 1) / (self.steps + 1)
-        return self.after(step - self.steps)
+            return self.after.at(0, course) * (step + 1) / (self.steps + 1)
+        return self.after.at(step - self.steps, course)
+
+    def judge(self, course: tuple[float, ...], loss: float) -> tuple[float, ...]:
+        """See LearningRate."""
+        return self.after.judge(course, loss)

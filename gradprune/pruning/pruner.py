@@ -30,6 +30,7 @@ from gradprune.pruning.pruner_state import PrunerState
 from gradprune.pruning.removal import Goal, Outcome, Removal, Samples, goal_of
 from gradprune.pruning.report import PruneReport
 from gradprune.pruning.statistics import Statistics
+from gradprune.state.following import Training
 from gradprune.state.locking import locked
 
 __all__ = ["Pruner"]
@@ -284,6 +285,25 @@ class Pruner(PrunerState):
         exchanges = agenda.exchanges(step)
         grows = regrowth is not None and regrowth.needs_data
         return (probes and (exchanges or agenda.due(step) is not None)) or (exchanges and grows)
+
+    def check(self, context: Training) -> None:
+        """See Follower."""
+        if self.wants_feedback and not context.validated:
+            raise ValueError(
+                "an adaptive schedule goes by the validation loss: pass validation_data"
+            )
+
+    def on_step(self, context: Training) -> None:
+        """See Follower."""
+        if self.wants_batch:
+            context.record(self.step(data=context.batch(), loss=context.objective))
+        else:
+            context.record(self.step())
+
+    def on_epoch_end(self, context: Training) -> None:
+        """See Follower."""
+        if self.wants_feedback:
+            self.feedback(context.logs["val_loss"])
 
     @locked
     def doubt(self, steps: int) -> str | None:

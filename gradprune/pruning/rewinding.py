@@ -117,6 +117,7 @@ class _Counters:
     epoch: int | None
     optimizer: Optimizer | None
     steps: tuple[int, int]
+    course: tuple[float, ...]
     clippers: dict[str, NDArray[Any]]
 
 
@@ -162,6 +163,7 @@ class Rewind:
                 model.epoch if isinstance(model, Trained) else None,
                 optimizer,
                 (0, 0) if optimizer is None else (optimizer.step_count, optimizer.clip_count),
+                () if optimizer is None else optimizer.course,
                 {} if optimizer is None else optimizer.chain.tensors(),
             )
 
@@ -190,6 +192,7 @@ class Rewind:
             model.epoch = then.epoch
         if optimizer is not None:
             optimizer.step_count, optimizer.clip_count = then.steps if is_same else (0, 0)
+            optimizer.course = then.course if is_same else optimizer.schedule.begin()
             if is_same:
                 optimizer.chain.settle(states)
                 if is_other:

@@ -27,6 +27,8 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from gradprune.state.following import Follower
+
 __all__ = ["Attached", "Whole", "owned"]
 
 _T = TypeVar("_T")
@@ -53,8 +55,14 @@ def owned(value: Any) -> Any:
     return value
 
 
-class Attached(ABC):
+class Attached(Follower, ABC):
     """What belongs to a model: a copy of it is the one that belongs to a copy of the model.
+
+    What constructors do to a model is one rule: the constructor of what belongs to a model checks
+    its arguments, makes its parts, and last of all puts itself into the model's ``slot``, by
+    ``_attach``. There is one slot for each of optimizer, pruner and quantizer; the last one that
+    was made is in it, and the one before goes on as an object of its own, which copies and files of
+    the model do not take. Code below the classes concerned knows what is in a slot by a protocol.
 
     Subclasses say what is taken, by ``capture``, and how it comes back, by ``restore``.
     """

@@ -1,7 +1,6 @@
 """Hooks into training: stop early, keep the best or the mean, write checkpoints and logs.
 
-A callback overrides the hooks it wants. ``on_step_end`` is called only for callbacks that override
-it, so the others cost nothing.
+A callback overrides the hooks it wants; the others cost nothing.
 """
 
 from __future__ import annotations
@@ -11,17 +10,19 @@ import io
 import math
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, SupportsFloat, SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.checks import not_negative, whole
 from gradprune.foundation.disk import append, check_writable, read, write_atomically
+from gradprune.losses.base import Loss, Target
+from gradprune.optim.optimizers import StepInfo
+from gradprune.pruning.report import PruneReport
+from gradprune.state.following import Follower
+from gradprune.training.samples import Batch
 from gradprune.training.trainee import Trainee
-
-if TYPE_CHECKING:
-    from gradprune.optim.optimizers import StepInfo
 
 __all__ = ["CSVLogger", "Callback", "Checkpoint", "Context", "EarlyStopping", "WeightAveraging"]
 
@@ -36,7 +37,8 @@ class Context:
         step: steps of this run.
         logs: the row of the epoch that just ended, see ``History.epochs``; what a callback adds
             is recorded with it. Empty before the first.
-        loss, info: for ``on_step_end``: mean loss of the step, and what it did.
+        loss, info: of the last step: its mean loss, and what it did.
+        objective: the loss that is trained by.
         validated: whether there is validation data.
         names: what ``logs`` will hold; None if a callback of yours may add to it.
         stopped: whether ``stop`` was called.
@@ -49,16 +51,40 @@ class Context:
         epochs: int,
         validated: bool,
         names: tuple[str, ...] | None = None,
+        objective: Loss | None = None,
     ) -> None:
         self.model = model
         self.epochs = epochs
         self.validated = validated
         self.names = names
+        self.objective = objective
         self.step = 0
         self.logs: dict[str, float] = {}
         self.loss = math.nan
         self.info: StepInfo | None = None
         self.stopped = False
+        self._batch: Batch | None = None
+
+    def took(self, loss: float, info: StepInfo, batch: Batch) -> None:
+        """A step was taken; ``fit`` says so."""
+        self.step += 1
+        self.loss, self.info, self._batch = loss, info, batch
+
+    def batch(self) -> tuple[NDArray[np.float32], Target]:
+        """(x, y) of the last step, as ``backward`` takes them; augmented if the step was."""
+        if self._batch is None:
+            raise ValueError("there was no step yet")
+        return self._batch.samples(self.model)
+
+    def record(self, report: object) -> None:
+        """Keep what was removed or exchanged after the last step in the history."""
+        if isinstance(report, PruneReport) and self.model.history is not None:
+            self.model.history.add_report(report)
+
+    def record_event(self, kind: str) -> None:
+        """Keep what happened at the last step in the history."""
+        if self.model.history is not None and self.info is not None:
+            self.model.history.add_event(kind, self.info.norm)
 
     @property
     def epoch(self) -> int:
@@ -73,32 +99,18 @@ class Context:
         self.stopped = True
 
 
-class Callback:
+class Callback(Follower):
     """The base class of callbacks, which ``fit`` calls; override what is needed.
+
+    ``check`` is asked before anything is changed; then come ``on_train_begin``,
+    ``on_epoch_begin``, ``on_step`` (within the step, with the model locked), ``on_step_end``,
+    ``on_epoch_end`` and ``on_train_end``, each with a ``Context``.
 
     >>> class Stop(Callback):
     ...     def on_epoch_end(self, context):
     ...         if context.logs["loss"] < 0.1:
     ...             context.stop()
     """
-
-    def check(self, context: Context) -> None:
-        """Raise what would fail later; called for all callbacks before anything is changed."""
-
-    def on_train_begin(self, context: Context) -> None:
-        """Act before the first epoch."""
-
-    def on_epoch_begin(self, context: Context) -> None:
-        """Act before an epoch."""
-
-    def on_step_end(self, context: Context) -> None:
-        """Act after a step and its pruning; called only where overridden."""
-
-    def on_epoch_end(self, context: Context) -> None:
-        """Act after an epoch and its validation."""
-
-    def on_train_end(self, context: Context) -> None:
-        """Act after the last epoch; not called after an error or Ctrl-C."""
 
 
 class _Monitor:

@@ -27,11 +27,11 @@ class Trainee(Network, ABC):
         epoch: epochs trained so far.
     """
 
+    pruner: Pruner | None
     quantizer: Quantizer | None
 
     def _begin(self) -> None:
         super()._begin()
-        self.pruner: Pruner | None = None
         self.history: History | None = None
         self.epoch = 0
 

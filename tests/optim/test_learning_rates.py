@@ -6,6 +6,7 @@ import math
 from dataclasses import FrozenInstanceError
 from typing import Any
 
+import numpy as np
 import pytest
 
 import gradprune as gp
@@ -110,3 +111,71 @@ def test_schedules_are_functions_of_the_step(case: ScheduleCase) -> None:
 def test_refused(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+# ---- schedules that go by losses
+
+
+class Halves(LearningRate):
+    """Half the rate after each loss that is above the one before."""
+
+    wants_feedback = True
+
+    def __call__(self, step: int) -> float:
+        return 1.0
+
+    def begin(self) -> tuple[float, ...]:
+        return 1.0, math.inf
+
+    def at(self, step: int, course: tuple[float, ...]) -> float:
+        return course[0]
+
+    def judge(self, course: tuple[float, ...], loss: float) -> tuple[float, ...]:
+        return (course[0] / 2 if loss > course[1] else course[0]), loss
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_a_schedule_of_your_own_gets_losses(validated: bool) -> None:
+    x, y = np.eye(8, 6, dtype=np.float32), np.arange(8) % 3
+    model = gp.Model([gp.Dense(3)], 6, seed=0)
+    optimizer = gp.SGD(model, lr=Halves())
+    data = (x, y) if validated else None
+    history = model.fit(
+        x, y, optimizer=optimizer, epochs=3, batch_size=4, validation_data=data, verbose=0
+    )
+    assert optimizer.course == (1.0, history["val_loss" if validated else "loss"][-1])
+    optimizer.feedback(99.0)
+    assert optimizer.lr == 0.5
+    copied = model.copy()
+    assert copied.optimizer is not None
+    assert copied.optimizer.course == (0.5, 99.0)
+    copied.optimizer.feedback(100.0)
+    assert (copied.optimizer.lr, optimizer.lr) == (0.25, 0.5)
+
+
+def test_a_warmup_passes_losses_on() -> None:
+    model = gp.Model([gp.Dense(3)], 6, seed=0)
+    optimizer = gp.SGD(model, lr=gp.WarmupLR(Halves(), steps=1))
+    rates = [optimizer.lr]
+    for loss in (1.0, 2.0):
+        optimizer.feedback(loss)
+    rates.append(optimizer.lr)
+    optimizer.step_count = 1
+    assert [*rates, optimizer.lr] == [0.5, 0.25, 0.5]
+
+
+def test_rewinding_takes_back_what_losses_did() -> None:
+    model = gp.Model([gp.Dense(3)], 6, seed=0)
+    optimizer = gp.SGD(model, lr=Halves())
+    optimizer.feedback(1.0)
+    start = gp.Rewind(model)
+    optimizer.feedback(2.0)
+    start.restore()
+    assert optimizer.course == (1.0, 1.0)
+
+
+def test_fixed_schedules_ignore_losses() -> None:
+    model = gp.Model([gp.Dense(3)], 6, seed=0)
+    optimizer = gp.SGD(model, lr=0.1)
+    optimizer.feedback(1.0)
+    assert optimizer.course == ()

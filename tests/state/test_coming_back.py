@@ -11,7 +11,7 @@ import pytest
 
 import gradprune as gp
 from gradprune.pruning.adaptive import Course
-from gradprune.training.loop import evaluate
+from gradprune.training.evaluation import evaluate
 from pruning_models import batch, live, network, same, snapshot
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* ends at step")  # trainings in pieces

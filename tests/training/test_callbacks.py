@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
+from gradprune.state.following import Follower
 from gradprune.training.callbacks import Context
 
 X = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
@@ -59,12 +60,55 @@ def test_hooks_and_their_order() -> None:
     ]
 
 
-def test_on_step_end_is_called_only_where_overridden(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("hook", [name for name in dir(Follower) if name.startswith("on_")])
+def test_hooks_are_called_only_where_overridden(monkeypatch: pytest.MonkeyPatch, hook: str) -> None:
     def refuse(self: gp.callbacks.Callback, context: Any) -> None:
         pytest.fail("called for nothing")
 
-    monkeypatch.setattr(gp.callbacks.Callback, "on_step_end", refuse)
+    monkeypatch.setattr(Follower, hook, refuse)
     model_of().fit(X, Y, callbacks=[gp.callbacks.Callback()], verbose=0)
+
+
+def test_on_step_is_a_part_of_the_step() -> None:
+    """It has the lock of the model, comes after the pruner and sees the batch of the step."""
+    model = model_of()
+    schedule = gp.OneShot(0.5, at=2)
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), schedule=schedule)
+    seen: list[tuple[int, float]] = []
+
+    class Looks(gp.callbacks.Callback):
+        def on_step(self, context: Context) -> None:
+            assert model.lock._is_owned()  # type: ignore[attr-defined]
+            x, y = context.batch()
+            np.testing.assert_array_equal(x, X[: len(x)] if context.step == 1 else X[-len(x) :])
+            assert len(x) == len(y)
+            seen.append((context.step, model.sparsity))
+
+        def on_step_end(self, context: Context) -> None:
+            assert not model.lock._is_owned()  # type: ignore[attr-defined]
+
+    settings: Any = {"batch_size": 20, "shuffle": False, "verbose": 0}
+    model.fit(X, Y, pruner=pruner, callbacks=[Looks()], **settings)
+    assert [step for step, _ in seen] == [1, 2]
+    assert seen[0][1] == 0.0
+    assert seen[1][1] == pytest.approx(0.5, abs=0.02)
+
+
+def test_anything_with_a_step_is_a_pruner() -> None:
+    model = model_of()
+    inner = gp.Pruner(model, criterion=gp.Magnitude(), schedule=gp.OneShot(0.5, at=2))
+
+    class Own:
+        count = 0
+
+        def step(self) -> object:
+            self.count += 1
+            return inner.step()
+
+    own = Own()
+    history = model.fit(X, Y, pruner=own, batch_size=20, verbose=0)
+    assert own.count == history.step_count == 2
+    assert [number for number, _ in history.prune_reports] == [2]
 
 
 def test_numbers_of_callbacks_are_recorded() -> None:

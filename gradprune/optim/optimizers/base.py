@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ from gradprune.optim.learning_rates import ConstantLR, LearningRate
 from gradprune.optim.snapshots import Counting, Snapshot
 from gradprune.state.arena import Arena
 from gradprune.state.copying import Attached
+from gradprune.state.following import Training
 from gradprune.state.locking import locked
 
 __all__ = ["Optimizer", "StepInfo"]
@@ -95,6 +96,13 @@ class Around(Counting, Protocol):
     def around(self, step: Callable[[], Done]) -> Done: ...
 
 
+class Paced(Counting, Protocol):
+    """What an optimizer needs of a pruner."""
+
+    @property
+    def schedule(self) -> object: ...
+
+
 class Trainable(Protocol):
     """What an optimizer needs of a network."""
 
@@ -106,6 +114,9 @@ class Trainable(Protocol):
 
     @property
     def quantizer(self) -> Around | None: ...
+
+    @property
+    def pruner(self) -> Paced | None: ...
 
     def find_fault(self, norm: float = ...) -> NumericalError: ...
 
@@ -124,6 +135,7 @@ class Optimizer(Attached, ABC):
         lr_factor: what the schedule's learning rate is multiplied by; 1.0 until a rollback or
             somebody changes it.
         lr: the learning rate of the next step.
+        course: what the schedule remembers of losses, see ``LearningRate``.
         clip, guard, schedule: as given; several clippers as a tuple.
         clip_count: steps taken in which something was clipped.
         parameter_norms: float64, the norm of each parameter's gradient at the last step, before
@@ -154,7 +166,7 @@ class Optimizer(Attached, ABC):
         self._begin()
         self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
         self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
-        model.optimizer = self
+        self._attach()
 
     def _begin(self) -> None:
         """Counters before the first step."""
@@ -165,6 +177,7 @@ class Optimizer(Attached, ABC):
         self.rollbacks = 0
         self.faults = dict.fromkeys(_PHASES, 0)
         self.lr_factor = 1.0
+        self.course = self.schedule.begin()
         self._consecutive = 0
         self._snapshots: list[Snapshot] = []
         self._kept_for: tuple[object, ...] | None = None  # pruner, masks changed by hand, quantizer
@@ -186,8 +199,23 @@ class Optimizer(Attached, ABC):
 
     @property
     def lr(self) -> float:
-        """The learning rate of the next step: schedule(step_count) * lr_factor."""
-        return self.schedule(self.step_count) * self.lr_factor
+        """The learning rate of the next step: that of the schedule times lr_factor."""
+        return self.schedule.at(self.step_count, self.course) * self.lr_factor
+
+    @locked
+    def feedback(self, loss: SupportsFloat) -> None:
+        """Tell a schedule that goes by losses, such as ``ReduceOnPlateau``, a new one.
+
+        ``fit`` does so after each epoch, with the validation loss or, where there is no validation
+        data, that of training. Other schedules ignore it.
+        """
+        if self.schedule.wants_feedback:
+            self.course = self.schedule.judge(self.course, float(loss))
+
+    def on_epoch_end(self, context: Training) -> None:
+        """See Follower."""
+        if self.schedule.wants_feedback:
+            self.feedback(context.logs.get("val_loss", context.logs["loss"]))
 
     @locked
     def step(self) -> StepInfo:
@@ -294,7 +322,7 @@ class Optimizer(Attached, ABC):
     @locked
     def _keep(self) -> None:
         """Take a snapshot if one is due and the weights are finite."""
-        arena, pruner = self.model.arena, getattr(self.model, "pruner", None)
+        arena, pruner = self.model.arena, self.model.pruner
         quantizer = self.model.quantizer
         by_schedule = pruner is not None and pruner.schedule is not None
         kept_for = (
@@ -327,7 +355,7 @@ class Optimizer(Attached, ABC):
         if self._consecutive > 1:
             del self._snapshots[1:]
         snapshot = self._snapshots[-1]
-        snapshot.restore((getattr(self.model, "pruner", None), self.model.quantizer))
+        snapshot.restore((self.model.pruner, self.model.quantizer))
         self.step_count = snapshot.counters["step_count"]
         self.clip_count = snapshot.counters["clip_count"]
         self.lr_factor *= self.guard.factor
@@ -402,7 +430,7 @@ class Optimizer(Attached, ABC):
         objects = {name: value for name, value in vars(self).items() if name not in arrays}
         del objects["model"]
         objects["faults"] = dict(self.faults)
-        others = (getattr(self.model, "pruner", None), self.model.quantizer)
+        others = (self.model.pruner, self.model.quantizer)
         kept_for = objects.pop("_kept_for")
         if kept_for is not None and kept_for[0] is others[0] and kept_for[1] is others[1]:
             objects["kept_for"] = kept_for[2:]  # else the next step drops the snapshots
@@ -412,6 +440,7 @@ class Optimizer(Attached, ABC):
         """See Attached."""
         arena = self.model.arena
         kept_for = objects.pop("kept_for", None)
+        vars(self).update(objects)
         self._begin()
         vars(self).update(objects)
         self.chain = Chain(self.clip, arena)
@@ -423,7 +452,7 @@ class Optimizer(Attached, ABC):
             self._snapshots.append(Snapshot(arena, self.core_moments, self.chain))
             self._snapshots[-1].fill(state)
         if kept_for is not None:
-            others = (getattr(self.model, "pruner", None), self.model.quantizer)
+            others = (self.model.pruner, self.model.quantizer)
             self._kept_for = (*others, *kept_for)
 
     # ---- checkpoints ---------------------------------------------------------------------------
@@ -440,6 +469,7 @@ class Optimizer(Attached, ABC):
             "rollbacks": self.rollbacks,
             **{f"faults.{phase}": count for phase, count in self.faults.items()},
             "lr_factor": self.lr_factor,
+            **{f"course.{i}": number for i, number in enumerate(self.course)},
         }
 
     @locked
@@ -453,3 +483,6 @@ class Optimizer(Attached, ABC):
         self.rollbacks = int(state.get("rollbacks", 0))
         self.faults = {phase: int(state.get(f"faults.{phase}", 0)) for phase in _PHASES}
         self.lr_factor = float(state.get("lr_factor", 1.0))
+        begun = self.schedule.begin()
+        numbers = (float(state.get(f"course.{i}", n)) for i, n in enumerate(begun))
+        self.course = self.schedule.resume(tuple(numbers))

@@ -1,0 +1,76 @@
+"""Following: what goes along with a training, and what it may ask of it.
+
+``fit`` knows one protocol. An optimizer, a pruner, a quantizer and every callback is a
+``Follower``, and ``fit`` calls the hooks in that order. A hook that a class does not override costs
+nothing: ``hooks`` picks the others before the first step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+__all__ = ["Follower", "Training", "hooks"]
+
+
+class Training(Protocol):
+    """What a training tells those who follow it; ``Context`` for ``fit``."""
+
+    logs: dict[str, float]
+
+    @property
+    def validated(self) -> bool:
+        """Whether there is validation data."""
+
+    @property
+    def objective(self) -> Any:
+        """The loss that is trained by."""
+
+    def batch(self) -> tuple[Any, Any]:
+        """(x, y) of the step that was just taken, as ``backward`` takes them."""
+
+    def record(self, report: object) -> None:
+        """Keep what was done after a step in the history."""
+
+
+class Follower:
+    """Hooks into a training; override what is needed."""
+
+    def check(self, context: Any) -> None:
+        """Raise what would fail later; asked of all followers before anything is changed."""
+
+    def doubt(self, steps: int) -> str | None:
+        """What will not come about in so many steps, though somebody may think so; or None."""
+        return None
+
+    def on_train_begin(self, context: Any) -> None:
+        """Before the first epoch."""
+
+    def on_epoch_begin(self, context: Any) -> None:
+        """Before an epoch."""
+
+    def on_step(self, context: Any) -> None:
+        """A part of the step: the model is locked, so that others see both or neither."""
+
+    def on_step_end(self, context: Any) -> None:
+        """After a step and all that belongs to it."""
+
+    def on_epoch_end(self, context: Any) -> None:
+        """After an epoch and its validation."""
+
+    def on_train_end(self, context: Any) -> None:
+        """After the last epoch; not after an error or Ctrl-C."""
+
+
+def hooks(followers: Iterable[Follower], name: str) -> list[Callable[[Any], None]]:
+    """The hooks of this name that are overridden, in order.
+
+    >>> class Looks(Follower):
+    ...     def on_step(self, context):
+    ...         print(context)
+    >>> [hook("seen") for hook in hooks([Follower(), Looks()], "on_step")]
+    seen
+    [None]
+    """
+    idle = getattr(Follower, name)
+    return [getattr(f, name) for f in followers if getattr(type(f), name) is not idle]

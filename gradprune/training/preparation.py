@@ -1,0 +1,147 @@
+"""Before the first step: every argument of ``fit`` checked and converted, nothing changed."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, SupportsIndex
+
+from numpy.typing import ArrayLike
+
+from gradprune.data.augmentation import Augmentation, Augmenter, augmentations
+from gradprune.foundation.checks import flag, seed_number, whole
+from gradprune.losses.base import Loss, LossLike
+from gradprune.optim.optimizers import Optimizer
+from gradprune.state.batching import cuts
+from gradprune.state.following import Follower
+from gradprune.training.callbacks import Callback, Context
+from gradprune.training.followers import Steps, all_followers
+from gradprune.training.history import History
+from gradprune.training.progress import totals
+from gradprune.training.samples import Samples
+from gradprune.training.trainee import Trainee
+
+__all__ = ["Run", "prepare"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A training that can start: every argument of ``Model.fit``, checked and converted."""
+
+    model: Trainee
+    data: Samples
+    validation: Samples | None
+    loss: Loss
+    optimizer: Optimizer
+    followers: tuple[Follower, ...]
+    context: Context
+    batches: list[tuple[int, int]]
+    epochs: int
+    verbose: int
+    shuffle: bool
+    seed: int
+    augmenter: Augmenter | None
+
+    def warn(self, *, stacklevel: int) -> None:
+        """Warn, before it starts, of what will not come out as somebody may think."""
+        for follower in self.followers:
+            doubt = follower.doubt(self.epochs * len(self.batches))
+            if doubt is not None:
+                warnings.warn(doubt, UserWarning, stacklevel=stacklevel + 1)
+
+
+def prepare(
+    model: Trainee,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    *,
+    optimizer: Optimizer | None = None,
+    loss: LossLike | None = None,
+    epochs: SupportsIndex = 1,
+    batch_size: SupportsIndex = 32,
+    validation_data: Any = None,
+    pruner: Steps | None = None,
+    callbacks: Sequence[Callback] = (),
+    verbose: int = 1,
+    shuffle: bool = True,
+    seed: int = 0,
+    augment: Augmentation | Sequence[Augmentation] = (),
+) -> Run:
+    """Check the arguments of ``Model.fit``; nothing is changed yet.
+
+    Raises:
+        TypeError, ValueError, OSError: as ``Model.fit``.
+    """
+    chosen = model.loss_for(loss)
+    optimizer = _checked_optimizer(model, optimizer)
+    callbacks = _checked_callbacks(callbacks)
+    followers = all_followers(model, optimizer, pruner, callbacks)
+    if verbose not in (0, 1, 2):
+        raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
+    shuffle = flag("shuffle", shuffle)
+    epochs, size = whole("epochs", epochs, least=1), whole("batch_size", batch_size, least=1)
+    seed = seed_number(seed)
+    chosen_ones = augmentations(augment)
+    augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
+    data = Samples(model, x, y, chosen, "")
+    batches = cuts(len(data), size, model.smallest_batch)
+    model.check_batch_size(min(stop - start for start, stop in batches))
+    validation = None
+    if validation_data is not None:
+        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
+            raise TypeError("validation_data must be a pair (x, y)")
+        x_val, y_val = validation_data
+        validation = Samples(model, x_val, y_val, chosen.elsewhere, " of validation_data")
+    context = Context(
+        model,
+        epochs=epochs,
+        objective=chosen,
+        validated=validation is not None,
+        names=None if _may_add(callbacks) else _names(chosen, validation, chosen.elsewhere),
+    )
+    for follower in followers:
+        follower.check(context)
+    return Run(
+        *(model, data, validation, chosen, optimizer, followers, context, batches),
+        *(epochs, verbose, shuffle, seed, augmenter),
+    )
+
+
+def _checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
+    if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
+        raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
+    callbacks = tuple(callbacks)
+    for callback in callbacks:
+        if not isinstance(callback, Callback):
+            raise TypeError(f"callbacks must be Callback objects, got {callback!r}")
+    return callbacks
+
+
+def _checked_optimizer(model: Trainee, optimizer: Optimizer | None) -> Optimizer:
+    """The one given or, for None, the model's last."""
+    optimizer = model.optimizer if optimizer is None else optimizer
+    if optimizer is None:
+        raise ValueError("the model has no optimizer yet: pass optimizer=Adam(model), for example")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer must be an optimizer such as Adam(model), got {optimizer!r}")
+    if optimizer.model is not model:
+        raise ValueError("the optimizer was made for another model")
+    return optimizer
+
+
+def _may_add(callbacks: Sequence[Callback]) -> bool:
+    """Whether a callback of somebody else may add to the logs."""
+    return any(
+        type(callback).on_epoch_end is not Callback.on_epoch_end
+        and not type(callback).__module__.startswith("gradprune.")
+        for callback in callbacks
+    )
+
+
+def _names(loss: Loss, validation: Samples | None, measured: Loss) -> tuple[str, ...]:
+    """The names of the logs of an epoch."""
+    names = ["epoch", *totals(History(), 0, loss), "sparsity", "seconds"]
+    if validation is not None:
+        names += ["val_loss", "val_accuracy"] if measured.is_classification else ["val_loss"]
+    return tuple(names)
