@@ -546,6 +546,12 @@ SCHEDULES = (
         lambda t, o: t.StepLR(o, 7, 0.5),
     ),
     ScheduleCase(
+        "exponential",
+        gp.learning_rates.ExponentialLR(0.3, gamma=0.9),
+        40,
+        lambda t, o: t.ExponentialLR(o, gamma=0.9),
+    ),
+    ScheduleCase(
         "cosine",
         gp.learning_rates.CosineLR(0.3, steps=30, final=0.01),
         31,  # torch goes up again

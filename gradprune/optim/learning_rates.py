@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from gradprune.foundation.checks import not_negative, positive, settle, whole
 
-__all__ = ["ConstantLR", "CosineLR", "LearningRate", "StepLR", "WarmupLR"]
+__all__ = ["ConstantLR", "CosineLR", "ExponentialLR", "LearningRate", "StepLR", "WarmupLR"]
 
 
 class LearningRate(ABC):
@@ -111,6 +111,30 @@ class CosineLR(LearningRate):
         """See LearningRate."""
         progress = min(max(step - self.start, 0) / self.steps, 1.0)
         return self.final + (self.lr - self.final) * (1 + math.cos(math.pi * progress)) / 2
+
+
+@dataclass(frozen=True)
+class ExponentialLR(LearningRate):
+    """The learning rate lr * gamma^step, as torch's ExponentialLR.
+
+    Args:
+        lr: of step 0, at least 0.
+        gamma: positive; below 1 the rate falls.
+
+    >>> [ExponentialLR(1.0, gamma=0.5)(step) for step in range(4)]
+    [1.0, 0.5, 0.25, 0.125]
+    """
+
+    lr: float
+    gamma: float = field(kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "lr", single=True)
+        settle(self, positive, "gamma")
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        return self.lr * self.gamma**step
 
 
 @dataclass(frozen=True)

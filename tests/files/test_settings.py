@@ -42,6 +42,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Dense": {"units": 3},
     "Dropout": {"rate": 0.5},
     "ERK": {"caps": {"dense0": 0.75}},
+    "ExponentialLR": {"lr": 0.5, "gamma": 0.9},
     "Explosion": {"group_size": 2},
     "GRU": {"units": 3, "truncation": 2},
     "GlobalScope": {"caps": {"dense0": 0.75}},

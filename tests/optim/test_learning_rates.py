@@ -32,6 +32,15 @@ def test_step() -> None:
     assert gp.learning_rates.StepLR(1.0, every=1)(400) == 0.0  # underflows, does not raise
 
 
+def test_exponential() -> None:
+    schedule = gp.learning_rates.ExponentialLR(0.5, gamma=0.5)
+    assert rates(schedule, 4) == [0.5, 0.25, 0.125, 0.0625]
+    assert schedule(10**4) == 0.0  # underflows, does not raise
+    assert gp.learning_rates.ExponentialLR(1.0, gamma=2.0)(3) == 8.0
+    with pytest.raises(ValueError, match="gamma must be positive"):
+        gp.learning_rates.ExponentialLR(0.5, gamma=0.0)
+
+
 def test_cosine() -> None:
     schedule = gp.learning_rates.CosineLR(1.0, steps=6, final=0.2)
     assert rates(schedule, 7) == pytest.approx(
