@@ -552,6 +552,25 @@ SCHEDULES = (
         lambda t, o: t.ExponentialLR(o, gamma=0.9),
     ),
     ScheduleCase(
+        "one_cycle",
+        gp.learning_rates.OneCycleLR(0.3, steps=40),
+        40,
+        lambda t, o: t.OneCycleLR(o, 0.3, total_steps=40, cycle_momentum=False),
+    ),
+    ScheduleCase(
+        "one_cycle_three",
+        gp.learning_rates.OneCycleLR(
+            0.2, steps=37, pct_start=0.4, div_factor=5.0, final_div_factor=30.0, three_phase=True
+        ),
+        37,
+        lambda t, o: t.OneCycleLR(
+            *(o, 0.2, 37, None, None, 0.4, "cos", False),
+            div_factor=5.0,
+            final_div_factor=30.0,
+            three_phase=True,
+        ),
+    ),
+    ScheduleCase(
         "cosine",
         gp.learning_rates.CosineLR(0.3, steps=30, final=0.01),
         31,  # torch goes up again

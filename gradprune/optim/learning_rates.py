@@ -6,9 +6,17 @@ import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 
-from gradprune.foundation.checks import not_negative, positive, settle, whole
+from gradprune.foundation.checks import flag, fraction, not_negative, positive, settle, whole
 
-__all__ = ["ConstantLR", "CosineLR", "ExponentialLR", "LearningRate", "StepLR", "WarmupLR"]
+__all__ = [
+    "ConstantLR",
+    "CosineLR",
+    "ExponentialLR",
+    "LearningRate",
+    "OneCycleLR",
+    "StepLR",
+    "WarmupLR",
+]
 
 
 class LearningRate(ABC):
@@ -62,6 +70,68 @@ class ConstantLR(LearningRate):
     def __call__(self, step: int) -> float:
         """See LearningRate."""
         return self.lr
+
+
+@dataclass(frozen=True)
+class OneCycleLR(LearningRate):
+    """The one-cycle rate: up to ``max_lr`` and down to nearly 0, along halves of cosines.
+
+    It goes from max_lr / div_factor up to max_lr over the first pct_start of all steps, and down to
+    max_lr / div_factor / final_div_factor over the rest, where it stays. With three phases it comes
+    down to max_lr / div_factor in as many steps as it went up, and to the end from there. This is
+    torch's OneCycleLR with cosine annealing, without cycles of the momentum.
+    Source: Smith and Topin 2019.
+
+    Args:
+        max_lr: the highest rate, at least 0.
+        steps: of the whole cycle, at least 1; see ``Model.steps_per_epoch``.
+        pct_start: share of the steps that go up, in [0, 1].
+        div_factor: positive.
+        final_div_factor: positive.
+        three_phase: whether it comes down in two phases.
+
+    >>> [round(OneCycleLR(1.0, steps=10, pct_start=0.5)(step), 3) for step in range(10)]
+    [0.04, 0.181, 0.52, 0.859, 1.0, 0.905, 0.655, 0.345, 0.095, 0.0]
+    """
+
+    max_lr: float
+    steps: int = field(kw_only=True)
+    pct_start: float = field(default=0.3, kw_only=True)
+    div_factor: float = field(default=25.0, kw_only=True)
+    final_div_factor: float = field(default=1e4, kw_only=True)
+    three_phase: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "max_lr", single=True)
+        settle(self, whole, "steps", least=1)
+        settle(self, fraction, "pct_start")
+        settle(self, positive, "div_factor", "final_div_factor")
+        settle(self, flag, "three_phase")
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        low = self.max_lr / self.div_factor
+        final, peak, last = (
+            low / self.final_div_factor,
+            self.pct_start * self.steps - 1,
+            self.steps - 1,
+        )
+        phases = [(peak, low, self.max_lr), (last, self.max_lr, final)]
+        if self.three_phase:
+            phases[1:] = [(2 * peak, self.max_lr, low), (last, low, final)]
+        begin = 0.0
+        for end, first, then in phases[:-1]:
+            if step <= end:
+                return _annealed(first, then, begin, end, step)
+            begin = end
+        _, first, then = phases[-1]
+        return _annealed(first, then, begin, last, step)
+
+
+def _annealed(first: float, then: float, begin: float, end: float, step: int) -> float:
+    """Half a cosine from ``first`` at step ``begin`` to ``then`` at step ``end``."""
+    progress = min((step - begin) / (end - begin), 1.0) if end > begin else 1.0
+    return then + (first - then) / 2 * (1 + math.cos(math.pi * progress))
 
 
 @dataclass(frozen=True)

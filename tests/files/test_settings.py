@@ -54,6 +54,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "MaxPool2D": {"kernel": 2, "stride": (1, 1), "padding": ((0, 1), (1, 0))},
     "NM": {"n": 2, "m": 4},
     "Normal": {"std": 0.5},
+    "OneCycleLR": {"max_lr": 0.5, "steps": 10},
     "OneShot": {"sparsity": 0.5},
     "Polynomial": {"sparsity": 0.5, "start": 0, "stop": 10, "power": 2.0},
     "QuantizeGradient": {"levels": 4},

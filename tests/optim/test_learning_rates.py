@@ -41,6 +41,23 @@ def test_exponential() -> None:
         gp.learning_rates.ExponentialLR(0.5, gamma=0.0)
 
 
+def test_one_cycle() -> None:
+    schedule = gp.learning_rates.OneCycleLR(0.5, steps=11, pct_start=5 / 11, div_factor=10.0)
+    assert (schedule(0), schedule(4)) == pytest.approx((0.05, 0.5))
+    assert schedule(2) == pytest.approx((0.05 + 0.5) / 2)
+    assert schedule(10) == schedule(10**9) == pytest.approx(0.05 / 1e4)
+    three = gp.learning_rates.OneCycleLR(0.5, steps=20, pct_start=0.25, three_phase=True)
+    assert (three(4), three(8), three(19)) == pytest.approx((0.5, 0.02, 2e-6))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.5, 1.0])
+@pytest.mark.parametrize("three", [False, True])
+def test_one_cycle_of_few_steps(steps: int, share: float, three: bool) -> None:
+    schedule = gp.learning_rates.OneCycleLR(1.0, steps=steps, pct_start=share, three_phase=three)
+    assert all(0 <= rate <= 1 for rate in rates(schedule, steps + 3))
+
+
 def test_cosine() -> None:
     schedule = gp.learning_rates.CosineLR(1.0, steps=6, final=0.2)
     assert rates(schedule, 7) == pytest.approx(
