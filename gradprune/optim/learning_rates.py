@@ -14,6 +14,7 @@ __all__ = [
     "ExponentialLR",
     "LearningRate",
     "OneCycleLR",
+    "ReduceOnPlateau",
     "StepLR",
     "WarmupLR",
 ]
@@ -132,6 +133,110 @@ def _annealed(first: float, then: float, begin: float, end: float, step: int) ->
     """Half a cosine from ``first`` at step ``begin`` to ``then`` at step ``end``."""
     progress = min((step - begin) / (end - begin), 1.0) if end > begin else 1.0
     return then + (first - then) / 2 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class ReduceOnPlateau(LearningRate):
+    """``lr`` until a loss stops improving; then it is multiplied by ``factor``, again and again.
+
+    ``fit`` gives it a loss after each epoch, the validation loss if there is validation data, and
+    ``optimizer.feedback(loss)`` does so by hand. The rule is torch's ReduceLROnPlateau: a loss that
+    is not better than the best one is bad; after more than ``patience`` bad ones in a row the rate
+    falls, and the next ``cooldown`` losses count as good. What it remembers belongs to the
+    optimizer.
+
+    Args:
+        lr: the rate to begin with, at least 0.
+        factor: in (0, 1).
+        patience: bad losses in a row that are waited for.
+        threshold: a better loss is better by more than this, at least 0.
+        threshold_mode: "rel", a share of the best, or "abs".
+        cooldown: losses after a reduction that do not count as bad.
+        min_lr: the lowest rate, at most lr.
+        mode: "min", or "max" if what ``feedback`` gets by hand is to rise, such as an accuracy.
+        eps: a reduction of no more than this is left out.
+
+    >>> schedule = ReduceOnPlateau(0.1, factor=0.5, patience=1)
+    >>> course = schedule.begin()
+    >>> for loss in (1.0, 1.2, 1.1):
+    ...     course = schedule.judge(course, loss)
+    >>> schedule.at(3, course)
+    0.05
+    """
+
+    lr: float
+    factor: float = field(default=0.1, kw_only=True)
+    patience: int = field(default=10, kw_only=True)
+    threshold: float = field(default=1e-4, kw_only=True)
+    threshold_mode: str = field(default="rel", kw_only=True)
+    cooldown: int = field(default=0, kw_only=True)
+    min_lr: float = field(default=0.0, kw_only=True)
+    mode: str = field(default="min", kw_only=True)
+    eps: float = field(default=1e-8, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, not_negative, "lr", "min_lr", single=True)
+        settle(self, not_negative, "threshold", "eps")
+        settle(self, fraction, "factor", one=False)
+        settle(self, positive, "factor")
+        settle(self, whole, "patience", "cooldown")
+        for name, known in (("threshold_mode", ("rel", "abs")), ("mode", ("min", "max"))):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f'{name} must be "{known[0]}" or "{known[1]}", got {getattr(self, name)!r}'
+                )
+        if self.min_lr > self.lr:
+            raise ValueError(f"min_lr must be at most lr, got {self.min_lr} and {self.lr}")
+
+    @property
+    def wants_feedback(self) -> bool:
+        """See LearningRate."""
+        return True
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        return self.lr
+
+    def begin(self) -> tuple[float, ...]:
+        """Return the rate, the best loss, bad losses in a row and losses left to cool down."""
+        return self.lr, math.inf if self.mode == "min" else -math.inf, 0.0, 0.0
+
+    def resume(self, course: tuple[float, ...]) -> tuple[float, ...]:
+        """See LearningRate."""
+        lr, best, bad, cooling = course
+        if math.isnan(best):
+            raise ValueError("the best loss must be a number, got nan")
+        return (
+            not_negative("lr", lr, single=True),
+            best,
+            not_negative("bad losses", bad),
+            not_negative("cooldown", cooling),
+        )
+
+    def at(self, step: int, course: tuple[float, ...]) -> float:
+        """See LearningRate."""
+        return course[0]
+
+    def judge(self, course: tuple[float, ...], loss: float) -> tuple[float, ...]:
+        """See LearningRate."""
+        lr, best, bad, cooling = course
+        if self._is_better(loss, best):
+            best, bad = loss, 0.0
+        else:
+            bad += 1.0
+        if cooling > 0:
+            cooling, bad = cooling - 1.0, 0.0
+        if bad > self.patience:
+            lower = max(lr * self.factor, self.min_lr)
+            lr = lower if lr - lower > self.eps else lr
+            cooling, bad = float(self.cooldown), 0.0
+        return lr, best, bad, cooling
+
+    def _is_better(self, loss: float, best: float) -> bool:
+        sign = 1.0 if self.mode == "min" else -1.0
+        if self.threshold_mode == "rel":
+            return sign * loss < sign * (best * (1.0 - sign * self.threshold))
+        return sign * loss < sign * best - self.threshold
 
 
 @dataclass(frozen=True)

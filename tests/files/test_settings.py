@@ -60,6 +60,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "QuantizeGradient": {"levels": 4},
     "RNN": {"units": 3, "truncation": 2},
     "Raise": {"max_activation": 8.0, "max_gradient": 8.0, "max_norm": 8.0},
+    "ReduceOnPlateau": {"lr": 0.5},
     "RigL": {"stop": 100},
     "SET": {"stop": 100},
     "StepLR": {"lr": 0.5, "every": 2},

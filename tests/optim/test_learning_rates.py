@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import FrozenInstanceError
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -205,3 +206,120 @@ def test_fixed_schedules_ignore_losses() -> None:
     optimizer = gp.SGD(model, lr=0.1)
     optimizer.feedback(1.0)
     assert optimizer.course == ()
+
+
+# ---- ReduceOnPlateau
+
+LOSSES = [
+    1.0,
+    0.9,
+    0.9,
+    0.95,
+    0.8999,
+    1.2,
+    math.nan,
+    1.0,
+    0.5,
+    0.51,
+    0.52,
+    0.49,
+    0.6,
+    0.6,
+    0.6,
+    0.6,
+]
+PLATEAUS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "patient": {"patience": 2, "factor": 0.5},
+    "cool": {"patience": 1, "cooldown": 2, "factor": 0.3},
+    "bounded": {"patience": 0, "min_lr": 0.01, "factor": 0.2},
+    "absolute": {"patience": 1, "threshold": 0.05, "threshold_mode": "abs"},
+    "coarse": {"patience": 1, "threshold": 0.2},
+    "rising": {"patience": 1, "mode": "max", "threshold": 0.1},
+    "rising_absolute": {"patience": 0, "mode": "max", "threshold": 0.1, "threshold_mode": "abs"},
+    "tiny": {"patience": 0, "factor": 0.01},  # until the reductions are below eps
+}
+
+
+def plateau(**settings: Any) -> gp.learning_rates.ReduceOnPlateau:
+    return gp.learning_rates.ReduceOnPlateau(0.3, **settings)
+
+
+@pytest.mark.parametrize("settings", PLATEAUS.values(), ids=list(PLATEAUS))
+def test_plateaus_against_torch(torch: Any, settings: dict[str, Any]) -> None:
+    twin = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.3)
+    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(twin, **settings)
+    optimizer = gp.SGD(gp.Model([gp.Dense(3)], 6, seed=0), lr=plateau(**settings))
+    for loss in LOSSES * 3:
+        optimizer.feedback(loss)
+        scheduler.step(loss)
+        assert optimizer.lr == twin.param_groups[0]["lr"]
+
+
+def test_plateau_in_a_file_and_on(tmp_path: Path) -> None:
+    """Saved in the middle of a plateau, it goes on as if nothing had happened; so does a copy."""
+    model = gp.Model([gp.Dense(3)], 6, seed=0)
+    optimizer = gp.SGD(model, lr=plateau(patience=1, cooldown=1, factor=0.5))
+    model.save(tmp_path / "begun")  # the best loss is infinite
+    assert gp.load(tmp_path / "begun").optimizer.course == optimizer.course  # type: ignore[union-attr]
+    for loss in LOSSES[:5]:
+        optimizer.feedback(loss)
+    model.save(tmp_path / "file")
+    others = [gp.load(tmp_path / "file").optimizer, model.copy().optimizer]
+    for loss in LOSSES[5:]:
+        optimizer.feedback(loss)
+        for other in others:
+            assert other is not None
+            other.feedback(loss)
+            assert (other.lr, other.course) == (optimizer.lr, optimizer.course)
+    assert optimizer.lr < 0.3
+
+
+@pytest.mark.parametrize("validated", [False, True])
+def test_fit_feeds_a_plateau(validated: bool) -> None:
+    x, y = np.eye(8, 6, dtype=np.float32), np.arange(8) % 3
+    model = gp.Model([gp.Dense(3)], 6, seed=0)
+    schedule = plateau(patience=0, factor=0.5, threshold=1e9, threshold_mode="abs")
+    optimizer = gp.SGD(model, lr=schedule)  # only the first loss is better than the best
+    data = (x, y) if validated else None
+    history = model.fit(
+        x, y, optimizer=optimizer, epochs=4, batch_size=4, validation_data=data, verbose=0
+    )
+    assert history["lr"] == [0.3, 0.3, 0.15, 0.075]
+    assert optimizer.course[1] == history["val_loss" if validated else "loss"][0]
+    assert optimizer.lr == 0.0375
+
+
+def test_a_resumed_fit_with_a_plateau_has_the_same_bits(tmp_path: Path) -> None:
+    x, y = np.eye(8, 6, dtype=np.float32), np.arange(8) % 3
+
+    def begun() -> gp.Model:
+        model = gp.Model([gp.Dense(3)], 6, seed=0)
+        gp.SGD(model, lr=plateau(patience=0, factor=0.5, threshold=1e9, threshold_mode="abs"))
+        return model
+
+    settings: Any = {"batch_size": 4, "verbose": 0, "validation_data": (x, y)}
+    whole, half = begun(), begun()
+    whole.fit(x, y, epochs=4, **settings)
+    half.fit(x, y, epochs=2, **settings)
+    half.save(tmp_path / "file")
+    resumed = gp.load(tmp_path / "file")
+    resumed.fit(x, y, epochs=2, **settings)
+    for name, values in whole.parameters.items():
+        np.testing.assert_array_equal(resumed.parameters[name], values)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"factor": 1.0}, "factor"),
+        ({"factor": 0.0}, "factor must be positive"),
+        ({"patience": -1}, "patience"),
+        ({"mode": "up"}, 'mode must be "min" or "max"'),
+        ({"threshold_mode": "both"}, 'threshold_mode must be "rel" or "abs"'),
+        ({"min_lr": 0.5}, "min_lr must be at most lr"),
+    ],
+)
+def test_plateaus_that_cannot_be(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        plateau(**settings)
