@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.engine.network import silent_rows
+from gradprune.engine.compiled import silent_rows
 from gradprune.engine.replicas import Replicable, output_of
 from gradprune.foundation.checks import positive, settle
 from gradprune.layers.coupling import normalized_products

@@ -396,7 +396,7 @@ STATE["arena"] |= STATE["model"]
 STATE["network"] = STATE["replica"] = STATE["model"]
 # These hand views out, and who uses one later takes the lock; or a model of their own is all they
 # work on.
-UNLOCKED = {f"engine.network.Network.{name}" for name in ("_build", "gradients", "parameters")}
+UNLOCKED = {f"engine.compiled.Compiled.{name}" for name in ("_build", "gradients", "parameters")}
 ALONE = {"cli", "sweeps"}
 
 

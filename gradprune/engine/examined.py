@@ -1,0 +1,190 @@
+"""Finding what is wrong: with samples before a call, with numbers after it."""
+
+from __future__ import annotations
+
+import math
+from math import prod
+from typing import SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune import _core
+from gradprune.engine.compiled import Compiled
+from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
+from gradprune.foundation.checks import check_finite, real_array, whole
+from gradprune.losses.base import Loss, SoftTarget, Target
+from gradprune.losses.targets import check_labels
+from gradprune.state.batching import cuts
+from gradprune.state.locking import locked
+
+__all__ = ["Examined"]
+
+Floats = NDArray[np.float32]
+
+
+class Examined(Compiled):
+    """A compiled network that checks what it is given, and names the first number that is bad."""
+
+    @property
+    def smallest_batch(self) -> int:
+        """The samples that a training batch needs: 2 if a layer normalizes over it, else 1."""
+        return 1 if self._first_normalization is None else 2
+
+    @property
+    def _first_normalization(self) -> str | None:
+        """The first layer that has one number of a channel in each sample."""
+        return next(
+            (str(s.layer.name) for s in self.steps if s.layer.smallest_batch(s.shape) > 1), None
+        )
+
+    def steps_per_epoch(self, samples: SupportsIndex, batch_size: SupportsIndex = 32) -> int:
+        """Return how many steps ``fit`` takes over so many samples, for schedules.
+
+        ceil(samples / batch_size); one less if a last batch would have one sample and
+        ``BatchNorm`` needs two, so that it joins the batch before.
+
+        >>> from gradprune.layers import BatchNorm, Dense
+        >>> [Network([layer], 3).steps_per_epoch(65, 32) for layer in (Dense(2), BatchNorm())]
+        [3, 2]
+        """
+        count, size = whole("samples", samples, least=1), whole("batch_size", batch_size, least=1)
+        return len(cuts(count, size, self.smallest_batch))
+
+    def check_batch_size(self, size: int) -> None:
+        """Raise a ValueError if a batch has too few samples to normalize over."""
+        if size < self.smallest_batch:
+            raise ValueError(
+                f"{self._first_normalization} normalizes by the variance of a batch: it needs more "
+                "than one number of each channel in training, got a batch of one sample"
+            )
+
+    # ---- samples -------------------------------------------------------------------------------
+
+    def rows(self, x: ArrayLike) -> Floats:
+        """Return x as C-contiguous float32 (n, features)."""
+        array = real_array("x", x)
+        if array.shape[1:] != self.input_shape or array.ndim == 0:
+            wanted = ", ".join(["n", *map(str, self.input_shape)])
+            raise ValueError(f"x must have shape ({wanted}), got {array.shape}")
+        return array.reshape(len(array), prod(self.input_shape))
+
+    def batch(
+        self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
+    ) -> tuple[Floats, Target]:
+        """Return x and y as the core takes them; a TypeError or ValueError says what is wrong."""
+        inputs = self.rows(x)
+        if len(inputs) == 0:
+            raise ValueError("the batch is empty")
+        targets = loss.target(inputs.reshape(-1, *self.input_shape), y, self.outputs)
+        rows = len(targets.labels if isinstance(targets, SoftTarget) else targets)
+        if len(inputs) != rows:
+            raise ValueError(f"x and y must have the same length, got {len(inputs)} and {rows}")
+        return inputs, targets
+
+    def check_finite(self) -> None:
+        """Raise a NonFiniteError that names the first weight or buffer that is not finite.
+
+        What a removed weight holds does not count.
+        """
+        with self.lock:
+            self.arena.settle()
+            if math.isfinite(_core.norm(self.arena.params, 2.0)):
+                return
+            for name, values in self.arena.state.items():
+                bad = ~np.isfinite(values)
+                if bad.any():
+                    index = tuple(map(int, np.unravel_index(bad.argmax(), bad.shape)))
+                    raise NonFiniteError.of_parameter(
+                        "parameter", name, index, float(values[index])
+                    )
+
+    def checked_batch(
+        self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss, suffix: str = ""
+    ) -> tuple[Floats, Target]:
+        """Check every value as ``batch`` does its shapes, before any work starts.
+
+        Args:
+            x: as for ``batch``.
+            y: likewise.
+            loss: the loss of the targets.
+            suffix: what messages say behind the names x and y.
+        """
+        inputs, targets = self.batch(x, y, loss)
+        check_finite(f"x{suffix}", inputs)
+        labels = targets.labels if isinstance(targets, SoftTarget) else targets
+        if loss.is_classification:
+            check_labels(labels, self.outputs, f"y{suffix}")
+        else:
+            check_finite(f"y{suffix}", labels)
+        return inputs, targets
+
+    def find_fault(self, norm: float = math.nan) -> NumericalError:
+        """Return the first bad number of the last backward pass, as an error to raise.
+
+        Bad is what is not finite or beyond the limits of the optimizer's guard, in the order of
+        computation: for each layer its parameters and then its output, the loss, the gradients
+        from the last layer back. An ExplosionError if the number is finite.
+
+        Args:
+            norm: the norm of the gradient; if finite and every number is good it is to blame.
+        """
+        with self.lock:
+            fault = self._net.fault(self.arena.core)
+            if fault is None:
+                return self._norm_fault(norm)
+        phase, position, is_bias, is_recurrent, row, column, step, value = fault
+        kind = ExplosionError if math.isfinite(value) else NonFiniteError
+        if position < 0:
+            return NonFiniteError(f"the loss is {self.last_loss}", phase=phase, value=value)
+        layer = self._core_names[position]
+        if phase == "forward":
+            what = f"{value:.9g}" if math.isfinite(value) else "not finite"
+            place = f"feature {column}" if step < 0 else f"step {step}, unit {column}"
+            return kind(
+                f"forward: output of {layer} is {what} at sample {row}, {place}",
+                phase=phase,
+                layer=layer,
+                index=(row, column) if step < 0 else (row, step, column),
+                step=None if step < 0 else step,
+                value=value,
+            )
+        owner = next(own for own in self.layers if own.name == layer)
+        name = f"{layer}.{owner.role(is_bias=bool(is_bias), is_second=bool(is_recurrent))}"
+        index = self._place(name, 0 if is_bias else row, column)
+        what = name if phase == "parameter" else f"gradient of {name}"
+        return kind(
+            f"{phase}: {what}[{', '.join(map(str, index))}] is {value:.9g}",
+            phase=phase,
+            layer=layer,
+            parameter=name,
+            index=index,
+            value=value,
+        )
+
+    def _place(self, name: str, row: int, column: int) -> tuple[int, ...]:
+        """Where a parameter has what the core calls a row and a column of its matrix."""
+        shape = self.parameters[name].shape
+        return tuple(map(int, np.unravel_index(row * prod(shape[1:]) + column, shape)))
+
+    @locked
+    def _norm_fault(self, norm: float) -> NumericalError:
+        """The gradient's norm, with the largest entry; if not finite the entries were mended."""
+        if not math.isfinite(norm):
+            return NonFiniteError("the gradient's norm is not finite", phase="backward")
+        grads = self.arena.grads
+        position = int(np.abs(grads).argmax())
+        tensor = next(
+            t for t in self.arena.stored if position < self.arena.offsets[t.name] + t.size
+        )
+        place = np.unravel_index(position - self.arena.offsets[tensor.name], tensor.shape)
+        index, value = tuple(map(int, place)), float(grads[position])
+        return ExplosionError(
+            f"backward: the gradient's norm is {norm:.9g}; its largest entry, "
+            f"{tensor.name}[{', '.join(map(str, index))}], is {value:.9g}",
+            phase="backward",
+            layer=tensor.name.partition(".")[0],
+            parameter=tensor.name,
+            index=index,
+            value=value,
+        )
