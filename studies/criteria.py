@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from gradprune.cli.demonstration import CRITERIA, multilayer_perceptron
 from gradprune.cli.tables import make_table
 from gradprune.data import datasets
+from gradprune.data.splits import Split
 from gradprune.model import Model
 from gradprune.plotting.style import new_figure, styled
 from gradprune.plotting.tradeoff import plot_tradeoff
@@ -49,7 +50,7 @@ __all__ = [
 
 BASELINE = "magnitude"
 WAYS = ("one-shot", "iterative")
-_DATASETS: dict[str, Callable[[], datasets.Split]] = {
+_DATASETS: dict[str, Callable[[], Split]] = {
     "mnist": datasets.mnist,
     "fashion-mnist": datasets.fashion_mnist,
     "digits": datasets.digits,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.analysis.measures import norm, ratio, rms, sample_norm, spectral_norm
 from gradprune.engine.network import Network
 from gradprune.engine.replicas import replicate
 from gradprune.engine.summary import summarize
@@ -39,7 +40,6 @@ GROWTH_LIMIT = 100.0  # from one end of the network, or of time, to the other
 IDLE_LIMIT = 0.5  # share of a layer that is dead or saturated
 UPDATE_LIMIT = 0.1  # a step that moves weights by more of their norm
 SATURATED = 0.99  # |tanh|, or 2 sigmoid - 1 in absolute value, beyond it
-_EXACT = 512  # rows or columns up to which the largest singular value is not iterated for
 
 
 @dataclass(frozen=True)
@@ -256,9 +256,9 @@ def diagnose(
         parameters = tuple(
             ParameterDiagnosis(
                 name,
-                _norm(values),
-                _spectral_norm(values) if values.ndim > 1 else None,
-                _norm(run.gradients[name]),
+                norm(values),
+                spectral_norm(values) if values.ndim > 1 else None,
+                norm(run.gradients[name]),
                 ratios.get(name),
             )
             for name, values in live_values(model).items()
@@ -276,8 +276,8 @@ def diagnose(
         loss=run.loss,
         samples=len(run.inputs[0]),
         gradient_norm=math.hypot(*(row.gradient_norm for row in parameters)),
-        activation_growth=_ratio(_rms(run.inputs[-1]), _rms(run.inputs[0])),
-        gradient_growth=_ratio(_sample_norm(run.dinput), _sample_norm(run.doutputs[-1])),
+        activation_growth=ratio(rms(run.inputs[-1]), rms(run.inputs[0])),
+        gradient_growth=ratio(sample_norm(run.dinput), sample_norm(run.doutputs[-1])),
         layers=layers,
         parameters=parameters,
         lr=None if model.optimizer is None else model.optimizer.lr,
@@ -294,14 +294,14 @@ def _layer(model: Network, i: int, run: Trace, kind: str) -> LayerDiagnosis:
         return LayerDiagnosis(
             name=str(layer.name),
             kind=kind,
-            activation=_rms(done.output),
-            activation_growth=_ratio(_rms(done.output), _rms(run.inputs[i])),
-            gradient=_sample_norm(run.doutputs[i]),
-            gradient_growth=_ratio(_sample_norm(back.dx), _sample_norm(run.doutputs[i])),
+            activation=rms(done.output),
+            activation_growth=ratio(rms(done.output), rms(run.inputs[i])),
+            gradient=sample_norm(run.doutputs[i]),
+            gradient_growth=ratio(sample_norm(back.dx), sample_norm(run.doutputs[i])),
             dead=dead,
             saturated=saturated,
-            activation_steps=_steps(states, _rms) if is_series else (),
-            gradient_steps=_steps(dstates, _sample_norm) if is_series else (),
+            activation_steps=_steps(states, rms) if is_series else (),
+            gradient_steps=_steps(dstates, sample_norm) if is_series else (),
         )
 
 
@@ -333,57 +333,6 @@ def _idle_units(layer: Layer, states: Doubles) -> tuple[float | None, float | No
     return None, None
 
 
-def _norm(values: Doubles) -> float:
-    """Without overflow: of gradients that explode the squares would."""
-    largest = float(np.abs(values).max(initial=0.0))
-    if largest == 0 or not math.isfinite(largest):
-        return largest
-    scaled = values.astype(np.float64) / largest
-    return largest * math.sqrt(float(np.vdot(scaled, scaled)))
-
-
-def _rms(values: Doubles) -> float:
-    return _norm(values) / math.sqrt(values.size)
-
-
-def _sample_norm(gradient: Doubles) -> float:
-    """Root mean square over samples of the norm of a sample's own gradient.
-
-    ``gradient`` is that of the mean loss, hence the factor: a sample's own is B times as large.
-    """
-    return _norm(gradient) * math.sqrt(len(gradient))
-
-
-def _ratio(after: float, before: float) -> float:
-    if before == 0:
-        return math.inf if after > 0 else math.nan
-    return after / before
-
-
-def _spectral_norm(values: Doubles) -> float:
-    """The largest singular value; of large matrices by power iteration, from below.
-
-    >>> round(_spectral_norm(np.diag([3.0, -4.0, 0.0])), 6)
-    4.0
-    """
-    matrix = values.reshape(len(values), -1)
-    if not np.isfinite(matrix).all():
-        return math.nan
-    if min(matrix.shape) <= _EXACT:
-        gram = matrix @ matrix.T if len(matrix) <= matrix.shape[1] else matrix.T @ matrix
-        return math.sqrt(max(float(np.linalg.eigvalsh(gram)[-1]), 0.0))
-    vector = np.random.default_rng(0).standard_normal(matrix.shape[1])
-    sigma = 0.0
-    for _ in range(300):
-        vector /= np.linalg.norm(vector)
-        image = matrix @ vector
-        before, sigma = sigma, float(np.linalg.norm(image))
-        if sigma == 0 or abs(sigma - before) <= 1e-7 * sigma:
-            break
-        vector = matrix.T @ image
-    return sigma
-
-
 @locked
 def _update_ratios(
     model: Network, x: ArrayLike, y: ArrayLike | None, loss: LossLike | None
@@ -410,7 +359,7 @@ def _update_ratios(
     if not stepper.step().applied:
         return {}
     return {
-        name: _norm(values.astype(np.float64) - before[name]) / _norm(before[name])
+        name: norm(values.astype(np.float64) - before[name]) / norm(before[name])
         for name, values in twin.parameters.items()
         if before[name].any()
     }
@@ -481,7 +430,7 @@ def _through_layers(found: Diagnosis) -> Findings:
 def _through_time(found: Diagnosis) -> Findings:
     for row in found.layers:
         steps = len(row.gradient_steps)
-        growth = _ratio(row.gradient_steps[0], row.gradient_steps[-1]) if steps else 1.0
+        growth = ratio(row.gradient_steps[0], row.gradient_steps[-1]) if steps else 1.0
         change = f"over {steps} steps back the gradient of {row.name} changes by a factor of "
         if growth > GROWTH_LIMIT:
             text = (

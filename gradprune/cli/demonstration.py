@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from gradprune import plotting
 from gradprune.cli import tables
 from gradprune.data import datasets
-from gradprune.data.datasets import Split
+from gradprune.data.splits import Split
 from gradprune.errors import DatasetNotFoundError
 from gradprune.foundation.checks import fraction
 from gradprune.foundation.disk import check_folder

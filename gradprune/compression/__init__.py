@@ -2,4 +2,6 @@
 
 from gradprune.compression.gpz import *
 from gradprune.compression.pipeline import *
+from gradprune.compression.stage import *
+from gradprune.compression.stages import *
 from gradprune.quantization import *

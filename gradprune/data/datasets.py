@@ -23,13 +23,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import IO, Any, Literal, TypeAlias
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.data.idx import load_idx, parse_idx, read_idx
 from gradprune.data.sequences import adding_problem, temporal_order
+from gradprune.data.splits import Split, split, stratified_choice
 from gradprune.errors import DatasetNotFoundError, FileFormatError
 from gradprune.foundation.cache import cache_folder
 from gradprune.foundation.disk import write_atomically
@@ -43,10 +44,6 @@ __all__ = [
     "mnist",
     "temporal_order",
 ]
-
-Images: TypeAlias = NDArray[np.float32]
-Labels: TypeAlias = NDArray[np.int64]
-Split: TypeAlias = tuple[tuple[Images, Labels], tuple[Images, Labels]]
 
 _FILES = (
     "train-images-idx3-ubyte",
@@ -220,7 +217,7 @@ def digits(*, test_size: int = 360, seed: int = 0, flatten: bool = True) -> Spli
     x = levels.astype(np.float32) / np.float32(16)
     if not flatten:
         x = x.reshape(n, 8, 8)
-    tested = _stratified_choice(y, int(test_size), int(seed))
+    tested = stratified_choice(y, int(test_size), int(seed))
     return (x[~tested], y[~tested]), (x[tested], y[tested])
 
 
@@ -252,7 +249,7 @@ def from_folder(path: str | os.PathLike[str], *, flatten: bool = True) -> Split:
         ) from None
     with ThreadPoolExecutor(len(files)) as pool:  # unpacking gives up the GIL
         arrays = list(pool.map(load_idx, files))
-    return _split(arrays, files, flatten=flatten)
+    return split(arrays, files, flatten=flatten)
 
 
 # --- looking for the four files ---------------------------------------------------------------
@@ -288,7 +285,7 @@ def _load_known(
         warnings.warn(
             f"{source.title} is not in {os.fspath(path)!r}; using {place.folder}", stacklevel=3
         )
-    return _split(arrays, files, flatten=flatten)
+    return split(arrays, files, flatten=flatten)
 
 
 def _look(
@@ -462,67 +459,3 @@ def _download_file(url: str, file: Path, *, verbose: bool) -> None:
         downloader = pooch.HTTPDownloader(progressbar=bar, chunk_size=2**16, timeout=20)
         stream = stack.enter_context(file.open("wb"))
         downloader(url, _LimitedWriter(stream, _DOWNLOAD_LIMIT), None)
-
-
-# --- from arrays to a split -------------------------------------------------------------------
-
-
-def _split(arrays: list[NDArray[Any]], files: list[Path], *, flatten: bool) -> Split:
-    x_train = _images(arrays[0], files[0], flatten=flatten)
-    y_train = _labels(arrays[1], files[1], len(x_train))
-    x_test = _images(arrays[2], files[2], flatten=flatten)
-    y_test = _labels(arrays[3], files[3], len(x_test))
-    if x_train.shape[1:] != x_test.shape[1:]:
-        raise FileFormatError(
-            f"{files[2]}: test images of shape {x_test.shape[1:]}, but the training images have "
-            f"{x_train.shape[1:]}"
-        )
-    return (x_train, y_train), (x_test, y_test)
-
-
-def _images(array: NDArray[Any], file: Path, *, flatten: bool) -> Images:
-    if array.ndim < 2 or array.size == 0:
-        raise FileFormatError(
-            f"{file}: images need shape (n, ...) with no dimension of 0, got {array.shape}"
-        )
-    if flatten:
-        array = array.reshape(len(array), -1)
-    if array.dtype == np.uint8:
-        levels: Images = np.divide(array, np.float32(255), dtype=np.float32)
-        return levels
-    if array.dtype.kind != "f":
-        raise FileFormatError(f"{file}: images must be uint8 or float, got {array.dtype}")
-    if not np.isfinite(array).all():
-        raise FileFormatError(f"{file}: images hold NaN or infinity")
-    with np.errstate(over="ignore"):
-        images: Images = array.astype(np.float32, copy=False)
-    if not np.isfinite(images).all():
-        raise FileFormatError(f"{file}: images hold values beyond the range of float32")
-    return images
-
-
-def _labels(array: NDArray[Any], file: Path, n: int) -> Labels:
-    if array.ndim != 1 or array.dtype.kind not in "iu":
-        raise FileFormatError(
-            f"{file}: labels need shape (n,) and an integer type, got {array.shape} {array.dtype}"
-        )
-    if len(array) != n:
-        raise FileFormatError(f"{file}: {len(array)} labels for {n} images")
-    if array.min() < 0:
-        raise FileFormatError(f"{file}: label {array.min()}, expected 0 or more")
-    return array.astype(np.int64)
-
-
-def _stratified_choice(y: Labels, size: int, seed: int) -> NDArray[np.bool_]:
-    """Which elements to choose: size of them, from each class its share to within one."""
-    counts = np.bincount(y)
-    quota, remainder = np.divmod(counts * size, len(y))
-    # What rounding down left over goes to the largest remainders, ties to the lower class.
-    quota[np.argsort(-remainder, kind="stable")[: size - quota.sum()]] += 1
-    # Raw words of a counter-based generator sort the same in every version of NumPy; the
-    # methods of np.random.Generator promise no such thing.
-    order = np.argsort(np.random.Philox(key=seed).random_raw(len(y)), kind="stable")
-    chosen = np.zeros(len(y), dtype=np.bool_)
-    for c, k in enumerate(quota):
-        chosen[order[y[order] == c][:k]] = True
-    return chosen

@@ -212,6 +212,7 @@ class Compiled(Whole):
         Every method that changes the state, or reads it as a whole, takes it itself. Hold it around
         several calls that belong together, and around what reads or writes a view.
 
+        >>> from gradprune.engine.network import Network
         >>> from gradprune.layers import Dense
         >>> network = Network([Dense(2)], 3)
         >>> with network.lock:
@@ -237,6 +238,7 @@ class Compiled(Whole):
         file take it along. It decides about the last bits of results. A new one, a ``Costs`` or
         four shares, counts from the next call on.
 
+        >>> from gradprune.engine.network import Network
         >>> from gradprune.layers import Dense
         >>> network = Network([Dense(2)], 4)
         >>> network.set_mask("dense0.weight", [[1, 0, 0, 0], [0, 1, 0, 0]])

@@ -44,6 +44,7 @@ class Examined(Compiled):
         ceil(samples / batch_size); one less if a last batch would have one sample and
         ``BatchNorm`` needs two, so that it joins the batch before.
 
+        >>> from gradprune.engine.network import Network
         >>> from gradprune.layers import BatchNorm, Dense
         >>> [Network([layer], 3).steps_per_epoch(65, 32) for layer in (Dense(2), BatchNorm())]
         [3, 2]

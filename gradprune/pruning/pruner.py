@@ -27,7 +27,7 @@ from gradprune.pruning.exchange import exchanged
 from gradprune.pruning.inspection import decomposed, growths
 from gradprune.pruning.observation import Data, measured, no_gradients
 from gradprune.pruning.pruner_state import PrunerState
-from gradprune.pruning.removal import Goal, Outcome, Removal, Samples, goal_of
+from gradprune.pruning.removal import Goal, Outcome, Removal, goal_of
 from gradprune.pruning.report import PruneReport
 from gradprune.pruning.statistics import Statistics
 from gradprune.state.following import Training
@@ -247,20 +247,6 @@ class Pruner(PrunerState):
         report = self._commit(removal.outcome(live, choice))
         agenda.before, agenda.course = before, course
         return report
-
-    def _removal(self, data: Data | None, loss: LossLike | None) -> Removal:
-        """All that the next event goes by."""
-        return Removal(
-            self.model,
-            self._covered,
-            self.criterion,
-            self.scope,
-            self.granularity,
-            self.min_kept,
-            self.seed,
-            self.events,
-            Samples(data, loss) if data is not None else Samples(self.probe_data, self.probe_loss),
-        )
 
     @locked
     def _commit(self, outcome: Outcome) -> PruneReport:

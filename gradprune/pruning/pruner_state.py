@@ -20,7 +20,7 @@ from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.observation import Data, Observer, pair
 from gradprune.pruning.regrowth import Regrowth
-from gradprune.pruning.removal import Removable
+from gradprune.pruning.removal import Removable, Removal, Samples
 from gradprune.pruning.rewinding import RememberedWeights
 from gradprune.pruning.schedules import AnySchedule
 from gradprune.pruning.scopes import Scope, get_scope
@@ -97,6 +97,20 @@ class PrunerState(Attached):
     def statistics(self) -> Statistics:
         """The statistics of the gradients observed by ``step`` since the last event."""
         return self._observer.statistics
+
+    def _removal(self, data: Data | None, loss: LossLike | None) -> Removal:
+        """All that the next event goes by."""
+        return Removal(
+            self.model,
+            self._covered,
+            self.criterion,
+            self.scope,
+            self.granularity,
+            self.min_kept,
+            self.seed,
+            self.events,
+            Samples(data, loss) if data is not None else Samples(self.probe_data, self.probe_loss),
+        )
 
     # ---- copies, see ``copying`` ------------------------------------------------------------
 

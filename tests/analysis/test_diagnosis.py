@@ -10,7 +10,7 @@ import pytest
 
 import gradprune as gp
 from cases import CASES, OPTIMIZERS, TRAINED, Case, OptimizerCase
-from gradprune.analysis.diagnosis import _spectral_norm
+from gradprune.analysis.measures import spectral_norm
 from state import everything
 
 
@@ -211,14 +211,14 @@ def test_the_update_knows_what_clippers_have_seen(clip: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(5, 3), (1, 7), (512, 700), (600, 700), (700, 520)])
 @pytest.mark.parametrize(("gap", "error"), [(0.0, 1e-5), (0.05, 1e-5), (0.15, 1e-8), (2.0, 1e-11)])
-def test_spectral_norm(shape: tuple[int, int], gap: float, error: float) -> None:
+def testspectral_norm(shape: tuple[int, int], gap: float, error: float) -> None:
     """Large ones by power iteration, from below: the smaller the gap above the rest, the slower."""
     rng = np.random.default_rng(3)
     matrix = rng.standard_normal(shape) + gap * np.outer(*(rng.standard_normal(n) for n in shape))
-    found, true = _spectral_norm(matrix), np.linalg.norm(matrix, 2)
+    found, true = spectral_norm(matrix), np.linalg.norm(matrix, 2)
     assert found <= true * (1 + 1e-9)
     assert found == pytest.approx(true, rel=1e-9 if min(shape) <= 512 else error)
-    assert _spectral_norm(np.zeros(shape)) == 0
+    assert spectral_norm(np.zeros(shape)) == 0
 
 
 def found(growths: list[float], total: float, activation: float = 1.0) -> gp.analysis.Diagnosis:

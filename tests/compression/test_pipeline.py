@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.compression.pipeline import PipelineError, Progress, Property
+from gradprune.compression.stage import PipelineError, Progress, Property
 
 
 def sgd(model: gp.Model) -> gp.SGD:

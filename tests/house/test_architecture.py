@@ -559,3 +559,49 @@ def test_files_are_written_in_one_place() -> None:
         "file.open('wb')",  # datasets: a download, among the system's temporary files
         "figure.savefig(content, format=kind, dpi=150, metadata=metadata)",  # plotting.style: bytes
     ], found
+
+
+# A module or class that grows beyond these holds more than one idea.
+MODULE_LINES = 500
+CLASS_LINES = 350
+FUNCTION_LINES = {"training.loop.train": 60, "model.Model.fit": 60}  # without the docstring
+
+
+def sizes(source: str) -> dict[str, int]:
+    """Name of each class and function to its lines; those of a function without its docstring."""
+    found = {}
+    pending: list[tuple[str, ast.AST]] = [("", ast.parse(source))]
+    while pending:
+        prefix, node = pending.pop()
+        for child in ast.iter_child_nodes(node):
+            if not isinstance(child, ast.ClassDef | ast.FunctionDef):
+                continue
+            name = f"{prefix}{child.name}"
+            first = child.body[0]
+            docs = 0
+            if isinstance(child, ast.FunctionDef) and ast.get_docstring(child):
+                docs = (first.end_lineno or 0) - first.lineno + 1
+            found[name] = (child.end_lineno or 0) - child.lineno + 1 - docs
+            pending.append((f"{name}.", child))
+    return found
+
+
+def test_nothing_grows_too_large() -> None:
+    sources = {name: path.read_text(encoding="utf-8") for name, path in FILES.items()}
+    large = {name: len(text.splitlines()) for name, text in sources.items()}
+    classes = {
+        f"{module}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
+        for module, text in sources.items()
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.ClassDef)
+    }
+    assert {name: n for name, n in large.items() if n > MODULE_LINES} == {}
+    assert {name: n for name, n in classes.items() if n > CLASS_LINES} == {}
+    for name, most in FUNCTION_LINES.items():
+        module = max((m for m in sources if m and name.startswith(f"{m}.")), key=len)
+        assert sizes(sources[module])[name.removeprefix(f"{module}.")] <= most, name
+
+
+def test_sizes_are_those_of_the_code() -> None:
+    source = 'class A:\n    def f(self):\n        """One\n        two."""\n        return 1\n'
+    assert sizes(source) == {"A": 5, "A.f": 2}

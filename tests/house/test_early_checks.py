@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.compression.pipeline import Progress
+from gradprune.compression.stage import Progress
 from gradprune.foundation.disk import check_writable
 
 X = np.random.default_rng(0).standard_normal((72, 6)).astype(np.float32)

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, SupportsFloat
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,10 +23,9 @@ from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.clipping.functions import joint_norm
 from gradprune.optim.guards import Guard, Raise
 from gradprune.optim.learning_rates import ConstantLR, LearningRate
+from gradprune.optim.optimizers.rated import Rated
 from gradprune.optim.snapshots import Counting, Snapshot
 from gradprune.state.arena import Arena
-from gradprune.state.copying import Attached
-from gradprune.state.following import Training
 from gradprune.state.locking import locked
 
 __all__ = ["Optimizer", "StepInfo"]
@@ -121,7 +120,7 @@ class Trainable(Protocol):
     def find_fault(self, norm: float = ...) -> NumericalError: ...
 
 
-class Optimizer(Attached, ABC):
+class Optimizer(Rated, ABC):
     """The base class of optimizers.
 
     A copy of an optimizer comes with a copy of its model, see ``Model.copy``.
@@ -170,14 +169,12 @@ class Optimizer(Attached, ABC):
 
     def _begin(self) -> None:
         """Counters before the first step."""
-        self.step_count = 0
+        super()._begin()
         self.skipped = 0
         self.clip_count = 0
         self.zeroed = 0
         self.rollbacks = 0
         self.faults = dict.fromkeys(_PHASES, 0)
-        self.lr_factor = 1.0
-        self.course = self.schedule.begin()
         self._consecutive = 0
         self._snapshots: list[Snapshot] = []
         self._kept_for: tuple[object, ...] | None = None  # pruner, masks changed by hand, quantizer
@@ -196,26 +193,6 @@ class Optimizer(Attached, ABC):
     def load_moments(self, moments: Sequence[NDArray[np.float32]]) -> None:
         """Replace the moments by arrays as ``moments`` gives them."""
         self.model.arena.write_moments(list(zip(self.core_moments, moments, strict=True)))
-
-    @property
-    def lr(self) -> float:
-        """The learning rate of the next step: that of the schedule times lr_factor."""
-        return self.schedule.at(self.step_count, self.course) * self.lr_factor
-
-    @locked
-    def feedback(self, loss: SupportsFloat) -> None:
-        """Tell a schedule that goes by losses, such as ``ReduceOnPlateau``, a new one.
-
-        ``fit`` does so after each epoch, with the validation loss or, where there is no validation
-        data, that of training. Other schedules ignore it.
-        """
-        if self.schedule.wants_feedback:
-            self.course = self.schedule.judge(self.course, float(loss))
-
-    def on_epoch_end(self, context: Training) -> None:
-        """See Follower."""
-        if self.schedule.wants_feedback:
-            self.feedback(context.logs.get("val_loss", context.logs["loss"]))
 
     @locked
     def step(self) -> StepInfo:
