@@ -366,6 +366,8 @@ CLIPPERS: dict[str, Clipper | None] = {
 # Everything that an optimizer takes as clip: the contract tests go over this list.
 CHAINS: dict[str, Clipper | tuple[Clipper, ...]] = {
     **{name: clip for name, clip in CLIPPERS.items() if clip is not None},
+    "adagc": gp.clipping.AdaGC(lambda_rel=0.9, lambda_abs=0.3, beta=0.7, warmup=2),
+    "adagc_anew": gp.clipping.AdaGC(lambda_abs=0.3, warmup=3, rebaseline_on_prune=True),
     "agc": gp.AGC(0.02),
     "agc_but_last": gp.AGC(0.02, eps=0.1, exclude=("dense2", "dense0.bias")),
     "autoclip": gp.AutoClip(30.0),
@@ -395,6 +397,7 @@ CHAINS: dict[str, Clipper | tuple[Clipper, ...]] = {
         gp.ZClip(0.5, warmup=2),
         gp.QuantizeGradient(error_feedback=True),
     ),
+    "rows_adagc": (gp.Centralize(), gp.clipping.AdaGC(warmup=1), gp.ClipValue(0.1)),
     "most": (
         gp.Inhibit(0.2, form="tanh"),
         gp.Centralize(),

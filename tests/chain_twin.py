@@ -23,16 +23,23 @@ class ChainTwin:
     def __init__(self, clip: Clipper | Sequence[Clipper] | None, network: Network) -> None:
         self.stages = [clip] if isinstance(clip, Clipper) else list(clip or ())
         self.network = network
+        self.masks = self._masks()
         self.step = 0
-        self.norms: dict[int, list[float]] = {}
+        self.norms: dict[int, list[Any]] = {}  # of AdaGC one a parameter
         self.residuals: dict[tuple[int, str], NDArray[np.float64]] = {}
         self.clipped = False
         self.p = next((float(getattr(s, "norm_type", 2.0)) for s in self.stages), 2.0)
         for stage in self.stages:
             self.p = getattr(stage, "norm_type", self.p)
 
+    def _masks(self) -> dict[str, NDArray[Any]]:
+        return {name: np.array(mask) for name, mask in self.network.masks.items()}
+
     def mask_changed(self) -> None:
         """Residuals follow the masks; adaptive clippers that are asked to start anew."""
+        before, self.masks = self.masks, self._masks()
+        if all(np.array_equal(before[name], mask) for name, mask in self.masks.items()):
+            return  # no change is no pruning
         for i, name in self.residuals:
             if name in self.network.masks:
                 self.residuals[i, name] *= self.network.masks[name]
@@ -72,6 +79,8 @@ class ChainTwin:
             return {name: result[name] for name in names}
         if isinstance(stage, gp.AGC):
             return self._agc(stage, gradients)
+        if isinstance(stage, gp.clipping.AdaGC):
+            return self._adagc(i, stage, gradients)
         if isinstance(stage, AdaptiveClipper):
             self.norms.setdefault(i, []).append(self.norm(gradients))
             if isinstance(stage, gp.AutoClip):
@@ -92,6 +101,14 @@ class ChainTwin:
             result[name] = g if excluded else reference.agc(weights, g, stage.clipping, stage.eps)
             self.clipped |= not np.allclose(result[name], g, rtol=1e-9, atol=0)
         return result
+
+    def _adagc(self, i: int, stage: gp.clipping.AdaGC, gradients: Doubles) -> Doubles:
+        norms = self.norms.setdefault(i, [])
+        norms.append([self.norm({name: g}) for name, g in gradients.items()])
+        settings = (stage.lambda_rel, stage.lambda_abs, stage.beta, stage.warmup)
+        factors = reference.adagc_factors(np.array(norms), *settings)[-1]
+        self.clipped |= bool(factors.min() < 1)
+        return {name: g * f for (name, g), f in zip(gradients.items(), factors, strict=True)}
 
     def _inhibit(self, stage: gp.Inhibit, gradients: Doubles) -> Doubles:
         if stage.on == "norm":

@@ -6,13 +6,16 @@
 #include "clippers/clippers.h"
 #include "parts.h"
 
-enum { CHAINS = 12, CHAIN_LENGTH = 3, CHAIN_NORMS = 4, CHAIN_STATE = 3 + 2 * CHAIN_NORMS };
+enum { CHAINS = 13, CHAIN_LENGTH = 3, CHAIN_NORMS = 4, CHAIN_STATE = 3 + 2 * CHAIN_NORMS };
 
 static const gp_clip agc = {.ops = &gp_clipper_agc, .settings = {0.5, 0.5}},
                      autoclip = {.ops = &gp_clipper_autoclip,
                                  .settings = {0.5},
                                  .n_state = CHAIN_STATE},
                      zclip = {.ops = &gp_clipper_zclip, .settings = {0.5, 0.5, 2.0}, .n_state = 4},
+                     adagc = {.ops = &gp_clipper_adagc,
+                              .settings = {1.5, 0.5, 0.5, 2.0},
+                              .n_state = GP_STATE_OWN + SEGMENTS},
                      inhibit_norm = {.ops = &gp_clipper_inhibit_norm, .settings = {0.5, 1.0}},
                      inhibit = {.ops = &gp_clipper_inhibit, .settings = {0.5, 0.0}},
                      inhibit_tanh = {.ops = &gp_clipper_inhibit, .settings = {0.5, 1.0}},
@@ -31,6 +34,7 @@ static const stages chains[CHAINS] = {
     {&autoclip},
     {&zclip},
     {&inhibit_norm},
+    {&centralize, &adagc},
     {&inhibit},
     {&at_random},
     {&nearest},

@@ -8,6 +8,7 @@ gradients can be checked in double.  The layout is the user's: batch first (B, f
 from __future__ import annotations
 
 from .clipping import (
+    adagc_factors,
     agc,
     autoclip_limits,
     centralize,
@@ -98,6 +99,7 @@ __all__ = [
     "States",
     "activation_backward",
     "activation_forward",
+    "adagc_factors",
     "adam_step",
     "agc",
     "autoclip_limits",

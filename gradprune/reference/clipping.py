@@ -221,6 +221,49 @@ def zclip_limits(
     return limits
 
 
+def adagc_factors(
+    norms: Floats,
+    lambda_rel: float = 1.05,
+    lambda_abs: float = 1.0,
+    beta: float = 0.98,
+    warmup: int = 100,
+) -> Floats:
+    """What AdaGC multiplies the gradients of parameters by, step by step.
+
+    During the warm-up the norm of everything is clipped at ``lambda_abs`` and ``gamma`` is the
+    smallest clipped norm of a parameter; then its norm is clipped at ``lambda_rel * gamma``, and
+    ``gamma = beta * gamma + (1 - beta) * clipped norm``. A ``gamma`` of 0 does not clip.
+
+    Args:
+        norms: (steps, parameters), the norm of each parameter's gradient.
+        lambda_rel: the limit relative to gamma.
+        lambda_abs: the limit during the warm-up.
+        beta: of the exponential mean.
+        warmup: how many steps it lasts.
+
+    Returns:
+        (steps, parameters).
+
+    Example:
+        >>> adagc_factors(np.array([[1.0], [4.0]]), 2.0, 1.0, warmup=1).round(3).tolist()
+        [[1.0], [0.5]]
+
+    Source: Wang et al. 2025.
+    """
+    seen = np.asarray(norms, np.float64)
+    factors = np.ones_like(seen)
+    gamma = np.full_like(seen[0], np.inf)
+    for step, own in enumerate(seen):
+        if step < warmup:
+            factors[step] = clip_scale(float(np.linalg.norm(own)), lambda_abs)
+            gamma = np.minimum(gamma, own * factors[step])
+            continue
+        for i, limit in enumerate(lambda_rel * gamma):
+            factors[step, i] = clip_scale(own[i], limit) if limit > 0 else 1.0
+        gamma = beta * gamma + (1 - beta) * own * factors[step]
+    return factors
+
+
 # ---- transformations
 
 

@@ -330,7 +330,7 @@ def test_settings_are_values(name: str) -> None:
             assert twin == stage
             assert hash(twin) == hash(stage)
             assert repr(twin) == repr(stage)
-        assert eval(repr(stage), {**vars(gp), "inf": math.inf}) == stage
+        assert eval(repr(stage), {**vars(gp.clipping), "inf": math.inf}) == stage
         assert stage != gp.ClipNorm(123.0)
 
 

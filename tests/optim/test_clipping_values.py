@@ -15,7 +15,7 @@ import gradprune as gp
 from cases import TRAINED
 from gradprune import reference
 from gradprune.engine.network import Network
-from gradprune.optim.clipping import Clipper
+from gradprune.optim.clipping import AdaGC, Clipper
 
 Clip = Clipper | Sequence[Clipper] | None
 
@@ -125,7 +125,35 @@ def test_zclip_by_hand() -> None:
     assert variance == pytest.approx(0.52, rel=1e-5)  # (1 + (2.4 - 2.2)^2) / 2
 
 
-@pytest.mark.parametrize("clip", [gp.AutoClip(10), gp.ZClip(1.0, warmup=2)], ids=str)
+def test_adagc_by_hand() -> None:
+    """Norms 4, 1 and 6 with a warm-up of two; then three times the mean is the limit."""
+    clip = AdaGC(lambda_rel=3.0, lambda_abs=2.0, beta=0.5, warmup=2)
+    optimizer = gp.SGD(one_row([0], [0]), lr=0.0, clip=clip)
+    assert feed(optimizer, 4.0).norm_after == pytest.approx(2.0, rel=1e-6)
+    assert not feed(optimizer, 1.0).clipped
+    info = feed(optimizer, 6.0)
+    assert (info.clipped, info.scale) == (True, pytest.approx(0.5, rel=1e-6))
+    count, mean, pending = optimizer.chain.tensors()["clip0.norms"]
+    assert (count, mean, pending) == (3, pytest.approx(2.0, rel=1e-6), 0)  # (1 + 3) / 2
+
+
+def test_adagc_clips_each_parameter_by_its_own_mean() -> None:
+    model = gp.Model([gp.Dense(1)], 1, seed=0)
+    clip = AdaGC(lambda_rel=1.0, lambda_abs=100.0, beta=0.0, warmup=1)
+    optimizer = gp.SGD(model, lr=0.0, clip=clip)
+    optimizer.keep_clipped = True
+    for weight, bias in ((2.0, 3.0), (4.0, 1.0), (4.0, 3.0)):
+        model.arena.gradients["dense0.weight"][...] = weight
+        model.arena.gradients["dense0.bias"][...] = bias
+        optimizer.step()
+    clipped = [float(g.item()) for g in optimizer.clipped_gradients.values()]
+    assert clipped == pytest.approx([2.0, 1.0], rel=1e-5)
+
+
+ADAPTIVE = [gp.AutoClip(10), gp.ZClip(1.0, warmup=2), AdaGC(lambda_abs=10.0, warmup=2)]
+
+
+@pytest.mark.parametrize("clip", ADAPTIVE, ids=str)
 def test_a_limit_of_0_does_not_end_the_training(clip: Clipper) -> None:
     optimizer = gp.SGD(one_row([0], [0]), lr=0.0, clip=clip)
     for _ in range(10):
@@ -142,7 +170,7 @@ def test_the_whole_history_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(optimizer.chain.tensors()["clip0.norms"], [*range(151, 251), 0.0])
 
 
-@pytest.mark.parametrize("make", [gp.AutoClip, gp.ZClip])
+@pytest.mark.parametrize("make", [gp.AutoClip, gp.ZClip, AdaGC])
 def test_rebaseline_forgets(make: Any) -> None:
     fresh = gp.SGD(one_row([0], [0]), lr=0.0, clip=make())
     optimizer = gp.SGD(one_row([0], [0]), lr=0.0, clip=make())
@@ -192,6 +220,10 @@ def test_a_history_survives_the_file(tmp_path: Path) -> None:
         (gp.AutoClip(), [1.0, math.nan, 0.0]),
         (gp.AutoClip(), [-1.0, 0.0]),
         (gp.AutoClip(), []),
+        (AdaGC(), [1.0, 0.0]),
+        (AdaGC(), [1.0, 2.0, 3.0, 0.0]),
+        (AdaGC(), [1.0, -2.0, 0.0]),
+        (AdaGC(), [1.0, math.inf, 0.0]),
     ],
 )
 def test_a_state_that_cannot_be_is_refused(clip: Clipper, norms: list[float]) -> None:
@@ -436,6 +468,10 @@ def test_one_clipper_by_norm_in_a_chain() -> None:
     ("make", "message"),
     [
         (lambda: gp.AGC(0), "clipping must be positive"),
+        (lambda: AdaGC(lambda_rel=0), "lambda_rel must be positive"),
+        (lambda: AdaGC(lambda_abs=-1), "lambda_abs must be positive"),
+        (lambda: AdaGC(beta=1), "beta must be"),
+        (lambda: AdaGC(warmup=0), "warmup must be at least 1"),
         (lambda: gp.AGC(eps=-1), "eps must be positive"),
         (lambda: gp.AutoClip(101), r"percentile must be in \[0, 100\], got 101"),
         (lambda: gp.AutoClip(math.nan), "percentile must be finite"),

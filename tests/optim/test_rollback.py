@@ -108,7 +108,12 @@ def test_nothing_to_roll_back_to() -> None:
 
 @pytest.mark.parametrize(
     "clip",
-    [gp.AutoClip(50.0), gp.ZClip(warmup=2), gp.QuantizeGradient("sign", error_feedback=True)],
+    [
+        gp.AutoClip(50.0),
+        gp.clipping.AdaGC(warmup=2),
+        gp.ZClip(warmup=2),
+        gp.QuantizeGradient("sign", error_feedback=True),
+    ],
     ids=lambda clip: type(clip).__name__,
 )
 @pytest.mark.parametrize("fused", [True, False])

@@ -9,7 +9,7 @@ import numpy as np
 from gradprune.foundation.checks import flag, fraction, positive, real, settle, whole
 from gradprune.optim.clipping.base import AdaptiveClipper, ClipStage, Doubles
 
-__all__ = ["AutoClip", "ZClip"]
+__all__ = ["AdaGC", "AutoClip", "ZClip"]
 
 # What AutoClip's state begins with, as csrc/clippers/autoclip.c has it.
 _COUNT, _VERSION, _NEXT, _HEAD = range(4)
@@ -132,3 +132,49 @@ class ZClip(AdaptiveClipper):
     def new_state(self, parameters: int) -> Doubles:
         """Return count, version, mean and variance."""
         return np.zeros(4)
+
+
+@dataclass(frozen=True)
+class AdaGC(AdaptiveClipper):
+    """Clip each parameter's norm at a multiple of the moving mean of its clipped norms.
+
+    With g_i the gradient of parameter i (a weight or a bias, its live entries) and gamma_i its
+    mean: if ||g_i|| > lambda_rel gamma_i, g_i *= lambda_rel gamma_i / (||g_i|| + 1e-6); then, with
+    the norm as clipped, gamma_i = beta gamma_i + (1 - beta) ||g_i||. In the first ``warmup`` steps
+    the whole gradient is clipped by its norm at ``lambda_abs``, as ``ClipNorm`` does, and gamma_i
+    is the smallest ||g_i|| so far, as clipped. While gamma_i is 0 the parameter is not clipped.
+    Use ``optimizer.rebaseline()`` to start anew.
+
+    Args:
+        lambda_rel: positive; how much larger than its mean a norm may be.
+        lambda_abs: positive; the largest norm of the whole gradient during the warm-up.
+        beta: in [0, 1); how slowly the means follow.
+        warmup: steps until the means are used, at least 1.
+        rebaseline_on_prune: start anew at the first step after a mask has changed: the jump of
+            the norm is the pruning's, not an outlier of the training.
+
+    Source: Wang et al. 2025, arXiv:2502.11034, its algorithm and its values of the settings.
+
+    >>> AdaGC(warmup=50).lambda_rel
+    1.05
+    """
+
+    lambda_rel: float = field(default=1.05, kw_only=True)
+    lambda_abs: float = field(default=1.0, kw_only=True)
+    beta: float = field(default=0.98, kw_only=True)
+    warmup: int = field(default=100, kw_only=True)
+    rebaseline_on_prune: bool = field(default=False, kw_only=True)
+
+    def __post_init__(self) -> None:
+        settle(self, positive, "lambda_rel", "lambda_abs")
+        settle(self, fraction, "beta", one=False)
+        settle(self, whole, "warmup", least=1)
+        settle(self, flag, "rebaseline_on_prune")
+
+    def stage(self) -> ClipStage:
+        """See Clipper."""
+        return ClipStage("adagc", (self.lambda_rel, self.lambda_abs, self.beta, float(self.warmup)))
+
+    def new_state(self, parameters: int) -> Doubles:
+        """Count, version, and one mean a parameter."""
+        return np.zeros(2 + parameters)
