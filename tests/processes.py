@@ -11,7 +11,9 @@ import numpy as np
 
 import gradprune as gp
 
-PLACES = os.pathsep.join((str(Path(__file__).parent), str(Path(gp.__file__).parent.parent)))
+TESTS = Path(__file__).parent
+FOLDERS = sorted(path.parent for path in TESTS.glob("*/test_*.py"))
+PLACES = os.pathsep.join(map(str, dict.fromkeys((TESTS, *FOLDERS, Path(gp.__file__).parents[1]))))
 
 
 def python(
