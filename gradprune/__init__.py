@@ -62,6 +62,7 @@ from gradprune.model import Model
 from gradprune.optim import (
     AGC,
     SGD,
+    AdaGC,
     Adam,
     AdamW,
     AutoClip,
@@ -120,6 +121,7 @@ __all__ = [
     "SET",
     "SGD",
     "Activation",
+    "AdaGC",
     "Adam",
     "AdamW",
     "Add",
