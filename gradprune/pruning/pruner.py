@@ -20,7 +20,6 @@ from gradprune.foundation import checks
 from gradprune.losses.base import LossLike
 from gradprune.pruning.budget import Choice
 from gradprune.pruning.correction import LeastSquares
-from gradprune.pruning.criteria.base import ProbingCriterion
 from gradprune.pruning.criteria.explosion import Growth
 from gradprune.pruning.criteria.gradients import Decomposition, GradientDecomposition
 from gradprune.pruning.exchange import exchanged
@@ -30,7 +29,7 @@ from gradprune.pruning.pruner_state import PrunerState
 from gradprune.pruning.removal import Goal, Outcome, Removal, goal_of
 from gradprune.pruning.report import PruneReport
 from gradprune.pruning.statistics import Statistics
-from gradprune.state.following import Training
+from gradprune.state.following import TrainingContext
 from gradprune.state.locking import locked
 
 __all__ = ["Pruner"]
@@ -266,27 +265,29 @@ class Pruner(PrunerState):
         """Whether the next ``step`` has to be given the batch of its training step."""
         if self.probe_data is not None:
             return False
-        step, agenda, regrowth = self.step_count + 1, self._agenda, self.regrowth
-        probes = isinstance(self.criterion, ProbingCriterion) and self.criterion.needs_data
-        exchanges = agenda.exchanges(step)
-        grows = regrowth is not None and regrowth.needs_data
-        return (probes and (exchanges or agenda.due(step) is not None)) or (exchanges and grows)
+        step, agenda, probes = self.step_count + 1, self._agenda, self.criterion.needs_data
+        if agenda.regrowth is not None and agenda.exchanges(step):
+            return probes or agenda.regrowth.needs_data
+        return probes and agenda.due(step) is not None
 
-    def check(self, context: Training) -> None:
+    def check(self, context: TrainingContext) -> None:
         """See Follower."""
         if self.wants_feedback and not context.validated:
             raise ValueError(
                 "an adaptive schedule goes by the validation loss: pass validation_data"
             )
 
-    def on_step(self, context: Training) -> None:
+    def on_step(self, context: TrainingContext) -> None:
         """See Follower."""
-        if self.wants_batch:
-            context.record(self.step(data=context.batch(), loss=context.objective))
-        else:
-            context.record(self.step())
+        report = (
+            self.step(data=context.batch(), loss=context.objective)
+            if self.wants_batch
+            else self.step()
+        )
+        if report is not None:
+            context.record(report)
 
-    def on_epoch_end(self, context: Training) -> None:
+    def on_epoch_end(self, context: TrainingContext) -> None:
         """See Follower."""
         if self.wants_feedback:
             self.feedback(context.logs["val_loss"])

@@ -67,7 +67,7 @@ def excluded_names(tensors: Sequence[Tensor], exclude: Sequence[str]) -> set[str
     return {name for name in names if {name, name.partition(".")[0]} & set(exclude)}
 
 
-class Follower(Protocol):
+class MaskFollower(Protocol):
     """What has state of its own for each live weight."""
 
     def follow_mask(self, mask: NDArray[np.uint8], params: Floats) -> Callable[[], None]:
@@ -133,7 +133,7 @@ class Arena:
         self.mask_version = 0
         self.keep_clipped = False
         self._moments: list[weakref.ref[Floats]] = []
-        self._followers: list[weakref.ref[Follower]] = []
+        self._followers: list[weakref.ref[MaskFollower]] = []
         self._costs = get_costs()
         self.core = _core.Arena(
             self._params,
@@ -325,7 +325,7 @@ class Arena:
             flat[offset : offset + array.size] = array.astype(np.bool_).ravel()
         self.set_flat_mask(flat)
 
-    def follow(self, follower: Follower) -> None:
+    def follow(self, follower: MaskFollower) -> None:
         """Ask ``follower`` at each change of the mask, while it is held."""
         self._followers.append(weakref.ref(follower))
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
-__all__ = ["Follower", "Training", "hooks"]
+__all__ = ["Follower", "TrainingContext", "hooks"]
 
 
-class Training(Protocol):
+class TrainingContext(Protocol):
     """What a training tells those who follow it; ``Context`` for ``fit``."""
 
     logs: dict[str, float]

@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike
 from gradprune.engine.network import Network
 from gradprune.losses.base import Loss, LossLike, SoftTarget
 from gradprune.training.metrics import Evaluation, precision_recall
-from gradprune.training.samples import Samples
+from gradprune.training.samples import TrainingData
 
 __all__ = ["evaluate", "validate"]
 
@@ -33,7 +33,7 @@ def evaluate(
     }
 
 
-def validate(model: Network, data: Samples, loss: Loss) -> dict[str, float]:
+def validate(model: Network, data: TrainingData, loss: Loss) -> dict[str, float]:
     """What the logs of an epoch say of the validation data."""
     samples = data.inputs.reshape(-1, *model.input_shape)
     value, correct, _ = model.loss_and_outputs(samples, data.targets, loss)

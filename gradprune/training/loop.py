@@ -17,7 +17,7 @@ from gradprune.training.evaluation import validate
 from gradprune.training.history import History
 from gradprune.training.interrupts import interrupts_between_steps
 from gradprune.training.preparation import Run
-from gradprune.training.progress import Progress, shown, totals
+from gradprune.training.progress import Display, shown, totals
 
 __all__ = ["train"]
 
@@ -73,7 +73,7 @@ def train(run: Run) -> History:
 
 
 def _take_steps(
-    run: Run, history: History, progress: Progress, check_interrupt: Callable[[], None]
+    run: Run, history: History, progress: Display, check_interrupt: Callable[[], None]
 ) -> bool:
     """The steps of one epoch; whether all of them were taken."""
     model, data, context, augmenter = run.model, run.data, run.context, run.augmenter

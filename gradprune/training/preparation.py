@@ -19,7 +19,7 @@ from gradprune.training.callbacks import Callback, Context
 from gradprune.training.followers import Steps, all_followers
 from gradprune.training.history import History
 from gradprune.training.progress import totals
-from gradprune.training.samples import Samples
+from gradprune.training.samples import TrainingData
 from gradprune.training.trainee import Trainee
 
 __all__ = ["Run", "prepare"]
@@ -30,8 +30,8 @@ class Run:
     """A training that can start: every argument of ``Model.fit``, checked and converted."""
 
     model: Trainee
-    data: Samples
-    validation: Samples | None
+    data: TrainingData
+    validation: TrainingData | None
     loss: Loss
     optimizer: Optimizer
     followers: tuple[Follower, ...]
@@ -84,7 +84,7 @@ def prepare(
     seed = seed_number(seed)
     chosen_ones = augmentations(augment)
     augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
-    data = Samples(model, x, y, chosen, "")
+    data = TrainingData(model, x, y, chosen, "")
     batches = cuts(len(data), size, model.smallest_batch)
     model.check_batch_size(min(stop - start for start, stop in batches))
     validation = None
@@ -92,7 +92,7 @@ def prepare(
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
             raise TypeError("validation_data must be a pair (x, y)")
         x_val, y_val = validation_data
-        validation = Samples(model, x_val, y_val, chosen.elsewhere, " of validation_data")
+        validation = TrainingData(model, x_val, y_val, chosen.elsewhere, " of validation_data")
     context = Context(
         model,
         epochs=epochs,
@@ -139,7 +139,7 @@ def _may_add(callbacks: Sequence[Callback]) -> bool:
     )
 
 
-def _names(loss: Loss, validation: Samples | None, measured: Loss) -> tuple[str, ...]:
+def _names(loss: Loss, validation: TrainingData | None, measured: Loss) -> tuple[str, ...]:
     """The names of the logs of an epoch."""
     names = ["epoch", *totals(History(), 0, loss), "sparsity", "seconds"]
     if validation is not None:

@@ -11,7 +11,7 @@ from gradprune.foundation.progress import is_watched
 from gradprune.losses.base import Loss
 from gradprune.training.history import History
 
-__all__ = ["Progress", "shown", "totals"]
+__all__ = ["Display", "shown", "totals"]
 
 _REFRESH = 0.1  # seconds between two looks of the progress bar
 
@@ -24,7 +24,7 @@ def totals(history: History, first: int, loss: Loss) -> dict[str, float]:
     return found
 
 
-class Progress:
+class Display:
     """Shows nothing; the base of what does."""
 
     def start(self, epoch: int, first: int) -> None:
@@ -37,16 +37,16 @@ class Progress:
         """An epoch is done."""
 
 
-class _Lines(Progress):
+class _Lines(Display):
     """A line for each epoch."""
 
     def finish_epoch(self, row: dict[str, float]) -> None:
-        """See Progress."""
+        """See Display."""
         line = f"epoch {row['epoch']}: {_text(row)}, {row['seconds']:.2f} s"
         print(line, flush=True)  # noqa: T201 - what verbose=2 asks for
 
 
-class _Bar(Progress):
+class _Bar(Display):
     """A bar over all steps, looked at ten times a second at most."""
 
     def __init__(self, bar: Any, history: History, loss: Loss) -> None:
@@ -58,19 +58,19 @@ class _Bar(Progress):
         self.next = 0.0
 
     def start(self, epoch: int, first: int) -> None:
-        """See Progress."""
+        """See Display."""
         self.first = first
         self.bar.set_description_str(f"epoch {epoch}", refresh=False)
 
     def step(self) -> None:
-        """See Progress."""
+        """See Display."""
         now = perf_counter()
         if now >= self.next:
             self.next = now + _REFRESH
             self._show(totals(self.history, self.first, self.loss))
 
     def finish_epoch(self, row: dict[str, float]) -> None:
-        """See Progress."""
+        """See Display."""
         self._show(row)
 
     def _show(self, row: dict[str, float]) -> None:
@@ -94,7 +94,7 @@ def _text(row: dict[str, float]) -> str:
 
 
 @contextmanager
-def shown(verbose: int, steps: int, history: History, loss: Loss) -> Iterator[Progress]:
+def shown(verbose: int, steps: int, history: History, loss: Loss) -> Iterator[Display]:
     """What shows so many steps."""
     if verbose == 2:
         yield _Lines()
@@ -105,4 +105,4 @@ def shown(verbose: int, steps: int, history: History, loss: Loss) -> Iterator[Pr
         with tqdm(total=steps, unit="step", dynamic_ncols=True, mininterval=0, miniters=0) as bar:
             yield _Bar(bar, history, loss)
     else:
-        yield Progress()
+        yield Display()

@@ -11,7 +11,7 @@ from gradprune.data.augmentation import Augmenter
 from gradprune.engine.network import Network
 from gradprune.losses.base import Loss, SoftTarget, Target
 
-__all__ = ["Batch", "Samples"]
+__all__ = ["Batch", "TrainingData"]
 
 Floats = NDArray[np.float32]
 
@@ -31,7 +31,7 @@ class Batch(NamedTuple):
         return inputs.reshape(-1, *model.input_shape), targets
 
 
-class Samples:
+class TrainingData:
     """Samples and targets as the core takes them, checked as a whole."""
 
     def __init__(

@@ -182,7 +182,7 @@ def test_a_schedule_of_your_own_gets_losses(validated: bool) -> None:
 
 def test_a_warmup_passes_losses_on() -> None:
     model = gp.Model([gp.Dense(3)], 6, seed=0)
-    optimizer = gp.SGD(model, lr=gp.WarmupLR(Halves(), steps=1))
+    optimizer = gp.SGD(model, lr=gp.learning_rates.WarmupLR(Halves(), steps=1))
     rates = [optimizer.lr]
     for loss in (1.0, 2.0):
         optimizer.feedback(loss)
@@ -195,7 +195,7 @@ def test_rewinding_takes_back_what_losses_did() -> None:
     model = gp.Model([gp.Dense(3)], 6, seed=0)
     optimizer = gp.SGD(model, lr=Halves())
     optimizer.feedback(1.0)
-    start = gp.Rewind(model)
+    start = gp.pruning.Rewind(model)
     optimizer.feedback(2.0)
     start.restore()
     assert optimizer.course == (1.0, 1.0)

@@ -6,7 +6,7 @@ from typing import SupportsFloat
 
 from gradprune.optim.learning_rates import LearningRate
 from gradprune.state.copying import Attached
-from gradprune.state.following import Training
+from gradprune.state.following import TrainingContext
 from gradprune.state.locking import locked
 
 __all__ = ["Rated"]
@@ -38,7 +38,7 @@ class Rated(Attached):
         if self.schedule.wants_feedback:
             self.course = self.schedule.judge(self.course, float(loss))
 
-    def on_epoch_end(self, context: Training) -> None:
+    def on_epoch_end(self, context: TrainingContext) -> None:
         """See Follower."""
         if self.schedule.wants_feedback:
             self.feedback(context.logs.get("val_loss", context.logs["loss"]))
