@@ -34,7 +34,13 @@ _LISTS: dict[str, dict[str, Any]] = {
     "optimizer": {case.name: case for case in OPTIMIZERS},
     "guard": dict(GUARDS),
     "criterion": {f"{name_of(c)}{i}": c for i, c in enumerate(CRITERIA)},
-    "lr": {case.name: case.schedule for case in SCHEDULES},
+    "lr": {
+        **{case.name: case.schedule for case in SCHEDULES},
+        "plateau": gp.learning_rates.ReduceOnPlateau(0.3, factor=0.7, patience=0, cooldown=1),
+        "warmup_plateau": gp.learning_rates.WarmupLR(
+            gp.learning_rates.ReduceOnPlateau(0.3, factor=0.7, patience=1), steps=4
+        ),
+    },
     "schedule": dict(PRUNING_SCHEDULES),
     "regrowth": dict(REGROWTHS),
     "scheme": {"none": None, **SCHEMES},
@@ -124,3 +130,4 @@ def train(model: gp.Model, steps: range, *, faults: bool = True) -> None:
         pruner.step(data=(x, y))
         if step % 3 == 2:
             pruner.feedback(1.0 + 0.2 * math.sin(step))
+            optimizer.feedback(1.0 + 0.2 * math.sin(step))
