@@ -231,7 +231,7 @@ def test_draws_into_axes_of_others(run: Run) -> None:
     assert plotting.plot_loss(run.dense, ax=axes) is axes
     assert plotting.plot_sparsity(run.model, ax=figure.add_subplot()).figure is figure
     left, right = Figure().subfigures(1, 2)
-    assert plotting.plot_history(run.dense, figure=left) is left.get_figure(root=True)
+    assert plotting.plot_history(run.dense, figure=left) is left.figure
     assert len(left.axes) == 3
     assert right.axes == []
 
