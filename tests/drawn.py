@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
-from matplotlib.colors import to_hex
+import pytest
 
 FEW = 24  # numbers that are told one by one
 
@@ -35,10 +35,11 @@ def numbers(values: Iterable[float]) -> str:
 
 def colour(value: Any) -> str:
     """Hexadecimal, with alpha; "none" for nothing."""
+    colors: Any = pytest.importorskip("matplotlib.colors")
     array = np.asarray(value) if not isinstance(value, str) else None
     if array is not None and array.size == 0:
         return "none"
-    return to_hex(value, keep_alpha=True)
+    return str(colors.to_hex(value, keep_alpha=True))
 
 
 def figure(whole: Any) -> str:
