@@ -25,6 +25,7 @@ import warnings
 import zlib
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ from gradprune import files
 from gradprune.compression import architecture, gpz
 from gradprune.engine import memory
 from gradprune.layers.graph import named_layers, plan
+from gradprune.pruning.criteria.order import Magnitude
+from gradprune.registry import SETTINGS, Registry
 
 Draw = np.random.Generator
 _ROOM = 4 << 20  # kB of addresses that a worker has: a runaway file fails instead of swapping
@@ -61,6 +64,20 @@ SIZES = (
 )
 REALS = (0.0, -0.0, 1.0, -1.0, 0.5, 1e-30, 1e30, 1e300, float("nan"), float("inf"), -float("inf"))
 NAMES = ("", ".", "input", ".input", "dense0", "quantizer", ".mask", "a" * 300, "\x00", "层", "a.b")
+
+
+@dataclass(frozen=True)
+class Rounded(Magnitude):
+    """A criterion of one's own: magnitudes, rounded."""
+
+    decimals: int = 2
+    weights: tuple[float, ...] = ()
+
+    def scores(self, weights: Any, statistics: Any, draw: Any) -> Any:
+        return np.abs(weights).round(self.decimals)
+
+
+OWN = {"Rounded": Rounded}
 
 
 # ---- what is changed -----------------------------------------------------------------------------
@@ -103,6 +120,10 @@ def models() -> Iterator[gp.Model]:
         model.fit(x, y, pruner=model.pruner, batch_size=10, verbose=0)
     gp.Quantizer(model, weights=gp.Codebook(3)).quantize()
     yield model
+    model = gp.Model([gp.Dense(3)], 4, seed=8)
+    gp.SGD(model, lr=0.1)
+    gp.Pruner(model, criterion=Rounded(decimals=1, weights=(0.5, 1.0))).prune(0.5)
+    yield model
 
 
 class Sources:
@@ -142,7 +163,10 @@ def _value(rng: Draw, old: Any) -> Any:
             deep = [deep] if rng.random() < 0.5 else {"class": "dict", "items": [["a", deep]]}
         return deep
     if kind == 6:
-        return {"class": _pick(rng, sorted(files._SETTINGS))}
+        if rng.random() < 0.3:
+            name = _pick(rng, ("Rounded", "Dense", "os.system", "", None, ["Rounded"]))
+            return {"class": "custom", "name": name, "fields": _pick(rng, (old, {}, {"lr": 1}))}
+        return {"class": _pick(rng, sorted(SETTINGS))}
     if kind == 7:
         return _pick(rng, (None, True, False, [], {}, "same", "relu", [0, 0], [[1, 2], [3, 4]]))
     return _pick(rng, SIZES)
@@ -244,7 +268,7 @@ def _consistent(rng: Draw, described: dict[str, Any]) -> gp.Model | None:
                 layer[_pick(rng, numbers)] = _pick(rng, (1, 2, 9, 100, 1000, 0.5, 1e-30))
     most = 10**8 if rng.random() < 0.02 else 10**7
     try:
-        named = named_layers(files._decode(layers[:20]))
+        named = named_layers(Registry().decode(layers[:20]))
         if memory.needed_bytes(plan(named, tuple(shape))) > most:
             return None
         return gp.Model.blank(named, shape)
@@ -303,7 +327,7 @@ def packed_file(rng: Draw, sources: Sources) -> bytes:
     if rng.random() < 0.7:
         _change_layers(rng, content["layers"])
     try:
-        layers, shape = files._decode(content["layers"]), tuple(content["input_shape"])
+        layers, shape = Registry().decode(content["layers"]), tuple(content["input_shape"])
         if rng.random() < 0.5:
             shape = tuple(abs(_pick(rng, SIZES)) for _ in shape)
         body = architecture.write_architecture(layers, shape)
@@ -341,7 +365,7 @@ def damaged(rng: Draw, whole: list[bytes]) -> bytes:
 def outcome(path: Path) -> str:
     """What became of one file: "model", "packed model" or the beginning of the error's text."""
     try:
-        loaded = gp.load(path)
+        loaded = gp.load(path, custom_objects=OWN)
     except gp.errors.FileFormatError as error:
         text = str(error).removeprefix(f"{path}: ")
         if text == str(error):
@@ -357,7 +381,7 @@ def outcome(path: Path) -> str:
         loaded.predict(x)
     loaded.save(path)
     whole = path.read_bytes()
-    gp.load(path).save(path)
+    gp.load(path, custom_objects=OWN).save(path)
     if path.read_bytes() != whole:
         raise AssertionError("saved again, it is another file")
     return "model"

@@ -9,40 +9,30 @@ text in the metadata, under the key "gradprune": settings of layers, optimizer,
 pruner and quantizer as {"class": name, field: value, ...}, counters, and a SHA-256 over that text
 and all tensors.
 
-A file is data. Classes are looked up in a list written here, nothing is ever unpickled or imported
-by name, and nothing is allocated before the sizes are known to fit what the file holds.
+A file is data. Classes are looked up in a registry (`gradprune/registry.py`), nothing is ever
+unpickled or imported by name, and nothing is allocated before the sizes are known to fit what the
+file holds.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import inspect
 import json
-import math
 import os
 from collections.abc import Mapping
-from types import ModuleType
 from typing import Any, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune import layers as all_layers
 from gradprune.engine.memory import check_size
 from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import not_negative, seed_number, whole
 from gradprune.foundation.disk import read, write_atomically
-from gradprune.layers import initializers
-from gradprune.losses.table import LOSSES
-from gradprune.optim import clipping, guards, learning_rates, optimizers
-from gradprune.optim.optimizers import Optimizer
-from gradprune.pruning import adaptive, granularity, regrowth, schedules, scopes
-from gradprune.pruning.criteria import explosion, flow, gradients, order
 from gradprune.pruning.pruner import Pruner
-from gradprune.quantization import codebooks, grids
 from gradprune.quantization.quantizer import Quantizer
+from gradprune.registry import OPTIMIZERS, CustomObjects, Registry
 from gradprune.state.costs import Costs
 from gradprune.state.headroom import require
 from gradprune.state.locking import locked
@@ -56,51 +46,6 @@ _Model = TypeVar("_Model", bound=Trainee)
 _FORMAT = 2  # 1: the same, but names of tensors that are no parameter began without the dot
 _MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
 _KEY = "gradprune"
-
-
-def _public_classes(*modules: ModuleType) -> dict[str, type[Any]]:
-    """The concrete classes that these modules make public, by name."""
-    members = [
-        getattr(module, name)
-        for module in modules
-        for name in getattr(module, "__all__", vars(module))
-    ]
-    classes = [cls for cls in members if inspect.isclass(cls) and not inspect.isabstract(cls)]
-    return {cls.__name__: cls for cls in classes}
-
-
-# What a file may ask for by name, and nothing else: our own optimizers and frozen settings.
-_OPTIMIZERS: dict[str, type[Optimizer]] = {
-    name: cls for name, cls in _public_classes(optimizers).items() if issubclass(cls, Optimizer)
-}
-_SETTINGS: dict[str, type[Any]] = {
-    name: cls
-    for name, cls in _public_classes(
-        adaptive,
-        clipping,
-        codebooks,
-        explosion,
-        flow,
-        gradients,
-        granularity,
-        grids,
-        guards,
-        initializers,
-        learning_rates,
-        order,
-        regrowth,
-        schedules,
-        scopes,
-    ).items()
-    if dataclasses.is_dataclass(cls)
-} | {type(loss).__name__: type(loss) for loss in LOSSES.values()}
-_SETTINGS |= {
-    name: cls
-    for name, cls in vars(all_layers).items()
-    if inspect.isclass(cls) and issubclass(cls, all_layers.Layer) and not inspect.isabstract(cls)
-}
-# What classes were called in earlier files.
-_FORMER = {"Linear": "LinearSchedule", "Quantize": "QuantizeGradient"}
 
 
 # ---- writing -----------------------------------------------------------------------------------
@@ -142,41 +87,42 @@ def _tensors(model: Trainee) -> Tensors:
 def _describe(model: Trainee) -> dict[str, Any]:
     """All of a model that is not an array."""
     optimizer, pruner, quantizer = model.optimizer, model.pruner, model.quantizer
-    if optimizer is not None and _OPTIMIZERS.get(type(optimizer).__name__) is not type(optimizer):
+    encode = Registry().encode  # one for all, so that no two classes have one name
+    if optimizer is not None and OPTIMIZERS.get(type(optimizer).__name__) is not type(optimizer):
         raise TypeError(f"cannot save an optimizer of class {type(optimizer).__name__}")
     return {
         "format": _FORMAT,
         "version": _core.version,
         "model": {
-            "layers": _encode(model.layers),
-            "input_shape": _encode(model.input_shape),
+            "layers": encode(model.layers),
+            "input_shape": encode(model.input_shape),
             "seed": model.seed,
             "epoch": model.epoch,
             "forward_count": model.forward_count,
-            "last_loss": _encode(model.last_loss),
-            "costs": _encode(model.costs.most),
-            "loss": _encode(model.loss),
+            "last_loss": encode(model.last_loss),
+            "costs": encode(model.costs.most),
+            "loss": encode(model.loss),
         },
         "optimizer": None
         if optimizer is None
         else {
             "class": type(optimizer).__name__,
-            "settings": {key: _encode(value) for key, value in optimizer.settings().items()},
-            "clip": _encode(optimizer.clip),
-            "guard": _encode(optimizer.guard),
-            "state": {name: _encode(number) for name, number in optimizer.state().items()},
+            "settings": {key: encode(value) for key, value in optimizer.settings().items()},
+            "clip": encode(optimizer.clip),
+            "guard": encode(optimizer.guard),
+            "state": {name: encode(number) for name, number in optimizer.state().items()},
         },
         "pruner": None
         if pruner is None
         else {
             "settings": {
-                "criterion": _encode(pruner.criterion),
-                "scope": _encode(pruner.scope),
-                "granularity": _encode(pruner.granularity),
-                "schedule": _encode(pruner.schedule),
-                "regrowth": _encode(pruner.regrowth),
-                "exclude": _encode(pruner.exclude),
-                "min_kept": _encode(pruner.min_kept),
+                "criterion": encode(pruner.criterion),
+                "scope": encode(pruner.scope),
+                "granularity": encode(pruner.granularity),
+                "schedule": encode(pruner.schedule),
+                "regrowth": encode(pruner.regrowth),
+                "exclude": encode(pruner.exclude),
+                "min_kept": encode(pruner.min_kept),
                 "seed": pruner.seed,
                 "gradients": pruner.gradients,
             },
@@ -186,32 +132,13 @@ def _describe(model: Trainee) -> dict[str, Any]:
         if quantizer is None
         else {
             "settings": {
-                "weights": _encode(quantizer.weights),
-                "exclude": _encode(quantizer.exclude),
-                "biases": _encode(quantizer.biases),
+                "weights": encode(quantizer.weights),
+                "exclude": encode(quantizer.exclude),
+                "biases": encode(quantizer.biases),
             },
             "state": quantizer.state(),
         },
     }
-
-
-def _encode(value: Any) -> Any:
-    """A setting for JSON."""
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    if isinstance(value, np.generic):
-        return _encode(value.item())
-    if isinstance(value, float):
-        return value if math.isfinite(value) else {"class": "float", "value": repr(value)}
-    if isinstance(value, tuple | list):
-        return [_encode(item) for item in value]
-    if isinstance(value, dict):
-        return {"class": "dict", "items": [[key, _encode(item)] for key, item in value.items()]}
-    name = type(value).__name__
-    if _SETTINGS.get(name) is type(value):
-        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return {"class": name, **{key: _encode(item) for key, item in fields.items()}}
-    raise TypeError(f"cannot save {value!r}: a file holds only classes of gradprune itself")
 
 
 def _digest(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
@@ -240,26 +167,33 @@ def _seal(content: Mapping[str, Any], tensors: Tensors) -> bytes:
 # ---- reading -----------------------------------------------------------------------------------
 
 
-def load(path: str | os.PathLike[str], kind: type[_Model]) -> _Model:
+def load(
+    path: str | os.PathLike[str],
+    kind: type[_Model],
+    custom_objects: CustomObjects | None = None,
+) -> _Model:
     """Read what ``save`` wrote; see ``gradprune.load``.
 
     Args:
         path: the file.
         kind: the class of the model.
+        custom_objects: name to class of settings that are not gradprune's own.
     """
-    return parse(read(path), path, kind)
+    registry = Registry(custom_objects)
+    return parse(read(path), path, kind, registry)
 
 
 def parse(
     data: bytes,
     path: str | os.PathLike[str],
     kind: type[_Model],
+    registry: Registry,
     max_bytes: SupportsIndex | None = None,
 ) -> _Model:
     """Return the model in the bytes of a file, whose name is for errors."""
     try:
         content, tensors = _open(data)
-        return _build(content, tensors, kind, len(data), max_bytes)
+        return _build(content, tensors, kind, registry, len(data), max_bytes)
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
     except MemoryError:
@@ -308,25 +242,29 @@ def _build(
     content: dict[str, Any],
     tensors: Tensors,
     kind: type[_Model],
+    registry: Registry,
     nbytes: int,
     max_bytes: SupportsIndex | None,
 ) -> _Model:
     """The model of a description; tensors must be exactly its own."""
     described = content["model"]
-    layers, input_shape = _decode(described["layers"]), _decode(described["input_shape"])
+    layers, input_shape = (
+        registry.decode(described["layers"]),
+        registry.decode(described["input_shape"]),
+    )
     for layer, _, shape, _ in check_size(layers, input_shape, nbytes, max_bytes):
         for parameter in layer.tensors(shape):
             _take(tensors, f"{layer.name}.{parameter.role}", np.dtype(np.float32), parameter.shape)
     model = kind.blank(layers, input_shape, seed=seed_number(described["seed"]))
     if "costs" in described:  # the first files had none
-        model.costs = Costs(_decode(described["costs"]), "the model's file")
+        model.costs = Costs(registry.decode(described["costs"]), "the model's file")
     if content["optimizer"] is not None:
-        _build_optimizer(model, content["optimizer"])
+        _build_optimizer(model, content["optimizer"], registry)
         own = _below(_OPTIMIZER, tensors)
         assert model.optimizer is not None
         model.optimizer.chain.load(own)  # first of all, since norms may be any number
     if content["pruner"] is not None:
-        _build_pruner(model, content["pruner"], tensors)
+        _build_pruner(model, content["pruner"], tensors, registry)
 
     quantized = _below(_QUANTIZER, tensors)
     tensors = {n: array for n, array in tensors.items() if not n.startswith(_QUANTIZER)}
@@ -348,11 +286,11 @@ def _build(
         model.optimizer.chain.load(_below(_OPTIMIZER, tensors))
         model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
     model.arena.settle()
-    _build_quantizer(model, content.get("quantizer"), quantized)
+    _build_quantizer(model, content.get("quantizer"), quantized, registry)
     model.epoch = whole("epoch", described["epoch"])
     model.forward_count = whole("forward_count", described["forward_count"])
-    model.last_loss = float(_decode(described["last_loss"]))
-    model.loss = _decode(described.get("loss"))  # which earlier versions did not write
+    model.last_loss = float(registry.decode(described["last_loss"]))
+    model.loss = registry.decode(described.get("loss"))  # which earlier versions did not write
     return model
 
 
@@ -363,28 +301,32 @@ def _fill(model: Trainee, tensors: Tensors) -> None:
         view[...] = tensors[name]
 
 
-def _build_optimizer(model: Trainee, described: dict[str, Any]) -> None:
+def _build_optimizer(model: Trainee, described: dict[str, Any], registry: Registry) -> None:
     """An optimizer as described; it makes itself the model's."""
     name = described["class"]
-    if name not in _OPTIMIZERS:
+    if name not in OPTIMIZERS:
         raise FileFormatError(f"unknown optimizer {name!r}")
-    settings = {key: _decode(value) for key, value in described["settings"].items()}
-    clip, guard = _decode(described["clip"]), _decode(described["guard"])
-    _OPTIMIZERS[name](model, **settings, clip=clip, guard=guard)
+    settings = {key: registry.decode(value) for key, value in described["settings"].items()}
+    clip, guard = registry.decode(described["clip"]), registry.decode(described["guard"])
+    OPTIMIZERS[name](model, **settings, clip=clip, guard=guard)
 
 
-def _build_pruner(model: Trainee, described: dict[str, Any], tensors: Tensors) -> None:
+def _build_pruner(
+    model: Trainee, described: dict[str, Any], tensors: Tensors, registry: Registry
+) -> None:
     """A pruner as described; it makes itself the model's. It knows which tensors it needs."""
-    settings = {key: _decode(value) for key, value in described["settings"].items()}
+    settings = {key: registry.decode(value) for key, value in described["settings"].items()}
     own = _below(_PRUNER, tensors)
     Pruner(model, **settings).load_state(_counters(described["state"]), own)
 
 
-def _build_quantizer(model: Trainee, described: dict[str, Any] | None, own: Tensors) -> None:
+def _build_quantizer(
+    model: Trainee, described: dict[str, Any] | None, own: Tensors, registry: Registry
+) -> None:
     """A quantizer as described, if one is; weights and masks are set by now."""
     known: set[str] = set()
     if described is not None:
-        settings = {key: _decode(value) for key, value in described["settings"].items()}
+        settings = {key: registry.decode(value) for key, value in described["settings"].items()}
         quantizer = Quantizer(model, **settings)
         quantizer.load_state(_counters(described["state"]), own)
         known = set(quantizer.tensors())
@@ -415,30 +357,12 @@ def _take(
     return array
 
 
-def _decode(value: Any) -> Any:
-    """The setting that ``_encode`` wrote."""
-    if isinstance(value, list):
-        return tuple(_decode(item) for item in value)
-    if not isinstance(value, dict):
-        return value
-    fields = dict(value)
-    name = fields.pop("class")
-    if name == "float":
-        return float(fields["value"])
-    if name == "dict":
-        return {str(key): _decode(item) for key, item in fields["items"]}
-    name = _FORMER.get(name, name)
-    if name not in _SETTINGS:
-        raise FileFormatError(f"unknown class {name!r}")
-    return _SETTINGS[name](**{key: _decode(item) for key, item in fields.items()})
-
-
 def _optimizer_state(state: dict[str, Any]) -> dict[str, float]:
     """Counters, and the numbers that are not whole."""
     counters = dict(state)
     factor = not_negative("lr_factor", counters.pop("lr_factor", 1.0))
     course = {name: counters.pop(name) for name in state if name.startswith("course.")}
-    numbers = {name: float(_decode(number)) for name, number in course.items()}
+    numbers = {name: float(Registry().decode(number)) for name, number in course.items()}
     return {**_counters(counters), "lr_factor": factor, **numbers}
 
 

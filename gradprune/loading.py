@@ -11,12 +11,16 @@ from gradprune.compression.gpz import PackedModel
 from gradprune.errors import FileFormatError
 from gradprune.foundation.disk import read
 from gradprune.model import Model
+from gradprune.registry import CustomObjects, Registry
 
 __all__ = ["load"]
 
 
 def load(
-    path: str | os.PathLike[str], *, max_bytes: SupportsIndex | None = None
+    path: str | os.PathLike[str],
+    *,
+    max_bytes: SupportsIndex | None = None,
+    custom_objects: CustomObjects | None = None,
 ) -> Model | PackedModel:
     """Read what ``Model.save`` or ``PackedModel.save`` wrote; the contents tell which.
 
@@ -30,6 +34,10 @@ def load(
             file, whose reading takes time, columns of weights count as 24 KiB more. None: 96 MiB
             and 16 KiB more for each byte of the file, so that a small file from a stranger cannot
             ask for all memory.
+        custom_objects: name to class of criteria, schedules, scopes, clippers, learning rates,
+            layers, initializers, losses, ... of your own, all frozen dataclasses, such as
+            ``{"MyCriterion": MyCriterion}``. Pass only what you trust to be called with any
+            values of its fields. None of these can take the place of a class of gradprune.
 
     Returns:
         A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; or a packed
@@ -37,7 +45,9 @@ def load(
 
     Raises:
         OSError: there is no such file, or it cannot be read; ``FileNotFoundError`` and the like.
-        FileFormatError: it is damaged, truncated, beyond the limit or of another kind.
+        FileFormatError: it is damaged, truncated, beyond the limit or of another kind, or needs a
+            class that ``custom_objects`` does not have.
+        TypeError, ValueError: ``custom_objects`` is not as above.
         ImportError: a packed model, and constriction is not installed.
 
     >>> import gradprune as gp
@@ -45,9 +55,10 @@ def load(
     >>> gp.load("model.safetensors").seed
     7
     """
+    registry = Registry(custom_objects)
     data = read(path)
     if not data.startswith(gpz.MAGIC):
-        return files.parse(data, path, Model, max_bytes)
+        return files.parse(data, path, Model, registry, max_bytes)
     try:
         return PackedModel(data, Model, max_bytes=max_bytes)
     except FileFormatError as error:

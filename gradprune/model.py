@@ -327,6 +327,7 @@ class Model(Trainee):
 
         Raises:
             OSError: the file cannot be written.
-            TypeError: something is of a class of your own, which ``load`` could not make again.
+            TypeError: something is of a class of your own that is no frozen dataclass, so that
+                ``gp.load(path, custom_objects={...})`` could not make it again.
         """
         files.save(self, path)

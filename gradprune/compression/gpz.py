@@ -35,7 +35,7 @@ from gradprune.layers.graph import Step, plan
 if TYPE_CHECKING:
     from gradprune.model import Model
 
-__all__ = ["MAGIC", "PackedModel", "compress"]
+__all__ = ["PackedModel", "compress"]
 
 MAGIC = b"gpz"
 _FORMAT = 1

@@ -22,7 +22,7 @@ from gradprune.foundation import streams
 from gradprune.foundation.checks import choice, flag, fraction, not_negative, settle
 from gradprune.layers.window import Pair, pair, plain
 
-__all__ = ["Augmentation", "Augmenter", "Crop", "Flip", "Rotate", "Shift", "augmentations"]
+__all__ = ["Augmentation", "Crop", "Flip", "Rotate", "Shift"]
 
 Floats = NDArray[np.float32]
 

@@ -26,7 +26,7 @@ from gradprune.layers.wiring import roles_by_layer
 from gradprune.state.locking import locked
 from gradprune.training.trainee import Trainee
 
-__all__ = ["LayerShrink", "ShrinkReport", "shrink"]
+__all__ = ["LayerShrink", "ShrinkReport"]
 
 Flags = NDArray[np.bool_]
 Floats = NDArray[np.float32]

@@ -16,16 +16,7 @@ from gradprune.foundation.checks import whole
 from gradprune.layers.add import Add
 from gradprune.layers.base import Layer, Shape, Source
 
-__all__ = [
-    "INPUT",
-    "Input",
-    "Node",
-    "Step",
-    "named_layers",
-    "plan",
-    "sample_shape",
-    "sequence",
-]
+__all__ = ["Input", "Node"]
 
 INPUT = ".input"  # as no layer may be called
 _OLD_INPUT = "input"  # what files of before say; no layer after it has this name there

@@ -24,24 +24,10 @@ that is the value of a cell is shown. Needs matplotlib: ``pip install "gradprune
 >>> gp.plotting.overview(history, before, model).savefig("overview.png")
 """
 
-from gradprune.plotting.decomposition import plot_decomposition
-from gradprune.plotting.diagnosis import plot_diagnosis
-from gradprune.plotting.glance import overview
-from gradprune.plotting.history import plot_accuracy, plot_history, plot_loss, plot_norms
-from gradprune.plotting.sensitivity import plot_sensitivity
-from gradprune.plotting.tradeoff import plot_tradeoff
-from gradprune.plotting.weights import plot_sparsity, plot_weights
-
-__all__ = [
-    "overview",
-    "plot_accuracy",
-    "plot_decomposition",
-    "plot_diagnosis",
-    "plot_history",
-    "plot_loss",
-    "plot_norms",
-    "plot_sensitivity",
-    "plot_sparsity",
-    "plot_tradeoff",
-    "plot_weights",
-]
+from gradprune.plotting.decomposition import *
+from gradprune.plotting.diagnosis import *
+from gradprune.plotting.glance import *
+from gradprune.plotting.history import *
+from gradprune.plotting.sensitivity import *
+from gradprune.plotting.tradeoff import *
+from gradprune.plotting.weights import *

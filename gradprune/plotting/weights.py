@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure, SubFigure
 
-__all__ = ["Floats", "Pruned", "draw_histogram", "pair_weights", "plot_sparsity", "plot_weights"]
+__all__ = ["plot_sparsity", "plot_weights"]
 
 Floats: TypeAlias = NDArray[np.float32]
 

@@ -10,3 +10,4 @@ from gradprune.pruning.report import *
 from gradprune.pruning.rewinding import *
 from gradprune.pruning.schedules import *
 from gradprune.pruning.scopes import *
+from gradprune.pruning.statistics import *

@@ -21,7 +21,7 @@ from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
 from gradprune.state.locking import Locked, locked
 
-__all__ = ["LeastSquares", "corrected"]
+__all__ = ["LeastSquares"]
 
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]

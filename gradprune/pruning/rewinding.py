@@ -14,7 +14,7 @@ from gradprune.optim.optimizers import Optimizer
 from gradprune.state.arena import Arena, Moments
 from gradprune.state.locking import locked
 
-__all__ = ["RememberedWeights", "Rewind"]
+__all__ = ["Rewind"]
 
 Floats = NDArray[np.float32]
 

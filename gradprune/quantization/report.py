@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradprune.foundation.columns import aligned
 
-__all__ = ["ParameterReport", "QuantizationReport", "describe"]
+__all__ = ["ParameterReport", "QuantizationReport"]
 
 
 @dataclass(frozen=True)

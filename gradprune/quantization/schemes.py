@@ -22,7 +22,7 @@ from gradprune.errors import NonFiniteError
 from gradprune.state.arena import Arena, Tensor
 from gradprune.state.locking import locked
 
-__all__ = ["Coding", "Layout", "Members", "Part", "Scheme", "checked_latent", "checked_tensor"]
+__all__ = ["Coding", "Layout", "Members", "Part", "Scheme"]
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]

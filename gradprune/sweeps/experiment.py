@@ -30,6 +30,7 @@ from gradprune.pruning.granularity import Element, Granularity
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic, OneShot, Schedule
 from gradprune.pruning.scopes import Scope, get_scope
+from gradprune.registry import classes_in
 
 __all__ = ["Experiment"]
 
@@ -285,8 +286,9 @@ def _dense_model(e: Experiment) -> Model:
         )
     folder = cache_folder() / "dense" if e.cache is None else Path(e.cache)
     file = folder / f"{_identity(e, model)}.safetensors"
+    own = classes_in((model.layers, model.loss, e.dense_clip))
     with contextlib.suppress(FileNotFoundError, FileFormatError):
-        return files.load(file, Model)
+        return files.load(file, Model, own)
     _train(e, model, e.dense_epochs, e.dense_lr, e.dense_clip)
     with contextlib.suppress(OSError):  # a full disk makes it slow, not wrong
         folder.mkdir(parents=True, exist_ok=True)

@@ -262,7 +262,7 @@ def test_removed_weights_are_zero_whatever_the_file_says(tmp_path: Path) -> None
 # ---- writing is all or nothing -----------------------------------------------------------------
 
 
-def test_classes_of_ones_own_are_refused(tmp_path: Path) -> None:
+def test_classes_of_ones_own_that_are_no_dataclasses_are_refused(tmp_path: Path) -> None:
     class Half(gp.learning_rates.LearningRate):
         def __call__(self, step: int) -> float:
             return 0.5

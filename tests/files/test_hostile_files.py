@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from collections import Counter
 from pathlib import Path
 from types import ModuleType
@@ -22,7 +23,7 @@ def fuzz() -> ModuleType:
     spec = importlib.util.spec_from_file_location("fuzz_files", FUZZ)
     assert spec is not None
     assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # for its dataclass
     spec.loader.exec_module(module)
     return module
 

@@ -16,57 +16,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gradprune as gp
-from gradprune import files
+from gradprune import registry
 from gradprune.errors import NumericalError
 from gradprune.layers.base import Layer
+from setting_examples import GIVEN
 
 EXAMPLES = int(os.environ.get("GRADPRUNE_EXAMPLES", "60"))
 
-# What settings without a default need, and what a class wants besides.
-GIVEN: dict[str, dict[str, Any]] = {
-    "AGC": {"exclude": (np.str_("dense0"),)},
-    "Activation": {"function": np.str_("leaky_relu")},
-    "AdaptiveSchedule": {"sparsity": 0.5},
-    "AutoClip": {"window": 10},
-    "AvgPool2D": {"kernel": 2, "stride": (1, 1), "padding": ((0, 1), (1, 0))},
-    "Block": {"rows": 2, "columns": 1},
-    "Budgets": {"sparsities": {"dense0": 0.5}, "caps": {"dense0": 0.75}},
-    "ClipNorm": {"max_norm": 1.0},
-    "ClipNormPerLayer": {"max_norm": 1.0},
-    "ClipNormPerParameter": {"max_norm": 1.0},
-    "ClipValue": {"clip_value": 1.0},
-    "ConstantLR": {"lr": 0.5},
-    "Conv2D": {"filters": 4, "kernel": (2, 1), "padding": ((0, 1), (1, 0)), "groups": 2},
-    "CosineLR": {"lr": 0.5, "steps": 10},
-    "Cubic": {"sparsity": 0.5, "start": 0, "stop": 10},
-    "Dense": {"units": 3},
-    "Dropout": {"rate": 0.5},
-    "ERK": {"caps": {"dense0": 0.75}},
-    "ExponentialLR": {"lr": 0.5, "gamma": 0.9},
-    "Explosion": {"group_size": 2},
-    "GRU": {"units": 3, "truncation": 2},
-    "GlobalScope": {"caps": {"dense0": 0.75}},
-    "Inhibit": {"limit": 1.0},
-    "Iterative": {"sparsity": 0.5, "rounds": 2, "every": 3},
-    "LSTM": {"units": 3, "truncation": 2},
-    "LayerScope": {"caps": {"dense0": 0.75}},
-    "LinearSchedule": {"sparsity": 0.5, "start": 0, "stop": 10},
-    "MaxPool2D": {"kernel": 2, "stride": (1, 1), "padding": ((0, 1), (1, 0))},
-    "NM": {"n": 2, "m": 4},
-    "Normal": {"std": 0.5},
-    "OneCycleLR": {"max_lr": 0.5, "steps": 10},
-    "OneShot": {"sparsity": 0.5},
-    "Polynomial": {"sparsity": 0.5, "start": 0, "stop": 10, "power": 2.0},
-    "QuantizeGradient": {"levels": 4},
-    "RNN": {"units": 3, "truncation": 2},
-    "Raise": {"max_activation": 8.0, "max_gradient": 8.0, "max_norm": 8.0},
-    "ReduceOnPlateau": {"lr": 0.5},
-    "RigL": {"stop": 100},
-    "SET": {"stop": 100},
-    "StepLR": {"lr": 0.5, "every": 2},
-    "Uniform": {"limit": 0.5},
-    "WarmupLR": {"after": gp.learning_rates.ConstantLR(0.5), "steps": 3},
-}
 OTHERS: dict[str, tuple[type, dict[str, Any]]] = {  # that are not saved with a model
     "CrossEntropy": (gp.losses.CrossEntropy, {}),
     "Crop": (gp.augmentation.Crop, {"padding": (1, 2)}),
@@ -78,7 +34,7 @@ OTHERS: dict[str, tuple[type, dict[str, Any]]] = {  # that are not saved with a 
     "Shift": (gp.augmentation.Shift, {"pixels": 1}),
     "Training": (gp.compression.Training, {"epochs": 2}),
 }
-CLASSES = {name: (cls, GIVEN.get(name, {})) for name, cls in files._SETTINGS.items()} | OTHERS
+CLASSES = {name: (cls, GIVEN.get(name, {})) for name, cls in registry.SETTINGS.items()} | OTHERS
 
 
 def with_numpy(value: Any, kind: Callable[[Any], Any]) -> Any:

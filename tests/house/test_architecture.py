@@ -34,6 +34,7 @@ STRATA = (
     "pruning",
     "quantization",
     "training",
+    "registry",
     "files",
     "forms",
     "model",

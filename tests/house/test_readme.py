@@ -50,6 +50,12 @@ def test_the_script_for_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(found[1]) > 0.92
 
 
+def test_a_criterion_of_ones_own_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("docs/extending.md")
+    assert names["again"].sparsity == names["model"].sparsity > 0.79
+
+
 def test_the_comparisons_with_the_twins_pass() -> None:
     names = run("docs/reference.md")
     tests: list[Callable[[], None]] = [names[name] for name in names if name.startswith("test_")]

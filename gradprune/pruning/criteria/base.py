@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gradprune.pruning.statistics import Statistics
 
-__all__ = ["Criterion", "Draw", "Floats", "Probe", "ProbingCriterion", "Response"]
+__all__ = ["Criterion", "Draw", "Probe", "ProbingCriterion", "Response"]
 
 Floats = NDArray[np.float32]
 Draw = Callable[[int], Floats]

@@ -1,0 +1,225 @@
+"""Which classes a file may name: gradprune's own, and those that a caller passes by hand.
+
+Settings are frozen dataclasses: layers, initializers, losses, clippers, guards, learning rates,
+criteria, scopes, schedules, granularities, regrowth, schemes of quantization. A file holds the
+name of the class and the values of its fields. Our own are what the packages make public, so a new
+one needs no line here. A class of a user's own is written as such, so that it can never be taken
+for one of ours, and is found again in ``custom_objects``. Nothing is imported by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from gradprune import layers, losses, optim, pruning, quantization
+from gradprune.errors import FileFormatError
+from gradprune.layers.base import Layer
+from gradprune.layers.initializers import Initializer
+from gradprune.losses.base import Loss
+from gradprune.optim.clipping import Clipper
+from gradprune.optim.guards import Guard
+from gradprune.optim.learning_rates import LearningRate
+from gradprune.optim.optimizers import Optimizer
+from gradprune.pruning.criteria.base import Criterion
+from gradprune.pruning.granularity import Granularity
+from gradprune.pruning.regrowth import Regrowth
+from gradprune.pruning.schedules import AnySchedule
+from gradprune.pruning.scopes import Scope
+from gradprune.quantization.schemes import Scheme
+
+__all__ = ["OPTIMIZERS", "SETTINGS", "CustomObjects", "Registry", "classes_in"]
+
+CustomObjects = Mapping[str, type[Any]]
+
+
+def _classes(*packages: ModuleType) -> Iterator[type[Any]]:
+    """Yield the concrete classes that these packages make public."""
+    for package in packages:
+        for name, member in vars(package).items():
+            is_concrete = inspect.isclass(member) and not inspect.isabstract(member)
+            if is_concrete and not name.startswith("_"):
+                yield member
+
+
+# What a model, an optimizer, a pruner or a quantizer is set up with.
+_KINDS = (
+    *(AnySchedule, Clipper, Criterion, Granularity, Guard, Initializer, Layer, LearningRate),
+    *(Loss, Regrowth, Scheme, Scope),
+)
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    cls.__name__: cls for cls in _classes(optim) if issubclass(cls, Optimizer)
+}
+SETTINGS: dict[str, type[Any]] = {
+    cls.__name__: cls
+    for cls in _classes(layers, losses, optim, pruning, quantization)
+    if dataclasses.is_dataclass(cls) and issubclass(cls, _KINDS)
+}
+# What classes were called in earlier files.
+FORMER = {"Linear": "LinearSchedule", "Quantize": "QuantizeGradient"}
+_FLOAT, _DICT, _CUSTOM = "float", "dict", "custom"  # in the place of a class's name
+_HOW = "make it one by @dataclass(frozen=True) with a field for each setting"
+
+
+class Registry:
+    """Writes settings for JSON and makes them again, with classes of a caller's own.
+
+    Args:
+        custom_objects: name in the file to a frozen dataclass.
+
+    Raises:
+        TypeError: a name is not text, or a class is no frozen dataclass.
+        ValueError: a name is that of one of gradprune's classes.
+
+    >>> from gradprune.pruning.schedules import OneShot
+    >>> Registry().encode(OneShot(0.9))
+    {'class': 'OneShot', 'sparsity': 0.9, 'at': 0}
+    >>> Registry().decode({"class": "OneShot", "sparsity": 0.9, "at": 0})
+    OneShot(sparsity=0.9, at=0)
+    """
+
+    def __init__(self, custom_objects: CustomObjects | None = None) -> None:
+        if not isinstance(custom_objects, Mapping | None):
+            raise TypeError(
+                "custom_objects must be a dict such as {'MyCriterion': MyCriterion}, "
+                f"got {custom_objects!r}"
+            )
+        self._custom: dict[str, type[Any]] = {}
+        for name, cls in (custom_objects or {}).items():
+            _check(name, cls)
+            self._custom[name] = cls
+
+    def encode(self, value: Any) -> Any:
+        """Return a setting for JSON.
+
+        Raises:
+            TypeError: it is, or holds, what a file cannot hold.
+        """
+        if value is None or isinstance(value, bool | int | str):
+            return value
+        if isinstance(value, np.generic):
+            return self.encode(value.item())
+        if isinstance(value, float):
+            return value if math.isfinite(value) else {"class": _FLOAT, "value": repr(value)}
+        if isinstance(value, tuple | list):
+            return [self.encode(item) for item in value]
+        if isinstance(value, dict):
+            if not all(isinstance(key, str) for key in value):
+                raise TypeError(f"cannot save {value!r}: its keys are not all text")
+            items = [[key, self.encode(item)] for key, item in value.items()]
+            return {"class": _DICT, "items": items}
+        cls, name = type(value), type(value).__name__
+        if SETTINGS.get(name) is cls:
+            return {"class": name, **self._fields(value)}
+        if _is_frozen(cls):
+            return self._encode_custom(value)
+        if isinstance(value, _KINDS) or dataclasses.is_dataclass(cls):
+            raise TypeError(f"cannot save {value!r}: class {name} is no frozen dataclass; {_HOW}")
+        raise TypeError(
+            f"cannot save {value!r}: a file holds numbers, text, tuples, dicts and frozen "
+            f"dataclasses, and {name} is none of these; if it is a class of yours, {_HOW}"
+        )
+
+    def _fields(self, value: Any) -> dict[str, Any]:
+        """Return what the class is called with to make the object again."""
+        names = [field.name for field in dataclasses.fields(value) if field.init]
+        return {name: self.encode(getattr(value, name)) for name in names}
+
+    def _encode_custom(self, value: Any) -> dict[str, Any]:
+        """Write an object of a class that is not ours, if its fields can make it again."""
+        cls, name = type(value), type(value).__name__
+        try:
+            _refuse_shadow(name)
+        except ValueError as error:
+            raise TypeError(f"cannot save {value!r}: {error}") from None
+        if self._custom.setdefault(name, cls) is not cls:
+            raise TypeError(f"cannot save {value!r}: two classes have the name {name}")
+        encoded = {"class": _CUSTOM, "name": name, "fields": self._fields(value)}
+        try:
+            self.decode(encoded)
+        except Exception as error:
+            raise TypeError(
+                f"cannot save {value!r}: {name} cannot be made again from its fields: {error}"
+            ) from error
+        return encoded
+
+    def decode(self, value: Any) -> Any:
+        """Make the setting that ``encode`` wrote; lists come back as tuples.
+
+        Raises:
+            FileFormatError: it is of a class that is not known.
+        """
+        if isinstance(value, list):
+            return tuple(self.decode(item) for item in value)
+        if not isinstance(value, dict):
+            return value
+        fields = dict(value)
+        name = fields.pop("class")
+        if name == _FLOAT:
+            return float(fields["value"])
+        if name == _DICT:
+            return {str(key): self.decode(item) for key, item in fields["items"]}
+        if name == _CUSTOM:
+            name, fields = fields["name"], fields["fields"]
+            if name not in self._custom:
+                raise FileFormatError(
+                    f"the file needs a class {name!r} that is not gradprune's: pass "
+                    f"custom_objects={{{name!r}: ...}} with the class that was saved"
+                )
+            cls = self._custom[name]
+        else:
+            name = FORMER.get(name, name)
+            if name not in SETTINGS:
+                raise FileFormatError(f"unknown class {name!r}")
+            cls = SETTINGS[name]
+        return cls(**{key: self.decode(item) for key, item in fields.items()})
+
+
+def _is_frozen(cls: type[Any]) -> bool:
+    """Say whether this very class, not one that it inherits from, is a frozen dataclass."""
+    settings = vars(cls).get("__dataclass_params__")
+    return settings is not None and bool(settings.frozen)
+
+
+def _check(name: object, cls: object) -> None:
+    """Raise an error unless this is a name and a class that a file may be read with."""
+    if not isinstance(name, str) or not inspect.isclass(cls):
+        raise TypeError(f"custom_objects must map names to classes, got {name!r}: {cls!r}")
+    if not _is_frozen(cls):
+        raise TypeError(f"custom_objects[{name!r}] is no frozen dataclass; {_HOW}")
+    _refuse_shadow(name)
+
+
+def _refuse_shadow(name: str) -> None:
+    if name in SETTINGS or name in OPTIMIZERS or name in FORMER:
+        raise ValueError(f"{name} is the name of a class of gradprune: give yours another one")
+
+
+def classes_in(value: Any) -> dict[str, type[Any]]:
+    """Return name to class of the frozen dataclasses in a setting that are not gradprune's own.
+
+    >>> from gradprune.layers.dense import Dense
+    >>> classes_in([Dense(3), ("relu", 0.5)])
+    {}
+    """
+    if isinstance(value, tuple | list):
+        parts: list[Any] = list(value)
+    elif isinstance(value, dict):
+        parts = list(value.values())
+    elif not isinstance(value, type) and dataclasses.is_dataclass(value):
+        parts = [getattr(value, field.name) for field in dataclasses.fields(value)]
+    else:
+        return {}
+    found: dict[str, type[Any]] = {}
+    for part in parts:
+        found |= classes_in(part)
+    cls = type(value)
+    if _is_frozen(cls) and SETTINGS.get(cls.__name__) is not cls:
+        found[cls.__name__] = cls
+    return found
