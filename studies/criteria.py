@@ -14,6 +14,8 @@ Trials are appended to a journal as they finish, and are not run again when it i
 
 from __future__ import annotations
 
+import argparse
+import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,15 +23,18 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from gradprune.cli.demonstration import CRITERIA, multilayer_perceptron
-from gradprune.cli.tables import make_table
+from gradprune.cli.files import writable_file
+from gradprune.cli.options import add_command, whole
+from gradprune.cli.tables import make_console, make_table
 from gradprune.data import datasets
 from gradprune.data.splits import Split
 from gradprune.model import Model
-from gradprune.plotting.style import new_figure, styled
+from gradprune.plotting.style import new_figure, save_figure, styled
 from gradprune.plotting.tradeoff import plot_tradeoff
 from gradprune.pruning.criteria import Criterion, Explosion
 from gradprune.sweeps.experiment import Experiment
 from gradprune.sweeps.sweep import SweepResult, sweep
+from studies.command import run_study
 from studies.statistics import PairedDifference, paired_difference
 
 if TYPE_CHECKING:
@@ -279,7 +284,90 @@ def _percent(mean: float, deviation: float) -> str:
     return f"{100 * mean:.2f}" + ("" if math.isnan(deviation) else f" ± {100 * deviation:.2f}")
 
 
-if __name__ == "__main__":
-    from studies.commands import run as run_command
+# ---- the command ---------------------------------------------------------------------------------
 
-    raise SystemExit(run_command("criteria"))
+
+def add(experiments: Any) -> None:
+    """Declare the command and its options."""
+    parser = add_command(
+        experiments,
+        "studies.criteria",
+        _command,
+        "compare pruning criteria at equal budget, over several seeds",
+        "examples:\n"
+        "  python -m studies.criteria --quick\n"
+        "  python -m studies.criteria --seeds 3 --criteria magnitude taylor --jobs 2\n\n"
+        "Interrupted, the same command goes on where it was.",
+    )
+    plan = Plan()
+    parser.add_argument(
+        "--seeds", type=whole(1), metavar="N", help=f"how many (default: {len(plan.seeds)})"
+    )
+    parser.add_argument(
+        "--criteria",
+        nargs="+",
+        metavar="NAME",
+        choices=tuple(CRITERIA),
+        help=f"of {', '.join(CRITERIA)} (default: {' '.join(plan.criteria)})",
+    )
+    parser.add_argument(
+        "--dataset",
+        metavar="NAME",
+        help=f"mnist, fashion-mnist or digits (default: {plan.dataset})",
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a short form: digits, fewer budgets and seeds"
+    )
+    parser.add_argument(
+        "--jobs", type=whole(1), default=1, metavar="N", help="trials at once; needs joblib"
+    )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help="of finished trials, JSON lines; a table and a plot go beside it "
+        "(default: jsonl, with --quick criteria-quick.jsonl)",
+    )
+
+
+def _command(options: argparse.Namespace) -> None:
+    """Run the trials that the journal lacks; show, save and plot what they say together."""
+    console = make_console()
+    plan = QUICK if options.quick else Plan()
+    plan = replace(
+        plan,
+        seeds=tuple(range(options.seeds or len(plan.seeds))),
+        criteria=tuple(options.criteria or plan.criteria),
+        dataset=options.dataset or plan.dataset,
+    )
+    default = "criteria-quick.jsonl" if options.quick else "jsonl"
+    journal = writable_file(options.journal or default)
+    result = run(plan, journal, n_jobs=options.jobs)
+    table, picture = journal.with_suffix(".csv"), journal.with_suffix(".png")
+    result.to_csv(table)
+    if "one-shot" in plan.ways:
+        console.print(accuracy_table(result, "one-shot", "pruned_accuracy"))
+    comparisons = compare(result)
+    for how in plan.ways:
+        console.print(accuracy_table(result, how))
+        if comparisons:
+            console.print(comparison_table(comparisons, how))
+    console.print(
+        "Mean ± standard deviation over the seeds. Differences are paired by seed; a star: the "
+        "95 % interval of Student's t leaves out 0, not corrected for the number of comparisons."
+    )
+    if result.failed:
+        console.print(f"{len(result.failed)} of {len(result)} trials failed; see {journal}")
+    saved = [journal, table]
+    if importlib.util.find_spec("matplotlib"):
+        save_figure(plot(result), picture)
+        saved.append(picture)
+    console.print(f"saved {', '.join(map(str, saved))}", soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's; return the exit code."""
+    return run_study("criteria", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

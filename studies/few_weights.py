@@ -17,11 +17,13 @@ Methods:
 
 from __future__ import annotations
 
+import argparse
 import os
 import statistics
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +31,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune.cli.tables import make_table
+from gradprune.cli.files import writable_file
+from gradprune.cli.options import add_command, whole
+from gradprune.cli.tables import make_console, make_table
 from gradprune.compression.gpz import compress
 from gradprune.data import datasets
 from gradprune.data.augmentation import Augmentation
@@ -53,7 +57,17 @@ from studies.statistics import wilson_interval
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["DATASETS", "METHODS", "QUICK", "Recipe", "Sharing", "Study", "run", "tables"]
+__all__ = [
+    "DATASETS",
+    "METHODS",
+    "QUICK",
+    "Recipe",
+    "Sharing",
+    "Study",
+    "add_study",
+    "run",
+    "tables",
+]
 
 Floats = NDArray[np.float32]
 Labels = NDArray[np.int64]
@@ -405,3 +419,80 @@ def _cells(
         f"{4 * study.parameters / statistics.mean(nbytes):.0f}" if nbytes else "",
         f"{statistics.mean(row['seconds'] for row in rows):.0f}",
     ]
+
+
+# ---- the command ---------------------------------------------------------------------------------
+
+
+def add_study(experiments: Any, name: str, study: Study, epilog: str) -> None:
+    """Declare the command of a study and its options."""
+    parser = add_command(
+        experiments,
+        f"studies.{name}",
+        partial(_command, name, study),
+        f"prune {study.title} to few weights, and write it into few bytes",
+        f"{epilog}\n\nInterrupted, the same command goes on where it was.",
+    )
+    parser.add_argument(
+        "--dataset", default="mnist", choices=tuple(DATASETS), help="what it classifies"
+    )
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="NAME",
+        choices=METHODS,
+        default=["dense", "gradual", "file"],
+        help=f"of {', '.join(METHODS)}",
+    )
+    parser.add_argument(
+        "--points",
+        type=float,
+        nargs="+",
+        metavar="SHARE",
+        choices=tuple(study.points),
+        default=list(study.points),
+        help=f"shares of the weights kept, of {' '.join(map(str, study.points))}",
+    )
+    parser.add_argument("--seeds", type=whole(1), metavar="N", help="how many (default: 5)")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a short form: one seed, few epochs, far from the goals",
+    )
+    parser.add_argument(
+        "--validation",
+        action="store_true",
+        help="test on 10,000 samples split off the training set: to choose settings by",
+    )
+    parser.add_argument(
+        "--jobs", type=whole(1), default=1, metavar="N", help="trials at once; needs joblib"
+    )
+    parser.add_argument(
+        "--journal",
+        metavar="FILE",
+        help=f"of finished trials, JSON lines (default: {name}.jsonl)",
+    )
+
+
+def _command(name: str, study: Study, options: argparse.Namespace) -> None:
+    """Run the trials that the journal lacks, and show what they say together."""
+    console = make_console()
+    rows = run(
+        study,
+        dataset=options.dataset,
+        methods=options.methods,
+        points=options.points,
+        seeds=options.seeds or (1 if options.quick else 5),
+        scale=QUICK if options.quick else 1.0,
+        validation=options.validation,
+        journal=writable_file(options.journal or f"{name}.jsonl"),
+        processes=options.jobs,
+    )
+    for table in tables(study, rows):
+        console.print(table)
+    failed = [row for row in rows if row["error"] is not None]
+    if failed:
+        console.print(f"{len(failed)} trials failed, the first: {failed[0]['error']}")
+    console.print(
+        "Mean ± standard deviation over the seeds; 95 %: Wilson's interval of all of them together."
+    )

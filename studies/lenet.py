@@ -5,11 +5,15 @@ There is no augmentation and no distillation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from gradprune.layers import Dense, Dropout
 from gradprune.layers.base import Layer
 from gradprune.model import Model
 from gradprune.pruning.criteria import Fisher
-from studies.few_weights import Recipe, Study
+from studies.command import run_study
+from studies.few_weights import Recipe, Study, add_study
 
 __all__ = ["STUDY"]
 
@@ -56,7 +60,23 @@ STUDY = Study(
 )
 
 
-if __name__ == "__main__":
-    from studies.commands import run as run_command
+def add(experiments: Any) -> None:
+    """Declare the command and its options."""
+    add_study(
+        experiments,
+        "lenet",
+        STUDY,
+        "examples:\n"
+        "  python -m studies.lenet --quick\n"
+        "  python -m studies.lenet --seeds 5 --jobs 2\n"
+        "  python -m studies.lenet --dataset fashion-mnist --methods dense gradual random",
+    )
 
-    raise SystemExit(run_command("lenet"))
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's; return the exit code."""
+    return run_study("lenet", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -6,14 +6,17 @@ training set by heart even at a two-hundredth of its weights. There is no distil
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from gradprune.data.augmentation import Shift
 from gradprune.layers import Dropout
 from gradprune.model import Model
 from gradprune.models import lenet5
 from gradprune.pruning.criteria import Fisher
-from studies.few_weights import Recipe, Sharing, Study
+from studies.command import run_study
+from studies.few_weights import Recipe, Sharing, Study, add_study
 
 __all__ = ["STUDY"]
 
@@ -57,7 +60,23 @@ STUDY = Study(
 )
 
 
-if __name__ == "__main__":
-    from studies.commands import run as run_command
+def add(experiments: Any) -> None:
+    """Declare the command and its options."""
+    add_study(
+        experiments,
+        "lenet5",
+        STUDY,
+        "examples:\n"
+        "  python -m studies.lenet5 --quick\n"
+        "  python -m studies.lenet5 --seeds 5 --jobs 2\n"
+        "  python -m studies.lenet5 --dataset fashion-mnist --methods dense gradual random",
+    )
 
-    raise SystemExit(run_command("lenet5"))
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's; return the exit code."""
+    return run_study("lenet5", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

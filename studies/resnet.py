@@ -8,9 +8,12 @@ shifted by up to two pixels and flipped at random.
 
 from __future__ import annotations
 
+import argparse
+import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -18,9 +21,12 @@ from numpy.typing import NDArray
 
 from gradprune import models
 from gradprune.analysis.verification import verify
-from gradprune.cli.tables import make_table
+from gradprune.cli.files import writable_file
+from gradprune.cli.options import add_command, add_threads, whole
+from gradprune.cli.tables import make_console, make_table
 from gradprune.data import datasets
 from gradprune.data.augmentation import Flip, Shift
+from gradprune.foundation.disk import append
 from gradprune.foundation.timing import median_times
 from gradprune.model import Model
 from gradprune.optim.learning_rates import CosineLR, WarmupLR
@@ -30,6 +36,7 @@ from gradprune.pruning.granularity import Element, Granularity, Unit
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 from gradprune.training.callbacks import Callback, Context
+from studies.command import run_study
 from studies.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -258,7 +265,49 @@ def table(rows: list[Row], *, title: str) -> Table:
     return make_table(title, columns, cells)
 
 
-if __name__ == "__main__":
-    from studies.commands import run as run_command
+# ---- the command ---------------------------------------------------------------------------------
 
-    raise SystemExit(run_command("resnet"))
+
+def add(experiments: Any) -> None:
+    """Declare the command and its options."""
+    parser = add_command(
+        experiments,
+        "studies.resnet",
+        _command,
+        "train a residual network, remove weights and filters, shrink it",
+        "examples:\n  python -m studies.resnet --quick\n  python -m studies.resnet --threads 2",
+    )
+    parser.add_argument("--seed", type=whole(0), default=0, metavar="N")
+    parser.add_argument("--quick", action="store_true", help="a tiny network, 600 images")
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        help="test on 10,000 images left out of training, to choose settings",
+    )
+    parser.add_argument("--journal", metavar="FILE", help="rows as JSON lines, appended")
+    add_threads(parser)
+
+
+def _command(options: argparse.Namespace) -> None:
+    """Train and prune; show each row's progress and the table."""
+    console = make_console()
+    recipe = QUICK if options.quick else Recipe()
+    recipe = replace(recipe, validate=options.validate)
+    journal: Path | None = None if options.journal is None else writable_file(options.journal)
+    rows = []
+    for row in run(recipe, seed=options.seed, report=console.print):
+        rows.append(row)
+        if journal is not None:
+            append(journal, json.dumps({"seed": options.seed, **row._asdict()}).encode() + b"\n")
+        console.print(f"{row.form}: {1 - row.errors / row.images:.2%}")
+    where = "images left out of training" if options.validate else "test images"
+    console.print(table(rows, title=f"Fashion-MNIST, seed {options.seed}, {where}"))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command with these arguments, by default the process's; return the exit code."""
+    return run_study("resnet", argv)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.cli.main import main
 from studies import criteria
 from studies.statistics import paired_difference
 
@@ -75,7 +74,7 @@ def test_the_command(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    assert main(["bench", "criteria", "--quick"]) == 0
+    assert criteria.main(["--quick"]) == 0
     text, errors = capsys.readouterr()
     assert errors == ""
     for words in ("before training on, one-shot", "at the end, iterative", "Difference from"):
@@ -90,5 +89,5 @@ def test_the_command(
     mean = {row["criterion"]: row["accuracy"] for row in result.aggregate("criterion")}
     assert mean["magnitude"] > mean["random"] + 0.2
     assert result.failed == []
-    assert main(["bench", "criteria", "--quick", "--dataset", "cats"]) == 1
+    assert criteria.main(["--quick", "--dataset", "cats"]) == 1
     assert "dataset must be one of" in capsys.readouterr().err

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.cli import main as cli
 from studies import few_weights, lenet, lenet5
 from studies.few_weights import Recipe, Study, run, split
 
@@ -119,16 +118,16 @@ def test_scaled_recipes_keep_their_order() -> None:
 
 def test_the_command(tmp_path: Any, capsys: pytest.CaptureFixture[str]) -> None:
     journal = tmp_path / "lenet.jsonl"
-    arguments = ["bench", "lenet", "--quick", "--points", "0.01", "--journal", str(journal)]
-    assert cli.main(arguments) == 0
+    arguments = ["--quick", "--points", "0.01", "--journal", str(journal)]
+    assert lenet.main(arguments) == 0
     first = capsys.readouterr().out
     assert "LeNet-300-100 on mnist" in first
     assert "1.90, 3,047 B" in first
     size = journal.stat().st_size
-    assert cli.main(arguments) == 0  # nothing is run again
+    assert lenet.main(arguments) == 0  # nothing is run again
     assert capsys.readouterr().out == first
     assert journal.stat().st_size == size
-    assert cli.main(["bench", "lenet5", "--quick", "--journal", str(journal)]) != 0  # of another
+    assert lenet5.main(["--quick", "--journal", str(journal)]) != 0  # of another
     assert "LeNet-300-100" in capsys.readouterr().err
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.cli import main as cli
 from gradprune.data import datasets
 from studies import resnet
 
@@ -64,10 +63,10 @@ def test_rows_are_what_they_say() -> None:
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     journal = tmp_path / "rows.jsonl"
-    arguments = ["bench", "resnet", "--quick", "--validate", "--journal", str(journal)]
+    arguments = ["--quick", "--validate", "--journal", str(journal)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(resnet, "HELD_OUT", 100)
-        assert cli.main(arguments) == 0
+        assert resnet.main(arguments) == 0
     printed = capsys.readouterr().out
     assert "filters removed, shrunk" in printed
     assert "left out of training" in printed

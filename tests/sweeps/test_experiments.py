@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 import gradprune as gp
-from gradprune.cli.main import main
 from gradprune.errors import FileFormatError
 from studies import temporal_order
 from studies.statistics import fisher_exact, wilson_interval
@@ -271,8 +270,8 @@ def test_the_command(
     monkeypatch.setattr(
         temporal_order, "QUICK", replace(PLAN, settings=replace(TINY, wrong=1.1), seeds=(0,))
     )
-    command = ["bench", "temporal-order", "--quick", "--seeds", "2", "--processes", "1"]
-    assert main([*command, "--max-steps", "8"]) == 0
+    command = ["--quick", "--seeds", "2", "--processes", "1"]
+    assert temporal_order.main([*command, "--max-steps", "8"]) == 0
     text, errors = capsys.readouterr()
     assert errors == ""
     assert "[16/16] norm, omega, T = 15, seed 1: solved in 4 steps" in text
@@ -284,11 +283,11 @@ def test_the_command(
     assert content["plan"]["settings"]["max_steps"] == 8
     assert content["not_available"] == []
     assert content["summary"][0]["interval"] == list(wilson_interval(2, 2))
-    assert main([*command, "--max-steps", "8"]) == 0  # all is known
+    assert temporal_order.main([*command, "--max-steps", "8"]) == 0  # all is known
     assert "[" not in capsys.readouterr().out
-    assert main([*command, "--max-steps", "9"]) == 1
+    assert temporal_order.main([*command, "--max-steps", "9"]) == 1
     assert "does not hold trials with these settings" in capsys.readouterr().err
-    assert main([*command, "--out", "trials.json"]) == 1
+    assert temporal_order.main([*command, "--out", "trials.json"]) == 1
     assert "is the name of the summary" in capsys.readouterr().err
 
 
