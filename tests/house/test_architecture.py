@@ -151,6 +151,12 @@ def test_every_module_has_a_stratum() -> None:
     assert {stratum(module) for module in MODULES} - RANK.keys() == set(), "a place in STRATA"
 
 
+def test_the_picture_shows_the_strata() -> None:
+    """The document says what the table here says."""
+    picture = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert {name for name in STRATA if not re.search(rf"\b{name}\b", picture)} == set()
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module: str) -> None:
     own = own_imports(module)
