@@ -21,7 +21,6 @@ from gradprune.engine.replicas import replicate
 from gradprune.engine.summary import summarize
 from gradprune.foundation.columns import aligned
 from gradprune.layers.base import Layer
-from gradprune.layers.dense import Activation, Affine
 from gradprune.losses.base import LossLike
 from gradprune.optim.guards import Skip
 from gradprune.quantization.quantizer import Quantizer
@@ -309,19 +308,9 @@ def _steps(series: Doubles, measure: Callable[[Doubles], float]) -> tuple[float,
     return tuple(measure(series[:, t]) for t in range(series.shape[1]))
 
 
-def _function(layer: Layer) -> str:
-    """The activation of a layer, "" if it has none."""
-    if isinstance(layer, Affine):
-        return layer.activation_layer().function
-    if isinstance(layer, Activation):
-        return layer.function
-    function = getattr(layer, "activation", "")
-    return str(getattr(function, "function", function))
-
-
 def _idle_units(layer: Layer, states: Doubles) -> tuple[float | None, float | None]:
     """(share of dead units, share of saturated activations), None where it makes no sense."""
-    function = _function(layer)
+    function = layer.activation_name
     if function == "relu":
         units = np.moveaxis(states, 1, -1) if states.ndim == 4 else states  # of images: channels
         units = units.reshape(-1, units.shape[-1])

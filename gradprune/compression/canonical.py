@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from gradprune.layers.base import Layer, Shape
 from gradprune.layers.coupling import normalized_products
-from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.graph import plan
 from gradprune.layers.wiring import read_by_rows
 
@@ -53,33 +52,30 @@ def canonical_weights(weights: CanonicalWeights, input_shape: Shape) -> Canonica
         _sort(out, first, second)
     units = {first: len(out.masks[f"{first}.weight"]) for first, _, _ in chains}
     out.layers = tuple(
-        dataclasses.replace(layer, units=units[str(layer.name)])
-        if isinstance(layer, Dense) and layer.name in units
-        else layer
+        layer.with_units(units[str(layer.name)]) if layer.name in units else layer
         for layer in weights.layers
     )
     return out
 
 
 def _chains(layers: Sequence[Layer]) -> list[tuple[str, list[str], str]]:
-    """(Dense, functions of its units, the Dense that reads them), by name."""
+    """(product, functions of its units, the product that reads them), by name."""
     chains = []
     named = {name for layer in layers for name in layer.inputs}
     for position, layer in enumerate(layers):
-        if not isinstance(layer, Dense):
+        if not layer.is_product:
             continue
-        functions = [layer.activation_layer().function]
+        functions = [layer.activation_name]
         for before, later in pairwise(layers[position:]):
             if before.name in named:  # else the next one reads it, and no other
                 break
-            if isinstance(later, Activation):
-                functions.append(later.function)
-            elif isinstance(later, Dense):
+            if later.is_product:
                 if "softmax" not in functions:
                     chains.append((str(layer.name), functions, str(later.name)))
                 break
-            elif not isinstance(later, Dropout):
+            if not later.is_elementwise:
                 break
+            functions.append(later.activation_name)
     return chains
 
 
@@ -90,9 +86,9 @@ def _drop(
 
     Args:
         weights: are changed.
-        first: a Dense.
+        first: a layer that ``is_product``.
         functions: the functions of its units.
-        second: the Dense that reads them.
+        second: the one that reads them.
         rows_count: whether the rows of the second weight count, see ``Wiring``.
     """
     incoming, outgoing = weights.masks[f"{first}.weight"], weights.masks[f"{second}.weight"]

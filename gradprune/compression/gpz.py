@@ -29,7 +29,6 @@ from gradprune.engine.memory import LARGEST, check_size
 from gradprune.errors import FileFormatError, NonFiniteError
 from gradprune.foundation.disk import write_atomically
 from gradprune.layers.base import Layer, Parameter, Shape
-from gradprune.layers.dense import Dense
 from gradprune.layers.graph import Step, plan
 
 if TYPE_CHECKING:
@@ -274,7 +273,7 @@ def _code(
             out.parameters[name] = found
             if parameter.prunable:
                 out.masks[name] = live
-        if isinstance(layer, Dense):
+        if layer.is_product:
             sizes = out.masks[f"{layer.name}.weight"].sum(axis=1)
         elif layer.tensors(shape):
             sizes = None

@@ -284,7 +284,13 @@ class Compiled(Whole):
     @property
     def ends_with_softmax(self) -> bool:
         """Whether predictions are probabilities."""
-        return self.core_layers[-1][1].type == "softmax"
+        return self.last_layer.activation_name == "softmax"
+
+    @property
+    def last_layer(self) -> Layer:
+        """The layer that the core computes last; some that compute nothing may follow."""
+        name = self.core_layers[-1][0]
+        return next(layer for layer in self.layers if layer.name == name)
 
     def set_mask(self, name: str, mask: ArrayLike) -> None:
         """Replace one mask; see ``set_masks``."""

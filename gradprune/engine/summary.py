@@ -11,8 +11,6 @@ import numpy as np
 from gradprune.engine.network import Network
 from gradprune.foundation.columns import aligned
 from gradprune.layers.base import Layer, Parameter
-from gradprune.layers.dense import Activation, Affine, Dropout
-from gradprune.layers.recurrent import Recurrent
 from gradprune.state.costs import Costs
 from gradprune.state.locking import locked
 
@@ -135,6 +133,9 @@ def _row(
             removed += gone
             macs += tensor.uses * values.size
             removed_macs += tensor.uses * gone
+    kernel = ""
+    if any(tensor.prunable for tensor in tensors):
+        kernel = "sparse" if network.is_sparse(str(layer.name)) else "dense"
     return LayerSummary(
         name=str(layer.name),
         kind=_kind(layer),
@@ -145,14 +146,8 @@ def _row(
         macs_effective=macs - removed_macs,
         bytes_dense=4 * parameters,
         bytes_nonzero=4 * nonzero,
-        kernel=_kernel(network, layer),
+        kernel=kernel,
     )
-
-
-def _kernel(network: Network, layer: Layer) -> str:
-    if not isinstance(layer, Affine | Recurrent):
-        return ""
-    return "sparse" if network.is_sparse(str(layer.name)) else "dense"
 
 
 def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:
@@ -172,11 +167,4 @@ def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:
 
 def _kind(layer: Layer) -> str:
     """A word or two about the layer, and what it reads if that is not the layer before."""
-    name = type(layer).__name__
-    if isinstance(layer, Affine) and layer.activation_layer().function != "identity":
-        name = f"{name}, {layer.activation_layer().function}"
-    elif isinstance(layer, Activation):
-        name = layer.function
-    elif isinstance(layer, Dropout):
-        name = f"{name} {layer.rate:g}"
-    return f"{name} of {' + '.join(layer.inputs)}" if layer.inputs else name
+    return f"{layer.label} of {' + '.join(layer.inputs)}" if layer.inputs else layer.label

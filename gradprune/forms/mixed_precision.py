@@ -68,7 +68,11 @@ def choose_layers(network: Network, x: Floats | None) -> Rounding:
     """
     sets = _random_samples(network) if x is None else [x]
     core: list[CoreLayer] = [layer for _, layer in network.core_layers]
-    head, slope = _before_the_last_activation(core)
+    head, slope = core, network.last_layer.output_slope
+    if slope is None or core[-1].back != (1,) or len(core) == 1:
+        slope = 1.0
+    else:
+        head = core[:-1]
 
     def frozen(layers: list[CoreLayer], precision: int = 0, exact: Places = ()) -> _core.Frozen:
         return _core.Frozen([*layers], network.arena.core, precision, exact)
@@ -85,7 +89,7 @@ def choose_layers(network: Network, x: Floats | None) -> Rounding:
 
     everything = frozen(core, 1)
     integers = [i for i in range(len(core)) if everything.describe(i)[4]]
-    amplified = _normalized_behind(core)
+    amplified = _normalized_behind(network)
     exact = tuple(i for i in integers if amplified[i])
     left = [i for i in integers if not amplified[i]]
     if left and error(exact) > LIMIT:
@@ -103,17 +107,6 @@ def _random_samples(network: Network) -> list[Floats]:
     n = min(max(_FEWEST, min(_MOST, _MACS // max(1, macs))), max(1, _NUMBERS // features))
     normal = _core.normal(n * features, 0, streams.FREEZING.at(0)).reshape(n, features)
     return [np.float32(size) * x for size in _SIZES for x in (normal, np.abs(normal))]
-
-
-def _before_the_last_activation(core: list[CoreLayer]) -> tuple[list[CoreLayer], float]:
-    """The layers without it, and its steepest slope."""
-    last = core[-1]
-    if last.type not in {"activation", "softmax"} or last.back != (1,) or len(core) == 1:
-        return core, 1.0
-    if last.type == "softmax":
-        return core[:-1], 0.5  # of an output, if no input moves by more than 1
-    name, slope = last.settings
-    return core[:-1], {"sigmoid": 0.25, "gelu": 1.13}.get(str(name), max(1.0, float(slope)))
 
 
 def _largest(outputs: Floats | None) -> list[float]:
@@ -140,12 +133,13 @@ def _error(predicted: Floats | None, expected: Floats | None, sizes: list[float]
     return worst
 
 
-def _normalized_behind(core: list[CoreLayer]) -> list[bool]:
-    """Return for each layer whether a LayerNorm lies on a way from it to the outputs."""
-    found = [False] * len(core)
-    for i in reversed(range(len(core))):
-        below = found[i] or core[i].type == "layernorm"
-        for back in core[i].back:
+def _normalized_behind(network: Network) -> list[bool]:
+    """Return for each layer of the core whether a sample is normalized on a way to the outputs."""
+    normalize = {layer.name for layer in network.layers if layer.normalizes_samples}
+    found = [False] * len(network.core_layers)
+    for i, (name, low) in reversed(list(enumerate(network.core_layers))):
+        below = found[i] or name in normalize
+        for back in low.back:
             if i >= back:
                 found[i - back] |= below
     return found

@@ -1,8 +1,9 @@
 """What every layer answers.
 
 A layer says which parameters it has, how it is lowered to the core's layers and how its units
-can be cut; it holds no arrays. To add one: a class with its ``tensors``, ``lower`` and ``wiring``
-in this package, and one C file in csrc/layers.
+can be cut, and it answers all that others ask about layers; it holds no arrays. To add one: a class
+with its ``tensors``, ``lower``, ``wiring`` and ``trace`` in this package, and one C file in
+csrc/layers. Nobody else asks which class a layer has.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.foundation.checks import settle
 from gradprune.layers.initializers import Initializer
+from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 
 __all__ = [
     "ACTIVATIONS",
@@ -125,6 +127,13 @@ class Layer(ABC):
     # Whether a unit of its output is a unit of what it reads; of all that it reads at once, if
     # there are several.
     keeps_units: ClassVar[bool] = True
+    # Whether its output is f(W x + b), x all numbers of a sample, W its "weight" and b its "bias":
+    # its units may change places, and they can be fitted by least squares.
+    is_product: ClassVar[bool] = False
+    # Whether a channel of it is silent if the mask removes all weights of the unit before it.
+    has_silent_channels: ClassVar[bool] = False
+    # Whether it divides each sample by its own deviation, which makes small errors large.
+    normalizes_samples: ClassVar[bool] = False
     # Its place in packed files, which never changes, and its fields in the order of their bits
     # there: new ones go last. None: it cannot be packed.
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
@@ -185,6 +194,80 @@ class Layer(ABC):
     def tensors(self, shape: Shape) -> list[Parameter]:
         """Return parameters and buffers for an input of this shape, in forward order."""
         return []
+
+    @property
+    def activation_name(self) -> str:
+        """The name of the activation that makes its output, "" if it has none."""
+        return ""
+
+    @property
+    def output_slope(self) -> float | None:
+        """The steepest slope of the last of the core's layers for it.
+
+        None if that is no activation.
+        """
+        return None
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether its output is a plain product, W x + b."""
+        return False
+
+    @property
+    def is_elementwise(self) -> bool:
+        """Whether ``activation_name`` of a number at its place is all that predictions take of it.
+
+        Without a name it is the number itself.
+        """
+        return False
+
+    @property
+    def label(self) -> str:
+        """A word or two about the layer, for tables."""
+        return type(self).__name__
+
+    def unit_groups(self) -> int:
+        """Return into how many parts units fall that go together with the part that they read."""
+        return 1
+
+    def without_activation(self) -> Layer:
+        """Return the layer without the activation that makes its output."""
+        return self
+
+    def with_units(self, units: int) -> Layer:
+        """Return a layer with as many units and otherwise the same, if ``is_product``."""
+        raise TypeError(f"the units of {self.name or type(self).__name__} cannot be sorted")
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """Return the layer without all that is not linear in its inputs, or not of its weights.
+
+        For weights and inputs of at least 0 relu is the identity, which every activation becomes.
+
+        Raises:
+            ValueError: the layer has parameters and no such form.
+        """
+        if self.tensors(shape):
+            kind = type(self).__name__
+            raise ValueError(f"there is no flow through {self.name}: {kind} has no linear form")
+        return self
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """Compute what the engine computes in training, in double precision.
+
+        ``gp.diagnose`` and some criteria ask for it. Formulas come from ``gradprune.reference``,
+        which is imported in the function.
+
+        Args:
+            parameters: role to values, 0 where removed.
+            x: what ``gather`` returns.
+            place: where and when the layer runs.
+
+        Raises:
+            ValueError: the layer does not say how it is traced.
+        """
+        if self.arity == 1:
+            raise ValueError(f"{type(self).__name__} does not say how it is traced")
+        return Traced(x, x, lambda dy: Backward(dy, dy, {}))  # gathering is all that it does
 
     def smallest_batch(self, shape: Shape) -> int:
         """Return how many samples a training batch needs."""

@@ -22,6 +22,7 @@ from gradprune.layers.base import (
     Wiring,
 )
 from gradprune.layers.dense import Affine
+from gradprune.layers.tracing import Doubles, Place, Traced
 from gradprune.layers.window import (
     Padding,
     Pair,
@@ -157,6 +158,26 @@ class Conv2D(Affine):
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return (_FilterWiring if self.groups == 1 else _GroupWiring)(self, shape)
+
+    def unit_groups(self) -> int:
+        """See Layer."""
+        return self.groups
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        weight, window = parameters["weight"], self.window(x.shape[1:])
+        settings: dict[str, Any] = {
+            "stride": window.stride,
+            "padding": tuple(zip(window.before, window.after, strict=True)),
+            "dilation": window.dilation,
+            "groups": window.groups,
+        }
+        z = reference.conv2d_forward(x, weight, parameters.get("bias"), **settings)
+        return self.traced(
+            parameters, z, lambda dz: reference.conv2d_backward(x, weight, dz, **settings)
+        )
 
 
 class _ConvolutionWiring(Channels):

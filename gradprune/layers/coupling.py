@@ -6,10 +6,7 @@ from collections.abc import Sequence
 from math import gcd
 from typing import NamedTuple
 
-from gradprune.layers.convolution import Conv2D
-from gradprune.layers.dense import Affine
 from gradprune.layers.graph import Step
-from gradprune.layers.normalization import BatchNorm
 
 __all__ = ["Coupled", "coupled_weights", "normalized_products"]
 
@@ -27,18 +24,13 @@ def normalized_products(steps: Sequence[Step]) -> dict[int, int]:
     """
     found: dict[int, int] = {}
     for i, step in enumerate(steps):
-        if not isinstance(step.layer, BatchNorm):
+        if not step.layer.has_silent_channels:
             continue
         source = step.sources[0]
         while source >= 0 and _does_nothing(steps[source]):
             source = steps[source].sources[0]
         layer = steps[source].layer
-        if (
-            source >= 0
-            and isinstance(layer, Affine)
-            and layer.activation_layer().function == "identity"
-            and steps[source].output_shape[0] == step.shape[0]
-        ):
+        if source >= 0 and layer.is_linear and steps[source].output_shape[0] == step.shape[0]:
             found[i] = source
     return found
 
@@ -98,8 +90,9 @@ def coupled_weights(steps: Sequence[Step]) -> list[Coupled]:
         for name, rows in own.items():
             units[name] = parts[name] = rows
             sets[name] = frozenset({name})
-            if isinstance(step.layer, Conv2D) and step.layer.groups > 1:
-                parts[name] = step.layer.groups
+            groups = step.layer.unit_groups()
+            if groups > 1:
+                parts[name] = groups
                 couple(read | {name})
     found = [
         Coupled(tuple(name for name in units if name in names), gcd(*(parts[n] for n in names)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from gradprune.layers.base import (
     Wiring,
 )
 from gradprune.layers.initializers import Glorot, He, Initializer
+from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.wiring import Elementwise, at_least_one, read_by_rows
 
 __all__ = ["Activation", "Affine", "Dense", "Dropout", "copying"]
@@ -79,6 +80,49 @@ class Activation(Layer):
         """See Layer."""
         return AllInputs(self, shape) if self.function == "softmax" else Elementwise(self, shape)
 
+    @property
+    def activation_name(self) -> str:
+        """See Layer."""
+        return self.function
+
+    @property
+    def output_slope(self) -> float | None:
+        """See Layer. Of softmax: of an output, if no input moves by more than 1."""
+        if self.function == "identity":
+            return None
+        known = {"sigmoid": 0.25, "gelu": 1.13, "softmax": 0.5}
+        return known.get(self.function, max(1.0, float(self.slope)))
+
+    @property
+    def is_elementwise(self) -> bool:
+        """See Layer."""
+        return self.function != "softmax"
+
+    @property
+    def label(self) -> str:
+        """See Layer."""
+        return self.function
+
+    def without_activation(self) -> Layer:
+        """See Layer."""
+        return replace(self, function="identity")
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return Activation("relu", name=self.name, inputs=self.inputs)
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        y = reference.activation_forward(self.function, x, self.slope)
+
+        def backward(dy: Doubles) -> Backward:
+            dx = reference.activation_backward(self.function, x, y, dy, self.slope)
+            return Backward(dx, dy, {})
+
+        return Traced(y, y, backward)
+
 
 def copying(features: int) -> CoreLayer:
     """Return a layer of the core whose output is its input, where there has to be one."""
@@ -130,6 +174,57 @@ class Affine(Layer):
         weight = Parameter("weight", sizes, True, initializer, uses=uses)
         return [weight, Parameter("bias", sizes[:1], False, None)] if self.bias else [weight]
 
+    @property
+    def activation_name(self) -> str:
+        """See Layer."""
+        return self.activation_layer().function
+
+    @property
+    def output_slope(self) -> float | None:
+        """See Layer."""
+        return self.activation_layer().output_slope
+
+    @property
+    def is_linear(self) -> bool:
+        """See Layer."""
+        return self.activation_name == "identity"
+
+    @property
+    def label(self) -> str:
+        """See Layer."""
+        return super().label if self.is_linear else f"{super().label}, {self.activation_name}"
+
+    def without_activation(self) -> Layer:
+        """See Layer."""
+        return replace(self, activation="identity")
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return replace(self, activation="relu", l1=0.0, l2=0.0)
+
+    def traced(
+        self,
+        parameters: Mapping[str, Doubles],
+        z: Doubles,
+        product_backward: Callable[[Doubles], tuple[Doubles, Doubles, Doubles]],
+    ) -> Traced:
+        """Return what f makes of z = W x + b, of which ``product_backward`` gives dx, dW and db."""
+        from gradprune import reference
+
+        function = self.activation_layer()
+        y = reference.activation_forward(function.function, z, function.slope)
+        penalty, dpenalty = reference.regularization(parameters["weight"], l1=self.l1, l2=self.l2)
+
+        def backward(dy: Doubles) -> Backward:
+            dz = reference.activation_backward(function.function, z, y, dy, function.slope)
+            dx, dweight, dbias = product_backward(dz)
+            gradients: dict[str, Doubles] = {"weight": dweight + dpenalty}
+            if self.bias:
+                gradients["bias"] = dbias
+            return Backward(dx, dy, gradients)
+
+        return Traced(y, y, backward, penalty)
+
 
 @dataclass(frozen=True)
 class Dense(Affine):
@@ -153,6 +248,8 @@ class Dense(Affine):
         0,
         ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs"),
     )
+
+    is_product: ClassVar[bool] = True
 
     units: int
 
@@ -184,6 +281,23 @@ class Dense(Affine):
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return _DenseWiring(self, shape)
+
+    def with_units(self, units: int) -> Layer:
+        """See Layer."""
+        return replace(self, units=units)
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        weight, rows = parameters["weight"], x.reshape(len(x), -1)
+
+        def backward(dz: Doubles) -> tuple[Doubles, Doubles, Doubles]:
+            dx, dweight, dbias = reference.dense_backward(rows, weight, dz)
+            return dx.reshape(x.shape), dweight, dbias
+
+        z = reference.dense_forward(rows, weight, parameters.get("bias"))
+        return self.traced(parameters, z, backward)
 
 
 class _DenseWiring(Wiring):
@@ -259,3 +373,27 @@ class Dropout(Layer):
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return Elementwise(self, shape)
+
+    @property
+    def is_elementwise(self) -> bool:
+        """See Layer."""
+        return True
+
+    @property
+    def label(self) -> str:
+        """See Layer."""
+        return f"{super().label} {self.rate:g}"
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return Activation("relu", name=self.name, inputs=self.inputs)
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        shape = (len(x), prod(x.shape[1:]))
+        mask = reference.dropout_mask(*shape, self.rate, place.seed, place.step, place.position)
+        factor = mask.astype(np.float64).reshape(x.shape)
+        y = x * factor
+        return Traced(y, y, lambda dy: Backward(dy * factor, dy, {}))

@@ -21,7 +21,9 @@ from gradprune.layers.base import (
     Shape,
     Wiring,
 )
+from gradprune.layers.dense import Activation
 from gradprune.layers.initializers import Initializer
+from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.wiring import at_least_one
 
 __all__ = ["BatchNorm", "LayerNorm"]
@@ -76,6 +78,8 @@ class BatchNorm(Layer):
         ("momentum", "eps", "name", "inputs"),
     )
 
+    has_silent_channels: ClassVar[bool] = True
+
     momentum: float = field(default=0.1, kw_only=True)
     eps: float = field(default=1e-5, kw_only=True)
 
@@ -126,6 +130,23 @@ class BatchNorm(Layer):
         """See Layer."""
         return _BatchNormWiring(self, shape)
 
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return Activation("relu", name=self.name, inputs=self.inputs)
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        gamma, beta = parameters["weight"], parameters["bias"]
+        y = reference.batchnorm_forward(x, gamma, beta, None, self.eps, place.silent).y
+
+        def backward(dy: Doubles) -> Backward:
+            dx, dgamma, dbeta = reference.batchnorm_backward(x, gamma, dy, self.eps, place.silent)
+            return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
+
+        return Traced(y, y, backward)
+
 
 @dataclass(frozen=True)
 class LayerNorm(Layer):
@@ -151,6 +172,7 @@ class LayerNorm(Layer):
     """
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (21, ("eps", "name", "inputs"))
+    normalizes_samples: ClassVar[bool] = True
 
     eps: float = field(default=1e-5, kw_only=True)
 
@@ -174,6 +196,23 @@ class LayerNorm(Layer):
                 settings=(shape[0], self.eps),
             )
         ]
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return Activation("relu", name=self.name, inputs=self.inputs)
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        gamma, beta = parameters["weight"], parameters["bias"]
+        y = reference.layernorm_forward(x, gamma, beta, self.eps)
+
+        def backward(dy: Doubles) -> Backward:
+            dx, dgamma, dbeta = reference.layernorm_backward(x, gamma, dy, self.eps)
+            return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
+
+        return Traced(y, y, backward)
 
 
 class _BatchNormWiring(Wiring):

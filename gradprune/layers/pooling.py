@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from gradprune.foundation.checks import settle
 from gradprune.layers.base import CoreLayer, Entries, Flags, Layer, Masks, Shape, Wiring
+from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.window import (
     Padding,
     Pair,
@@ -53,6 +54,22 @@ class Pool(Layer):
         outputs = prod(self.output_shape(shape))
         *window, _ = self.window(shape).settings
         return [CoreLayer("pooling", prod(shape), outputs, settings=(*window, self.kind))]
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        window = self.window(x.shape[1:])
+        padding = tuple(zip(window.before, window.after, strict=True))
+        settings: tuple[Any, ...] = (self.kind, window.kernel, window.stride, padding)
+        images = reference.pool2d_forward(x, *settings)
+        y = images.reshape(len(x), *self.output_shape(x.shape[1:]))
+
+        def backward(dy: Doubles) -> Backward:
+            dx = reference.pool2d_backward(x, dy.reshape(images.shape), *settings)
+            return Backward(dx, dy, {})
+
+        return Traced(y, y, backward)
 
 
 class _PoolWiring(Channels):
@@ -200,3 +217,8 @@ class Flatten(Layer):
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         return []
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        y = x.reshape(len(x), -1)
+        return Traced(y, y, lambda dy: Backward(dy.reshape(x.shape), dy, {}))

@@ -7,10 +7,10 @@ gates are torch's, so they travel both ways.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import prod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from gradprune.layers.base import (
     Wiring,
 )
 from gradprune.layers.initializers import Glorot, Initializer, Orthogonal
+from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.wiring import at_least_one
 
 __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
@@ -44,6 +45,15 @@ _PACKED = (
     "l2",
     "orthogonality",
 )
+
+
+class _Step(NamedTuple):
+    """A step of a cell. zi = W_ih x_t + b_ih, zh = W_hh h_(t-1) + b_hh."""
+
+    h: Doubles
+    c: Doubles  # of the LSTM alone
+    # dh, dc -> dzi, dzh, what reaches h_(t-1) past W_hh, dc_(t-1)
+    backward: Callable[[Doubles, Doubles], tuple[Doubles, Doubles, Doubles, Doubles]]
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Recurrent(Layer):
     """
 
     _cell: ClassVar[str]
+    _has_cells: ClassVar[bool] = False
     _gates: ClassVar[int]
 
     units: int
@@ -145,6 +156,75 @@ class Recurrent(Layer):
         """See Layer."""
         role = super().role(is_bias=is_bias, is_second=is_second)
         return f"{role}_hh" if is_second else f"{role}_ih"
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer.
+
+        By backpropagation through time; ``omega`` acts as in the engine, on the gradient of W_hh.
+        """
+        from gradprune import reference
+
+        w, u = parameters["weight_ih"], parameters["weight_hh"]
+        b_ih, b_hh = (parameters.get(role, np.zeros(len(w))) for role in ("bias_ih", "bias_hh"))
+        series = x.reshape(len(x), -1, w.shape[1])
+        times = range(series.shape[1])
+        zero: Doubles = np.zeros((len(x), self.units))
+        steps: list[_Step] = []
+        for t in times:
+            h, c = (steps[-1].h, steps[-1].c) if steps else (zero, zero)
+            steps.append(self._step(series[:, t] @ w.T + b_ih, h @ u.T + b_hh, h, c))
+        states = np.stack([done.h for done in steps], axis=1)
+        cells = np.stack([done.c for done in steps], axis=1)
+        penalty = 0.0
+        penalties: dict[str, Doubles] = {}
+        for role, weight in (("weight_ih", w), ("weight_hh", u)):
+            value, penalties[role] = reference.regularization(weight, l1=self.l1, l2=self.l2)
+            penalty += value
+        value, slope = reference.orthogonality(u)
+        penalty += self.orthogonality * value
+        penalties["weight_hh"] += self.orthogonality * slope
+
+        def backward(dy: Doubles) -> Backward:
+            gradients = {role: value.copy() for role, value in penalties.items()}
+            biases = {"bias_ih": np.zeros(len(w)), "bias_hh": np.zeros(len(w))}
+            dx, dstates, dcells = (np.zeros(like.shape) for like in (series, states, cells))
+            if self.return_sequences:
+                dstates += dy.reshape(states.shape)
+            else:
+                dstates[:, -1] += dy
+            dc, term = zero, 0.0
+            for t in reversed(times):
+                dcells[:, t] = dc
+                dzi, dzh, past, dc = steps[t].backward(dstates[:, t], dc)
+                gradients["weight_ih"] += dzi.T @ series[:, t]
+                dx[:, t] = dzi @ w
+                biases["bias_ih"] += dzi.sum(axis=0)
+                biases["bias_hh"] += dzh.sum(axis=0)
+                if t == 0:
+                    break
+                gradients["weight_hh"] += dzh.T @ states[:, t - 1]
+                if self.truncation and t % self.truncation == 0:
+                    dc = zero
+                    continue
+                back = dzh @ u
+                dstates[:, t - 1] += back + past
+                if self._omega():
+                    before = states[:, t - 1]
+                    terms, direction = reference.omega_terms(dzh, back, before, self._function())
+                    term += self._omega() * float(terms.mean())
+                    gradients["weight_hh"] += self._omega() / len(x) * (dzh.T @ direction)
+            if self.bias:
+                gradients |= biases
+            all_states = np.concatenate((dstates, dcells), axis=2) if self._has_cells else dstates
+            return Backward(dx.reshape(x.shape), all_states, gradients, term)
+
+        output = states if self.return_sequences else states[:, -1]
+        all_states = np.concatenate((states, cells), axis=2) if self._has_cells else states
+        return Traced(output, all_states, backward, penalty)
+
+    @abstractmethod
+    def _step(self, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+        """Return a step of the cell from the state h, and c of an LSTM."""
 
     @property
     def gates(self) -> int:
@@ -288,6 +368,26 @@ class RNN(Recurrent):
     def _omega(self) -> float:
         return self.omega
 
+    @property
+    def activation_name(self) -> str:
+        """See Layer."""
+        return self.activation
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return replace(self, activation="relu", l1=0.0, l2=0.0, orthogonality=0.0, omega=0.0)
+
+    def _step(self, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+        from gradprune import reference
+
+        after = reference.activation_forward(self.activation, zi + zh)
+
+        def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+            dz = reference.rnn_backward(after, dh, self.activation)
+            return dz, dz, np.zeros_like(dh), dc
+
+        return _Step(after, c, backward)
+
 
 @dataclass(frozen=True)
 class LSTM(Recurrent):
@@ -309,6 +409,7 @@ class LSTM(Recurrent):
     """
 
     _cell = "lstm"
+    _has_cells = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         4,
         (*_PACKED, "forget_bias", "inputs"),
@@ -326,6 +427,17 @@ class LSTM(Recurrent):
 
     def _bias_initializer(self) -> Initializer | None:
         return _ForgetBias(self.forget_bias)
+
+    def _step(self, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+        from gradprune import reference
+
+        gates, after, state = reference.lstm_forward(zi + zh, c)
+
+        def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+            dz, dc_before = reference.lstm_backward(gates, c, after, dh, dc)
+            return dz, dz, np.zeros_like(dh), dc_before
+
+        return _Step(state, after, backward)
 
 
 @dataclass(frozen=True)
@@ -363,3 +475,17 @@ class GRU(Recurrent):
 
     def _function(self) -> str:
         return "tanh"
+
+    def _step(self, zi: Doubles, zh: Doubles, h: Doubles, c: Doubles) -> _Step:
+        from gradprune import reference
+
+        both = 2 * self.units  # r and z, which take input and state alike
+        q = zh[:, both:]
+        z = np.concatenate((zi[:, :both] + zh[:, :both], zi[:, both:]), axis=1)
+        gates, after = reference.gru_forward(z, q, h)
+
+        def backward(dh: Doubles, dc: Doubles) -> tuple[Doubles, Doubles, Doubles, Doubles]:
+            dz, dq, past = reference.gru_backward(gates, q, h, dh)
+            return dz, np.concatenate((dz[:, :both], dq), axis=1), past, dc
+
+        return _Step(after, c, backward)

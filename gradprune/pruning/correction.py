@@ -17,7 +17,6 @@ from gradprune.engine.compiled import silent_rows
 from gradprune.engine.replicas import Replicable, output_of
 from gradprune.foundation.checks import positive, settle
 from gradprune.layers.coupling import normalized_products
-from gradprune.layers.dense import Dense
 from gradprune.layers.graph import plan
 from gradprune.state.locking import Locked, locked
 
@@ -130,7 +129,7 @@ def corrected(
         }
         gone = [name for name, value in values.items() if (masked[name] != value).any()]
         is_pruned = bool(gone) or any(old is not new for old, new in read)
-        if is_pruned and isinstance(layer, Dense) and own["weight"] in keep:
+        if is_pruned and layer.is_product and own["weight"] in keep:
             weight, bias = own["weight"], own.get("bias")
             rows_before, rows_after = (a[0].reshape(len(flat), -1) for a in (before, after))
             lost = rows_before @ values[weight].T - rows_after @ masked[weight].T

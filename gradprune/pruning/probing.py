@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,10 +14,7 @@ from gradprune import _core
 from gradprune.engine.network import Network
 from gradprune.engine.replicas import Replicable, replicate
 from gradprune.errors import NumericalError
-from gradprune.layers.base import Layer
-from gradprune.layers.dense import Activation, Dropout
 from gradprune.layers.graph import plan
-from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.losses.base import LossLike, SoftTarget
 from gradprune.optim.snapshots import LastPass, Passing
 from gradprune.pruning.coverage import CoveredTensor, gathered
@@ -212,7 +208,9 @@ class _Flow:
     @locked
     def __call__(self, weights: Floats) -> Floats:
         if self._network is None:
-            self._network = replicate(self._model, _linear(self._model))
+            steps = plan(self._model.layers, self._model.input_shape)
+            linear = [step.layer.linear_form(step.shape) for step in steps]
+            self._network = replicate(self._model, linear)
         network = self._network
         flow = np.zeros_like(weights)
         for tensor in self._model.arena.tensors:
@@ -243,29 +241,3 @@ class _Flow:
             gradient = network.gradients[tensor.name].ravel()
             np.divide(gradient, slope * scales[tensor.name], out=flow[place])
         return flow
-
-
-def _linear(model: Tried) -> list[Layer]:
-    """The layers with what is not linear, or not of the weights, taken out.
-
-    For weights and inputs of at least 0 relu is the identity, which every activation is made here.
-    """
-    linear: list[Layer] = []
-    for layer, _, shape, _ in plan(model.layers, model.input_shape):
-        fields = {field.name for field in dataclasses.fields(layer)}
-        changes: dict[str, Any] = dict.fromkeys(
-            fields & {"l1", "l2", "orthogonality", "omega"}, 0.0
-        )
-        is_function = isinstance(layer, Activation | BatchNorm | Dropout | LayerNorm)
-        if "activation" in fields:
-            changes["activation"] = "relu"
-        elif layer.tensors(shape) and not is_function:
-            raise ValueError(
-                f"there is no flow through {layer.name}: {type(layer).__name__} has no linear form"
-            )
-        linear.append(
-            Activation("relu", name=layer.name, inputs=layer.inputs)
-            if is_function
-            else dataclasses.replace(layer, **changes)
-        )
-    return linear

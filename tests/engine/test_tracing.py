@@ -10,9 +10,10 @@ import pytest
 
 import gradprune as gp
 from cases import CASES, Case, random_batch
-from gradprune.engine import tracing
 from gradprune.engine.network import Network
 from gradprune.engine.tracing import trace
+from gradprune.layers import Layer
+from gradprune.layers.tracing import Backward, Traced
 from state import everything
 from twins import relative_error
 
@@ -163,42 +164,44 @@ def test_bad_input_is_refused_as_by_backward() -> None:
 
 
 @dataclass(frozen=True)
+class Heir(gp.Activation):
+    """A layer that says nothing of its own is traced as its base."""
+
+
+@dataclass(frozen=True)
 class Unknown(gp.Activation):
-    """A layer without a tracer of its own takes that of its base."""
+    """A layer that does not say how it is traced."""
+
+    trace = Layer.trace
 
 
-def test_a_layer_without_a_tracer(monkeypatch: pytest.MonkeyPatch) -> None:
-    network = Network([Unknown("tanh")], 2)
-    assert trace(network, [[0.0, 0.0]], [0]).loss == pytest.approx(np.log(2))
-    monkeypatch.delitem(tracing.TRACERS, gp.Activation)
-    with pytest.raises(ValueError, match="no tracer for layers like Unknown"):
-        trace(network, [[0.0, 0.0]], [0])
+def test_a_layer_that_does_not_say_how_it_is_traced() -> None:
+    assert trace(Network([Heir("tanh")], 2), [[0.0, 0.0]], [0]).loss == pytest.approx(np.log(2))
+    with pytest.raises(ValueError, match="Unknown does not say how it is traced"):
+        trace(Network([Unknown("tanh")], 2), [[0.0, 0.0]], [0])
 
 
 @dataclass(frozen=True)
 class Doubling(gp.Dense):
     """Stands for a recurrent layer: h_t = 2 h_(t-1) + x_t, the last state is the output."""
 
+    def trace(self, parameters: Any, x: Any, place: Any) -> Traced:
+        series = x.reshape(len(x), -1, self.units)
+        states, h = np.empty_like(series), 0.0
+        for t in range(series.shape[1]):
+            states[:, t] = h = 2 * h + series[:, t]
 
-def doubling(layer: Any, parameters: Any, x: Any, place: Any) -> tracing.Traced:
-    del place
-    series = x.reshape(len(x), -1, layer.units)
-    states, h = np.empty_like(series), 0.0
-    for t in range(series.shape[1]):
-        states[:, t] = h = 2 * h + series[:, t]
+        def backward(dy: Any) -> Backward:
+            steps = series.shape[1]
+            dstates = np.stack([dy * 2.0 ** (steps - 1 - t) for t in range(steps)], axis=1)
+            gradients = {role: np.zeros_like(values) for role, values in parameters.items()}
+            return Backward(dstates.reshape(x.shape), dstates, gradients)
 
-    def backward(dy: Any) -> tracing.Backward:
-        steps = series.shape[1]
-        dstates = np.stack([dy * 2.0 ** (steps - 1 - t) for t in range(steps)], axis=1)
-        gradients = {role: np.zeros_like(values) for role, values in parameters.items()}
-        return tracing.Backward(dstates.reshape(x.shape), dstates, gradients)
-
-    return tracing.Traced(states[:, -1], states, backward)
+        return Traced(states[:, -1], states, backward)
 
 
-def test_time_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_steps() -> None:
     """A layer with states (batch, time, units) is diagnosed step by step."""
-    monkeypatch.setitem(tracing.TRACERS, Doubling, doubling)
     network = Network([Doubling(2), gp.Dense(3)], 16, seed=0)
     x, y = random_batch("cross_entropy", 5, 16, 3)
     diagnosis = gp.diagnose(network, x, y)

@@ -61,7 +61,11 @@ STRANGERS = {
 # Outside of the strata: it imports nothing but errors.
 ORACLE = "reference"
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
-READS_ORACLE = {"engine.tracing"}
+READS_ORACLE = {
+    "engine.tracing",
+    *(f"layers.{name}" for name in ("convolution", "dense", "normalization", "pooling")),
+    "layers.recurrent",
+}
 # Where users look for names: modules that only collect them.
 HOMES = {
     "",
@@ -276,6 +280,63 @@ def test_tests_of_optional_packages_can_be_skipped(file: str) -> None:
 def test_no_module_of_leftovers() -> None:
     names = {name.split(".")[-1] for name in FILES}
     assert names & {"common", "helpers", "misc", "util", "utils"} == set()
+
+
+def is_layer(cls: object) -> bool:
+    """Whether it is one of the classes behind ``Layer``."""
+    base = gp.layers.Layer
+    return isinstance(cls, type) and issubclass(cls, base) and cls is not base
+
+
+LAYERS = {cls.__name__ for cls in vars(gp.layers).values() if is_layer(cls)}
+
+
+def class_questions(source: str) -> Iterator[str]:
+    """What asks for the class of a layer, or for the name of one, or is a table by it."""
+    for node in ast.walk(ast.parse(source)):
+        asked: list[ast.AST] = []
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "issubclass"}:
+            asked = [*node.args[1:]]
+        elif isinstance(node, ast.Compare):
+            asked = [node.left, *node.comparators]
+        elif isinstance(node, ast.Dict):
+            asked = [key for key in node.keys if key is not None]
+        elif isinstance(node, ast.MatchClass):
+            asked = [node.cls]
+        named = any(last_name(part) in LAYERS for one in asked for part in ast.walk(one))
+        if isinstance(node, ast.Compare):
+            texts = any(isinstance(part, ast.Constant) for one in asked for part in ast.walk(one))
+            named |= texts and any(last_name(one) in {"type", "name__"} for one in asked)
+        if named:
+            yield ast.unparse(node)
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if not is_in(m, "layers") and not is_in(m, "cli")]
+)
+def test_nobody_asks_for_the_class_of_a_layer(module: str) -> None:
+    """A layer answers by its own methods, so that a new one needs no line elsewhere."""
+    assert list(class_questions(FILES[module].read_text(encoding="utf-8"))) == []
+
+
+def test_questions_for_a_class_are_found() -> None:
+    source = """
+isinstance(layer, Dense | Conv2D), isinstance(layer, Layer), isinstance(x, str)
+isinstance(layer, (gp.Dense, int)), type(layer) is LSTM, {Add: 1, "b": 2}
+low.type == "softmax", type(layer).__name__ in {"Dense"}, kind == "dense"
+match layer:
+    case Dropout(rate=0.5):
+        pass
+"""
+    assert set(class_questions(source)) == {
+        "isinstance(layer, Dense | Conv2D)",
+        "isinstance(layer, (gp.Dense, int))",
+        "type(layer) is LSTM",
+        "{Add: 1, 'b': 2}",
+        "low.type == 'softmax'",
+        "type(layer).__name__ in {'Dense'}",
+        "Dropout(rate=0.5)",
+    }
 
 
 C_FILES = [*sorted(CSRC.rglob("*.c")), *sorted(CSRC.rglob("*.h"))]
