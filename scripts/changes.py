@@ -69,6 +69,7 @@ class Change:
         text: what comes there.
         lines: first and last line of the statement's part that runs the stretch.
         scopes: first and last lines of the functions and classes around it, the innermost first.
+        is_declaration: it runs when the module is imported, and not when a function is called.
     """
 
     path: Path
@@ -77,6 +78,7 @@ class Change:
     text: str
     lines: tuple[int, int]
     scopes: tuple[tuple[int, int], ...]
+    is_declaration: bool = False
 
     def apply(self, source: bytes) -> bytes:
         """The changed source."""
@@ -108,6 +110,7 @@ class _Finder:
             self.starts.append(self.starts[-1] + len(line))
         self.statement = 1  # the first line of the statement at hand
         self.scopes: list[tuple[int, int]] = []
+        self.functions = 0  # how many the stretch at hand is in
         self.found: list[Change] = []
 
     def span(self, node: ast.expr | ast.stmt) -> tuple[int, int]:
@@ -124,7 +127,13 @@ class _Finder:
         last = self.source.count(b"\n", 0, stop) + 1
         self.found.append(
             Change(
-                self.path, start, stop, text, (self.statement, last), tuple(reversed(self.scopes))
+                self.path,
+                start,
+                stop,
+                text,
+                (self.statement, last),
+                tuple(reversed(self.scopes)),
+                is_declaration=not self.functions,
             )
         )
 
@@ -197,7 +206,10 @@ class _Finder:
             for default in (*node.args.defaults, *node.args.kw_defaults):
                 if default is not None:
                     self.visit(default)
+            self.functions += 1
         self.body(node.body)
+        if not isinstance(node, ast.ClassDef):
+            self.functions -= 1
         self.scopes.pop()
 
     def children(self, node: ast.AST) -> None:

@@ -29,6 +29,8 @@ from changes import Change
 
 # The file into which the plugin writes; the bytes of address space that the tests may have.
 NOTES, MEMORY = "GRADPRUNE_TEST_NOTES", "GRADPRUNE_TEST_MEMORY"
+# Test files that look at every module: quick, and run for each change.
+ALWAYS = {"test_public_api.py", "test_top.py", "test_command_lines.py", "test_errors.py"}
 SHARED = "|shared"  # the context of fixtures that several tests share
 # A format of what is kept; another one makes it anew.
 FORMAT = 1
@@ -244,18 +246,28 @@ class Covering:
     def tests_of(self, change: Change, source: bytes) -> list[Test]:
         """The tests that run a change, those that tell soonest first.
 
-        A line that only runs when the module is imported, or that is new, counts as run by the
-        tests that run the function around it, else the class, else the module. Where nothing is
-        known these are the tests of the files that name the module.
+        A line that is new counts as run by the tests that run the function around it, else the
+        class, else the module. So does one that runs when the module is imported, whoever imports
+        it first. Where nothing is known these are the tests of the files that name the module. The
+        tests of the whole package's face come first: they run no line of what they look at.
         """
         module = change.path.as_posix()
-        for first, last in (change.lines, *change.scopes, (1, source.count(b"\n") + 1)):
+        places = [*change.scopes, (1, source.count(b"\n") + 1)]
+        if not change.is_declaration:
+            places.insert(0, change.lines)
+        for first, last in places:
             if tests := self._hits(module, source, first, last):
-                return self._sorted(tests, change.path)
-        return self._sorted(
-            (test for file in self._importers(change.path) for test in self.records[file].tests),
-            change.path,
-        )
+                break
+        else:
+            files = self._importers(change.path)
+            tests = [test for file in files for test in self.records[file].tests]
+        always = self._known(test for file in self.files if file.name in ALWAYS
+                             for test in self.records[file].tests)  # fmt: skip
+        return list(dict.fromkeys([*always, *self._sorted(tests, change.path)]))
+
+    def _known(self, tests: Iterable[Test]) -> list[Test]:
+        """Those of the tests that still exist."""
+        return [test for test in tests if self.existing is None or test.name in self.existing]
 
     def _importers(self, path: Path) -> Iterator[Path]:
         name = ".".join(path.with_suffix("").parts)
@@ -267,12 +279,9 @@ class Covering:
         """The quick ones first; those of the module's own test files count as quicker."""
         words = {word.rstrip("s") for word in re.split(r"[_/]", path.with_suffix("").as_posix())}
 
-        if self.existing is not None:
-            tests = (test for test in tests if test.name in self.existing)
-
         def order(test: Test) -> tuple[float, str]:
             stem = test.name.split("::")[0].rpartition("test_")[2].removesuffix(".py")
             own = not words.isdisjoint(w.rstrip("s") for w in stem.split("_"))
             return test.seconds / 20 if own else test.seconds, test.name
 
-        return sorted(set(tests), key=order)
+        return sorted(set(self._known(tests)), key=order)

@@ -121,6 +121,35 @@ def test_covering_tests(tmp_path: Path) -> None:
     assert names(edited, 8) == ["quick", "test", "slow"]  # new: as the function around it
 
 
+def test_of_a_declaration_all_tests_of_its_class_are_covering(tmp_path: Path) -> None:
+    """Whichever test happens to import the module first; and the package's face is looked at."""
+    covering_module: Any = importlib.import_module("covering")
+    source = b"class A:\n    x: int = 3\n\n    def f(self, y: int = 2) -> int:\n        return y\n"
+    face, own = tmp_path / "tests" / "test_public_api.py", tmp_path / "tests" / "test_other.py"
+    covering = covering_module.Covering(tmp_path, tmp_path / "map", [])
+    covering.files = [face, own]
+    key = covering_module.digest(source)
+    (tmp_path / "map" / "sources" / key).write_bytes(source)
+    names = ("imports", "calls")
+    tests = [covering_module.Test(f"tests/test_other.py::{name}", 1.0) for name in names]
+    lines = {1: {0}, 2: {0}, 4: {0}, 5: {1}}
+    covering.records[own] = covering_module.Record(
+        tests, [], {HERE.as_posix(): key}, {HERE.as_posix(): lines}
+    )
+    covering.records[face] = covering_module.Record(
+        [covering_module.Test("tests/test_public_api.py::face", 0.1)], [], {}, {}
+    )
+
+    def found(line: int) -> list[str]:
+        changes = importlib.import_module("changes").changes(HERE, source)
+        change = next(change for change in changes if change.line(source) == line)
+        return [t.name.rpartition("::")[2] for t in covering.tests_of(change, source)]
+
+    assert found(2) == ["face", "calls", "imports"]
+    assert found(4) == ["face", "calls", "imports"]
+    assert found(5) == ["face", "calls"]
+
+
 # ---- C
 
 
