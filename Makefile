@@ -75,12 +75,16 @@ wheel: dist/.wheel ## build the sdist and the wheel into dist/
 
 # ---- for developers ------------------------------------------------------------------------------
 
+# One process a core. Each begins with a part of its own in the order of the files, so that what a
+# module's tests share is made once, and takes over from others when it has done its part.
+WORKERS := --numprocesses=auto --maxprocesses=8 --dist=worksteal
+
 # From tests/, where the folder gradprune cannot be imported by accident; tests/conftest.py makes
 # sure.
 test: ## test the wheel, or of its tests what ARGS choose
 test: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers)
 	cd tests && GRADPRUNE_TEST_INSTALLED=1 COVERAGE_FILE=../build/coverage \
-	    $(BIN)/python -m pytest $(ARGS)
+	    $(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 test-peers: ## what `make test` skips without torch, pandas, dask
 	@$(MAKE) --no-print-directory test PEERS=1 ARGS='-m peers $(ARGS)'
@@ -144,7 +148,7 @@ sanitize-python-%: $(VENV)/.test
 	    $(MAKE) --no-print-directory build/sanitize-$*/.built && cd tests && \
 	    LD_PRELOAD=$(RUNTIME) TSAN_OPTIONS=exitcode=66 \
 	    ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 \
-	    GRADPRUNE_TEST_INSTALLED=1 PYTHONPATH=../build/sanitize-$* \
+	    GRADPRUNE_TEST_INSTALLED=1 OMP_NUM_THREADS=2 PYTHONPATH=../build/sanitize-$* \
 	    $(BIN)/python -m pytest $(SANITIZE_ARGS) $(ARGS) $(SANITIZE_TESTS); \
 	else echo "sanitize-python: no $* sanitizer for this interpreter here, skipped"; fi
 

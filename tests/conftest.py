@@ -11,6 +11,12 @@ from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
 
+# One thread, unless somebody asks for more: bits are the same at any number, tests of threads choose
+# theirs, and threads that wait for a core take the time of those that work. NumPy's products always
+# run on one: the waiting of BLAS cost more than all the tests' own work.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 # The built-in table, whatever the environment says: which layers are sparse decides about bits.
 os.environ.pop("GRADPRUNE_COSTS", None)
 
