@@ -11,9 +11,9 @@ from typing import Any
 
 os.environ.setdefault("MPLBACKEND", "Agg")  # before anything imports matplotlib
 
-# One thread, unless somebody asks for more: bits are the same at any number, tests of threads choose
-# theirs, and threads that wait for a core take the time of those that work. NumPy's products always
-# run on one: the waiting of BLAS cost more than all the tests' own work.
+# One thread, unless somebody asks for more: bits are the same at any number, and tests of threads
+# choose theirs. BLAS has a variable of its own: its threads spin while they wait, which cost more
+# than the tests' own work.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

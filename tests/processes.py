@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -16,19 +19,83 @@ FOLDERS = sorted(path.parent for path in TESTS.glob("*/test_*.py"))
 PLACES = os.pathsep.join(map(str, dict.fromkeys((TESTS, *FOLDERS, Path(gp.__file__).parents[1]))))
 
 
+def variables(changes: Mapping[str, str | None]) -> dict[str, str]:
+    chosen = {**os.environ, "PYTHONPATH": PLACES, **changes}
+    return {name: value for name, value in chosen.items() if value is not None}
+
+
 def python(
     *arguments: str, timeout: float = 300, **environment: str | None
 ) -> subprocess.CompletedProcess[str]:
     """Another Python, in this one's environment but for what is given; None takes a name away."""
-    chosen = {**os.environ, "PYTHONPATH": PLACES, **environment}
     return subprocess.run(
         [sys.executable, *arguments],
-        env={name: value for name, value in chosen.items() if value is not None},
+        env=variables(environment),
         capture_output=True,
         text=True,
         timeout=timeout,
         check=False,
     )
+
+
+class Forks:
+    """Another Python that has run ``setup`` and runs each script in a child of its own.
+
+    Scripts know nothing of each other, as in processes of their own, and nothing is imported twice.
+    """
+
+    SERVER = """
+import json, os, signal, sys, traceback
+exec(sys.argv[1])
+for line in sys.stdin:
+    script, printed = json.loads(line)
+    child = os.fork()
+    if child:
+        print(os.waitpid(child, 0)[1], flush=True)
+        continue
+    signal.alarm(200)
+    file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(file, 1)
+    os.dup2(file, 2)
+    os.chdir(os.path.dirname(printed))
+    status = 0
+    try:
+        exec(script)
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    sys.stdout.flush()
+    os._exit(status)
+"""
+
+    def __init__(self, setup: str, **environment: str | None) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", self.SERVER, setup],
+            env=variables(environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def output(self, script: str, folder: Path) -> str:
+        """What the script prints, run in a folder; where it fails, the test does."""
+        printed = folder / "printed.txt"
+        asked, answers = self._process.stdin, self._process.stdout
+        assert asked is not None
+        assert answers is not None
+        asked.write(json.dumps([script, str(printed)]) + "\n")
+        asked.flush()
+        status = answers.readline().strip()
+        text = printed.read_text(encoding="utf-8") if printed.exists() else ""
+        assert status == "0", f"status {status or 'unknown'}\n{text}"
+        return text
 
 
 def on_instruction_set(isa: str, script: str, *, timeout: float = 300) -> str:

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 import gradprune as gp
 from gradprune import _core
-from processes import python
+from processes import Forks, python
 
 # What a test does not ask for is left to the machine.
 UNSET = dict.fromkeys(("OMP_NUM_THREADS", "GRADPRUNE_ISA", "GRADPRUNE_PIN"))
@@ -183,29 +184,56 @@ def test_the_end_of_a_process_with_threads_is_quiet() -> None:
 # ---- the environment
 
 CPUS = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-THREADS = "import gradprune as gp; print(gp.get_num_threads())"
+
+# The core alone: what imports all of gradprune takes many times what is tested.
+CORE = """
+import os, sys, types
+import numpy
+package = types.ModuleType("gradprune")
+package.__path__ = [os.environ["PACKAGE"]]
+sys.modules["gradprune"] = package
+
+def describe(variable, value):
+    os.environ[variable] = value
+    try:
+        from gradprune import _core
+    except ImportError as error:
+        print(error, end="")
+    else:
+        print(_core.isa(), _core.get_num_threads(), end="")
+"""
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        ("1", 1),
-        ("2", min(2, CPUS)),
-        ("1,4", 1),
-        ("9999", CPUS),
-        ("0", CPUS),
-        ("-3", CPUS),
-        ("99999999999999999999", CPUS),
-        ("many", CPUS),
-        ("", CPUS),
-    ],
-)
-def test_omp_num_threads(value: str, expected: int) -> None:
-    assert output(THREADS, OMP_NUM_THREADS=value) == str(min(expected, 256))
+def core_in(variable: str, values: Iterable[str], folder: Path) -> dict[str, str]:
+    """What the core says of itself where a variable has each of these values."""
+    with Forks(CORE, **UNSET, PACKAGE=str(Path(gp.__file__).parent)) as core:
+        return {
+            value: core.output(f"describe({variable!r}, {value!r})", folder) for value in values
+        }
+
+
+@needs_fork
+def test_omp_num_threads(tmp_path: Path) -> None:
+    numbers = {
+        "1": 1,
+        "2": min(2, CPUS),
+        "1,4": 1,
+        "9999": CPUS,
+        "0": CPUS,
+        "-3": CPUS,
+        "99999999999999999999": CPUS,
+        "many": CPUS,
+        "": CPUS,
+    }
+    best = _core.isas()[-1]
+    assert core_in("OMP_NUM_THREADS", numbers, tmp_path) == {
+        value: f"{best} {min(number, 256)}" for value, number in numbers.items()
+    }
 
 
 def test_all_cpus_without_it() -> None:
-    assert output(THREADS) == str(min(CPUS, 256))
+    script = "import gradprune as gp; print(gp.get_num_threads())"
+    assert output(script) == str(min(CPUS, 256))
 
 
 needs_affinity = pytest.mark.skipif(
@@ -251,23 +279,22 @@ print(train() == expected)
     assert output(TRAIN + AFFINITIES + script, GRADPRUNE_PIN=pin) == "True"
 
 
-@pytest.mark.parametrize("isa", _core.isas())
-def test_every_instruction_set_can_be_chosen(isa: str) -> None:
-    assert output("from gradprune import _core; print(_core.isa())", GRADPRUNE_ISA=isa) == isa
+@needs_fork
+def test_instruction_sets(tmp_path: Path) -> None:
+    """Each can be chosen; without a wish it is the best; a wrong one is an error."""
+    wrong = ["sse9", "AVX2", "neon" if "neon" not in _core.isas() else "avx2"]
+    said = "GRADPRUNE_ISA is {!r}; this CPU can run {}"
+    assert core_in("GRADPRUNE_ISA", [*_core.isas(), "", *wrong], tmp_path) == {
+        **{isa: f"{isa} {min(CPUS, 256)}" for isa in _core.isas()},
+        "": f"{_core.isas()[-1]} {min(CPUS, 256)}",
+        **{isa: said.format(isa, _core.isas()) for isa in wrong},
+    }
 
 
-def test_the_best_is_chosen_without_a_wish() -> None:
-    script = "from gradprune import _core; print(_core.isa())"
-    assert output(script) == output(script, GRADPRUNE_ISA="") == _core.isas()[-1]
-
-
-@pytest.mark.parametrize("isa", ["sse9", "AVX2", "neon" if "neon" not in _core.isas() else "avx2"])
-def test_an_unknown_instruction_set_is_an_import_error(isa: str) -> None:
-    result = run("import gradprune", GRADPRUNE_ISA=isa)
+def test_an_unknown_instruction_set_is_an_import_error() -> None:
+    result = run("import gradprune", GRADPRUNE_ISA="sse9")
     assert result.returncode == 1
-    assert (
-        f"ImportError: GRADPRUNE_ISA is '{isa}'; this CPU can run {_core.isas()}" in result.stderr
-    )
+    assert "ImportError: GRADPRUNE_ISA is 'sse9'; this CPU can run" in result.stderr
 
 
 def test_show_config(capsys: pytest.CaptureFixture[str]) -> None:

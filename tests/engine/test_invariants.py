@@ -174,6 +174,7 @@ def test_a_fault_is_never_lost(
 
 
 @pytest.mark.parametrize("clipper", CLIPPERS)
+@settings(max_examples=settings.default.max_examples // 4)  # of each clipper
 @given(optimizers, st.sampled_from([math.nan, math.inf, -math.inf]), st.data())
 def test_a_fault_stops_every_step(
     clipper: str, case: OptimizerCase, bad: float, data: st.DataObject

@@ -1,6 +1,6 @@
 """Out of memory: a call that cannot have what it needs raises MemoryError and changes nothing.
 
-Each test is a process of its own. Two ways to run out of memory:
+Each script is run in a process of its own. Two ways to run out of memory:
 
 - Every large allocation of a call fails in turn, and all that come after it. A library that stands
   before the system's allocator does it; it is compiled here.
@@ -13,11 +13,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from processes import python
+from processes import Forks
 
 pytestmark = pytest.mark.skipif(
     not sys.platform.startswith("linux"), reason="no limit of the address space to rely on"
@@ -124,16 +125,14 @@ def address_space(number):
 """
 
 
-def refused(script: str, **environment: str) -> int:
+def refused(process: Forks, script: str, folder: Path) -> int:
     """How often the calls in the script were refused."""
-    result = python("-c", SETUP + script, timeout=200, **environment)
-    assert result.returncode == 0, result.stdout + result.stderr
-    return sum(int(line.split()[0]) for line in result.stdout.splitlines())
+    return sum(int(line.split()[0]) for line in process.output(script, folder).splitlines())
 
 
-@pytest.fixture(scope="session")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The library before the allocator."""
+@pytest.fixture(scope="module")
+def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """A process with the library before the allocator."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
@@ -143,7 +142,15 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [compiler, "-shared", "-fPIC", "-O1", "-fno-builtin", "-o", library, source]
     if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("the C library has no allocator below malloc")
-    return library
+    with Forks(SETUP, LD_PRELOAD=str(library), OPENBLAS_NUM_THREADS="1") as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def limited() -> Iterator[Forks]:
+    """A process whose large allocations all take from the address space."""
+    with Forks(SETUP, MALLOC_MMAP_THRESHOLD_="65536", OPENBLAS_NUM_THREADS="1") as process:
+        yield process
 
 
 CALLS = {
@@ -246,9 +253,9 @@ scarce(model.shrink, model)
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_what_fails_changes_nothing(name: str, faults: Path) -> None:
+def test_what_fails_changes_nothing(name: str, faulty: Forks, tmp_path: Path) -> None:
     script = CALLS[name].replace(", model)", ", model, allocations)")
-    assert refused(script, LD_PRELOAD=str(faults), OPENBLAS_NUM_THREADS="1") > 0
+    assert refused(faulty, script, tmp_path) > 0
 
 
 # What ends in Rust.
@@ -313,11 +320,8 @@ assert scarce(lambda: gp.load("m.gpz"), model).data == packed.data
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_no_memory_does_not_end_the_process(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_no_memory_does_not_end_the_process(name: str, limited: Forks, tmp_path: Path) -> None:
     if "packing" in name:
         pytest.importorskip("constriction")
-    monkeypatch.chdir(tmp_path)
     script = FILES[name].replace(", model)", ", model, address_space)")
-    assert refused(script, MALLOC_MMAP_THRESHOLD_="65536", OPENBLAS_NUM_THREADS="1") > 0
+    assert refused(limited, script, tmp_path) > 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gradprune as gp
@@ -167,6 +167,7 @@ def test_masks_hold_through_training(criterion: Criterion, make: Callable[[Any],
 
 @pytest.mark.parametrize("scope", SCOPES)
 @pytest.mark.parametrize("criterion", CRITERIA, ids=name_of)
+@settings(max_examples=settings.default.max_examples // 4)  # of each pair
 @given(steps=st.lists(st.floats(0, 1), min_size=1, max_size=4), seed=st.integers(0, 99))
 def test_any_sequence_of_targets(
     criterion: Criterion, scope: str, steps: list[float], seed: int
