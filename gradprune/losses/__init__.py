@@ -1,13 +1,18 @@
 """Losses: what training makes small. A module of this package says how one is written."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-from gradprune.foundation.gathering import gather
+from gradprune.foundation.gathering import gather_into
 
-_PUBLIC = gather(__name__)
-__all__ = sorted(_PUBLIC)  # noqa: PLE0605 - what its modules make public
-globals().update(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:  # so that type checkers take any name
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+if TYPE_CHECKING:  # a new module is gathered without a line here: it is for type checkers alone
+    from gradprune.losses.base import *
+    from gradprune.losses.bce import *
+    from gradprune.losses.cross_entropy import *
+    from gradprune.losses.distillation import *
+    from gradprune.losses.huber import *
+    from gradprune.losses.mae import *
+    from gradprune.losses.mse import *
+    from gradprune.losses.table import *
+    from gradprune.losses.targets import *
+else:
+    gather_into(globals())

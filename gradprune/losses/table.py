@@ -11,7 +11,7 @@ __all__ = ["LOSSES", "get_loss", "loss_name"]
 
 _CLASSES = [
     cls
-    for cls in gather("gradprune.losses", without="table").values()
+    for cls in gather("gradprune.losses", without=("table",)).values()
     if inspect.isclass(cls) and issubclass(cls, Loss) and not inspect.isabstract(cls)
 ]
 LOSSES: dict[str, Loss] = {cls.name: cls() for cls in _CLASSES if cls.is_named}

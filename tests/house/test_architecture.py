@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -275,6 +275,46 @@ def test_tests_of_optional_packages_can_be_skipped(file: str) -> None:
         assert skips(path) == PEERS
     else:
         assert skips(path) & PEERS == set(), "take the fixture of conftest.py with that name"
+
+
+GATHERED = [
+    "layers",
+    "losses",
+    "optim.clipping",
+    "optim.optimizers",
+    "pruning.criteria",
+]
+
+
+@pytest.mark.parametrize("package", GATHERED)
+def test_packages_that_grow_gather_their_modules(package: str) -> None:
+    """A new module is there at once; a type checker sees the same names with the same types."""
+    tree = ast.parse(FILES[package].read_text(encoding="utf-8"))
+    (branch,) = (node for node in tree.body if isinstance(node, ast.If))
+    assert is_type_checking(branch)
+    seen: dict[str, object] = {}
+    for line in branch.body:
+        assert isinstance(line, ast.ImportFrom)
+        module = import_module(str(line.module))
+        seen |= {name: getattr(module, name) for name in module.__all__}
+    found = import_module(f"gradprune.{package}")
+    assert set(found.__all__) == seen.keys(), "a line for type checkers is missing"
+    assert all(getattr(found, name) is value for name, value in seen.items())
+
+
+def test_a_new_module_is_gathered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "grown"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "from gradprune.foundation.gathering import gather_into\n"
+        "gather_into(globals(), without=('hidden',))\n"
+    )
+    (package / "new.py").write_text("__all__ = ['Value']\nclass Value: pass\nclass Own: pass\n")
+    (package / "hidden.py").write_text("__all__ = ['Other']\nclass Other: pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    grown = import_module("grown")
+    assert grown.__all__ == ["Value"]
+    assert grown.Value is import_module("grown.new").Value
 
 
 def test_no_module_of_leftovers() -> None:

@@ -7,13 +7,20 @@ Norms are computed in double precision, so finite gradients never have an infini
 is never lost.
 """
 
-from gradprune.optim.clipping.adaptive import *
-from gradprune.optim.clipping.base import *
-from gradprune.optim.clipping.centralize import *
-from gradprune.optim.clipping.following import *
-from gradprune.optim.clipping.functions import *
-from gradprune.optim.clipping.inhibit import *
-from gradprune.optim.clipping.noise import *
-from gradprune.optim.clipping.norm import *
-from gradprune.optim.clipping.quantize import *
-from gradprune.optim.clipping.value import *
+from typing import TYPE_CHECKING
+
+from gradprune.foundation.gathering import gather_into
+
+if TYPE_CHECKING:  # a new module is gathered without a line here: it is for type checkers alone
+    from gradprune.optim.clipping.adaptive import *
+    from gradprune.optim.clipping.base import *
+    from gradprune.optim.clipping.centralize import *
+    from gradprune.optim.clipping.following import *
+    from gradprune.optim.clipping.functions import *
+    from gradprune.optim.clipping.inhibit import *
+    from gradprune.optim.clipping.noise import *
+    from gradprune.optim.clipping.norm import *
+    from gradprune.optim.clipping.quantize import *
+    from gradprune.optim.clipping.value import *
+else:
+    gather_into(globals())
