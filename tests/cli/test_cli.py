@@ -505,6 +505,15 @@ def test_worst_classes_are_shown() -> None:
     assert re.search(r"\b25\.0\b", out.getvalue())
 
 
+def test_the_worst_classes_are_in_order() -> None:
+    """The ten with the least sums of precision and recall, by their numbers."""
+    precision = np.ones(12)
+    precision[[11, 3]] = 0.25, 0.5
+    table = tables.class_table(precision, np.linspace(1, 0.9, 12))
+    assert [str(column.header) for column in table.columns] == ["class", *map(str, range(2, 12))]
+    assert [str(cell) for cell in table.columns[2].cells] == ["50.0", "97.3"]
+
+
 def test_without_rich(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "rich.console", None)
     assert main(["inspect", "m"]) == 1

@@ -12,7 +12,9 @@ import os
 from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
+import studies
 from gradprune.cli import bench, compress, demo, inspect, prune, train
 from gradprune.cli.main import make_parser
 
@@ -28,9 +30,9 @@ TRIED = [
 
 def parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
     """Each command's name and parser."""
-    names = import_module("studies.commands").NAMES
-    studies = [import_module(f"studies.commands.{name}") for name in names]
-    whole = make_parser("gradprune", [*PACKAGE, *studies], description="all of them")
+    found = (import_module(f"studies.{module.name}") for module in iter_modules(studies.__path__))
+    commands = [*PACKAGE, *(module for module in found if hasattr(module, "add"))]
+    whole = make_parser("gradprune", commands, description="all of them")
     for action in whole._actions:
         if isinstance(action, argparse._SubParsersAction):
             yield from action.choices.items()

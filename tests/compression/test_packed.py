@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 import gradprune as gp
 from gradprune.cli.main import main
-from gradprune.compression import architecture, logistic
+from gradprune.compression import architecture, gpz, logistic
 from gradprune.compression.gpz import PackedModel
 from gradprune.compression.range_coder import Decoder, Encoder
 from gradprune.layers import convolution, dense, initializers, pooling, recurrent
-from gradprune.layers.base import Layer
+from gradprune.layers.base import Layer, Parameter
 
 pytest.importorskip("constriction")
 
@@ -394,6 +394,42 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert sum(int(row[-2].replace(",", "")) for row in rows) == size == int(lines[last][1])
     assert main(["compress", "--exact", str(packed), str(tmp_path / "again.gpz")]) == 0
     assert (tmp_path / "again.gpz").read_bytes() == packed.read_bytes()
+
+
+@pytest.mark.parametrize(("depth", "message"), [(4, "unexpected keyword|must be"), (5, "within")])
+def test_settings_within_settings_are_few(depth: int, message: str) -> None:
+    """A hostile file may not nest them until Python's stack ends."""
+    out = bytearray()
+    for number in (1, 4, 1):  # an input of 4 and one layer
+        architecture._write_number(out, number)
+    glorot = architecture._NUMBERS[gp.initializers.Glorot]
+    for _ in range(depth):  # each the gain of the one around it
+        for number in (glorot, 1, architecture._OBJECT):
+            architecture._write_number(out, number)
+    for number in (glorot, 0):
+        architecture._write_number(out, number)
+    with pytest.raises(gp.errors.FileFormatError, match=message):
+        architecture.read_architecture(bytes(out))
+
+
+@pytest.mark.parametrize(
+    ("shape", "turned"),
+    [
+        ((1, 1024), False),
+        ((1, 1025), True),
+        ((32, 1024), False),
+        ((33, 1056), False),
+        ((33, 1057), True),
+        ((33, 1, 1057), True),
+        ((1057, 33), False),
+    ],
+)
+def test_very_wide_matrices_are_turned(shape: tuple[int, ...], turned: bool) -> None:
+    """What a file holds is in this order, so the border stays where it is."""
+    tensor = Parameter("weight", shape, True, None)
+    rows, columns = shape[0], math.prod(shape[1:])
+    expected = (columns, rows) if turned else (rows, columns)
+    assert gpz._as_matrix(tensor) == (expected, turned)
 
 
 # ---- parts of the coder --------------------------------------------------------------------------

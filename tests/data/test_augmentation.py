@@ -93,6 +93,15 @@ def test_flip_mirrors_below_p() -> None:
     np.testing.assert_array_equal(applied(images(), gp.augmentation.Flip(p=1)), images()[..., ::-1])
 
 
+@pytest.mark.parametrize("direction", [{}, {"horizontal": False, "vertical": True}])
+def test_a_share_of_0_flips_nothing_and_of_1_all(direction: dict[str, bool]) -> None:
+    x = images(2)
+    for p, drawn, flips in ((0.0, 0.0, False), (0.5, 0.5, False), (1.0, 1 - 2.0**-24, True)):
+        uniform = np.full((len(x), 2), drawn, np.float32)
+        found = gp.augmentation.Flip(p=p, **direction).apply(x.copy(), uniform)
+        assert np.array_equal(found, x) is not flips
+
+
 def test_rotate_by_right_angles() -> None:
     x = images(shape=(3, 7, 7))
     np.testing.assert_array_equal(applied(x, gp.augmentation.Rotate(0)), x)

@@ -183,6 +183,20 @@ def test_changes_to_c(body: str, expected: set[str]) -> None:
     assert c_made_of(body) == expected
 
 
+def test_every_file_of_the_core_has_tests_of_its_own() -> None:
+    """The tables name tests that exist, and every file finds some in them."""
+    module: Any = importlib.import_module("mutants_c")
+    programs = {path.stem for path in (ROOT / "csrc" / "tests").glob("test_*.c")}
+    files = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    for table, known in ((module.PROGRAMS, programs), (module.PYTHON, files)):
+        named = {f"test_{name}" for names in table.values() for name in names}
+        assert named - known == set()
+    sources = [p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").rglob("*.[ch]")]
+    for source in sources:
+        table = module.PYTHON if source.startswith("csrc/binding/") else module.PROGRAMS
+        assert module.chosen(table, source) or source.startswith("csrc/tests/"), source
+
+
 def test_changes_to_c_are_drawn_by_seed() -> None:
     module: Any = importlib.import_module("mutants_c")
     path = "csrc/clip.c"

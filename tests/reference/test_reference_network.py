@@ -51,6 +51,18 @@ STACKS: dict[str, tuple[list[dict[str, Any]], str]] = {
     ),
     "dropout last": ([dense("a"), {"type": "dropout", "rate": 0.5, "index": 1}], "bce"),
     "no bias": ([{"type": "dense", "weight": "a.weight", "bias": None}], "mse"),
+    **{
+        kind: (
+            [
+                dense("a", "tanh"),
+                {"type": kind, "weight": "norm.gamma", "bias": "norm.beta"},
+                dense("b"),
+                {"type": kind, "weight": "last.gamma", "bias": "last.beta"},
+            ],
+            "cross_entropy",
+        )
+        for kind in ("batchnorm", "layernorm")
+    },
 }
 
 
@@ -65,6 +77,9 @@ def example_parameters(
             if layer["bias"] is not None:
                 parameters[layer["bias"]] = rng.standard_normal(hidden)
             features = hidden
+        elif layer["type"] in {"batchnorm", "layernorm"}:
+            for role in ("weight", "bias"):
+                parameters[layer[role]] = rng.standard_normal(features)
     return parameters
 
 
@@ -112,6 +127,10 @@ def test_network_against_torch(torch: Any, stack: str) -> None:
             t = torch.nn.functional.linear(t, weight, tensors.get(layer["bias"]))
             penalty += layer.get("l1", 0) * weight.abs().sum()
             penalty += layer.get("l2", 0) * (weight**2).sum()
+        if layer["type"] in {"batchnorm", "layernorm"}:
+            over = {"dim": 0 if layer["type"] == "batchnorm" else 1, "keepdim": True}
+            t = (t - t.mean(**over)) / (t.var(unbiased=False, **over) + 1e-5).sqrt()
+            t = t * tensors[layer["weight"]] + tensors[layer["bias"]]
         name = layer.get("activation", "identity")
         if not (layer is layers[-1] and name == fused):
             t = torch_activation(torch, name, t, layer.get("slope", 0.01))
