@@ -50,24 +50,19 @@ class Loss(ABC):
 
     @property
     def core(self) -> tuple[float, ...]:
-        """Return the code of its row, and its settings, as the core takes them."""
-        return (self.code, *self.settings().values())
-
-    @property
-    def code(self) -> int:
-        """The number of its row.
+        """Return the code of its row, and its settings, as the core takes them.
 
         Raises:
             TypeError: the core has no such row.
         """
-        name = self.row or self.name
-        try:
-            return _core.losses[name]
-        except KeyError:
+        code = _core.losses.get(self.row or self.name)
+        if code is None:
             raise TypeError(
-                f"the core does not compute {name!r}; set {type(self).__name__}.row to one of "
-                f"{sorted(_core.losses)}"
-            ) from None
+                f"the core does not compute {self.row or self.name!r}; set "
+                f"{type(self).__name__}.row to one of {sorted(_core.losses)}"
+            )
+        settings = self.settings()
+        return (code, *settings.values()) if settings else (code,)
 
     @property
     def elsewhere(self) -> Loss:
