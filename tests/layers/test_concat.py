@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -137,3 +138,86 @@ def test_summary_and_diagnosis_know_it() -> None:
     assert "Concat of conv2d0 + conv2d1 + .input" in str(model.summary())
     diagnosis = gp.diagnose(model, IMAGES, np.arange(70) % 4, loss="cross_entropy")
     assert "concat0" in [layer.name for layer in diagnosis.layers]
+
+
+def test_features_as_torch_has_them(torch: Any) -> None:
+    model, x = of_features(), IMAGES.reshape(-1, 6)[:70]
+    target = np.arange(70) % 4
+    p = {k: torch.tensor(np.array(v), requires_grad=True) for k, v in model.parameters.items()}
+    f, given = torch.nn.functional, torch.tensor(x)
+    y = f.linear(given, p["dense0.weight"], p["dense0.bias"]).relu()
+    both = torch.cat([y, given, y], dim=1)
+    out = f.linear(both, p["dense1.weight"], p["dense1.bias"])
+    loss = f.cross_entropy(out, torch.tensor(target))
+    loss.backward()
+    assert model.backward(x, target, loss="cross_entropy") == pytest.approx(loss.item(), rel=1e-6)
+    for name, tensor in p.items():
+        np.testing.assert_allclose(model.gradients[name], tensor.grad.numpy(), atol=2e-6)
+
+
+def test_sequences_as_torch_has_them(torch: Any) -> None:
+    model, target = of_series(), np.arange(40) % 4
+    cells = {
+        "gru0": torch.nn.GRU(3, 4, batch_first=True),
+        "lstm0": torch.nn.LSTM(3, 2, batch_first=True),
+        "rnn0": torch.nn.RNN(6, 6, batch_first=True),
+        "dense0": torch.nn.Linear(6, 4),
+    }
+    for name, module in cells.items():
+        for role, parameter in module.named_parameters():
+            value = model.parameters[f"{name}.{role.removesuffix('_l0')}"]
+            parameter.data = torch.tensor(np.array(value))
+    x = torch.tensor(SERIES)
+    both = torch.cat([cells["gru0"](x)[0], cells["lstm0"](x)[0]], dim=2)
+    out = cells["dense0"](cells["rnn0"](both)[0][:, -1])
+    loss = torch.nn.functional.cross_entropy(out, torch.tensor(target))
+    loss.backward()
+    found = model.backward(SERIES, target, loss="cross_entropy")
+    assert found == pytest.approx(loss.item(), rel=1e-6)
+    for name, module in cells.items():
+        for role, parameter in module.named_parameters():
+            gradient = model.gradients[f"{name}.{role.removesuffix('_l0')}"]
+            np.testing.assert_allclose(gradient, parameter.grad.numpy(), atol=2e-6)
+
+
+@cases
+@pytest.mark.parametrize("sparsity", [0.0, 0.8])
+def test_verify_takes_all_forms(make: Any, x: Any, sparsity: float, tmp_path: Path) -> None:
+    model = make()
+    rng = np.random.default_rng(4)
+    model.set_masks({n: rng.random(mask.shape) >= sparsity for n, mask in model.masks.items()})
+    model.save(tmp_path / "m.safetensors")
+    integers = model.freeze(precision="int8")
+    forms = (model.freeze(), integers, model.shrink(), model.copy(), gp.compress(model))
+    gp.verify(model, *forms, gp.load(tmp_path / "m.safetensors"), x=x)
+    assert integers.predict(x[:1]).tobytes() == integers.predict(x)[:1].tobytes()
+
+
+@cases
+def test_units_behind_it_are_removed_whole(make: Any, x: Any) -> None:
+    model = make()
+    pruner = gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Unit())
+    pruner.prune(0.5)
+    units = [mask.reshape(len(mask), -1) for mask in map(np.array, model.masks.values())]
+    assert all((unit.all(axis=1) | ~unit.any(axis=1)).all() for unit in units)
+    small = model.shrink()
+    assert any(not unit.any(axis=1).all() for unit in units)
+    np.testing.assert_allclose(small.predict(x), model.predict(x), atol=3e-6)
+
+
+@cases
+def test_bits_do_not_depend_on_threads_or_copies(make: Any, x: Any) -> None:
+    y, before = np.arange(len(x)) % 4, gp.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            gp.set_num_threads(threads)
+            model = make()
+            gp.Adam(model, lr=1e-2)
+            for again in range(4):
+                model = pickle.loads(pickle.dumps(model)) if again == 2 else model
+                model.train_step(x, y, optimizer=model.optimizer)
+            found.append([value.tobytes() for value in model.parameters.values()])
+    finally:
+        gp.set_num_threads(before)
+    assert found[0] == found[1]

@@ -67,7 +67,14 @@ def plain() -> gp.Model:
     return gp.Model([*layers, gp.Dense(CLASSES, activation="softmax")], 8, seed=4)
 
 
-NETWORKS = (multilayer, residual, sequence, plain)
+def side_by_side() -> gp.Model:
+    x = gp.Input(5)
+    y = gp.Dense(6, activation="relu")(x)
+    z = gp.Concat()([y, x, gp.Dense(4, activation="tanh")(y)])
+    return gp.Model(x, gp.Dense(CLASSES)(z), seed=5)
+
+
+NETWORKS = (multilayer, residual, sequence, plain, side_by_side)
 GUARDS = (gp.guards.Raise(), gp.guards.Skip(), gp.guards.Zero(), gp.guards.Rollback(every=2))
 PRUNERS: tuple[dict[str, Any], ...] = (
     {},
