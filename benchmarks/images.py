@@ -58,6 +58,7 @@ def _gradprune_model(sparsity: float) -> gp.Model:
         gp.MaxPool2D(2),
         gp.Conv2D(50, 5, name="conv1"),
         gp.MaxPool2D(2),
+        gp.Flatten(),
         gp.Dense(500, activation="relu", name="dense0"),
         gp.Dense(CLASSES, name="dense1"),
     ]

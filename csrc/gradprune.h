@@ -307,6 +307,9 @@ typedef struct gp_layer_spec {
     size_t buffers; /* offset of its numbers that are not trained */
     float l1, l2;   /* adds l1*sum|w| + l2*sum w^2 to the loss, over all weight matrices */
     int exact;      /* in a frozen network: float32, whatever the others are kept as */
+    /* dense, softmax, batchnorm, layernorm: at so many steps of a sequence they do the same, in and
+     * out are of all of them; 0 is 1 */
+    size_t steps;
     gp_settings settings;
 } gp_layer_spec;
 

@@ -254,7 +254,8 @@ gp_status gp_net_reserve_partial(gp_net *net, size_t samples)
     gp_net_cut(samples, &lanes, &chunks);
     for (size_t i = 0; i < net->n_layers; i++) {
         if (!net->layers[i].spec.type->wants_partial) continue;
-        const gp_lists *live = net->layers[i].weights[0].live;
+        const gp_matrix *matrix = &net->layers[i].weights[0];
+        const gp_lists *live = matrix->uses == 1 ? matrix->live : NULL; /* nor for several steps */
         if (live && live->count > longest) longest = live->count;
     }
     if (longest * chunks <= net->n_partial) return GP_OK;

@@ -21,6 +21,7 @@ _Layer: TypeAlias = tuple[
     float,
     float,
     int,
+    int,
     tuple[float | str, ...],
 ]
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]

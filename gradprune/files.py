@@ -30,6 +30,7 @@ from gradprune.engine.memory import check_size
 from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import not_negative, seed_number, whole
 from gradprune.foundation.disk import read, write_atomically
+from gradprune.layers.earlier import as_they_were
 from gradprune.pruning.pruner import Pruner
 from gradprune.quantization.quantizer import Quantizer
 from gradprune.registry import OPTIMIZERS, CustomObjects, Registry
@@ -43,7 +44,9 @@ __all__ = ["check_savable", "load", "parse", "save", "state_of"]
 Tensors = dict[str, NDArray[Any]]
 _Model = TypeVar("_Model", bound=Trainee)
 
-_FORMAT = 2  # 1: the same, but names of tensors that are no parameter began without the dot
+_FORMAT = 3
+_DOTTED = 2  # before it names of tensors that are no parameter began without the dot
+_BY_STEP = 3  # before it layers flattened sequences, see ``layers.earlier``
 _MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
 _KEY = "gradprune"
 
@@ -216,10 +219,10 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
     if text is None:
         raise FileFormatError("a safetensors file, but not one of gradprune's")
     content = json.loads(text)
-    if content["format"] not in (1, _FORMAT):
+    if content["format"] not in range(1, _FORMAT + 1):
         raise FileFormatError(
             f"format {content['format']!r} is not one that this gradprune {_core.version} reads, "
-            f"1 or {_FORMAT}"
+            f"1 to {_FORMAT}"
         )
     require(len(data) + 16 * min(size, len(data)))
     try:
@@ -229,7 +232,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
     stated = content.pop("sha256")
     if stated != _digest(content, tensors):
         raise FileFormatError("damaged: the contents do not match their SHA-256")
-    if content["format"] == 1:
+    if content["format"] < _DOTTED:
         groups = tuple(group[1:] for group in (_MASK, _OPTIMIZER, _PRUNER, _QUANTIZER))
         tensors = {
             f".{name}" if name.startswith(groups) else name: array
@@ -252,6 +255,8 @@ def _build(
         registry.decode(described["layers"]),
         registry.decode(described["input_shape"]),
     )
+    if content["format"] < _BY_STEP:
+        layers = as_they_were(layers, input_shape)
     for layer, _, shape, _ in check_size(layers, input_shape, nbytes, max_bytes):
         for parameter in layer.tensors(shape):
             _take(tensors, f"{layer.name}.{parameter.role}", np.dtype(np.float32), parameter.shape)

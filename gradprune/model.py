@@ -55,7 +55,8 @@ class Model(Trainee):
             such loss.
 
     Attributes:
-        layers, parameters, buffers, gradients, masks, sparsity, loss: see ``Network``.
+        layers, output_shape, parameters, buffers, gradients, masks, sparsity, loss: see
+            ``Network``.
         optimizer: the last optimizer made for this model, or None.
         pruner: the last pruner made for this model, or None.
         quantizer: the last quantizer made for this model, or None.
@@ -116,8 +117,8 @@ class Model(Trainee):
 
         Args:
             x: (n, *input_shape) real numbers, all finite; converted once.
-            y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
-                if there is one output.
+            y: cross_entropy: (n,) integer labels; mse and bce: real numbers of the shape of
+                predictions, (n, *output_shape), or (n,) if there is one output.
             optimizer: made for this model; None: ``model.optimizer``.
             loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
                 ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.

@@ -10,7 +10,7 @@ from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Dense
 from gradprune.layers.graph import Input, Node
 from gradprune.layers.normalization import BatchNorm
-from gradprune.layers.pooling import GlobalAvgPool, MaxPool2D
+from gradprune.layers.pooling import Flatten, GlobalAvgPool, MaxPool2D
 from gradprune.model import Model
 
 __all__ = ["lenet5", "resnet"]
@@ -36,6 +36,7 @@ def lenet5(*, seed: int = 0) -> Model:
             MaxPool2D(2),
             Conv2D(50, 5),
             MaxPool2D(2),
+            Flatten(),
             Dense(500, activation="relu"),
             Dense(10),
         ],

@@ -205,14 +205,14 @@ def recurrent_case(number: int) -> Case:
         layers.append(first(int(rng.choice(units)), return_sequences=True, **settings(first)))
         if number % 4 == 1:
             layers.append(gp.Dropout(0.3))
-    sequences = number % 5 == 2
+    sequences, loss = number % 5 == 2, LOSSES[number % 3]
     layers.append(cell(int(rng.choice(units)), return_sequences=sequences, **settings(cell)))
+    if sequences and loss == "cross_entropy":
+        layers.append(gp.Flatten())
     layers.append(gp.Dense(int(rng.choice([2, 5])), activation=["identity", "tanh"][number % 2]))
     steps, features = int(rng.choice([1, 2, 5, 9])), int(rng.choice([1, 3, 16, 17, 40]))
     size = (*BATCH_SIZES, 17, 130)[number % 8]
-    return Case(
-        f"recurrent{number}", tuple(layers), (steps, features), size, LOSSES[number % 3], number
-    )
+    return Case(f"recurrent{number}", tuple(layers), (steps, features), size, loss, number)
 
 
 RECURRENT_CASES = (
@@ -220,6 +220,30 @@ RECURRENT_CASES = (
     # Several blocks: long sequences make a block of the workspace small. States as outputs.
     Case("long", (gp.LSTM(4), gp.Dense(3)), (700, 2), 300, "cross_entropy", 11),
     Case("states", (gp.GRU(5, return_sequences=True),), (4, 3), 65, "mse", 12),
+    # A Dense at every step: as the first layer, in the middle and last, of several blocks, too.
+    Case(
+        "by_step",
+        (
+            gp.Dense(17, activation="tanh", l2=1e-2),
+            gp.LayerNorm(),
+            gp.LSTM(6, return_sequences=True),
+            gp.Dense(13, activation="softmax"),
+            gp.Dropout(0.3),
+            gp.Dense(3),
+        ),
+        (5, 19),
+        130,
+        "mse",
+        14,
+    ),
+    Case(
+        "by_step_blocks",
+        (gp.Dense(7, activation="gelu"), gp.BatchNorm(), gp.Dense(2, activation="sigmoid")),
+        (3, 5),
+        1100,
+        "bce",
+        15,
+    ),
 )
 
 IMAGE_BATCHES = (1, 7, 33, 65, 130)
@@ -266,9 +290,11 @@ def drawn_images(rng: np.random.Generator, number: int) -> Case:
         layers.append(pool(pair(2, 3), stride=stride, padding=(0, 1, "same")[number // 3 % 3]))
     layers.append(convolution(1, 30, ("same", 1)[number // 4 % 2]))
     layers += ((), (gp.GlobalAvgPool(),), (gp.Flatten(), gp.Dropout(0.3)))[number // 2 % 3]
+    size, loss = IMAGE_BATCHES[number % len(IMAGE_BATCHES)], LOSSES[number // 2 % len(LOSSES)]
+    if number // 2 % 3 == 0 and (number % 7 or loss == "cross_entropy"):
+        layers.append(gp.Flatten())
     if number % 7:
         layers.append(gp.Dense(4))
-    size, loss = IMAGE_BATCHES[number % len(IMAGE_BATCHES)], LOSSES[number // 2 % len(LOSSES)]
     return Case(f"image{number}", tuple(layers), (channels, height, width), size, loss, number)
 
 
@@ -679,6 +705,7 @@ def normalized_images(seed: int = 3) -> Network:
             gp.Conv2D(5, 2, stride=2),
             gp.BatchNorm(),
             gp.Activation("gelu"),
+            gp.Flatten(),
             gp.Dense(6),
             gp.BatchNorm(momentum=1.0),
             gp.Dense(4),

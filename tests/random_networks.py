@@ -68,10 +68,17 @@ def _grown(rng: np.random.Generator, node: Node) -> Node:
 
 
 def _ended(rng: np.random.Generator, node: Node) -> Node:
-    """Few outputs in most cases; else whatever it is."""
+    """Few outputs in most cases; else whatever it is, a sequence or an image, too."""
     if rng.random() < 0.8:
-        return gp.Dense(int(rng.integers(1, 5)), activation=_function(rng, "softmax"))(node)
+        return _dense(rng, node, int(rng.integers(1, 5)))
     return _grown(rng, node)
+
+
+def _dense(rng: np.random.Generator, node: Node, units: int) -> Node:
+    """At each step of a sequence, every other time, or on all numbers."""
+    if len(node.shape) == 3 or (len(node.shape) == 2 and rng.integers(2)):
+        node = gp.Flatten()(node)
+    return gp.Dense(units, activation=_function(rng, "softmax"), bias=bool(rng.integers(2)))(node)
 
 
 def _function(rng: np.random.Generator, *more: str) -> str:
@@ -84,16 +91,19 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
     common: list[Callable[[], Layer]] = [
         lambda: gp.Activation(str(rng.choice(ACTIVATIONS))),
         lambda: gp.Dropout(0.3),
-        gp.LayerNorm,
+        lambda: gp.LayerNorm(axes=str(rng.choice(["features", "features", "all"]))),
         gp.Flatten,
+    ]
+    dense: list[Callable[[], Layer]] = [
         lambda: gp.Dense(
             int(rng.choice(MANY)), activation=_function(rng, "softmax"), bias=bool(rng.integers(2))
-        ),
+        )
     ]
     own: list[Callable[[], Layer]] = {
-        1: [gp.BatchNorm, *common[-1:] * 3],
-        2: [lambda: _recurrent(rng)] * 4,
+        1: [gp.BatchNorm, *dense * 3],
+        2: [gp.BatchNorm, *dense * 2, *[lambda: _recurrent(rng)] * 3],
         3: [
+            gp.Flatten,
             gp.BatchNorm,
             gp.BatchNorm,
             gp.GlobalAvgPool,
@@ -145,13 +155,13 @@ def _convolution(rng: np.random.Generator, channels: int, filters: int | None = 
 
 def _same_shape(rng: np.random.Generator, node: Node) -> Node:
     """A layer with weights that keeps the shape, with or without a normalization behind it."""
-    if len(node.shape) == 2:
+    if len(node.shape) == 2 and rng.integers(2):
         return _recurrent(rng, node.shape[1])(node)
     if len(node.shape) == 3:
         node = _convolution(rng, node.shape[0], node.shape[0])(node)
     else:
         node = gp.Dense(
-            node.shape[0], activation=_function(rng, "softmax"), bias=bool(rng.integers(2))
+            node.shape[-1], activation=_function(rng, "softmax"), bias=bool(rng.integers(2))
         )(node)
     return gp.BatchNorm()(node) if rng.integers(2) else node
 
@@ -173,7 +183,10 @@ def _branches(rng: np.random.Generator, node: Node) -> Node:
     if rng.random() < 0.3:
         return _side_by_side(rng, node, first)
     if len(first.shape) == 1:
-        second = gp.Dense(first.shape[0], activation=_function(rng))(node)
+        flat = node if len(node.shape) == 1 else gp.Flatten()(node)
+        second = gp.Dense(first.shape[0], activation=_function(rng))(flat)
+    elif len(first.shape) == 2 and rng.integers(2):
+        second = gp.Dense(first.shape[1], activation=_function(rng))(node)
     elif len(first.shape) == 2:
         second = _recurrent(rng, first.shape[1])(node)
     else:

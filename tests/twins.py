@@ -322,6 +322,16 @@ def torch_convolved(torch: Any, layer: Mapping[str, Any], parameters: Any, x: An
     return torch.nn.functional.conv2d(padded, weight, bias, **settings)
 
 
+def torch_normalized(torch: Any, layer: Mapping[str, Any], parameters: Any, x: Any) -> Any:
+    gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
+    functional = torch.nn.functional
+    if layer["type"] == "layernorm":
+        return functional.layer_norm(x, tuple(gamma.shape), gamma, beta, layer["eps"])
+    turned = x.transpose(1, 2) if x.ndim == 3 else x  # torch has channels before steps
+    y = functional.batch_norm(turned, None, None, gamma, beta, training=True, eps=layer["eps"])
+    return y.transpose(1, 2) if x.ndim == 3 else y
+
+
 def torch_forward(
     torch: Any,
     case: Case,
@@ -356,11 +366,14 @@ def torch_forward(
         if layer["type"] == "flatten":
             x = x.flatten(1)
             continue
+        if layer["type"] in ("layernorm", "batchnorm"):
+            x = torch_normalized(torch, layer, parameters, x)
+            continue
         if layer["type"] in ("dense", "convolution"):
             weight = parameters[layer["weight"]]
             if layer["type"] == "dense":
                 bias = parameters[layer["bias"]] if layer["bias"] else None
-                x = torch.nn.functional.linear(x.flatten(1), weight, bias)
+                x = torch.nn.functional.linear(x, weight, bias)
             else:
                 x = torch_convolved(torch, layer, parameters, x)
             if layer["l1"] or layer["l2"]:

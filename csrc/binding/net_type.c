@@ -75,25 +75,27 @@ static int parse_settings(PyObject *tuple, size_t i, gp_layer_spec *spec)
 static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec, size_t **backs)
 {
     const char *type;
-    Py_ssize_t in, out, weight, bias, buffers;
+    Py_ssize_t in, out, weight, bias, buffers, steps;
     PyObject *sources, *settings;
     if (!PyTuple_Check(tuple) ||
-        !PyArg_ParseTuple(tuple,
-                          "snnO!nnffnO!;a layer is (type, inputs, outputs, back, weight, bias, l1, "
-                          "l2, buffers, settings)",
-                          &type, &in, &out, &PyTuple_Type, &sources, &weight, &bias, &spec->l1,
-                          &spec->l2, &buffers, &PyTuple_Type, &settings)) {
+        !PyArg_ParseTuple(
+            tuple,
+            "snnO!nnffnnO!;a layer is (type, inputs, outputs, back, weight, bias, l1, "
+            "l2, buffers, steps, settings)",
+            &type, &in, &out, &PyTuple_Type, &sources, &weight, &bias, &spec->l1, &spec->l2,
+            &buffers, &steps, &PyTuple_Type, &settings)) {
         if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
         return -1;
     }
     spec->type = gp_layer_named(type);
-    if (!spec->type || in <= 0 || out <= 0) {
-        PyErr_Format(PyExc_ValueError, "layer %zu has an unknown type, '%s', or no features", i,
-                     type);
+    if (!spec->type || in <= 0 || out <= 0 || steps <= 0) {
+        PyErr_Format(PyExc_ValueError,
+                     "layer %zu has an unknown type, '%s', no features or no steps", i, type);
         return -1;
     }
     spec->in = (size_t)in;
     spec->out = (size_t)out;
+    spec->steps = (size_t)steps;
     spec->weight = weight < 0 ? GP_NONE : (size_t)weight;
     spec->bias = bias < 0 ? GP_NONE : (size_t)bias;
     spec->buffers = buffers < 0 ? GP_NONE : (size_t)buffers;

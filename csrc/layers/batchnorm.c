@@ -1,6 +1,9 @@
 /* batchnorm.c - y = gamma (x - mean) / sqrt(variance + eps) + beta, channel by channel (Ioffe and
  * Szegedy 2015): in training with mean and variance of the batch, else with their running means.
  *
+ * Channels of an image are (channels, places). A sequence has its channels in each step: (T,
+ * channels), and a chunk of T steps counts as T chunks, as in dense.c.
+ *
  * A member of the team does whole channels, in the order of samples. Sums are in double, of
  * distances from the channel's first number, which is among the others: |x0 - mean|^2 is at most n
  * times the variance.
@@ -33,8 +36,9 @@ static int batchnorm_fits(const gp_layer_spec *spec)
 {
     const size_t C = channels_of(spec);
     const gp_batchnorm_settings *own = gp_batchnorm_of(spec);
-    return spec->in == spec->out && C > 0 && spec->in % C == 0 && own->momentum >= 0.0f &&
-           own->momentum <= 1.0f && own->eps > 0.0f && own->eps < INFINITY;
+    return spec->in == spec->out && C > 0 && spec->in % gp_steps_of(spec) == 0 &&
+           gp_columns_of(spec) % C == 0 && own->momentum >= 0.0f && own->momentum <= 1.0f &&
+           own->eps > 0.0f && own->eps < INFINITY;
 }
 
 static int batchnorm_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
@@ -76,8 +80,14 @@ static int is_silent(const gp_layer *layer, const gp_arena *arena, size_t channe
            gp_row_is_removed(&before->weights[0], arena, channel);
 }
 
-static size_t valid_lanes(const gp_pass *pass, size_t chunk)
+static size_t chunks_of(const gp_layer *layer, const gp_pass *pass)
 {
+    return pass->chunks * gp_steps_of(&layer->spec);
+}
+
+static size_t valid_lanes(const gp_layer *layer, const gp_pass *pass, size_t chunk)
+{
+    chunk /= gp_steps_of(&layer->spec);
     return gp_smaller(pass->lanes, pass->samples - gp_smaller(pass->samples, chunk * pass->lanes));
 }
 
@@ -86,16 +96,16 @@ static void normalize(const gp_layer *layer, const gp_pass *pass, size_t chunk, 
                       statistics found, const float *x)
 {
     const gp_layer_spec *spec = &layer->spec;
-    const size_t places = spec->in / channels_of(spec), P = pass->lanes;
-    const size_t at = (chunk * spec->in + channel * places) * P;
+    const size_t places = gp_columns_of(spec) / channels_of(spec), P = pass->lanes;
+    const size_t at = (chunk * gp_columns_of(spec) + channel * places) * P;
     const double scale = found.inverse * (double)pass->arena->params[spec->weight + channel];
     const float shift = (float)found.mean;
     const double offset =
         (double)pass->arena->params[spec->bias + channel] + ((double)shift - found.mean) * scale;
     if (found.inverse == 0.0) memset(layer->work + at, 0, places * P * sizeof(float));
     else
-        pass->kernels->normalize(places, P, valid_lanes(pass, chunk), x + at, shift, (float)scale,
-                                 (float)offset, layer->work + at);
+        pass->kernels->normalize(places, P, valid_lanes(layer, pass, chunk), x + at, shift,
+                                 (float)scale, (float)offset, layer->work + at);
 }
 
 static statistics running(const gp_layer *layer, const gp_arena *arena, size_t channel)
@@ -113,16 +123,18 @@ static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t cha
                           const float *x)
 {
     const gp_layer_spec *spec = &layer->spec;
-    const size_t C = channels_of(spec), places = spec->in / C, P = pass->lanes;
+    const size_t C = channels_of(spec), places = gp_columns_of(spec) / C, P = pass->lanes;
     const float *before = pass->arena->params + spec->buffers;
     float *pending = layer->spare;
     const int silent = is_silent(layer, pass->arena, channel);
     double sums[2] = {0.0, 0.0};
     const float shift = x[channel * places * P];
-    for (size_t chunk = 0; !silent && chunk < pass->chunks; chunk++)
-        pass->kernels->shifted_sums(places, P, valid_lanes(pass, chunk),
-                                    x + (chunk * spec->in + channel * places) * P, shift, sums);
-    const double n = (double)pass->samples * (double)places, away = sums[0] / n;
+    for (size_t chunk = 0; !silent && chunk < chunks_of(layer, pass); chunk++)
+        pass->kernels->shifted_sums(places, P, valid_lanes(layer, pass, chunk),
+                                    x + (chunk * gp_columns_of(spec) + channel * places) * P, shift,
+                                    sums);
+    const double n = (double)(pass->samples * gp_steps_of(spec)) * (double)places,
+                 away = sums[0] / n;
     double squares = sums[1] - away * sums[0]; /* not below 0 but for rounding; a NaN stays */
     if (squares < 0.0) squares = 0.0;
     const double now[2] = {(double)shift + away, squares / (n - 1.0)},
@@ -141,12 +153,12 @@ static const float *batchnorm_forward(gp_layer *layer, const gp_pass *pass, cons
 {
     const size_t C = channels_of(&layer->spec);
     size_t begin, end;
-    gp_team_share(pass->team, pass->training ? C : pass->chunks * C, &begin, &end);
+    gp_team_share(pass->team, pass->training ? C : chunks_of(layer, pass) * C, &begin, &end);
     for (size_t item = begin; !pass->training && item < end; item++)
         normalize(layer, pass, item / C, item % C, running(layer, pass->arena, item % C), x);
     for (size_t channel = begin; pass->training && channel < end; channel++) {
         const statistics found = statistics_of(layer)[channel] = measure(layer, pass, channel, x);
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+        for (size_t chunk = 0; chunk < chunks_of(layer, pass); chunk++)
             normalize(layer, pass, chunk, channel, found, x);
     }
     if (pass->training && pass->team->rank == 0) layer->pending = layer->spare;
@@ -162,27 +174,28 @@ static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t 
     const gp_layer_spec *spec = &layer->spec;
     const gp_kernels *kernels = pass->kernels;
     const statistics found = statistics_of(layer)[channel];
-    const size_t places = spec->in / channels_of(spec), P = pass->lanes, step = spec->in * P;
+    const size_t places = gp_columns_of(spec) / channels_of(spec), P = pass->lanes,
+                 step = gp_columns_of(spec) * P, chunks = chunks_of(layer, pass);
     const float *x = layer->input + channel * places * P, shift = (float)found.mean;
     double sums[2] = {0.0, 0.0};
     dy += channel * places * P;
-    for (size_t chunk = 0; found.inverse != 0.0 && chunk < pass->chunks; chunk++)
+    for (size_t chunk = 0; found.inverse != 0.0 && chunk < chunks; chunk++)
         kernels->normalize_sums(places * P, dy + chunk * step, x + chunk * step, shift, sums);
     const double away = (double)shift - found.mean; /* x - mean = (x - shift) + away */
     const double dbeta = sums[0], dgamma = (sums[1] + away * sums[0]) * found.inverse;
     pass->arena->grads[spec->weight + channel] = (float)dgamma;
     pass->arena->grads[spec->bias + channel] = (float)dbeta;
     if (!wants_dx) return;
-    const double n = (double)pass->samples * (double)places;
+    const double n = (double)(pass->samples * gp_steps_of(spec)) * (double)places;
     const double scale = (double)pass->arena->params[spec->weight + channel] * found.inverse;
     const double slope = -scale * found.inverse * dgamma / n,
                  offset = -scale * dbeta / n + slope * away;
-    for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+    for (size_t chunk = 0; chunk < chunks; chunk++)
         if (found.inverse == 0.0) memset(dy + chunk * step, 0, places * P * sizeof *dy);
         else
-            kernels->normalize_backward(places, P, valid_lanes(pass, chunk), x + chunk * step,
-                                        dy + chunk * step, shift, (float)scale, (float)slope,
-                                        (float)offset, dy + chunk * step);
+            kernels->normalize_backward(places, P, valid_lanes(layer, pass, chunk),
+                                        x + chunk * step, dy + chunk * step, shift, (float)scale,
+                                        (float)slope, (float)offset, dy + chunk * step);
 }
 
 /* In place. There is one block, so gradients are never added to. */

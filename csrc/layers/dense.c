@@ -1,4 +1,4 @@
-/* dense.c - y = W x + b.
+/* dense.c - y = W x + b, at each of T steps of a sequence; T = 1: of a plain sample.
  *
  *   forward   y (O,P)  = W (O,I) x (I,P) + b
  *   backward  dx (I,P) = W^T (I,O) dy (O,P);  dW (O,I) = dy (O,B) rows (B,I);  db (O) = sum_p dy
@@ -7,6 +7,9 @@
  * dW multiplies along the batch, so it wants x with the batch outermost: the first layer has the
  * user's rows and is shared by outputs, the others transpose their input and are shared by columns.
  * Removed weights get a gradient of exactly 0.
+ *
+ * A sample is (T, I) row by row, so in lanes step t of a chunk is (I,P), contiguous: products take a
+ * chunk of T steps as T chunks. dW and db add up over chunks and steps in this order.
  */
 #include "layers/layers.h"
 
@@ -40,16 +43,20 @@ static int next_rows(size_t width, size_t *item, size_t end, size_t *chunk, size
 
 static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
-    if (spec->in == 0 || spec->out == 0 || spec->in > n_prunable / spec->out) return 0;
-    if (spec->weight > n_prunable - spec->in * spec->out) return 0;
-    return spec->bias == GP_NONE || (spec->bias >= n_prunable && spec->out <= n_params &&
-                                     spec->bias <= n_params - spec->out);
+    const size_t T = gp_steps_of(spec), I = gp_columns_of(spec), O = gp_rows_of(spec);
+    if (I == 0 || O == 0 || spec->in % T != 0 || spec->out % T != 0 || I > n_prunable / O) return 0;
+    if (spec->weight > n_prunable - I * O) return 0;
+    return spec->bias == GP_NONE ||
+           (spec->bias >= n_prunable && O <= n_params && spec->bias <= n_params - O);
 }
 
 static size_t dense_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATRICES])
 {
-    weights[0] = (gp_matrix){
-        .offset = spec->weight, .rows = spec->out, .columns = spec->in, .in_fours = 1, .uses = 1};
+    weights[0] = (gp_matrix){.offset = spec->weight,
+                             .rows = gp_rows_of(spec),
+                             .columns = gp_columns_of(spec),
+                             .in_fours = 1,
+                             .uses = gp_steps_of(spec)};
     return 1;
 }
 
@@ -65,12 +72,12 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
 {
     if (layer->weights[0].live) return gp_dense_live_forward(layer, pass, x);
     const gp_matrix *W = &layer->weights[0];
-    const size_t I = W->columns, O = W->rows, P = pass->lanes;
+    const size_t I = W->columns, O = W->rows, P = pass->lanes, chunks = pass->chunks * W->uses;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
     size_t begin, end;
     /* of W, which stay in the cache of who updates them */
     shared_rows(pass->team, O, ROWS, &begin, &end);
-    for (size_t chunk = 0; chunk < pass->chunks; chunk++) {
+    for (size_t chunk = 0; chunk < chunks; chunk++) {
         float *y = layer->work + (chunk * O + begin) * P;
         if (b) pass->kernels->broadcast(end - begin, P, b + begin, y);
         gp_matrix_times(W, pass, begin, end, x + chunk * I * P, y, b != NULL);
@@ -79,19 +86,23 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     return layer->work;
 }
 
-/* Rows o..o + n_o and columns i..i + n_i of dW, masked; `rows` holds x with the batch outermost. */
+/* Rows o..o + n_o and columns i..i + n_i of dW, masked; `rows` holds x with the batch outermost,
+ * (sample, T*I padded). */
 static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const float *dy,
                             const float *rows, size_t o, size_t n_o, size_t i, size_t n_i)
 {
-    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
+    const gp_matrix *W = &layer->weights[0];
+    const size_t T = W->uses, I = W->columns, O = W->rows, P = pass->lanes,
+                 stride = gp_padded(layer->spec.in);
     const gp_arena *arena = pass->arena;
     for (size_t end = o + n_o; o < end; o += TALL) {
-        size_t n = gp_smaller(TALL, end - o), done = 0, at = layer->spec.weight + o * I + i;
+        size_t n = gp_smaller(TALL, end - o), done = 0, at = W->offset + o * I + i;
         for (size_t chunk = 0; chunk < pass->chunks; chunk++, done += P) {
             size_t valid = gp_smaller(P, pass->samples - done);
-            pass->kernels->gemm(n, n_i, valid, dy + (chunk * O + o) * P, P, 1,
-                                rows + done * stride + i, stride, arena->grads + at, I,
-                                pass->first + done > 0);
+            for (size_t t = 0; t < T; t++)
+                pass->kernels->gemm(n, n_i, valid, dy + ((chunk * T + t) * O + o) * P, P, 1,
+                                    rows + done * stride + t * I + i, stride, arena->grads + at, I,
+                                    pass->first + done + t > 0);
         }
         for (size_t r = 0; arena->removed && r < n; r++)
             pass->kernels->mask(n_i, arena->mask + at + r * I, arena->grads + at + r * I);
@@ -101,7 +112,9 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const fl
 static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
     if (layer->weights[0].live) return gp_dense_live_backward(layer, pass, dy, dx);
-    const size_t I = layer->spec.in, O = layer->spec.out, P = pass->lanes, stride = gp_padded(I);
+    const gp_matrix *W = &layer->weights[0];
+    const size_t T = W->uses, I = W->columns, O = W->rows, P = pass->lanes,
+                 stride = gp_padded(layer->spec.in), chunks = pass->chunks * T;
     size_t begin, end, chunk, first, n;
     shared_rows(pass->team, O, ROWS, &begin, &end);
     gp_dense_bias_gradient(layer, pass, dy, begin, end);
@@ -109,16 +122,17 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
         weight_gradient(layer, pass, dy, pass->rows, begin, end - begin, 0, I);
     } else { /* whose columns a member turns, it also multiplies: no need to meet in between */
         shared_rows(pass->team, I, GP_ALIGN_FLOATS, &begin, &end);
-        for (chunk = 0; chunk < pass->chunks; chunk++)
+        for (chunk = 0; chunk < chunks; chunk++)
             pass->kernels->transpose(end - begin, P, layer->input + (chunk * I + begin) * P, P,
-                                     pass->scratch + chunk * P * stride + begin, stride);
+                                     pass->scratch + chunk / T * P * stride + chunk % T * I + begin,
+                                     stride);
         weight_gradient(layer, pass, dy, pass->scratch, 0, O, begin, end - begin);
     }
     if (dx) {
-        gp_team_share(pass->team, pass->chunks * blocks_of(I, ROWS), &begin, &end);
+        gp_team_share(pass->team, chunks * blocks_of(I, ROWS), &begin, &end);
         while (next_rows(I, &begin, end, &chunk, &first, &n))
-            gp_matrix_transposed_times(&layer->weights[0], pass, first, first + n,
-                                       dy + chunk * O * P, dx + (chunk * I + first) * P, 0);
+            gp_matrix_transposed_times(W, pass, first, first + n, dy + chunk * O * P,
+                                       dx + (chunk * I + first) * P, 0);
     }
     gp_team_wait(pass->team);
     return dx;

@@ -22,7 +22,7 @@ class Predictor(Protocol):
     """An object with a method ``predict``."""
 
     def predict(self, x: ArrayLike, /) -> ArrayLike:
-        """Return the outputs (n, outputs) for samples."""
+        """Return the outputs for samples, which lie along the first axis."""
 
 
 class VerificationError(AssertionError):
@@ -126,10 +126,11 @@ def _tolerance(model: Predictor, given: SupportsFloat | None) -> float:
 
 
 def _agreement(actual: NDArray[np.generic], expected: NDArray[np.generic]) -> float:
-    """Share of the samples with the same largest output."""
-    if expected.ndim < 2 or expected.shape[-1] < 2:
+    """Share of the samples with the same largest output, at every step or pixel."""
+    axis = 1 if expected.ndim == 4 else -1  # channels of an image
+    if expected.ndim < 2 or expected.shape[axis] < 2:
         return math.nan
-    same = actual.argmax(axis=-1) == expected.argmax(axis=-1)
+    same = actual.argmax(axis=axis) == expected.argmax(axis=axis)
     return float(same.reshape(len(expected), -1).all(axis=1).mean())
 
 

@@ -29,6 +29,7 @@ from gradprune.engine.memory import LARGEST, check_size
 from gradprune.errors import FileFormatError, NonFiniteError
 from gradprune.foundation.disk import write_atomically
 from gradprune.layers.base import Layer, Parameter, Shape
+from gradprune.layers.earlier import as_they_were
 from gradprune.layers.graph import Step, plan
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 __all__ = ["PackedModel", "compress"]
 
 MAGIC = b"gpz"
-_FORMAT = 1
+_FORMAT = 2
+_BY_STEP = 2  # before it layers flattened sequences, see ``layers.earlier``
 _HEAD = 8
 _WIDE_MATRIX = 1024
 # So many bytes of parameters take as long to be read as what one of these takes besides.
@@ -50,7 +52,7 @@ class PackedModel:
 
     Attributes:
         data: the bytes of the file; ``bytes(packed)`` are the same.
-        layers, input_shape: of the model, without the units that were dropped.
+        layers, input_shape, output_shape: of the model, without the units that were dropped.
         parts: name of a part of the file to its bytes; they add up to ``nbytes``. What shares a
             byte with its neighbour in the range coder's stream is rounded.
     """
@@ -64,6 +66,7 @@ class PackedModel:
         self.layers = self._weights.layers
         try:
             self._frozen = self.to_model().freeze()
+            self.output_shape = self._frozen.output_shape
         except (TypeError, ValueError) as error:
             raise FileFormatError(f"damaged architecture: {error}") from error
 
@@ -84,7 +87,7 @@ class PackedModel:
         return self.data
 
     def predict(self, x: ArrayLike) -> Floats:
-        """Return outputs (n, outputs) for samples (n, *input_shape), as ``FrozenModel`` does."""
+        """Return outputs (n, *output_shape) for samples (n, *input_shape), as ``FrozenModel``."""
         return self._frozen.predict(x)
 
     def to_model(self) -> Model:
@@ -202,13 +205,15 @@ def _decode(
         raise FileFormatError("not a packed model")
     if len(data) <= _HEAD:
         raise FileFormatError("truncated")
-    if data[3] != _FORMAT:
-        raise FileFormatError(f"format {data[3]} is not the one this gradprune reads, {_FORMAT}")
+    if not 1 <= data[3] <= _FORMAT:
+        raise FileFormatError(
+            f"format {data[3]} is not one that this gradprune reads, 1 to {_FORMAT}"
+        )
     body = data[_HEAD:]
     if zlib.crc32(body) != int.from_bytes(data[4:_HEAD], "little"):
         raise FileFormatError("damaged: the contents do not match their CRC-32")
     layers, input_shape, size = read_architecture(body)
-    layers = _check(layers, input_shape, len(data), max_bytes)
+    layers = _check(layers, input_shape, data, max_bytes)
     decoder = Decoder(body[size:])
     weights = _code(decoder, layers, input_shape, None)
     decoder.finish()
@@ -229,11 +234,13 @@ def _apportion(costs: Mapping[str, float], size: int) -> dict[str, int]:
 
 
 def _check(
-    layers: Sequence[Layer], input_shape: Shape, nbytes: int, max_bytes: SupportsIndex | None
+    layers: Sequence[Layer], input_shape: Shape, data: bytes, max_bytes: SupportsIndex | None
 ) -> tuple[Layer, ...]:
-    """The layers with names, if they are no larger than the limit."""
+    """The layers with names, as the file meant them, if they are no larger than the limit."""
     try:
-        steps = check_size(layers, input_shape, nbytes, max_bytes, besides=_reading)
+        if data[3] < _BY_STEP:
+            layers = as_they_were(layers, input_shape)
+        steps = check_size(layers, input_shape, len(data), max_bytes, besides=_reading)
     except (TypeError, ValueError) as error:
         raise FileFormatError(f"damaged architecture: {error}") from error
     return tuple(step.layer for step in steps)

@@ -270,10 +270,10 @@ class Compiled(Whole):
         """Return the loss that is given, else the model's, else cross entropy.
 
         Raises:
-            ValueError: there is no such loss, or it is not one for so many outputs.
+            ValueError: there is no such loss, or it is not one for such outputs.
         """
         chosen = get_loss(loss) if loss is not None else self._loss or CrossEntropy()
-        chosen.check(self.outputs)
+        chosen.check(self.output_shape)
         return chosen
 
     @property

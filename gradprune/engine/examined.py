@@ -77,7 +77,7 @@ class Examined(Compiled):
         inputs = self.rows(x)
         if len(inputs) == 0:
             raise ValueError("the batch is empty")
-        targets = loss.target(inputs.reshape(-1, *self.input_shape), y, self.outputs)
+        targets = loss.target(inputs.reshape(-1, *self.input_shape), y, self.output_shape)
         rows = len(targets.labels if isinstance(targets, SoftTarget) else targets)
         if len(inputs) != rows:
             raise ValueError(f"x and y must have the same length, got {len(inputs)} and {rows}")
@@ -141,6 +141,9 @@ class Examined(Compiled):
         layer = self._core_names[position]
         if phase == "forward":
             what = f"{value:.9g}" if math.isfinite(value) else "not finite"
+            shape = self._shape_behind(position)
+            if step < 0 and len(shape) == 2:
+                step, column = divmod(column, shape[1])
             place = f"feature {column}" if step < 0 else f"step {step}, unit {column}"
             return kind(
                 f"forward: output of {layer} is {what} at sample {row}, {place}",
@@ -162,6 +165,11 @@ class Examined(Compiled):
             index=index,
             value=value,
         )
+
+    def _shape_behind(self, position: int) -> tuple[int, ...]:
+        """Return the shape of what one of the core's layers makes."""
+        name = self._core_names[position]
+        return next(step.output_shape for step in self.steps if step.layer.name == name)
 
     def _place(self, name: str, row: int, column: int) -> tuple[int, ...]:
         """Where a parameter has what the core calls a row and a column of its matrix."""

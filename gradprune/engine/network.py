@@ -32,6 +32,8 @@ class Network(Examined):
 
     Attributes:
         layers: the layers, each with a name.
+        output_shape: of a prediction: (outputs,), (time, units) or (channels, height, width).
+        outputs: how many numbers that are.
         buffers: name to float32 view of what is not trained: running means and variances of
             ``BatchNorm``. Passes in training change them.
         masks: name of a prunable parameter to read-only bool view, True = kept.
@@ -54,8 +56,8 @@ class Network(Examined):
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
-            y: cross_entropy: (n,) integer labels; mse and bce: (n, outputs) real numbers, or (n,)
-                if there is one output.
+            y: cross_entropy: (n,) integer labels; mse and bce: real numbers of the shape of
+                predictions, (n, *output_shape), or (n,) if there is one output.
             loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
                 ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.
 
@@ -178,18 +180,21 @@ class Network(Examined):
             x: (n, *input_shape) real numbers, all finite.
 
         Returns:
-            (n, outputs) float32.
+            (n, *output_shape) float32.
         """
         inputs = self.rows(x)
         out = np.empty((len(inputs), self.outputs), np.float32)
         with self.lock:
             self._net.predict(self.arena.core, inputs, out)
-        return out
+        return out.reshape(len(out), *self.output_shape)
 
     def loss_and_outputs(
         self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
     ) -> tuple[float, int, Floats]:
-        """Return (mean loss with penalties, samples that are right, outputs), without dropout."""
+        """Return (mean loss with penalties, samples that are right, outputs), without dropout.
+
+        Outputs are (n, outputs): the numbers of a prediction are in a row.
+        """
         inputs, targets = self.batch(x, y, loss)
         out = np.empty((len(inputs), self.outputs), np.float32)
         with self.lock:

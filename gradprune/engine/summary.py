@@ -98,8 +98,8 @@ def summarize(network: Network, *, notes: tuple[str, ...] = ()) -> Summary:
     """Count parameters, multiplications and bytes of a network.
 
     A multiply-accumulate (MAC) is counted for each weight whenever it multiplies: once a sample in
-    a Dense layer, once a place in a convolution, once a step in a recurrent layer. Biases and
-    activations are not counted.
+    a Dense layer, once a place in a convolution, once a step of a sequence in a recurrent or
+    Dense layer. Biases and activations are not counted.
 
     >>> from gradprune.layers.dense import Dense
     >>> network = Network([Dense(3, activation="relu"), Dense(2)], input_shape=4)

@@ -82,8 +82,9 @@ def trace(
     chosen = network.loss_for(loss)
     inputs, targets = network.batch(x, y, chosen)
     layers = list(network.layers)
-    if layers[-1].activation_name == chosen.fuses:
-        layers[-1] = layers[-1].without_activation()
+    last = layers.index(network.last_layer)
+    if layers[last].activation_name == chosen.fuses:
+        layers[last] = layers[last].without_activation()
     core_names = [name for name, _ in network.core_layers]
     values = live_values(network) if values is None else values
     traced: list[Traced] = []

@@ -74,10 +74,11 @@ class FrozenModel:
     float32 weights that are not removed, 4 bytes each, beside ``nbytes``.
 
     With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
-    inputs become bytes with a scale a sample: products and sums are exact integers, their result
-    is float32 again. What such a layer makes of a sample does not depend on the batch it is in
-    and, but for tanh, sigmoid and gelu, not on the instruction set. Layers with so few weights left
-    that lists of them are faster, with more than 65,536 inputs, and recurrent ones stay float32.
+    inputs become bytes with a scale a sample, or a step of a sequence: products and sums are exact
+    integers, their result is float32 again. What such a layer makes of a sample does not depend on
+    the batch it is in and, but for tanh, sigmoid and gelu, not on the instruction set. Layers with
+    so few weights left that lists of them are faster, with more than 65,536 inputs, and recurrent
+    ones stay float32.
     Formulas are in docs/math.md, times in docs/performance.md.
 
     How far rounding to bytes moves the outputs is measured when the model is frozen: the largest
@@ -95,7 +96,8 @@ class FrozenModel:
             those measured on.
         layers: one FrozenLayer each.
         input_shape: shape of a sample.
-        outputs: features of a prediction.
+        output_shape: shape of a prediction.
+        outputs: how many numbers that are.
         nbytes: bytes of the packed weights and what goes with them.
         ends_with_softmax: whether predictions are probabilities.
 
@@ -116,6 +118,7 @@ class FrozenModel:
         "input_shape",
         "layers",
         "nbytes",
+        "output_shape",
         "outputs",
         "precision",
         "tolerance",
@@ -123,6 +126,7 @@ class FrozenModel:
 
     layers: tuple[FrozenLayer, ...]
     input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
     outputs: int
     nbytes: int
     ends_with_softmax: bool
@@ -152,6 +156,7 @@ class FrozenModel:
             ("input_shape", network.input_shape),
             ("layers", layers),
             ("nbytes", frozen.nbytes),
+            ("output_shape", network.output_shape),
             ("outputs", network.outputs),
             ("precision", precision),
             ("exact", rounding.exact),
@@ -167,7 +172,7 @@ class FrozenModel:
             x: (n, *input_shape) real numbers, all finite; n may be 0.
 
         Returns:
-            (n, outputs) float32, as the network's to rounding.
+            (n, *output_shape) float32, as the network's to rounding.
 
         Raises:
             TypeError, ValueError: x is not as above.
@@ -183,7 +188,7 @@ class FrozenModel:
         if out is None:  # not yet an array as the core takes it
             out = self._core.predict(self._rows(x))
             assert out is not None
-        return out
+        return out if out.shape[1:] == self.output_shape else out.reshape(-1, *self.output_shape)
 
     def _rows(self, x: ArrayLike) -> NDArray[np.float32]:
         array = real_array("x", x)

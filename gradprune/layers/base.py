@@ -58,6 +58,7 @@ class CoreLayer(NamedTuple):
     l1: float = 0.0
     l2: float = 0.0
     buffers: int = -1
+    steps: int = 1  # of a sequence, at which it does the same
     settings: tuple[float | str, ...] = ()  # numbers and words that the type reads itself
 
 

@@ -7,6 +7,7 @@ from math import gcd
 from typing import NamedTuple
 
 from gradprune.layers.graph import Step
+from gradprune.layers.normalization import channels_of
 
 __all__ = ["Coupled", "coupled_weights", "normalized_products"]
 
@@ -30,7 +31,12 @@ def normalized_products(steps: Sequence[Step]) -> dict[int, int]:
         while source >= 0 and _does_nothing(steps[source]):
             source = steps[source].sources[0]
         layer = steps[source].layer
-        if source >= 0 and layer.is_linear and steps[source].output_shape[0] == step.shape[0]:
+        channels = channels_of(step.shape)
+        if (
+            source >= 0
+            and layer.is_linear
+            and channels_of(steps[source].output_shape) == channels
+        ):
             found[i] = source
     return found
 

@@ -34,6 +34,9 @@ __all__ = ["Activation", "Affine", "Dense", "Dropout", "copying"]
 class Activation(Layer):
     """An activation as a layer of its own, or as a Dense's ``activation`` if it has settings.
 
+    It takes samples of any shape and keeps the shape. Softmax acts on the features: on the last
+    axis of (features,) or (time, features).
+
     Args:
         function: "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu" (exact) or "softmax".
         slope: the slope of leaky_relu below 0, not negative.
@@ -61,8 +64,10 @@ class Activation(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
-        if self.function == "softmax" and len(shape) != 1:
-            raise ValueError(f"softmax takes samples of shape (features,), got {shape}")
+        if self.function == "softmax" and len(shape) > 2:
+            raise ValueError(
+                f"softmax takes samples of shape (features,) or (time, features), got {shape}"
+            )
         return shape
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
@@ -71,7 +76,7 @@ class Activation(Layer):
         if self.function == "identity":
             return []
         if self.function == "softmax":
-            return [CoreLayer("softmax", inputs, inputs)]
+            return [CoreLayer("softmax", inputs, inputs, steps=prod(shape[:-1]))]
         return [
             CoreLayer("activation", inputs, inputs, settings=(self.function, self.slope)),
         ]
@@ -228,9 +233,11 @@ class Affine(Layer):
 
 @dataclass(frozen=True)
 class Dense(Affine):
-    """A fully connected layer: y = f(W x + b), W (units, in), b (units,).
+    """A fully connected layer: y = f(W x + b), W (units, features), b (units,).
 
-    It takes all numbers of a sample: an image or a sequence of shape (time, features) is flattened.
+    Samples (features,) become (units,). Of samples (time, features) every step is an x, with the
+    same W and b: they become (time, units), as with Keras' ``Dense`` and torch's ``nn.Linear``. An
+    image is refused; ``Flatten`` before the layer makes features of all its numbers.
 
     Args:
         units: features out.
@@ -242,6 +249,8 @@ class Dense(Affine):
 
     >>> Dense(10, activation="softmax").output_shape((100,))
     (10,)
+    >>> Dense(10).output_shape((28, 6))
+    (28, 10)
     """
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
@@ -259,24 +268,31 @@ class Dense(Affine):
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
-        return (self.units,)
+        if len(shape) > 2:
+            raise ValueError(
+                f"{self.name or 'Dense'} takes samples of shape (features,) or (time, features), "
+                f"got {shape}: put gp.Flatten() before it, which makes features of all numbers"
+            )
+        return (*shape[:-1], self.units)
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
-        return self.parameters((self.units, prod(shape)))
+        *steps, features = shape
+        return self.parameters((self.units, features), uses=prod(steps))
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
         dense = CoreLayer(
             "dense",
             prod(shape),
-            self.units,
+            prod(self.output_shape(shape)),
             weight=offsets["weight"],
             bias=offsets.get("bias", -1),
             l1=self.l1,
             l2=self.l2,
+            steps=prod(shape[:-1]),
         )
-        return [dense, *self.activation_layer().lower((self.units,), {})]
+        return [dense, *self.activation_layer().lower(self.output_shape(shape), {})]
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
@@ -290,18 +306,18 @@ class Dense(Affine):
         """See Layer."""
         from gradprune import reference
 
-        weight, rows = parameters["weight"], x.reshape(len(x), -1)
+        weight = parameters["weight"]
 
         def backward(dz: Doubles) -> tuple[Doubles, Doubles, Doubles]:
-            dx, dweight, dbias = reference.dense_backward(rows, weight, dz)
-            return dx.reshape(x.shape), dweight, dbias
+            dx, dweight, dbias = reference.dense_backward(x, weight, dz)
+            return dx, dweight, dbias
 
-        z = reference.dense_forward(rows, weight, parameters.get("bias"))
+        z = reference.dense_forward(x, weight, parameters.get("bias"))
         return self.traced(parameters, z, backward)
 
 
 class _DenseWiring(Wiring):
-    """A unit reads the inputs of the live weights in its row."""
+    """A unit reads the inputs of the live weights in its row, at every step of a sequence."""
 
     layer: Dense
 
@@ -309,42 +325,61 @@ class _DenseWiring(Wiring):
         """See Wiring."""
         if self._is_whole:
             return np.zeros(self.output_shape, np.bool_)
-        moving: Flags = np.any(live["weight"][:, np.isnan(known).ravel()], axis=1)
-        return ~moving
+        moving = [np.any(live["weight"][:, varies], axis=1) for varies in np.isnan(_steps(known))]
+        return ~np.array(moving).reshape(self.output_shape)
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
         """See Wiring."""
-        return np.ones_like(wanted) if self._is_whole else at_least_one(wanted)
+        if self._is_whole:
+            return np.ones_like(wanted)
+        return np.broadcast_to(at_least_one(_features(wanted)), wanted.shape).copy()
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
-        varies = np.isnan(known) if self.layer.bias else known != 0
-        rows: Flags = live["weight"][kept]
-        read: Flags = np.any(rows, axis=0) & varies.ravel()
+        first = _steps(known)[0]  # a bias makes up for what is the same at all steps
+        folds = (_steps(known) == first).all(axis=0) & (self.layer.bias | (first == 0))
+        rows: Flags = live["weight"][_features(kept)]
+        read: Flags = np.any(rows, axis=0) & ~folds
         if self.rows_count:
             read = read_by_rows(rows, read)
-        return read.reshape(self.shape)
+        return np.broadcast_to(read, self.shape).copy()
+
+    def joined(self, inputs: Flags) -> Flags:
+        """See Wiring. Others may read numbers of the same sequences one by one."""
+        return np.broadcast_to(_features(inputs), inputs.shape).copy()
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
-        layer = self.layer
-        if not (inputs.all() and outputs.all()):  # an initializer may be for the old shape alone
-            layer = replace(layer, units=int(np.count_nonzero(outputs)), initializer=None)
-        entries: dict[str, tuple[Flags, ...]] = {"weight": (outputs, inputs.ravel())}
+        layer, units = self.layer, _features(outputs)
+        if not (inputs.all() and units.all()):  # an initializer may be for the old shape alone
+            layer = replace(layer, units=int(np.count_nonzero(units)), initializer=None)
+        entries: dict[str, tuple[Flags, ...]] = {"weight": (units, _features(inputs))}
         if self.layer.bias:
-            entries["bias"] = (outputs,)
+            entries["bias"] = (units,)
         return layer, entries
 
     def fold(self, values: Mapping[str, NDArray[Any]], gone: NDArray[Any]) -> dict[str, Any]:
         """See Wiring."""
-        columns = np.flatnonzero(gone)
-        added = values["weight"][:, columns] @ gone.ravel()[columns]
+        constants = _steps(gone)[0]
+        columns = np.flatnonzero(constants)
+        added = values["weight"][:, columns] @ constants[columns]
         return {"bias": added} if self.layer.bias else {}
 
     @property
     def _is_whole(self) -> bool:
         """Whether softmax makes every output depend on every unit."""
         return self.layer.activation_layer().function == "softmax"
+
+
+def _steps(values: NDArray[Any]) -> NDArray[Any]:
+    """Return (time, features); a plain sample has one step."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _features(flags: Flags) -> Flags:
+    """Return which of (features,) are set at any step."""
+    found: Flags = np.any(_steps(flags), axis=0)
+    return found
 
 
 @dataclass(frozen=True)

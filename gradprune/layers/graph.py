@@ -19,7 +19,7 @@ from gradprune.layers.base import Layer, Shape, Source
 __all__ = ["Input", "Node"]
 
 INPUT = ".input"  # as no layer may be called
-_OLD_INPUT = "input"  # what files of before say; no layer after it has this name there
+OLD_INPUT = "input"  # what files of before say; no layer after it has this name there
 
 
 class Node(Source):
@@ -172,7 +172,7 @@ def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
         ValueError: a layer reads what does not come before it, or does not take its shape, or
             nothing reads a layer that is not the last.
     """
-    positions = {INPUT: -1, _OLD_INPUT: -1}
+    positions = {INPUT: -1, OLD_INPUT: -1}
     steps: list[Step] = []
     read: set[int] = set()
     for position, layer in enumerate(layers):

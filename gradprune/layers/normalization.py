@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.foundation.checks import fraction, positive, settle
+from gradprune.foundation.checks import choice, fraction, positive, settle
 from gradprune.layers.base import (
     CoreLayer,
     Entries,
@@ -41,7 +41,8 @@ class _Ones(Initializer):
 class BatchNorm(Layer):
     """Batch normalization: y = gamma (x - mean) / sqrt(variance + eps) + beta, by channel.
 
-    Samples are (features,), each a channel of its own, or (channels, height, width). In training
+    Channels are the features of samples (features,) and (time, features), the latter over all steps
+    as in Keras, and the channels of images (channels, height, width). In training
     (``backward``, ``train_step``, ``fit``) mean and variance are those of the whole batch, the
     variance biased. ``predict`` and ``evaluate`` use running ones, as PyTorch's ``BatchNorm1d`` and
     ``BatchNorm2d`` do: after each training pass running = (1 - momentum) running + momentum batch,
@@ -90,16 +91,16 @@ class BatchNorm(Layer):
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
-        if len(shape) not in (1, 3):
+        if len(shape) > 3:
             raise ValueError(
-                "BatchNorm takes samples of shape (features,) or (channels, height, width), "
-                f"got {shape}"
+                "BatchNorm takes samples of shape (features,), (time, features) or (channels, "
+                f"height, width), got {shape}"
             )
         return shape
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
-        channels = self.output_shape(shape)[:1]
+        channels = channels_of(self.output_shape(shape))
         ones = _Ones()
         return [
             Parameter("weight", channels, False, ones),
@@ -110,7 +111,7 @@ class BatchNorm(Layer):
 
     def smallest_batch(self, shape: Shape) -> int:
         """See Layer. One number has no variance."""
-        return 2 if prod(shape) == shape[0] else 1
+        return 2 if prod(shape) == channels_of(shape)[0] else 1
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
@@ -121,8 +122,9 @@ class BatchNorm(Layer):
                 prod(shape),
                 weight=offsets["weight"],
                 bias=offsets["bias"],
+                steps=prod(shape[:-1]) if len(shape) < 3 else 1,
                 buffers=offsets["running_mean"],
-                settings=(shape[0], self.momentum, self.eps),
+                settings=(channels_of(shape)[0], self.momentum, self.eps),
             )
         ]
 
@@ -150,16 +152,19 @@ class BatchNorm(Layer):
 
 @dataclass(frozen=True)
 class LayerNorm(Layer):
-    """Layer normalization: y = gamma (x - mean) / sqrt(variance + eps) + beta, by sample.
+    """Layer normalization: y = gamma (x - mean) / sqrt(variance + eps) + beta, by sample or step.
 
-    Mean and variance, the biased one, are of all numbers of a sample, in training and outside of
-    it, as PyTorch's ``LayerNorm`` takes them with the sample's shape as ``normalized_shape``.
-    Parameters are ``weight``, gamma, from 1 on, and ``bias``, beta, from 0 on, of the shape of a
-    sample; neither is pruned. ``shrink`` cuts nothing before it, since every output depends on
-    every input.
+    Mean and variance, the biased one, are of the features of a sample (features,), of each step of
+    a sequence (time, features), and of all numbers of an image (channels, height, width): PyTorch's
+    ``LayerNorm(features)`` and ``LayerNorm([channels, height, width])``. They are the same in
+    training and outside of it. Parameters are ``weight``, gamma, from 1 on, and ``bias``, beta,
+    from 0 on, of the shape of what is normalized together; neither is pruned. ``shrink`` cuts
+    nothing before it, since every output depends on every input.
 
     Args:
         eps: added to the variance, positive.
+        axes: "features", as above; "all": all numbers of a sequence together, too, PyTorch's
+            ``LayerNorm([time, features])``.
         name: given by the network as "layernorm0", "layernorm1", ... if None.
 
     Source: Ba, Kiros and Hinton 2016, "Layer Normalization".
@@ -171,18 +176,24 @@ class LayerNorm(Layer):
            [-1.,  1.]], dtype=float32)
     """
 
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (21, ("eps", "name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        21,
+        ("eps", "name", "inputs", "axes"),
+    )
     normalizes_samples: ClassVar[bool] = True
 
     eps: float = field(default=1e-5, kw_only=True)
+    axes: str = field(default="features", kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         settle(self, positive, "eps", single=True)
+        settle(self, choice, "axes", known=("features", "all"))
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""
-        return [Parameter("weight", shape, False, _Ones()), Parameter("bias", shape, False, None)]
+        sizes = self._together(shape)
+        return [Parameter("weight", sizes, False, _Ones()), Parameter("bias", sizes, False, None)]
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
@@ -193,7 +204,8 @@ class LayerNorm(Layer):
                 prod(shape),
                 weight=offsets["weight"],
                 bias=offsets["bias"],
-                settings=(shape[0], self.eps),
+                steps=prod(shape) // prod(self._together(shape)),
+                settings=(self._together(shape)[0], self.eps),
             )
         ]
 
@@ -213,6 +225,15 @@ class LayerNorm(Layer):
             return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
 
         return Traced(y, y, backward)
+
+    def _together(self, shape: Shape) -> Shape:
+        """Return the shape of the numbers that are normalized together."""
+        return shape[1:] if len(shape) == 2 and self.axes == "features" else shape
+
+
+def channels_of(shape: Shape) -> Shape:
+    """Return (channels,) of a sample: the first axis of an image, else the last."""
+    return shape[:1] if len(shape) == 3 else shape[-1:]
 
 
 class _BatchNormWiring(Wiring):
@@ -254,9 +275,11 @@ class _BatchNormWiring(Wiring):
         return self.layer, dict.fromkeys(roles, channels)
 
     def _channels(self, flags: Flags) -> Flags:
-        found: Flags = np.any(flags.reshape(len(flags), -1), axis=1)
+        found: Flags = np.any(
+            flags, axis=(1, 2) if flags.ndim == 3 else tuple(range(flags.ndim - 1))
+        )
         return found
 
     def _features(self, channels: Flags) -> Flags:
-        one_each = (-1, *(1 for _ in self.shape[1:]))
-        return np.broadcast_to(channels.reshape(one_each), self.shape).copy()
+        each = channels if len(self.shape) < 3 else channels[:, np.newaxis, np.newaxis]
+        return np.broadcast_to(each, self.shape).copy()

@@ -198,7 +198,7 @@ class GlobalAvgPool(Pool):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """Any shape as plain features, the last axis fastest; ``Dense`` does so by itself.
+    """Any shape as plain features, the last axis fastest: what ``Dense`` takes of an image.
 
     >>> Flatten().output_shape((50, 4, 4))
     (800,)

@@ -21,6 +21,7 @@ class SoftTarget(NamedTuple):
 
 
 Target = NDArray[np.int64] | NDArray[np.float32] | SoftTarget
+Shape = tuple[int, ...]
 
 
 class Loss(ABC):
@@ -41,8 +42,14 @@ class Loss(ABC):
     is_named: ClassVar[bool] = True
 
     @abstractmethod
-    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
-        """Return the target of samples x, checked and converted; a converted one is not changed."""
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
+        """Return the target of samples x, checked and converted; a converted one is not changed.
+
+        Args:
+            x: (n, *input_shape).
+            y: as the user gave it.
+            shape: of a prediction.
+        """
 
     def settings(self) -> dict[str, float]:
         """Return the settings by name, in the order of the row of the core."""
@@ -74,8 +81,8 @@ class Loss(ABC):
         """Return the loss that a model remembers, to be trained and measured by later."""
         return self
 
-    def check(self, outputs: int) -> None:  # noqa: B027 - most take any number
-        """Raise a ValueError if a network with so many outputs cannot be trained by it."""
+    def check(self, shape: Shape) -> None:  # noqa: B027 - most take any
+        """Raise a ValueError if a network that predicts this shape cannot be trained by it."""
 
 
 LossLike = str | Loss

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.losses.base import Loss, Target
+from gradprune.losses.base import Loss, Shape, Target
 from gradprune.losses.targets import values_as_target
 
 __all__ = ["BCE"]
@@ -30,6 +30,6 @@ class BCE(Loss):
     name = "bce"
     fuses = "sigmoid"
 
-    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
         """Return (n, outputs) float32."""
-        return values_as_target(y, outputs)
+        return values_as_target(y, shape)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import fraction, settle
-from gradprune.losses.base import Loss, Target
+from gradprune.losses.base import Loss, Shape, Target
 from gradprune.losses.targets import check_classes, labels_as_target
 
 __all__ = ["CrossEntropy"]
@@ -46,13 +47,13 @@ class CrossEntropy(Loss):
     def __post_init__(self) -> None:
         settle(self, fraction, "label_smoothing")
 
-    def check(self, outputs: int) -> None:
+    def check(self, shape: Shape) -> None:
         """See Loss."""
-        check_classes(outputs)
+        check_classes(shape)
 
-    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
         """Return (n,) int64 labels."""
-        return labels_as_target(y, outputs)
+        return labels_as_target(y, prod(shape))
 
     def settings(self) -> dict[str, float]:
         """See Loss."""

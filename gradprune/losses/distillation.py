@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import fraction, positive, real_array, settle
-from gradprune.losses.base import Loss, SoftTarget, Target
+from gradprune.losses.base import Loss, Shape, SoftTarget, Target
 from gradprune.losses.cross_entropy import CrossEntropy
 from gradprune.losses.targets import check_classes, labels_as_target
 
@@ -95,14 +96,15 @@ class Distillation(Loss):
         if self.logits is not None:
             object.__setattr__(self, "logits", _checked("logits", self.logits))
 
-    def check(self, outputs: int) -> None:
+    def check(self, shape: Shape) -> None:
         """See Loss."""
-        check_classes(outputs)
+        check_classes(shape)
 
     def target(
-        self, x: NDArray[np.float32], y: ArrayLike | SoftTarget | None, outputs: int
+        self, x: NDArray[np.float32], y: ArrayLike | SoftTarget | None, shape: Shape
     ) -> Target:
         """Return labels and the teacher's logits."""
+        outputs = prod(shape)
         if isinstance(y, SoftTarget):
             return y
         if self.teacher is None:

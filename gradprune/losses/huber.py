@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import positive, settle
-from gradprune.losses.base import Loss, Target
+from gradprune.losses.base import Loss, Shape, Target
 from gradprune.losses.targets import values_as_target
 
 __all__ = ["Huber"]
@@ -46,9 +46,9 @@ class Huber(Loss):
         if not 1 / _EXTREME <= self.delta <= _EXTREME:
             raise ValueError(f"delta must be in [1e-30, 1e30], got {self.delta}")
 
-    def target(self, x: NDArray[np.float32], y: ArrayLike | None, outputs: int) -> Target:
+    def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
         """Return (n, outputs) float32."""
-        return values_as_target(y, outputs)
+        return values_as_target(y, shape)
 
     def settings(self) -> dict[str, float]:
         """See Loss."""

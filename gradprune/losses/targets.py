@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,16 @@ from gradprune.foundation.checks import as_array, real_array
 __all__: list[str] = []
 
 
-def check_classes(outputs: int) -> None:
-    """Raise a ValueError if there is but one class: its probability is always 1."""
-    if outputs == 1:
+def check_classes(shape: tuple[int, ...]) -> None:
+    """Raise a ValueError if predictions of this shape are not those of two classes or more."""
+    if len(shape) != 1:
+        raise ValueError(
+            f"cross_entropy takes one label a sample, but the model predicts {shape} for each: "
+            "labels for every step or pixel are not supported. End the model with one output a "
+            "class, such as a Dense after Flatten or after the last state of a recurrent layer; or "
+            'pass loss="mse" or "bce" with targets of that shape'
+        )
+    if shape[0] == 1:
         raise ValueError(
             "cross_entropy needs an output for each class and the model has one output: "
             'for numbers pass loss="mse", for two classes loss="bce", or give it 2 outputs'
@@ -80,11 +88,12 @@ def check_labels(labels: NDArray[Any], outputs: int, name: str = "y") -> None:
     )
 
 
-def values_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.float32]:
-    """Return (n, outputs) numbers, for one output also from (n,), or raise an error."""
-    array = real_array("y", y)
-    if array.ndim == 1 and outputs == 1:
-        array = array[:, np.newaxis]
-    if array.ndim != 2 or array.shape[1] != outputs:
-        raise ValueError(f"targets must have shape (n, {outputs}), got {array.shape}")
-    return array
+def values_as_target(y: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return numbers of this shape for each sample, in a row, or raise an error."""
+    array, outputs = real_array("y", y), prod(shape)
+    if array.shape[1:] in (shape, (outputs,)) or (array.ndim == 1 and outputs == 1):
+        return array.reshape(len(array), outputs)
+    wanted = f"(n, {', '.join(map(str, shape))})"
+    if len(shape) > 1:
+        wanted += f", or (n, {outputs})"
+    raise ValueError(f"targets must have shape {wanted}, got {array.shape}")

@@ -38,9 +38,10 @@ class LeastSquares:
     """Corrects each unit by least squares: min over d of |X d - r|^2 + damping s |d|^2.
 
     d is on the kept weights and the bias. X (n, in) are the layer's inputs in the pruned network,
-    r (n,) is what the unit's output has lost by pruning, here and before, and s is the mean of
-    diag(X^T X). With a bias X has a column of ones more. Each unit's system is solved in double
-    precision: in^3 / 3 operations where little is removed, next to nothing where much is.
+    of which every step of a sequence is a row, r (n,) is what the unit's output has lost by
+    pruning, here and before, and s is the mean of diag(X^T X). With a bias X has a column of ones
+    more. Each unit's system is solved in double precision: in^3 / 3 operations where little is
+    removed, next to nothing where much is.
 
     Args:
         damping: positive; the larger, the closer the weights stay to what they were. Inputs that
@@ -131,7 +132,7 @@ def corrected(
         is_pruned = bool(gone) or any(old is not new for old, new in read)
         if is_pruned and layer.is_product and own["weight"] in keep:
             weight, bias = own["weight"], own.get("bias")
-            rows_before, rows_after = (a[0].reshape(len(flat), -1) for a in (before, after))
+            rows_before, rows_after = (a[0].reshape(-1, step.shape[-1]) for a in (before, after))
             lost = rows_before @ values[weight].T - rows_after @ masked[weight].T
             _check_finite(str(layer.name), lost)
             change = correction.solve(rows_after, lost, keep[weight], bias=bias is not None)

@@ -20,12 +20,12 @@ def dense_forward(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
     """``z = x weight^T + bias``.
 
     Args:
-        x: (B, I).
+        x: (B, I), or (B, time, I).
         weight: (O, I).
         bias: (O,) or None.
 
     Returns:
-        z, (B, O).
+        z, (B, O), or (B, time, O).
 
     Example:
         >>> dense_forward(np.array([[1.0, 2.0]]), np.array([[3.0, 4.0]]), np.array([0.5]))
@@ -36,22 +36,23 @@ def dense_forward(x: Floats, weight: Floats, bias: Floats | None) -> Floats:
 
 
 def dense_backward(x: Floats, weight: Floats, dy: Floats) -> tuple[Floats, Floats, Floats]:
-    """``dx = dy weight``, ``dweight = dy^T x``, ``dbias = sum_b dy``.
+    """``dx = dy weight``, ``dweight = dy^T x``, ``dbias = sum_b dy``, both sums over all steps.
 
     Args:
-        x: (B, I), the input of the forward pass.
+        x: (B, I) or (B, time, I), the input of the forward pass.
         weight: (O, I).
-        dy: (B, O), the gradient of the output before the activation.
+        dy: (B, O) or (B, time, O), the gradient of the output before the activation.
 
     Returns:
-        dx (B, I), dweight (O, I), dbias (O,).
+        dx of the shape of x, dweight (O, I), dbias (O,).
 
     Example:
         >>> one = np.ones((2, 3))
         >>> [d.shape for d in dense_backward(one, np.ones((4, 3)), np.ones((2, 4)))]
         [(2, 3), (4, 3), (4,)]
     """
-    return dy @ weight, dy.T @ x, dy.sum(axis=0)
+    rows = dy.reshape(-1, len(weight))
+    return dy @ weight, rows.T @ x.reshape(-1, x.shape[-1]), rows.sum(axis=0)
 
 
 class _Activation(NamedTuple):

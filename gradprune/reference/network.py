@@ -37,7 +37,7 @@ A layer is one of::
         "eps": 1e-5,
         "before": None,
     }
-    {"type": "layernorm", "weight": name, "bias": name, "eps": 1e-5}
+    {"type": "layernorm", "weight": name, "bias": name, "eps": 1e-5}  # of the axes of its weight
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -60,9 +60,9 @@ where everything after the type has a default except the cell, the weights, the 
 "mean"), its kernel (None: the whole image), normalization's names, the rate and the index (the
 layer's number in the C network, which selects its random stream).  A channel of batchnorm is silent
 if all of its row of the weight named before is removed.  A recurrent layer takes (B, time,
-features), convolution and pooling (B, channels, height, width); dense flattens what it gets, and so
-does the loss.  Every layer may have "sources", the positions of the layers it reads, -1 for the
-network's input; without them it reads the layer before it.
+features), convolution and pooling (B, channels, height, width), dense (B, features) or (B, time,
+features); the loss flattens what it gets.  Every layer may have "sources", the positions of the
+layers it reads, -1 for the network's input; without them it reads the layer before it.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _product_forward(
     bias = layer.get("bias")
     b = None if bias is None else _live(bias, parameters, masks)
     if layer["type"] == "dense":
-        return dense_forward(x.reshape(len(x), -1), weight, b)
+        return dense_forward(x, weight, b)
     return conv2d_forward(x, weight, b, **_sliding(layer))
 
 
@@ -152,8 +152,7 @@ def _product_backward(
     """What flows to the input, and what the layer adds to the loss; gradients are added up."""
     weight = _live(layer["weight"], parameters, masks)
     if layer["type"] == "dense":
-        flat, dweight, dbias = dense_backward(x.reshape(len(x), -1), weight, dz)
-        dx = flat.reshape(x.shape)
+        dx, dweight, dbias = dense_backward(x, weight, dz)
     else:
         dx, dweight, dbias = conv2d_backward(x, weight, dz, **_sliding(layer))
     penalty, slope = regularization(weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0))
@@ -171,6 +170,14 @@ def _sources(layer: Layer, number: int) -> tuple[int, ...]:
 def _features(x: Floats) -> int:
     """The axis of a batch along which features lie: the last one, of images that of channels."""
     return 1 if x.ndim == 4 else x.ndim - 1
+
+
+def _last(layers: Sequence[Layer]) -> int:
+    """Return which layer makes the output, which a flatten may hand on; -1 if none does."""
+    last = len(layers) - 1
+    while last >= 0 and layers[last]["type"] == "flatten" and _sources(layers[last], last)[0] >= 0:
+        last = _sources(layers[last], last)[0]
+    return last
 
 
 def _silent(layer: Layer, masks: Mapping[str, Mask]) -> Mask | None:
@@ -286,7 +293,7 @@ def forward(
         masks: name -> kept entries; removed ones count as zero.
 
     Returns:
-        y, (B, outputs), (B, time, units) after a recurrent layer, (B, O, height, width) after a
+        y, (B, outputs), (B, time, units) where it ends in sequences, (B, O, height, width) after a
         convolution, or x itself for an empty network.
 
     Raises:
@@ -349,12 +356,13 @@ def loss_and_gradients(
     gradients: dict[str, Floats] = {
         name: np.zeros_like(value) for name, value in parameters.items()
     }
-    fused = bool(layers) and layers[-1].get("activation") == _FUSED.get(loss, "")
-    output = (traces[-1].z if fused else traces[-1].y) if traces else x
+    last = _last(layers)
+    fused = bool(layers) and layers[last].get("activation") == _FUSED.get(loss, "")
+    output = (traces[last].z if fused else traces[-1].y) if traces else x
     total, d = loss_forward_backward(loss, output.reshape(len(output), -1), y)
-    d = d.reshape(output.shape)
     slopes = [np.zeros_like(trace.y) for trace in traces]  # of the outputs
-    slopes[-1:] = [d][: len(traces)]
+    if traces:
+        slopes[-1] = d.reshape(traces[-1].y.shape)
     for number in reversed(range(len(layers))):
         penalty, d = _layer_backward(
             layers[number],
@@ -364,7 +372,7 @@ def loss_and_gradients(
             slopes[number],
             gradients,
             training=training,
-            fused=fused and number == len(layers) - 1,
+            fused=fused and number == last,
         )
         total += penalty
         read = _sources(layers[number], number)

@@ -32,13 +32,20 @@ class Normalized(NamedTuple):
 
 
 def _axes(x: Floats) -> tuple[int, ...]:
-    """All axes but that of channels."""
-    return tuple(axis for axis in range(x.ndim) if axis != 1)
+    """All axes but that of channels: the second of images, else the last."""
+    return (0, 2, 3) if x.ndim == 4 else tuple(range(x.ndim - 1))
 
 
 def _wide(channels: Floats, x: Floats) -> Floats:
     """(C,) so that it broadcasts against x."""
-    return channels.reshape(1, -1, *(1 for _ in x.shape[2:])).astype(x.dtype)
+    wide = channels.astype(x.dtype)
+    return wide[:, np.newaxis, np.newaxis] if x.ndim == 4 else wide
+
+
+def _silence(values: Floats, silent: Mask | None) -> None:
+    """Write 0 into these channels."""
+    if silent is not None:
+        (values.swapaxes(1, 3) if values.ndim == 4 else values)[..., silent] = 0.0
 
 
 def batchnorm_forward(
@@ -49,10 +56,10 @@ def batchnorm_forward(
     eps: float = 1e-5,
     silent: Mask | None = None,
 ) -> Normalized:
-    """Channels, the axis after the batch, as gamma (x - mean) / sqrt(variance + eps) + beta.
+    """Channels as gamma (x - mean) / sqrt(variance + eps) + beta.
 
     Args:
-        x: (B, C, ...).
+        x: (B, C), (B, time, C) or (B, C, height, width).
         gamma: (C,).
         beta: (C,).
         statistics: mean and variance, (C,) each; None: those of x.
@@ -70,8 +77,7 @@ def batchnorm_forward(
         mean, variance = statistics
     scale = gamma / np.sqrt(variance.astype(np.float64) + eps)
     y = ((x - _wide(mean, x)) * _wide(scale, x) + _wide(beta, x)).astype(x.dtype)
-    if silent is not None:
-        y[:, silent] = 0.0
+    _silence(y, silent)
     return Normalized(y, mean, variance)
 
 
@@ -94,7 +100,7 @@ def batchnorm_running(
         >>> batchnorm_running((np.zeros(1), np.ones(1)), batch, momentum=0.5)
         (array([1.]), array([1.5]))
     """
-    count = batch.y.size // batch.y.shape[1]
+    count = batch.y.size // len(batch.mean)
     moved = []
     for old, new in zip(running, (batch.mean, batch.variance * count / (count - 1)), strict=True):
         after = ((1 - momentum) * old + momentum * new).astype(old.dtype)
@@ -115,7 +121,7 @@ def batchnorm_backward(
     dgamma = sum dy h, dx = gamma / sqrt(variance + eps) (dy - dbeta / n - h dgamma / n).
 
     Args:
-        x: (B, C, ...).
+        x: (B, C), (B, time, C) or (B, C, height, width).
         gamma: (C,).
         dy: of the shape of x.
         eps: added to the variance.
@@ -131,37 +137,36 @@ def batchnorm_backward(
     inverse = 1.0 / np.sqrt(variance + eps)
     h = (wide - _wide(mean, wide)) * _wide(inverse, wide)
     dbeta, dgamma = dy.sum(axis=_axes(x), dtype=np.float64), (dy * h).sum(axis=_axes(x))
-    count = x.size // x.shape[1]
+    count = x.size // len(gamma)
     flow = dy - (_wide(dbeta, wide) + h * _wide(dgamma, wide)) / count
     dx = _wide(gamma * inverse, wide) * flow
+    _silence(dx, silent)
     if silent is not None:
-        dx[:, silent] = 0.0
         dgamma[silent] = dbeta[silent] = 0.0
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
 
 
-def _by_sample(x: Floats, eps: float) -> tuple[Floats, Floats]:
-    """Normalized samples, and the inverse deviation of each."""
-    axes = tuple(range(1, x.ndim))
+def _normalized(x: Floats, axes: tuple[int, ...], eps: float) -> tuple[Floats, Floats]:
+    """Return x with mean 0 and variance 1 along these axes, and the inverse deviations."""
     wide = x.astype(np.float64)
     inverse: Floats = 1.0 / np.sqrt(wide.var(axis=axes, keepdims=True) + eps)
     return (wide - wide.mean(axis=axes, keepdims=True)) * inverse, inverse
 
 
 def layernorm_forward(x: Floats, gamma: Floats, beta: Floats, eps: float = 1e-5) -> Floats:
-    """Samples as gamma (x - mean) / sqrt(variance + eps) + beta, by all numbers of each.
+    """X as gamma (x - mean) / sqrt(variance + eps) + beta, by the last axes, those of gamma.
 
     Args:
         x: (B, ...).
-        gamma: of the shape of a sample.
-        beta: of the shape of a sample.
+        gamma: of the shape of what is normalized together: features, or a whole sample.
+        beta: of the same shape.
         eps: added to the variance.
 
     Example:
         >>> layernorm_forward(np.array([[1.0, 3.0]]), np.ones(2), np.ones(2), eps=0.0).tolist()
         [[0.0, 2.0]]
     """
-    h, _ = _by_sample(x, eps)
+    h, _ = _normalized(x, tuple(range(-gamma.ndim, 0)), eps)
     return (h * gamma + beta).astype(x.dtype)
 
 
@@ -170,12 +175,12 @@ def layernorm_backward(
 ) -> tuple[Floats, Floats, Floats]:
     """Gradients of x, gamma and beta.
 
-    With h = (x - mean) / sqrt(variance + eps), g = gamma dy and means over a sample:
+    With h = (x - mean) / sqrt(variance + eps), g = gamma dy and means over the axes of gamma:
     dx = (g - mean g - h mean (g h)) / sqrt(variance + eps).
 
     Args:
         x: (B, ...).
-        gamma: of the shape of a sample.
+        gamma: as forward.
         dy: of the shape of x.
         eps: added to the variance.
 
@@ -184,9 +189,9 @@ def layernorm_backward(
         >>> layernorm_backward(x, np.ones(2), np.array([[1.0, 0.0]]), eps=0.0)[1:]
         (array([-1.,  0.]), array([1., 0.]))
     """
-    h, inverse = _by_sample(x, eps)
-    axes = tuple(range(1, x.ndim))
+    axes, rest = tuple(range(-gamma.ndim, 0)), tuple(range(x.ndim - gamma.ndim))
+    h, inverse = _normalized(x, axes, eps)
     g = gamma * dy.astype(np.float64)
     mean, slope = (v.mean(axis=axes, keepdims=True) for v in (g, g * h))
-    dx, dgamma, dbeta = inverse * (g - mean - h * slope), (dy * h).sum(axis=0), dy.sum(axis=0)
+    dx, dgamma, dbeta = inverse * (g - mean - h * slope), (dy * h).sum(rest), dy.sum(rest)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)

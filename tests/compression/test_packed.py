@@ -262,14 +262,20 @@ def test_codebooks_are_shared() -> None:
 # ---- files ---------------------------------------------------------------------------------------
 
 GOLDEN = (
+    "67707a02a1957de402040403110000030b040100010a4fffa943a97f92ebc49180ec98df482a56d687854a73ef9a4f"
+    "e8e02a6415e05fb06d41480286dda715aa83f0e53d9697dacd"
+)
+# Of format 1, where a Dense took a whole sequence.
+GOLDEN_1 = (
     "67707a011a6a5ee60204040200030b040100010a4fffa943a97f92ebc49180ec98df482a56d687854a73ef9a4fe8e0"
     "2a6415e05fb06d41480286dda715aa83f0e53d9697dacd"
 )
 
 
-def test_golden(tmp_path: Path) -> None:
-    """Files of this version are read for ever."""
-    (tmp_path / "m.gpz").write_bytes(bytes.fromhex(GOLDEN))
+@pytest.mark.parametrize("golden", [GOLDEN_1, GOLDEN])
+def test_golden(tmp_path: Path, golden: str) -> None:
+    """Files of this version and of those before are read for ever."""
+    (tmp_path / "m.gpz").write_bytes(bytes.fromhex(golden))
     packed = gp.load(tmp_path / "m.gpz")
     assert isinstance(packed, PackedModel)
     assert packed.predict(np.arange(16).reshape(1, 4, 4) / 8).tolist() == [[1.625, 0.75, -2.34375]]
@@ -356,7 +362,7 @@ def test_what_is_refused(tmp_path: Path) -> None:
     data = bytes(gp.compress(model))
     for bad, text in (
         (b"gpz", "truncated"),
-        (data[:3] + b"\x02" + data[4:], "format 2"),
+        (data[:3] + b"\x03" + data[4:], "format 3"),
         (data[:-1], "CRC-32"),
         (data[:-2] + b"\x00\xff", "CRC-32"),
         (sealed(data[8:-40]), "truncated|damaged"),

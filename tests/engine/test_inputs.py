@@ -29,7 +29,7 @@ from steps import X, Y
     ],
 )
 def test_input_shapes(shape: Any, given: tuple[int, ...]) -> None:
-    network = Network(TRAINED.layers, shape, seed=7)
+    network = Network([gp.Flatten(), *TRAINED.layers], shape, seed=7)
     x = X[:5].reshape(given)
     twin = Network(TRAINED.layers, 6, seed=7)
     np.testing.assert_array_equal(network.predict(x), twin.predict(X[:5]))

@@ -60,7 +60,7 @@ RECURRENT = {
 @pytest.mark.parametrize("layer", RECURRENT.values(), ids=RECURRENT)
 def test_recurrent_layers_equal_the_engine(layer: Any, share: float) -> None:
     rng = np.random.default_rng(4)
-    network = Network([layer, gp.Dropout(0.3), gp.Dense(3)], (6, 4), seed=2)
+    network = Network([layer, gp.Dropout(0.3), gp.Flatten(), gp.Dense(3)], (6, 4), seed=2)
     network.arena.params[:] += 0.2 * rng.standard_normal(network.arena.size, np.float32)
     network.set_masks({n: rng.random(mask.shape) >= share for n, mask in network.masks.items()})
     x, y = rng.standard_normal((9, 6, 4)), rng.integers(0, 3, 9)

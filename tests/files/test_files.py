@@ -28,6 +28,7 @@ def rich_model() -> gp.Model:
     """A little of everything that a file can hold."""
     model = gp.Model(
         [
+            gp.Flatten(),
             gp.Dense(8, activation=gp.Activation("leaky_relu", slope=0.3), l2=1e-3),
             gp.Dropout(0.2, name="drop"),
             gp.Dense(
@@ -174,7 +175,7 @@ PRUNERS = [
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_kind_resumes(tmp_path: Path, optimizer: Any, pruner: Any) -> None:
     layers = [gp.Dense(9, activation="relu", l1=1e-4), gp.Dropout(0.1), gp.Dense(3)]
-    model = gp.Model(layers, input_shape=(2, 3))
+    model = gp.Model([gp.Flatten(), *layers], input_shape=(2, 3))
     optimizer(model)
     pruner(model)
     train(model, 2)
@@ -384,8 +385,8 @@ def test_other_files(tmp_path: Path) -> None:
 def test_another_format(tmp_path: Path) -> None:
     content, tensors = parts(small_model())
     path = tmp_path / "file"
-    path.write_bytes(files._seal({**content, "format": 3}, tensors))
-    with pytest.raises(gp.errors.FileFormatError, match="format 3 is not one that"):
+    path.write_bytes(files._seal({**content, "format": 4}, tensors))
+    with pytest.raises(gp.errors.FileFormatError, match="format 4 is not one that"):
         gp.load(path)
 
 

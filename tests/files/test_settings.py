@@ -252,7 +252,7 @@ def test_a_layer_refuses_a_setting_or_trains(
                 chosen[name] = integer(value)
             except OverflowError:
                 chosen[name] = value
-        model = gp.Model([cls(**chosen), gp.Dense(2, name="last")], shape, seed=0)
+        model = gp.Model([cls(**chosen), gp.Flatten(), gp.Dense(2, name="last")], shape, seed=0)
     except (TypeError, ValueError) as error:
         words = {name, name.rpartition("_")[2], "gain", "std", "limit", "window", "activation"}
         if not any(word in str(error) for word in words):

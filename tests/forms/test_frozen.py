@@ -103,7 +103,8 @@ def test_every_instruction_set(isa: str) -> None:
 
 
 def test_shapes_of_samples() -> None:
-    model = gp.Model([gp.Dense(4, activation="softmax")], input_shape=(3, 2, 2), seed=0)
+    layers = [gp.Flatten(), gp.Dense(4, activation="softmax")]
+    model = gp.Model(layers, input_shape=(3, 2, 2), seed=0)
     x = np.random.default_rng(0).random((6, 3, 2, 2))
     frozen = model.freeze()
     assert frozen.input_shape == (3, 2, 2)

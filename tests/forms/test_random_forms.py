@@ -36,8 +36,7 @@ def oracle(model: gp.Model, x: Floats) -> Floats:
         own = f"{model.layers[norm].name}.weight"
         (plain,) = [layer for layer in layers if layer.get("weight") == own]
         plain["before"] = f"{model.layers[product].name}.weight"
-    outputs = reference.forward(layers, state, x.astype(np.float64), masks=model.masks)
-    return outputs.reshape(len(x), -1)
+    return reference.forward(layers, state, x.astype(np.float64), masks=model.masks)
 
 
 def shaken(model: gp.Model, seed: int) -> gp.Model:
@@ -161,7 +160,7 @@ def check_gradients(model: gp.Model, number: int, x: Floats) -> None:
     """Of what is left: as they were in the larger network."""
     if any(isinstance(layer, gp.Dropout) for layer in model.layers):
         return  # drops features by their numbers
-    y = np.random.default_rng([14, number]).standard_normal((len(x), model.outputs))
+    y = np.random.default_rng([14, number]).standard_normal((len(x), *model.output_shape))
     other = shaken(model, number)
     for each in (model, other):
         each.backward(x, y, loss="mse")
@@ -193,6 +192,8 @@ def varying(model: gp.Model) -> dict[str, NDArray[np.bool_]]:
         if isinstance(layer, Recurrent):
             units = varies.reshape(-1, layer.units).any(axis=0)
             found[name] = np.tile(units, len(array) // layer.units)
+        elif varies.ndim == 2 and array.ndim < 3 and array.shape != varies.shape:
+            found[name] = varies.any(axis=0)
         else:
             found[name] = varies.reshape(len(array), -1).any(axis=1)
     return found

@@ -223,7 +223,7 @@ def test_recurrent_units_that_nobody_reads_go(cell: Any) -> None:
 
 
 def test_a_dense_layer_folds_what_a_state_has_been_at_every_step() -> None:
-    model = gp.Model([gp.LSTM(3, return_sequences=True), gp.Dense(2)], (4, 2), seed=0)
+    model = gp.Model([gp.LSTM(3, return_sequences=True), gp.Flatten(), gp.Dense(2)], (4, 2))
     model.parameters["lstm0.bias_ih"][...] = 0.7
     ih, hh = np.tile([[1, 1], [0, 0], [1, 0]], (4, 1)), np.tile(np.eye(3), (4, 1))
     model.set_masks({"lstm0.weight_ih": ih, "lstm0.weight_hh": hh})
@@ -266,7 +266,7 @@ def test_numbers_that_are_not_finite_stay_where_they_are() -> None:
 
 
 def test_inputs_that_nothing_reads() -> None:
-    model = gp.Model([gp.Dropout(0.1), gp.Dense(3), gp.Dense(2)], (2, 3), seed=0)
+    model = gp.Model([gp.Dropout(0.1), gp.Flatten(), gp.Dense(3), gp.Dense(2)], (2, 3))
     mask = np.ones((3, 6), bool)
     mask[:, [1, 2, 3]] = False
     model.set_mask("dense0.weight", mask)
@@ -285,7 +285,7 @@ def test_inputs_that_nothing_reads() -> None:
 def test_single_numbers_of_a_sequence_that_a_recurrent_layer_reads(reader: Layer) -> None:
     """All steps of a feature stay: 0 for the recurrent layer, 2 for a number at step 1."""
     x = gp.Input((2, 3))
-    model = gp.Model(x, reader(x) + gp.Dense(4)(x), seed=0)
+    model = gp.Model(x, reader(x) + gp.Dense(4)(gp.Flatten()(x)), seed=0)
     mask = np.zeros((4, 6), bool)
     mask[1, 5] = True
     own = f"{model.layers[0].name}.weight_ih"
@@ -301,7 +301,8 @@ def test_single_numbers_of_a_sequence_that_a_recurrent_layer_reads(reader: Layer
 def test_single_pixels_of_images_that_are_normalized() -> None:
     """Whole channels stay: 0 for a pixel behind the normalization, 2 for one before it."""
     x = gp.Input((4, 2, 2))
-    model = gp.Model(x, gp.Dense(2)(gp.BatchNorm()(x)) + gp.Dense(2)(x), seed=0)
+    normalized = gp.Flatten()(gp.BatchNorm()(x))
+    model = gp.Model(x, gp.Dense(2)(normalized) + gp.Dense(2)(gp.Flatten()(x)), seed=0)
     model.buffers["batchnorm0.running_mean"][...] = [1, 2, 3, 4]
     behind, before = np.zeros((2, 2, 16), bool)
     behind[0, 1] = before[1, 9] = True
@@ -522,8 +523,8 @@ def test_a_unit_that_reads_a_silent_channel_is_not_silent() -> None:
 
 @pytest.mark.parametrize("between", [gp.Flatten(), gp.Activation("identity")], ids=repr)
 def test_layers_that_compute_nothing_do_not_hide_a_removed_filter(between: Layer) -> None:
-    layers = [gp.Conv2D(3, 1), between, gp.BatchNorm(), gp.Activation("tanh"), gp.Dense(2)]
-    model = shown(layers, (2, 1, 1))
+    layers = [gp.Conv2D(3, 1), between, gp.BatchNorm(), gp.Activation("tanh")]
+    model = shown([*layers, gp.Flatten(), gp.Dense(2)], (2, 1, 1))
     model.set_mask("conv2d0.weight", np.array([[1, 1], [0, 0], [1, 0]])[:, :, None, None])
     assert model.wirings()[2].silent.tolist() == [False, True, False]
     x = np.random.default_rng(0).standard_normal((9, 2, 1, 1))
@@ -538,7 +539,7 @@ def test_filters_that_read_silent_channels_alone() -> None:
         layers = [gp.Conv2D(filters, 3, padding=1, bias=False), gp.BatchNorm()]
         return [*layers, gp.Activation("relu")]
 
-    model = shown([*conv(4), *conv(4), gp.Dense(2)], (2, 5, 5))
+    model = shown([*conv(4), *conv(4), gp.Flatten(), gp.Dense(2)], (2, 5, 5))
     model.parameters["batchnorm1.weight"][...] = 0.01
     first, second = (np.ones(model.masks[f"conv2d{i}.weight"].shape, bool) for i in range(2))
     first[[1, 2]] = False

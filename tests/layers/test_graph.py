@@ -212,7 +212,9 @@ def test_a_removed_filter_that_others_read_beside_its_normalization() -> None:
     x = gp.Input(IMAGES)
     first = gp.Conv2D(6, 3, padding="same")(x)
     y = gp.Activation("relu")(gp.BatchNorm()(first))
-    model = gp.Model(x, gp.Dense(4)(first + gp.Conv2D(6, 3, padding="same")(y)), seed=1)
+    model = gp.Model(
+        x, gp.Dense(4)(gp.Flatten()(first + gp.Conv2D(6, 3, padding="same")(y))), seed=1
+    )
     rng = np.random.default_rng(1)
     for name in ("conv2d0.bias", "batchnorm0.bias"):
         model.parameters[name][...] = rng.normal(size=6)
@@ -238,7 +240,7 @@ def test_what_is_read_twice_keeps_its_own_value(kind: str, norm: bool, function:
         nodes.append(gp.BatchNorm()(nodes[-1]) if norm else nodes[-1])
         nodes.append(gp.Activation(function)(nodes[-1]))
         for other in (nodes[twice] + nodes[-1], nodes[-1] + nodes[twice]):
-            model = gp.Model(x, gp.Dense(2)(gp.Activation("tanh")(other)), seed=1)
+            model = gp.Model(x, gp.Dense(2)(gp.Flatten()(gp.Activation("tanh")(other))), seed=1)
             rng = np.random.default_rng(twice)
             for name, values in model.arena.state.items():
                 if name not in model.masks:
@@ -256,8 +258,8 @@ def test_what_is_read_twice_keeps_its_own_value(kind: str, norm: bool, function:
 
 def test_images_that_shrink_keep_whole_channels() -> None:
     x = gp.Input((3, 5, 4))
-    y = gp.Dense(2)(gp.Conv2D(2, 3, padding="same")(x))
-    model = gp.Model(x, y + gp.Dense(2)(x), seed=1)
+    y = gp.Dense(2)(gp.Flatten()(gp.Conv2D(2, 3, padding="same")(x)))
+    model = gp.Model(x, y + gp.Dense(2)(gp.Flatten()(x)), seed=1)
     filters, pixels = np.zeros((2, 3, 3, 3)), np.zeros((2, 60))
     filters[:, 0] = 1
     pixels[0, 45] = 1  # of the last channel
@@ -326,7 +328,7 @@ def test_a_sum_of_other_units_couples_nothing() -> None:
     """Pixels and units: a filter is not a unit of the Dense that its pixels are added to."""
     x = gp.Input((2, 2, 1))
     pixels = gp.Flatten()(gp.Conv2D(4, 1)(x))
-    model = gp.Model(x, gp.Dense(3)(pixels + gp.Dense(8)(x)), seed=0)
+    model = gp.Model(x, gp.Dense(3)(pixels + gp.Dense(8)(gp.Flatten()(x))), seed=0)
     assert coupled_weights(model.steps) == []
     pruner = gp.Pruner(
         model, criterion=gp.Magnitude(), granularity=gp.Unit(), scope="layer", exclude="dense1"
@@ -390,6 +392,7 @@ def test_of_other_grouped_convolutions_whole_groups_go() -> None:
         gp.Conv2D(12, 3, groups=4),
         gp.BatchNorm(),
         gp.Conv2D(6, 1),
+        gp.Flatten(),
         gp.Dense(3),
     ]
     model = with_buffers(layers, (2, 6, 6), 0)
@@ -418,7 +421,7 @@ def test_of_other_grouped_convolutions_whole_groups_go() -> None:
 
 
 def test_groups_go_whole_where_no_layer_with_weights_is_before_them() -> None:
-    layers = [gp.Conv2D(6, 2, groups=3), gp.Activation("relu"), gp.Dense(2)]
+    layers = [gp.Conv2D(6, 2, groups=3), gp.Activation("relu"), gp.Flatten(), gp.Dense(2)]
     model = gp.Model(layers, (3, 4, 4), seed=0)
     assert coupled_weights(model.steps) == [(("conv2d0.weight",), 3)]
     pruner = gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Unit(), exclude="dense0")
@@ -460,7 +463,7 @@ def test_a_group_stays_where_others_read_a_channel_of_it() -> None:
     x = gp.Input((2, 3, 3))
     y = gp.Conv2D(6, 1)(x)
     z = gp.Conv2D(6, 1, groups=3)(y)
-    model = gp.Model(x, gp.Dense(2)(y) + gp.Dense(2)(z), seed=0)
+    model = gp.Model(x, gp.Dense(2)(gp.Flatten()(y)) + gp.Dense(2)(gp.Flatten()(z)), seed=0)
     past, through = np.zeros((2, 2, 6, 9))
     past[0, [0, 3], 4] = through[1, 0, :3] = 1
     model.set_masks({"dense0.weight": past.reshape(2, 54), "dense1.weight": through.reshape(2, 54)})
@@ -472,7 +475,8 @@ def test_a_group_stays_where_others_read_a_channel_of_it() -> None:
 
 
 def test_of_groups_that_nobody_reads_one_stays() -> None:
-    model = with_buffers([gp.Conv2D(6, 1), gp.Conv2D(9, 2, groups=3), gp.Dense(2)], (2, 3, 3), 0)
+    layers = [gp.Conv2D(6, 1), gp.Conv2D(9, 2, groups=3), gp.Flatten(), gp.Dense(2)]
+    model = with_buffers(layers, (2, 3, 3), 0)
     model.set_mask("dense0.weight", np.zeros((2, 36)))
     small = model.shrink()
     assert small.parameters["conv2d1.weight"].shape == (3, 2, 2, 2)
@@ -484,7 +488,7 @@ def test_a_sum_that_grouped_convolutions_read() -> None:
     x = gp.Input((3, 4, 4))
     y = gp.Conv2D(12, 1)(x) + gp.Conv2D(12, 3, padding=1)(x)
     z = gp.Conv2D(12, 1, groups=6)(y) + gp.Conv2D(12, 1, groups=4)(y)
-    model = gp.Model(x, gp.Dense(2)(z), seed=0)
+    model = gp.Model(x, gp.Dense(2)(gp.Flatten()(z)), seed=0)
     names = tuple(f"conv2d{i}.weight" for i in range(4))
     assert coupled_weights(model.steps) == [(names, 2)]
     gp.Pruner(

@@ -22,7 +22,8 @@ def test_dense_parameters() -> None:
     assert (bias.role, bias.shape, bias.prunable, bias.initializer) == ("bias", (4,), False, None)
     assert [p.role for p in gp.Dense(4, bias=False).tensors((7,))] == ["weight"]
     assert gp.Dense(4).output_shape((7,)) == (4,)
-    assert gp.Dense(4).output_shape((7, 2)) == (4,)
+    assert gp.Dense(4).output_shape((7, 2)) == (7, 4)
+    assert [(p.shape, p.uses) for p in gp.Dense(4, bias=False).tensors((7, 2))] == [((4, 2), 7)]
 
 
 def test_activation_and_dropout_have_none() -> None:

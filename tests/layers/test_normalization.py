@@ -260,7 +260,7 @@ def test_one_number_a_channel_is_refused() -> None:
         network.train_step(x, y, optimizer=optimizer)
     assert everything(network, optimizer) == before
     assert network.predict(x).shape == (1, 3)
-    images = Network([gp.BatchNorm(), gp.Dense(2)], (1, 2, 1))
+    images = Network([gp.BatchNorm(), gp.Flatten(), gp.Dense(2)], (1, 2, 1))
     images.backward(np.array([[[[1.0], [2.0]]]]), y)  # two numbers
 
 
@@ -279,9 +279,9 @@ def test_bad_settings(settings: dict[str, Any], message: str) -> None:
         gp.BatchNorm(**settings)
 
 
-def test_sequences_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"got \(5, 3\)"):
-        Network([gp.LSTM(3, return_sequences=True), gp.BatchNorm()], (5, 2))
+def test_other_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"got \(5, 3, 2, 2\)"):
+        Network([gp.BatchNorm()], (5, 3, 2, 2))
 
 
 # ---- channels without weights
@@ -528,6 +528,7 @@ def by_layer() -> gp.Model:
             gp.Conv2D(5, 3, padding="same"),
             gp.LayerNorm(eps=1e-3),
             gp.Activation("tanh"),
+            gp.Flatten(),
             gp.Dense(6),
             gp.LayerNorm(),
             gp.Dense(4),
@@ -605,7 +606,11 @@ def test_layer_norm_settings() -> None:
     with pytest.raises(ValueError, match="eps must be positive"):
         gp.LayerNorm(eps=-1)
     steps = Network([gp.LSTM(3, return_sequences=True), gp.LayerNorm()], (5, 2))
-    assert steps.parameters["layernorm0.weight"].shape == (5, 3)
+    assert steps.parameters["layernorm0.weight"].shape == (3,)
+    whole = Network([gp.LayerNorm(axes="all")], (5, 3))
+    assert whole.parameters["layernorm0.weight"].shape == (5, 3)
+    with pytest.raises(ValueError, match="axes must be"):
+        gp.LayerNorm(axes="time")
 
 
 def test_a_last_sample_joins_the_batch_before(rng: np.random.Generator) -> None:
@@ -643,7 +648,9 @@ def test_single_samples_cannot_be_normalized(samples: int, batch_size: int) -> N
 
 
 def test_networks_that_can_do_with_one_sample_take_it() -> None:
-    images = gp.Model([gp.Conv2D(2, 1), gp.BatchNorm(), gp.Dense(2)], (1, 3, 3), seed=0)
+    images = gp.Model(
+        [gp.Conv2D(2, 1), gp.BatchNorm(), gp.Flatten(), gp.Dense(2)], (1, 3, 3), seed=0
+    )
     plain = gp.Model([gp.Dense(2)], 9, seed=0)
     for model in (images, plain):
         assert model.steps_per_epoch(65, 32) == 3

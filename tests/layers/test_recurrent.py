@@ -51,7 +51,11 @@ def test_the_cases_reach_everything() -> None:
     layers = [v for case in RECURRENT_CASES for v in case.layers if isinstance(v, Recurrent)]
     for cell in CELLS:
         mine = [layer for layer in layers if isinstance(layer, cell)]
-        last = [case for case in RECURRENT_CASES if isinstance(case.layers[-2:][0], cell)]
+        last = [
+            case
+            for case in RECURRENT_CASES
+            if any(isinstance(layer, cell) for layer in case.layers[-3:])
+        ]
         assert len(last) >= 12
         assert {layer.return_sequences for layer in mine} == {False, True}
         assert {layer.truncation for layer in mine} == {None, 2, 3}
@@ -132,10 +136,10 @@ def test_stacked_states_are_those_of_each_layer(cell: type[Recurrent]) -> None:
         for role, values in network.parameters.items():
             values[...] = both.parameters[role.replace(names[0], name)]
     x = random_batch("mse", 9, (4, 3), 1)[0]
-    first = alone[0].predict(x).reshape(9, 4, 6)
+    first = alone[0].predict(x)
     second = both.predict(x)
     np.testing.assert_array_equal(alone[1].predict(first), second)
-    np.testing.assert_array_equal(alone[2].predict(first), second.reshape(9, 4, 5)[:, -1])
+    np.testing.assert_array_equal(alone[2].predict(first), second[:, -1])
 
 
 @by_cell
@@ -481,7 +485,7 @@ def test_the_summary_counts_every_step() -> None:
             r"rnn0 takes samples of shape \(time, features\), got \(8,\)",
         ),
         (
-            lambda: Network([gp.Dense(4), gp.LSTM(3, name="memory")], (5, 2)),
+            lambda: Network([gp.Dense(4), gp.LSTM(3, name="memory")], 5),
             ValueError,
             r"memory takes samples of shape \(time, features\), got \(4,\)",
         ),
@@ -503,9 +507,9 @@ def test_the_summary_counts_every_step() -> None:
             "bad argument",
         ),
         (
-            lambda: Network([gp.GRU(4, return_sequences=True), gp.Activation("softmax")], (5, 2)),
+            lambda: Network([gp.MaxPool2D(2), gp.Activation("softmax")], (1, 4, 4)),
             ValueError,
-            r"softmax takes samples of shape \(features,\), got \(5, 4\)",
+            r"softmax takes samples of shape \(features,\) or .*, got \(1, 2, 2\)",
         ),
     ],
 )
@@ -574,7 +578,7 @@ def test_bad_parameters_are_named(cell: type[Recurrent], role: str, bad: float) 
 def test_an_overflow_is_named_where_it_began(size: int, sequences: bool) -> None:
     """Sample, step and unit at the first bad step, also when only the last step is the output."""
     layer = gp.RNN(3, activation="relu", return_sequences=sequences)
-    network = Network([layer, gp.Dense(2)], (6, 2), seed=0)
+    network = Network([layer, gp.Flatten(), gp.Dense(2)], (6, 2), seed=0)
     network.parameters["rnn0.weight_ih"][...] = [[0, 0], [0, 0], [1, 0]]
     network.parameters["rnn0.weight_hh"][...] = [[0, 0, 0], [0, 0, 0], [0, 0, 1e20]]
     x = np.zeros((size, 6, 2), np.float32)

@@ -360,6 +360,6 @@ def test_it_is_frozen_settings() -> None:
     loss = gp.losses.Distillation(logits=LOGITS)
     with pytest.raises(AttributeError):
         loss.alpha = 0.5
-    made = loss.target(X, Y, 5)
-    assert loss.target(X, made, 5) is made
+    made = loss.target(X, Y, (5,))
+    assert loss.target(X, made, (5,)) is made
     assert isinstance(made, SoftTarget)

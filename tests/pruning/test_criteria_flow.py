@@ -42,8 +42,10 @@ def double_backward(torch: Any, model: Any, x: np.ndarray, y: np.ndarray) -> np.
             h = torch.nn.functional.conv2d(h, tensors[f"{name}.weight"], tensors[f"{name}.bias"])
         elif isinstance(layer, gp.MaxPool2D):
             h = torch.nn.functional.max_pool2d(h, 2)
+        elif isinstance(layer, gp.Flatten):
+            h = h.flatten(1)
         else:
-            h = h.flatten(1) @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
+            h = h @ tensors[f"{name}.weight"].T + tensors[f"{name}.bias"]
         if hasattr(layer, "activation"):
             h = functions[layer.activation](h)
     weights = [tensors[name] for name in model.masks]
@@ -82,7 +84,7 @@ def test_grasp_is_double_backward(torch: Any, activation: str, share: float) -> 
 
 
 def test_grasp_is_double_backward_of_images(torch: Any) -> None:
-    layers = [gp.Conv2D(5, 3, activation="relu"), gp.MaxPool2D(2), gp.Dense(5)]
+    layers = [gp.Conv2D(5, 3, activation="relu"), gp.MaxPool2D(2), gp.Flatten(), gp.Dense(5)]
     model = gp.Model(layers, (1, 8, 8), seed=0)
     x = np.random.default_rng(0).random((60, 1, 8, 8), np.float32)
     assert_double_backward(torch, model, x, np.arange(60) % 5)

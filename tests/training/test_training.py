@@ -125,7 +125,7 @@ def test_it_learns() -> None:
 
 
 def test_images_are_flattened_in_validation_too() -> None:
-    model = gp.Model([gp.Dense(3)], input_shape=(2, 3))
+    model = gp.Model([gp.Flatten(), gp.Dense(3)], input_shape=(2, 3))
     images = X.reshape(-1, 2, 3)
     history = model.fit(
         images, Y, optimizer=gp.SGD(model, lr=0.1), validation_data=[images, Y], verbose=0

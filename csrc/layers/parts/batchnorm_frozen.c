@@ -86,15 +86,17 @@ static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, cons
                             float *y)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t C = gp_batchnorm_of(spec)->channels, places = spec->in / C;
+    const size_t C = gp_batchnorm_of(spec)->channels, n = gp_columns_of(spec), places = n / C,
+                 T = spec->in / n;
     const float *own = packed->memory;
-    for (size_t c = 0; chunk->lanes && c < C; c++)
-        chunk->kernels->normalize(places, chunk->lanes, chunk->lanes, x + c * places * chunk->lanes,
-                                  own[3 * c], own[3 * c + 1], own[3 * c + 2],
-                                  y + c * places * chunk->lanes);
+    for (size_t i = 0; chunk->lanes && i < C * T; i++) {
+        const size_t at = i * places * chunk->lanes, c = i % C;
+        chunk->kernels->normalize(places, chunk->lanes, chunk->lanes, x + at, own[3 * c],
+                                  own[3 * c + 1], own[3 * c + 2], y + at);
+    }
     for (size_t s = 0; !chunk->lanes && s < chunk->samples; s++)
         for (size_t i = 0, at = s * gp_padded(spec->in); i < spec->in; i++, at++) {
-            const float *number = own + i / places * 3;
+            const float *number = own + i % n / places * 3;
             y[at] = (x[at] - number[0]) * number[1] + number[2];
         }
 }

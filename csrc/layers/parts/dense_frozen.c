@@ -7,9 +7,11 @@
  *   many samples   lanes: dense rows of W, or compressed rows in blocks of columns whose part of x
  *   stays in the L1 cache
  *
- * The two are chosen apart, since a list pays sooner with many samples. W is kept twice when both
+ * Several steps of a sequence run in lanes alone, one after the other: rows of a sample lie side by
+ * side there, not padded one by one. The two are chosen apart, since a list pays sooner with many samples. W is kept twice when both
  * run on lists: 16 bytes a live weight, as much as the dense matrix at 25 % kept.
  */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -44,21 +46,25 @@ static void choose(gp_packed *packed)
     /* each of several: W is read once for all */
     static const double rows_dense = 0.02;
     static const double lanes_dense = 0.37, lanes_list = 0.9; /* 16 lanes alone */
-    const double weights = (double)packed->spec.in * (double)packed->spec.out,
+    const double weights = (double)gp_columns_of(&packed->spec) * (double)gp_rows_of(&packed->spec),
                  kept = (double)packed->kept;
-    const int fits = weights < (double)(UINT32_MAX / (2 * GP_SLICE)) && packed->spec.in < INT32_MAX;
-    packed->row_list = fits && kept * row_list < weights * row_dense;
+    const int fits =
+        weights < (double)(UINT32_MAX / (2 * GP_SLICE)) && gp_columns_of(&packed->spec) < INT32_MAX;
+    const size_t T = gp_steps_of(&packed->spec);
+    packed->row_list = T == 1 && fits && kept * row_list < weights * row_dense;
     packed->lane_list =
-        fits && gp_lists_pay_in_lanes(packed->kept, packed->spec.in * packed->spec.out);
+        fits && gp_lists_pay_in_lanes(packed->kept,
+                                      gp_rows_of(&packed->spec) * gp_columns_of(&packed->spec));
     packed->row_ns = packed->row_list ? kept * row_list : weights * rows_dense;
-    packed->lane_ns = packed->lane_list ? kept * lanes_list : weights * lanes_dense;
+    if (T > 1) packed->row_ns = INFINITY; /* never as rows */
+    packed->lane_ns = (double)T * (packed->lane_list ? kept * lanes_list : weights * lanes_dense);
 }
 
 /* ---- packing --------------------------------------------------------------------------------- */
 
 static int is_live(const gp_packed *packed, const gp_arena *arena, size_t r, size_t c)
 {
-    return arena->mask[packed->spec.weight + r * packed->spec.in + c] != 0;
+    return arena->mask[packed->spec.weight + r * gp_columns_of(&packed->spec) + c] != 0;
 }
 
 /* A row and how many of its columns are live; rows past the last have none. */
@@ -75,8 +81,8 @@ static int by_length(const void *a, const void *b)
 
 static void pack_weights(const gp_packed *packed, const gp_arena *arena, dense_packed *dense)
 {
-    const size_t I = packed->spec.in;
-    for (size_t r = 0; r < packed->spec.out; r++)
+    const size_t I = gp_columns_of(&packed->spec);
+    for (size_t r = 0; r < gp_rows_of(&packed->spec); r++)
         for (size_t c = 0; c < I; c++)
             if (is_live(packed, arena, r, c))
                 dense->weights[r * dense->stride + c] =
@@ -85,7 +91,7 @@ static void pack_weights(const gp_packed *packed, const gp_arena *arena, dense_p
 
 static void pack_blocks(const gp_packed *packed, const gp_arena *arena, dense_packed *dense)
 {
-    const size_t I = packed->spec.in, O = packed->spec.out,
+    const size_t I = gp_columns_of(&packed->spec), O = gp_rows_of(&packed->spec),
                  width = (I + dense->blocks - 1) / dense->blocks;
     uint32_t next = 0, *start = dense->block_start;
     for (size_t block = 0; block < dense->blocks; block++, *start++ = next)
@@ -102,7 +108,7 @@ static void pack_blocks(const gp_packed *packed, const gp_arena *arena, dense_pa
 static void pack_slices(const gp_packed *packed, const gp_arena *arena, const row_length *order,
                         dense_packed *dense)
 {
-    const size_t I = packed->spec.in, O = packed->spec.out;
+    const size_t I = gp_columns_of(&packed->spec), O = gp_rows_of(&packed->spec);
     uint32_t next = 0;
     for (size_t g = 0; g < dense->slices; g++, next += order[(g - 1) * GP_SLICE].length) {
         dense->slice_start[g] = next;
@@ -132,7 +138,7 @@ static void *take(uint32_t **next, size_t words)
 static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t I = spec->in, O = spec->out, rows = gp_padded(O);
+    const size_t I = gp_columns_of(spec), O = gp_rows_of(spec), rows = gp_padded(O);
     enum { HEAD = 32 }; /* words */
     _Static_assert(sizeof(dense_packed) <= HEAD * sizeof(uint32_t), "the header does not fit");
     if (O >= UINT32_MAX - GP_SLICE || rows > SIZE_MAX / 64 / gp_padded(I)) return GP_NO_MEMORY;
@@ -221,7 +227,7 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
 {
     const dense_packed *dense = packed->memory;
     const gp_kernels *kernels = chunk->kernels;
-    const size_t I = packed->spec.in, O = packed->spec.out, P = chunk->lanes;
+    const size_t I = gp_columns_of(&packed->spec), O = gp_rows_of(&packed->spec), P = chunk->lanes;
     const size_t blocks = packed->lane_list ? dense->blocks : 1;
     for (size_t block = 0; block < blocks; block++)
         for (size_t o = 0; o < O; o += ROWS) {
@@ -239,8 +245,11 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
 
 static void dense_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
-    if (chunk->lanes) infer_lanes(packed, chunk, x, y);
-    else infer_rows(packed, chunk, x, y);
+    const size_t T = gp_steps_of(&packed->spec), P = chunk->lanes;
+    for (size_t t = 0; P > 0 && t < T; t++)
+        infer_lanes(packed, chunk, x + t * gp_columns_of(&packed->spec) * P,
+                    y + t * gp_rows_of(&packed->spec) * P);
+    if (P == 0) infer_rows(packed, chunk, x, y);
 }
 
 const gp_frozen_ops gp_dense_frozen = {

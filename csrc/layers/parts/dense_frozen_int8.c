@@ -1,7 +1,7 @@
 /* dense_frozen_int8.c - Dense at inference on 8-bit integers: y = f(s_r s (Q u - z sum(Q)) + b).
  *
  *   weights   w(r, i) ~ s_r Q(r, i), Q in -127..127: a scale a row, by its largest |w|
- *   inputs    x(i) ~ s (u(i) - z), u a byte: a scale a sample, by its largest |x| in this call; z
+ *   inputs    x(i) ~ s (u(i) - z), u a byte: a scale a sample, and step of a sequence, by its largest |x| in this call; z
  *             is 0 for a sample
  *             without negative numbers, as after relu, else 128
  *   few       rows of Q times rows of u
@@ -64,7 +64,7 @@ static int32_t quantize_weights(size_t I, const float *w, const uint8_t *mask, i
 static gp_status int8_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
-    const size_t I = spec->in, O = spec->out, rows = gp_padded(O);
+    const size_t I = gp_columns_of(spec), O = gp_rows_of(spec), rows = gp_padded(O);
     packed->kept = gp_mask_count(I * O, arena->mask + spec->weight);
     const double weights = (double)I * (double)O, kept = (double)packed->kept;
     if (I > GP_INT8_MOST || lists_pay(kept, weights)) {
@@ -93,7 +93,9 @@ static gp_status int8_pack(gp_packed *packed, const gp_arena *arena)
     packed->int8 = 1;
     /* with the bytes, and sums of lanes */
     packed->row_ns = weights * row_int8 + 0.25 * (double)I + 3.0 * (double)O;
-    packed->lane_ns = weights * lanes_int8 + 3.0 * (double)I;
+    const size_t T = gp_steps_of(spec);
+    if (T > 1) packed->row_ns = INFINITY; /* never as rows */
+    packed->lane_ns = (double)T * (weights * lanes_int8 + 3.0 * (double)I);
     return GP_OK;
 }
 
@@ -101,7 +103,8 @@ static gp_status int8_pack(gp_packed *packed, const gp_arena *arena)
 static size_t int8_scratch(const gp_layer_spec *spec, int in_lanes)
 {
     (void)in_lanes;
-    return spec->in > GP_INT8_MOST ? 0 : stride_of(spec->in) / sizeof(float) + 2;
+    const size_t I = gp_columns_of(spec);
+    return I > GP_INT8_MOST ? 0 : stride_of(I) / sizeof(float) + 2;
 }
 
 static void activate(const gp_packed *packed, const gp_kernels *kernels, size_t n, float *y)
@@ -114,8 +117,8 @@ static void infer_rows(const gp_packed *packed, const gp_chunk *chunk, const flo
 {
     const gp_int8_matrix *W = &((const int8_packed *)packed->memory)->W;
     const gp_kernels *kernels = chunk->kernels;
-    const size_t I = packed->spec.in, O = packed->spec.out, n = chunk->samples,
-                 y_row = gp_padded(O);
+    const size_t I = gp_columns_of(&packed->spec), O = gp_rows_of(&packed->spec),
+                 n = chunk->samples, y_row = gp_padded(O);
     uint8_t *bytes = (uint8_t *)chunk->scratch;
     float *scale = (float *)(void *)(bytes + n * W->stride);
     int32_t *zero = (int32_t *)(scale + n);
@@ -129,7 +132,8 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
 {
     const gp_int8_matrix *W = &((const int8_packed *)packed->memory)->W;
     const gp_kernels *kernels = chunk->kernels;
-    const size_t I = packed->spec.in, O = packed->spec.out, P = chunk->lanes, fours = (I + 3) / 4;
+    const size_t I = gp_columns_of(&packed->spec), O = gp_rows_of(&packed->spec), P = chunk->lanes,
+                 fours = (I + 3) / 4;
     uint8_t *bytes = (uint8_t *)chunk->scratch;
     float *scale = chunk->scratch + fours * P;
     int32_t *zero = (int32_t *)(scale + P);
@@ -143,8 +147,11 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
 
 static void int8_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x, float *y)
 {
-    if (chunk->lanes) infer_lanes(packed, chunk, x, y);
-    else infer_rows(packed, chunk, x, y);
+    const size_t T = gp_steps_of(&packed->spec), P = chunk->lanes;
+    for (size_t t = 0; P > 0 && t < T; t++)
+        infer_lanes(packed, chunk, x + t * gp_columns_of(&packed->spec) * P,
+                    y + t * gp_rows_of(&packed->spec) * P);
+    if (P == 0) infer_rows(packed, chunk, x, y);
 }
 
 const gp_frozen_ops gp_dense_frozen_int8 = {
