@@ -206,7 +206,7 @@ def test_least_squares_takes_every_step_as_a_row() -> None:
         gp.Pruner(model, criterion=gp.Magnitude()).prune(
             0.6,
             data=(batch, np.zeros((len(batch), *model.output_shape))),
-            correct=gp.LeastSquares(),
+            correct=gp.pruning.LeastSquares(),
         )
         found.append({name: values.copy() for name, values in model.parameters.items()})
     for name, values in found[0].items():
