@@ -62,7 +62,7 @@ static size_t dense_weights(const gp_layer_spec *spec, gp_matrix weights[GP_MATR
 
 static size_t dense_vectors(const gp_layer_spec *spec, gp_vector vectors[GP_VECTORS])
 {
-    vectors[0] = (gp_vector){.offset = spec->bias, .length = spec->out, .bias = 1};
+    vectors[0] = (gp_vector){.offset = spec->bias, .length = gp_rows_of(spec), .bias = 1};
     return spec->bias != GP_NONE;
 }
 
