@@ -16,4 +16,4 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.layers.pooling import *
     from gradprune.layers.recurrent import *
 else:
-    gather_into(globals(), without=("coupling", "tracing", "window", "wiring"))
+    gather_into(globals(), without=("coupling", "earlier", "tracing", "window", "wiring"))

@@ -32,11 +32,7 @@ def normalized_products(steps: Sequence[Step]) -> dict[int, int]:
             source = steps[source].sources[0]
         layer = steps[source].layer
         channels = channels_of(step.shape)
-        if (
-            source >= 0
-            and layer.is_linear
-            and channels_of(steps[source].output_shape) == channels
-        ):
+        if source >= 0 and layer.is_linear and channels_of(steps[source].output_shape) == channels:
             found[i] = source
     return found
 
