@@ -54,7 +54,9 @@ class Examined(Compiled):
 
     def check_batch_size(self, size: int) -> None:
         """Raise a ValueError if a batch has too few samples to normalize over."""
-        if size < self.smallest_batch:
+        if (
+            size < 2 and self._first_normalization is not None
+        ):  # in each step: layers are asked last
             raise ValueError(
                 f"{self._first_normalization} normalizes by the variance of a batch: it needs more "
                 "than one number of each channel in training, got a batch of one sample"
