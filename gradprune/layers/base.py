@@ -252,6 +252,18 @@ class Layer(ABC):
             raise ValueError(f"there is no flow through {self.name}: {kind} has no linear form")
         return self
 
+    def squared_inputs(self, x: Doubles, states: Doubles) -> dict[str, Doubles]:
+        """Return, for each prunable weight, the sum of the squares of all that it multiplies.
+
+        Args:
+            x: (batch, ...) what goes into the layer.
+            states: ``Traced.states`` of it.
+
+        Returns:
+            The role of a parameter to an array of its shape.
+        """
+        return {}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """Compute what the engine computes in training, in double precision.
 

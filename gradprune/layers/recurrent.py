@@ -157,6 +157,12 @@ class Recurrent(Layer):
         role = super().role(is_bias=is_bias, is_second=is_second)
         return f"{role}_hh" if is_second else f"{role}_ih"
 
+    def squared_inputs(self, x: Doubles, states: Doubles) -> dict[str, Doubles]:
+        """See Layer. W_hh multiplies the state of every step but the last one."""
+        read = {"weight_ih": x, "weight_hh": states[:, :-1, : self.units]}
+        rows = (self.gates * self.units, 1)
+        return {role: np.tile(np.square(v).sum(axis=(0, 1)), rows) for role, v in read.items()}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer.
 

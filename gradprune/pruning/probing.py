@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,6 +20,9 @@ from gradprune.optim.snapshots import LastPass, Passing
 from gradprune.pruning.coverage import CoveredTensor, gathered
 from gradprune.pruning.criteria.base import Probe, Response
 from gradprune.state.locking import locked
+
+if TYPE_CHECKING:
+    from gradprune.engine.tracing import Trace
 
 __all__ = ["Tried", "dense_gradient", "probing", "trial"]
 
@@ -94,8 +97,16 @@ def probing(
             before = respond(gathered(arena, layers, arena.params).copy())
             if not (math.isfinite(before.loss) and math.isfinite(before.norm)):
                 raise model.find_fault()
-        product = _Curvature(model, layers, live, samples)
-        yield Probe(live, _units(layers), respond, gradient, product, _Flow(model, layers))
+        traced = _Tracing(model, layers, samples)
+        yield Probe(
+            live,
+            _units(layers),
+            respond,
+            gradient,
+            _Curvature(traced, live),
+            _Flow(model, layers),
+            traced.input_norms,
+        )
 
 
 def dense_gradient(
@@ -136,6 +147,52 @@ def _units(layers: Sequence[CoveredTensor]) -> NDArray[np.intp]:
     return np.concatenate(parts)
 
 
+class _Tracing:
+    """A pass in double precision, for weights in place of the covered ones."""
+
+    def __init__(
+        self, model: Tried, layers: Sequence[CoveredTensor], samples: Samples | None
+    ) -> None:
+        self._model, self._layers, self._samples = model, layers, samples
+
+    @property
+    def lock(self) -> AbstractContextManager[bool]:
+        """The model's; see ``Arena``."""
+        return self._model.arena.lock
+
+    @locked
+    def __call__(self, weights: NDArray[np.floating[Any]]) -> Trace:
+        from gradprune.engine.tracing import (  # with the oracle: for those who ask
+            live_values,
+            trace,
+        )
+
+        assert isinstance(self._model, Network)
+        assert self._samples is not None
+        x, y, loss = self._samples
+        values = live_values(self._model)
+        for tensor, place in self._layers:
+            values[tensor.name] = weights[place].reshape(tensor.shape).astype(np.float64)
+        return trace(self._model, x, y, loss=loss, values=values)
+
+    def gradient(self, weights: Doubles) -> Doubles:
+        """Return the gradient of the covered weights."""
+        return self._flat(self(weights).gradients)
+
+    def input_norms(self, weights: Floats) -> Floats:
+        """Return the 2-norm of all that each of the covered weights multiplies."""
+        traced = self(weights)
+        squares: dict[str, NDArray[np.floating[Any]]] = {}
+        for layer, x, done in zip(self._model.layers, traced.inputs, traced.layers, strict=True):
+            own = layer.squared_inputs(x, done.states)
+            squares |= {f"{layer.name}.{role}": value for role, value in own.items()}
+        return np.sqrt(self._flat(squares)).astype(np.float32)
+
+    def _flat(self, found: Mapping[str, NDArray[np.floating[Any]]]) -> Doubles:
+        flat = [np.ravel(found[tensor.name]) for tensor, _ in self._layers]
+        return np.concatenate(flat).astype(np.float64)
+
+
 class _Curvature:
     """The Hessian times the gradient, as double backward gives it.
 
@@ -146,17 +203,9 @@ class _Curvature:
     the end the smaller one counts, on whose side no unit has jumped.
     """
 
-    def __init__(
-        self, model: Tried, layers: Sequence[CoveredTensor], live: Flags, samples: Samples | None
-    ) -> None:
-        self._model, self._layers, self._live, self._samples = model, layers, live, samples
+    def __init__(self, traced: _Tracing, live: Flags) -> None:
+        self._traced, self._live = traced, live
 
-    @property
-    def lock(self) -> AbstractContextManager[bool]:
-        """The model's; see ``Arena``."""
-        return self._model.arena.lock
-
-    @locked
     def __call__(self, weights: Floats) -> Floats:
         at = weights.astype(np.float64)
         gradient = self._gradient(at)
@@ -173,20 +222,7 @@ class _Curvature:
         return (up if sizes[0] <= sizes[1] else down).astype(np.float32)
 
     def _gradient(self, weights: Doubles) -> Doubles:
-        from gradprune.engine.tracing import (  # with the oracle: for those who ask
-            live_values,
-            trace,
-        )
-
-        assert isinstance(self._model, Network)
-        assert self._samples is not None
-        x, y, loss = self._samples
-        values = live_values(self._model)
-        for tensor, place in self._layers:
-            values[tensor.name] = weights[place].reshape(tensor.shape)
-        found = trace(self._model, x, y, loss=loss, values=values).gradients
-        flat = [np.ravel(found[tensor.name]) for tensor, _ in self._layers]
-        return np.concatenate(flat).astype(np.float64) * self._live
+        return self._traced.gradient(weights) * self._live
 
 
 class _Flow:

@@ -88,6 +88,8 @@ class Probe:
         curvature: (n,) H g, the Hessian times the gradient, both of the live weights; 0 elsewhere.
         flow: (n,) derivatives of log R, R the sum of the outputs for an input of ones, of the
             network with these weights, no biases and no activations; zeros where R is 0.
+        input_norms: (n,) the 2-norm of all that each weight multiplies, over samples, and places of
+            a convolution or steps of a sequence.
     """
 
     live: NDArray[np.bool_]
@@ -96,6 +98,7 @@ class Probe:
     gradient: Callable[[Floats], Floats] = _unable
     curvature: Callable[[Floats], Floats] = _unable
     flow: Callable[[Floats], Floats] = _unable
+    input_norms: Callable[[Floats], Floats] = _unable
 
 
 class ProbingCriterion(Criterion):
