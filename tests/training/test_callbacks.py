@@ -444,3 +444,16 @@ def test_csv_drops_a_row_that_was_cut(tmp_path: Path) -> None:
     with path.open(newline="") as file:
         losses = [float(row["loss"]) for row in csv.DictReader(file)]
     assert losses == [first["loss"][0], second["loss"][0]]
+
+
+def test_before_the_first_step_there_are_no_numbers() -> None:
+    found: dict[str, object] = {}
+
+    class Look(gp.callbacks.Callback):
+        def on_train_begin(self, context: Context) -> None:
+            found.update(step=context.step, logs=dict(context.logs), info=context.info)
+            found.update(loss=context.loss, stopped=context.stopped)
+
+    model_of().fit(X, Y, epochs=1, callbacks=[Look()], verbose=0)
+    assert math.isnan(float(str(found.pop("loss"))))
+    assert found == {"step": 0, "logs": {}, "info": None, "stopped": False}
