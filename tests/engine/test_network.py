@@ -481,3 +481,12 @@ def test_the_core_s_generators_are_the_oracle_s() -> None:
             np.testing.assert_array_equal(
                 _core.permutation(n, seed, stream), reference.permutation(n, seed, stream)
             )
+
+
+def test_the_core_says_how_many_features_it_got(network: Network) -> None:
+    x = np.zeros((2, int(np.prod(network.input_shape))), np.float32)
+    out = np.empty((2, 1), np.float32)
+    wrong = np.zeros((2, x.shape[1] + 1), np.float32)
+    message = f"x has {wrong.shape[1]} features, the network takes {x.shape[1]}"
+    with pytest.raises(ValueError, match=message):
+        network._net.predict(network.arena.core, wrong, out)
