@@ -4,8 +4,9 @@ One C engine over flat buffers: a removed weight stays removed, through every op
 file, and clipping sees live weights only. See README.md for a first script, docs/ for the rest.
 
 Here are the names of which scripts are made. The others are in modules: `gp.losses`,
-`gp.initializers`, `gp.learning_rates`, `gp.clipping`, `gp.guards`, `gp.callbacks`, `gp.pruning`,
-`gp.compression`, `gp.analysis`, `gp.augmentation`, `gp.datasets`, `gp.plotting`, `gp.errors`.
+`gp.initializers`, `gp.learning_rates`, `gp.clipping`, `gp.guards`, `gp.callbacks`, `gp.metrics`,
+`gp.pruning`, `gp.compression`, `gp.analysis`, `gp.augmentation`, `gp.datasets`, `gp.plotting`,
+`gp.errors`.
 """
 
 import typing as _typing
@@ -25,6 +26,7 @@ from gradprune import (
     layers,
     learning_rates,
     losses,
+    metrics,
     models,
     optim,
     plotting,
@@ -194,6 +196,7 @@ __all__ = [
     "learning_rates",
     "load",
     "losses",
+    "metrics",
     "models",
     "optim",
     "plotting",
@@ -221,6 +224,7 @@ _HOMES = (
     initializers,
     learning_rates,
     losses,
+    metrics,
     plotting,
     analysis,
     compression,

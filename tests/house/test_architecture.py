@@ -77,6 +77,7 @@ HOMES = {
     "guards",
     "initializers",
     "learning_rates",
+    "metrics",
     "signposts",
 }
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.

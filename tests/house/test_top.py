@@ -11,7 +11,8 @@ import pytest
 
 import gradprune as gp
 
-PACKAGE = Path(__file__).resolve().parents[2] / "gradprune"
+ROOT = Path(__file__).resolve().parents[2]
+PACKAGE = ROOT / "gradprune"
 
 
 def test_few_names_are_on_top() -> None:
@@ -27,6 +28,7 @@ def test_few_names_are_on_top() -> None:
         ("Sequential", "write gp.Model(["),
         ("Conv2d", "write gp.Conv2D"),
         ("EarlyStopping", "write gp.callbacks.EarlyStopping"),
+        ("accuracy", "write gp.metrics.accuracy"),
         ("CosineLR", "write gp.learning_rates.CosineLR"),
         ("Rotate", "write gp.augmentation.Rotate"),
         ("Pipeline", "write gp.compression.Pipeline"),
@@ -44,7 +46,8 @@ def test_who_looks_for_another_name_is_told_what_to_write(name: str, said: str) 
 
 
 def test_homes_can_be_imported_as_modules() -> None:
-    for home in ("callbacks", "clipping", "costs", "datasets", "guards", "learning_rates"):
+    homes = ("callbacks", "clipping", "costs", "datasets", "guards", "learning_rates", "metrics")
+    for home in homes:
         exec(f"from gradprune.{home} import *", {})
     from gradprune.callbacks import EarlyStopping
 
@@ -52,10 +55,11 @@ def test_homes_can_be_imported_as_modules() -> None:
 
 
 def test_a_class_has_a_name_of_its_own() -> None:
-    """One name, one meaning, in the whole package."""
+    """One name, one meaning, in the whole package and in the studies, too."""
     places = defaultdict(set)
-    for path in set(PACKAGE.rglob("*.py")) - set((PACKAGE / "reference").rglob("*.py")):
+    paths = {*PACKAGE.rglob("*.py"), *(ROOT / "studies").rglob("*.py")}
+    for path in paths - set((PACKAGE / "reference").rglob("*.py")):
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places[node.name].add(path.relative_to(PACKAGE))
+                places[node.name].add(path.relative_to(ROOT))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}

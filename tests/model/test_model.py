@@ -38,7 +38,7 @@ def test_evaluate_classification(rng: np.random.Generator) -> None:
     loss = np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(50), y])
     metrics = model.evaluate(x, y)
     predicted = z.argmax(axis=1)
-    precision, recall, _, _ = gp.training.metrics.precision_recall(y, predicted, 3)
+    precision, recall, _, _ = gp.metrics.precision_recall(y, predicted, 3)
     assert set(metrics) == {"loss", "accuracy", "precision", "recall"}
     assert metrics["loss"] == pytest.approx(loss, rel=1e-6)
     assert metrics["accuracy"] == np.mean(predicted == y)

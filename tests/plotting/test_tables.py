@@ -90,7 +90,7 @@ def test_a_column_that_holds_no_numbers_is_named(pandas: Any, kind: str) -> None
 
 def test_measures_of_nullable_labels(pandas: Any) -> None:
     labels = pandas.Series(LABELS).astype("Int64")
-    assert gp.training.metrics.accuracy(labels, LABELS) == 1.0
+    assert gp.metrics.accuracy(labels, LABELS) == 1.0
     model = gp.Model([gp.Dense(2)], 3, seed=0)
     table = pandas.DataFrame(X).astype("Float32")
     report = gp.report({"model": model}, x=table, y=labels, batches=())

@@ -1,0 +1,3 @@
+"""What a classifier got right, from integer labels alone."""
+
+from gradprune.training.metrics import *
