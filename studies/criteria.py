@@ -45,7 +45,7 @@ __all__ = [
     "BASELINE",
     "QUICK",
     "Comparison",
-    "Plan",
+    "CriteriaPlan",
     "accuracy_table",
     "compare",
     "comparison_table",
@@ -63,7 +63,7 @@ _DATASETS: dict[str, Callable[[], Split]] = {
 
 
 @dataclass(frozen=True)
-class Plan:
+class CriteriaPlan:
     """Which trials there are.
 
     Args:
@@ -125,7 +125,7 @@ class Plan:
         }
 
 
-QUICK = Plan(
+QUICK = CriteriaPlan(
     kept=(0.2, 0.05),
     seeds=(0, 1),
     dataset="digits",
@@ -153,7 +153,7 @@ class _Build:
 
 
 def run(
-    plan: Plan,
+    plan: CriteriaPlan,
     journal: str | os.PathLike[str] | None = None,
     *,
     n_jobs: int | None = None,
@@ -299,7 +299,7 @@ def add(experiments: Any) -> None:
         "  python -m studies.criteria --seeds 3 --criteria magnitude taylor --jobs 2\n\n"
         "Interrupted, the same command goes on where it was.",
     )
-    plan = Plan()
+    plan = CriteriaPlan()
     parser.add_argument(
         "--seeds", type=whole(1), metavar="N", help=f"how many (default: {len(plan.seeds)})"
     )
@@ -332,7 +332,7 @@ def add(experiments: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     """Run the trials that the journal lacks; show, save and plot what they say together."""
     console = make_console()
-    plan = QUICK if options.quick else Plan()
+    plan = QUICK if options.quick else CriteriaPlan()
     plan = replace(
         plan,
         seeds=tuple(range(options.seeds or len(plan.seeds))),

@@ -52,6 +52,7 @@ from gradprune.quantization.quantizer import Quantizer
 from gradprune.state.costs import to_costs
 from gradprune.sweeps.sweep import SweepResult, sweep
 from gradprune.training.callbacks import WeightAveraging
+from gradprune.training.settings import Training
 from studies.statistics import wilson_interval
 
 if TYPE_CHECKING:
@@ -147,6 +148,15 @@ class Recipe:
         """
         return self.pruned if self.average else (self.pruned + self.epochs) // 2
 
+    def optimizer(self, model: Model, **settings: Any) -> SGD:
+        """Make the optimizer of all trainings, with what is not the same in all of them."""
+        clip = ClipNorm(self.max_norm)
+        return SGD(model, momentum=self.momentum, nesterov=True, clip=clip, **settings)
+
+    def training(self, epochs: int, **settings: Any) -> Training:
+        """Return the settings of a training; those given are not the same in all of them."""
+        return Training(epochs, batch_size=self.batch_size, augment=self.augment, **settings)
+
     def scaled(self, factor: float) -> Recipe:
         """With so many times as many epochs, at least one of each kind."""
         names = ("epochs", "dense", "pruned")
@@ -181,14 +191,8 @@ def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe:
     steps = model.steps_per_epoch(len(x), recipe.batch_size)
     hold = steps * recipe.pruned
     falling = CosineLR(recipe.lr, start=hold, steps=steps * recipe.epochs - hold)
-    SGD(
-        model,
-        lr=recipe.lr if recipe.average else falling,
-        momentum=recipe.momentum,
-        nesterov=True,
-        weight_decay=recipe.weight_decay,
-        clip=ClipNorm(recipe.max_norm),
-    )
+    rate = recipe.lr if recipe.average else falling
+    optimizer = partial(recipe.optimizer, lr=rate, weight_decay=recipe.weight_decay)
     pruner = None
     if method != "dense":
         is_ours = method in ("gradual", "file")
@@ -211,42 +215,22 @@ def train(model: Model, data: Data, method: str, kept: float, seed: int, recipe:
             probe_data=(x[:_PROBED], y[:_PROBED]),
             seed=seed,
         )
-    model.fit(
-        x,
-        y,
-        epochs=recipe.epochs,
-        batch_size=recipe.batch_size,
+    recipe.training(recipe.epochs, optimizer=optimizer).fit(
+        model,
+        data,
         pruner=pruner,
         callbacks=[WeightAveraging(start=recipe.pruned)] if recipe.average else [],
-        augment=recipe.augment,
         seed=seed,
-        verbose=0,
     )
 
 
 def share(model: Model, data: Data, seed: int, recipe: Recipe) -> None:
     """Let weights share few values, and train these."""
-    x, y = data
     sharing = recipe.sharing
-    steps = model.steps_per_epoch(len(x), recipe.batch_size) * sharing.epochs
-    SGD(
-        model,
-        lr=CosineLR(sharing.lr, steps=steps),
-        momentum=recipe.momentum,
-        nesterov=True,
-        clip=ClipNorm(recipe.max_norm),
-    )
     biases = Codebook(sharing.bias_clusters)
     Quantizer(model, Codebook(sharing.clusters), biases=biases).quantize()
-    model.fit(
-        x,
-        y,
-        epochs=sharing.epochs,
-        batch_size=recipe.batch_size,
-        augment=recipe.augment,
-        seed=seed,
-        verbose=0,
-    )
+    training = recipe.training(sharing.epochs, optimizer=recipe.optimizer, lr=sharing.lr)
+    training.fit(model, data, seed=seed)
 
 
 @dataclass(frozen=True)

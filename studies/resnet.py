@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -36,20 +37,21 @@ from gradprune.pruning.granularity import Element, Granularity, Unit
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 from gradprune.training.callbacks import Callback, Context
+from gradprune.training.settings import Training
 from studies.command import run_study
 from studies.statistics import wilson_interval
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-__all__ = ["QUICK", "Recipe", "Row", "run", "table"]
+__all__ = ["QUICK", "ResNetRecipe", "Row", "run", "table"]
 
 Data = tuple[NDArray[Any], NDArray[Any]]
 HELD_OUT = 10_000  # images of the training set, for choosing settings
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ResNetRecipe:
     """How the networks are trained.
 
     Args:
@@ -76,8 +78,13 @@ class Recipe:
     samples: int | None = None
     validate: bool = False
 
+    def training(self, epochs: int, **settings: Any) -> Training:
+        """Return the settings of one of the trainings."""
+        augment = (Shift(2), Flip())
+        return Training(epochs, batch_size=self.batch_size, augment=augment, **settings)
 
-QUICK = Recipe(filters=(4, 8), epochs=2, pruning_epochs=2, samples=600)
+
+QUICK = ResNetRecipe(filters=(4, 8), epochs=2, pruning_epochs=2, samples=600)
 
 
 class Row(NamedTuple):
@@ -104,7 +111,7 @@ class Row(NamedTuple):
 
 
 def run(
-    recipe: Recipe, *, seed: int = 0, report: Callable[[str], None] = lambda line: None
+    recipe: ResNetRecipe, *, seed: int = 0, report: Callable[[str], None] = lambda line: None
 ) -> Iterator[Row]:
     """Train, prune and measure; rows come as they are ready.
 
@@ -131,7 +138,7 @@ def run(
             yield _measured(f"{form}, shrunk", small, test, seconds)
 
 
-def _data(recipe: Recipe) -> tuple[Data, Data]:
+def _data(recipe: ResNetRecipe) -> tuple[Data, Data]:
     (x, y), (x_test, y_test) = datasets.fashion_mnist(flatten=False)
     mean, std = float(x.mean()), float(x.std())
     x, x_test = (((a - mean) / std).reshape(-1, 1, *a.shape[1:]) for a in (x, x_test))
@@ -148,14 +155,10 @@ def _copy(model: Model) -> Model:
     return copy
 
 
-def _steps(model: Model, train: Data, recipe: Recipe, epochs: int) -> int:
-    return epochs * model.steps_per_epoch(len(train[0]), recipe.batch_size)
-
-
 def _fit(
     model: Model,
     train: Data,
-    recipe: Recipe,
+    recipe: ResNetRecipe,
     epochs: int,
     lr: float,
     pruner: Pruner | None,
@@ -163,26 +166,19 @@ def _fit(
     report: Callable[[str], None],
 ) -> float:
     """Seconds of training."""
-    steps = _steps(model, train, recipe, epochs)
+    steps = recipe.training(epochs).steps(model, len(train[0]))
     warmup = min(300, 1 + steps // 10)
-    optimizer = SGD(
-        model,
+    optimizer = partial(
+        SGD,
         lr=WarmupLR(CosineLR(lr, steps=max(steps - warmup, 1)), steps=warmup),
         momentum=recipe.momentum,
         nesterov=True,
         weight_decay=recipe.weight_decay,
     )
     began = time.perf_counter()
-    model.fit(
-        *train,
-        optimizer=optimizer,
-        pruner=pruner,
-        epochs=epochs,
-        batch_size=recipe.batch_size,
-        callbacks=[_Report(report, model.epoch)],
-        augment=[Shift(2), Flip()],
-        seed=seed,
-        verbose=0,
+    callbacks = [_Report(report, model.epoch)]
+    recipe.training(epochs, optimizer=optimizer).fit(
+        model, train, pruner=pruner, callbacks=callbacks, seed=seed
     )
     return time.perf_counter() - began
 
@@ -205,14 +201,14 @@ class _Report(Callback):
 def _prune(
     model: Model,
     train: Data,
-    recipe: Recipe,
+    recipe: ResNetRecipe,
     granularity: Granularity,
     kept: float,
     seed: int,
     report: Callable[[str], None],
 ) -> float:
     """Remove while training on; seconds."""
-    steps = _steps(model, train, recipe, recipe.pruning_epochs)
+    steps = recipe.training(recipe.pruning_epochs).steps(model, len(train[0]))
     every = max(steps // 40, 1)
     pruner = Pruner(
         model,
@@ -291,7 +287,7 @@ def add(experiments: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     """Train and prune; show each row's progress and the table."""
     console = make_console()
-    recipe = QUICK if options.quick else Recipe()
+    recipe = QUICK if options.quick else ResNetRecipe()
     recipe = replace(recipe, validate=options.validate)
     journal: Path | None = None if options.journal is None else writable_file(options.journal)
     rows = []

@@ -55,11 +55,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "QUICK",
-    "Outcome",
-    "Plan",
+    "ClippingPlan",
     "Settings",
-    "Summary",
     "Trial",
+    "TrialOutcome",
+    "TrialSummary",
     "available_methods",
     "run",
     "run_trial",
@@ -135,7 +135,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrialOutcome:
     """How a trial ended: after how many steps, and which share was wrong when last looked at."""
 
     trial: Trial
@@ -147,7 +147,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ClippingPlan:
     """Which trials there are; seeds outermost, so that an early end leaves all methods compared."""
 
     methods: tuple[str, ...] = tuple(_METHODS)
@@ -178,7 +178,7 @@ class Plan:
         ]
 
 
-QUICK = Plan(
+QUICK = ClippingPlan(
     methods=("none", "norm"),
     lengths=(20, 50),
     seeds=(0,),
@@ -206,7 +206,7 @@ def _clipper(method: str) -> Clipper | None:
 # ---- one trial -----------------------------------------------------------------------------------
 
 
-def run_trial(trial: Trial, settings: Settings) -> Outcome:
+def run_trial(trial: Trial, settings: Settings) -> TrialOutcome:
     """Train until success or until the budget is spent; a function of its arguments alone."""
     start = perf_counter()
     recurrent = RNN(
@@ -233,7 +233,7 @@ def run_trial(trial: Trial, settings: Settings) -> Outcome:
                         break
     except NonFiniteError as error:
         note = str(error)
-    return Outcome(trial, solved, step, wrong, perf_counter() - start, note)
+    return TrialOutcome(trial, solved, step, wrong, perf_counter() - start, note)
 
 
 class _Use(IntEnum):
@@ -297,12 +297,12 @@ def _wrong_when_fresh(model: Model, trial: Trial, settings: Settings, step: int)
 
 
 def run(
-    plan: Plan,
+    plan: ClippingPlan,
     file: str | os.PathLike[str] | None = None,
     *,
     processes: int | None = None,
-    report: Callable[[Outcome, int, int], object] | None = None,
-) -> list[Outcome]:
+    report: Callable[[TrialOutcome, int, int], object] | None = None,
+) -> list[TrialOutcome]:
     """Run what the file does not hold yet.
 
     Args:
@@ -343,12 +343,12 @@ def run(
     return [done[trial] for trial in trials]
 
 
-def _known(journal: Journal) -> dict[Trial, Outcome]:
+def _known(journal: Journal) -> dict[Trial, TrialOutcome]:
     """The outcomes in the file."""
     outcomes = {}
     for number, row in enumerate(journal.rows, 2):
         try:
-            outcome = Outcome(Trial(**row.pop("trial")), **row)
+            outcome = TrialOutcome(Trial(**row.pop("trial")), **row)
         except (TypeError, KeyError):
             raise journal.wrong_line(number) from None
         outcomes[outcome.trial] = outcome
@@ -359,7 +359,7 @@ def _known(journal: Journal) -> dict[Trial, Outcome]:
 
 
 @dataclass(frozen=True)
-class Summary:
+class TrialSummary:
     """The trials of a method at a length, or at all lengths (None) together."""
 
     method: str
@@ -375,9 +375,9 @@ class Summary:
     """Fisher's exact test against no clipping, same regularizer; not corrected for many tests."""
 
 
-def summarize(outcomes: Iterable[Outcome]) -> list[Summary]:
+def summarize(outcomes: Iterable[TrialOutcome]) -> list[TrialSummary]:
     """Rates, intervals and tests, in the order in which methods and lengths appear."""
-    groups: dict[tuple[str, bool, int | None], list[Outcome]] = {}
+    groups: dict[tuple[str, bool, int | None], list[TrialOutcome]] = {}
     for outcome in outcomes:
         trial = outcome.trial
         for length in (trial.length, None):
@@ -392,7 +392,7 @@ def summarize(outcomes: Iterable[Outcome]) -> list[Summary]:
                 len(steps), len(group), sum(o.solved for o in without), len(without)
             )
         summaries.append(
-            Summary(
+            TrialSummary(
                 method,
                 regularized,
                 length,
@@ -406,22 +406,24 @@ def summarize(outcomes: Iterable[Outcome]) -> list[Summary]:
     return summaries
 
 
-def _rows(summaries: Sequence[Summary]) -> Iterator[tuple[str, bool, dict[int | None, Summary]]]:
-    cells: dict[tuple[str, bool], dict[int | None, Summary]] = {}
+def _rows(
+    summaries: Sequence[TrialSummary],
+) -> Iterator[tuple[str, bool, dict[int | None, TrialSummary]]]:
+    cells: dict[tuple[str, bool], dict[int | None, TrialSummary]] = {}
     for summary in summaries:
         cells.setdefault((summary.method, summary.regularized), {})[summary.length] = summary
     for (method, regularized), row in sorted(cells.items(), key=lambda item: item[0][1]):
         yield method, regularized, row
 
 
-def _lengths(summaries: Sequence[Summary]) -> list[int]:
+def _lengths(summaries: Sequence[TrialSummary]) -> list[int]:
     return sorted({s.length for s in summaries if s.length is not None})
 
 
-def success_table(summaries: Sequence[Summary]) -> Table:
+def success_table(summaries: Sequence[TrialSummary]) -> Table:
     """Success rates in percent with their 95 % intervals."""
 
-    def cell(summary: Summary | None) -> str:
+    def cell(summary: TrialSummary | None) -> str:
         if summary is None:
             return ""
         low, high = (round(100 * bound) for bound in summary.interval)
@@ -437,10 +439,10 @@ def success_table(summaries: Sequence[Summary]) -> Table:
     return make_table("Success (%) and 95 % interval", columns, rows)
 
 
-def steps_table(summaries: Sequence[Summary]) -> Table:
+def steps_table(summaries: Sequence[TrialSummary]) -> Table:
     """Median steps of the trials that succeeded, and how many those were."""
 
-    def cell(summary: Summary | None) -> str:
+    def cell(summary: TrialSummary | None) -> str:
         if summary is None:
             return ""
         count = f"{summary.solved}/{summary.trials}"
@@ -455,7 +457,9 @@ def steps_table(summaries: Sequence[Summary]) -> Table:
     return make_table("Median steps to success", columns, rows)
 
 
-def write_json(file: str | os.PathLike[str], plan: Plan, outcomes: Sequence[Outcome]) -> None:
+def write_json(
+    file: str | os.PathLike[str], plan: ClippingPlan, outcomes: Sequence[TrialOutcome]
+) -> None:
     """Everything: the plan, the machine's instruction set, summaries, outcomes.
 
     Raises:
@@ -489,7 +493,7 @@ def add(experiments: Any) -> None:
         "  python -m studies.temporal_order --lengths 50 100 --seeds 5 --methods none norm\n\n"
         "Interrupted, the same command goes on where it was.",
     )
-    plan = Plan()
+    plan = ClippingPlan()
     settings = plan.settings
     parser.add_argument(
         "--lengths",
@@ -546,7 +550,7 @@ def add(experiments: Any) -> None:
 def _command(options: argparse.Namespace) -> None:
     """Run the trials that the journal lacks; show and save what they say together."""
     console = make_console()
-    plan = QUICK if options.quick else Plan()
+    plan = QUICK if options.quick else ClippingPlan()
     settings = replace(
         plan.settings,
         lr=options.lr,
@@ -571,7 +575,7 @@ def _command(options: argparse.Namespace) -> None:
         if name not in available_methods():
             console.print(f"left out: {name}, which this version does not have")
 
-    def report(outcome: Outcome, done: int, total: int) -> None:
+    def report(outcome: TrialOutcome, done: int, total: int) -> None:
         trial = outcome.trial
         end = f"solved in {outcome.steps:,} steps"
         if not outcome.solved:

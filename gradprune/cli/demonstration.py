@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
@@ -32,7 +33,6 @@ from gradprune.layers.dense import Dense
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.optim.clipping import ClipNorm
-from gradprune.optim.learning_rates import CosineLR
 from gradprune.optim.optimizers import SGD
 from gradprune.plotting.style import save_figure
 from gradprune.pruning import criteria
@@ -41,6 +41,7 @@ from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 from gradprune.state.batching import permutation
 from gradprune.training.history import History
+from gradprune.training.settings import Training
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,8 +52,8 @@ __all__ = [
     "RECIPES",
     "Data",
     "DemoOutcome",
+    "DemoRecipe",
     "DemoStage",
-    "Recipe",
     "load_data",
     "multilayer_perceptron",
     "recipe_for",
@@ -62,7 +63,7 @@ __all__ = [
 
 
 @dataclass(frozen=True)
-class Recipe:
+class DemoRecipe:
     """The settings by which a network is trained, pruned and fine-tuned.
 
     SGD with Nesterov momentum and a clipped gradient. The learning rate falls along a cosine
@@ -79,11 +80,22 @@ class Recipe:
     weight_decay: float = 5e-4
     max_norm: float = 1.0
 
-    def with_epochs(self, epochs: int) -> Recipe:
+    def training(self, epochs: int, lr: float) -> Training:
+        """Return the settings of one of the two trainings."""
+        optimizer = partial(
+            SGD,
+            momentum=self.momentum,
+            nesterov=True,
+            weight_decay=self.weight_decay,
+            clip=ClipNorm(self.max_norm),
+        )
+        return Training(epochs, optimizer=optimizer, lr=lr, batch_size=self.batch_size)
+
+    def with_epochs(self, epochs: int) -> DemoRecipe:
         """Return the recipe with so many epochs in all, at least 3, shared out in proportion.
 
         >>> RECIPES["mnist"].with_epochs(5)
-        Recipe(dense=1, pruning=3, fine_tuning=1, ...)
+        DemoRecipe(dense=1, pruning=3, fine_tuning=1, ...)
         """
         if epochs < 3:
             raise ValueError(f"the demonstration needs at least 3 epochs, got {epochs}")
@@ -96,8 +108,12 @@ class Recipe:
 
 
 RECIPES = {
-    "digits": Recipe(dense=30, pruning=40, fine_tuning=30, batch_size=32, lr=0.1, pruning_lr=0.3),
-    "mnist": Recipe(dense=15, pruning=20, fine_tuning=15, batch_size=128, lr=0.1, pruning_lr=0.2),
+    "digits": DemoRecipe(
+        dense=30, pruning=40, fine_tuning=30, batch_size=32, lr=0.1, pruning_lr=0.3
+    ),
+    "mnist": DemoRecipe(
+        dense=15, pruning=20, fine_tuning=15, batch_size=128, lr=0.1, pruning_lr=0.2
+    ),
 }
 RECIPES["fashion-mnist"] = RECIPES["mnist"]
 
@@ -116,7 +132,7 @@ def _criteria() -> Iterator[tuple[str, Criterion]]:
 CRITERIA = dict(_criteria())
 
 
-def recipe_for(dataset: str, samples: int) -> Recipe:
+def recipe_for(dataset: str, samples: int) -> DemoRecipe:
     """The recipe of a data set; of an unknown one that of the known one of like size."""
     return RECIPES.get(dataset) or RECIPES["mnist" if samples >= 10_000 else "digits"]
 
@@ -247,7 +263,7 @@ class DemoOutcome:
 def run(
     data: Data,
     *,
-    recipe: Recipe,
+    recipe: DemoRecipe,
     hidden: Sequence[int] = (300, 100),
     sparsity: float = 0.95,
     criterion: Criterion | None = None,
@@ -285,20 +301,10 @@ def run(
         if console is not None:
             console.print(text)
 
-    def train(model: Model, epochs: int, lr: float, pruner: Pruner | None = None) -> History:
-        optimizer = SGD(
+    def train(model: Model, training: Training, pruner: Pruner | None = None) -> History:
+        return training.fit(
             model,
-            lr=CosineLR(lr, steps=epochs * steps),
-            momentum=recipe.momentum,
-            nesterov=True,
-            weight_decay=recipe.weight_decay,
-            clip=ClipNorm(recipe.max_norm),
-        )
-        return model.fit(
-            *data.train,
-            optimizer=optimizer,
-            epochs=epochs,
-            batch_size=recipe.batch_size,
+            data.train,
             validation_data=data.validation,
             pruner=pruner,
             verbose=verbose,
@@ -314,7 +320,7 @@ def run(
     model = Model(layers, data.features, seed=seed)
     steps = model.steps_per_epoch(len(data.train[1]), recipe.batch_size)
     start = perf_counter()
-    dense_history = train(model, recipe.dense, recipe.lr)
+    dense_history = train(model, recipe.training(recipe.dense, recipe.lr))
     dense = _measure("dense", model, data, perf_counter() - start)
     before = {name: model.parameters[name].copy() for name in model.masks}
 
@@ -336,7 +342,9 @@ def run(
         probe_data=data.to_score(criterion),
     )
     start = perf_counter()
-    history = train(model, recipe.pruning + recipe.fine_tuning, recipe.pruning_lr, pruner)
+    history = train(
+        model, recipe.training(recipe.pruning + recipe.fine_tuning, recipe.pruning_lr), pruner
+    )
     fine_tuned = _measure("fine-tuned", model, data, perf_counter() - start)
 
     say("4. saving, reading back, comparing")

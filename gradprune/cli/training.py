@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ from gradprune.cli import tables
 from gradprune.cli.demonstration import Data
 from gradprune.model import Model
 from gradprune.optim.clipping import ClipNorm
-from gradprune.optim.learning_rates import CosineLR
 from gradprune.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
+from gradprune.training.settings import Training
 
 OPTIMIZERS: dict[str, Callable[..., Optimizer]] = {
-    "sgd": lambda model, **settings: SGD(model, momentum=0.9, nesterov=True, **settings),
+    "sgd": partial(SGD, momentum=0.9, nesterov=True),
     "adam": Adam,
     "adamw": AdamW,
     "rmsprop": RMSprop,
@@ -34,17 +35,10 @@ def fit(
     epochs: int,
 ) -> None:
     """Train by an optimizer that is made here, its learning rate falling along a cosine."""
-    steps = model.steps_per_epoch(len(data.train[1]), options.batch_size)
-    optimizer = make(
+    optimizer = partial(make, clip=ClipNorm(options.clip) if options.clip else None)
+    Training(epochs, optimizer=optimizer, lr=lr, batch_size=options.batch_size).fit(
         model,
-        lr=CosineLR(lr, steps=epochs * steps),
-        clip=ClipNorm(options.clip) if options.clip else None,
-    )
-    model.fit(
-        *data.train,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=options.batch_size,
+        data.train,
         validation_data=data.validation,
         verbose=1 if sys.stderr.isatty() else 2,
         seed=options.seed,

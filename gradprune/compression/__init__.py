@@ -5,3 +5,4 @@ from gradprune.compression.pipeline import *
 from gradprune.compression.stage import *
 from gradprune.compression.stages import *
 from gradprune.quantization import *
+from gradprune.training.settings import *

@@ -20,13 +20,13 @@ from gradprune.compression.stage import (
     Progress,
     Property,
     Stage,
-    Training,
 )
 from gradprune.foundation.checks import instance, seed_number
 from gradprune.foundation.columns import aligned
 from gradprune.losses.base import LossLike
 from gradprune.model import Model
 from gradprune.pruning.report import PruneReport
+from gradprune.training.settings import Training
 
 __all__ = ["Pipeline", "PipelineResult", "StageReport"]
 
@@ -175,7 +175,7 @@ would be emptied, their values chosen for weights that go; put Prune before Quan
         >>> import gradprune as gp
         >>> data, test = gp.datasets.digits()
         >>> model = gp.Model([gp.Dense(32, activation="relu"), gp.Dense(10)], input_shape=64)
-        >>> training = gp.compression.Training(10, optimizer=lambda model: gp.Adam(model, lr=3e-3))
+        >>> training = gp.compression.Training(10, optimizer=gp.Adam, lr=3e-3)
         >>> pipeline = gp.compression.Pipeline(
         ...     [gp.compression.Prune(0.8, training=training), gp.compression.Shrink()]
         ... )

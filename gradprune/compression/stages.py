@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from gradprune.analysis.verification import VerificationError, verify
 from gradprune.compression.gpz import check_packable, compress
-from gradprune.compression.stage import PipelineError, Progress, Property, Stage, Training
+from gradprune.compression.stage import PipelineError, Progress, Property, Stage
 from gradprune.foundation.checks import as_array, fraction, instance, settle, whole
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
@@ -20,6 +20,7 @@ from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.quantization.codebooks import Codebook
 from gradprune.quantization.quantizer import Quantizer
 from gradprune.quantization.schemes import Scheme
+from gradprune.training.settings import Training
 
 __all__ = ["Encode", "FineTune", "Prune", "QuantizeWeights", "Shrink"]
 
@@ -74,7 +75,7 @@ class Prune(Stage):
         pruner = self._pruner(progress)
         if self._trains:
             assert self.training is not None
-            self.training.check(progress, pruner)
+            progress.check_training(self.training, pruner)
         else:  # the criterion may look at the data
             x, y = progress.data
             progress.model.checked_batch(x, y, progress.model.loss_for(None))
@@ -84,7 +85,7 @@ class Prune(Stage):
         pruner = self._pruner(progress)
         if self._trains:
             assert self.training is not None
-            self.training.fit(progress, pruner)
+            progress.train(self.training, pruner)
         else:
             progress.reports.append(pruner.prune(self.sparsity, data=progress.data))
 
@@ -95,8 +96,8 @@ class Prune(Stage):
     def _pruner(self, progress: Progress) -> Pruner:
         schedule = None
         if self.training is not None and self.training.epochs:
-            samples, size = len(as_array("x", progress.data[0])), self.training.batch_size
-            steps = self.training.epochs * progress.model.steps_per_epoch(samples, size)
+            samples = len(as_array("x", progress.data[0]))
+            steps = self.training.steps(progress.model, samples)
             every = max(steps // _EVENTS, 1) if self.every is None else self.every
             schedule = Cubic(self.sparsity, start=0, stop=steps, every=every)
         return Pruner(
@@ -200,11 +201,11 @@ class FineTune(Stage):
 
     def check(self, progress: Progress) -> None:
         """See Stage."""
-        self.training.check(progress)
+        progress.check_training(self.training)
 
     def run(self, progress: Progress) -> None:
         """See Stage."""
-        self.training.fit(progress)
+        progress.train(self.training)
 
 
 @dataclass(frozen=True)

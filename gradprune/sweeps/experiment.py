@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from gradprune.foundation.cache import cache_folder
 from gradprune.model import Model
 from gradprune.optim.chains import as_clip
 from gradprune.optim.clipping import ClipNorm, Clipper
-from gradprune.optim.learning_rates import CosineLR
 from gradprune.optim.optimizers import SGD
 from gradprune.pruning.criteria.base import Criterion, ProbingCriterion
 from gradprune.pruning.criteria.order import Magnitude
@@ -31,6 +31,7 @@ from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic, OneShot, Schedule
 from gradprune.pruning.scopes import Scope, get_scope
 from gradprune.registry import classes_in
+from gradprune.training.settings import Training
 
 __all__ = ["Experiment"]
 
@@ -254,27 +255,17 @@ def _train(
     clip: Clipper | None,
     pruner: Pruner | None = None,
 ) -> None:
-    x, y = e.data.train
-    rate = CosineLR(lr, steps=epochs * model.steps_per_epoch(len(y), e.batch_size))
-    optimizer = SGD(
-        model,
-        lr=rate,
+    optimizer = partial(
+        SGD,
         momentum=e.momentum,
         nesterov=e.momentum > 0,
         weight_decay=e.weight_decay,
         clip=clip,
     )
-    model.fit(
-        x,
-        y,
-        optimizer=optimizer,
-        epochs=epochs,
-        batch_size=e.batch_size,
-        pruner=pruner,
-        seed=e.seed,
-        augment=e.augment,
-        verbose=0,
+    training = Training(
+        epochs, optimizer=optimizer, lr=lr, batch_size=e.batch_size, augment=e.augment
     )
+    training.fit(model, e.data.train, pruner=pruner, seed=e.seed)
 
 
 def _dense_model(e: Experiment) -> Model:

@@ -3,3 +3,4 @@
 from gradprune.training.callbacks import *
 from gradprune.training.history import *
 from gradprune.training.metrics import *
+from gradprune.training.settings import *

@@ -33,7 +33,7 @@ def test_paired_differences_that_are_all_equal() -> None:
 
 def test_the_full_plan() -> None:
     """At least five budgets and seeds, and both baselines (Blalock et al. 2020)."""
-    plan = criteria.Plan()
+    plan = criteria.CriteriaPlan()
     assert plan.kept == (0.2, 0.1, 0.05, 0.02, 0.01)
     assert len(plan.seeds) == 5
     assert {"magnitude", "random"} <= set(plan.criteria)

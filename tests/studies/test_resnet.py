@@ -41,7 +41,7 @@ def test_the_network() -> None:
 
 
 def test_rows_are_what_they_say() -> None:
-    recipe = resnet.Recipe(filters=(4, 8), epochs=4, pruning_epochs=4, batch_size=50)
+    recipe = resnet.ResNetRecipe(filters=(4, 8), epochs=4, pruning_epochs=4, batch_size=50)
     lines: list[str] = []
     rows = {row.form: row for row in resnet.run(recipe, report=lines.append)}
     dense, weights, filters, shrunk = rows.values()

@@ -15,12 +15,20 @@ import gradprune as gp
 from gradprune.errors import FileFormatError
 from studies import temporal_order
 from studies.statistics import fisher_exact, wilson_interval
-from studies.temporal_order import Outcome, Plan, Settings, Trial, run, run_trial, summarize
+from studies.temporal_order import (
+    ClippingPlan,
+    Settings,
+    Trial,
+    TrialOutcome,
+    run,
+    run_trial,
+    summarize,
+)
 
 TINY = Settings(
     units=8, batch_size=5, max_steps=12, check_every=4, validation=20, confirmation=30, shortest=10
 )
-PLAN = Plan(methods=("none", "norm"), lengths=(10, 15), seeds=(3, 4), settings=TINY)
+PLAN = ClippingPlan(methods=("none", "norm"), lengths=(10, 15), seeds=(3, 4), settings=TINY)
 
 
 # ---- statistics
@@ -72,7 +80,7 @@ def test_refused_counts(count: tuple[int, int]) -> None:
 # ---- trials
 
 
-def plain(outcome: Outcome) -> Outcome:
+def plain(outcome: TrialOutcome) -> TrialOutcome:
     """Without the time it took."""
     return replace(outcome, seconds=0.0)
 
@@ -148,7 +156,7 @@ def test_varying_lengths() -> None:
 
 
 def test_methods_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    everything = Plan(seeds=(0,), lengths=(50,))
+    everything = ClippingPlan(seeds=(0,), lengths=(50,))
     methods = temporal_order.available_methods()
     assert methods[:4] == ["none", "value", "norm", "per-layer"]
     assert len(everything.trials()) == 2 * len(methods)
@@ -156,7 +164,7 @@ def test_methods_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) 
         assert (temporal_order._clipper(method) is None) is (method == "none")
     monkeypatch.setitem(temporal_order._METHODS, "future", ("NotThereYet", {}))
     assert "future" not in temporal_order.available_methods()
-    assert Plan(methods=("none", "future"), lengths=(50,), seeds=(0,)).trials() == [
+    assert ClippingPlan(methods=("none", "future"), lengths=(50,), seeds=(0,)).trials() == [
         Trial("none", False, 50, 0),
         Trial("none", True, 50, 0),
     ]
@@ -164,13 +172,13 @@ def test_methods_that_are_missing_are_left_out(monkeypatch: pytest.MonkeyPatch) 
 
 def test_refused_plans() -> None:
     with pytest.raises(ValueError, match=r"unknown methods \['magic'\]"):
-        Plan(methods=("magic",))
+        ClippingPlan(methods=("magic",))
     with pytest.raises(ValueError, match="lengths must be at least 10, got 9"):
-        Plan(lengths=(9, 50))
+        ClippingPlan(lengths=(9, 50))
     with pytest.raises(ValueError, match=r"seeds must be in 0\.\.16777215"):
-        Plan(seeds=(0, 2**24))
+        ClippingPlan(seeds=(0, 2**24))
     with pytest.raises(ValueError, match="lengths must be at least 50, got 20"):
-        Plan(lengths=(20,), settings=Settings(vary=True))
+        ClippingPlan(lengths=(20,), settings=Settings(vary=True))
 
 
 # ---- all trials, and the file
@@ -181,7 +189,7 @@ def test_run_keeps_what_has_finished(tmp_path: Path) -> None:
     threads = gp.get_num_threads()
     told: list[tuple[Trial, int, int]] = []
 
-    def report(outcome: Outcome, done: int, total: int) -> None:
+    def report(outcome: TrialOutcome, done: int, total: int) -> None:
         told.append((outcome.trial, done, total))
         if done == 5:
             raise KeyboardInterrupt
@@ -232,10 +240,14 @@ def test_other_settings_need_another_file(tmp_path: Path) -> None:
 # ---- what came out
 
 
-def outcomes_of(method: str, regularized: bool, length: int, steps: list[int]) -> list[Outcome]:
+def outcomes_of(
+    method: str, regularized: bool, length: int, steps: list[int]
+) -> list[TrialOutcome]:
     """One for each seed; 0 steps: it failed."""
     return [
-        Outcome(Trial(method, regularized, length, seed), n > 0, n or 99, 0.0 if n else 0.75, 1.0)
+        TrialOutcome(
+            Trial(method, regularized, length, seed), n > 0, n or 99, 0.0 if n else 0.75, 1.0
+        )
         for seed, n in enumerate(steps)
     ]
 
@@ -292,7 +304,7 @@ def test_the_command(
 
 
 def test_the_full_plan_is_the_one_of_the_paper() -> None:
-    plan = Plan()
+    plan = ClippingPlan()
     assert plan.lengths == (50, 100, 150, 200)
     assert plan.seeds == tuple(range(10))
     settings = asdict(plan.settings)
