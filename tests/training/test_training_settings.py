@@ -67,7 +67,7 @@ def test_a_schedule_that_does_not_end_is_told() -> None:
     pruner = gp.Pruner(
         model, criterion=gp.Magnitude(), schedule=gp.Cubic(0.5, start=0, stop=100, every=2)
     )
-    with pytest.warns(UserWarning, match="schedule") as caught:
+    with pytest.warns(UserWarning, match="Cubic ends at step 100") as caught:
         gp.training.Training(1, optimizer=optimizer).fit(model, (X, Y), pruner=pruner)
     assert caught[0].filename == __file__
 
