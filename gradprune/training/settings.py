@@ -46,9 +46,9 @@ class Training:
     >>> import gradprune as gp
     >>> data, test = gp.datasets.digits()
     >>> model = gp.Model([gp.Dense(10)], input_shape=64)
-    >>> history = Training(5, optimizer=gp.Adam, lr=0.01).fit(model, data)
+    >>> history = Training(20, optimizer=gp.Adam, lr=0.03).fit(model, data)
     >>> len(history), history.epochs[-1]["accuracy"] > 0.9
-    (5, True)
+    (20, True)
     """
 
     epochs: int
