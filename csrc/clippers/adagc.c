@@ -1,5 +1,5 @@
-/* adagc.c - the norm of each parameter, scaled down to a multiple of the moving mean of its norms as
- * they were clipped. Wang et al. 2025
+/* adagc.c - the norm of each parameter, scaled down to a multiple of the moving mean of its norms
+ * as they were clipped. Wang et al. 2025
  *
  * During the warm-up everything is scaled by one factor, to a limit for the norm of everything, and
  * a parameter's mean is its smallest norm so far. The state has one mean a segment. */

@@ -8,8 +8,8 @@
  * user's rows and is shared by outputs, the others transpose their input and are shared by columns.
  * Removed weights get a gradient of exactly 0.
  *
- * A sample is (T, I) row by row, so in lanes step t of a chunk is (I,P), contiguous: products take a
- * chunk of T steps as T chunks. dW and db add up over chunks and steps in this order.
+ * A sample is (T, I) row by row, so in lanes step t of a chunk is (I,P), contiguous: products take
+ * a chunk of T steps as T chunks. dW and db add up over chunks and steps in this order.
  */
 #include "layers/layers.h"
 

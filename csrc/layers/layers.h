@@ -169,7 +169,8 @@ static inline int gp_lists_pay_in_lanes(size_t kept, size_t weights)
 extern const gp_frozen_ops gp_dense_frozen;      /* dense_frozen.c */
 extern const gp_frozen_ops gp_dense_frozen_int8; /* dense_frozen_int8.c */
 
-/* How often a layer does the same to a sample, at the steps of a sequence; in and out are of all. */
+/* How often a layer does the same to a sample, at the steps of a sequence; in and out are of
+ * all. */
 static inline size_t gp_steps_of(const gp_layer_spec *spec)
 {
     return spec->steps ? spec->steps : 1;

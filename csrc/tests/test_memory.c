@@ -363,8 +363,8 @@ static void test_frozen(void)
             if (status != GP_OK)
                 CHECK(++failures && status == GP_NO_MEMORY && frozen == NULL && live == start);
         }
-        /* itself, its buffers, what layers read, where outputs are; and the weights of two layers and, in float32, an
-         * order */
+        /* itself, its buffers, what layers read, where outputs are; and the weights of two layers
+         * and, in float32, an order */
         CHECK_INT_EQUAL(failures, precision == GP_INT8 ? 6 : 8);
         const long made = live;
         until_failure = 0;

@@ -261,7 +261,9 @@ def test_plateau_in_a_file_and_on(tmp_path: Path) -> None:
     model = gp.Model([gp.Dense(3)], 6, seed=0)
     optimizer = gp.SGD(model, lr=plateau(patience=1, cooldown=1, factor=0.5))
     model.save(tmp_path / "begun")  # the best loss is infinite
-    assert gp.load(tmp_path / "begun").optimizer.course == optimizer.course  # type: ignore[union-attr]
+    begun = gp.load(tmp_path / "begun").optimizer
+    assert begun is not None
+    assert begun.course == optimizer.course
     for loss in LOSSES[:5]:
         optimizer.feedback(loss)
     model.save(tmp_path / "file")

@@ -148,7 +148,8 @@ def diagnosed(count: int, *, level: bool, steps: int = 0, lr: float | None = 0.1
 
 def _known(kind: type, **given: Any) -> dict[str, Any]:
     """Arguments of a dataclass: what is given, and 0 for the rest."""
-    return {name: given.get(name, 0) for name in kind.__dataclass_fields__}  # type: ignore[attr-defined]
+    fields = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    return {name: given.get(name, 0) for name in fields}
 
 
 def swept(*, how: tuple[str, ...] = (), same: bool = True) -> SweepResult:

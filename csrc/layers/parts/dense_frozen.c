@@ -8,8 +8,9 @@
  *   stays in the L1 cache
  *
  * Several steps of a sequence run in lanes alone, one after the other: rows of a sample lie side by
- * side there, not padded one by one. The two are chosen apart, since a list pays sooner with many samples. W is kept twice when both
- * run on lists: 16 bytes a live weight, as much as the dense matrix at 25 % kept.
+ * side there, not padded one by one. The two are chosen apart, since a list pays sooner with many
+ * samples. W is kept twice when both run on lists: 16 bytes a live weight, as much as the dense
+ * matrix at 25 % kept.
  */
 #include <math.h>
 #include <stdlib.h>

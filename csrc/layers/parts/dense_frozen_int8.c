@@ -1,7 +1,8 @@
 /* dense_frozen_int8.c - Dense at inference on 8-bit integers: y = f(s_r s (Q u - z sum(Q)) + b).
  *
  *   weights   w(r, i) ~ s_r Q(r, i), Q in -127..127: a scale a row, by its largest |w|
- *   inputs    x(i) ~ s (u(i) - z), u a byte: a scale a sample, and step of a sequence, by its largest |x| in this call; z
+ *   inputs    x(i) ~ s (u(i) - z), u a byte: a scale a sample, and step of a sequence, by its
+ *             largest |x| in this call; z
  *             is 0 for a sample
  *             without negative numbers, as after relu, else 128
  *   few       rows of Q times rows of u
