@@ -317,6 +317,24 @@ static void test_habits_change(void)
     }
 }
 
+/* After a long call the other way is tried again when 16 times what was lost has passed. */
+static void test_when_a_habit_is_tried_again(void)
+{
+    for (int long_call = 0; long_call < 2; long_call++) {
+        gp_habit habit = {0};
+        for (int i = 0; i < 6; i++) {
+            const size_t used = gp_habit_choose(&habit, 2);
+            gp_habit_learn(&habit, used, used > 1 ? 0.5 : 1.0);
+        }
+        CHECK_INT_EQUAL(habit.trial, 6 + 128);
+        CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 2);
+        /* the mean of together becomes 2.5 or 1.25, of which 1.5 or 0.25 in 0.1 a call were lost */
+        gp_habit_learn(&habit, 2, long_call ? 20.5 : 8.0);
+        CHECK_INT_EQUAL(habit.trial, 6 + (long_call ? 240 : 128));
+        CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 1);
+    }
+}
+
 static void test_habits_of_one(void)
 {
     gp_habit habit = {0};
@@ -545,6 +563,7 @@ int main(void)
     test_concurrent();
     test_habits();
     test_habits_change();
+    test_when_a_habit_is_tried_again();
     test_habits_of_one();
     test_fork();
     test_fork_inside();
