@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 from gradprune.cli.demonstration import CRITERIA, multilayer_perceptron
 from gradprune.cli.files import writable_file
 from gradprune.cli.options import add_command, whole
-from gradprune.cli.tables import make_console, make_table
+from gradprune.cli.tables import make_console
 from gradprune.data import datasets
 from gradprune.data.splits import Split
+from gradprune.foundation.columns import Table
 from gradprune.model import Model
 from gradprune.plotting.style import new_figure, save_figure, styled
 from gradprune.plotting.tradeoff import plot_tradeoff
@@ -39,7 +40,6 @@ from studies.statistics import PairedDifference, paired_difference
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from rich.table import Table
 
 __all__ = [
     "BASELINE",
@@ -228,7 +228,7 @@ def accuracy_table(result: SweepResult, how: str, metric: str = "accuracy") -> T
     ]
     when = "before training on" if metric == "pruned_accuracy" else "at the end"
     title = f"Test accuracy (%) {when}, {how}, by weights kept"
-    return make_table(title, ["criterion", *map(_kept, sparsities)], rows)
+    return Table(["criterion", *map(_kept, sparsities)], rows, title=title)
 
 
 def comparison_table(comparisons: Sequence[Comparison], how: str) -> Table:
@@ -247,7 +247,7 @@ def comparison_table(comparisons: Sequence[Comparison], how: str) -> Table:
         for name in dict.fromkeys(name for name, _ in chosen)
     ]
     title = f"Difference from {BASELINE} in points, with its 95 % interval, {how}"
-    return make_table(title, ["criterion", *map(_kept, sparsities)], rows)
+    return Table(["criterion", *map(_kept, sparsities)], rows, title=title)
 
 
 def plot(result: SweepResult) -> Figure:

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,11 +33,12 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.cli.files import writable_file
 from gradprune.cli.options import add_command, whole
-from gradprune.cli.tables import make_console, make_table
+from gradprune.cli.tables import make_console
 from gradprune.compression.gpz import compress
 from gradprune.data import datasets
 from gradprune.data.augmentation import Augmentation
 from gradprune.foundation import streams
+from gradprune.foundation.columns import Table
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.optim.clipping import ClipNorm
@@ -54,9 +55,6 @@ from gradprune.sweeps.sweep import SweepResult, sweep
 from gradprune.training.callbacks import WeightAveraging
 from gradprune.training.settings import Training
 from studies.statistics import wilson_interval
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = [
     "DATASETS",
@@ -378,7 +376,7 @@ def tables(study: Study, rows: Iterable[dict[str, Any]]) -> Iterator[Table]:
             "ratio",
             "seconds",
         ]
-        yield make_table(f"{study.title} on {dataset}: error in % over seeds", columns, cells)
+        yield Table(columns, cells, title=f"{study.title} on {dataset}: error in % over seeds")
 
 
 def _cells(

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,9 +24,10 @@ from gradprune import models
 from gradprune.analysis.verification import verify
 from gradprune.cli.files import writable_file
 from gradprune.cli.options import add_command, add_threads, whole
-from gradprune.cli.tables import make_console, make_table
+from gradprune.cli.tables import make_console
 from gradprune.data import datasets
 from gradprune.data.augmentation import Flip, Shift
+from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import append
 from gradprune.foundation.timing import median_times
 from gradprune.model import Model
@@ -40,9 +41,6 @@ from gradprune.training.callbacks import Callback, Context
 from gradprune.training.settings import Training
 from studies.command import run_study
 from studies.statistics import wilson_interval
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = ["QUICK", "ResNetRecipe", "Row", "run", "table"]
 
@@ -258,7 +256,7 @@ def table(rows: list[Row], *, title: str) -> Table:
                 f"{row.seconds:,.0f}",
             )
         )
-    return make_table(title, columns, cells)
+    return Table(columns, cells, title=title)
 
 
 # ---- the command ---------------------------------------------------------------------------------

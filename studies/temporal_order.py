@@ -25,7 +25,7 @@ from dataclasses import asdict, dataclass, field, replace
 from enum import IntEnum
 from functools import partial
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,10 +33,11 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.cli.files import writable_file
 from gradprune.cli.options import add_command, positive, whole
-from gradprune.cli.tables import make_console, make_table, percent
+from gradprune.cli.tables import make_console, percent
 from gradprune.data.datasets import temporal_order
 from gradprune.errors import NonFiniteError
 from gradprune.foundation import streams
+from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import write_atomically
 from gradprune.layers import RNN, Dense
 from gradprune.layers.initializers import Normal, Orthogonal
@@ -49,9 +50,6 @@ from gradprune.sweeps.journal import Journal
 from gradprune.sweeps.parallel import Workers, can_run_in_parallel
 from studies.command import run_study
 from studies.statistics import fisher_exact, wilson_interval
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 __all__ = [
     "QUICK",
@@ -436,7 +434,7 @@ def success_table(summaries: Sequence[TrialSummary]) -> Table:
         rates = [cell(row.get(length)) for length in (*lengths, None)]
         rows.append([method, "yes" if regularized else "", *rates, "" if p is None else f"{p:.2g}"])
     columns = ["clipping", "omega", *(f"T = {length}" for length in lengths), "all", "p vs none"]
-    return make_table("Success (%) and 95 % interval", columns, rows)
+    return Table(columns, rows, title="Success (%) and 95 % interval")
 
 
 def steps_table(summaries: Sequence[TrialSummary]) -> Table:
@@ -454,7 +452,7 @@ def steps_table(summaries: Sequence[TrialSummary]) -> Table:
         for method, regularized, row in _rows(summaries)
     ]
     columns = ["clipping", "omega", *(f"T = {length}" for length in lengths)]
-    return make_table("Median steps to success", columns, rows)
+    return Table(columns, rows, title="Median steps to success")
 
 
 def write_json(

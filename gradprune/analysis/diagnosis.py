@@ -19,7 +19,7 @@ from gradprune.analysis.measures import norm, ratio, rms, sample_norm, spectral_
 from gradprune.engine.network import Network
 from gradprune.engine.replicas import replicate
 from gradprune.engine.summary import summarize
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.layers.base import Layer
 from gradprune.losses.base import LossLike
 from gradprune.optim.guards import Skip
@@ -177,8 +177,8 @@ class Diagnosis:
                     f"loss {_number(self.loss)} of {self.samples:,} samples, "
                     f"gradient norm {_number(self.gradient_norm)}"
                 ),
-                *aligned([_LAYER_COLUMNS, *layers], words={0, 1}),
-                *aligned([_PARAMETER_COLUMNS, *parameters]),
+                *Table(_LAYER_COLUMNS, layers, words={0, 1}).lines(),
+                *Table(_PARAMETER_COLUMNS, parameters).lines(),
                 *self.advice,
             ]
         )

@@ -18,7 +18,7 @@ from gradprune import _core
 from gradprune.engine.network import Network
 from gradprune.foundation import streams
 from gradprune.foundation.checks import fraction, real, seed_number, whole
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.losses.base import LossLike
 from gradprune.optim.optimizers import Optimizer
 from gradprune.optim.snapshots import LastPass, Snapshot
@@ -90,8 +90,8 @@ class ExplosionReport:
         return tuple(ranked)
 
     def __str__(self) -> str:
-        rows = [("parameter", "shifts", "loss growth", "norm growth")]
-        rows += [
+        columns = ("parameter", "shifts", "loss growth", "norm growth")
+        rows = [
             (c.parameter, f"{c.shifts}", f"{c.loss_growth:.3g}", f"{c.norm_growth:.3g}")
             for c in self.culprits
         ]
@@ -99,7 +99,7 @@ class ExplosionReport:
             f"{len(self.losses)} rounds, {len(self.shifts)} shifts, "
             f"{int(self.applied.sum())} steps, last loss {self.loss:.4g}"
         )
-        return "\n".join([head, *aligned(rows)])
+        return "\n".join([head, *Table(columns, rows).lines()])
 
 
 @locked

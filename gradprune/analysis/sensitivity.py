@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.engine.network import Network
 from gradprune.engine.replicas import replicate
 from gradprune.foundation import checks
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.losses.base import LossLike
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
@@ -94,12 +94,13 @@ class Sensitivity:
         text = "" if self.accuracy is None else f"accuracy {self.accuracy:.2%}, "
         if self.accuracy is None:
             what, values = "loss", self.losses
-        rows = [[what, *(f"{sparsity:.4g}" for sparsity in self.sparsities)]]
+        columns = [what, *(f"{sparsity:.4g}" for sparsity in self.sparsities)]
+        rows = []
         for name, row in values.items():
             cells = (f"{v:.2%}" if what == "accuracy" else f"{v:.4g}" for v in row.tolist())
             rows.append([name, *cells])
         lines = [f"{text}loss {self.loss:.4g} as it is; at a sparsity of one parameter alone:"]
-        return "\n".join(lines + aligned(rows))
+        return "\n".join(lines + Table(columns, rows).lines())
 
 
 def sensitivity(

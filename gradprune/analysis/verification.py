@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import not_negative
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 
 __all__ = ["VerificationError", "VerificationReport", "verify"]
 
@@ -58,7 +58,7 @@ class VerificationReport:
             for name, error in self.errors.items()
         ]
         head = ("model", "largest error", "allowed", "same argmax")
-        return "\n".join([*aligned([head, *cells]), f"{self.samples:,} samples"])
+        return "\n".join([*Table(head, cells).lines(), f"{self.samples:,} samples"])
 
     __repr__ = __str__
 

@@ -9,6 +9,7 @@ from gradprune import _core
 from gradprune.cli import speed as bench
 from gradprune.cli import tables
 from gradprune.cli.options import add_command, add_model, add_threads, sparsity, whole
+from gradprune.foundation.columns import Table
 
 
 def add(commands: Any) -> None:
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> None:
     title = f"784-{'-'.join(map(str, options.model))}-10, medians in microseconds"
     columns = ["work", "batch", "removed", "gradprune"]
     columns += ["torch eager", "torch / gradprune"] if with_torch else []
-    console.print(tables.make_table(title, columns, rows))
+    console.print(Table(columns, rows, title=title))
     console.print(f"{_core.isa()} kernels, at most {_core.get_num_threads()} threads")
     if not with_torch:
         console.print("torch is not installed, so there is nothing to compare with")

@@ -27,6 +27,7 @@ from gradprune.data import datasets
 from gradprune.data.splits import Split
 from gradprune.errors import DatasetNotFoundError
 from gradprune.foundation.checks import fraction
+from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import check_folder
 from gradprune.layers.base import Layer
 from gradprune.layers.dense import Dense
@@ -414,7 +415,7 @@ def show(outcome: DemoOutcome, console: Console) -> None:
     ]
     columns = ("network", "accuracy", "error", "weights kept", "MACs", "size", "seconds")
     console.print()
-    console.print(tables.make_table("On the test set", columns, rows))
+    console.print(Table(columns, rows, title="On the test set"))
     console.print(
         "MACs: multiply-accumulates a sample, of the weights kept. Size: of the parameters that "
         "are not 0, float32, without positions. One-shot: a copy of the dense network, pruned all "

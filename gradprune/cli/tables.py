@@ -6,25 +6,23 @@ everything where NO_COLOR is set, but for the width.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.engine.summary import LayerSummary, Summary
+from gradprune.foundation.columns import Table
 from gradprune.pruning.report import PruneReport
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from gradprune.compression.gpz import PackedModel
 
 __all__ = [
     "class_table",
     "make_console",
-    "make_table",
     "number_of_bytes",
     "packed_table",
     "percent",
@@ -51,37 +49,6 @@ def make_console(file: TextIO | None = None) -> Console:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
-
-
-def make_table(
-    title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], *, total: bool = False
-) -> Table:
-    """Make a table of text, with the first column to the left and the others to the right.
-
-    Args:
-        title: above it.
-        columns: headings.
-        rows: a text for each column.
-        total: rule off the last row.
-    """
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(
-        title=Text(title, style="bold"),
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-        collapse_padding=True,  # for terminals of width 80
-        header_style="bold cyan",
-    )
-    for i, name in enumerate(columns):
-        table.add_column(Text(name), justify="right" if i else "left", overflow="fold")
-    cells = [[Text(cell) for cell in row] for row in rows]
-    for i, row in enumerate(cells):
-        table.add_row(*row, end_section=total and i == len(cells) - 2)
-    return table
 
 
 def percent(share: float) -> str:
@@ -125,9 +92,8 @@ def summary_table(summary: Summary, title: str = "Layers") -> Table:
         ]
 
     columns = ("layer", "type", "outputs", "parameters", "kept", "", "MACs kept", "non-zero")
-    table = make_table(title, columns, map(cells, (*summary.layers, summary.total)), total=True)
-    table.columns[1].justify = "left"
-    return table
+    rows = [cells(row) for row in (*summary.layers, summary.total)]
+    return Table(columns, rows, title=title, words={0, 1}, total=True)
 
 
 def packed_table(packed: PackedModel) -> Table:
@@ -142,7 +108,7 @@ def packed_table(packed: PackedModel) -> Table:
     each = f"{8 * packed.nbytes / total:.2f}" if total else ""
     rows.append(("all", f"{packed.nbytes:,}", percent(1.0), each))
     columns = ("part", "bytes", "", "bits a live weight")
-    return make_table("Bytes", columns, rows, total=True)
+    return Table(columns, rows, title="Bytes", total=True)
 
 
 def report_table(report: PruneReport) -> Table:
@@ -167,7 +133,7 @@ def report_table(report: PruneReport) -> Table:
         )
     )
     columns = ("parameter", "weights", "kept", "sparsity", "removed now")
-    return make_table("Pruned", columns, rows, total=True)
+    return Table(columns, rows, title="Pruned", total=True)
 
 
 def class_table(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> Table:
@@ -181,4 +147,4 @@ def class_table(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> 
         [name, *(f"{100 * float(values[c]):.1f}" for c in chosen)]
         for name, values in (("precision", precision), ("recall", recall))
     ]
-    return make_table(title, ["class", *map(str, chosen)], rows)
+    return Table(["class", *map(str, chosen)], rows, title=title)

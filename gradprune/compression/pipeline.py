@@ -22,7 +22,7 @@ from gradprune.compression.stage import (
     Stage,
 )
 from gradprune.foundation.checks import instance, seed_number
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.losses.base import LossLike
 from gradprune.model import Model
 from gradprune.pruning.report import PruneReport
@@ -104,7 +104,7 @@ class PipelineResult:
             for row, reports in zip(self.stages, last, strict=True)
             for text in replace(row, reports=reports).warnings
         ]
-        return "\n".join([*aligned([headings, *cells], words={0}), *said])
+        return "\n".join([*Table(headings, cells).lines(), *said])
 
 
 class Pipeline:

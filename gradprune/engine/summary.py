@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from gradprune.engine.network import Network
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.layers.base import Layer, Parameter
 from gradprune.state.costs import Costs
 from gradprune.state.locking import locked
@@ -66,9 +66,8 @@ class Summary:
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        rows = [_HEADINGS, *map(_cells, (*self.layers, self.total))]
-        texts = aligned(rows, words={0, 1, 9})
-        rule = "-" * max(map(len, texts))
+        rows = [_cells(row) for row in (*self.layers, self.total)]
+        table = Table(_HEADINGS, rows, words={0, 1, 9}, total=True)
         lines_below = [f"sparsity {self.sparsity:.2%}"]
         if self.sparsity:
             shares = " / ".join(f"{share:.0%}" for share in self.costs.most)
@@ -76,7 +75,7 @@ class Summary:
                 f"sparse kernels up to {shares} kept at 16 / 32 / 48 / 64 samples"
                 f" ({self.costs.source})"
             )
-        return "\n".join([*texts[:-1], rule, texts[-1], *lines_below, *self.notes])
+        return "\n".join([*table.lines(), *lines_below, *self.notes])
 
     __repr__ = __str__
 

@@ -14,7 +14,7 @@ from gradprune.engine.network import Network
 from gradprune.engine.summary import summarize
 from gradprune.forms.mixed_precision import Rounding
 from gradprune.foundation.checks import real_array
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.layers.base import Layer
 from gradprune.state.locking import locked
 
@@ -213,7 +213,8 @@ class FrozenModel:
         return _freeze, (self._source, self.precision, Rounding(self.exact, self.error))
 
     def __str__(self) -> str:
-        lines = aligned([_HEADINGS, *map(_cells, self.layers)], words={0, 1, 6, 7})
+        rows = [_cells(layer) for layer in self.layers]
+        lines = Table(_HEADINGS, rows, words={0, 1, 6, 7}).lines()
         if self.precision == "int8":
             lines.append(f"largest error by rounding {self.error:.2g} of the largest output")
         if self.exact:

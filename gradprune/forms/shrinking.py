@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.engine.replicas import output_of
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.layers.base import Entries, Layer, Shape, Wiring
 from gradprune.layers.graph import Step
 from gradprune.layers.wiring import roles_by_layer
@@ -88,14 +88,15 @@ class ShrinkReport:
         )
 
     def __str__(self) -> str:
-        rows: list[tuple[str, ...]] = [
-            ("layer", "outputs", "kept", "constant", "unread", "parameters", "kept")
-        ]
+        columns = ("layer", "outputs", "kept", "constant", "unread", "parameters", "kept")
+        rows: list[tuple[str, ...]] = []
         for layer in self.layers:
             outputs = (layer.outputs, layer.kept, layer.constant, layer.unread)
             numbers = (*outputs, layer.parameters, layer.parameters_kept)
             rows.append((layer.name, *(f"{number:,}" for number in numbers)))
-        return "\n".join([self.headline, *aligned(rows), *(f"note: {n}" for n in self.notes)])
+        return "\n".join(
+            [self.headline, *Table(columns, rows).lines(), *(f"note: {n}" for n in self.notes)]
+        )
 
     __repr__ = __str__
 

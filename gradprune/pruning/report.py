@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 
 __all__ = ["LayerReport", "PruneReport"]
 
@@ -73,7 +73,7 @@ class PruneReport:
             rows = [[*row, cell] for row, cell in zip(rows, grown, strict=True)]
         lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
         lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
-        lines += aligned(rows)
+        lines += Table(rows[0], rows[1:]).lines()
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"warning: {warning}" for warning in self.warnings]

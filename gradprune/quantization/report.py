@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 
 __all__ = ["ParameterReport", "QuantizationReport"]
 
@@ -49,8 +49,8 @@ class QuantizationReport:
         return sum(own.live * own.bits for own in self.per_parameter.values())
 
     def __str__(self) -> str:
-        rows = [("parameter", "live", "distinct", "max error", "rms error", "bits each")]
-        rows += [
+        columns = ("parameter", "live", "distinct", "max error", "rms error", "bits each")
+        rows = [
             (
                 name,
                 f"{own.live:,}",
@@ -61,7 +61,7 @@ class QuantizationReport:
             )
             for name, own in self.per_parameter.items()
         ]
-        lines = aligned(rows)
+        lines = Table(columns, rows).lines()
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines)
 

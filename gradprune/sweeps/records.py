@@ -11,7 +11,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from gradprune.foundation.columns import aligned
+from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import write_atomically
 
 __all__ = ["Aggregate", "Records"]
@@ -89,7 +89,8 @@ class Records:
         return [list(self.columns), *rows]
 
     def __str__(self) -> str:
-        return "\n".join(aligned(self.cells(), words=self.words))
+        columns, *rows = self.cells()
+        return str(Table(columns, rows, words=self.words))
 
     __repr__ = __str__
 

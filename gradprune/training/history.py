@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.foundation.columns import Table
 from gradprune.optim.optimizers import StepInfo
 from gradprune.pruning.report import PruneReport
 
@@ -211,12 +212,8 @@ def _table(rows: list[dict[str, float]]) -> list[str]:
     if not rows:
         return []
     names = list(rows[0])
-    cells = [names, *([_cell(row, name) for name in names] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths, strict=True))
-        for line in cells
-    ]
+    cells = [[_cell(row, name) for name in names] for row in rows]
+    return Table(names, cells, words=()).lines()
 
 
 def _cell(row: Mapping[str, float], name: str) -> str:

@@ -19,6 +19,7 @@ from gradprune.cli import demonstration as demo
 from gradprune.cli import speed as bench
 from gradprune.cli import tables
 from gradprune.cli.main import main
+from gradprune.foundation.columns import Table
 
 ESCAPE = "\x1b"
 COMMANDS = ("demo", "train", "prune", "compress", "inspect", "bench")
@@ -481,7 +482,7 @@ def test_colours(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if no_color:
         monkeypatch.setenv("NO_COLOR", "1")
     terminal = Terminal()
-    tables.make_console(terminal).print(tables.make_table("t", ["a", "b"], [("x", "1")]))
+    tables.make_console(terminal).print(Table(["a", "b"], [("x", "1")], title="t"))
     coloured = re.search(r"\x1b\[(?:\d+;)*3\dm", terminal.getvalue()) is not None
     assert coloured is not no_color
 
@@ -489,7 +490,7 @@ def test_colours(no_color: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_brackets_are_text() -> None:
     out = io.StringIO()
     console = tables.make_console(out)
-    console.print(tables.make_table("[t]", ["[a]"], [("[red]x[/red]",)]))
+    console.print(Table(["[a]"], [("[red]x[/red]",)], title="[t]"))
     console.print("/tmp/[bold]/m")
     for text in ("[t]", "[a]", "[red]x[/red]", "/tmp/[bold]/m"):
         assert text in out.getvalue()

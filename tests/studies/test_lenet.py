@@ -76,7 +76,7 @@ def test_lenet5() -> None:
         assert row["wrong"] < 10
         assert 1000 < row["nbytes"] < 4000
     (table,) = few_weights.tables(study, rows)
-    assert str(table.title) == "LeNet-5 on mnist: error in % over seeds"
+    assert table.title == "LeNet-5 on mnist: error in % over seeds"
 
 
 def test_what_is_trained_on_is_augmented() -> None:
