@@ -105,6 +105,7 @@ from gradprune.pruning import (
     SynFlow,
     Taylor,
     Unit,
+    Wanda,
 )
 from gradprune.quantization import Codebook, Grid, Quantizer
 from gradprune.state.batching import batches
@@ -173,6 +174,7 @@ __all__ = [
     "SynFlow",
     "Taylor",
     "Unit",
+    "Wanda",
     "ZClip",
     "analysis",
     "augmentation",

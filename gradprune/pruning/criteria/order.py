@@ -60,7 +60,7 @@ class Wanda(ProbingCriterion):
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(2)], input_shape=2, seed=0)
     >>> model.parameters["dense0.weight"][...] = [[1, 3], [2, 4]]
-    >>> pruner = gp.Pruner(model, criterion=gp.pruning.Wanda())
+    >>> pruner = gp.Pruner(model, criterion=gp.Wanda())
     >>> x = [[10.0, 1.0], [-10.0, 1.0]]  # norms 14.1 and 1.4
     >>> report = pruner.prune(0.5, data=(x, [[0, 0], [0, 0]]), loss="mse")
     >>> model.parameters["dense0.weight"].tolist()
