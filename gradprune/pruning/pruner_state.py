@@ -192,7 +192,8 @@ def _check_kinds(
 ) -> None:
     """A TypeError or ValueError if a setting is of the wrong kind."""
     if not isinstance(criterion, Criterion):
-        raise TypeError(f"criterion must be a criterion such as Magnitude(), got {criterion!r}")
+        name = criterion.__name__ if isinstance(criterion, type) else "Magnitude"
+        raise TypeError(f"criterion must be a criterion such as {name}(), got {criterion!r}")
     if schedule is not None and not isinstance(schedule, AnySchedule):
         raise TypeError(
             f"schedule must be a schedule such as OneShot(0.9) or None, got {schedule!r}"

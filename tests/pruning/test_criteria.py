@@ -190,3 +190,20 @@ def test_a_wrong_shape_of_scores_is_named() -> None:
     model = stub([1, 2])
     with pytest.raises(ValueError, match=r"Wrong.scores must return shape \(2,\), got \(3,\)"):
         gp.Pruner(model, criterion=Wrong()).prune(count=1)
+
+
+def test_a_criterion_that_says_nothing_wants_gradients() -> None:
+    """Statistics of zeros are no answer; it is told what to pass."""
+
+    class Mine(gp.pruning.Criterion):
+        def scores(self, weights: Any, statistics: Any, draw: Any) -> Any:
+            return np.abs(weights * statistics.mean)
+
+    model = gp.Model([gp.Dense(3)], 4, seed=0)
+    with pytest.raises(ValueError, match=r"Mine needs gradients .* pass data=\(x, y\)"):
+        gp.Pruner(model, criterion=Mine()).prune(0.5)
+    with pytest.raises(TypeError, match=r"a criterion such as Taylor\(\), got <class"):
+        gp.Pruner(model, criterion=gp.Taylor)  # type: ignore[arg-type]
+    loss: Any = gp.losses.Huber
+    with pytest.raises(TypeError, match=r"a loss such as Huber\(\), got the class"):
+        model.backward(np.zeros((2, 4)), np.zeros((2, 3)), loss=loss)

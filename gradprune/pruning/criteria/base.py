@@ -27,13 +27,13 @@ class Criterion(ABC):
     """The base class of criteria, which give every weight a score.
 
     Attributes:
-        needs_gradients: whether ``statistics`` must hold some.
+        needs_gradients: whether ``statistics`` must hold some; where they need not, all are 0.
         needs_weights: whether ``observed`` looks at the weights.
         needs_data: whether samples must be there to try weights out on.
         rounds: in which ``Pruner.prune`` meets a budget unless told otherwise.
     """
 
-    needs_gradients: ClassVar[bool]
+    needs_gradients: ClassVar[bool] = True
     needs_weights: ClassVar[bool] = False
     needs_data: ClassVar[bool] = False
     rounds: ClassVar[int] = 1
