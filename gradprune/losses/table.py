@@ -28,9 +28,11 @@ def get_loss(loss: LossLike) -> Loss:
     try:
         return LOSSES[loss]
     except (KeyError, TypeError):
-        if loss in _CLASSES:
-            name = getattr(loss, "__name__", "")
-            raise TypeError(f"loss must be a loss such as {name}(), got the class") from None
+        given: object = loss
+        for cls in _CLASSES:
+            if given is cls:
+                name = cls.__name__
+                raise TypeError(f"loss must be a loss such as {name}(), got the class") from None
         raise ValueError(
             f"unknown loss {loss!r}; known are {list(LOSSES)} and the classes of gradprune.losses"
         ) from None
