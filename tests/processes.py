@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
@@ -48,16 +49,16 @@ class Forks:
 import json, os, signal, sys, traceback
 exec(sys.argv[1])
 for line in sys.stdin:
-    script, printed = json.loads(line)
+    script, folder, printed = json.loads(line)
     child = os.fork()
     if child:
-        print(os.waitpid(child, 0)[1], flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
         continue
     signal.alarm(200)
     file = os.open(printed, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     os.dup2(file, 1)
     os.dup2(file, 2)
-    os.chdir(os.path.dirname(printed))
+    os.chdir(folder)
     status = 0
     try:
         exec(script)
@@ -69,6 +70,7 @@ for line in sys.stdin:
 """
 
     def __init__(self, setup: str, **environment: str | None) -> None:
+        self._folder = tempfile.TemporaryDirectory()
         self._process = subprocess.Popen(
             [sys.executable, "-c", self.SERVER, setup],
             env=variables(environment),
@@ -83,18 +85,24 @@ for line in sys.stdin:
     def __exit__(self, *error: object) -> None:
         self._process.kill()
         self._process.communicate()
+        self._folder.cleanup()
 
-    def output(self, script: str, folder: Path) -> str:
-        """What the script prints, run in a folder; where it fails, the test does."""
-        printed = folder / "printed.txt"
+    def run(self, script: str, folder: Path | None = None) -> tuple[int, str]:
+        """The script's exit code, or minus the signal that ended it, and all that it printed."""
         asked, answers = self._process.stdin, self._process.stdout
         assert asked is not None
         assert answers is not None
-        asked.write(json.dumps([script, str(printed)]) + "\n")
+        printed = Path(self._folder.name) / "printed"
+        asked.write(json.dumps([script, str(folder or printed.parent), str(printed)]) + "\n")
         asked.flush()
-        status = answers.readline().strip()
-        text = printed.read_text(encoding="utf-8") if printed.exists() else ""
-        assert status == "0", f"status {status or 'unknown'}\n{text}"
+        code = answers.readline()
+        assert code, "the process has ended"
+        return int(code), printed.read_text(encoding="utf-8")
+
+    def output(self, script: str, folder: Path | None = None) -> str:
+        """What the script prints; where it fails, the test does."""
+        code, text = self.run(script, folder)
+        assert code == 0, text
         return text
 
 

@@ -204,16 +204,14 @@ def describe(variable, value):
 """
 
 
-def core_in(variable: str, values: Iterable[str], folder: Path) -> dict[str, str]:
+def core_in(variable: str, values: Iterable[str]) -> dict[str, str]:
     """What the core says of itself where a variable has each of these values."""
     with Forks(CORE, **UNSET, PACKAGE=str(Path(gp.__file__).parent)) as core:
-        return {
-            value: core.output(f"describe({variable!r}, {value!r})", folder) for value in values
-        }
+        return {value: core.output(f"describe({variable!r}, {value!r})") for value in values}
 
 
 @needs_fork
-def test_omp_num_threads(tmp_path: Path) -> None:
+def test_omp_num_threads() -> None:
     numbers = {
         "1": 1,
         "2": min(2, CPUS),
@@ -226,7 +224,7 @@ def test_omp_num_threads(tmp_path: Path) -> None:
         "": CPUS,
     }
     best = _core.isas()[-1]
-    assert core_in("OMP_NUM_THREADS", numbers, tmp_path) == {
+    assert core_in("OMP_NUM_THREADS", numbers) == {
         value: f"{best} {min(number, 256)}" for value, number in numbers.items()
     }
 
@@ -280,11 +278,11 @@ print(train() == expected)
 
 
 @needs_fork
-def test_instruction_sets(tmp_path: Path) -> None:
+def test_instruction_sets() -> None:
     """Each can be chosen; without a wish it is the best; a wrong one is an error."""
     wrong = ["sse9", "AVX2", "neon" if "neon" not in _core.isas() else "avx2"]
     said = "GRADPRUNE_ISA is {!r}; this CPU can run {}"
-    assert core_in("GRADPRUNE_ISA", [*_core.isas(), "", *wrong], tmp_path) == {
+    assert core_in("GRADPRUNE_ISA", [*_core.isas(), "", *wrong]) == {
         **{isa: f"{isa} {min(CPUS, 256)}" for isa in _core.isas()},
         "": f"{_core.isas()[-1]} {min(CPUS, 256)}",
         **{isa: said.format(isa, _core.isas()) for isa in wrong},

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 import gradprune as gp
 from gradprune.foundation.disk import append, read, write_atomically
 from gradprune.sweeps.journal import Journal
-from processes import PLACES
+from processes import PLACES, Forks
 
 KILLS = int(os.environ.get("GRADPRUNE_KILLS", "3"))
 
@@ -258,18 +259,23 @@ def test_what_does_not_fit_is_an_error(tmp_path: Path) -> None:
 # ---- what killed processes leave -----------------------------------------------------------------
 
 KILLED = """
-import os, signal, sys
+import fcntl, os, signal
 from gradprune.foundation.disk import write_atomically
 def die(*args):
     os.kill(os.getpid(), signal.SIGKILL)
-module, _, name = sys.argv[2].partition(".")
-setattr(__import__(module), name, die)
-write_atomically(sys.argv[1], b"new")
 """
 
 
+@pytest.fixture(scope="module")
+def writers() -> Iterator[Forks]:
+    with Forks(KILLED) as process:
+        yield process
+
+
 @pytest.mark.parametrize("call", ["fcntl.flock", "os.fstat", "os.fchmod", "os.fsync", "os.replace"])
-def test_a_killed_writer_leaves_one_temporary_for_the_next(tmp_path: Path, call: str) -> None:
+def test_a_killed_writer_leaves_one_temporary_for_the_next(
+    tmp_path: Path, call: str, writers: Forks
+) -> None:
     file = tmp_path / "file"
     file.write_bytes(b"old")
     others = [
@@ -281,12 +287,8 @@ def test_a_killed_writer_leaves_one_temporary_for_the_next(tmp_path: Path, call:
     for name in others:
         (tmp_path / name).touch()
     for _ in range(2):
-        done = subprocess.run(
-            [sys.executable, "-c", KILLED, str(file), call],
-            env={**os.environ, "PYTHONPATH": PLACES},
-            check=False,
-        )
-        assert done.returncode == -signal.SIGKILL
+        killed, _ = writers.run(f"{call} = die\nwrite_atomically({str(file)!r}, b'new')")
+        assert killed == -signal.SIGKILL
         assert file.read_bytes() == b"old"
         left = set(names(tmp_path)) - {"file", *others}
         assert len(left) == 1  # the first one was removed by the second writer
