@@ -6,9 +6,10 @@ import ast
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from importlib import import_module, metadata
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,6 +153,11 @@ def own_imports(module: str) -> set[str]:
     return {unit_of(name) for name in full_imports(module)}
 
 
+def faults(found: Mapping[str, Collection[Any]]) -> dict[str, Collection[Any]]:
+    """Those of all files in which something was found."""
+    return {file: what for file, what in found.items() if what}
+
+
 def test_every_module_has_a_stratum() -> None:
     assert {stratum(module) for module in MODULES} - RANK.keys() == set(), "a place in STRATA"
 
@@ -162,18 +168,28 @@ def test_the_picture_shows_the_strata() -> None:
     assert {name for name in STRATA if not re.search(rf"\b{name}\b", picture)} == set()
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_imports_point_down(module: str) -> None:
-    own = own_imports(module)
-    assert own & HOMES == set(), "modules import names from where they are defined"
-    unknown = {other for other in own if stratum(other) not in RANK}
-    assert unknown == ({ORACLE} if module in READS_ORACLE else set())
-    high = {o for o in own - unknown if RANK[stratum(o)] > RANK[stratum(module)]}
-    assert high == set(), f"{module} reaches too high"
-    for alone in STRANGERS:
-        if is_in(module, alone):
-            near = {other for other in own if stratum(other) == stratum(module)}
-            assert {other for other in near if not is_in(other, alone)} == set()
+def test_imports_point_down() -> None:
+    homes, unknown, high, near = (dict[str, set[str]]() for _ in range(4))
+    for module in MODULES:
+        own = own_imports(module)
+        homes[module] = own & HOMES
+        strangers = {other for other in own if stratum(other) not in RANK}
+        unknown[module] = strangers - ({ORACLE} if module in READS_ORACLE else set())
+        high[module] = {o for o in own - strangers if RANK[stratum(o)] > RANK[stratum(module)]}
+        beside = {other for other in own if stratum(other) == stratum(module)}
+        near[module] = {
+            other
+            for alone in STRANGERS
+            if is_in(module, alone)
+            for other in beside
+            if not is_in(other, alone)
+        }
+        if module in READS_ORACLE:
+            assert ORACLE in own, f"{module} needs no exception"
+    assert faults(homes) == {}, "modules import names from where they are defined"
+    assert faults(unknown) == {}, "no stratum"
+    assert faults(high) == {}, "these reach too high"
+    assert faults(near) == {}, "these know nothing of their neighbours"
 
 
 def circles(graph: dict[str, set[str]]) -> list[list[str]]:
@@ -229,10 +245,12 @@ def test_the_oracle_stands_alone() -> None:
             assert own_imports(module) <= {"errors", ORACLE}, module
 
 
-@pytest.mark.parametrize("module", FILES)
-def test_heavy_imports_are_lazy(module: str) -> None:
-    eager = {name.split(".")[0] for name in imports(FILES[module], eager=True)}
-    assert eager - EAGER == set()
+def test_heavy_imports_are_lazy() -> None:
+    eager = {
+        module: {name.split(".")[0] for name in imports(path, eager=True)} - EAGER
+        for module, path in FILES.items()
+    }
+    assert faults(eager) == {}
 
 
 def test_import_needs_numpy_alone() -> None:
@@ -265,17 +283,16 @@ def skips(path: Path) -> set[str]:
     }
 
 
-@pytest.mark.parametrize("file", TESTS)
-def test_tests_of_optional_packages_can_be_skipped(file: str) -> None:
+def test_tests_of_optional_packages_can_be_skipped() -> None:
     """`make test` works without the peers, and `-m peers` finds every test that needs one."""
-    path = TESTS[file]
-    used = {name.split(".")[0] for name in imports(path)} - {""}
-    strangers = used - NEEDED - TESTS.keys() - sys.stdlib_module_names
-    assert strangers == set(), "optional packages come by pytest.importorskip or are peers.PEERS"
-    if file == "conftest":
-        assert skips(path) == PEERS
-    else:
-        assert skips(path) & PEERS == set(), "take the fixture of conftest.py with that name"
+    known = NEEDED | TESTS.keys() | sys.stdlib_module_names | {""}
+    used = {
+        file: {name.split(".")[0] for name in imports(path)} - known for file, path in TESTS.items()
+    }
+    assert faults(used) == {}, "optional packages come by pytest.importorskip or are peers.PEERS"
+    skipped = {file: skips(path) & PEERS for file, path in TESTS.items()}
+    assert skips(TESTS["conftest"]) == skipped.pop("conftest") == PEERS
+    assert faults(skipped) == {}, "take the fixture of conftest.py with that name"
 
 
 GATHERED = [
@@ -352,12 +369,14 @@ def class_questions(source: str) -> Iterator[str]:
             yield ast.unparse(node)
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if not is_in(m, "layers") and not is_in(m, "cli")]
-)
-def test_nobody_asks_for_the_class_of_a_layer(module: str) -> None:
+def test_nobody_asks_for_the_class_of_a_layer() -> None:
     """A layer answers by its own methods, so that a new one needs no line elsewhere."""
-    assert list(class_questions(FILES[module].read_text(encoding="utf-8"))) == []
+    questions = {
+        module: list(class_questions(FILES[module].read_text(encoding="utf-8")))
+        for module in MODULES
+        if not is_in(module, "layers") and not is_in(module, "cli")
+    }
+    assert faults(questions) == {}
 
 
 def test_questions_for_a_class_are_found() -> None:
@@ -489,11 +508,15 @@ def test_a_circle_is_found(tmp_path: Path) -> None:
     assert circles(graph) == [["a", "b", "c"]]
 
 
-@pytest.mark.parametrize("path", C_FILES, ids=lambda path: str(path.relative_to(CSRC)))
-def test_python_stays_in_the_binding(path: Path) -> None:
-    python = {name for name in includes(path) if re.match(r"Python\.h|numpy/|.*binding/", name)}
-    if CSRC / "binding" not in path.parents:
-        assert python == set()
+def test_python_stays_in_the_binding() -> None:
+    python = {
+        str(path): [
+            name for name in includes(path) if re.match(r"Python\.h|numpy/|.*binding/", name)
+        ]
+        for path in C_FILES
+        if CSRC / "binding" not in path.parents
+    }
+    assert faults(python) == {}
 
 
 # What an arena holds, and what networks show of it.
@@ -558,13 +581,18 @@ def unlocked(source: str) -> Iterator[tuple[str, str]]:
             yield ".".join(names), ast.unparse(node)
 
 
-@pytest.mark.parametrize(
-    "module", [m for m in MODULES if stratum(m) not in ALONE and m != "state.arena"]
-)
-def test_state_is_reached_by_who_holds_its_lock(module: str) -> None:
+def test_state_is_reached_by_who_holds_its_lock() -> None:
     """A thread that trains must not be seen in the middle of a step; see locking.py."""
-    found = set(unlocked(FILES[module].read_text(encoding="utf-8")))
-    assert {(name, what) for name, what in found if f"{module}.{name}" not in UNLOCKED} == set()
+    found = {
+        module: [
+            (name, what)
+            for name, what in unlocked(FILES[module].read_text(encoding="utf-8"))
+            if f"{module}.{name}" not in UNLOCKED
+        ]
+        for module in MODULES
+        if stratum(module) not in ALONE and module != "state.arena"
+    }
+    assert faults(found) == {}
 
 
 def test_what_holds_no_lock_is_found() -> None:
@@ -611,16 +639,15 @@ def test_the_binding_reaches_guarded_state_by_its_lock() -> None:
 
 
 # dispatch.c is the place; it asks only to refuse flags that would reach every object.
-@pytest.mark.parametrize(
-    "path",
-    [path for path in C_FILES if path.name != "dispatch.c"],
-    ids=lambda path: str(path.relative_to(CSRC)),
-)
-def test_instruction_sets_are_chosen_in_one_place(path: Path) -> None:
+def test_instruction_sets_are_chosen_in_one_place() -> None:
     """No `#if __AVX2__` in bodies: an object per instruction set, chosen at run time."""
-    text = path.read_text(encoding="utf-8")
-    used = re.findall(r"^\s*#\s*(?:el)?if.*\b__(?:AVX|SSE|FMA|ARM_NEON)\w*", text, re.MULTILINE)
-    assert used == []
+    asks = re.compile(r"^\s*#\s*(?:el)?if.*\b__(?:AVX|SSE|FMA|ARM_NEON)\w*", re.MULTILINE)
+    used = {
+        str(path): asks.findall(path.read_text(encoding="utf-8"))
+        for path in C_FILES
+        if path.name != "dispatch.c"
+    }
+    assert faults(used) == {}
 
 
 def test_version_is_one() -> None:
