@@ -183,7 +183,7 @@ def test_seed_epoch_and_place_change_what_becomes_of_it() -> None:
 
 
 def model_of() -> gp.Model:
-    layers = [gp.Dense(6, activation="tanh"), gp.Dense(3)]
+    layers = [gp.Flatten(), gp.Dense(6, activation="tanh"), gp.Dense(3)]
     model = gp.Model(layers, input_shape=(2, 6, 5), seed=0)
     gp.Adam(model, lr=0.01)
     return model
@@ -355,7 +355,7 @@ def test_stages_of_pipelines_pass_it_on() -> None:
 
 def test_experiments_pass_it_on(tmp_path: Path) -> None:
     def build(seed: int) -> gp.Model:
-        return gp.Model([gp.Dense(3)], input_shape=X.shape[1:], seed=seed)
+        return gp.Model([gp.Flatten(), gp.Dense(3)], input_shape=X.shape[1:], seed=seed)
 
     experiment = gp.sweeps.Experiment(
         build, ((X, Y), (X, Y)), dense_epochs=3, epochs=2, batch_size=8, cache=tmp_path

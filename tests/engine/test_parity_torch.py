@@ -123,7 +123,8 @@ def test_gradients_against_torch(measured: Measured, torch: Any, case: Case) -> 
 def test_outputs_against_the_oracle(measured: Measured, case: Case) -> None:
     network = case.network()
     x = case.batch()[0].astype(np.float64)
-    expected = reference.forward(reference_layers(network.layers), doubles(network), x)
+    buffers = {name: values.astype(np.float64) for name, values in network.buffers.items()}
+    expected = reference.forward(reference_layers(network.layers), doubles(network) | buffers, x)
     assert relative_error(measured[f"{case.name}/outputs"], expected) < 1e-5
 
 

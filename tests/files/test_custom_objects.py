@@ -347,13 +347,13 @@ def test_an_experiment_keeps_a_dense_model_of_own_settings(
     first = experiment(sparsity=0.5)
     assert len(list(tmp_path.iterdir())) == 1
     fits: list[int] = []
-    fit = gp.Model.fit
+    fit = gp.training.Training.fit
 
-    def counted(model: gp.Model, *args: Any, **settings: Any) -> Any:
-        fits.append(settings["epochs"])
-        return fit(model, *args, **settings)
+    def counted(training: gp.training.Training, *args: Any, **settings: Any) -> Any:
+        fits.append(training.epochs)
+        return fit(training, *args, **settings)
 
-    monkeypatch.setattr(gp.Model, "fit", counted)
+    monkeypatch.setattr(gp.training.Training, "fit", counted)
     assert experiment(sparsity=0.5)["accuracy"] == first["accuracy"]
     assert fits == [1]
 
