@@ -17,6 +17,7 @@ __all__ = [
     "ReduceOnPlateau",
     "StepLR",
     "WarmupLR",
+    "as_schedule",
 ]
 
 
@@ -71,6 +72,11 @@ class ConstantLR(LearningRate):
     def __call__(self, step: int) -> float:
         """See LearningRate."""
         return self.lr
+
+
+def as_schedule(lr: float | LearningRate) -> LearningRate:
+    """Return a schedule: a number means a constant one."""
+    return lr if isinstance(lr, LearningRate) else ConstantLR(lr)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.optim.learning_rates import LearningRate
 from gradprune.optim.optimizers import Optimizer
 from gradprune.state.arena import Arena, Moments
 from gradprune.state.locking import locked
@@ -117,6 +118,7 @@ class _Counters:
     epoch: int | None
     optimizer: Optimizer | None
     steps: tuple[int, int]
+    schedule: LearningRate | None
     course: tuple[float, ...]
     clippers: dict[str, NDArray[Any]]
 
@@ -163,6 +165,7 @@ class Rewind:
                 model.epoch if isinstance(model, Trained) else None,
                 optimizer,
                 (0, 0) if optimizer is None else (optimizer.step_count, optimizer.clip_count),
+                None if optimizer is None else optimizer.schedule,
                 () if optimizer is None else optimizer.course,
                 {} if optimizer is None else optimizer.chain.tensors(),
             )
@@ -192,7 +195,8 @@ class Rewind:
             model.epoch = then.epoch
         if optimizer is not None:
             optimizer.step_count, optimizer.clip_count = then.steps if is_same else (0, 0)
-            optimizer.course = then.course if is_same else optimizer.schedule.begin()
+            goes_on = is_same and optimizer.schedule == then.schedule
+            optimizer.course = then.course if goes_on else optimizer.schedule.begin()
             if is_same:
                 optimizer.chain.settle(states)
                 if is_other:

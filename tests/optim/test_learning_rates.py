@@ -325,3 +325,34 @@ def test_a_resumed_fit_with_a_plateau_has_the_same_bits(tmp_path: Path) -> None:
 def test_plateaus_that_cannot_be(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         plateau(**settings)
+
+
+def test_the_rate_can_be_set(tmp_path: Path) -> None:
+    """A number counts from the next step on, in place of any schedule; files and copies keep it."""
+    x, y = np.ones((8, 3), np.float32), np.arange(8) % 2
+    model = gp.Model([gp.Dense(2)], 3, seed=0)
+    optimizer = gp.SGD(model, lr=gp.learning_rates.ReduceOnPlateau(0.1, patience=0))
+    start = gp.pruning.Rewind(model)
+    for loss in (1.0, 2.0, 3.0):
+        model.train_step(x, y, optimizer=optimizer)
+        optimizer.feedback(loss)
+    optimizer.lr = 0.5
+    assert (optimizer.lr, optimizer.lr_factor) == (0.5, 1.0)
+    before = model.parameters["dense0.bias"].copy()
+    model.backward(x, y)
+    gradient = model.gradients["dense0.bias"].copy()
+    assert optimizer.step().lr == 0.5
+    np.testing.assert_allclose(model.parameters["dense0.bias"], before - 0.5 * gradient, 1e-5, 1e-7)
+    model.save(tmp_path / "set")
+    for again in (gp.load(tmp_path / "set").optimizer, model.copy().optimizer):
+        assert again is not None
+        assert again.lr == 0.5
+    start.restore()  # the schedule of then is not that of now
+    assert (optimizer.lr, optimizer.step_count) == (0.5, 0)
+    optimizer.lr = gp.learning_rates.StepLR(0.4, every=1, factor=0.5)
+    model.train_step(x, y, optimizer=optimizer)
+    assert optimizer.lr == 0.2
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(ValueError, match="lr"):
+            optimizer.lr = wrong
+    assert optimizer.lr == 0.2

@@ -22,7 +22,7 @@ from gradprune.optim.chains import Chain, as_clip
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.clipping.functions import joint_norm
 from gradprune.optim.guards import Guard, Raise
-from gradprune.optim.learning_rates import ConstantLR, LearningRate
+from gradprune.optim.learning_rates import LearningRate, as_schedule
 from gradprune.optim.optimizers.rated import Rated
 from gradprune.optim.snapshots import Counting, Snapshot
 from gradprune.state.arena import Arena
@@ -157,7 +157,7 @@ class Optimizer(Rated, ABC):
         self.clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
-        self.schedule = lr if isinstance(lr, LearningRate) else ConstantLR(lr)
+        self.schedule = as_schedule(lr)
         self.chain = Chain(self.clip, model.arena)
         self.guard: Guard = guard or Raise()
         self.rule = rule
