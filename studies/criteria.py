@@ -325,7 +325,7 @@ def add(experiments: Any) -> None:
         "--journal",
         metavar="FILE",
         help="of finished trials, JSON lines; a table and a plot go beside it "
-        "(default: jsonl, with --quick criteria-quick.jsonl)",
+        "(default: criteria.jsonl, with --quick criteria-quick.jsonl)",
     )
 
 
@@ -339,7 +339,7 @@ def _command(options: argparse.Namespace) -> None:
         criteria=tuple(options.criteria or plan.criteria),
         dataset=options.dataset or plan.dataset,
     )
-    default = "criteria-quick.jsonl" if options.quick else "jsonl"
+    default = "criteria-quick.jsonl" if options.quick else "criteria.jsonl"
     journal = writable_file(options.journal or default)
     result = run(plan, journal, n_jobs=options.jobs)
     table, picture = journal.with_suffix(".csv"), journal.with_suffix(".png")

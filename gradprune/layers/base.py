@@ -128,8 +128,8 @@ class Layer(ABC):
     # Whether a unit of its output is a unit of what it reads; of all that it reads at once, if
     # there are several.
     keeps_units: ClassVar[bool] = True
-    # Whether its output is f(W x + b), x all numbers of a sample, W its "weight" and b its "bias":
-    # its units may change places, and they can be fitted by least squares.
+    # Whether its output is f(W x + b), x all features of a sample or step, W its "weight" and b its
+    # "bias": its units may change places, and they can be fitted by least squares.
     is_product: ClassVar[bool] = False
     # Whether a channel of it is silent if the mask removes all weights of the unit before it.
     has_silent_channels: ClassVar[bool] = False

@@ -44,3 +44,21 @@ def test_python_m_runs_a_study() -> None:
     command = [sys.executable, "-m", "studies.lenet", "--help"]
     found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "python -m studies.lenet --quick" in found.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "name"), [([], "criteria.jsonl"), (["--quick"], "criteria-quick.jsonl")]
+)
+def test_the_journal_of_criteria_has_its_name(
+    options: list[str], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def stop(plan: object, journal: Path, **settings: object) -> None:
+        asked.append(journal.name)
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("studies.criteria.run", stop)
+    assert import_module("studies.criteria").main(options) == 130
+    assert asked == [name]
