@@ -54,7 +54,8 @@ static uint8_t is_prepared(const gp_net *net, const gp_arena *arena, size_t offs
         const gp_layer *layer = &net->layers[i];
         for (size_t m = 0; m < layer->n_weights; m++)
             if (layer->weights[m].offset == offset)
-                return layer->weights[m].live == gp_live_at(arena, offset);
+                return layer->weights[m].live ==
+                       gp_live_segment(arena->live, gp_segment_at(arena, offset));
     }
     return 0;
 }

@@ -89,7 +89,7 @@ void gp_net_input_fault(const gp_net *net, gp_fault *fault) { *fault = net->inpu
 
 void gp_net_fault(const gp_net *net, const gp_arena *arena, gp_fault *fault)
 {
-    gp_live_publish(arena);
+    gp_arena_settle(net->kernels, arena);
     for (size_t i = 0; i < net->n_layers; i++) {
         *fault = (gp_fault){.phase = GP_PHASE_PARAMETER, .layer = i, .step = GP_NONE};
         if (bad_parameter(&net->layers[i], arena, arena->params, INFINITY, fault)) return;

@@ -22,8 +22,10 @@
  * Sparse execution
  *   A weight matrix of which the mask keeps few entries, few enough by a table (gp_costs), gets
  *   lists of the live ones (gp_live), made when the mask changes. Forward, dx, dW, norms and the
- *   optimizer then touch live weights only, and moments are kept packed, live entries side by side.
- *   Parameters and gradients stay whole: values are read from the parameters in every call.
+ *   optimizer then touch live weights only, and values, gradients and moments are kept packed, live
+ *   entries side by side. The whole buffers of such a matrix hold its numbers only while somebody
+ *   outside has a view of them (gp_home): then every call collects them from there and puts them
+ *   back, with the same bits.
  *
  * Threads and bits
  *   A call runs as one parallel region on a gp_pool. Every output number is computed by one thread
@@ -137,6 +139,18 @@ typedef struct gp_segment { /* one named parameter tensor */
 
 typedef struct gp_live gp_live; /* the live weights of an arena as lists (sparse.c) */
 
+/* The buffers of an arena of which somebody may have a view. */
+typedef enum gp_kind { GP_VALUES, GP_GRADIENTS, GP_KINDS } gp_kind;
+
+/* Where the numbers of a segment are (home.c). */
+typedef enum gp_home {
+    /* in its lists, and the whole buffer is 0; of a segment without lists in the whole buffer,
+     * which is 0 where the mask is 0 */
+    GP_INSIDE,
+    GP_RETURNED, /* in the whole buffer, with whatever somebody has written where the mask is 0 */
+    GP_OUTSIDE   /* the same, and somebody has a view: it may be written to between two calls */
+} gp_home;
+
 typedef struct gp_arena {
     size_t n, n_prunable; /* prunable parameters come first */
     /* floats behind the n of params that are not trained: running statistics */
@@ -146,6 +160,9 @@ typedef struct gp_arena {
     size_t removed;        /* how many of the mask are 0 */
     /* lists made from this mask, or NULL: everything is run and kept whole */
     gp_live *live;
+    /* one gp_home a segment, which calls change from GP_RETURNED to GP_INSIDE and back; NULL: all
+     * are GP_OUTSIDE, for ever */
+    uint8_t *homes[GP_KINDS];
     /* n each, packed by `live`; NULL when the rule does not use it */
     float *moments[GP_MAX_MOMENTS];
     size_t n_segments;
@@ -157,11 +174,11 @@ size_t gp_mask_count(size_t n, const uint8_t *mask);
 /* Zero the removed entries of one flat buffer of n_prunable or more floats. */
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask,
                    float *values);
-/* Make the whole buffers say what counts: gp_live_publish, and zeros in params and grads where the
- * mask is 0, whatever was written there. Whoever reads an arena from outside, or changes its mask,
- * calls this first. */
+/* Make the whole buffer of a segment say what counts, 0 where the mask is 0, whatever was written
+ * there; somebody outside may read and write it from now on, until its home is changed. */
+void gp_arena_show(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, size_t segment);
+/* The same for all of both buffers, to be read now. */
 void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena);
-
 /* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16,
  * 32, 48 and 64. Lists add in another order, so the table decides about the last bits: a network
  * goes on with the one it began with. */
@@ -180,10 +197,12 @@ gp_status gp_costs_measure(const gp_kernels *kernels, gp_pool *pool, gp_costs *c
  * arena must not overlap. */
 gp_status gp_live_create(const gp_arena *arena, const gp_costs *costs, gp_live **live);
 void gp_live_destroy(gp_live *live);
-/* gp_net_train leaves the gradients of listed segments beside the arena; this brings arena->grads
- * up to date, removed entries 0. Whoever reads or writes arena->grads after gp_net_train calls it
- * first. */
-void gp_live_publish(const gp_arena *arena);
+/* Replaces the mask and the lists by those of `mask`, which may be arena->mask: what it removes
+ * becomes 0 in values, gradients and so many moments, and what it keeps anew starts at 0. Unless
+ * GP_OK nothing is changed. `own` is arena->mask, to be written to. */
+gp_status gp_arena_set_mask(const gp_kernels *kernels, gp_arena *arena, uint8_t *own,
+                            const uint8_t *mask, const gp_costs *costs, size_t n_moments,
+                            float *const *moments);
 /* A moment of arena->n floats between its two forms, in place. Packed, a listed segment has its
  * live entries in order and then zeros; whole, every entry at its place and 0 where it is
  * removed. */
@@ -396,7 +415,7 @@ int gp_net_exploded(const gp_net *net);
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch,
                           gp_result *result, uint64_t seed, uint64_t step, size_t threads);
 /* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls
- * (arena->grads only after gp_live_publish). If the loss is not finite or an output exploded the
+ * (seen by gp_arena_show). If the loss is not finite or an output exploded the
  * step is left out: info->applied is 0 and info->norm NaN. Running statistics move on with a step
  * that was taken. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch,

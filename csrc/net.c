@@ -225,10 +225,22 @@ gp_status gp_net_reserve(gp_net *net, size_t samples)
 
 /* The lists that a matrix runs on in chunks of so many lanes, NULL if it runs on all its
  * weights. */
-static gp_lists *lists_of(const gp_matrix *matrix, const gp_arena *arena, size_t lanes)
+static gp_lists *lists_of(size_t segment, const gp_arena *arena, size_t lanes)
 {
-    gp_lists *lists = gp_live_at(arena, matrix->offset);
+    gp_lists *lists = gp_live_segment(arena->live, segment);
     return lists && gp_live_pays(arena->live, lists, lanes) ? lists : NULL;
+}
+
+/* Brings the numbers of a kind to where this call wants them, unless somebody has a view. */
+static void bring_home(const gp_net *net, const gp_arena *arena, gp_matrix *matrix, gp_kind kind,
+                       size_t segment)
+{
+    const gp_home home = gp_home_of(arena, kind, segment);
+    const int is_listed = gp_live_segment(arena->live, segment) != NULL,
+              runs_whole = is_listed && !matrix->live;
+    if (home == GP_RETURNED && !runs_whole) gp_arena_take(net->kernels, arena, kind, segment);
+    if (home == GP_INSIDE && runs_whole) gp_arena_spread(net->kernels, arena, kind, segment);
+    matrix->outside[kind] = gp_home_of(arena, kind, segment) != GP_INSIDE;
 }
 
 void gp_net_look_up(gp_net *net, const gp_arena *arena, size_t samples)
@@ -240,7 +252,10 @@ void gp_net_look_up(gp_net *net, const gp_arena *arena, size_t samples)
         gp_layer *layer = &net->layers[i];
         for (gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
              matrix++) {
-            matrix->live = lists_of(matrix, arena, lanes);
+            const size_t segment = gp_segment_at(arena, matrix->offset);
+            matrix->live = lists_of(segment, arena, lanes);
+            bring_home(net, arena, matrix, GP_VALUES, segment);
+            bring_home(net, arena, matrix, GP_GRADIENTS, segment);
             net->macs += (double)matrix->uses *
                          (matrix->live ? (double)matrix->live->count
                                        : (double)matrix->rows * (double)matrix->columns);
@@ -274,6 +289,6 @@ int gp_net_is_sparse(const gp_net *net, const gp_arena *arena, size_t layer, siz
     gp_net_cut(gp_smaller(samples, net->block), &lanes, &chunks);
     const gp_layer *chosen = &net->layers[layer];
     for (size_t m = 0; m < chosen->n_weights; m++)
-        if (lists_of(&chosen->weights[m], arena, lanes)) return 1;
+        if (lists_of(gp_segment_at(arena, chosen->weights[m].offset), arena, lanes)) return 1;
     return 0;
 }

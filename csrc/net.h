@@ -3,6 +3,7 @@
 #ifndef GP_NET_H
 #define GP_NET_H
 
+#include "home.h"
 #include "layers/layers.h"
 
 enum { GP_HABITS = 48 };
@@ -52,8 +53,8 @@ static inline void gp_net_cut(size_t samples, size_t *lanes, size_t *chunks)
 
 /* Workspace for a block of so many samples (net.c). On failure the old one stays. */
 gp_status gp_net_reserve(gp_net *net, size_t samples);
-/* Chooses how this call's layers run in blocks of so many samples, and counts how much work a
- * sample is (net.c). */
+/* Chooses how this call's layers run in blocks of so many samples, brings their numbers to where
+ * they run, and counts how much work a sample is (net.c). */
 void gp_net_look_up(gp_net *net, const gp_arena *arena, size_t samples);
 /* Room for the gradients of the longest lists, once a chunk (net.c). */
 gp_status gp_net_reserve_partial(gp_net *net, size_t samples);

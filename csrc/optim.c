@@ -9,8 +9,8 @@
  * finite is found out by the first pass, before anything is remembered; later stages keep finite
  * numbers finite. What the stages compute is in stages.c.
  *
- * Of a listed segment both passes see the live entries only: values and gradients are gathered from
- * the whole buffers unless the network has done so, moments are packed, and the new values are
+ * Of a listed segment both passes see the live entries only. If they are at home in the whole
+ * buffers, they are gathered from there unless the network has done so, and the new values are
  * scattered back.
  */
 #include "optim.h"
@@ -19,6 +19,7 @@
 #include <stdlib.h>
 
 #include "denormals.h"
+#include "home.h"
 #include "rules.h"
 #include "stages.h"
 
@@ -135,7 +136,7 @@ void gp_step_plan_destroy(gp_step_plan *plan)
     plan->prepared = NULL;
 }
 
-/* Brings a block of a listed segment into its lists unless the network has done so. */
+/* Brings a block of a listed segment into its lists unless it is there. */
 static void load(const gp_step_plan *plan, const gp_block *block)
 {
     const gp_arena *arena = &plan->arena;
@@ -143,9 +144,12 @@ static void load(const gp_step_plan *plan, const gp_block *block)
     if (!lists || plan->prepared[block->segment]) return;
     const size_t start = arena->segments[block->segment].offset;
     const uint32_t *flat = lists->flat + block->first;
-    plan->kernels->gather(block->length, flat, arena->grads + start,
-                          lists->gradient + block->first);
-    plan->kernels->gather(block->length, flat, arena->params + start, lists->value + block->first);
+    if (gp_home_of(arena, GP_GRADIENTS, block->segment) != GP_INSIDE)
+        plan->kernels->gather(block->length, flat, arena->grads + start,
+                              lists->gradient + block->first);
+    if (gp_home_of(arena, GP_VALUES, block->segment) != GP_INSIDE)
+        plan->kernels->gather(block->length, flat, arena->params + start,
+                              lists->value + block->first);
 }
 
 /* ---- updating -------------------------------------------------------------------------------- */
@@ -176,7 +180,7 @@ static void update(const gp_step_plan *plan, const gp_block *block, const float 
     float *w = gp_block_values(plan, block);
     ops->update(plan->kernels, n, w, g, moments > 0 ? arena->moments[0] + at : NULL,
                 moments > 1 ? arena->moments[1] + at : NULL, u);
-    if (lists)
+    if (lists && gp_home_of(arena, GP_VALUES, block->segment) != GP_INSIDE)
         plan->kernels->scatter(n, lists->flat + block->first, w,
                                arena->params + arena->segments[block->segment].offset);
 }
@@ -195,18 +199,20 @@ static gp_block *block_at(const gp_step_plan *plan, size_t i, int downwards)
     return &plan->blocks[downwards ? plan->n_blocks - 1 - i : i];
 }
 
-/* Zeros in what the mask removes, whatever was written there, of the segments that nobody has
- * prepared. */
+/* Zeros in what the mask removes, whatever was written there from outside, of the segments that
+ * nobody has prepared. */
 static void enforce(const gp_step_plan *plan, const gp_team *team)
 {
     const gp_arena *arena = &plan->arena;
     for (size_t i = 0; i < arena->n_segments; i++) {
         const gp_segment *segment = &arena->segments[i];
         if (plan->prepared[i] || segment->offset >= arena->n_prunable) continue;
-        gp_arena_enforce(plan->kernels, arena, team, arena->params, segment->offset,
-                         segment->length);
-        gp_arena_enforce(plan->kernels, arena, team, arena->grads, segment->offset,
-                         segment->length);
+        for (int kind = 0; kind < GP_KINDS; kind++) {
+            if (gp_home_of(arena, (gp_kind)kind, i) == GP_INSIDE) continue;
+            gp_arena_enforce(plan->kernels, arena, team,
+                             kind == GP_VALUES ? arena->params : arena->grads, segment->offset,
+                             segment->length);
+        }
     }
     gp_team_wait(team);
 }
@@ -297,31 +303,10 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
     gp_step_plan plan;
     gp_status status = gp_step_plan_create(&plan, kernels, arena, clip, rule, segment_norms);
     if (status != GP_OK) return status;
-    gp_live_publish(arena);
     gp_pool_run(pool, threads < plan.n_blocks ? threads : 1, step_task, &plan);
     *info = plan.info;
     gp_step_plan_destroy(&plan);
     return GP_OK;
-}
-
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
-                      float *flat, size_t offset, size_t n)
-{
-    size_t begin, end;
-    gp_team_share(team, n, &begin, &end);
-    if (arena->removed == 0) return;
-    const uint8_t *mask = arena->mask + offset + begin;
-    float *values = flat + offset + begin;
-    /* reading is cheaper than writing, and there is hardly ever anything to write */
-    if (!kernels->is_masked(end - begin, mask, values)) kernels->mask(end - begin, mask, values);
-}
-
-void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena)
-{
-    const gp_team alone = {.size = 1};
-    gp_live_publish(arena);
-    gp_arena_enforce(kernels, arena, &alone, arena->params, 0, arena->n_prunable);
-    gp_arena_enforce(kernels, arena, &alone, arena->grads, 0, arena->n_prunable);
 }
 
 void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *mask, float *values)

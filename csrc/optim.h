@@ -12,9 +12,4 @@ void gp_step_plan_destroy(gp_step_plan *plan);
  * region ends. */
 void gp_step_plan_run(gp_step_plan *plan, const gp_team *team);
 
-/* Every member zeroes its share of the removed entries among n of a flat buffer from offset on: the
- * mask is the truth, whatever was written since. */
-void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
-                      float *flat, size_t offset, size_t n);
-
 #endif

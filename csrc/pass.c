@@ -198,16 +198,15 @@ static void penalize(gp_region *shared, const gp_team *team)
     gp_team_wait(team);
 }
 
-/* Gradients of listed layers: into the whole buffer, or a note that they are not there yet. */
+/* Gradients of listed layers: into the whole buffer if somebody has a view of it. */
 static void publish(const gp_region *shared, const gp_team *team)
 {
     for (size_t i = 0; i < shared->net->n_layers; i++) {
         const gp_layer *layer = &shared->net->layers[i];
         for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
              matrix++) {
-            gp_lists *lists = gp_live_at(shared->arena, matrix->offset);
-            if (lists && team->rank == 0) lists->unpublished = matrix->live && shared->step;
-            if (!matrix->live || shared->step) continue;
+            const gp_lists *lists = matrix->live;
+            if (!lists || !matrix->outside[GP_GRADIENTS]) continue;
             size_t begin, end;
             gp_lists_share(team, lists->rows, lists->row_start, &begin, &end);
             gp_lists_expand(lists, begin, end, lists->gradient,
@@ -272,8 +271,9 @@ static void run_blocks(gp_region *shared, const gp_team *team)
         }
         for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
              matrix++)
-            gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params,
-                             matrix->offset, matrix->rows * matrix->columns);
+            if (matrix->outside[GP_VALUES])
+                gp_arena_enforce(net->kernels, shared->arena, team, shared->arena->params,
+                                 matrix->offset, matrix->rows * matrix->columns);
     } /* gp_region_load meets before anybody reads them */
     for (size_t first = 0; first < size; first += shared->block) {
         gp_pass pass = block_of(shared, team, first);

@@ -113,15 +113,18 @@ void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, siz
                : row_at(rows, start, count * (team->rank + 1) / team->size);
 }
 
+void gp_lists_expand_row(const gp_lists *lists, size_t r, const float *numbers, float *row)
+{
+    memset(row, 0, lists->columns * sizeof *row);
+    for (size_t k = lists->row_start[r]; k < lists->row_start[r + 1]; k++)
+        row[lists->column[k]] = numbers[k];
+}
+
 void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers,
                      float *full)
 {
-    const size_t columns = lists->columns;
-    for (size_t r = begin; r < end; r++) {
-        memset(full + r * columns, 0, columns * sizeof *full);
-        for (size_t k = lists->row_start[r]; k < lists->row_start[r + 1]; k++)
-            full[lists->flat[k]] = numbers[k];
-    }
+    for (size_t r = begin; r < end; r++)
+        gp_lists_expand_row(lists, r, numbers, full + r * lists->columns);
 }
 
 /* ---- of an arena ----------------------------------------------------------------------------- */
@@ -184,14 +187,6 @@ gp_lists *gp_live_segment(const gp_live *live, size_t segment)
     return live && segment < live->n_segments ? live->lists[segment] : NULL;
 }
 
-gp_lists *gp_live_at(const gp_arena *arena, size_t offset)
-{
-    for (size_t i = 0; arena->live && i < arena->live->n_segments; i++)
-        if (arena->live->offsets[i] == offset && arena->live->lists[i])
-            return arena->live->lists[i];
-    return NULL;
-}
-
 int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes)
 {
     double most = live->costs.most[(lanes + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS - 1];
@@ -199,45 +194,44 @@ int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes)
            (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
 }
 
-void gp_live_publish(const gp_arena *arena)
-{
-    for (size_t s = 0; arena->live && s < arena->live->n_segments; s++) {
-        gp_lists *lists = arena->live->lists[s];
-        if (!lists || !lists->unpublished) continue;
-        gp_lists_expand(lists, 0, lists->rows, lists->gradient,
-                        arena->grads + arena->live->offsets[s]);
-        lists->unpublished = 0;
-    }
-}
-
 /* An entry's place by row is never after its place in the matrix, so one pass upwards packs and one
  * downwards unpacks. */
+void gp_lists_pack(const gp_lists *lists, float *numbers)
+{
+    for (size_t k = 0; k < lists->count; k++) numbers[k] = numbers[lists->flat[k]];
+    memset(numbers + lists->count, 0,
+           (lists->rows * lists->columns - lists->count) * sizeof *numbers);
+}
+
+void gp_lists_unpack(const gp_lists *lists, float *numbers)
+{
+    size_t stop = lists->rows * lists->columns;
+    for (size_t k = lists->count; k-- > 0;) {
+        size_t at = lists->flat[k];
+        float number = numbers[k];
+        for (size_t i = at + 1; i < stop; i++) numbers[i] = 0.0f;
+        numbers[at] = number;
+        stop = at;
+    }
+    for (size_t i = 0; i < stop; i++) numbers[i] = 0.0f;
+}
+
 void gp_live_pack(const gp_live *live, float *moment)
 {
-    for (size_t s = 0; live && s < live->n_segments; s++) {
-        const gp_lists *lists = live->lists[s];
-        if (!lists) continue;
-        float *numbers = moment + live->offsets[s];
-        for (size_t k = 0; k < lists->count; k++) numbers[k] = numbers[lists->flat[k]];
-        memset(numbers + lists->count, 0,
-               (lists->rows * lists->columns - lists->count) * sizeof *numbers);
-    }
+    for (size_t s = 0; live && s < live->n_segments; s++)
+        if (live->lists[s]) gp_lists_pack(live->lists[s], moment + live->offsets[s]);
 }
 
 void gp_live_unpack(const gp_live *live, float *moment)
 {
-    for (size_t s = 0; live && s < live->n_segments; s++) {
-        const gp_lists *lists = live->lists[s];
-        if (!lists) continue;
-        float *numbers = moment + live->offsets[s];
-        size_t stop = lists->rows * lists->columns;
-        for (size_t k = lists->count; k-- > 0;) {
-            size_t at = lists->flat[k];
-            float number = numbers[k];
-            for (size_t i = at + 1; i < stop; i++) numbers[i] = 0.0f;
-            numbers[at] = number;
-            stop = at;
-        }
-        for (size_t i = 0; i < stop; i++) numbers[i] = 0.0f;
+    for (size_t s = 0; live && s < live->n_segments; s++)
+        if (live->lists[s]) gp_lists_unpack(live->lists[s], moment + live->offsets[s]);
+}
+
+void gp_lists_carry(const gp_lists *from, const float *numbers, const gp_lists *to, float *carried)
+{
+    for (size_t k = 0, j = 0; k < to->count; k++) {
+        while (j < from->count && from->flat[j] < to->flat[k]) j++;
+        carried[k] = j < from->count && from->flat[j] == to->flat[k] ? numbers[j] : 0.0f;
     }
 }

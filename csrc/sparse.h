@@ -18,10 +18,8 @@ typedef struct gp_lists {
     uint32_t *place;        /* by column: which k it is */
     /* one a four of rows: they live in the same columns, so one kernel runs them together */
     uint8_t *alike;
-    /* room for one number an entry, filled anew in every call */
-    float *value, *gradient; /* by row */
-    float *by_column;        /* the values by column */
-    int unpublished;         /* the gradients are not in the arena's whole buffer yet */
+    float *value, *gradient; /* by row; of the last call if they are at home outside (gp_home) */
+    float *by_column;        /* the values by column, filled anew in every call */
 } gp_lists;
 
 /* Lists of the mask's ones. GP_BAD_ARGUMENT if they cannot be counted in 31 bits. */
@@ -33,14 +31,25 @@ void gp_lists_destroy(gp_lists *lists);
 void gp_lists_share(const gp_team *team, size_t rows, const uint32_t *start, size_t *begin,
                     size_t *end);
 
+/* row[0..columns] = 0 but for the numbers of the live entries of row r. */
+void gp_lists_expand_row(const gp_lists *lists, size_t r, const float *numbers, float *row);
 /* full = 0 but full[place of entry k] = numbers[k], for the rows begin..end. */
 void gp_lists_expand(const gp_lists *lists, size_t begin, size_t end, const float *numbers,
                      float *full);
+/* The numbers of `to`'s entries out of those of `from`'s, lists of one matrix; 0 where `from` has
+ * no entry. */
+void gp_lists_carry(const gp_lists *from, const float *numbers, const gp_lists *to, float *carried);
+/* `numbers` of rows * columns between its two forms, see gp_live_pack. */
+void gp_lists_pack(const gp_lists *lists, float *numbers);
+void gp_lists_unpack(const gp_lists *lists, float *numbers);
+/* The numbers of a kind. */
+static inline float *gp_lists_numbers(const gp_lists *lists, gp_kind kind)
+{
+    return kind == GP_VALUES ? lists->value : lists->gradient;
+}
 
 /* The lists of an arena's segment, NULL if it has none. */
 gp_lists *gp_live_segment(const gp_live *live, size_t segment);
-/* The same for the segment that starts at this offset. */
-gp_lists *gp_live_at(const gp_arena *arena, size_t offset);
 /* Whether they are faster than all weights in chunks of so many lanes. */
 int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes);
 

@@ -290,7 +290,6 @@ def _build(
         model.optimizer.load_moments([tensors[f"{_OPTIMIZER}moment{i}"] for i in range(count)])
         model.optimizer.chain.load(_below(_OPTIMIZER, tensors))
         model.optimizer.load_state(_optimizer_state(content["optimizer"]["state"]))
-    model.arena.settle()
     _build_quantizer(model, content.get("quantizer"), quantized, registry)
     model.epoch = whole("epoch", described["epoch"])
     model.forward_count = whole("forward_count", described["forward_count"])

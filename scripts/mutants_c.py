@@ -47,6 +47,7 @@ PROGRAMS = {
     "frozen": ["frozen", "convolution", "graph"],
     "gradprune": ["net"],
     "graph": ["graph", "net"],
+    "home": ["home", "sparse", "clip"],
     "kernels/": ["kernels"],
     "layers/": ["net", "graph"],
     "layers/activation": ["net"],

@@ -5,6 +5,8 @@ struct arena_object {
     PyObject_HEAD
     PyArrayObject *params, *grads, *mask;
     gp_segment *segments;
+    /* how many views of a segment's numbers there are; changed and read with the GIL held */
+    size_t *views[GP_KINDS];
     /* for the owner of the lock, by gp_arena_enter; its moments are set for one step only */
     gp_arena guarded;
     gp_lock lock; /* the lists have room for the numbers of one call */
@@ -12,10 +14,21 @@ struct arena_object {
     PyObject *module;
 };
 
+/* Of a segment of which nobody has a view any more. */
+static gp_home home_without_view(const gp_arena *arena, size_t segment)
+{
+    return arena->segments[segment].offset < arena->n_prunable ? GP_RETURNED : GP_INSIDE;
+}
+
 gp_arena *gp_arena_enter(arena_object *self)
 {
     gp_lock_enter(&self->lock);
-    return &self->guarded;
+    gp_arena *arena = &self->guarded;
+    for (size_t kind = 0; kind < GP_KINDS; kind++)
+        for (size_t s = 0; s < arena->n_segments; s++)
+            if (arena->homes[kind][s] == GP_OUTSIDE && self->views[kind][s] == 0)
+                arena->homes[kind][s] = (uint8_t)home_without_view(arena, s);
+    return arena;
 }
 
 void gp_arena_leave(arena_object *self) { gp_lock_leave(&self->lock); }
@@ -105,6 +118,17 @@ static PyObject *arena_new(PyTypeObject *type, PyObject *args, PyObject *keyword
         return NULL;
     }
     arena->segments = self->segments;
+    for (size_t kind = 0; kind < GP_KINDS; kind++) {
+        self->views[kind] = PyMem_Calloc(arena->n_segments + 1, sizeof *self->views[kind]);
+        arena->homes[kind] = PyMem_Malloc(arena->n_segments + 1);
+        if (!self->views[kind] || !arena->homes[kind]) {
+            PyErr_NoMemory();
+            Py_DECREF(self);
+            return NULL;
+        }
+        for (size_t s = 0; s < arena->n_segments; s++)
+            arena->homes[kind][s] = (uint8_t)home_without_view(arena, s);
+    }
     arena->removed = arena->n_prunable - gp_mask_count(arena->n_prunable, arena->mask);
     gp_status status = gp_live_create(arena, &costs, &arena->live);
     if (status != GP_OK || gp_lock_create(&self->lock)) {
@@ -135,6 +159,10 @@ static void arena_dealloc(arena_object *self)
     gp_live_destroy(self->guarded.live);
     gp_lock_destroy(&self->lock);
     PyMem_Free(self->segments);
+    for (size_t kind = 0; kind < GP_KINDS; kind++) {
+        PyMem_Free(self->views[kind]);
+        PyMem_Free(self->guarded.homes[kind]);
+    }
     Py_CLEAR(self->module);
     type->tp_free((PyObject *)self);
     Py_DECREF(type);
@@ -167,7 +195,6 @@ static int parse_moments(const arena_object *self, PyObject *tuple, float ***out
     return 0;
 }
 
-/* All or nothing: the only thing that can fail, the new lists, comes first. */
 static PyObject *arena_set_mask(arena_object *self, PyObject *args)
 {
     PyObject *object, *table, *tuple;
@@ -184,30 +211,11 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     }
     if (parse_moments(self, tuple, &moments, &n_moments)) return NULL;
     const gp_kernels *kernels = self->state->kernels;
-    gp_arena *arena = gp_arena_enter(self), next = *arena;
+    gp_arena *arena = gp_arena_enter(self);
     gp_status status;
     Py_BEGIN_ALLOW_THREADS
-    next.mask = PyArray_DATA(mask);
-    status = gp_live_create(&next, &costs, &next.live);
-    if (status == GP_OK) {
-        /* what was written where the old mask is 0 must not come back with the new one */
-        gp_arena_settle(kernels, arena);
-        for (size_t i = 0; i < n_moments; i++) {
-            gp_live_unpack(arena->live, moments[i]);
-            gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
-        }
-        /* it may be the arena's own */
-        memmove(PyArray_DATA(self->mask), next.mask, arena->n_prunable);
-        gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->params);
-        gp_mask_apply(kernels, arena->n_prunable, arena->mask, arena->grads);
-        for (size_t i = 0; i < n_moments; i++) {
-            gp_mask_apply(kernels, arena->n_prunable, arena->mask, moments[i]);
-            gp_live_pack(next.live, moments[i]);
-        }
-        gp_live_destroy(arena->live);
-        arena->live = next.live;
-        arena->removed = arena->n_prunable - gp_mask_count(arena->n_prunable, arena->mask);
-    }
+    status = gp_arena_set_mask(kernels, arena, PyArray_DATA(self->mask), PyArray_DATA(mask), &costs,
+                               n_moments, moments);
     Py_END_ALLOW_THREADS
     gp_arena_leave(self);
     PyMem_Free(moments);
@@ -215,12 +223,99 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-static PyObject *arena_settle(arena_object *self, PyObject *unused)
+/* ---- views: arrays of the whole buffers -------------------------------------------------------- */
+
+/* What keeps a view's numbers in the whole buffer, as the array's base. */
+typedef struct lease {
+    arena_object *owner;
+    gp_kind kind;
+    size_t first, last; /* segments */
+} lease;
+
+static void count_views(const lease *held, int more)
 {
-    (void)unused;
-    gp_arena_settle(self->state->kernels, gp_arena_enter(self));
+    for (size_t s = held->first; s < held->last; s++)
+        held->owner->views[held->kind][s] += more ? 1 : (size_t)-1;
+}
+
+/* The next call of the core sees that they are gone. */
+static void end_lease(PyObject *capsule)
+{
+    lease *held = PyCapsule_GetPointer(capsule, NULL);
+    count_views(held, 0);
+    Py_DECREF(held->owner);
+    PyMem_Free(held);
+}
+
+/* An array of n floats that keeps the lease; takes the reference to the owner. */
+static PyObject *leased_array(const lease *asked, float *data, size_t n)
+{
+    npy_intp length = (npy_intp)n;
+    lease *held = PyMem_Malloc(sizeof *held);
+    PyObject *capsule = held ? PyCapsule_New(held, NULL, end_lease) : PyErr_NoMemory();
+    if (!capsule) {
+        PyMem_Free(held);
+        return NULL;
+    }
+    *held = *asked;
+    Py_INCREF(held->owner);
+    count_views(held, 1);
+    PyObject *array = PyArray_SimpleNewFromData(1, &length, NPY_FLOAT32, data);
+    if (!array) Py_DECREF(capsule);
+    else if (PyArray_SetBaseObject((PyArrayObject *)array, capsule)) Py_CLEAR(array);
+    return array;
+}
+
+/* Of one segment or, if it is -1, of all. */
+static PyObject *make_view(arena_object *self, PyObject *which, gp_kind kind)
+{
+    const Py_ssize_t segment = PyLong_AsSsize_t(which);
+    if (segment == -1 && PyErr_Occurred()) return NULL;
+    const size_t n_segments = gp_arena_sizes(self).n_segments;
+    if (segment < -1 || segment >= (Py_ssize_t)n_segments)
+        return PyErr_Format(PyExc_IndexError, "there is no segment %zd", segment);
+    const lease asked = {self, kind, segment < 0 ? 0 : (size_t)segment,
+                         segment < 0 ? n_segments : (size_t)segment + 1};
+    const gp_kernels *kernels = self->state->kernels;
+    gp_arena *arena = gp_arena_enter(self);
+    Py_BEGIN_ALLOW_THREADS
+    for (size_t s = asked.first; s < asked.last; s++) gp_arena_show(kernels, arena, kind, s);
+    Py_END_ALLOW_THREADS
+    float *data = kind == GP_VALUES ? arena->params : arena->grads;
+    size_t n = arena->n + (kind == GP_VALUES ? arena->n_buffers : 0);
+    if (segment >= 0) {
+        data += arena->segments[segment].offset;
+        n = arena->segments[segment].length;
+    }
+    PyObject *array = leased_array(&asked, data, n);
     gp_arena_leave(self);
-    Py_RETURN_NONE;
+    return array;
+}
+
+static PyObject *arena_values(arena_object *self, PyObject *segment)
+{
+    return make_view(self, segment, GP_VALUES);
+}
+static PyObject *arena_gradients(arena_object *self, PyObject *segment)
+{
+    return make_view(self, segment, GP_GRADIENTS);
+}
+
+static PyObject *arena_homes(arena_object *self, void *unused)
+{
+    static const char *const names[] = {
+        [GP_INSIDE] = "inside", [GP_RETURNED] = "returned", [GP_OUTSIDE] = "outside"};
+    (void)unused;
+    const gp_arena *arena = gp_arena_enter(self);
+    PyObject *homes = PyList_New((Py_ssize_t)arena->n_segments);
+    for (size_t s = 0; homes && s < arena->n_segments; s++) {
+        PyObject *pair = Py_BuildValue("(ss)", names[arena->homes[GP_VALUES][s]],
+                                       names[arena->homes[GP_GRADIENTS][s]]);
+        if (pair) PyList_SET_ITEM(homes, (Py_ssize_t)s, pair);
+        else Py_CLEAR(homes);
+    }
+    gp_arena_leave(self);
+    return homes;
 }
 
 static PyObject *change_form(arena_object *self, PyObject *object,
@@ -284,8 +379,11 @@ static PyMethodDef arena_methods[] = {
     {"set_mask", (PyCFunction)arena_set_mask, METH_VARARGS,
      "set_mask(mask, costs, moments): replace mask and table; zero what it removes, in the moments "
      "too."},
-    {"settle", (PyCFunction)arena_settle, METH_NOARGS,
-     "Bring grads up to date after Net.train, and zero params and grads where the mask is 0."},
+    {"values", (PyCFunction)arena_values, METH_O,
+     "values(segment) -> its parameters (-1: all, and the buffers), 0 where removed: an array that "
+     "calls read and write for as long as it lives."},
+    {"gradients", (PyCFunction)arena_gradients, METH_O,
+     "gradients(segment) -> its gradients, likewise."},
     {"pack", (PyCFunction)arena_pack, METH_O,
      "pack(moment): from whole to the form that steps use, in place."},
     {"unpack", (PyCFunction)arena_unpack, METH_O, "unpack(moment): the inverse of pack."},
@@ -294,6 +392,10 @@ static PyMethodDef arena_methods[] = {
     {NULL, NULL, 0, NULL}};
 static PyGetSetDef arena_getset[] = {
     {"removed", (getter)arena_removed, NULL, "Removed weights.", NULL},
+    {"homes", (getter)arena_homes, NULL,
+     "Where each segment's values and gradients are: 'inside', where no call looks at removed "
+     "entries, 'outside' while there is a view, 'returned' after the last one.",
+     NULL},
     {NULL, NULL, NULL, NULL, NULL}};
 static PyType_Slot arena_slots[] = {
     {Py_tp_doc, "Arena(params, grads, mask, segments, costs): flat buffers for the C core."},

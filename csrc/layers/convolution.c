@@ -216,8 +216,8 @@ static const float *convolution_forward(gp_layer *layer, const gp_pass *pass, co
     size_t begin, end;
     if (pass->team->rank == 0) gp_window_offsets(v.w, v.at);
     if (v.pads) pad(pass, v.w, x, v.padded);
-    if (live) gp_matrix_collect(&layer->weights[0], pass); /* they meet */
-    else gp_team_wait(pass->team);
+    if (live) gp_matrix_collect(&layer->weights[0], pass);
+    gp_team_wait(pass->team);
     if (live) {
         gp_team_share(pass->team, live->count, &begin, &end);
         for (size_t k = begin; k < end; k++) v.live_at[k] = v.at[live->column[k]];

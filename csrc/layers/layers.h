@@ -41,6 +41,9 @@ typedef struct gp_matrix {
     size_t uses;  /* how often a sample multiplies by it */
     /* of this call: the live weights when they are few enough to be worth a list, else NULL */
     gp_lists *live;
+    /* of this call: whether somebody outside may have written to the whole buffers, which then
+     * have the numbers */
+    int outside[GP_KINDS];
 } gp_matrix;
 
 /* Other parameters of a layer: biases, or factors and offsets of a normalization. */
@@ -82,7 +85,8 @@ typedef struct gp_layer {
 } gp_layer;
 
 /* Products of one chunk with a matrix or with its live weights (matrix.c); y and dx point at their
- * row begin. Of live weights the values are collected first, by all members, who then wait. */
+ * row begin. Of live weights the values are collected first, by all members, who then wait, unless
+ * they are in their lists. */
 void gp_matrix_collect(const gp_matrix *matrix, const gp_pass *pass);
 /* of what was collected before */
 void gp_matrix_collect_columns(const gp_matrix *matrix, const gp_pass *pass);

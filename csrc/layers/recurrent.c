@@ -491,7 +491,8 @@ static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, cons
     for (size_t g = 0; g < G; g++) {
         const size_t offset = W->offset + g * H * H;
         for (size_t r = begin; r < end; r++)
-            memcpy(copy + r * S, arena->params + offset + r * H, H * sizeof *copy);
+            if (live) gp_lists_expand_row(live, g * H + r, live->value, copy + r * S);
+            else memcpy(copy + r * S, arena->params + offset + r * H, H * sizeof *copy);
         gp_team_wait(team);
         kernels->gemm(end - begin, H, H, copy + begin, 1, S, copy, S, square + begin * S, S, 0);
         for (size_t r = begin; r < end; r++) square[r * S + r] -= 1.0f;

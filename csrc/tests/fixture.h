@@ -389,7 +389,6 @@ static inline void model_prune(model *m, double share, uint64_t seed)
     noise source = {seed};
     gp_arena *arena = &m->arena;
     for (size_t j = 0; j < GP_MAX_MOMENTS; j++) gp_live_unpack(arena->live, arena->moments[j]);
-    gp_live_publish(arena);
     gp_live_destroy(arena->live);
     arena->removed = 0;
     for (size_t i = 0; i < arena->n_prunable; i++) {

@@ -247,7 +247,6 @@ static inline scene *train(const gp_kernels *kernels, const course *c, size_t th
             CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &now, &o->result,
                                          &o->info, o->norms, SEED, now.step, threads),
                             GP_OK);
-            gp_live_publish(&s->m.arena);
         }
         CHECK_INT_EQUAL(removed_but_not_zero(&s->m.arena, s->m.arena.params), 0);
         CHECK_INT_EQUAL(removed_but_not_zero(&s->m.arena, s->m.arena.grads), 0);

@@ -131,13 +131,16 @@ static void test_settle(const gp_kernels *kernels)
     /* the last three are not prunable */
     const float settled[8] = {1.0f, 0, 2.0f, 0, 3.0f, 7.0f, 8.0f, 9.0f};
     uint8_t mask[5] = {1, 0, 1, 0, 1};
+    const gp_segment segments[2] = {{0, 5, 0, 0}, {5, 1, 0, 0}};
     const gp_arena arena = {.n = 6,
                             .n_buffers = 2,
                             .n_prunable = 5,
                             .removed = 2,
                             .params = params,
                             .grads = grads,
-                            .mask = mask};
+                            .mask = mask,
+                            .n_segments = 2,
+                            .segments = segments};
     gp_arena_settle(kernels, &arena);
     CHECK_BYTES_EQUAL(sizeof params, params, settled);
     CHECK(isnan(grads[0]) && grads[1] == 0.0f && grads[2] == 5.0f && grads[3] == 0.0f &&

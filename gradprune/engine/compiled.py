@@ -153,14 +153,15 @@ class Compiled(Whole):
                             "numbers that are not finite"
                         )
                 number += 1
-        self.arena.settle()
 
     @property
     def parameters(self) -> Mapping[str, Floats]:
         """The parameters by name: float32 views, in forward order, whose writes count.
 
-        The views are real and writable: what is written counts at the next call. What is written
+        Each is made when it is asked for, shows what the model has now, and may be written to: what
+        is written counts at the next call, for as long as the array is referenced. What is written
         where the mask removes a weight is gone at the next call, or when this is asked for again.
+        While no such array is held, sparse layers keep their live weights alone.
         """
         return self.arena.parameters
 
@@ -224,8 +225,7 @@ class Compiled(Whole):
     def gradients(self) -> Mapping[str, Floats]:
         """The gradients by name: float32 views, filled by ``backward``, 0 where removed.
 
-        ``train_step`` and ``fit`` do not write the gradients of sparse layers there until they are
-        asked for here: after them, ask again rather than read an array taken before.
+        As ``parameters``: an array that is held shows the gradient of the last step.
         """
         return self.arena.gradients
 

@@ -91,7 +91,6 @@ class Examined(Compiled):
         What a removed weight holds does not count.
         """
         with self.lock:
-            self.arena.settle()
             if math.isfinite(_core.norm(self.arena.params, 2.0)):
                 return
             for name, values in self.arena.state.items():

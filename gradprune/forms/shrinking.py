@@ -140,7 +140,6 @@ def shrink(
         state[name] = (state[name] + array).astype(np.float32)
     _copy(state, small.arena.state, entries)
     _copy(model.gradients, small.gradients, entries)
-    small.arena.settle()
     small.arena.keep_clipped = model.arena.keep_clipped
     for counter in ("epoch", "forward_count", "last_loss", "exploded", "refused", "loss"):
         setattr(small, counter, getattr(model, counter))

@@ -3,8 +3,11 @@
 Parameters, gradients, the mask and every optimizer moment are one contiguous buffer each, at the
 same offsets. Prunable parameters come first, so that clipping, stepping, scoring, selecting and
 masking are single scans. Behind all parameters lie buffers, such as running statistics, which are
-state that is not trained: who copies ``params`` whole takes them along. The views are real: what is
-written into them counts at the next call.
+state that is not trained: who copies ``params`` whole takes them along.
+
+Of a layer that runs on lists of its live weights the core keeps the numbers in those lists. The
+whole buffers hold them while somebody refers to a view of them, see ``Views``; so take a view for
+a moment, and keep a copy rather than a view.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.state.costs import Costs, get_costs
 from gradprune.state.locking import locked, new_lock
+from gradprune.state.views import Segment, Views
 
 __all__ = ["Arena", "Tensor", "excluded_names"]
 
@@ -88,6 +92,8 @@ class Arena:
     Attributes:
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
         buffers: name to float32 view of what is not trained.
+        parameters, gradients: name to view, in forward order, see ``Views``.
+        state: parameters and buffers alike.
         size: n, entries of the parameters.
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
@@ -116,19 +122,14 @@ class Arena:
         self.size = int(ends[len(stored)])
         self.prunable_size = sum(tensor.size for tensor in tensors if tensor.prunable)
 
-        self._params: Floats = np.zeros(int(ends[-1]), np.float32)
-        self._grads: Floats = np.zeros(self.size, np.float32)
+        params: Floats = np.zeros(int(ends[-1]), np.float32)
+        grads: Floats = np.zeros(self.size, np.float32)
         self._mask = np.ones(self.prunable_size, np.uint8)
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
-        self._parameters = self.views(self._params)
         self.buffers: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self._params, tensor) for tensor in buffers}
+            {tensor.name: self._view(params, tensor) for tensor in buffers}
         )
-        self._state: Mapping[str, Floats] = MappingProxyType(
-            {tensor.name: self._view(self._params, tensor) for tensor in tensors}
-        )
-        self._gradients = self.views(self._grads)
         self.masks = self.mask_views(self.mask)
         self.mask_version = 0
         self.keep_clipped = False
@@ -136,29 +137,32 @@ class Arena:
         self._followers: list[weakref.ref[MaskFollower]] = []
         self._costs = get_costs()
         self.core = _core.Arena(
-            self._params,
-            self._grads,
+            params,
+            grads,
             self._mask,
             [(self.offsets[t.name], t.size, t.group, _columns(t)) for t in stored],
             self._costs.most,
         )
-
-    # What the arrays hold counts only after ``settle``: removed places may hold what somebody wrote
-    # into a view. So every way to them goes through it, and no reader has to think of masks.
-
-    def settle(self) -> None:
-        """Bring the arrays up to date: parameters and gradients are 0 where the mask is 0.
-
-        Fused steps leave some gradients beside the buffer, and whatever was written into a removed
-        place is still there until the next call of the core.
-        """
-        self.core.settle()
+        segments = {tensor.name: number for number, tensor in enumerate(stored)}
+        places = {t.name: Segment(segments[t.name], t.shape) for t in self.tensors}
+        everything = {t.name: places.get(t.name) for t in tensors}
+        self.parameters: Mapping[str, Floats] = Views(self.core.values, places, {})
+        self.state: Mapping[str, Floats] = Views(self.core.values, everything, self.buffers)
+        self.gradients: Mapping[str, Floats] = Views(self.core.gradients, places, {})
 
     @property
     def params(self) -> Floats:
-        """The parameters (n + buffers,), float32, prunable entries first; 0 where removed."""
-        self.settle()
-        return self._params
+        """The parameters and buffers (n + buffers,), float32, prunable first; 0 where removed.
+
+        Like every view: what is written counts at the next call, and as long as the array is
+        referenced, calls look at removed entries, too.
+        """
+        return self.core.values(-1)
+
+    @property
+    def grads(self) -> Floats:
+        """The gradients (n,), float32; 0 where removed."""
+        return self.core.gradients(-1)
 
     @property
     def costs(self) -> Costs:
@@ -172,30 +176,6 @@ class Arena:
         moments, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
         self.core.set_mask(self._mask, costs.most, moments)  # nothing fails from here on
         self._moments, self._costs = references, costs
-
-    @property
-    def grads(self) -> Floats:
-        """The gradients (n,), float32; 0 where removed."""
-        self.settle()
-        return self._grads
-
-    @property
-    def parameters(self) -> Mapping[str, Floats]:
-        """The parameters by name: float32 views of ``params``, in forward order."""
-        self.settle()
-        return self._parameters
-
-    @property
-    def state(self) -> Mapping[str, Floats]:
-        """The parameters and buffers by name: float32 views."""
-        self.settle()
-        return self._state
-
-    @property
-    def gradients(self) -> Mapping[str, Floats]:
-        """The gradients by name: float32 views of ``grads``."""
-        self.settle()
-        return self._gradients
 
     def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
         offset = self.offsets[tensor.name]
@@ -267,7 +247,7 @@ class Arena:
         self.set_flat_mask(np.unpackbits(state["mask"], count=self.prunable_size))
         np.copyto(self.params, self.whole(state["params"], len(self.params)))
         if state["grads"] is not None:
-            np.copyto(self._grads, self.whole(state["grads"], self.size))
+            np.copyto(self.grads, self.whole(state["grads"], self.size))
         self.mask_version = state["mask_version"]
         self.keep_clipped = state["keep_clipped"]
 

@@ -309,7 +309,6 @@ class WeightAveraging(Callback):
         arena, mean = context.model.arena, self._sum / self.count
         with arena.lock:
             arena.params[:] = mean
-            arena.settle()
         self._sum = None
 
 

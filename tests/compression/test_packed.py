@@ -46,7 +46,6 @@ def fill(model: gp.Model, seed: int, kept: float, values: str) -> None:
         elif values == "bfloat16":
             numbers = (numbers.view(np.uint32) & 0xFFFF0000).view(np.float32)
         view[...] = numbers
-    model.arena.settle()
 
 
 def again(packed: PackedModel) -> gp.Model:

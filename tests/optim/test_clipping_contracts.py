@@ -172,7 +172,6 @@ def test_random_numbers_belong_to_the_place_and_not_to_the_execution(name: str) 
         rng = np.random.default_rng(5)
         signs = np.where(rng.random(network.arena.size) < 0.5, -1, 1)
         network.arena.grads[...] = signs * 2.0 ** rng.integers(-8, 0, signs.size)  # exact sums
-        network.arena.settle()
         optimizer = gp.SGD(network, lr=0.1, clip=CHAINS[name])
         optimizer.keep_clipped = True
         optimizer.step()

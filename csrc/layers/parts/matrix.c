@@ -1,8 +1,8 @@
 /* matrix.c - one chunk of lanes times a weight matrix, whole or by its live weights: what all
  * layers with weights share.
  *
- * Values of live weights are collected from the user's row-major buffer in every call, so what was
- * written there counts.
+ * If somebody has a view of the whole row-major buffer, values of live weights are collected from
+ * there in every call, so what was written there counts.
  */
 #include "layers/layers.h"
 
@@ -19,7 +19,7 @@ static void collect(const gp_pass *pass, size_t rows, const uint32_t *start, con
 void gp_matrix_collect(const gp_matrix *matrix, const gp_pass *pass)
 {
     const gp_lists *live = matrix->live;
-    if (live)
+    if (live && matrix->outside[GP_VALUES])
         collect(pass, live->rows, live->row_start, live->flat, pass->arena->params + matrix->offset,
                 live->value);
 }
