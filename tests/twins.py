@@ -73,8 +73,9 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             slides = {name: getattr(layer, name) for name in ("kernel", "stride", "padding")}
             plain.append({"type": "pooling", "pooling": kind, **slides})
             number += 1
-        elif isinstance(layer, gp.GlobalAvgPool):
-            plain.append({"type": "pooling", "pooling": "mean", "kernel": None})
+        elif isinstance(layer, gp.GlobalAvgPool | gp.layers.GlobalMaxPool):
+            kind = "mean" if isinstance(layer, gp.GlobalAvgPool) else "max"
+            plain.append({"type": "pooling", "pooling": kind, "kernel": None})
             plain.append({"type": "flatten"})
             number += 1
         elif isinstance(layer, gp.BatchNorm):
@@ -307,7 +308,8 @@ def as_pair(value: Any) -> Any:
 def torch_pooled(torch: Any, layer: Mapping[str, Any], x: Any) -> Any:
     functional = torch.nn.functional
     if layer["kernel"] is None:
-        return functional.adaptive_avg_pool2d(x, 1)
+        means, largest = functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d
+        return (means if layer["pooling"] == "mean" else largest)(x, 1)
     largest = layer["pooling"] == "max"
     pool = functional.max_pool2d if largest else functional.avg_pool2d
     padded = torch_padded(torch, layer, layer["kernel"], x, -math.inf if largest else 0.0)

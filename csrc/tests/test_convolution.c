@@ -65,7 +65,17 @@ static void build_apart(model *m)
     model_softmax(m);
 }
 
-static builder *const builders[] = {build_settings, build_pixels, build_apart};
+/* The largest number of each channel, in planes of an odd size. */
+static void build_largest(model *m)
+{
+    model_convolution(m, model_window(2, 8, 6, 2), 5);
+    gp_window w = model_window(5, 7, 5, 7);
+    w.kernel[1] = 5;
+    model_pooling(m, w, GP_POOL_MAX);
+    model_dense(m, 5, 4);
+}
+
+static builder *const builders[] = {build_settings, build_pixels, build_apart, build_largest};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 /* ---- against naive.h ------------------------------------------------------------------------- */

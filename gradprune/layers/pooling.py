@@ -27,7 +27,7 @@ from gradprune.layers.window import (
 )
 from gradprune.layers.wiring import Channels, Elementwise, channels, images
 
-__all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "MaxPool2D", "Pool"]
+__all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "GlobalMaxPool", "MaxPool2D", "Pool"]
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,21 @@ class AvgPool2D(_SlidingPool):
 
 
 @dataclass(frozen=True)
-class GlobalAvgPool(Pool):
+class _GlobalPool(Pool):
+    """One window of the image's size."""
+
+    def window(self, shape: Shape) -> Window:
+        """See Pool."""
+        channels, height, width = image(self, shape)
+        return fitting(Window(channels, height, width, kernel=(height, width)), shape)
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        return (image(self, shape)[0],)
+
+
+@dataclass(frozen=True)
+class GlobalAvgPool(_GlobalPool):
     """Takes the mean of each channel: (channels, height, width) becomes (channels,).
 
     Source: Lin et al. 2013, "Network in Network".
@@ -186,14 +200,20 @@ class GlobalAvgPool(Pool):
     kind: ClassVar[str] = "mean"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (16, ("name", "inputs"))
 
-    def window(self, shape: Shape) -> Window:
-        """See Pool."""
-        channels, height, width = image(self, shape)
-        return fitting(Window(channels, height, width, kernel=(height, width)), shape)
 
-    def output_shape(self, shape: Shape) -> Shape:
-        """See Layer."""
-        return (image(self, shape)[0],)
+@dataclass(frozen=True)
+class GlobalMaxPool(_GlobalPool):
+    """Takes the largest number of each channel: (channels, height, width) becomes (channels,).
+
+    It is ``torch.nn.AdaptiveMaxPool2d(1)`` and ``Flatten``. If numbers are equal, the first one,
+    row by row, gets the gradient. Source: Oquab et al. 2015, "Is object localization for free?".
+
+    >>> GlobalMaxPool().output_shape((64, 7, 7))
+    (64,)
+    """
+
+    kind: ClassVar[str] = "max"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (23, ("name", "inputs"))
 
 
 @dataclass(frozen=True)
