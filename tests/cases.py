@@ -289,7 +289,7 @@ def drawn_images(rng: np.random.Generator, number: int) -> Case:
         stride = None if number % 2 else pair(1, 3)
         layers.append(pool(pair(2, 3), stride=stride, padding=(0, 1, "same")[number // 3 % 3]))
     layers.append(convolution(1, 30, ("same", 1)[number // 4 % 2]))
-    whole = (gp.GlobalAvgPool, gp.layers.GlobalMaxPool)[number // 2 % 2]()
+    whole = (gp.GlobalAvgPool, gp.GlobalMaxPool)[number // 2 % 2]()
     layers += ((), (whole,), (gp.Flatten(), gp.Dropout(0.3)))[number // 2 % 3]
     size, loss = IMAGE_BATCHES[number % len(IMAGE_BATCHES)], LOSSES[number // 2 % len(LOSSES)]
     if number // 2 % 3 == 0 and (number % 7 or loss == "cross_entropy"):

@@ -106,7 +106,7 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
             gp.Flatten,
             gp.BatchNorm,
             gp.BatchNorm,
-            (gp.GlobalAvgPool, gp.layers.GlobalMaxPool)[node.shape[0] % 2],
+            (gp.GlobalAvgPool, gp.GlobalMaxPool)[node.shape[0] % 2],
             lambda: _pool(rng),
             *[lambda: _convolution(rng, node.shape[0])] * 5,
         ],

@@ -73,7 +73,7 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             slides = {name: getattr(layer, name) for name in ("kernel", "stride", "padding")}
             plain.append({"type": "pooling", "pooling": kind, **slides})
             number += 1
-        elif isinstance(layer, gp.GlobalAvgPool | gp.layers.GlobalMaxPool):
+        elif isinstance(layer, gp.GlobalAvgPool | gp.GlobalMaxPool):
             kind = "mean" if isinstance(layer, gp.GlobalAvgPool) else "max"
             plain.append({"type": "pooling", "pooling": kind, "kernel": None})
             plain.append({"type": "flatten"})

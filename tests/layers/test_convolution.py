@@ -116,7 +116,7 @@ def test_the_cases_reach_everything() -> None:
     convolutions = [layer for layer in layers if isinstance(layer, gp.Conv2D)]
     pools = [layer for layer in layers if isinstance(layer, gp.MaxPool2D | gp.AvgPool2D)]
     kinds = {gp.Conv2D, gp.MaxPool2D, gp.AvgPool2D, gp.GlobalAvgPool, gp.Flatten}
-    assert kinds | {gp.layers.GlobalMaxPool} <= {type(layer) for layer in layers}
+    assert kinds | {gp.GlobalMaxPool} <= {type(layer) for layer in layers}
     assert {case.batch_size for case in IMAGE_CASES} == {1, 7, 33, 65, 130, 1100}
     assert {case.loss for case in IMAGE_CASES} == {"cross_entropy", "mse", "bce"}
     assert {layer.groups for layer in convolutions} == {1, 2, 3}
@@ -424,7 +424,7 @@ def test_the_macs_of_lenet5() -> None:
         (gp.MaxPool2D(3, stride=2, padding=1), (3, 7, 8), (3, 4, 4)),
         (gp.AvgPool2D((3, 1), padding="same"), (3, 7, 8), (3, 3, 8)),
         (gp.GlobalAvgPool(), (3, 7, 8), (3,)),
-        (gp.layers.GlobalMaxPool(), (3, 7, 8), (3,)),
+        (gp.GlobalMaxPool(), (3, 7, 8), (3,)),
         (gp.Flatten(), (3, 7, 8), (168,)),
     ],
     ids=str,
@@ -482,7 +482,7 @@ def on(layer: Any, *images: int) -> Callable[[], Any]:
         (on(gp.Conv2D(4, 3), 25), ValueError, r"Conv2D takes samples of shape .* got \(25,\)"),
         (on(gp.MaxPool2D(2), 5, 5), ValueError, r"MaxPool2D takes samples of .* got \(5, 5\)"),
         (on(gp.GlobalAvgPool(), 5), ValueError, r"GlobalAvgPool takes samples of .* got \(5,\)"),
-        (on(gp.layers.GlobalMaxPool(), 5), ValueError, r"GlobalMaxPool takes .* got \(5,\)"),
+        (on(gp.GlobalMaxPool(), 5), ValueError, r"GlobalMaxPool takes .* got \(5,\)"),
         (on(gp.Conv2D(4, 3), 2, 2, 5), ValueError, r"of \(3, 3\) does not fit into \(2, 2, 5\)"),
         (on(gp.Conv2D(4, 3, dilation=3), 1, 6, 6), ValueError, r"fit into \(1, 6, 6\)"),
         (on(gp.AvgPool2D((2, 9)), 1, 5, 5), ValueError, r"\(2, 9\) does not fit into \(1, 5, 5\)"),
