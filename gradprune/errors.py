@@ -12,6 +12,7 @@ __all__ = [
     "DatasetNotFoundError",
     "ExplosionError",
     "FileFormatError",
+    "MissingClassError",
     "NonFiniteError",
     "NumericalError",
 ]
@@ -95,6 +96,22 @@ class ExplosionError(NumericalError):
 
 class FileFormatError(ValueError):
     """Says that a file is damaged, truncated, hostile, or of another format."""
+
+
+class MissingClassError(FileFormatError):
+    """Says that a file needs a class of a user's own which was not passed to ``gp.load``.
+
+    Args:
+        message: the whole text, written by the caller.
+        name: the name of the class.
+
+    >>> MissingClassError("the file needs a class 'Damped'", name="Damped").name
+    'Damped'
+    """
+
+    def __init__(self, message: str, *, name: str = "") -> None:
+        super().__init__(message)
+        self.name = name
 
 
 class DatasetNotFoundError(FileNotFoundError):

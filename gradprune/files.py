@@ -39,7 +39,7 @@ from gradprune.state.headroom import require
 from gradprune.state.locking import locked
 from gradprune.training.trainee import Trainee
 
-__all__ = ["check_savable", "load", "parse", "save", "state_of"]
+__all__ = ["check_savable", "described", "load", "parse", "save", "state_of"]
 
 Tensors = dict[str, NDArray[Any]]
 _Model = TypeVar("_Model", bound=Trainee)
@@ -198,11 +198,25 @@ def parse(
         content, tensors = _open(data)
         return _build(content, tensors, kind, registry, len(data), max_bytes)
     except FileFormatError as error:
-        raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+        error.args = (f"{os.fspath(path)}: {error}",)
+        raise
     except MemoryError:
         raise
     except Exception as error:  # whatever a hostile description makes a constructor say
         raise FileFormatError(f"{os.fspath(path)}: damaged description: {error!r}") from error
+
+
+def described(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Tensors]:
+    """Return (description, arrays) of a file without making anything of a user's own classes.
+
+    Raises:
+        OSError, FileFormatError: as ``gradprune.load``.
+    """
+    try:
+        return _open(read(path))
+    except FileFormatError as error:
+        error.args = (f"{os.fspath(path)}: {error}",)
+        raise
 
 
 def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from gradprune import layers, losses, optim, pruning, quantization
-from gradprune.errors import FileFormatError
+from gradprune.errors import FileFormatError, MissingClassError
 from gradprune.layers.base import Layer
 from gradprune.layers.initializers import Initializer
 from gradprune.losses.base import Loss
@@ -34,7 +34,15 @@ from gradprune.pruning.schedules import AnySchedule
 from gradprune.pruning.scopes import Scope
 from gradprune.quantization.schemes import Scheme
 
-__all__ = ["OPTIMIZERS", "SETTINGS", "CustomObjects", "Registry", "classes_in"]
+__all__ = [
+    "OPTIMIZERS",
+    "SETTINGS",
+    "CustomObjects",
+    "Registry",
+    "classes_in",
+    "classes_of",
+    "written",
+]
 
 CustomObjects = Mapping[str, type[Any]]
 
@@ -168,9 +176,10 @@ class Registry:
         if name == _CUSTOM:
             name, fields = fields["name"], fields["fields"]
             if name not in self._custom:
-                raise FileFormatError(
+                raise MissingClassError(
                     f"the file needs a class {name!r} that is not gradprune's: pass "
-                    f"custom_objects={{{name!r}: ...}} with the class that was saved"
+                    f"custom_objects={{{name!r}: ...}} with the class that was saved",
+                    name=name,
                 )
             cls = self._custom[name]
         else:
@@ -223,3 +232,42 @@ def classes_in(value: Any) -> dict[str, type[Any]]:
     if _is_frozen(cls) and SETTINGS.get(cls.__name__) is not cls:
         found[cls.__name__] = cls
     return found
+
+
+def classes_of(module: ModuleType) -> dict[str, type[Any]]:
+    """Return name to class of the frozen dataclasses in a module that are not gradprune's own.
+
+    >>> import types
+    >>> classes_of(types.ModuleType("empty"))
+    {}
+    """
+    known = (*SETTINGS, *OPTIMIZERS, *FORMER)
+    return {
+        name: member
+        for name, member in vars(module).items()
+        if inspect.isclass(member) and _is_frozen(member) and name not in known
+    }
+
+
+def written(value: Any) -> str:
+    """Return a setting as it is written in Python, from what ``Registry.encode`` made of it.
+
+    No class is needed for that.
+
+    >>> from gradprune.pruning.schedules import OneShot
+    >>> written(Registry().encode(OneShot(0.9)))
+    'OneShot(sparsity=0.9, at=0)'
+    """
+    if isinstance(value, list):
+        return f"({', '.join(map(written, value))}{',' * (len(value) == 1)})"
+    if not isinstance(value, dict):
+        return repr(value)
+    fields = dict(value)
+    name = fields.pop("class")
+    if name == _FLOAT:
+        return str(fields["value"])
+    if name == _DICT:
+        return f"{{{', '.join(f'{key!r}: {written(item)}' for key, item in fields['items'])}}}"
+    if name == _CUSTOM:
+        name, fields = fields["name"], fields["fields"]
+    return f"{name}({', '.join(f'{key}={written(item)}' for key, item in fields.items())})"

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from gradprune.cli import tables
-from gradprune.cli.files import load_model, writable_file
-from gradprune.cli.options import add_command
+from gradprune.cli.files import load_model, output_file
+from gradprune.cli.options import UsageError, add_command, add_import
 from gradprune.compression.gpz import compress
 
 
@@ -19,22 +19,34 @@ def add(commands: Any) -> None:
         "compress",
         run,
         "write the weights of a saved network into the smallest file",
-        "example:\n  gradprune compress digits-pruned.safetensors digits.gpz",
+        "examples:\n"
+        "  gradprune compress digits-pruned.safetensors\n"
+        "  gradprune compress digits-pruned.safetensors digits.gpz",
     )
     parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
-    parser.add_argument("out", metavar="FILE", help="is replaced if it exists")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        nargs="?",
+        help="is replaced if it exists (default: MODEL.gpz, unless it exists)",
+    )
+    parser.add_argument("--out", metavar="FILE", help="the same as FILE")
     parser.add_argument(
         "--exact",
         action="store_true",
         help="keep the order of hidden units, and those that are dead",
     )
+    add_import(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Pack a saved network and say how small it got."""
     console = tables.make_console()
-    model = load_model(Path(options.model_file))
-    out = writable_file(options.out)
+    if None not in (options.file, options.out):
+        raise UsageError(f"both FILE, {options.file}, and --out {options.out} say where to write")
+    source = Path(options.model_file)
+    model = load_model(source, options.modules)
+    out = output_file(options.file or options.out, source.with_suffix(".gpz"))
     packed = compress(model, canonical=not options.exact)
     packed.save(out)
     full = 4 * model.arena.size

@@ -6,12 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from gradprune import files
 from gradprune.cli import tables
-from gradprune.cli.options import add_command
+from gradprune.cli.files import load_file
+from gradprune.cli.options import add_command, add_import
 from gradprune.compression.gpz import PackedModel
-from gradprune.loading import load
+from gradprune.errors import MissingClassError
+from gradprune.foundation.columns import Table
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.pruner import Pruner
+from gradprune.registry import written
 
 
 def add(commands: Any) -> None:
@@ -23,16 +27,22 @@ def add(commands: Any) -> None:
         "show what a saved network holds",
         "examples:\n"
         "  gradprune inspect gradprune-demo/m.safetensors\n"
-        "  gradprune inspect digits.gpz",
+        "  gradprune inspect digits.gpz\n"
+        "  gradprune inspect own.safetensors --import my_criteria",
     )
     parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    add_import(parser)
 
 
 def run(options: argparse.Namespace) -> None:
     """Show the layers, the sparsity and the state of training of a saved network."""
     console = tables.make_console()
     path = Path(options.model_file)
-    loaded = load(path)
+    try:
+        loaded = load_file(path, options.modules)
+    except MissingClassError as error:
+        _show_without_classes(console, path, error)
+        return
     model = loaded.to_model() if isinstance(loaded, PackedModel) else loaded
     console.print(f"{path}: {tables.number_of_bytes(path.stat().st_size)}", soft_wrap=True)
     if isinstance(loaded, PackedModel):
@@ -57,6 +67,34 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"trained    {model.epoch:,} epochs, {model.forward_count:,} batches")
     console.print(f"optimizer  {_describe_optimizer(model.optimizer)}", soft_wrap=True)
     console.print(f"pruner     {_describe_pruner(model.pruner)}", soft_wrap=True)
+
+
+def _show_without_classes(console: Any, path: Path, error: MissingClassError) -> None:
+    """Show what a file says of itself where a class is missing with which to make the model."""
+    content, tensors = files.described(path)
+    console.print(f"{path}: {tables.number_of_bytes(path.stat().st_size)}", soft_wrap=True)
+    rows = [
+        (
+            name,
+            " x ".join(map(str, array.shape)),
+            f"{int(tensors[mask].sum()) if (mask := f'.mask.{name}') in tensors else array.size:,}",
+        )
+        for name, array in sorted(tensors.items())
+        if not name.startswith(".")
+    ]
+    console.print(Table(("parameter", "shape", "kept"), rows, title="Parameters", words={0, 1}))
+    model = content["model"]
+    console.print(f"layers     {written(model['layers'])}", soft_wrap=True)
+    console.print(f"trained    {model['epoch']:,} epochs, {model['forward_count']:,} batches")
+    for part in ("optimizer", "pruner", "quantizer"):
+        found = content.get(part)
+        text = "none"
+        if found is not None:
+            shown = {**found["settings"], **{k: found[k] for k in ("clip", "guard") if k in found}}
+            text = ", ".join(f"{name}={written(value)}" for name, value in shown.items())
+            text = f"{found.get('class', part.capitalize())}({text})"
+        console.print(f"{part:10} {text}", soft_wrap=True)
+    console.print(f"note: {error}", soft_wrap=True)
 
 
 def _describe_optimizer(optimizer: Optimizer | None) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, Protocol
 
 from gradprune import _core
 from gradprune.cli import bench, compress, demo, inspect, prune, train
+from gradprune.cli.options import UsageError
 from gradprune.state.threads import set_num_threads
 
 __all__ = ["Command", "main", "make_parser"]
@@ -49,7 +50,7 @@ def main(
             set_num_threads(options.threads)
         options.run(options)
         sys.stdout.flush()
-    except _UsageError as error:
+    except UsageError as error:
         _complain(error)
         return 2
     except KeyboardInterrupt:
@@ -80,10 +81,6 @@ def _complain(error: Exception) -> None:
 # ---- the parser ----------------------------------------------------------------------------------
 
 
-class _UsageError(Exception):
-    """The command line was not understood."""
-
-
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Examples keep their lines, defaults are shown where there are any."""
 
@@ -100,7 +97,7 @@ class _Parser(argparse.ArgumentParser):
         super().__init__(formatter_class=_Help, **settings)
 
     def error(self, message: str) -> NoReturn:
-        raise _UsageError(f"{message} (see {self.prog} --help)")
+        raise UsageError(f"{message} (see {self.prog} --help)")
 
 
 def make_parser(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from gradprune.cli.demonstration import CRITERIA, DATASETS
+
+
+class UsageError(Exception):
+    """The command line was not understood."""
 
 
 def add_command(
@@ -53,6 +58,7 @@ def add_criterion(parser: argparse.ArgumentParser) -> None:
     """Add ``--criterion``, a name in `gradprune.cli.demonstration.CRITERIA`."""
     parser.add_argument(
         "--criterion",
+        type=spelled(CRITERIA),
         choices=tuple(CRITERIA),
         default="gradient-decomposition",
         metavar="NAME",
@@ -74,6 +80,18 @@ def add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add ``--import``, for `gradprune.cli.files.load_file`."""
+    parser.add_argument(
+        "--import",
+        dest="modules",
+        action="append",
+        default=[],
+        metavar="MODULE",
+        help="module or .py file with classes of your own that the file needs; it is run",
+    )
+
+
 def add_seed(parser: argparse.ArgumentParser) -> None:
     """Add ``--seed`` of all that is drawn."""
     parser.add_argument(
@@ -89,6 +107,21 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
 
 
 # ---- types of arguments: argparse puts the message behind the name of the option -----------------
+
+
+def spelled(names: Iterable[str]) -> Callable[[str], str]:
+    """Return the argument type of names, which may be spelled as in Python.
+
+    >>> spelled(["syn-flow"])("gp.SynFlow()")
+    'syn-flow'
+    """
+    plain = {name.replace("-", ""): name for name in names}
+
+    def convert(text: str) -> str:
+        last = re.sub(r"\(\)$", "", text).rpartition(".")[2]
+        return plain.get(re.sub("[-_ ]", "", last).lower(), text)
+
+    return convert
 
 
 def whole(least: int) -> Callable[[str], int]:

@@ -9,16 +9,18 @@ from typing import Any
 from gradprune.cli import demonstration as demo
 from gradprune.cli import tables
 from gradprune.cli.demonstration import CRITERIA
-from gradprune.cli.files import load_model, writable_file
+from gradprune.cli.files import load_model, output_file
 from gradprune.cli.options import (
     add_batch_and_clip,
     add_command,
     add_criterion,
     add_data,
+    add_import,
     add_seed,
     add_threads,
     positive,
     sparsity,
+    spelled,
     whole,
 )
 from gradprune.cli.training import OPTIMIZERS, fit, print_result
@@ -50,6 +52,7 @@ def add(commands: Any) -> None:
     add_criterion(parser)
     parser.add_argument(
         "--scope",
+        type=spelled(SCOPES),
         choices=tuple(SCOPES),
         default="global",
         help="one ranking of all weights, the same sparsity in every layer, or small layers denser",
@@ -73,8 +76,11 @@ def add(commands: Any) -> None:
     )
     add_batch_and_clip(parser)
     parser.add_argument(
-        "--out", metavar="FILE", help="is replaced if it exists (default: MODEL-pruned.safetensors)"
+        "--out",
+        metavar="FILE",
+        help="is replaced if it exists (default: MODEL-pruned.safetensors, unless it exists)",
     )
+    add_import(parser)
     add_seed(parser)
     add_threads(parser)
 
@@ -83,8 +89,8 @@ def run(options: argparse.Namespace) -> None:
     """Prune a saved network, fine-tune it if asked to, and save what is left."""
     console = tables.make_console()
     source = Path(options.model_file)
-    model = load_model(source)
-    out = writable_file(options.out or source.with_name(f"{source.stem}-pruned.safetensors"))
+    model = load_model(source, options.modules)
+    out = output_file(options.out, source.with_name(f"{source.stem}-pruned.safetensors"))
     data = demo.load_data(options.dataset)
     if (data.features,) != model.input_shape or data.classes > model.outputs:
         raise ValueError(

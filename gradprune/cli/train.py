@@ -7,7 +7,7 @@ from typing import Any
 
 from gradprune.cli import demonstration as demo
 from gradprune.cli import tables
-from gradprune.cli.files import writable_file
+from gradprune.cli.files import output_file
 from gradprune.cli.options import (
     add_batch_and_clip,
     add_command,
@@ -16,6 +16,7 @@ from gradprune.cli.options import (
     add_seed,
     add_threads,
     positive,
+    spelled,
     whole,
 )
 from gradprune.cli.training import OPTIMIZERS, RATES, fit, print_result
@@ -37,6 +38,7 @@ def add(commands: Any) -> None:
     add_model(parser)
     parser.add_argument(
         "--optimizer",
+        type=spelled(OPTIMIZERS),
         choices=tuple(OPTIMIZERS),
         default="sgd",
         help="sgd has Nesterov momentum 0.9",
@@ -50,7 +52,9 @@ def add(commands: Any) -> None:
     parser.add_argument("--epochs", type=whole(1), default=10, metavar="N", help="passes")
     add_batch_and_clip(parser)
     parser.add_argument(
-        "--out", default="model.safetensors", metavar="FILE", help="is replaced if it exists"
+        "--out",
+        metavar="FILE",
+        help="is replaced if it exists (default: model.safetensors, unless it exists)",
     )
     add_seed(parser)
     add_threads(parser)
@@ -59,7 +63,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Train a new network, save it and say how well it does."""
     console = tables.make_console()
-    out = writable_file(options.out)
+    out = output_file(options.out, "model.safetensors")
     data = demo.load_data(options.dataset)
     layers = demo.multilayer_perceptron(options.model, data.classes)
     model = Model(layers, data.features, seed=options.seed)

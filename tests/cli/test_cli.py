@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,153 @@ def test_threads_are_set(saved: Path) -> None:
         gp.set_num_threads(before)
 
 
+# ---- where results go, and how things are named --------------------------------------------------
+
+
+def test_prune_of_two_files_of_one_name_replaces_nothing(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gp.compress(gp.load(saved)).save("m.gpz")
+    assert main(["prune", "m.gpz", "--criterion", "magnitude", "--sparsity", "0.5"]) == 0
+    before = Path("m-pruned.safetensors").read_bytes()
+    capsys.readouterr()
+    prune = ["prune", "m.safetensors", "--criterion", "magnitude"]
+    assert main(prune) == 1
+    assert "exists: --out m-pruned.safetensors replaces it" in complaint(capsys)
+    assert Path("m-pruned.safetensors").read_bytes() == before
+    assert main([*prune, "--out", "m-pruned.safetensors"]) == 0
+    assert Path("m-pruned.safetensors").read_bytes() != before
+
+
+def test_train_replaces_no_file_that_nobody_named(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saved.rename("model.safetensors")
+    before = Path("model.safetensors").read_bytes()
+    assert main(["train", "--epochs", "1", "--model", "8"]) == 1
+    assert "model.safetensors exists" in complaint(capsys)
+    assert Path("model.safetensors").read_bytes() == before
+
+
+def test_compress_writes_beside_the_model_or_where_it_is_told(
+    saved: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["compress", "m.safetensors"]) == 0
+    assert main(["compress", "m.safetensors", "--out", "other.gpz"]) == 0
+    assert main(["compress", "m.safetensors", "third.gpz"]) == 0
+    expected = Path("m.gpz").read_bytes()
+    assert Path("other.gpz").read_bytes() == Path("third.gpz").read_bytes() == expected
+    capsys.readouterr()
+    assert main(["compress", "m.safetensors"]) == 1
+    assert "m.gpz exists: --out m.gpz replaces it" in complaint(capsys)
+    assert main(["compress", "m.gpz"]) == 1  # would be the model itself
+    assert "m.gpz exists" in complaint(capsys)
+    assert main(["compress", "m.safetensors", "a.gpz", "--out", "b.gpz"]) == 2
+    assert "both FILE, a.gpz, and --out b.gpz" in complaint(capsys)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--criterion", "Magnitude()"),
+        ("--criterion", "gp.SynFlow"),
+        ("--criterion", "gradprune.pruning.criteria.GraSP()"),
+        ("--criterion", "gradient_decomposition"),
+        ("--scope", "Global"),
+        ("--scope", "ERK"),
+    ],
+)
+def test_names_may_be_spelled_as_in_python(saved: Path, option: str, value: str) -> None:
+    prune = ["prune", str(saved), "--sparsity", "0.5", "--out", "p.safetensors"]
+    assert main([*prune, option, value]) == 0
+    pruner = gp.load("p.safetensors").pruner
+    assert pruner is not None
+    kind = type(pruner.criterion if option == "--criterion" else pruner.scope).__name__
+    assert kind.lower().removesuffix("scope") in value.lower().replace("_", "")
+
+
+def test_optimizers_may_be_spelled_as_in_python() -> None:
+    assert main(["train", "--epochs", "1", "--model", "8", "--optimizer", "gp.AdamW"]) == 0
+    assert isinstance(gp.load("model.safetensors").optimizer, gp.AdamW)
+
+
+# ---- classes of a user's own ---------------------------------------------------------------------
+
+OWN = """
+from dataclasses import dataclass
+import numpy as np
+from gradprune.pruning.criteria import Criterion, Taylor
+
+@dataclass(frozen=True)
+class Damped(Criterion):
+    needs_gradients = False
+    power: float = 0.5
+    def scores(self, weights, statistics, draw):
+        return np.abs(weights)
+"""
+
+
+@pytest.fixture
+def own_module(saved: Path, request: pytest.FixtureRequest) -> str:
+    """A module of a name of its own, and m.safetensors with a class of it."""
+    name = f"own_criteria_{abs(hash(request.node.name))}"
+    Path(f"{name}.py").write_text(OWN, encoding="utf-8")
+    namespace: dict[str, Any] = {"__name__": "elsewhere"}
+    module = types.ModuleType("elsewhere")
+    sys.modules["elsewhere"] = module
+    try:
+        exec(OWN, namespace)
+    finally:
+        del sys.modules["elsewhere"]
+    model = gp.load(saved)
+    gp.Pruner(model, criterion=namespace["Damped"]()).prune(0.5)
+    model.save(saved)
+    return name
+
+
+@pytest.mark.usefixtures("own_module")
+def test_inspect_shows_what_it_can_without_a_class(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", "m.safetensors"]) == 0
+    text = capsys.readouterr().out
+    for word in (
+        "dense0.weight  16 x 64",
+        "criterion=Damped(power=0.5)",
+        "SGD(",
+        "trained    2 epochs",
+        "needs a class 'Damped' that is not gradprune's: add --import MODULE",
+    ):
+        assert word in text
+
+
+@pytest.mark.usefixtures("own_module")
+@pytest.mark.parametrize("command", ["prune", "compress"])
+def test_a_class_that_is_missing_is_asked_for(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "m.safetensors"]) == 1
+    assert "needs a class 'Damped' that is not gradprune's: add --import" in complaint(capsys)
+
+
+@pytest.mark.parametrize("ending", ["", ".py"])
+def test_import_brings_the_classes(
+    own_module: str, ending: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = ["--import", f"{own_module}{ending}"]
+    assert main(["inspect", "m.safetensors", *own]) == 0
+    assert "pruner     Damped(power=0.5)" in capsys.readouterr().out
+    assert main(["compress", "m.safetensors", *own]) == 0
+    assert main(["prune", "m.safetensors", "--criterion", "random", *own]) == 0
+
+
+def test_import_of_what_cannot_be_imported(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("broken_module.py").write_text("1 +", encoding="utf-8")
+    assert main(["inspect", str(saved), "--import", "no_such_module"]) == 1
+    assert "--import no_such_module: ModuleNotFoundError" in complaint(capsys)
+    assert main(["inspect", str(saved), "--import", "broken_module.py"]) == 1
+    assert "--import broken_module.py: SyntaxError" in complaint(capsys)
+    assert str(Path.cwd()) not in sys.path
+
+
 # ---- failing -------------------------------------------------------------------------------------
 
 FAILURES = {
@@ -350,10 +498,10 @@ def test_interrupt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 def test_unforeseen_error_is_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fail(path: object) -> None:
+    def fail(path: object, modules: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr("gradprune.cli.inspect.load", fail)
+    monkeypatch.setattr("gradprune.cli.inspect.load_file", fail)
     assert main(["inspect", "m"]) == 1
     assert complaint(capsys) == "gradprune: error: RuntimeError\n"
 
