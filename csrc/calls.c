@@ -143,6 +143,32 @@ gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch
     return status;
 }
 
+gp_status gp_net_train_many(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                            const gp_course *course, const gp_clip *clip, const gp_rule *rule,
+                            gp_taken *taken, size_t *done, double *segment_norms, uint64_t seed,
+                            uint64_t step, size_t threads)
+{
+    gp_batch part = *batch;
+    gp_rule now = *rule;
+    const double began = gp_seconds();
+    for (*done = 0; *done < course->n; now.step++) {
+        if (*done > 0 && gp_seconds() - began > course->seconds) break;
+        if (course->sizes) {
+            if (*done > 0) part.index += part.size;
+            part.size = course->sizes[*done];
+        }
+        now.lr = course->lr[*done];
+        gp_status status = gp_net_train(net, arena, &part, clip, &now, &taken[*done].result,
+                                        &taken[*done].info, segment_norms, seed, step++, threads);
+        const int goes_on = status == GP_OK && taken[*done].info.applied;
+        if (!goes_on && *done > 0) return GP_OK;
+        if (status != GP_OK) return status;
+        ++*done;
+        if (!goes_on) break;
+    }
+    return GP_OK;
+}
+
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch,
                           gp_result *result, uint64_t seed, uint64_t step, size_t threads)
 {

@@ -415,13 +415,35 @@ int gp_net_exploded(const gp_net *net);
 gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *batch,
                           gp_result *result, uint64_t seed, uint64_t step, size_t threads);
 /* gp_net_backward and gp_arena_step in one parallel region, with the same bits as the two calls
- * (seen by gp_arena_show). If the loss is not finite or an output exploded the
- * step is left out: info->applied is 0 and info->norm NaN. Running statistics move on with a step
- * that was taken. */
+ * (seen by gp_arena_show). If the loss is not finite or an output exploded the step is left out:
+ * info->applied is 0 and info->norm NaN. Running statistics move on with a step that was taken. */
 gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch,
                        const gp_clip *clip, const gp_rule *rule, gp_result *result,
                        gp_step_info *info, double *segment_norms, uint64_t seed, uint64_t step,
                        size_t threads);
+
+/* Steps that follow each other. */
+typedef struct gp_course {
+    size_t n;
+    /* n: how many samples of batch->index, one after the other; NULL: each takes the whole batch */
+    const size_t *sizes;
+    const double *lr; /* n: the learning rate of each, in place of rule->lr */
+    double seconds;   /* after so long no other step begins; the first one always does */
+} gp_course;
+
+typedef struct gp_taken { /* what came of one of them */
+    gp_result result;
+    gp_step_info info;
+} gp_taken;
+
+/* gp_net_train again and again, with the same bits, until a step is refused or fails: `done` of
+ * them have run. A step that is refused or fails counts if it is the first; a later one has left no
+ * trace, and a call that begins with it says why. The first one is number rule->step, and `step`
+ * for dropout. */
+gp_status gp_net_train_many(gp_net *net, const gp_arena *arena, const gp_batch *batch,
+                            const gp_course *course, const gp_clip *clip, const gp_rule *rule,
+                            gp_taken *taken, size_t *done, double *segment_norms, uint64_t seed,
+                            uint64_t step, size_t threads);
 /* out: rows of O floats, without dropout. */
 gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out,
                          size_t threads);

@@ -7,6 +7,10 @@ from numpy.typing import NDArray
 _Floats: TypeAlias = NDArray[np.float32]
 _Clip: TypeAlias = tuple[Any, ...]  # ((stage, ...), work or None, keep), see binding.h
 _Done: TypeAlias = tuple[float, float, bool, bool, float]
+# loss, correct, norm, scale, clipped, applied, norm_after of each step
+_Taken: TypeAlias = tuple[
+    list[float], list[int], list[float], list[float], list[bool], list[bool], list[float]
+]
 _Rule: TypeAlias = tuple[
     int, float, float, bool, float, float, bool, float, float, float, int, float, float
 ]
@@ -121,8 +125,11 @@ class Net:
         rule: _Rule,
         moments: tuple[_Floats, ...],
         norms: NDArray[np.float64] | None,
+        rates: tuple[float, ...],
+        sizes: tuple[int, ...] | None,
+        seconds: float,
         /,
-    ) -> tuple[float, int, _Done]: ...
+    ) -> _Taken: ...
     def predict(self, arena: Arena, x: _Floats, out: _Floats, /) -> None: ...
     def evaluate(
         self,

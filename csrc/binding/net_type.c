@@ -18,114 +18,6 @@ typedef struct net_object {
     PyObject *module;
 } net_object;
 
-/* How many layers it reads, and which, in `backs`, which is to be freed. Returns 0 or -1. */
-static int parse_sources(PyObject *tuple, size_t i, gp_layer_spec *spec, size_t **backs)
-{
-    const size_t n = (size_t)PyTuple_GET_SIZE(tuple);
-    size_t *back = *backs = PyMem_Calloc(n + 1, sizeof *back);
-    if (!back) {
-        PyErr_NoMemory();
-        return -1;
-    }
-    for (size_t k = 0; k < n; k++) {
-        back[k] = PyLong_AsSize_t(PyTuple_GET_ITEM(tuple, (Py_ssize_t)k));
-        if (!PyErr_Occurred()) continue;
-        if (PyErr_ExceptionMatches(PyExc_OverflowError))
-            PyErr_Format(PyExc_ValueError, "layer %zu reads layers that are not before it", i);
-        return -1;
-    }
-    spec->n_back = n;
-    spec->back = back;
-    return 0;
-}
-
-/* A number, or a word that the type has for one. Returns 0 or -1. */
-static int parse_setting(PyObject *item, size_t i, const gp_layer_ops *type, double *number)
-{
-    if (!PyUnicode_Check(item)) {
-        *number = PyFloat_AsDouble(item);
-        return PyErr_Occurred() ? -1 : 0;
-    }
-    const char *word;
-    for (size_t k = 0; (word = gp_layer_word(type, k, number)); k++)
-        if (PyUnicode_CompareWithASCIIString(item, word) == 0) return 0;
-    PyErr_Format(PyExc_ValueError, "layer %zu, of type %s, knows no %R", i, gp_layer_name(type),
-                 item);
-    return -1;
-}
-
-static int parse_settings(PyObject *tuple, size_t i, gp_layer_spec *spec)
-{
-    double numbers[GP_MOST_SETTINGS];
-    const size_t wanted = gp_layer_settings_count(spec->type), n = (size_t)PyTuple_GET_SIZE(tuple);
-    if (n != wanted || n > GP_MOST_SETTINGS) {
-        PyErr_Format(PyExc_ValueError, "layer %zu, of type %s, has %zu settings, got %zu", i,
-                     gp_layer_name(spec->type), wanted, n);
-        return -1;
-    }
-    for (size_t k = 0; k < n; k++)
-        if (parse_setting(PyTuple_GET_ITEM(tuple, (Py_ssize_t)k), i, spec->type, &numbers[k]))
-            return -1;
-    if (gp_layer_set(spec, numbers) == GP_OK) return 0;
-    PyErr_Format(PyExc_ValueError, "layer %zu, of type %s, cannot have the settings %R", i,
-                 gp_layer_name(spec->type), tuple);
-    return -1;
-}
-
-static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec, size_t **backs)
-{
-    const char *type;
-    Py_ssize_t in, out, weight, bias, buffers, steps;
-    PyObject *sources, *settings;
-    if (!PyTuple_Check(tuple) ||
-        !PyArg_ParseTuple(
-            tuple,
-            "snnO!nnffnnO!;a layer is (type, inputs, outputs, back, weight, bias, l1, "
-            "l2, buffers, steps, settings)",
-            &type, &in, &out, &PyTuple_Type, &sources, &weight, &bias, &spec->l1, &spec->l2,
-            &buffers, &steps, &PyTuple_Type, &settings)) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
-        return -1;
-    }
-    spec->type = gp_layer_named(type);
-    if (!spec->type || in <= 0 || out <= 0 || steps <= 0) {
-        PyErr_Format(PyExc_ValueError,
-                     "layer %zu has an unknown type, '%s', no features or no steps", i, type);
-        return -1;
-    }
-    spec->in = (size_t)in;
-    spec->out = (size_t)out;
-    spec->steps = (size_t)steps;
-    spec->weight = weight < 0 ? GP_NONE : (size_t)weight;
-    spec->bias = bias < 0 ? GP_NONE : (size_t)bias;
-    spec->buffers = buffers < 0 ? GP_NONE : (size_t)buffers;
-    return parse_sources(sources, i, spec, backs) || parse_settings(settings, i, spec) ? -1 : 0;
-}
-
-int gp_parse_layers(PyObject *list, parsed_layers *layers)
-{
-    const size_t n = (size_t)PyList_GET_SIZE(list);
-    *layers = (parsed_layers){.n = n,
-                              .specs = PyMem_Calloc(n + 1, sizeof *layers->specs),
-                              .backs = PyMem_Calloc(n + 1, sizeof *layers->backs)};
-    if (layers->specs && layers->backs) {
-        size_t i = 0;
-        while (i < n && parse_layer(PyList_GET_ITEM(list, (Py_ssize_t)i), i, &layers->specs[i],
-                                    &layers->backs[i]) == 0)
-            i++;
-        if (i == n) return 0;
-    } else PyErr_NoMemory();
-    gp_free_layers(layers);
-    return -1;
-}
-
-void gp_free_layers(parsed_layers *layers)
-{
-    for (size_t i = 0; layers->backs && i < layers->n; i++) PyMem_Free(layers->backs[i]);
-    PyMem_Free(layers->backs);
-    PyMem_Free(layers->specs);
-}
-
 static PyObject *net_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
     static char *names[] = {"layers", NULL};
@@ -315,39 +207,107 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     return answer;
 }
 
+/* The rates of the steps, a tuple, and how many of the rows are each one's, a tuple or None for
+ * whole batches. Fills what has room for so many. */
+static int parse_course(PyObject *rates, PyObject *sizes, size_t rows, gp_course *course,
+                        double *lr, size_t *samples)
+{
+    *course = (gp_course){.n = (size_t)PyTuple_GET_SIZE(rates), .lr = lr};
+    for (size_t i = 0; i < course->n; i++)
+        lr[i] = PyFloat_AsDouble(PyTuple_GET_ITEM(rates, (Py_ssize_t)i));
+    if (PyErr_Occurred()) return -1;
+    if (sizes == Py_None) return 0;
+    if (!PyTuple_Check(sizes) || PyTuple_GET_SIZE(sizes) != PyTuple_GET_SIZE(rates)) {
+        PyErr_SetString(PyExc_ValueError, "there must be as many sizes as learning rates");
+        return -1;
+    }
+    for (size_t i = 0; i < course->n; rows -= samples[i++]) {
+        samples[i] = PyLong_AsSize_t(PyTuple_GET_ITEM(sizes, (Py_ssize_t)i));
+        if (PyErr_Occurred()) return -1;
+        if (samples[i] > 0 && samples[i] <= rows) continue;
+        PyErr_Format(PyExc_ValueError, "step %zu takes %zu samples, the index has %zu left", i,
+                     samples[i], rows);
+        return -1;
+    }
+    course->sizes = samples;
+    return 0;
+}
+
+/* A list for each number of a step: loss, correct, norm, scale, clipped, applied, norm_after. */
+static PyObject *taken_steps(const gp_taken *taken, size_t done)
+{
+    enum { NUMBERS = 7 };
+    PyObject *columns = PyTuple_New(NUMBERS);
+    for (Py_ssize_t k = 0; columns && k < NUMBERS; k++) {
+        PyObject *column = PyList_New((Py_ssize_t)done);
+        if (column) PyTuple_SET_ITEM(columns, k, column);
+        else Py_CLEAR(columns);
+    }
+    for (size_t i = 0; columns && i < done; i++) {
+        const gp_step_info *info = &taken[i].info;
+        PyObject *const numbers[NUMBERS] = {
+            PyFloat_FromDouble(taken[i].result.loss), PyLong_FromSize_t(taken[i].result.correct),
+            PyFloat_FromDouble(info->norm),           PyFloat_FromDouble(info->scale),
+            PyBool_FromLong(info->clipped),           PyBool_FromLong(info->applied),
+            PyFloat_FromDouble(info->norm_after)};
+        for (Py_ssize_t k = 0; k < NUMBERS; k++)
+            PyList_SET_ITEM(PyTuple_GET_ITEM(columns, k), (Py_ssize_t)i, numbers[k]);
+    }
+    if (!PyErr_Occurred()) return columns;
+    Py_XDECREF(columns);
+    return NULL;
+}
+
 static PyObject *net_train(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object;
+    PyObject *arena, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object,
+        *rates, *sizes;
     unsigned long long seed, step;
     gp_batch batch;
     gp_clip clips[GP_MAX_CLIPS];
     gp_rule rule;
+    gp_course course;
     float *moments_of_step[GP_MAX_MOMENTS];
-    double *norms;
-    gp_result result;
-    gp_step_info info;
+    double *norms, seconds;
     gp_status status;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OO", self->state->arena_type, &arena, &x, &y, &index,
-                          &PyTuple_Type, &loss, &seed, &step, &PyTuple_Type, &clip_tuple,
-                          &PyTuple_Type, &rule_tuple, &moments, &norms_object) ||
+    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OOO!Od", self->state->arena_type, &arena, &x, &y,
+                          &index, &PyTuple_Type, &loss, &seed, &step, &PyTuple_Type, &clip_tuple,
+                          &PyTuple_Type, &rule_tuple, &moments, &norms_object, &PyTuple_Type,
+                          &rates, &sizes, &seconds) ||
         parse_batch(self, x, y, index, loss, &batch) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object,
                       gp_arena_sizes((arena_object *)arena), clips, &rule, moments_of_step, &norms))
         return NULL;
+    if (sizes != Py_None && !batch.index) {
+        PyErr_SetString(PyExc_ValueError, "sizes without an index");
+        return NULL;
+    }
+    const size_t n = (size_t)PyTuple_GET_SIZE(rates);
+    gp_taken *taken = PyMem_Calloc(n + 1, sizeof *taken);
+    double *lr = PyMem_Calloc(n + 1, sizeof *lr);
+    size_t *samples = PyMem_Calloc(n + 1, sizeof *samples), done = 0;
+    PyObject *answer = NULL;
+    if (!taken || !lr || !samples) {
+        PyErr_NoMemory();
+        goto done;
+    }
+    if (parse_course(rates, sizes, batch.size, &course, lr, samples)) goto done;
+    course.seconds = seconds;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
     gp_arena with_moments = *own.arena;
     memcpy(with_moments.moments, moments_of_step, sizeof with_moments.moments);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_net_train(own.net, &with_moments, &batch, clips, &rule, &result, &info, norms, seed,
-                          step, threads);
+    status = gp_net_train_many(own.net, &with_moments, &batch, &course, clips, &rule, taken, &done,
+                               norms, seed, step, threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer;
-    if (status == GP_OK)
-        answer =
-            Py_BuildValue("(dnN)", result.loss, (Py_ssize_t)result.correct, gp_step_result(&info));
-    else answer = raise_fault(self, own.net, &batch, status);
+    answer =
+        status == GP_OK ? taken_steps(taken, done) : raise_fault(self, own.net, &batch, status);
     leave(self, arena);
+done:
+    PyMem_Free(taken);
+    PyMem_Free(lr);
+    PyMem_Free(samples);
     return answer;
 }
 
@@ -473,8 +433,12 @@ static PyMethodDef net_methods[] = {
     {"backward", (PyCFunction)net_backward, METH_VARARGS,
      "backward(arena, x, y, index, loss, seed, step) -> (loss, correct)"},
     {"train", (PyCFunction)net_train, METH_VARARGS,
-     "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms)"
-     " -> (loss, correct, (norm, scale, clipped, applied, norm_after))"},
+     "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms, rates, sizes, "
+     "seconds)"
+     " -> (loss, correct, norm, scale, clipped, applied, norm_after), a list each: a step for each "
+     "rate until one is refused, which counts if it is the first, or the time is over. A step "
+     "takes "
+     "the next rows of index, as many as its size or, where sizes is None, all."},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS,
      "evaluate(arena, x, y, loss, out) -> (loss, correct)"},

@@ -333,6 +333,69 @@ static void bad_batches(const scene *s)
     }
 }
 
+/* Many steps by index are those steps one by one; a step that is refused or fails comes first or
+ * not at all. */
+static void test_many(const gp_kernels *kernels)
+{
+    enum { ROWS = 40, STEPS = 5 };
+    static const size_t sizes[STEPS] = {8, 3, 16, 1, 12};
+    static const double lr[STEPS] = {0.01, 0.02, 0.03, 0.04, 0.05};
+    scene *one = scene_new(kernels, build_everything, ROWS, &gp_loss_mse, 40),
+          *many = scene_new(kernels, build_everything, ROWS, &gp_loss_mse, 40);
+    int64_t index[ROWS];
+    gp_taken apart[STEPS], taken[STEPS] = {0};
+    gp_course course = {.n = STEPS, .sizes = sizes, .lr = lr, .seconds = INFINITY};
+    size_t at = 0, done = 0;
+    noise source = {41};
+    memset(apart, 0, sizeof apart);
+    for (size_t i = 0; i < ROWS; i++) index[i] = (int64_t)noise_below(&source, ROWS);
+    for (size_t i = 0; i < STEPS; at += sizes[i++]) {
+        gp_rule now = rule;
+        now.lr = lr[i];
+        now.step = i + 1;
+        one->batch.index = index + at;
+        one->batch.size = sizes[i];
+        CHECK_INT_EQUAL(gp_net_train(one->net, &one->m.arena, &one->batch, &clip, &now,
+                                     &apart[i].result, &apart[i].info, NULL, SEED, i, 2),
+                        GP_OK);
+    }
+    many->batch.index = index;
+    many->batch.size = ROWS;
+    CHECK_INT_EQUAL(gp_net_train_many(many->net, &many->m.arena, &many->batch, &course, &clip,
+                                      &rule, taken, &done, NULL, SEED, 0, 2),
+                    GP_OK);
+    CHECK_INT_EQUAL(done, STEPS);
+    CHECK_BYTES_EQUAL(sizeof taken, taken, apart);
+    CHECK_BYTES_EQUAL(one->m.arena.n * sizeof(float), many->m.arena.params, one->m.arena.params);
+
+    course.seconds = -1.0; /* no time at all */
+    CHECK_INT_EQUAL(gp_net_train_many(many->net, &many->m.arena, &many->batch, &course, &clip,
+                                      &rule, taken, &done, NULL, SEED, 0, 2),
+                    GP_OK);
+    CHECK_INT_EQUAL(done, 1);
+    course.seconds = INFINITY;
+    index[20] = 7; /* of the third step */
+    for (size_t i = 0; i < ROWS; i++) index[i] -= index[i] == 7 && i != 20;
+    for (int first = 0; first < 2; first++) {
+        many->x[7 * many->in] = first ? NAN : 1e30f; /* one is refused, the other fails */
+        gp_net_limit(many->net, 1e6f, INFINITY);
+        CHECK_INT_EQUAL(gp_net_train_many(many->net, &many->m.arena, &many->batch, &course, &clip,
+                                          &rule, taken, &done, NULL, SEED, 0, 2),
+                        GP_OK);
+        CHECK_INT_EQUAL(done, 2);
+        gp_batch rest = many->batch;
+        rest.index += sizes[0] + sizes[1];
+        const gp_course later = {.n = 3, .sizes = sizes + 2, .lr = lr, .seconds = INFINITY};
+        CHECK_INT_EQUAL(gp_net_train_many(many->net, &many->m.arena, &rest, &later, &clip, &rule,
+                                          taken, &done, NULL, SEED, 0, 2),
+                        first ? GP_BAD_INPUT : GP_OK);
+        CHECK_INT_EQUAL(done, first ? 0 : 1);
+        CHECK(first || !taken[0].info.applied);
+    }
+    scene_free(one);
+    scene_free(many);
+}
+
 static void test_bad_arguments(void)
 {
     scene *s = scene_new(gp_kernels_get(NULL), build_everything, 8, &gp_loss_mse, 60);
@@ -369,6 +432,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_same_bits);
     OVER_INSTRUCTION_SETS(test_shared_work);
     OVER_INSTRUCTION_SETS(test_xor);
+    OVER_INSTRUCTION_SETS(test_many);
     test_bad_layers();
     test_bad_arguments();
     gp_pool_destroy(pool);

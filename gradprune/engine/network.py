@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -11,12 +13,16 @@ from gradprune.engine.examined import Examined
 from gradprune.losses.base import Loss, LossLike, SoftTarget, Target
 from gradprune.losses.targets import check_labels
 from gradprune.optim.guards import Guard
-from gradprune.optim.optimizers.base import Optimizer, StepInfo
+from gradprune.optim.optimizers.base import Optimizer
+from gradprune.optim.optimizers.taken import StepInfo, StepInfos, Taken
+from gradprune.state.batching import step_rows
 from gradprune.state.locking import locked
 
-__all__ = ["Network"]
+__all__ = ["PATIENCE", "Network"]
 
 Floats = NDArray[np.float32]
+MOST_STEPS = 1000  # in one call of the core
+PATIENCE = 0.05  # seconds after which Ctrl-C, other threads and progress bars get their turn
 
 
 class Network(Examined):
@@ -115,42 +121,109 @@ class Network(Examined):
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
         with self.lock:
-            value, _, info = self.train_on(inputs, targets, None, chosen, optimizer)
+            taken = self.take(inputs, targets, None, (len(inputs),), chosen, optimizer)
             self._loss = chosen.lasting
-        return value, info
+        return taken.loss[0], taken.last
 
-    def train_on(
+    def train_steps(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        *,
+        optimizer: Optimizer,
+        index: ArrayLike | Sequence[ArrayLike] | None = None,
+        n: SupportsIndex | None = None,
+        loss: LossLike | None = None,
+    ) -> tuple[NDArray[np.float64], StepInfos]:
+        """Run ``train_step`` again and again in the core, with the same bits.
+
+        What a guard leaves out counts as a step, too. If a step raises, those before it were
+        taken.
+
+        Args:
+            x: (samples, *input_shape) real numbers.
+            y: the targets of all of them, as for ``backward``.
+            optimizer: takes the steps.
+            index: the samples of each step: (steps, batch) row numbers, or a sequence of row
+                numbers for each step. None: every step takes all samples.
+            n: how many steps; None: as many as ``index`` has, and 1 without.
+            loss: as for ``backward``.
+
+        Returns:
+            (mean losses before each step (n,), what the steps did, an array for each number of a
+            ``StepInfo``).
+
+        Raises:
+            IndexError: there is no such row.
+            TypeError, ValueError: an argument is not as above.
+            NonFiniteError, ExplosionError: as ``Optimizer.step``.
+
+        >>> import gradprune as gp
+        >>> (x, y), _ = gp.datasets.digits()
+        >>> model = gp.Model([gp.Dense(10)], input_shape=64, seed=0)
+        >>> order = np.random.default_rng(0).integers(0, len(x), (100, 32))
+        >>> losses, steps = model.train_steps(x, y, index=order, optimizer=gp.Adam(model, lr=0.01))
+        >>> losses.shape, steps.norm.shape, bool(losses[-1] < losses[0])
+        ((100,), (100,), True)
+        """
+        chosen = self.loss_for(loss)
+        inputs, targets = self.batch(x, y, chosen)
+        rows, sizes = step_rows(index, n, len(inputs))
+        with self.lock:
+            self._loss = chosen.lasting
+        taken: list[Taken] = []
+        while sizes:
+            now = self.take(inputs, targets, rows, sizes, chosen, optimizer, seconds=PATIENCE)
+            taken.append(now)
+            done, sizes = sizes[: len(now.loss)], sizes[len(now.loss) :]
+            rows = None if rows is None else rows[sum(done) :]
+        columns = [np.concatenate(column) for column in zip(*taken, strict=True)]
+        return columns[0], StepInfos(*columns[2:])
+
+    def take(
         self,
         inputs: Floats,
         targets: Target,
-        index: NDArray[np.int64] | None,
+        rows: NDArray[np.int64] | None,
+        sizes: Sequence[int],
         loss: Loss,
         optimizer: Optimizer,
-    ) -> tuple[float, int, StepInfo]:
-        """Run ``train_step`` on rows ``index`` of arrays that ``batch`` has prepared.
+        *,
+        seconds: float = math.inf,
+    ) -> Taken:
+        """Take steps on arrays that ``batch`` has prepared, at least one and at most all.
 
-        While the weights are quantized in two calls of the core: the quantizer comes in between.
+        Fewer are taken if the next one is refused or fails, if the optimizer wants to look in
+        between, or if the time is over. While the weights are quantized it is one, in two calls of
+        the core: the quantizer comes in between.
 
-        Returns:
-            (mean loss, samples classified correctly, what the step did).
+        Args:
+            inputs: (samples, features).
+            targets: their targets.
+            rows: row numbers of the samples of all steps; None: each step takes all samples.
+            sizes: how many rows each step takes; without rows, an entry for each step.
+            loss: the loss.
+            optimizer: this network's.
+            seconds: after so long no other step begins.
         """
         if optimizer.model is not self:
             raise ValueError("the optimizer was made for another model")
         with self.arena.lock:
+            first = rows if rows is None else rows[: sizes[0]]
             if self.quantizer is not None and self.quantizer.is_active:
-                correct = self._pass(inputs, targets, index, loss, optimizer.guard)
+                correct = self._pass(inputs, targets, first, loss, optimizer.guard)
                 info = optimizer.step()
-                return self.last_loss, correct, info
-            self.check_batch_size(len(inputs if index is None else index))
-            lr = optimizer.lr
-            clip, rule = optimizer.begin()
+                return Taken.one(self.last_loss, correct, info)
+            for size in set(sizes):
+                self.check_batch_size(size)
+            clip, rule, rates = optimizer.begin_many(min(len(sizes), MOST_STEPS))
             self._watch(optimizer.guard)
             try:
-                self.last_loss, correct, done = self._net.train(
+                done = self._net.train(
                     self.arena.core,
                     inputs,
                     targets,
-                    index,
+                    rows,
                     loss.core,
                     self.seed,
                     self.forward_count,
@@ -158,13 +231,17 @@ class Network(Examined):
                     rule,
                     optimizer.core_moments,
                     optimizer.parameter_norms,
+                    rates,
+                    None if rows is None else tuple(sizes[: len(rates)]),
+                    seconds,
                 )
             except ValueError:
                 self._check_labels(targets)
                 raise
+            self.last_loss = done[0][-1]
             self.exploded = self._net.exploded
-            self.forward_count += 1
-            return self.last_loss, correct, optimizer.finish(done, lr)
+            self.forward_count += len(done[0])
+            return optimizer.finish_many(done, rates)
 
     def _watch(self, guard: Guard | None) -> None:
         """Tell the core the limits of this guard."""

@@ -80,21 +80,22 @@ class Chain:
         stages = (clipper.stage() for clipper in self.stages)
         return next((stage.norm_type for stage in stages if stage.is_factor), 2.0)
 
-    def code(self) -> tuple[Any, ...]:
-        """(stages, buffer, whether to keep the clipped gradient) of the next step."""
+    def code(self, steps: int = 1) -> tuple[Any, ...]:
+        """(stages, buffer, whether to keep the clipped gradient) of so many steps."""
         keep = self._arena.keep_clipped
         if self._code is not None and self._settled and keep == self._code[2]:
             return self._code
         if keep and self._work is None:
             self._work = self._arena.new_moment()
-        self._code = (tuple(map(self._stage, range(len(self.stages)))), self._work, keep)
+        stages = tuple(self._stage(i, steps) for i in range(len(self.stages)))
+        self._code = (stages, self._work, keep)
         return self._code
 
-    def _stage(self, i: int) -> tuple[Any, ...]:
+    def _stage(self, i: int, steps: int) -> tuple[Any, ...]:
         clipper, state = self.stages[i], self._states[i]
         version = 0.0
         if state is not None:
-            state = self._states[i] = clipper.grow(state)
+            state = self._states[i] = clipper.grow(state, steps)
             version = float(self._version(clipper))
         stage = clipper.stage()
         kept = (self._excluded[i], state, version, self._residuals[i])

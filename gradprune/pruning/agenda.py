@@ -11,6 +11,8 @@ from gradprune.pruning.schedules import AnySchedule
 
 __all__ = ["Agenda"]
 
+_LOOKED_AT = 200  # steps ahead
+
 
 class Agenda:
     """Which removals and exchanges are due when.
@@ -43,6 +45,15 @@ class Agenda:
     def exchanges(self, step: int) -> bool:
         """Whether weights are exchanged at a step."""
         return self.regrowth is not None and self.regrowth.is_event(step)
+
+    def steps_before(self, step: int) -> int:
+        """How many steps from this one on have no event; not more than are looked at."""
+        if self.is_overdue:
+            return 0
+        for ahead in range(_LOOKED_AT):
+            if self.due(step + ahead) is not None or self.exchanges(step + ahead):
+                return ahead
+        return _LOOKED_AT
 
     def is_ahead(self, step: int) -> bool:
         """Whether events are to come, for which gradients are observed."""

@@ -55,6 +55,11 @@ class Observer:
         self.note(self.room())
 
     @property
+    def looks(self) -> bool:
+        """Whether the criterion wants to see steps: their gradients or weights."""
+        return self._criterion.needs_gradients or self._criterion.needs_weights
+
+    @property
     def lock(self) -> AbstractContextManager[bool]:
         """The model's; see ``Arena``."""
         return self._model.arena.lock

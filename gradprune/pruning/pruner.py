@@ -260,16 +260,6 @@ class Pruner(PrunerState):
 
     # ---- what a training asks and tells --------------------------------------------------------
 
-    @property
-    def wants_batch(self) -> bool:
-        """Whether the next ``step`` has to be given the batch of its training step."""
-        if self.probe_data is not None:
-            return False
-        step, agenda, probes = self.step_count + 1, self._agenda, self.criterion.needs_data
-        if agenda.regrowth is not None and agenda.exchanges(step):
-            return probes or agenda.regrowth.needs_data
-        return probes and agenda.due(step) is not None
-
     def check(self, context: TrainingContext) -> None:
         """See Follower."""
         if self.wants_feedback and not context.validated:
@@ -277,8 +267,15 @@ class Pruner(PrunerState):
                 "an adaptive schedule goes by the validation loss: pass validation_data"
             )
 
+    def steps_unseen(self) -> int:
+        """See Follower: steps before the next event, unless gradients have to be observed."""
+        if type(self).step is not Pruner.step or self._observer.looks:
+            return 0
+        return self._agenda.steps_before(self.step_count + 1)
+
     def on_step(self, context: TrainingContext) -> None:
         """See Follower."""
+        self.step_count += context.steps - 1  # at which nothing was due
         report = (
             self.step(data=context.batch(), loss=context.objective)
             if self.wants_batch
@@ -291,18 +288,6 @@ class Pruner(PrunerState):
         """See Follower."""
         if self.wants_feedback:
             self.feedback(context.logs["val_loss"])
-
-    @locked
-    def doubt(self, steps: int) -> str | None:
-        """Return what the schedule will not do in so many more steps; ``fit`` warns of it."""
-        return self._agenda.doubt(
-            done=self.step_count, steps=steps, sparsity=self._covered.sparsity()
-        )
-
-    @property
-    def wants_feedback(self) -> bool:
-        """Whether the schedule goes by ``feedback``."""
-        return self._agenda.wants_feedback
 
     @locked
     def feedback(self, loss: SupportsFloat) -> bool:

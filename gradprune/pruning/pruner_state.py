@@ -112,6 +112,30 @@ class PrunerState(Attached):
             Samples(data, loss) if data is not None else Samples(self.probe_data, self.probe_loss),
         )
 
+    # ---- what is due ---------------------------------------------------------------------------
+
+    @property
+    def wants_batch(self) -> bool:
+        """Whether the next ``step`` has to be given the batch of its training step."""
+        if self.probe_data is not None:
+            return False
+        step, agenda, probes = self.step_count + 1, self._agenda, self.criterion.needs_data
+        if agenda.regrowth is not None and agenda.exchanges(step):
+            return probes or agenda.regrowth.needs_data
+        return probes and agenda.due(step) is not None
+
+    @locked
+    def doubt(self, steps: int) -> str | None:
+        """Return what the schedule will not do in so many more steps; ``fit`` warns of it."""
+        return self._agenda.doubt(
+            done=self.step_count, steps=steps, sparsity=self._covered.sparsity()
+        )
+
+    @property
+    def wants_feedback(self) -> bool:
+        """Whether the schedule goes by ``feedback``."""
+        return self._agenda.wants_feedback
+
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     @locked

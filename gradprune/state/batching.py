@@ -6,7 +6,7 @@ recomputed alone, without running the ones before it, which is what an exact res
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from typing import Any, SupportsIndex
 
@@ -17,7 +17,7 @@ from gradprune import _core
 from gradprune.foundation import streams
 from gradprune.foundation.checks import as_array, seed_number, whole
 
-__all__ = ["batches", "cuts", "permutation"]
+__all__ = ["batches", "cuts", "permutation", "step_rows"]
 
 
 def permutation(
@@ -129,3 +129,40 @@ def _cut(
     for start, end in places:
         which: NDArray[np.int64] | slice = slice(start, end) if order is None else order[start:end]
         yield x[which], y[which]
+
+
+def step_rows(
+    index: ArrayLike | Sequence[ArrayLike] | None, n: SupportsIndex | None, samples: int
+) -> tuple[NDArray[np.int64] | None, list[int]]:
+    """Return the rows of all steps, None for all rows in each step, and the samples of each step.
+
+    Raises:
+        TypeError: a row is not an integer, or n is none.
+        ValueError: a step has no rows, or n is more than there are.
+
+    >>> step_rows([[0, 1], [2, 0]], None, 3)
+    (array([0, 1, 2, 0]), [2, 2])
+    >>> step_rows(None, 3, 10)
+    (None, [10, 10, 10])
+    """
+    if index is None:
+        return None, [samples] * (1 if n is None else whole("n", n, least=1))
+    if not isinstance(index, Iterable):
+        raise TypeError(f"index must have the row numbers of each step, got {index!r}")
+    steps = [_step_of(number, rows) for number, rows in enumerate(index)]
+    most = len(steps) if n is None else whole("n", n, least=1)
+    if not 1 <= most <= len(steps):
+        raise ValueError(f"index has the rows of {len(steps)} steps, n asks for {most}")
+    return np.concatenate(steps[:most]), [len(rows) for rows in steps[:most]]
+
+
+def _step_of(number: int, rows: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(rows)
+    if array.ndim != 1 or len(array) == 0:
+        raise ValueError(
+            "index must have the row numbers of each step, (steps, batch) or a sequence of such "
+            f"rows; those of step {number} have shape {array.shape}"
+        )
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"index must have integers, step {number} has {array.dtype}")
+    return array.astype(np.int64)

@@ -7,6 +7,7 @@ nothing: ``hooks`` picks the others before the first step.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ class TrainingContext(Protocol):
     """What a training tells those who follow it; ``Context`` for ``fit``."""
 
     logs: dict[str, float]
+    steps: int
 
     @property
     def validated(self) -> bool:
@@ -48,6 +50,16 @@ class Follower:
 
     def on_epoch_begin(self, context: Any) -> None:
         """Before an epoch."""
+
+    def steps_unseen(self) -> int:
+        """How many steps may now go by without a call of ``on_step`` and ``on_step_end``.
+
+        Then they run faster, several in one call of the core. Here: any number if neither hook is
+        overridden, else none. ``context.steps`` says how many there were.
+        """
+        kind = type(self)
+        sees = kind.on_step is not Follower.on_step or kind.on_step_end is not Follower.on_step_end
+        return 0 if sees else sys.maxsize
 
     def on_step(self, context: Any) -> None:
         """A part of the step: the model is locked, so that others see both or neither."""

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gradprune.foundation.checks import not_negative, whole
 from gradprune.foundation.disk import append, check_writable, read, write_atomically
 from gradprune.losses.base import Loss, Target
-from gradprune.optim.optimizers import StepInfo
+from gradprune.optim.optimizers import StepInfo, Taken
 from gradprune.pruning.report import PruneReport
 from gradprune.state.following import Follower
 from gradprune.training.samples import Batch
@@ -35,6 +35,8 @@ class Context:
         epoch: epochs the model has completed, earlier runs included.
         epochs: how many this run was asked for.
         step: steps of this run.
+        steps: of them, those since ``on_step`` was called before; 1 unless a follower lets several
+            pass, see ``steps_unseen``.
         logs: the row of the epoch that just ended, see ``History.epochs``; what a callback adds
             is recorded with it. Empty before the first.
         loss, info: of the last step: its mean loss, and what it did.
@@ -59,16 +61,18 @@ class Context:
         self.names = names
         self.objective = objective
         self.step = 0
+        self.steps = 0
         self.logs: dict[str, float] = {}
         self.loss = math.nan
         self.info: StepInfo | None = None
         self.stopped = False
         self._batch: Batch | None = None
 
-    def took(self, loss: float, info: StepInfo, batch: Batch) -> None:
-        """A step was taken; ``fit`` says so."""
-        self.step += 1
-        self.loss, self.info, self._batch = loss, info, batch
+    def took(self, taken: Taken, batch: Batch) -> None:
+        """Steps were taken, the last one on this batch; ``fit`` says so."""
+        self.step += len(taken.loss)
+        self.steps = len(taken.loss)
+        self.loss, self.info, self._batch = taken.loss[-1], taken.last, batch
 
     def batch(self) -> tuple[NDArray[np.float32], Target]:
         """(x, y) of the last step, as ``backward`` takes them; augmented if the step was."""

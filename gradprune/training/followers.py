@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -37,6 +38,10 @@ class _Repairs(Follower):
     def __init__(self, optimizer: Optimizer) -> None:
         self._optimizer = optimizer
         self._zeroed, self._rollbacks = optimizer.zeroed, optimizer.rollbacks
+
+    def steps_unseen(self) -> int:
+        """A step with a fault is the only one of its call."""
+        return sys.maxsize
 
     def on_step(self, context: Context) -> None:
         """Compare its counters with those of the step before."""

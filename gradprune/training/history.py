@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.columns import Table
-from gradprune.optim.optimizers import StepInfo
+from gradprune.optim.optimizers import Taken
 from gradprune.pruning.report import PruneReport
 
 __all__ = ["Event", "History"]
 
-_TYPES = {  # in the order of add_step, StepInfo's in the middle
+_TYPES = {  # those of Taken, and samples
     "loss": "d",
     "norm": "d",
     "scale": "d",
@@ -88,11 +88,11 @@ class History:
 
     # ---- writing -------------------------------------------------------------------------------
 
-    def add_step(self, loss: float, correct: int, samples: int, info: StepInfo) -> None:
-        """Record a step: mean loss, samples classified correctly, samples, what it did."""
-        numbers = (loss, *info, samples, correct)
-        for column, number in zip(self._steps.values(), numbers, strict=True):
-            column.append(number)
+    def add_steps(self, taken: Taken, samples: Sequence[int]) -> None:
+        """Record steps, and how many samples each one had."""
+        for name, numbers in taken._asdict().items():
+            self._steps[name].extend(numbers)
+        self._steps["samples"].extend(samples)
 
     def add_sparsity(self, sparsity: float) -> None:
         """Record that the sparsity is this from here on."""

@@ -11,6 +11,7 @@ from time import perf_counter
 
 import numpy as np
 
+from gradprune.engine.network import PATIENCE
 from gradprune.state.batching import permutation
 from gradprune.state.following import hooks
 from gradprune.training.evaluation import validate
@@ -85,17 +86,21 @@ def _take_steps(
     if augmenter is not None:
         augmenter.begin(samples, model.epoch)
     removed = model.arena.removed
-    for start, stop in run.batches:
+    sizes = [stop - start for start, stop in run.batches]
+    start = 0
+    while sizes:
         check_interrupt()
-        index = order[start:stop]
-        batch = data.batch(index, augmenter)
         with model.lock:  # one change, for whoever reads the state in another thread
-            value, correct, info = model.train_on(*batch, run.loss, run.optimizer)
-            history.add_step(value, correct, len(index), info)
-            context.took(value, info, batch)
+            now = sizes[: _steps_unseen(run)]
+            batch = data.batch(order[start : start + sum(now)], augmenter)
+            taken = model.take(*batch, now, run.loss, run.optimizer, seconds=PATIENCE)
+            done = now[: len(taken.loss)]
+            start, sizes = start + sum(done), sizes[len(done) :]
+            history.add_steps(taken, done)
+            context.took(taken, batch.last(done[-1], sum(done)))
             for hook in inside:
                 hook(context)
-            model.epoch += stop == samples  # the last step of an epoch
+            model.epoch += not sizes  # the last step of an epoch
         if model.arena.removed != removed:
             removed = model.arena.removed
             history.add_sparsity(model.sparsity)
@@ -103,5 +108,12 @@ def _take_steps(
         for hook in after:
             hook(context)
         if context.stopped and not was_stopped:
-            return stop == samples
+            return not sizes
     return True
+
+
+def _steps_unseen(run: Run) -> int:
+    """How many steps may be taken in one go, since nobody has to look in between."""
+    if run.augmenter is not None:
+        return 1  # a batch is a copy
+    return 1 + min(follower.steps_unseen() for follower in run.followers)

@@ -30,6 +30,10 @@ class Batch(NamedTuple):
             inputs, targets = inputs[self.rows], _rows(targets, self.rows)
         return inputs.reshape(-1, *model.input_shape), targets
 
+    def last(self, size: int, end: int) -> Batch:
+        """The last samples before an end; if there are no rows, all."""
+        return self if self.rows is None else self._replace(rows=self.rows[end - size : end])
+
 
 class TrainingData:
     """Samples and targets as the core takes them, checked as a whole."""

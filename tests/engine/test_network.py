@@ -304,19 +304,20 @@ def test_large_logits_are_finite() -> None:
 # ---- training
 
 
-def test_train_on_takes_rows_by_index(network: Network) -> None:
+def test_take_takes_rows_by_index(network: Network) -> None:
     twin = TRAINED.network()
     rows = np.array([5, 0, 5, 31, 7], np.int64)
     loss = LOSSES["cross_entropy"]
     optimizers = [gp.Adam(n) for n in (network, twin)]
     inputs, targets = network.batch(X, Y, loss)
-    value, correct, info = network.train_on(inputs, targets, rows, loss, optimizers[0])
+    taken = network.take(inputs, targets, rows, [5], loss, optimizers[0])
+    (value,), (correct,), info = taken.loss, taken.correct, taken.last
     assert (value, info) == twin.train_step(X[rows], Y[rows], optimizer=optimizers[1])
     assert everything(network, optimizers[0]) == everything(twin, optimizers[1])
     assert correct == int((TRAINED.network().predict(X[rows]).argmax(axis=1) == Y[rows]).sum())
     for bad in (-1, 32):
         with pytest.raises(IndexError, match=rf"index\[1\] is {bad}, x has 32 rows"):
-            network.train_on(inputs, targets, np.array([0, bad]), loss, optimizers[0])
+            network.take(inputs, targets, np.array([0, bad]), [2], loss, optimizers[0])
 
 
 def test_counters(network: Network) -> None:

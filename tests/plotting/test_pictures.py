@@ -24,7 +24,7 @@ from gradprune import plotting
 from gradprune.analysis.diagnosis import Diagnosis, LayerDiagnosis, ParameterDiagnosis
 from gradprune.analysis.reports import Report
 from gradprune.analysis.sensitivity import Sensitivity
-from gradprune.optim.optimizers import StepInfo
+from gradprune.optim.optimizers import StepInfo, Taken
 from gradprune.plotting import history as history_module
 from gradprune.sweeps.records import Records
 from gradprune.sweeps.sweep import SweepResult
@@ -58,7 +58,9 @@ def trained(
             found.add_sparsity((sparsity or {})[step])
         is_left_out = events and step % 17 == 3
         shown = np.nan if is_left_out else float(norm)
-        found.add_step(0.5, 1, 2, StepInfo(shown, 1.0, bool(norm > 0.9), not is_left_out, 0.1))
+        found.add_steps(
+            Taken.one(0.5, 1, StepInfo(shown, 1.0, bool(norm > 0.9), not is_left_out, 0.1)), [2]
+        )
         if events and step % 11 == 5:
             kinds = ("explosion", "prune jump", "zeroed", "rollback")
             found.add_event(kinds[step % 4], 3.0)

@@ -83,8 +83,8 @@ class Clipper(ABC):
         """
         return None
 
-    def grow(self, state: Doubles) -> Doubles:
-        """The state with room for one more step."""
+    def grow(self, state: Doubles, steps: int) -> Doubles:
+        """The state with room for so many more steps."""
         return state
 
     def export(self, state: Doubles) -> Doubles:

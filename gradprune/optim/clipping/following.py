@@ -59,12 +59,14 @@ class AutoClip(AdaptiveClipper):
         """Return a state without norms, and room for the first ones."""
         return np.zeros(_HEAD + 2 * min(self._most, _FIRST_CAPACITY))
 
-    def grow(self, state: Doubles) -> Doubles:
-        """Return the state with twice the room if it is full, up to the window."""
-        capacity = (len(state) - _HEAD) // 2
-        if state[_COUNT] < capacity or capacity >= self._most:
+    def grow(self, state: Doubles, steps: int) -> Doubles:
+        """Return the state with twice the room as often as it takes, up to the window."""
+        room = capacity = (len(state) - _HEAD) // 2
+        while room < min(state[_COUNT] + steps, self._most):
+            room = min(2 * room, self._most)
+        if room == capacity:
             return state
-        return self._of(self.export(state), min(2 * capacity, self._most), state[_VERSION])
+        return self._of(self.export(state), room, state[_VERSION])
 
     def export(self, state: Doubles) -> Doubles:
         """Return the norms in the order they came."""

@@ -9,5 +9,6 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.optim.optimizers.base import *
     from gradprune.optim.optimizers.rmsprop import *
     from gradprune.optim.optimizers.sgd import *
+    from gradprune.optim.optimizers.taken import *
 else:
-    gather_into(globals(), without=("rated",))
+    gather_into(globals(), without=("inspected", "rated"))

@@ -11,7 +11,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +20,10 @@ from gradprune import _core
 from gradprune.errors import NumericalError
 from gradprune.optim.chains import Chain, as_clip
 from gradprune.optim.clipping.base import Clipper
-from gradprune.optim.clipping.functions import joint_norm
 from gradprune.optim.guards import Guard, Raise
 from gradprune.optim.learning_rates import LearningRate, as_schedule
-from gradprune.optim.optimizers.rated import Rated
+from gradprune.optim.optimizers.inspected import Inspected
+from gradprune.optim.optimizers.taken import StepInfo, Taken
 from gradprune.optim.snapshots import Counting, Snapshot
 from gradprune.state.arena import Arena
 from gradprune.state.locking import locked
@@ -32,17 +32,6 @@ __all__ = ["Optimizer", "StepInfo"]
 
 _PHASES = ("parameter", "forward", "loss", "backward")
 _KEPT = 2  # snapshots: the last may have been taken on the way to the explosion
-
-
-class StepInfo(NamedTuple):
-    """The report of a step."""
-
-    norm: float  # of the live gradient before clipping
-    scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
-    clipped: bool  # something was beyond a limit; noise, quantization and the like do not count
-    applied: bool  # False: a number was not finite or beyond a limit, and no step was taken
-    lr: float
-    norm_after: float = math.nan  # of what the rule saw; NaN if it was not applied
 
 
 @dataclass(frozen=True)
@@ -82,6 +71,10 @@ class Rule:
 
 # norm, scale, clipped, applied and norm after, as the core gives them
 Done = tuple[float, float, bool, bool, float]
+# the same of steps in order, behind their losses and samples that are right
+ManyDone = tuple[
+    list[float], list[int], list[float], list[float], list[bool], list[bool], list[float]
+]
 
 
 class Around(Counting, Protocol):
@@ -120,7 +113,7 @@ class Trainable(Protocol):
     def find_fault(self, norm: float = ...) -> NumericalError: ...
 
 
-class Optimizer(Rated, ABC):
+class Optimizer(Inspected, ABC):
     """The base class of optimizers.
 
     A copy of an optimizer comes with a copy of its model, see ``Model.copy``.
@@ -230,11 +223,48 @@ class Optimizer(Rated, ABC):
             self._keep()
         return self.core_arguments()
 
-    def core_arguments(self) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
-        """Return (clip, rule) of the next step for the core."""
+    def begin_many(self, steps: int) -> tuple[tuple[Any, ...], tuple[Any, ...], tuple[float, ...]]:
+        """Return (clip, rule, learning rates) of the next steps, ``steps`` of them or fewer.
+
+        There are fewer if a snapshot is due on the way.
+        """
+        if self.guard.every:
+            self._keep()
+            steps = min(steps, self._steps_to_snapshot())
+        clip, rule = self.core_arguments(steps)
+        first, course, factor = self.step_count, self.course, self.lr_factor
+        rates = [self.schedule.at(step, course) * factor for step in range(first, first + steps)]
+        return clip, rule, tuple(rates)
+
+    def _steps_to_snapshot(self) -> int:
+        if not self._snapshots:
+            return 1  # the weights were not finite: it is tried again
+        since = self.step_count - int(self._snapshots[-1].counters["step_count"])
+        return max(self.guard.every - since, 1)
+
+    def core_arguments(self, steps: int = 1) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
+        """Return (clip, rule) of the next steps for the core."""
         _, max_gradient, max_norm = self.guard.limits
         rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
-        return self.chain.code(), rule
+        return self.chain.code(steps), rule
+
+    def finish_many(self, done: ManyDone, rates: Sequence[float]) -> Taken:
+        """Count steps that the core has taken, or react to the one that it has refused."""
+        loss, correct, norm, scale, clipped, applied, norm_after = done
+        if len(loss) == 1:
+            report = (norm[0], scale[0], clipped[0], applied[0], norm_after[0])
+            return Taken.one(loss[0], correct[0], self.finish(report, rates[0]))
+        self.step_count += len(loss)
+        self.clip_count += sum(clipped)
+        self._was_applied()
+        lr = list(rates[: len(loss)])
+        return Taken(loss, correct, norm, scale, clipped, applied, lr, norm_after)
+
+    def _was_applied(self) -> None:
+        self.chain.applied()
+        if not self.guard.every:  # else the next snapshot ends the row
+            self._consecutive = 0
+        self.model.refused = False
 
     def finish(self, done: Done, lr: float) -> StepInfo:
         """Count a step that the core has taken, or react to one that it has refused.
@@ -249,10 +279,7 @@ class Optimizer(Rated, ABC):
             return self._react(norm, lr)
         self.step_count += 1
         self.clip_count += clipped
-        self.chain.applied()
-        if not self.guard.every:  # else the next snapshot ends the row
-            self._consecutive = 0
-        self.model.refused = False
+        self._was_applied()
         return StepInfo(norm, scale, clipped, True, lr, norm_after)
 
     # ---- after a fault -------------------------------------------------------------------------
@@ -342,55 +369,6 @@ class Optimizer(Rated, ABC):
     def forget_snapshots(self) -> None:
         """Roll back to nothing that was before now."""
         self._snapshots.clear()
-
-    # ---- looking back --------------------------------------------------------------------------
-
-    @property
-    def clip_rate(self) -> float:
-        """The share of the steps taken in which something was clipped; 0 before the first."""
-        return self.clip_count / self.step_count if self.step_count else 0.0
-
-    def norms(self) -> dict[str, float]:
-        """Return the norm of each parameter's gradient at the last step, before clipping."""
-        stored = self.model.arena.stored
-        own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
-        return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
-
-    def layer_norms(self) -> dict[str, float]:
-        """Return the norm of each layer's gradient at the last step, before clipping."""
-        layers: dict[str, list[float]] = {}
-        for name, norm in self.norms().items():
-            layers.setdefault(name.partition(".")[0], []).append(norm)
-        return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
-
-    @locked
-    def rebaseline(self) -> None:
-        """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
-        self.chain.rebaseline()
-
-    @property
-    def keep_clipped(self) -> bool:
-        """Whether steps keep the gradient after clipping; costs a pass over it, off by default."""
-        return self.model.arena.keep_clipped
-
-    @keep_clipped.setter
-    def keep_clipped(self, keep: bool) -> None:
-        self.model.arena.keep_clipped = bool(keep)
-
-    @property
-    @locked
-    def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
-        """Copies of the gradients after clipping, by name, as the last step used them.
-
-        Raises:
-            ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
-        """
-        flat = self.chain.clipped_gradient()
-        if flat is None:
-            raise ValueError(
-                "the last step was refused, or keep_clipped = True was not set before it"
-            )
-        return self.model.arena.views(flat)
 
     # ---- copies, see ``copying`` ------------------------------------------------------------
 

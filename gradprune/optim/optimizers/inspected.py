@@ -1,0 +1,79 @@
+"""An optimizer looked at: norms and clipped gradients of the last step, and how often it clips."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.optim.chains import Chain
+from gradprune.optim.clipping.functions import joint_norm
+from gradprune.optim.optimizers.rated import Rated
+from gradprune.state.arena import Arena
+from gradprune.state.locking import locked
+
+__all__ = ["Inspected"]
+
+
+class Stored(Protocol):
+    """What an optimizer belongs to."""
+
+    arena: Arena
+
+
+class Inspected(Rated):
+    """The part of ``Optimizer`` that answers questions; attributes are documented there."""
+
+    model: Stored
+    chain: Chain
+    clip_count: int
+    parameter_norms: NDArray[np.float64]
+
+    @property
+    def clip_rate(self) -> float:
+        """The share of the steps taken in which something was clipped; 0 before the first."""
+        return self.clip_count / self.step_count if self.step_count else 0.0
+
+    def norms(self) -> dict[str, float]:
+        """Return the norm of each parameter's gradient at the last step, before clipping."""
+        stored = self.model.arena.stored
+        own = {t.name: float(n) for t, n in zip(stored, self.parameter_norms, strict=True)}
+        return {tensor.name: own[tensor.name] for tensor in self.model.arena.tensors}
+
+    def layer_norms(self) -> dict[str, float]:
+        """Return the norm of each layer's gradient at the last step, before clipping."""
+        layers: dict[str, list[float]] = {}
+        for name, norm in self.norms().items():
+            layers.setdefault(name.partition(".")[0], []).append(norm)
+        return {name: joint_norm(norms, self.chain.norm_type) for name, norms in layers.items()}
+
+    @locked
+    def rebaseline(self) -> None:
+        """Let an adaptive clipper forget the norms it has seen; nothing else changes."""
+        self.chain.rebaseline()
+
+    @property
+    def keep_clipped(self) -> bool:
+        """Whether steps keep the gradient after clipping; costs a pass over it, off by default."""
+        return self.model.arena.keep_clipped
+
+    @keep_clipped.setter
+    def keep_clipped(self, keep: bool) -> None:
+        self.model.arena.keep_clipped = bool(keep)
+
+    @property
+    @locked
+    def clipped_gradients(self) -> Mapping[str, NDArray[np.float32]]:
+        """Copies of the gradients after clipping, by name, as the last step used them.
+
+        Raises:
+            ValueError: the last step was refused, or ``keep_clipped`` was not set before it.
+        """
+        flat = self.chain.clipped_gradient()
+        if flat is None:
+            raise ValueError(
+                "the last step was refused, or keep_clipped = True was not set before it"
+            )
+        return self.model.arena.views(flat)

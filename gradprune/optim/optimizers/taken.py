@@ -1,0 +1,63 @@
+"""What steps have done: one by one for whoever takes one, in columns for whoever takes many."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["StepInfo", "StepInfos", "Taken"]
+
+
+class StepInfo(NamedTuple):
+    """The report of a step."""
+
+    norm: float  # of the live gradient before clipping
+    scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
+    clipped: bool  # something was beyond a limit; noise, quantization and the like do not count
+    applied: bool  # False: a number was not finite or beyond a limit, and no step was taken
+    lr: float
+    norm_after: float = math.nan  # of what the rule saw; NaN if it was not applied
+
+
+class StepInfos(NamedTuple):
+    """The reports of several steps, an array of each number; see ``StepInfo``."""
+
+    norm: NDArray[np.float64]
+    scale: NDArray[np.float64]
+    clipped: NDArray[np.bool_]
+    applied: NDArray[np.bool_]
+    lr: NDArray[np.float64]
+    norm_after: NDArray[np.float64]
+
+
+class Taken(NamedTuple):
+    """Steps in order, a list of each number: mean losses, samples that are right, and reports.
+
+    If one was refused there is no other.
+    """
+
+    loss: list[float]
+    correct: list[int]
+    norm: list[float]
+    scale: list[float]
+    clipped: list[bool]
+    applied: list[bool]
+    lr: list[float]
+    norm_after: list[float]
+
+    @classmethod
+    def one(cls, loss: float, correct: int, info: StepInfo) -> Taken:
+        """Return a single step.
+
+        >>> Taken.one(0.5, 3, StepInfo(1.0, 1.0, False, True, 0.1, 1.0)).loss
+        [0.5]
+        """
+        return cls([loss], [correct], *([number] for number in info))  # type: ignore[arg-type]
+
+    @property
+    def last(self) -> StepInfo:
+        """The report of the last step."""
+        return StepInfo(*(column[-1] for column in self[2:]))  # type: ignore[arg-type]
