@@ -223,7 +223,7 @@ static PyObject *arena_set_mask(arena_object *self, PyObject *args)
     Py_RETURN_NONE;
 }
 
-/* ---- views: arrays of the whole buffers -------------------------------------------------------- */
+/* ---- views: arrays of the whole buffers ------------------------------------------------------ */
 
 /* What keeps a view's numbers in the whole buffer, as the array's base. */
 typedef struct lease {
@@ -247,7 +247,7 @@ static void end_lease(PyObject *capsule)
     PyMem_Free(held);
 }
 
-/* An array of n floats that keeps the lease; takes the reference to the owner. */
+/* An array of n floats that keeps the lease, whose views are counted; NULL gives it back. */
 static PyObject *leased_array(const lease *asked, float *data, size_t n)
 {
     npy_intp length = (npy_intp)n;
@@ -255,18 +255,19 @@ static PyObject *leased_array(const lease *asked, float *data, size_t n)
     PyObject *capsule = held ? PyCapsule_New(held, NULL, end_lease) : PyErr_NoMemory();
     if (!capsule) {
         PyMem_Free(held);
+        count_views(asked, 0);
         return NULL;
     }
     *held = *asked;
     Py_INCREF(held->owner);
-    count_views(held, 1);
     PyObject *array = PyArray_SimpleNewFromData(1, &length, NPY_FLOAT32, data);
     if (!array) Py_DECREF(capsule);
     else if (PyArray_SetBaseObject((PyArrayObject *)array, capsule)) Py_CLEAR(array);
     return array;
 }
 
-/* Of one segment or, if it is -1, of all. */
+/* Of one segment or, if it is -1, of all. No object is made while the lock is held: that may run
+ * the collector, and a finalizer that uses the arena would wait for ever. */
 static PyObject *make_view(arena_object *self, PyObject *which, gp_kind kind)
 {
     const Py_ssize_t segment = PyLong_AsSsize_t(which);
@@ -287,9 +288,9 @@ static PyObject *make_view(arena_object *self, PyObject *which, gp_kind kind)
         data += arena->segments[segment].offset;
         n = arena->segments[segment].length;
     }
-    PyObject *array = leased_array(&asked, data, n);
+    count_views(&asked, 1);
     gp_arena_leave(self);
-    return array;
+    return leased_array(&asked, data, n);
 }
 
 static PyObject *arena_values(arena_object *self, PyObject *segment)
@@ -306,15 +307,19 @@ static PyObject *arena_homes(arena_object *self, void *unused)
     static const char *const names[] = {
         [GP_INSIDE] = "inside", [GP_RETURNED] = "returned", [GP_OUTSIDE] = "outside"};
     (void)unused;
+    const size_t n = gp_arena_sizes(self).n_segments;
+    uint8_t *found = PyMem_Malloc(GP_KINDS * n + 1);
+    if (!found) return PyErr_NoMemory();
     const gp_arena *arena = gp_arena_enter(self);
-    PyObject *homes = PyList_New((Py_ssize_t)arena->n_segments);
-    for (size_t s = 0; homes && s < arena->n_segments; s++) {
-        PyObject *pair = Py_BuildValue("(ss)", names[arena->homes[GP_VALUES][s]],
-                                       names[arena->homes[GP_GRADIENTS][s]]);
+    for (size_t kind = 0; kind < GP_KINDS; kind++) memcpy(found + kind * n, arena->homes[kind], n);
+    gp_arena_leave(self);
+    PyObject *homes = PyList_New((Py_ssize_t)n);
+    for (size_t s = 0; homes && s < n; s++) {
+        PyObject *pair = Py_BuildValue("(ss)", names[found[s]], names[found[n + s]]);
         if (pair) PyList_SET_ITEM(homes, (Py_ssize_t)s, pair);
         else Py_CLEAR(homes);
     }
-    gp_arena_leave(self);
+    PyMem_Free(found);
     return homes;
 }
 
