@@ -9,6 +9,7 @@ Here are the names of which scripts are made. The others are in modules: `gp.los
 `gp.errors`.
 """
 
+import sys as _sys
 import typing as _typing
 
 from gradprune import (
@@ -237,6 +238,8 @@ _HOMES = (
     sweeps,
     training,
 )
+
+signposts.explain_homes((layers, losses, optim, *_HOMES, _sys.modules[__name__]))
 
 if not _typing.TYPE_CHECKING:  # or type checkers would believe that every name exists
 

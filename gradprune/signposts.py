@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 from collections.abc import Iterable, Mapping
+from types import ModuleType
 
-__all__ = ["explain"]
+from gradprune.foundation.calls import explain_calls
+
+__all__ = ["explain", "explain_homes"]
 
 # What other libraries call it, and what to write here.
 ELSEWHERE = {
@@ -77,3 +81,9 @@ def explain(name: str, homes: Mapping[str, Iterable[str]], known: Iterable[str])
         places |= {other: f"{home}.{other}" for other in names if other not in places}
     close = difflib.get_close_matches(name, places, n=1, cutoff=0.75)
     return f"{text}; is it {places[close[0]]}?" if close else text
+
+
+def explain_homes(homes: Iterable[ModuleType]) -> None:
+    """Make the classes in these modules say what is wrong with a call that does not fit."""
+    members = (member for home in homes for member in vars(home).values())
+    explain_calls(cls for cls in members if inspect.isclass(cls))

@@ -57,6 +57,7 @@ class PrunerState(Attached):
         probe_data: Data | None = None,
         probe_loss: LossLike | None = None,
     ) -> None:
+        self._check_model(model)
         if gradients not in ("raw", "clipped"):
             raise ValueError(f'gradients must be "raw" or "clipped", got {gradients!r}')
         _check_kinds(criterion, schedule, granularity, regrowth)

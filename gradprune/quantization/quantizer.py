@@ -81,6 +81,7 @@ class Quantizer(Attached):
         exclude: str | Sequence[str] = (),
         biases: Scheme | None = None,
     ) -> None:
+        self._check_model(model)
         if not isinstance(weights, Scheme):
             raise TypeError(f"weights must be a scheme such as Codebook(16), got {weights!r}")
         if biases is not None and not isinstance(biases, Scheme):

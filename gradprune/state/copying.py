@@ -20,6 +20,7 @@ that an earlier version wrote.
 from __future__ import annotations
 
 import copy
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
@@ -75,6 +76,17 @@ class Attached(Follower, ABC):
         """The model's; see ``Arena``."""
         lock: AbstractContextManager[bool] = self.model.arena.lock
         return lock
+
+    def _check_model(self, model: object) -> None:
+        """Raise a TypeError unless this is a model, which constructors take first."""
+        if hasattr(model, "arena"):
+            return
+        kind = type(self).__name__
+        first = list(inspect.signature(type(self)).parameters.values())[1]
+        value = model if isinstance(model, float) and "float" in str(first.annotation) else "..."
+        rest = f"{first.name}={value}" if first.kind is first.KEYWORD_ONLY else first.name
+        got = repr(model) if isinstance(model, float) else f"an object of {type(model).__name__}"
+        raise TypeError(f"{kind} takes the model first, {kind}(model, {rest}), got {got}")
 
     def _attach(self) -> None:
         """Become what the model has in this slot; a constructor does so last of all."""

@@ -475,7 +475,7 @@ def on(layer: Any, *images: int) -> Callable[[], Any]:
         (conv(activation=None), TypeError, "activation must be a name or an Activation, got None"),
         (conv(initializer="he"), TypeError, r"initializer must be He\(\).* got 'he'"),
         (conv(l1=-1.0), ValueError, "l1 must not be negative, got -1.0"),
-        (lambda: gp.Conv2D(4, 3, 2), TypeError, "positional"),
+        (lambda: gp.Conv2D(4, 3, 2), TypeError, "by position"),
         (lambda: gp.MaxPool2D(0), ValueError, "kernel must be at least 1, got 0"),
         (lambda: gp.AvgPool2D(2, stride=0), ValueError, "stride must be at least 1, got 0"),
         (lambda: gp.MaxPool2D(2, padding="x"), ValueError, "padding must be .* got 'x'"),

@@ -139,7 +139,7 @@ def test_names_must_differ(layers: list[gp.Dense]) -> None:
         (lambda: gp.Dense(2.5), TypeError, "units must be an integer, got 2.5"),
         (lambda: gp.Dense(True), TypeError, "units must be an integer, got True"),
         (lambda: gp.Dense("3"), TypeError, "units must be an integer, got '3'"),
-        (lambda: gp.Dense(3, "relu"), TypeError, "positional"),
+        (lambda: gp.Dense(3, "relu"), TypeError, "by position"),
         (
             lambda: gp.Dense(3, activation="rleu"),
             ValueError,

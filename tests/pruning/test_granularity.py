@@ -440,8 +440,8 @@ def test_command_line(
     assert main(["inspect", "m-pruned.safetensors"]) == 0
     assert "Block(rows=4, columns=1)" in capsys.readouterr().out
 
-    assert main([*prune, "--granularity", "1x1"]) == 0
-    single = gp.load("m-pruned.safetensors")
+    assert main([*prune, "--granularity", "1x1", "--out", "single.safetensors"]) == 0
+    single = gp.load("single.safetensors")
     assert single.pruner is not None
     assert single.pruner.granularity == gp.Element()
     assert single.arena.removed == round(0.6 * single.arena.prunable_size)

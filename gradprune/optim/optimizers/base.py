@@ -147,6 +147,7 @@ class Optimizer(Inspected, ABC):
         clip: Clipper | Sequence[Clipper] | None,
         guard: Guard | None,
     ) -> None:
+        self._check_model(model)
         self.clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
