@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.losses.base import Loss, Shape, Target
-from gradprune.losses.targets import values_as_target
+from gradprune.losses.targets import probabilities_as_target
 
 __all__ = ["BCE"]
 
@@ -19,6 +19,7 @@ class BCE(Loss):
 
     The mean of max(z, 0) - z y + log(1 + exp(-|z|)) over all elements, y in [0, 1], as
     torch.nn.BCEWithLogitsLoss. ``loss="bce"`` is ``BCE()``. A last sigmoid is part of the loss.
+    Targets outside of [0, 1] are refused; soft ones inside are probabilities.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(1, bias=False)], input_shape=1, seed=0)
@@ -31,5 +32,9 @@ class BCE(Loss):
     fuses = "sigmoid"
 
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
-        """Return (n, outputs) float32."""
-        return values_as_target(y, shape)
+        """Return (n, outputs) float32.
+
+        Raises:
+            TypeError, ValueError: targets have another shape, or one is outside of [0, 1].
+        """
+        return probabilities_as_target(y, shape)

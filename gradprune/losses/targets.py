@@ -97,3 +97,24 @@ def values_as_target(y: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
     if len(shape) > 1:
         wanted += f", or (n, {outputs})"
     raise ValueError(f"targets must have shape {wanted}, got {array.shape}")
+
+
+def probabilities_as_target(y: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Return numbers in [0, 1] as ``values_as_target`` does, or raise an error."""
+    array = values_as_target(y, shape)
+    if array.size == 0 or (array.min() >= 0 and array.max() <= 1):
+        return array
+    outside = (array < 0) | (array > 1)
+    if not outside.any():  # NaN, which is refused where all losses refuse it
+        return array
+    first = int(outside.argmax())
+    given = np.asarray(y)
+    place = ", ".join(str(i) for i in np.unravel_index(first, given.shape))
+    advice = 'of numbers that are no probabilities the loss is "mse"'
+    if np.isin(array, (-1, 1)).all():
+        advice = "of -1 and 1 make 0 and 1 by (y + 1) / 2"
+    elif np.all(array >= 0) and np.all(array == array.round()):
+        advice = 'numbers of classes need an output for each class and loss="cross_entropy"'
+    raise ValueError(
+        f"y[{place}] is {array.flat[first]:g}: targets of bce must be in [0, 1]; {advice}"
+    )

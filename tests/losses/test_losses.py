@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -110,3 +110,42 @@ def test_the_core_refuses_settings_out_of_range() -> None:
 @pytest.mark.parametrize("name", LOSSES)
 def test_strings_are_losses(name: str) -> None:
     assert get_loss(name).name == name
+
+
+@pytest.mark.parametrize(
+    ("y", "message"),
+    [
+        ([0.0, 1.5, 2.5], r"y\[1\] is 1.5: targets of bce must be in \[0, 1\]; .* loss is \"mse\""),
+        ([[0.0], [1.0], [-0.25]], r"y\[2, 0\] is -0.25: targets of bce must be in \[0, 1\]"),
+        ([-1, 1, 1], r"y\[0\] is -1: .*; of -1 and 1 make 0 and 1 by \(y \+ 1\) / 2"),
+        ([0, 1, 2], r"y\[2\] is 2: .* an output for each class and loss=\"cross_entropy\""),
+        ([0.0, 1.0, 1e9], r"y\[2\] is 1e\+09"),
+    ],
+)
+def test_bce_refuses_what_is_no_probability(y: Any, message: str) -> None:
+    model = gp.Model([gp.Dense(1)], input_shape=2, seed=0)
+    optimizer = gp.SGD(model, lr=0.1)
+    x, before = np.ones((3, 2), np.float32), model.arena.params.copy()
+    fitting = {"optimizer": optimizer, "loss": "bce"}
+    calls: list[Callable[[], object]] = [
+        lambda: model.backward(x, y, loss="bce"),
+        lambda: model.train_step(x, y, **fitting),
+        lambda: model.fit(x, y, **fitting, verbose=0),
+        lambda: model.fit(x, [0, 1, 0], **fitting, validation_data=(x, y), verbose=0, callbacks=()),
+        lambda: model.evaluate(x, y, loss="bce"),
+        lambda: gp.diagnose(model, x, y, loss="bce"),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=message):
+            call()
+    np.testing.assert_array_equal(model.arena.params, before)
+
+
+@pytest.mark.parametrize("y", [[0, 1, 1], [True, False, True], [0.0, 0.3, 1.0], [[0.5]] * 3])
+def test_bce_takes_labels_and_probabilities(y: Any) -> None:
+    model = gp.Model([gp.Dense(1)], input_shape=2, seed=0)
+    x = np.ones((3, 2), np.float32)
+    target = np.array(y, np.float64).reshape(3, 1)
+    z = model.predict(x).astype(np.float64)
+    expected, _ = reference.loss_forward_backward("bce", z, target)
+    assert model.backward(x, y, loss="bce") == pytest.approx(expected, rel=1e-6)
