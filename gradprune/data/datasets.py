@@ -245,7 +245,8 @@ def from_folder(path: str | os.PathLike[str], *, flatten: bool = True) -> Split:
         files = _find_files(folder)
     except DatasetNotFoundError as error:
         raise DatasetNotFoundError(
-            f"no data set in {folder}: {error}. Expected the four files {_names()}, gzip or not."
+            f"no data set in {folder}: {error}. Expected the four files "
+            f"{', '.join(_FILES)}, gzip or not."
         ) from None
     with ThreadPoolExecutor(len(files)) as pool:  # unpacking gives up the GIL
         arrays = list(pool.map(load_idx, files))
@@ -301,29 +302,34 @@ def _look(
             files = _find_files(place.folder)
             return place, files, _read_verified(source, files)
         except DatasetNotFoundError as error:
-            looked.append(f"{place.origin} {place.folder}: {error}")
+            looked.append(_told(place, error))
         except (FileFormatError, OSError) as error:
             # $GRADPRUNE_DATA serves every data set, so it may well hold another one.
             other = isinstance(error, _OtherDatasetError) and place.origin != "path"
             if place.chosen and not other:
                 raise
-            looked.append(f"{place.origin} {place.folder}: {error}")
+            looked.append(_told(place, error))
     if download:
         try:
             _download(source, cache, verbose=verbose)
             files = _find_files(cache)
             return _Place("download to", cache), files, _read_verified(source, files)
         except (ImportError, OSError, FileFormatError) as error:
-            looked.append(f"download: {error}")
+            looked += [f"download: {line}" for line in (str(error) or repr(error)).splitlines()]
     else:
         looked.append("download: not allowed (download=False)")
     places = "".join(f"\n  - {line}" for line in looked)
     raise DatasetNotFoundError(
         f"{source.title} was not found. Looked in{places}\n"
-        f"Put the four files {_names()} (gzip or not) into one folder and pass it as "
-        f"datasets.{source.function}(path), or set GRADPRUNE_DATA to it. "
+        f"Put {', '.join(_FILES[:3])}\nand {_FILES[3]}, gzip or not, into a folder and call "
+        f"datasets.{source.function}(folder).\n"
         f"datasets.digits() is part of the package and needs no files."
     )
+
+
+def _told(place: _Place, error: Exception) -> str:
+    text = str(error)
+    return f"{place.origin} {'' if str(place.folder) in text else f'{place.folder}: '}{text}"
 
 
 def _places(source: _Source, path: str | os.PathLike[str] | None, cache: Path) -> Iterator[_Place]:
@@ -338,7 +344,8 @@ def _places(source: _Source, path: str | os.PathLike[str] | None, cache: Path) -
 def _named_folders(source: _Source, value: str | os.PathLike[str]) -> list[Path]:
     # The subfolders first: their names say which data set they hold.
     folder = Path(os.path.expanduser(value))
-    return [*(folder / name for name in source.subfolders), folder]
+    below = [folder / name for name in source.subfolders]
+    return [*(place for place in below if place.exists()), folder]
 
 
 def _find_files(folder: Path) -> list[Path]:
@@ -357,10 +364,6 @@ def _find_files(folder: Path) -> list[Path]:
             raise DatasetNotFoundError(f"no file {name} or {name}.gz")
         found.append(file)
     return found
-
-
-def _names() -> str:
-    return ", ".join(_FILES)
 
 
 def _read_verified(source: _Source, files: list[Path]) -> list[NDArray[Any]]:
@@ -388,6 +391,7 @@ def _read_verified(source: _Source, files: list[Path]) -> list[NDArray[Any]]:
 
 # --- downloading ------------------------------------------------------------------------------
 
+_LONGEST_REASON = 300  # characters
 _DOWNLOAD_LIMIT = 2**26  # bytes a file; the largest, uncompressed, has 47 million
 
 
@@ -438,10 +442,22 @@ def _download_from_mirrors(source: _Source, folder: Path, *, verbose: bool) -> N
                 _download_file(mirror + file.name, file, verbose=verbose)
             _read_verified(source, files)
         except (ValueError, OSError) as error:
-            failures.append(f"{mirror}: {error}")
+            failures.append(f"{mirror}: {_reason(error)}")
         else:
             return
-    raise OSError("".join(f"\n    {failure}" for failure in failures))
+    raise OSError("\n".join(failures))
+
+
+def _reason(error: BaseException) -> str:
+    """Return what the system said, rather than what each library on the way made of it."""
+    found, deepest = error, error
+    while (below := found.__cause__ or found.__context__) is not None:
+        found = below
+        if isinstance(found, OSError) and found.strerror:
+            deepest = found
+    text = (isinstance(deepest, OSError) and deepest.strerror) or str(deepest)
+    line = " ".join(text.split())
+    return line if len(line) <= _LONGEST_REASON else f"{line[: _LONGEST_REASON - 3]}..."
 
 
 def _download_file(url: str, file: Path, *, verbose: bool) -> None:

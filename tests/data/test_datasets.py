@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import http.server
 import os
+import socket
 import sys
 import threading
 import warnings
@@ -174,7 +175,7 @@ def test_not_found_lists_each_place(tmp_path: Path, nowhere: Path) -> None:
     assert f"cache {nowhere / 'mnist'}: no such folder" in text
     assert "download: not allowed" in text
     assert all(name in text for name in NAMES)
-    assert "datasets.mnist(path)" in text
+    assert "datasets.mnist(folder)" in text
     assert isinstance(caught.value, FileNotFoundError)
     with pytest.raises(DatasetNotFoundError, match=f"path {file}: not a folder"):
         datasets.mnist(file, download=False)
@@ -297,6 +298,36 @@ def test_failed_download_leaves_nothing(
         datasets.mnist(verbose=False)
     assert url in str(caught.value)
     assert not nowhere.parent.exists()
+
+
+@pytest.mark.parametrize("load", [datasets.mnist, datasets.fashion_mnist])
+def test_without_a_network_the_error_is_a_few_short_lines(
+    load: Any, monkeypatch: pytest.MonkeyPatch, nowhere: Path
+) -> None:
+    def unreachable(url: str, *rest: object, **settings: object) -> None:
+        """As requests and urllib3 have it: long texts around a short one."""
+        try:
+            raise socket.gaierror(-2, "Name or service not known")
+        except OSError as error:
+            text = (
+                f"HTTPSConnectionPool(host=..., port=443): Max retries exceeded: {url!r} {error!r}"
+            )
+            raise OSError(2 * text) from error
+
+    urls = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://elsewhere.example/data/")
+    for name in ("_MNIST", "_FASHION_MNIST"):
+        source = replace(getattr(datasets, name), mirrors=urls)
+        monkeypatch.setattr(datasets, name, source)
+    monkeypatch.setattr(datasets, "_download_file", unreachable)
+    monkeypatch.setenv("GRADPRUNE_DATA", "/nonexistent")
+    with pytest.raises(DatasetNotFoundError) as caught:
+        load(verbose=False)
+    lines = str(caught.value).replace(str(nowhere.parent), "/home/user/.cache").splitlines()
+    assert len(lines) <= 10
+    assert max(map(len, lines)) <= 101
+    downloads = [line for line in lines if "download: " in line]
+    assert len(downloads) == 2
+    assert all(line.endswith("/: Name or service not known") for line in downloads)
 
 
 def test_interrupted_download_leaves_nothing(

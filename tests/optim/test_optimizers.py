@@ -350,3 +350,22 @@ def test_two_optimizers_of_one_network_are_both_masked() -> None:
     for optimizer in optimizers:
         for moment in optimizer.moments:
             assert not moment[: network.arena.prunable_size].any()
+
+
+def test_a_second_step_takes_the_same_gradients_again_as_in_torch(torch: Any) -> None:
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(8, 3)).astype(np.float32), np.arange(8) % 2
+    model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+    module = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        module.weight[...] = torch.tensor(np.array(model.parameters["dense0.weight"]))
+        module.bias[...] = torch.tensor(np.array(model.parameters["dense0.bias"]))
+    ours = gp.SGD(model, lr=0.1, momentum=0.9)
+    theirs = torch.optim.SGD(module.parameters(), lr=0.1, momentum=0.9)
+    torch.nn.functional.cross_entropy(module(torch.tensor(x)), torch.tensor(y)).backward()
+    model.backward(x, y, loss="cross_entropy")
+    for _ in range(2):
+        ours.step()
+        theirs.step()
+    expected = module.weight.detach().numpy()
+    np.testing.assert_allclose(model.parameters["dense0.weight"], expected, atol=1e-6)

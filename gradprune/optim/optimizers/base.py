@@ -194,7 +194,8 @@ class Optimizer(Inspected, ABC):
 
         The gradient is clipped on the way and stays as it is in ``model.gradients``, whatever the
         clippers do (``keep_clipped`` and ``clipped_gradients`` show what became of it). Removed
-        weights, their gradients and moments are exactly 0 afterwards.
+        weights, their gradients and moments are exactly 0 afterwards. A second call takes a
+        second step from the same gradients, as torch's does.
 
         Returns:
             norm before clipping, scale, clipped, applied, lr and norm after clipping.
