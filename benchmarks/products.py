@@ -4,8 +4,7 @@
 
 Everybody works in his own layout and into an array that is there already: the libraries on
 (batch, features), gradprune on chunks of samples with the batch innermost, which is how its
-activations always lie. The weight gradient of a layer that is not the first includes the
-transposition of its input, as in the engine. The first layer has no input gradient.
+activations always lie. The first layer has no input gradient.
 """
 
 from __future__ import annotations
@@ -90,12 +89,8 @@ def gradprune_product(
     if product == INPUT_GRADIENT:
         dx = np.empty_like(x_chunks)
         return lambda: _core.gemm(w, True, dy_chunks, dx), lambda: _samples(dx, batch)
-    chunks, _, lanes = x_chunks.shape
-    rows = np.zeros((chunks, lanes, _padded(inputs)), np.float32)
-    rows.reshape(chunks * lanes, -1)[:batch, :inputs] = x
     dw = np.empty_like(w)
-    source = None if first else x_chunks
-    return lambda: _core.gemm_sum(dy_chunks, source, rows, dw), lambda: dw.astype(np.float64)
+    return lambda: _core.gemm_sum(dy_chunks, x_chunks, dw), lambda: dw.astype(np.float64)
 
 
 def torch_product(

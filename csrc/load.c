@@ -29,14 +29,13 @@ static size_t row_of(const gp_batch *batch, size_t sample)
     return batch->index ? (size_t)batch->index[sample] : sample;
 }
 
-/* lanes [chunk][feature][P] and, unless it is NULL, rows (samples, padded width) from the rows of
- * the batch, this member's share of the features. Returns 1 if all are finite. */
+/* lanes [chunk][feature][P] from the rows of the batch, this member's share of the features.
+ * Returns 1 if all are finite. */
 static int gather(const gp_region *shared, const gp_pass *pass, const float *values, size_t width,
-                  float *lanes, float *rows)
+                  float *lanes)
 {
     enum { FEATURES = 64 };
-    const size_t P = pass->lanes, blocks = (width + FEATURES - 1) / FEATURES,
-                 stride = gp_padded(width);
+    const size_t P = pass->lanes, blocks = (width + FEATURES - 1) / FEATURES;
     size_t begin, end;
     int finite = 1;
     gp_team_share(pass->team, pass->chunks * blocks, &begin, &end);
@@ -46,10 +45,8 @@ static int gather(const gp_region *shared, const gp_pass *pass, const float *val
         size_t first = chunk * P,
                samples = gp_smaller(P, pass->samples - gp_smaller(pass->samples, first));
         const float *from[GP_LANES];
-        for (size_t s = 0; s < samples; s++) {
+        for (size_t s = 0; s < samples; s++)
             from[s] = values + row_of(shared->batch, pass->first + first + s) * width;
-            if (rows) memcpy(rows + (first + s) * stride + f, from[s] + f, n * sizeof *rows);
-        }
         finite &= pass->kernels->to_lanes(samples, n, from, f, P, lanes + (chunk * width + f) * P);
     }
     return finite;
@@ -88,14 +85,11 @@ gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
-    const gp_layer *first = &net->layers[0];
-    /* only dW on all weights wants the batch outermost */
-    int wants_rows = shared->backward && first->spec.type->wants_rows && !first->weights[0].live;
-    if (!gather(shared, pass, batch->x, net->in, net->input, wants_rows ? net->rows : NULL))
+    if (!gather(shared, pass, batch->x, net->in, net->input))
         find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
     const int takes = batch->loss ? batch->loss->takes : 0;
     if ((takes & GP_TAKES_VALUES) && batch->targets &&
-        !gather(shared, pass, batch->targets, net->out, net->targets, NULL))
+        !gather(shared, pass, batch->targets, net->out, net->targets))
         find_bad(shared, pass, batch->targets, net->out, GP_BAD_TARGET, GP_PHASE_TARGET);
     if ((takes & GP_TAKES_LABELS) && batch->labels) gather_labels(shared, pass);
     gp_team_wait(pass->team);

@@ -65,8 +65,7 @@ static int has_own_gradient(const gp_net *net, size_t i)
 /* Floats of workspace a lane; every piece is a multiple of 16 floats long because the lanes are. */
 static size_t floats_a_lane(const gp_net *net)
 {
-    size_t each =
-        gp_padded(net->in) + net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
+    size_t each = net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
     for (size_t i = 0; i < net->n_layers; i++) {
         each += net->layers[i].spec.type->workspace(&net->layers[i].spec);
         each += has_own_gradient(net, i) ? net->layers[i].spec.out : 0;
@@ -205,7 +204,6 @@ gp_status gp_net_reserve(gp_net *net, size_t samples)
 
     float *next = memory;
 #define TAKE(floats) (next += (floats) * capacity, next - (floats) * capacity)
-    net->rows = TAKE(gp_padded(net->in));
     net->input = TAKE(net->in);
     net->scratch = TAKE(net->widest_padded);
     net->gradient[0] = TAKE(net->widest);

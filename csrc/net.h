@@ -29,7 +29,7 @@ struct gp_net {
     float *partial; /* room for gradients of live weights chunk by chunk */
     size_t n_partial;
     /* pieces of memory, each for `capacity` lanes */
-    float *rows, *input, *scratch, *gradient[2], *targets, *losses;
+    float *input, *scratch, *gradient[2], *targets, *losses;
     int64_t *labels;
     uint8_t *hits;
     gp_habit habits[GP_HABITS];

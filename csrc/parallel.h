@@ -30,6 +30,15 @@ static inline void gp_team_share(const gp_team *team, size_t items, size_t *begi
     *end = *begin + each + (team->rank < more ? 1 : 0);
 }
 
+/* The same in whole blocks of so many items, but for the last. */
+static inline void gp_team_share_blocks(const gp_team *team, size_t items, size_t block,
+                                        size_t *begin, size_t *end)
+{
+    gp_team_share(team, (items + block - 1) / block, begin, end);
+    *begin = *begin * block < items ? *begin * block : items;
+    *end = *end * block < items ? *end * block : items;
+}
+
 /* Whether a team pays, learned from the calls themselves: small steps lose more by meeting than
  * they win by sharing, and on a busy machine a team waits for whoever was put to sleep. One for
  * each kind and size of call; start from zeros. */

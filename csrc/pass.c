@@ -240,7 +240,6 @@ static gp_pass block_of(const gp_region *shared, const gp_team *team, size_t fir
         .training = shared->backward,
         .seed = shared->seed,
         .step = shared->dropout_step,
-        .rows = shared->net->rows,
         .scratch = shared->net->scratch,
         .partial = shared->net->partial,
     };

@@ -218,7 +218,7 @@ def recurrent_case(number: int) -> Case:
 RECURRENT_CASES = (
     *(recurrent_case(number) for number in range(36)),  # twelve of each cell
     # Several blocks: long sequences make a block of the workspace small. States as outputs.
-    Case("long", (gp.LSTM(4), gp.Dense(3)), (700, 2), 300, "cross_entropy", 11),
+    Case("long", (gp.LSTM(8), gp.Dense(3)), (700, 2), 300, "cross_entropy", 11),
     Case("states", (gp.GRU(5, return_sequences=True),), (4, 3), 65, "mse", 12),
     # A Dense at every step: as the first layer, in the middle and last, of several blocks, too.
     Case(

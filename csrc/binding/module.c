@@ -278,8 +278,7 @@ static PyMethodDef core_methods[] = {
     {"gemm", gp_core_gemm, METH_VARARGS,
      "gemm(a, transposed, b, out): out[chunk] = a b[chunk], for benchmarks"},
     {"gemm_sum", gp_core_gemm_sum, METH_VARARGS,
-     "gemm_sum(a, source, b, out): out = sum of a[chunk] b[chunk]; b is made from its transpose, "
-     "source, if given"},
+     "gemm_sum(a, b, out): out = sum of a[chunk] b[chunk]^T, for benchmarks"},
     {NULL, NULL, 0, NULL}};
 
 static int choose_kernels(module_state *state)

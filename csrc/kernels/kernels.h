@@ -55,6 +55,16 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, gemm, \
       (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, \
        size_t b_row, float *c, size_t c_row, int accumulate)) \
+    /* Of every piece s: c[s][m][P] = sum over q in 0..k of a[q * a_row + m] b[s][q][P], or += ; the \
+     * same chains as of gemm */ \
+    X(void, gemm_transposed, \
+      (size_t pieces, size_t m, size_t lanes, size_t k, const float *a, size_t a_row, \
+       const float *b, size_t b_piece, float *c, size_t c_piece, int accumulate)) \
+    /* c[m][n] = sum over pieces s, at least one, and the first `valid` lanes p of a[s][m][p] \
+     * b[s][n][p], or += ; one chain in this order; P is at most 64 */ \
+    X(void, gemm_over_lanes, \
+      (size_t pieces, size_t m, size_t n, size_t lanes, size_t valid, const float *a, \
+       size_t a_piece, const float *b, size_t b_piece, float *c, size_t c_row, int accumulate)) \
     /* c[r][P] = sum over k in start[r]..start[r+1] of values[k] b[index[k]][P], or += */ \
     X(void, sparse_product, \
       (size_t rows, size_t lanes, const uint32_t *start, const uint32_t *index, \

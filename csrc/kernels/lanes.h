@@ -9,10 +9,8 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* Four features of V samples: a register of quads, of every fourth sample each, needs no more than
- * the two steps of a 4 x 4 transpose within its quads to hold one feature of all samples in order.
- * Columns are stored as whole vectors, so that with 16 lanes a cache line is written once. Missing
- * samples are zeros. */
+/* Four features of V samples at a time. Columns are stored as whole vectors, so that with 16 lanes a
+ * cache line is written once. Missing samples are zeros. */
 static int to_lanes(size_t samples, size_t features, const float *const *x, size_t offset,
                     size_t lanes, float *out)
 {
@@ -28,19 +26,13 @@ static int to_lanes(size_t samples, size_t features, const float *const *x, size
                 row[l] = p + l < samples ? x[p + l] + offset + f : part + l * FEATURES;
             if (p + GP_V > samples) memset(part, 0, sizeof part); /* the rows that are not there */
             for (size_t c = 0; c < whole; c += 4) {
-                vfloat quads[4];
+                vfloat turned[4];
+                v_turn(row, c, turned);
 #pragma GCC unroll 4
-                for (size_t u = 0; u < 4; u++) quads[u] = v_load_quads(row + u, c);
-#pragma GCC unroll 4
-                for (size_t u = 0; u < 4; u++) poison += quads[u] * 0.0f;
-                vfloat low = GP_UNPACK_LOW(quads[0], quads[1]),
-                       high = GP_UNPACK_HIGH(quads[0], quads[1]);
-                vfloat low2 = GP_UNPACK_LOW(quads[2], quads[3]),
-                       high2 = GP_UNPACK_HIGH(quads[2], quads[3]);
-                v_store(to + c * lanes, GP_PAIRS_LOW(low, low2));
-                v_store(to + (c + 1) * lanes, GP_PAIRS_HIGH(low, low2));
-                v_store(to + (c + 2) * lanes, GP_PAIRS_LOW(high, high2));
-                v_store(to + (c + 3) * lanes, GP_PAIRS_HIGH(high, high2));
+                for (size_t u = 0; u < 4; u++) {
+                    poison += turned[u] * 0.0f;
+                    v_store(to + (c + u) * lanes, turned[u]);
+                }
             }
             for (size_t c = whole; c < n; c++)
                 for (size_t l = 0; l < GP_V; l++) {

@@ -168,33 +168,21 @@ static inline vfloat v_load_quads(const float *const *rows, size_t c)
 #define GP_PAIRS_LOW(a, b) GP_PICK(a, b, GP_QUADS(GP_QUAD_PAIRS, 0))
 #define GP_PAIRS_HIGH(a, b) GP_PICK(a, b, GP_QUADS(GP_QUAD_PAIRS, 2))
 
-/* a0 b0 a1 b1 ... of the first and of the second half of both. AVX2 has it within 128 bits only. */
-#if GP_V == 8
-static inline vfloat v_interleave_low(vfloat a, vfloat b)
+/* Numbers c to c + 3 of V rows become four vectors: a register of quads, of every fourth row each,
+ * needs no more than the two steps of a 4 x 4 transpose within its quads. */
+static inline void v_turn(const float *const *rows, size_t c, vfloat turned[4])
 {
-    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
-           odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-    return GP_PICK(even, odd, 0, 1, 2, 3, 8, 9, 10, 11);
+    vfloat quads[4];
+#pragma GCC unroll 4
+    for (size_t u = 0; u < 4; u++) quads[u] = v_load_quads(rows + u, c);
+    const vfloat low = GP_UNPACK_LOW(quads[0], quads[1]), high = GP_UNPACK_HIGH(quads[0], quads[1]);
+    const vfloat low2 = GP_UNPACK_LOW(quads[2], quads[3]),
+                 high2 = GP_UNPACK_HIGH(quads[2], quads[3]);
+    turned[0] = GP_PAIRS_LOW(low, low2);
+    turned[1] = GP_PAIRS_HIGH(low, low2);
+    turned[2] = GP_PAIRS_LOW(high, high2);
+    turned[3] = GP_PAIRS_HIGH(high, high2);
 }
-static inline vfloat v_interleave_high(vfloat a, vfloat b)
-{
-    vfloat even = GP_PICK(a, b, 0, 8, 1, 9, 4, 12, 5, 13),
-           odd = GP_PICK(a, b, 2, 10, 3, 11, 6, 14, 7, 15);
-    return GP_PICK(even, odd, 4, 5, 6, 7, 12, 13, 14, 15);
-}
-#else
-#define GP_PAIRS(i) i, (i) + GP_V, (i) + 1, (i) + 1 + GP_V
-#if GP_V == 16
-#define GP_HALF(i) GP_PAIRS(i), GP_PAIRS(i + 2), GP_PAIRS(i + 4), GP_PAIRS(i + 6)
-#else
-#define GP_HALF(i) GP_PAIRS(i)
-#endif
-static inline vfloat v_interleave_low(vfloat a, vfloat b) { return GP_PICK(a, b, GP_HALF(0)); }
-static inline vfloat v_interleave_high(vfloat a, vfloat b)
-{
-    return GP_PICK(a, b, GP_HALF(GP_V / 2));
-}
-#endif
 
 /* condition is all ones or all zeros a lane, as comparisons give it */
 static inline vfloat v_select(vint condition, vfloat yes, vfloat no)

@@ -27,7 +27,6 @@ typedef struct gp_pass {
     size_t batch;                  /* samples in the whole batch */
     int training;
     uint64_t seed, step; /* of dropout */
-    const float *rows;   /* (samples, rows_stride): the network's input with the batch outermost */
     float *scratch;      /* (chunks * P, widest input padded) */
     float *partial;      /* (chunks, live weights of the longest lists): gradients chunk by chunk */
 } gp_pass;
@@ -93,9 +92,14 @@ void gp_matrix_collect_columns(const gp_matrix *matrix, const gp_pass *pass);
 /* y[begin..end][P] = W x, or += */
 void gp_matrix_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin, size_t end,
                      const float *x, float *y, int add);
-/* dx[begin..end][P] = W^T dy, or += */
-void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin,
-                                size_t end, const float *dy, float *dx, int add);
+/* dx[begin..end][P] = W^T dy, or +=, of so many chunks that follow each other */
+void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t chunks,
+                                size_t begin, size_t end, const float *dy, float *dx, int add);
+/* dW = sum over the block's chunks and, from the first-th on, uses of dy x^T, this member's share of
+ * it; added to what earlier blocks left; 0 where the mask is. Of a matrix without lists. The x of a
+ * chunk's use t is the (t - first)-th. */
+void gp_matrix_gradient(const gp_matrix *matrix, const gp_pass *pass, size_t first, const float *dy,
+                        const float *x);
 
 /* Dense with a list of its live weights (dense_live.c). */
 const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const float *x);
@@ -269,8 +273,6 @@ struct gp_layer_ops {
     int wants_partial;
     /* training depends on the whole batch, which passes through as one block */
     int mixes_samples;
-    /* backward of the first layer, on all weights, wants the batch outermost */
-    int wants_rows;
     const gp_frozen_ops *frozen;      /* NULL: cannot be frozen */
     const gp_frozen_ops *frozen_int8; /* NULL: as `frozen`, in float32 */
 };

@@ -19,9 +19,7 @@
 
 #include "layers/parts/recurrent.h"
 
-/* UNITS: of a share; a multiple of the tiles of gemm and of fours. TALL: rows of dW at a time, as
- *        in dense.c. */
-enum { UNITS = 12, TALL = 48 };
+enum { UNITS = 12 }; /* of a share: a multiple of the tiles of gemm and of fours */
 
 static const gp_word words[] = {{"rnn", GP_RNN},   {"lstm", GP_LSTM}, {"gru", GP_GRU},
                                 {"tanh", GP_TANH}, {"relu", GP_RELU}, {NULL, 0}};
@@ -108,10 +106,8 @@ typedef struct view {
     float *gates, *state, *c, *h;
     float *last;    /* [chunk][H][P], unless the output is all of h */
     float *dh, *dc; /* [chunk][H][P]: on the way from a step to the one before */
-    float *turned;  /* [chunk][t][P][stride]: an input of W with the batch outermost */
     /* for omega: [chunk][t][H][P] what stands for h_(t-1) in dW_hh, and [chunk][t][P] */
     float *inputs, *term;
-    size_t stride;
     size_t begin, end;              /* this member's units */
     size_t first_chunk, last_chunk; /* and chunks */
     int meets;                      /* members depend on each other in every step */
@@ -122,7 +118,6 @@ static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view
 {
     const gp_recurrent_settings *own = gp_recurrent_of(spec);
     const size_t T = own->steps, F = spec->in / T, H = gp_units_of(spec), G = gp_gates_of(spec);
-    const size_t stride = gp_padded(F > H ? F : H);
     size_t total = 0;
 #define TAKE(pointer, floats) \
     do { \
@@ -137,7 +132,6 @@ static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view
     TAKE(last, own->sequences ? 0 : H);
     TAKE(dh, H);
     TAKE(dc, own->cell == GP_LSTM ? H : 0);
-    TAKE(turned, T * stride);
     TAKE(inputs, own->omega != 0.0f ? T * H : 0);
     TAKE(term, own->omega != 0.0f ? T : 0);
 #undef TAKE
@@ -146,7 +140,6 @@ static size_t lay_out(const gp_layer_spec *spec, float *next, size_t lanes, view
         at->F = F;
         at->H = H;
         at->G = G;
-        at->stride = stride;
     }
     return total;
 }
@@ -164,14 +157,6 @@ static size_t recurrent_spare(const gp_layer_spec *spec)
     return gp_padded((gp_gates_of(spec) + 1) * H) + square;
 }
 
-/* This member's share of n in whole blocks. */
-static void share(const gp_team *team, size_t n, size_t block, size_t *begin, size_t *end)
-{
-    gp_team_share(team, (n + block - 1) / block, begin, end);
-    *begin = gp_smaller(*begin * block, n);
-    *end = gp_smaller(*end * block, n);
-}
-
 static view look_at(const gp_layer *layer, const gp_pass *pass)
 {
     view v = {.W_ih = &layer->weights[0],
@@ -182,7 +167,7 @@ static view look_at(const gp_layer *layer, const gp_pass *pass)
     v.end = v.H;
     v.meets = pass->chunks % pass->team->size != 0;
     if (!v.meets) gp_team_share(pass->team, pass->chunks, &v.first_chunk, &v.last_chunk);
-    else share(pass->team, v.H, v.H % 4 == 0 ? UNITS : v.H, &v.begin, &v.end);
+    else gp_team_share_blocks(pass->team, v.H, v.H % 4 == 0 ? UNITS : v.H, &v.begin, &v.end);
     return v;
 }
 
@@ -322,7 +307,7 @@ static void backward_products(const gp_layer *layer, const gp_pass *pass, const 
     const size_t H = v->H, P = v->P, at = chunk * v->T + t, mine = (chunk * H + v->begin) * P;
     const size_t bytes = (v->end - v->begin) * P * sizeof(float);
     if (passes_on(&layer->spec, t)) {
-        gp_matrix_transposed_times(v->W_hh, pass, v->begin, v->end, v->state + at * v->G * H * P,
+        gp_matrix_transposed_times(v->W_hh, pass, 1, v->begin, v->end, v->state + at * v->G * H * P,
                                    v->dh + mine, gp_recurrent_of(&layer->spec)->cell == GP_GRU);
         if (gp_recurrent_of(&layer->spec)->omega != 0.0f)
             memcpy(v->inputs + (at * H + v->begin) * P, v->dh + mine, bytes);
@@ -332,8 +317,8 @@ static void backward_products(const gp_layer *layer, const gp_pass *pass, const 
     }
     if (!dx) return;
     size_t begin = 0, end = v->F;
-    if (v->meets) share(pass->team, v->F, UNITS, &begin, &end);
-    gp_matrix_transposed_times(v->W_ih, pass, begin, end, v->gates + at * v->G * H * P,
+    if (v->meets) gp_team_share_blocks(pass->team, v->F, UNITS, &begin, &end);
+    gp_matrix_transposed_times(v->W_ih, pass, 1, begin, end, v->gates + at * v->G * H * P,
                                dx + (at * v->F + begin) * P, 0);
 }
 
@@ -364,54 +349,30 @@ static void regularize(gp_layer *layer, const gp_pass *pass, const view *v)
 }
 
 /* dW += sum over chunks and steps from `first` on of dz_t x_t^T. x_t (columns,P) of a chunk and
- * step are at x + (chunk*T + t - first)*columns*P; rows, unless NULL, the same with the batch
- * outermost: (sample, T*columns padded). */
-static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const view *v,
-                            const gp_matrix *W, const float *dz, const float *x, const float *rows,
-                            size_t first)
+ * step are at x + (chunk*T + t - first)*columns*P. */
+static void weight_gradient(const gp_pass *pass, const view *v, const gp_matrix *W, const float *dz,
+                            const float *x, size_t first)
 {
     const size_t T = v->T, P = v->P, O = W->rows, I = W->columns;
     const gp_arena *arena = pass->arena;
     float *dW = W->live ? W->live->gradient : arena->grads + W->offset;
-    const size_t whole = gp_padded(layer->spec.in), n = W->live ? W->live->count : O * I;
-    size_t begin, end;
+    const size_t n = W->live ? W->live->count : O * I;
     if (T == first) { /* one step and no state before it */
         if (pass->team->rank == 0 && pass->first == 0) memset(dW, 0, n * sizeof *dW);
         return;
     }
-    if (W->live) {
-        gp_lists_share(pass->team, O, W->live->row_start, &begin, &end);
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
-            for (size_t t = first; t < T; t++)
-                pass->kernels->sparse_dot(end - begin, P, W->live->row_start + begin,
-                                          W->live->column, dz + ((chunk * T + t) * O + begin) * P,
-                                          x + (chunk * T + t - first) * I * P, dW,
-                                          pass->first + chunk > 0 || t > first);
+    if (!W->live) {
+        gp_matrix_gradient(W, pass, first, dz, x);
         return;
     }
-    if (!rows) {
-        gp_team_share(pass->team, pass->chunks * T, &begin, &end);
-        for (size_t at = begin; at < end; at++)
-            if (at % T >= first)
-                pass->kernels->transpose(I, P, x + (at - first) * I * P, P,
-                                         v->turned + at * P * v->stride, v->stride);
-        gp_team_wait(pass->team);
-    }
-    share(pass->team, O, UNITS, &begin, &end);
-    for (size_t o = begin; o < end; o += TALL) {
-        const size_t n_o = gp_smaller(TALL, end - o), at = W->offset + o * I;
-        for (size_t chunk = 0; chunk < pass->chunks; chunk++)
-            for (size_t t = first; t < T; t++) {
-                const float *b = rows ? rows + chunk * P * whole + t * I
-                                      : v->turned + (chunk * T + t) * P * v->stride;
-                pass->kernels->gemm(n_o, I, valid_lanes(pass, chunk),
-                                    dz + ((chunk * T + t) * O + o) * P, P, 1, b,
-                                    rows ? whole : v->stride, arena->grads + at, I,
-                                    pass->first + chunk > 0 || t > first);
-            }
-        if (arena->removed) pass->kernels->mask(n_o * I, arena->mask + at, arena->grads + at);
-    }
-    gp_team_wait(pass->team); /* what was turned may be overwritten */
+    size_t begin, end;
+    gp_lists_share(pass->team, O, W->live->row_start, &begin, &end);
+    for (size_t chunk = 0; chunk < pass->chunks; chunk++)
+        for (size_t t = first; t < T; t++)
+            pass->kernels->sparse_dot(end - begin, P, W->live->row_start + begin, W->live->column,
+                                      dz + ((chunk * T + t) * O + begin) * P,
+                                      x + (chunk * T + t - first) * I * P, dW,
+                                      pass->first + chunk > 0 || t > first);
 }
 
 /* db[r] += sum over chunks, steps and lanes of dz; `also`, unless it is GP_NONE, gets the same. */
@@ -420,7 +381,7 @@ static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_
 {
     const size_t rows = v->G * v->H;
     size_t begin, end;
-    share(pass->team, rows, UNITS, &begin, &end);
+    gp_team_share_blocks(pass->team, rows, UNITS, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         float *db = pass->arena->grads + bias + r;
         double sum = pass->first > 0 ? (double)*db : 0.0;
@@ -455,11 +416,9 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     }
     gp_team_wait(pass->team);
     if (own->omega != 0.0f) regularize(layer, pass, &v);
-    weight_gradient(layer, pass, &v, v.W_ih, v.gates, layer->input,
-                    layer->index == 0 ? pass->rows : NULL, 0);
-    if (own->omega != 0.0f)
-        weight_gradient(layer, pass, &v, v.W_hh, v.state, v.inputs + H * P, NULL, 1);
-    else weight_gradient(layer, pass, &v, v.W_hh, v.state, v.h, NULL, 1);
+    weight_gradient(pass, &v, v.W_ih, v.gates, layer->input, 0);
+    if (own->omega != 0.0f) weight_gradient(pass, &v, v.W_hh, v.state, v.inputs + H * P, 1);
+    else weight_gradient(pass, &v, v.W_hh, v.state, v.h, 1);
     if (spec->bias != GP_NONE) {
         const int alike = v.state == v.gates;
         bias_gradient(pass, &v, spec->bias, alike ? own->bias : GP_NONE, v.gates);
@@ -487,7 +446,7 @@ static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, cons
     const float factor = 4.0f * own->orthogonality;
     double sum = 0.0;
     size_t begin, end;
-    share(team, H, UNITS, &begin, &end);
+    gp_team_share_blocks(team, H, UNITS, &begin, &end);
     for (size_t g = 0; g < G; g++) {
         const size_t offset = W->offset + g * H * H;
         for (size_t r = begin; r < end; r++)
@@ -530,5 +489,4 @@ const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
                                          .forward = recurrent_forward,
                                          .backward = recurrent_backward,
                                          .penalty = recurrent_penalty,
-                                         .wants_rows = 1,
                                          .frozen = &gp_recurrent_frozen};

@@ -1,8 +1,8 @@
-/* cases_gemm.h - the matrix product and the transpose.
+/* cases_gemm.h - the matrix products and the transpose.
  *
  * The product of the largest size is compared with double; every smaller one, and every part of it
  * at any place, must then have exactly the bits of that one, since each number is one chain of
- * multiply-adds whatever the tile.
+ * multiply-adds whatever the tile. The two other products must have the bits of this one.
  */
 #ifndef GP_CASES_GEMM_H
 #define GP_CASES_GEMM_H
@@ -104,36 +104,6 @@ static void gemm_case(const gp_kernels *kernels, size_t k, int by_column, int ac
     CLOSE(c);
 }
 
-/* A transposed a that is wide enough to be packed, around the sizes of its blocks: the bits of the
- * same product with the rows of a next to each other. */
-static void gemm_wide(const gp_kernels *kernels, noise *source)
-{
-    enum { WIDE = 520, N = 20, B_ROW = 32, C_ROW = 21 };
-    static const size_t ms[] = {1, 7, 23, 24, 25, 101}, ks[] = {0, 1, 127, 128, 129, 260};
-    for (size_t which = 0; which < 2 * 6 * 6; which++) {
-        const size_t m = ms[which / 2 % 6], k = ks[which / 12];
-        const int accumulate = which & 1;
-        buffer a = input_floats(source, k ? (k - 1) * WIDE + m : 0, 1, 1.0),
-               b = input_floats(source, k * B_ROW, 2, 1.0);
-        buffer c = output_floats((m - 1) * C_ROW + N, 1),
-               want = output_floats((m - 1) * C_ROW + N, 3);
-        float *narrow = allocated((m * k + 1) * sizeof *narrow);
-        for (size_t i = 0; i < m; i++) {
-            for (size_t q = 0; q < k; q++) narrow[i * k + q] = a.f[q * WIDE + i];
-            for (size_t j = 0; j < N; j++)
-                c.f[i * C_ROW + j] = want.f[i * C_ROW + j] = (float)(i + j) * 0.25f;
-        }
-        kernels->gemm(m, N, k, narrow, k, 1, b.f, B_ROW, want.f, C_ROW, accumulate);
-        kernels->gemm(m, N, k, a.f, 1, WIDE, b.f, B_ROW, c.f, C_ROW, accumulate);
-        CHECK_BYTES_EQUAL(c.bytes, c.f, want.f);
-        free(narrow);
-        CLOSE(a);
-        CLOSE(b);
-        CLOSE(c);
-        CLOSE(want);
-    }
-}
-
 static void gemm_of_nothing(const gp_kernels *kernels)
 {
     float a[4] = {1, 2, 3, 4}, b[64] = {1}, c[4] = {5, 6, 7, 8}, before[4] = {5, 6, 7, 8},
@@ -170,9 +140,106 @@ static void test_gemm(const gp_kernels *kernels)
     for (size_t k = 0; k <= GEMM_K; k += is_quick() ? 7 : 1)
         for (int which = 0; which < 4; which++)
             gemm_case(kernels, k, which & 1, which >> 1, k < 4 || k == 17 || k == GEMM_K, &source);
-    gemm_wide(kernels, &source);
     gemm_of_nothing(kernels);
     gemm_not_finite(kernels, &source);
+}
+
+/* Rows of a, `wide` apart, are the columns of a narrow one, for the plain product. */
+static void gemm_transposed_case(const gp_kernels *kernels, size_t pieces, size_t m, size_t lanes,
+                                 size_t k, size_t wide, int accumulate, noise *source)
+{
+    const size_t b_piece = k * lanes + 5, c_piece = m * lanes + 3;
+    buffer a = input_floats(source, k ? (k - 1) * wide + m : 0, 1, 1.0),
+           b = input_floats(source, (pieces - 1) * b_piece + k * lanes, 2, 1.0);
+    const size_t length = (pieces - 1) * c_piece + m * lanes;
+    buffer c = output_floats(length, 1), want = output_floats(length, 3);
+    float *narrow = allocated((m * k + 1) * sizeof *narrow);
+    for (size_t i = 0; i < m; i++)
+        for (size_t q = 0; q < k; q++) narrow[i * k + q] = a.f[q * wide + i];
+    for (size_t s = 0; s < pieces; s++) {
+        for (size_t at = 0; accumulate && at < m * lanes; at++)
+            c.f[s * c_piece + at] = want.f[s * c_piece + at] = (float)at * 0.25f;
+        kernels->gemm(m, lanes, k, narrow, k, 1, b.f + s * b_piece, lanes, want.f + s * c_piece,
+                      lanes, accumulate);
+    }
+    kernels->gemm_transposed(pieces, m, lanes, k, a.f, wide, b.f, b_piece, c.f, c_piece,
+                             accumulate);
+    CHECK_BYTES_EQUAL(c.bytes, c.f, want.f);
+    free(narrow);
+    CLOSE(a);
+    CLOSE(b);
+    CLOSE(c);
+    CLOSE(want);
+}
+
+/* Around the sizes of the blocks that are packed, of an a that is and one that is not. */
+static void test_gemm_transposed(const gp_kernels *kernels)
+{
+    static const size_t ms[] = {1, 6, 7, 42, 43, 47, 48, 49, 101}, lanes[] = {16, 32, 48, 64, 80},
+                        depths[][2] = {{0, 520},   {1, 33000}, {2, 33000}, {5, 104},  {127, 520},
+                                       {128, 520}, {129, 520}, {260, 520}, {8200, 8}, {11000, 3}};
+    noise source = {5};
+    for (size_t d = 0; d < 10; d++)
+        for (size_t i = 0; i < (is_quick() ? 3 : 9); i++) {
+            const size_t k = depths[d][0], wide = depths[d][1], m = ms[is_quick() ? 4 * i : i];
+            const size_t which = d * 9 + i;
+            gemm_transposed_case(kernels, 1 + which % 3, m < wide ? m : wide, lanes[which % 5], k,
+                                 wide, which % 2 == 0, &source);
+        }
+}
+
+/* b turned, for the plain product piece by piece. Lanes past the valid ones are NaN. */
+static void gemm_over_lanes_case(const gp_kernels *kernels, size_t pieces, size_t m, size_t n,
+                                 size_t lanes, size_t valid, int accumulate, noise *source)
+{
+    const size_t a_piece = m * lanes + 3, b_piece = n * lanes + 5, c_row = n + 1;
+    buffer a = input_floats(source, (pieces - 1) * a_piece + m * lanes, 1, 1.0),
+           b = input_floats(source, (pieces - 1) * b_piece + n * lanes, 2, 1.0);
+    buffer c = output_floats((m - 1) * c_row + n, 1), want = output_floats((m - 1) * c_row + n, 3);
+    float *turned = allocated((valid * gemm_padded(n) + 1) * sizeof *turned);
+    memset(turned, 0, valid * gemm_padded(n) * sizeof *turned);
+    for (size_t i = 0; accumulate && i < m; i++)
+        for (size_t j = 0; j < n; j++)
+            c.f[i * c_row + j] = want.f[i * c_row + j] = (float)(i + j) * 0.25f;
+    for (size_t s = 0; s < pieces; s++) {
+        for (size_t i = 0; i < m; i++)
+            for (size_t p = valid; p < lanes; p++) a.f[s * a_piece + i * lanes + p] = NAN;
+        for (size_t j = 0; j < n; j++)
+            for (size_t p = 0; p < lanes; p++) {
+                float *at = b.f + s * b_piece + j * lanes + p;
+                if (p >= valid) *at = NAN;
+                else turned[p * gemm_padded(n) + j] = *at;
+            }
+        kernels->gemm(m, n, valid, a.f + s * a_piece, lanes, 1, turned, gemm_padded(n), want.f,
+                      c_row, accumulate || s > 0);
+    }
+    kernels->gemm_over_lanes(pieces, m, n, lanes, valid, a.f, a_piece, b.f, b_piece, c.f, c_row,
+                             accumulate);
+    CHECK_BYTES_EQUAL(c.bytes, c.f, want.f);
+    free(turned);
+    CLOSE(a);
+    CLOSE(b);
+    CLOSE(c);
+    CLOSE(want);
+}
+
+static void test_gemm_over_lanes(const gp_kernels *kernels)
+{
+    static const size_t ms[] = {1, 2, 5, 6, 7, 13},
+                        ns[] = {1, 3, 4, 7, 8, 9, 15, 16, 17, 31, 33, 63, 64, 65, 100, 130},
+                        pieces[] = {1, 2, 4, 5, 9};
+    noise source = {7};
+    for (size_t lanes = 16; lanes <= 64; lanes += 16)
+        for (size_t j = 0; j < 16; j += is_quick() ? 3 : 1)
+            for (size_t i = 0; i < 6; i++) {
+                const size_t valids[] = {lanes, lanes - 1, 1, 0, lanes - 5};
+                gemm_over_lanes_case(kernels, pieces[(i + j) % 5], ms[i], ns[j], lanes,
+                                     valids[(2 * i + j) % 5], (int)(i + j) % 2, &source);
+            }
+    float one[16] = {1}, kept[2] = {5, 6};
+    kernels->gemm_over_lanes(1, 0, 1, 16, 16, one, 16, one, 16, kept, 1, 0);
+    kernels->gemm_over_lanes(1, 1, 0, 16, 16, one, 16, one, 16, kept, 1, 0);
+    CHECK_NEAR(kept[0] + kept[1], 11.0, 0.0);
 }
 
 static void transpose_case(const gp_kernels *kernels, size_t rows, size_t columns, noise *source)

@@ -285,6 +285,7 @@ BAD_PRODUCTS = {
     "rows": ((2, 3), (1, 3, 16), (1, 3, 16)),
     "lanes": ((2, 3), (1, 3, 16), (1, 2, 32)),
     "not padded": ((2, 3), (1, 3, 15), (1, 2, 15)),
+    "more than a chunk": ((2, 3), (1, 3, 80), (1, 2, 80)),
 }
 
 
@@ -300,16 +301,18 @@ def test_sum_of_products_refuses_other_shapes() -> None:
     def ones(*shape: int) -> Any:
         return np.ones(shape, np.float32)
 
-    a, source, b, out = ones(2, 3, 16), ones(2, 5, 16), ones(2, 16, 16), ones(3, 5)
-    _core.gemm_sum(a, source, b, out)
+    a, b, out = ones(2, 3, 16), ones(2, 5, 16), ones(3, 5)
+    _core.gemm_sum(a, b, out)
     assert (out == 32).all()
     for arguments in (
-        (ones(1, 3, 16), source, b, out),
-        (a, ones(2, 4, 16), b, out),
-        (a, None, ones(2, 16, 5), out),
-        (a, None, ones(2, 15, 16), out),
-        (a, None, b, ones(4, 5)),
-        (a, None, b, ones(3, 17)),
+        (ones(1, 3, 16), b, out),
+        (a, ones(2, 4, 16), out),
+        (a, ones(2, 5, 32), out),
+        (a, b, ones(4, 5)),
+        (a, b, ones(3, 6)),
+        (ones(2, 3, 15), ones(2, 5, 15), out),
+        (ones(2, 3, 80), ones(2, 5, 80), out),
+        (ones(0, 3, 16), ones(0, 5, 16), out),
     ):
         with pytest.raises(ValueError, match="shapes do not fit"):
             _core.gemm_sum(*arguments)

@@ -99,7 +99,7 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
         gp_matrix_collect_columns(W, pass);
         const part mine = part_of(pass, pass->chunks * W->uses, I, live->column_start);
         for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
-            gp_matrix_transposed_times(W, pass, mine.begin, mine.end, dy + chunk * O * P,
+            gp_matrix_transposed_times(W, pass, 1, mine.begin, mine.end, dy + chunk * O * P,
                                        dx + (chunk * I + mine.begin) * P, 0);
     }
     weight_gradient(layer, pass, dy);

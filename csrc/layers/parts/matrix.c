@@ -61,14 +61,39 @@ void gp_matrix_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin,
     else pass->kernels->gemm(end - begin, P, I, W + begin * I, I, 1, x, P, y, P, add);
 }
 
-void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin,
-                                size_t end, const float *dy, float *dx, int add)
+void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t chunks,
+                                size_t begin, size_t end, const float *dy, float *dx, int add)
 {
     const gp_lists *live = matrix->live;
-    const size_t I = matrix->columns, P = pass->lanes;
+    const size_t P = pass->lanes, dy_chunk = matrix->rows * P, dx_chunk = matrix->columns * P;
     const float *W = pass->arena->params + matrix->offset;
-    if (live)
+    for (size_t chunk = 0; live && chunk < chunks; chunk++)
         pass->kernels->sparse_product(end - begin, P, live->column_start + begin, live->row,
-                                      live->by_column, dy, dx, add);
-    else pass->kernels->gemm(end - begin, P, matrix->rows, W + begin, 1, I, dy, P, dx, P, add);
+                                      live->by_column, dy + chunk * dy_chunk, dx + chunk * dx_chunk,
+                                      add);
+    if (!live)
+        pass->kernels->gemm_transposed(chunks, end - begin, P, matrix->rows, W + begin,
+                                       matrix->columns, dy, dy_chunk, dx, dx_chunk, add);
+}
+
+void gp_matrix_gradient(const gp_matrix *matrix, const gp_pass *pass, size_t first, const float *dy,
+                        const float *x)
+{
+    /* tiles: of gemm.h. Whose columns a member turns it also multiplies, unless they are few. */
+    enum { ROWS = 6, COLUMNS = GP_ALIGN_FLOATS };
+    const size_t T = matrix->uses, I = matrix->columns, O = matrix->rows, P = pass->lanes;
+    const gp_arena *arena = pass->arena;
+    size_t o = 0, o_end = O, i = 0, i_end = I;
+    if (O > I) gp_team_share_blocks(pass->team, O, ROWS, &o, &o_end);
+    else gp_team_share_blocks(pass->team, I, COLUMNS, &i, &i_end);
+    const size_t at = matrix->offset + o * I + i, whole = pass->samples / P;
+    for (size_t chunk = 0, together; chunk < pass->chunks; chunk += together) {
+        together = first == 0 && chunk < whole ? whole - chunk : 1;
+        pass->kernels->gemm_over_lanes(
+            together * (T - first), o_end - o, i_end - i, P,
+            gp_smaller(P, pass->samples - chunk * P), dy + ((chunk * T + first) * O + o) * P, O * P,
+            x + (chunk * T * I + i) * P, I * P, arena->grads + at, I, pass->first + chunk > 0);
+    }
+    for (size_t r = 0; arena->removed && r < o_end - o; r++)
+        pass->kernels->mask(i_end - i, arena->mask + at + r * I, arena->grads + at + r * I);
 }
