@@ -260,17 +260,18 @@ size_t gp_cpu_count(void)
     return (size_t)online < GP_MAX_THREADS ? (size_t)online : GP_MAX_THREADS;
 }
 
-/* The first calls take turns; then the faster way is used, and the other one tried now and then for
- * two calls: the first may have to wake the workers. */
-enum { FIRST_CALLS = 6, LEAST_GAP = 128, MOST_GAP = 1 << 16, LOSS_SHARE = 16, OUTLIER = 4 };
-static const double RECENT = 0.1;
+/* Both ways are tried, then the faster one is used and the other one tried now and then. A trial is
+ * some calls in a row: in the first ones workers wake up, and numbers move from one core's cache to
+ * another's. It is shorter if the calls are long or hopeless. */
+enum { TRIES = 10, WARM = 3, FEWEST = 2, GAP = 2048, LEAST_GAP = 128, MOST_GAP = 1 << 16 };
+enum { LOSS_SHARE = 20, OUTLIER = 4 };
+static const double RECENT = 0.02, LONG_TRIAL = 10e-3, HOPELESS = 1e-3;
 
 size_t gp_habit_choose(const gp_habit *habit, size_t threads)
 {
-    unsigned call = habit->calls;
     int together = habit->together;
-    if (call < FIRST_CALLS) together = call % 2 == 0;
-    else if (call == habit->trial || call == habit->trial + 1) together = !together;
+    if (habit->phase != GP_USUAL)
+        together = habit->phase == GP_FIRST_TOGETHER || (habit->phase == GP_TRIAL && !together);
     return together && threads > 1 ? threads : 1;
 }
 
@@ -282,24 +283,33 @@ static unsigned gap_after(double lost, double seconds)
     return gap < LEAST_GAP ? LEAST_GAP : gap < MOST_GAP ? (unsigned)gap : MOST_GAP;
 }
 
+static void learn_in_trial(gp_habit *habit, double *known, double other, double seconds)
+{
+    const int is_first = habit->phase != GP_TRIAL;
+    if (habit->tried++ <= WARM || seconds < *known) *known = seconds;
+    habit->spent += seconds;
+    if (habit->tried < FEWEST) return;
+    const int is_hopeless = !is_first && habit->spent > HOPELESS && *known > OUTLIER * other;
+    if (habit->tried < TRIES && habit->spent < LONG_TRIAL && !is_hopeless) return;
+    const unsigned gap = gap_after(habit->spent - habit->tried * other, other);
+    habit->wait = is_first || gap < GAP ? GAP : gap;
+    habit->phase = habit->phase == GP_FIRST_TOGETHER ? GP_FIRST_ALONE : GP_USUAL;
+    habit->tried = 0;
+    habit->spent = 0.0;
+}
+
 void gp_habit_learn(gp_habit *habit, size_t used, double seconds)
 {
-    unsigned call = habit->calls++;
     double *known = &habit->seconds[used > 1], other = habit->seconds[used <= 1];
-    if (call < FIRST_CALLS) {
-        if (call < 2 || seconds < *known) *known = seconds;
-        habit->trial = FIRST_CALLS + LEAST_GAP;
-    } else if (call == habit->trial) {
-        *known = habit->cost = seconds; /* forget how it was when it was last tried */
-        return;
-    } else if (call == habit->trial + 1) {
-        habit->trial = call + gap_after(habit->cost + seconds - 2 * other, other);
-        if (seconds < *known) *known = seconds;
+    if (habit->phase != GP_USUAL) {
+        learn_in_trial(habit, known, other, seconds);
+        if (habit->phase != GP_USUAL) return;
     } else {
         /* what holds one thread up for long would have held a team up as well */
         if (used == 1 && seconds > OUTLIER * *known) seconds = OUTLIER * *known;
         *known += RECENT * (seconds - *known);
-        if (*known > other) habit->trial = call + gap_after((*known - other) / RECENT, other);
+        if (*known > other) habit->wait = gap_after((*known - other) / RECENT, other);
+        else if (--habit->wait == 0) habit->phase = GP_TRIAL;
     }
     habit->together = habit->seconds[1] <= habit->seconds[0];
 }

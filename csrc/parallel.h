@@ -42,11 +42,20 @@ static inline void gp_team_share_blocks(const gp_team *team, size_t items, size_
 /* Whether a team pays, learned from the calls themselves: small steps lose more by meeting than
  * they win by sharing, and on a busy machine a team waits for whoever was put to sleep. One for
  * each kind and size of call; start from zeros. */
+typedef enum gp_habit_phase {
+    GP_FIRST_TOGETHER,
+    GP_FIRST_ALONE,
+    GP_USUAL,
+    GP_TRIAL /* of the other way than the usual one */
+} gp_habit_phase;
+
 typedef struct gp_habit {
-    double seconds[2];     /* recent time of a call: alone, together */
-    double cost;           /* of the present trial so far */
-    unsigned calls, trial; /* calls learned from; the one at which the slower way is tried again */
-    int together;
+    double seconds[2]; /* recent time of a call: alone, together */
+    gp_habit_phase phase;
+    unsigned tried; /* calls of the present trial, */
+    double spent;   /* and what they took */
+    unsigned wait;  /* calls until the next trial */
+    int together;   /* the usual way */
 } gp_habit;
 
 /* How many threads the next call should use, 1 or `threads`. Results never depend on it. */

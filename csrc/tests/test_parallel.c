@@ -317,22 +317,43 @@ static void test_habits_change(void)
     }
 }
 
-/* After a long call the other way is tried again when 16 times what was lost has passed. */
+/* So many calls of the way that is chosen; the last one's. */
+static size_t some_calls(gp_habit *habit, size_t n, double alone, double together)
+{
+    size_t used = 0;
+    for (size_t i = 0; i < n; i++) {
+        used = gp_habit_choose(habit, 2);
+        gp_habit_learn(habit, used, used > 1 ? together : alone);
+    }
+    return used;
+}
+
+/* Ten calls together, ten alone; the first four of each do not count, because workers have to wake
+ * up. Then the faster way, and from time to time a trial of the other. */
 static void test_when_a_habit_is_tried_again(void)
 {
-    for (int long_call = 0; long_call < 2; long_call++) {
-        gp_habit habit = {0};
-        for (int i = 0; i < 6; i++) {
-            const size_t used = gp_habit_choose(&habit, 2);
-            gp_habit_learn(&habit, used, used > 1 ? 0.5 : 1.0);
-        }
-        CHECK_INT_EQUAL(habit.trial, 6 + 128);
-        CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 2);
-        /* the mean of together becomes 2.5 or 1.25, of which 1.5 or 0.25 in 0.1 a call were lost */
-        gp_habit_learn(&habit, 2, long_call ? 20.5 : 8.0);
-        CHECK_INT_EQUAL(habit.trial, 6 + (long_call ? 240 : 128));
-        CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 1);
-    }
+    gp_habit habit = {0};
+    CHECK_INT_EQUAL(some_calls(&habit, 3, 1e-5, 9e-5), 2);
+    CHECK_INT_EQUAL(some_calls(&habit, 7, 1e-5, 0.5e-5), 2);
+    CHECK_INT_EQUAL(some_calls(&habit, 10, 1e-5, 0.5e-5), 1);
+    CHECK_INT_EQUAL(some_calls(&habit, 2048, 1e-5, 0.5e-5), 2);
+    CHECK_INT_EQUAL(some_calls(&habit, 1, 1e-5, 0.5e-5), 1);
+    CHECK_INT_EQUAL(some_calls(&habit, 9, 0.4e-5, 0.5e-5), 1);
+    CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 1); /* it has turned out to be faster */
+    CHECK_INT_EQUAL(some_calls(&habit, 2048, 0.4e-5, 0.5e-5), 1);
+    CHECK_INT_EQUAL(some_calls(&habit, 2, 0.4e-5, 9e-3), 2); /* hopeless: no third call */
+    CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 1);
+    /* what was lost, 18 ms, is to be a sixteenth of what passes until the next trial */
+    CHECK_INT_EQUAL(habit.wait, 65536);
+}
+
+/* Long calls need no more than two each to be judged. */
+static void test_habits_of_long_calls(void)
+{
+    gp_habit habit = {0};
+    CHECK_INT_EQUAL(some_calls(&habit, 2, 0.02, 0.01), 2);
+    CHECK_INT_EQUAL(some_calls(&habit, 2, 0.02, 0.01), 1);
+    CHECK_INT_EQUAL(some_calls(&habit, 1, 0.02, 0.01), 2);
 }
 
 static void test_habits_of_one(void)
@@ -564,6 +585,7 @@ int main(void)
     test_habits();
     test_habits_change();
     test_when_a_habit_is_tried_again();
+    test_habits_of_long_calls();
     test_habits_of_one();
     test_fork();
     test_fork_inside();
