@@ -127,8 +127,8 @@ asan-%:
 # The extension in an interpreter that knows nothing of sanitizers: their library comes first, and
 # tests are chosen in which threads meet. The extension is built from the sdist, apart from what is
 # installed. Undefined behaviour is looked for by `asan`.
-SANITIZE_TESTS := state/test_threads.py state/test_views.py forms/test_frozen.py engine/test_network.py \
-                  state/test_copies.py training/test_training.py
+SANITIZE_TESTS := state/test_threads.py state/test_views.py state/test_copies.py \
+                  forms/test_frozen.py engine/test_network.py training/test_training.py
 SANITIZE_ARGS  := -k 'thread and not packed' -p no:cacheprovider
 
 sanitize-python: ## Python tests of threads under the thread and address sanitizers

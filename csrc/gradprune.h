@@ -179,6 +179,13 @@ void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *
 void gp_arena_show(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, size_t segment);
 /* The same for all of both buffers, to be read now. */
 void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena);
+/* The n - removed live numbers of a kind in order, of GP_VALUES with the buffers behind them, and
+ * the inverse; wherever they are, they stay there. */
+void gp_arena_collect(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, float *live);
+void gp_arena_replace(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                      const float *live);
+/* Whether all of them are finite. */
+int gp_arena_is_finite(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind);
 /* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16,
  * 32, 48 and 64. Lists add in another order, so the table decides about the last bits: a network
  * goes on with the one it began with. */
@@ -289,6 +296,10 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
  * count >= 1. */
 void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grads, float *mean,
                           float *mean_square, uint64_t count);
+/* The same of prunable weights with the arena's gradient or, unless NULL, that of a moment; mean
+ * and mean_square are moments, too. */
+void gp_arena_observe(const gp_kernels *kernels, const gp_arena *arena, const float *gradient,
+                      float *mean, float *mean_square, uint64_t count);
 
 /* ---- layers and the network (net.c, calls.c, layers/, losses/) ------------------------------- */
 

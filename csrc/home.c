@@ -8,13 +8,9 @@
  */
 #include "home.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
-
-#if defined(__linux__)
-#include <sys/mman.h>
-#include <unistd.h>
-#endif
 
 gp_home gp_home_of(const gp_arena *arena, gp_kind kind, size_t segment)
 {
@@ -38,27 +34,6 @@ static float *buffer_of(const gp_arena *arena, gp_kind kind, size_t segment)
     return (kind == GP_VALUES ? arena->params : arena->grads) + arena->segments[segment].offset;
 }
 
-/* Zeros; of a large piece, the pages that lie in it are given back, and read as zeros. */
-static void clear(float *values, size_t n)
-{
-#if defined(__linux__)
-    enum { WORTH_GIVING_BACK = 1 << 20 };
-    const size_t bytes = n * sizeof *values;
-    const long page = sysconf(_SC_PAGESIZE);
-    if (bytes >= WORTH_GIVING_BACK && page > 0) {
-        const uintptr_t size = (uintptr_t)page, begin = (uintptr_t)values, end = begin + bytes,
-                        first = (begin + size - 1) / size * size, last = end / size * size;
-        char *pages = (char *)values + (first - begin);
-        if (madvise(pages, last - first, MADV_DONTNEED) == 0) {
-            memset(values, 0, first - begin);
-            memset(pages + (last - first), 0, end - last);
-            return;
-        }
-    }
-#endif
-    memset(values, 0, n * sizeof *values);
-}
-
 void gp_arena_take(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, size_t segment)
 {
     const gp_segment *own = &arena->segments[segment];
@@ -66,7 +41,7 @@ void gp_arena_take(const gp_kernels *kernels, const gp_arena *arena, gp_kind kin
     float *whole = buffer_of(arena, kind, segment);
     if (lists) {
         kernels->gather(lists->count, lists->flat, whole, gp_lists_numbers(lists, kind));
-        clear(whole, own->length);
+        gp_clear(own->length, whole);
     } else if (own->offset < arena->n_prunable && arena->removed > 0)
         kernels->mask(own->length, arena->mask + own->offset, whole);
     set_home(arena, kind, segment, GP_INSIDE);
@@ -115,6 +90,85 @@ void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena)
         }
 }
 
+/* ---- live entries, wherever they are --------------------------------------------------------- */
+
+/* Of a segment that is not listed, in the whole buffer. */
+static int has_removed(const gp_arena *arena, size_t segment)
+{
+    return arena->removed > 0 && arena->segments[segment].offset < arena->n_prunable;
+}
+
+void gp_arena_collect(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, float *live)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        const gp_segment *own = &arena->segments[s];
+        const gp_lists *lists = gp_live_segment(arena->live, s);
+        const float *whole = buffer_of(arena, kind, s);
+        const uint8_t *mask = arena->mask + own->offset;
+        if (lists && gp_home_of(arena, kind, s) == GP_INSIDE)
+            memcpy(live, gp_lists_numbers(lists, kind), lists->count * sizeof *live);
+        else if (lists) kernels->gather(lists->count, lists->flat, whole, live);
+        else if (has_removed(arena, s)) {
+            for (size_t i = 0; i < own->length; i++)
+                if (mask[i]) *live++ = whole[i];
+            continue;
+        } else memcpy(live, whole, own->length * sizeof *live);
+        live += lists ? lists->count : own->length;
+    }
+    if (kind == GP_VALUES) memcpy(live, arena->params + arena->n, arena->n_buffers * sizeof *live);
+}
+
+void gp_arena_replace(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                      const float *live)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        const gp_segment *own = &arena->segments[s];
+        const gp_lists *lists = gp_live_segment(arena->live, s);
+        float *whole = buffer_of(arena, kind, s);
+        const uint8_t *mask = arena->mask + own->offset;
+        if (lists && gp_home_of(arena, kind, s) == GP_INSIDE)
+            memcpy(gp_lists_numbers(lists, kind), live, lists->count * sizeof *live);
+        else if (lists) kernels->scatter(lists->count, lists->flat, live, whole);
+        else if (has_removed(arena, s)) {
+            for (size_t i = 0; i < own->length; i++)
+                if (mask[i]) whole[i] = *live++;
+            continue;
+        } else memcpy(whole, live, own->length * sizeof *live);
+        live += lists ? lists->count : own->length;
+    }
+    if (kind == GP_VALUES) memcpy(arena->params + arena->n, live, arena->n_buffers * sizeof *live);
+}
+
+const float *gp_arena_settled(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                              size_t segment, size_t *n)
+{
+    const gp_team alone = {.size = 1};
+    const gp_segment *own = &arena->segments[segment];
+    const gp_lists *lists = gp_live_segment(arena->live, segment);
+    const int is_inside = gp_home_of(arena, kind, segment) == GP_INSIDE;
+    float *whole = buffer_of(arena, kind, segment);
+    *n = lists ? lists->count : own->length;
+    if (lists) {
+        float *numbers = gp_lists_numbers(lists, kind);
+        if (!is_inside) kernels->gather(lists->count, lists->flat, whole, numbers);
+        return numbers;
+    }
+    if (!is_inside && own->offset < arena->n_prunable)
+        gp_arena_enforce(kernels, arena, &alone, whole - own->offset, own->offset, own->length);
+    return whole;
+}
+
+int gp_arena_is_finite(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        size_t n;
+        const float *numbers = gp_arena_settled(kernels, arena, kind, s, &n);
+        if (!(kernels->max_abs(n, numbers) < INFINITY)) return 0;
+    }
+    return kind != GP_VALUES ||
+           kernels->max_abs(arena->n_buffers, arena->params + arena->n) < INFINITY;
+}
+
 /* ---- a new mask ------------------------------------------------------------------------------ */
 
 /* What becomes of a segment. */
@@ -145,7 +199,7 @@ static void change_numbers(const change *c, gp_kind kind)
     if (stays) return;
     if (c->to) {
         c->kernels->gather(c->to->count, c->to->flat, whole, gp_lists_numbers(c->to, kind));
-        clear(whole, n);
+        gp_clear(n, whole);
     }
     set_home(c->arena, kind, c->segment, GP_INSIDE);
 }

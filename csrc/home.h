@@ -15,6 +15,10 @@ void gp_arena_take(const gp_kernels *kernels, const gp_arena *arena, gp_kind kin
 void gp_arena_spread(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
                      size_t segment);
 
+/* The n numbers of a segment: side by side if it is listed, else whole, 0 where they are removed. */
+const float *gp_arena_settled(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                              size_t segment, size_t *n);
+
 /* Every member zeroes its share of the removed entries among n of a flat buffer from offset on: the
  * mask is the truth, whatever was written since. */
 void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,

@@ -319,3 +319,16 @@ void gp_statistics_update(const gp_kernels *kernels, size_t n, const float *grad
 {
     kernels->statistics(n, grads, mean, mean_square, (float)(1.0 / (double)count));
 }
+
+void gp_arena_observe(const gp_kernels *kernels, const gp_arena *arena, const float *gradient,
+                      float *mean, float *mean_square, uint64_t count)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        const size_t at = arena->segments[s].offset;
+        if (at >= arena->n_prunable) break;
+        size_t n = entries_of(arena, s);
+        const float *g =
+            gradient ? gradient + at : gp_arena_settled(kernels, arena, GP_GRADIENTS, s, &n);
+        gp_statistics_update(kernels, n, g, mean + at, mean_square + at, count);
+    }
+}

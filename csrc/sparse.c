@@ -7,6 +7,11 @@
 #include <stdlib.h>
 #include <string.h>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#include <unistd.h>
+#endif
+
 size_t gp_mask_count(size_t n, const uint8_t *mask)
 {
     size_t kept = 0;
@@ -194,13 +199,32 @@ int gp_live_pays(const gp_live *live, const gp_lists *lists, size_t lanes)
            (double)lists->count <= most * (double)lists->rows * (double)lists->columns;
 }
 
+void gp_clear(size_t n, float *values)
+{
+#if defined(__linux__)
+    enum { WORTH_GIVING_BACK = 1 << 20 };
+    const size_t bytes = n * sizeof *values;
+    const long page = sysconf(_SC_PAGESIZE);
+    if (bytes >= WORTH_GIVING_BACK && page > 0) {
+        const uintptr_t size = (uintptr_t)page, begin = (uintptr_t)values, end = begin + bytes,
+                        first = (begin + size - 1) / size * size, last = end / size * size;
+        char *pages = (char *)values + (first - begin);
+        if (madvise(pages, last - first, MADV_DONTNEED) == 0) {
+            memset(values, 0, first - begin);
+            memset(pages + (last - first), 0, end - last);
+            return;
+        }
+    }
+#endif
+    memset(values, 0, n * sizeof *values);
+}
+
 /* An entry's place by row is never after its place in the matrix, so one pass upwards packs and one
  * downwards unpacks. */
 void gp_lists_pack(const gp_lists *lists, float *numbers)
 {
     for (size_t k = 0; k < lists->count; k++) numbers[k] = numbers[lists->flat[k]];
-    memset(numbers + lists->count, 0,
-           (lists->rows * lists->columns - lists->count) * sizeof *numbers);
+    gp_clear(lists->rows * lists->columns - lists->count, numbers + lists->count);
 }
 
 void gp_lists_unpack(const gp_lists *lists, float *numbers)

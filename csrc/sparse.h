@@ -42,6 +42,8 @@ void gp_lists_carry(const gp_lists *from, const float *numbers, const gp_lists *
 /* `numbers` of rows * columns between its two forms, see gp_live_pack. */
 void gp_lists_pack(const gp_lists *lists, float *numbers);
 void gp_lists_unpack(const gp_lists *lists, float *numbers);
+/* Zeros; of a large piece, the pages that lie in it are given back, and read as zeros. */
+void gp_clear(size_t n, float *values);
 /* The numbers of a kind. */
 static inline float *gp_lists_numbers(const gp_lists *lists, gp_kind kind)
 {

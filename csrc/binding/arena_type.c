@@ -323,6 +323,106 @@ static PyObject *arena_homes(arena_object *self, void *unused)
     return homes;
 }
 
+/* ---- live entries: no view, at their cost ---------------------------------------------------- */
+
+static size_t live_size(const gp_arena *arena, gp_kind kind)
+{
+    return arena->n - arena->removed + (kind == GP_VALUES ? arena->n_buffers : 0);
+}
+
+static PyObject *collect(arena_object *self, gp_kind kind)
+{
+    for (;;) {
+        const size_t size = live_size(gp_arena_enter(self), kind);
+        gp_arena_leave(self); /* the array is made without the lock, see make_view */
+        npy_intp length = (npy_intp)size;
+        PyObject *array = PyArray_SimpleNew(1, &length, NPY_FLOAT32);
+        if (!array) return NULL;
+        const gp_arena *arena = gp_arena_enter(self);
+        const int fits = live_size(arena, kind) == size;
+        if (fits)
+            gp_arena_collect(self->state->kernels, arena, kind,
+                             PyArray_DATA((PyArrayObject *)array));
+        gp_arena_leave(self);
+        if (fits) return array;
+        Py_DECREF(array);
+    }
+}
+
+static PyObject *replace(arena_object *self, PyObject *object, gp_kind kind)
+{
+    PyArrayObject *live = gp_array(object, NPY_FLOAT32, 1, 0, "the live entries");
+    if (!live) return NULL;
+    const gp_arena *arena = gp_arena_enter(self);
+    const size_t size = live_size(arena, kind);
+    const int fits = (size_t)PyArray_SIZE(live) == size;
+    if (fits) gp_arena_replace(self->state->kernels, arena, kind, PyArray_DATA(live));
+    gp_arena_leave(self);
+    if (!fits)
+        return PyErr_Format(PyExc_ValueError, "there are %zu live entries, got %zd", size,
+                            PyArray_SIZE(live));
+    Py_RETURN_NONE;
+}
+
+static PyObject *is_finite(arena_object *self, gp_kind kind)
+{
+    const int found = gp_arena_is_finite(self->state->kernels, gp_arena_enter(self), kind);
+    gp_arena_leave(self);
+    return PyBool_FromLong(found);
+}
+
+static PyObject *arena_live_values(arena_object *self, PyObject *unused)
+{
+    (void)unused;
+    return collect(self, GP_VALUES);
+}
+static PyObject *arena_live_gradients(arena_object *self, PyObject *unused)
+{
+    (void)unused;
+    return collect(self, GP_GRADIENTS);
+}
+static PyObject *arena_put_values(arena_object *self, PyObject *live)
+{
+    return replace(self, live, GP_VALUES);
+}
+static PyObject *arena_put_gradients(arena_object *self, PyObject *live)
+{
+    return replace(self, live, GP_GRADIENTS);
+}
+static PyObject *arena_values_are_finite(arena_object *self, PyObject *unused)
+{
+    (void)unused;
+    return is_finite(self, GP_VALUES);
+}
+static PyObject *arena_gradients_are_finite(arena_object *self, PyObject *unused)
+{
+    (void)unused;
+    return is_finite(self, GP_GRADIENTS);
+}
+
+static PyObject *arena_observe(arena_object *self, PyObject *args)
+{
+    PyObject *objects[3];
+    float *moments[3] = {NULL};
+    unsigned long long count;
+    if (!PyArg_ParseTuple(args, "OOOK", &objects[0], &objects[1], &objects[2], &count)) return NULL;
+    for (int i = 0; i < 3; i++) {
+        if (i == 0 && objects[i] == Py_None) continue;
+        PyArrayObject *moment = gp_array(objects[i], NPY_FLOAT32, 1, i > 0, "a moment");
+        if (!moment) return NULL;
+        if ((size_t)PyArray_SIZE(moment) != gp_arena_sizes(self).n || count == 0)
+            return PyErr_Format(PyExc_ValueError,
+                                "a moment must be as long as the parameters, and count at least 1");
+        moments[i] = PyArray_DATA(moment);
+    }
+    const gp_arena *arena = gp_arena_enter(self);
+    Py_BEGIN_ALLOW_THREADS
+    gp_arena_observe(self->state->kernels, arena, moments[0], moments[1], moments[2], count);
+    Py_END_ALLOW_THREADS
+    gp_arena_leave(self);
+    Py_RETURN_NONE;
+}
+
 static PyObject *change_form(arena_object *self, PyObject *object,
                              void change(const gp_live *, float *))
 {
@@ -389,6 +489,21 @@ static PyMethodDef arena_methods[] = {
      "calls read and write for as long as it lives."},
     {"gradients", (PyCFunction)arena_gradients, METH_O,
      "gradients(segment) -> its gradients, likewise."},
+    {"live_values", (PyCFunction)arena_live_values, METH_NOARGS,
+     "live_values() -> a copy of those that are not removed, in order, and of the buffers."},
+    {"live_gradients", (PyCFunction)arena_live_gradients, METH_NOARGS,
+     "live_gradients() -> a copy of those that are not removed, in order."},
+    {"put_values", (PyCFunction)arena_put_values, METH_O,
+     "put_values(live): replace what live_values gives."},
+    {"put_gradients", (PyCFunction)arena_put_gradients, METH_O,
+     "put_gradients(live): replace what live_gradients gives."},
+    {"values_are_finite", (PyCFunction)arena_values_are_finite, METH_NOARGS,
+     "values_are_finite() -> whether live values and buffers are."},
+    {"gradients_are_finite", (PyCFunction)arena_gradients_are_finite, METH_NOARGS,
+     "gradients_are_finite() -> whether live gradients are."},
+    {"observe", (PyCFunction)arena_observe, METH_VARARGS,
+     "observe(gradient, mean, mean_square, count): running means, moments, of a moment or, for "
+     "None, of the gradients."},
     {"pack", (PyCFunction)arena_pack, METH_O,
      "pack(moment): from whole to the form that steps use, in place."},
     {"unpack", (PyCFunction)arena_unpack, METH_O, "unpack(moment): the inverse of pack."},

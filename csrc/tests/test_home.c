@@ -112,6 +112,64 @@ static void run(twins *t, int apart)
     CHECK_BYTES_EQUAL(sizeof outcomes[0], &outcomes[0], &outcomes[1]);
 }
 
+/* What is collected, put back and observed of both, where nobody has a view of the one. */
+static void look(twins *t, const gp_kernels *kernels, gp_kind kind)
+{
+    const gp_arena *arenas[2] = {&t->open->m.arena, &t->shut->m.arena};
+    const size_t n = arenas[0]->n, buffers = kind == GP_VALUES ? arenas[0]->n_buffers : 0,
+                 size = n - arenas[0]->removed + buffers, at = noise_below(&t->source, size);
+    const float written = (float)noise_unit(&t->source);
+    float *live[2], *mean[2], *square[2];
+    for (int k = 0; k < 2; k++) {
+        live[k] = allocated((size + 1) * sizeof(float));
+        mean[k] = allocated(n * sizeof(float));
+        square[k] = allocated(n * sizeof(float));
+        memset(mean[k], 0, n * sizeof(float));
+        memset(square[k], 0, n * sizeof(float));
+        gp_arena_collect(kernels, arenas[k], kind, live[k]);
+        CHECK(gp_arena_is_finite(kernels, arenas[k], kind));
+        live[k][at] = NAN;
+        gp_arena_replace(kernels, arenas[k], kind, live[k]);
+        CHECK(!gp_arena_is_finite(kernels, arenas[k], kind));
+        live[k][at] = written;
+        gp_arena_replace(kernels, arenas[k], kind, live[k]);
+        gp_arena_observe(kernels, arenas[k], NULL, mean[k], square[k], 1);
+        gp_arena_observe(kernels, arenas[k], arenas[k]->moments[0], mean[k], square[k], 2);
+    }
+    CHECK_BYTES_EQUAL(size * sizeof(float), live[0], live[1]);
+    CHECK_BYTES_EQUAL(n * sizeof(float), mean[0], mean[1]);
+    CHECK_BYTES_EQUAL(n * sizeof(float), square[0], square[1]);
+    gp_arena_settle(kernels, arenas[0]);
+    const float *whole = kind == GP_VALUES ? arenas[0]->params : arenas[0]->grads;
+    size_t place = 0;
+    for (size_t i = 0; i < n + buffers; i++)
+        if (i >= arenas[0]->n_prunable || arenas[0]->mask[i])
+            CHECK(bits_of(live[0][place++]) == bits_of(whole[i]));
+    CHECK_INT_EQUAL(place, size);
+    gp_live_unpack(arenas[0]->live, mean[0]);
+    gp_live_unpack(arenas[0]->live, square[0]);
+    float *moment = allocated(n * sizeof(float));
+    memcpy(moment, arenas[0]->moments[0], n * sizeof(float));
+    gp_live_unpack(arenas[0]->live, moment);
+    float *expected[2] = {allocated(n * sizeof(float)), allocated(n * sizeof(float))};
+    memset(expected[0], 0, n * sizeof(float));
+    memset(expected[1], 0, n * sizeof(float));
+    const size_t prunable = arenas[0]->n_prunable;
+    kernels->mask(prunable, arenas[0]->mask, moment);
+    gp_statistics_update(kernels, prunable, arenas[0]->grads, expected[0], expected[1], 1);
+    gp_statistics_update(kernels, prunable, moment, expected[0], expected[1], 2);
+    CHECK_BYTES_EQUAL(prunable * sizeof(float), expected[0], mean[0]);
+    CHECK_BYTES_EQUAL(prunable * sizeof(float), expected[1], square[0]);
+    free(expected[0]);
+    free(expected[1]);
+    free(moment);
+    for (int k = 0; k < 2; k++) {
+        free(live[k]);
+        free(mean[k]);
+        free(square[k]);
+    }
+}
+
 static void live_apart(const gp_kernels *kernels, builder *build, uint64_t seed)
 {
     twins t = {.source = {seed}};
@@ -122,7 +180,7 @@ static void live_apart(const gp_kernels *kernels, builder *build, uint64_t seed)
     give_homes(&t.shut->m.arena);
     set_mask(&t, kernels, 0.9);
     for (size_t i = 0; i < STEPS_TAKEN; i++) {
-        switch (noise_below(&t.source, 12)) {
+        switch (noise_below(&t.source, 14)) {
         case 0: set_mask(&t, kernels, noise_unit(&t.source)); break;
         case 1: set_mask(&t, kernels, 0.75); break;
         case 2: write_some(&t, kernels, GP_VALUES, 0); break;
@@ -131,8 +189,10 @@ static void live_apart(const gp_kernels *kernels, builder *build, uint64_t seed)
         case 5: write_some(&t, kernels, GP_GRADIENTS, 1); break;
         case 6: release(&t); break;
         case 7: compare(&t, kernels); break;
-        case 8:
-        case 9: run(&t, 1); break;
+        case 8: look(&t, kernels, GP_VALUES); break;
+        case 9: look(&t, kernels, GP_GRADIENTS); break;
+        case 10:
+        case 11: run(&t, 1); break;
         default: run(&t, 0); break;
         }
     }

@@ -9,7 +9,6 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune import _core
 from gradprune.engine.compiled import Compiled
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.foundation.checks import check_finite, real_array, whole
@@ -91,7 +90,7 @@ class Examined(Compiled):
         What a removed weight holds does not count.
         """
         with self.lock:
-            if math.isfinite(_core.norm(self.arena.params, 2.0)):
+            if self.arena.core.values_are_finite():
                 return
             for name, values in self.arena.state.items():
                 bad = ~np.isfinite(values)

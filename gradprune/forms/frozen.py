@@ -59,7 +59,7 @@ class _Source(NamedTuple):
         arena = network.arena
         with arena.lock:
             mask = np.packbits(arena.mask)
-            return cls(network.layers, network.input_shape, mask, arena.compact(arena.params))
+            return cls(network.layers, network.input_shape, mask, arena.core.live_values())
 
 
 class FrozenModel:
@@ -230,7 +230,7 @@ def _freeze(source: _Source, precision: str, rounding: Rounding) -> FrozenModel:
     arena = network.arena
     with arena.lock:
         arena.set_flat_mask(np.unpackbits(source.mask, count=arena.prunable_size))
-        np.copyto(arena.params, arena.whole(source.params, len(arena.params)))
+        arena.core.put_values(source.params)
     return FrozenModel(network, precision, rounding)
 
 

@@ -113,11 +113,15 @@ class Chain:
         """Note that a step was refused."""
         self._kept = False
 
+    @property
+    def kept_gradient(self) -> NDArray[np.float32] | None:
+        """What the rule saw in the last step, if it was taken and kept; in a moment's form."""
+        return self._work if self._kept else None
+
     def clipped_gradient(self) -> NDArray[np.float32] | None:
-        """The gradient (n,) that the rule saw in the last step, if it was taken and kept."""
-        if not self._kept or self._work is None:
-            return None
-        return self._arena.read_moment(self._work)
+        """A copy of ``kept_gradient`` with every entry at its parameter's place."""
+        kept = self.kept_gradient
+        return None if kept is None else self._arena.read_moment(kept)
 
     def rebaseline(self) -> None:
         """Forget the norms."""
@@ -149,7 +153,7 @@ class Chain:
         if state["clipped"] is not None:
             if self._work is None:
                 self._work = self._arena.new_moment()
-            clipped = self._arena.whole(state["clipped"], self._arena.size)
+            clipped = self._arena.whole(state["clipped"])
             self._arena.write_moments([(self._work, clipped)])
             self._kept = True
 

@@ -90,7 +90,7 @@ class Snapshot:
         self._arena = arena
         self._chain = chain
         self._moments = tuple(moments)
-        self._params = np.empty_like(arena.params)
+        self._params = np.empty(0, np.float32)  # that are not removed
         self._mask = np.empty_like(arena.mask)
         self._copies = [np.empty_like(moment) for moment in moments]  # every entry at its place
         self._clippers: dict[str, NDArray[Any]] = {}
@@ -124,7 +124,7 @@ class Snapshot:
     @locked
     def take(self, counters: Mapping[str, Any], others: Sequence[Counting | None]) -> None:
         """Copy everything as it is now; the others are the model's pruner and quantizer."""
-        np.copyto(self._params, self._arena.params)
+        self._params = self._arena.core.live_values()
         np.copyto(self._mask, self._arena.mask)
         for copy, moment in zip(self._copies, self._moments, strict=True):
             np.copyto(copy, moment)
@@ -154,7 +154,8 @@ class Snapshot:
         self.require_memory()
         states, residuals = self._chain.read(self._clippers)
         moments = [*zip(self._moments, self._copies, strict=True), *residuals]
-        self._arena.set_flat_mask(self._mask, self._params, moments)
+        params = self._arena.whole(self._params, self._mask)
+        self._arena.set_flat_mask(self._mask, params, moments)
         self._chain.settle(states)
         for other, kept in zip(others, self._others, strict=True):
             if other is not None and kept is not None:

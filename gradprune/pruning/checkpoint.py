@@ -26,7 +26,7 @@ def tensors_of(observer: Observer, agenda: Agenda, *, gradients: bool) -> dict[s
     """
     tensors: dict[str, NDArray[Any]] = {}
     if gradients:
-        statistics = observer.statistics.copy()
+        statistics = observer.statistics
         tensors |= {"mean": statistics.mean, "mean_square": statistics.mean_square}
     if observer.weights is not None:
         tensors["weights"] = observer.weights.copy()
@@ -51,8 +51,8 @@ def load_tensors(
         ValueError: something is missing or of the wrong shape.
     """
     own: dict[str, NDArray[Any]] = {}
+    statistics = observer.statistics
     if gradients:
-        statistics = observer.statistics
         own |= {"mean": statistics.mean, "mean_square": statistics.mean_square}
     if observer.weights is not None:
         own["weights"] = observer.weights
@@ -63,6 +63,7 @@ def load_tensors(
         if got != buffer.shape:
             raise ValueError(f"the pruner needs {name} of shape {buffer.shape}, got {got}")
         buffer[...] = tensors[name]
+    observer.fill(statistics)
     if agenda.schedule is not None and agenda.course:
         agenda.course = agenda.schedule.resume(tuple(own["course"].tolist()))
     if agenda.wants_feedback:

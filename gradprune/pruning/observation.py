@@ -15,6 +15,7 @@ from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.probing import Tried, trial
 from gradprune.pruning.statistics import Statistics
+from gradprune.state.arena import Arena
 from gradprune.state.batching import batches
 from gradprune.state.locking import locked
 
@@ -44,13 +45,18 @@ class Observer:
             at the gradient as ``backward`` gave it.
 
     Attributes:
-        statistics: the statistics of what was observed.
+        seen: running means of what was observed, moments of the arena: they cost live weights.
         weights: at which the next gradient is taken; None if the criterion does not look at them.
     """
 
     def __init__(self, model: Observable, criterion: Criterion, *, clipped: bool) -> None:
         self._model, self._criterion, self._clipped = model, criterion, clipped
-        self.statistics = Statistics.zeros(model.arena.prunable_size)
+        arena = model.arena
+        self.seen = (
+            Statistics(arena.new_moment(), arena.new_moment())
+            if criterion.needs_gradients
+            else Statistics.zeros(0)
+        )
         self.weights: Floats | None = None
         self.note(self.room())
 
@@ -63,6 +69,33 @@ class Observer:
     def lock(self) -> AbstractContextManager[bool]:
         """The model's; see ``Arena``."""
         return self._model.arena.lock
+
+    @property
+    def statistics(self) -> Statistics:
+        """Copies of what was observed, (n_prunable,) with every entry at its place."""
+        return self.whole(self.seen)
+
+    @locked
+    def whole(self, seen: Statistics) -> Statistics:
+        """The same of ``seen`` or a copy of it."""
+        arena = self._model.arena
+        if not self._criterion.needs_gradients:
+            return Statistics.zeros(arena.prunable_size)
+        mean, square = (
+            arena.read_moment(moment)[: arena.prunable_size]
+            for moment in (seen.mean, seen.mean_square)
+        )
+        return Statistics(mean, square, seen.count)
+
+    @locked
+    def fill(self, statistics: Statistics) -> None:
+        """Go on from what ``statistics`` has been."""
+        arena, own = self._model.arena, self.seen
+        if not self._criterion.needs_gradients:
+            return
+        pairs = (own.mean, statistics.mean), (own.mean_square, statistics.mean_square)
+        arena.write_moments([(moment, _padded(arena, values)) for moment, values in pairs])
+        own.count = statistics.count
 
     def room(self) -> Floats | None:
         """Room for all prunable weights, if the criterion looks at them."""
@@ -80,31 +113,38 @@ class Observer:
 
     def forget(self, room: Floats | None) -> None:
         """Begin anew at the weights of now."""
-        self.statistics.reset()
+        self.seen.reset()
         self.note(room)
 
-    def observe(self, statistics: Statistics) -> None:
-        """Add the gradient of the last pass or step, if it counts.
+    @locked
+    def observe(self, seen: Statistics) -> None:
+        """Add the gradient of the last pass or step to ``seen`` or a copy of it, if it counts.
 
         A gradient does not count if it or the loss is not finite, or if the optimizer's guard has
         refused its step.
         """
-        model = self._model
-        if not self._clipped:
-            with model.arena.lock:
-                if not model.refused and _is_finite(model):
-                    self._add(statistics, model.arena.grads)
+        model, optimizer = self._model, self._model.optimizer
+        gradient: Floats | None = None  # the arena's
+        if self._clipped:
+            gradient = None if optimizer is None else optimizer.chain.kept_gradient
+            if gradient is None:
+                return
+        elif model.refused or not _is_finite(model):
             return
-        optimizer = model.optimizer
-        used = None if optimizer is None else optimizer.chain.clipped_gradient()
-        if used is not None:
-            self._add(statistics, used)
-
-    def _add(self, statistics: Statistics, gradient: Floats) -> None:
-        gradient = gradient[: self._model.arena.prunable_size]
         if self.weights is not None:
-            gradient = self._criterion.observed(self.weights, gradient)
-        statistics.add(gradient)
+            gradient = self._observed(self.weights, gradient)
+        model.arena.core.observe(gradient, seen.mean, seen.mean_square, seen.count + 1)
+        seen.count += 1
+
+    @locked
+    def _observed(self, weights: Floats, gradient: Floats | None) -> Floats:
+        """What the criterion observes of it, in the form of a moment."""
+        arena = self._model.arena
+        whole = arena.grads if gradient is None else arena.read_moment(gradient)
+        observed = _padded(arena, self._criterion.observed(weights, whole[: arena.prunable_size]))
+        _core.mask_(arena.mask, observed)
+        arena.core.pack(observed)
+        return observed
 
     def scored_by(self, data: Data | None, loss: LossLike | None, batch_size: int) -> Statistics:
         """What a removal goes by: one pass over the data or, for None, what was observed.
@@ -117,7 +157,7 @@ class Observer:
             return self.statistics
         if data is not None:
             return measured(self._model, self._criterion, data, loss, batch_size)
-        if self.statistics.count == 0:
+        if self.seen.count == 0:
             raise ValueError(no_gradients(type(self._criterion).__name__))
         return self.statistics
 
@@ -145,8 +185,14 @@ def measured(
 def _is_finite(model: Observable) -> bool:
     """Whether loss and gradient of the last pass are."""
     with model.arena.lock:
-        norm = _core.norm(model.arena.grads, 2.0)
-    return math.isfinite(model.last_loss) and math.isfinite(norm)
+        return math.isfinite(model.last_loss) and model.arena.core.gradients_are_finite()
+
+
+def _padded(arena: Arena, values: Floats) -> Floats:
+    """(n,) the prunable entries in a buffer of all parameters."""
+    flat = np.zeros(arena.size, np.float32)
+    flat[: arena.prunable_size] = values
+    return flat
 
 
 def pair(data: object) -> tuple[Any, Any]:

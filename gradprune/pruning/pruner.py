@@ -205,16 +205,16 @@ class Pruner(PrunerState):
             needs = self.criterion.needs_gradients
             room = observer.room()  # before anything is observed, since a failure leaves no trace
             # A copy, so that an event that fails leaves no trace.
-            statistics = observer.statistics
+            seen = observer.seen
             if needs and is_event:
-                statistics = statistics.copy()
+                seen = seen.copy()
             if needs and (is_event or agenda.is_ahead(step)):
-                observer.observe(statistics)
+                observer.observe(seen)
             report = None
-            waits = needs and statistics.count == 0
+            waits = needs and seen.count == 0
             if is_event and not waits:
                 removal = self._removal(data, loss)
-                report = self._event(removal, step, target, exchanges, statistics)
+                report = self._event(removal, step, target, exchanges, observer.whole(seen))
             agenda.is_overdue = target is not None and waits
             observer.note(room)
             self.step_count = step

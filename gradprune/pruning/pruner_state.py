@@ -96,7 +96,7 @@ class PrunerState(Attached):
 
     @property
     def statistics(self) -> Statistics:
-        """The statistics of the gradients observed by ``step`` since the last event."""
+        """Statistics of the gradients observed by ``step`` since the last event: copies."""
         return self._observer.statistics
 
     def _removal(self, data: Data | None, loss: LossLike | None) -> Removal:
@@ -144,7 +144,7 @@ class PrunerState(Attached):
         """See Attached."""
         observer, agenda = self._observer, self._agenda
         arrays = {
-            "statistics": vars(self.statistics.copy()) if self.statistics.count else None,
+            "statistics": vars(self.statistics) if observer.seen.count else None,
             "_weights": None if observer.weights is None else observer.weights.copy(),
             "_before": {} if agenda.before is None else agenda.before.tensors(),
         }
@@ -162,7 +162,7 @@ class PrunerState(Attached):
         agenda.is_overdue, agenda.course = overdue, course
         agenda.before = RememberedWeights.from_tensors(arrays["_before"], self.model.arena)
         if statistics is not None:
-            observer.statistics = Statistics(**statistics)
+            observer.fill(Statistics(**statistics))
         observer.weights = arrays["_weights"]
 
     # ---- checkpoints ---------------------------------------------------------------------------
@@ -174,7 +174,7 @@ class PrunerState(Attached):
             "step_count": self.step_count,
             "events": self.events,
             "overdue": int(self._agenda.is_overdue),
-            "observed": self.statistics.count,
+            "observed": self._observer.seen.count,
         }
 
     @locked
@@ -204,7 +204,7 @@ class PrunerState(Attached):
         step_count, events, overdue, observed = (checks.whole(n, state[n]) for n in names)
         agenda = Agenda(self.schedule, self.regrowth)
         observer = Observer(self.model, self.criterion, clipped=self.gradients == "clipped")
-        observer.statistics.count = observed
+        observer.seen.count = observed
         needs = self.criterion.needs_gradients
         load_tensors(tensors, observer, agenda, self.model.arena, gradients=needs)
         agenda.is_overdue = bool(overdue)

@@ -69,6 +69,7 @@ class Members(NamedTuple):
     """Live entries under one scheme."""
 
     place: Indices  # of each in the arena's buffers, ascending
+    rank: Indices  # of each among the arena's live entries, as its core gives them
     entry: Indices  # among the covered entries
     group: Indices  # which of them share a codebook or grid, ascending
 
@@ -118,7 +119,11 @@ class Layout:
         live = np.ones(self.size, np.bool_)
         live[prunable] = mask[self._place[prunable]] == 1
         entry = np.flatnonzero(live)
-        return Members(self._place[entry], entry, self._group[entry])
+        place = self._place[entry]
+        before = np.zeros(self.arena.prunable_size + 1, np.intp)  # removed entries
+        np.cumsum(mask == 0, out=before[1:])
+        rank = place - before[np.minimum(place, self.arena.prunable_size)]
+        return Members(place, rank, entry, self._group[entry])
 
     @property
     def lock(self) -> AbstractContextManager[bool]:
@@ -191,32 +196,44 @@ class Part(ABC):
     @locked
     def begin(self) -> None:
         """Put in place, before a step, what it is to see."""
-        arena, place = self.layout.arena, self._members.place
-        before, raw = arena.params[place], arena.grads[place]
-        seen, gradient = self._seen(before), self._gradient(raw)
+        core, rank = self.layout.arena.core, self._members.rank
+        values, gradients = core.live_values(), core.live_gradients()
+        before, raw = values[rank], gradients[rank]
+        values[rank], gradients[rank] = self._seen(before), self._gradient(raw)
         self._before = before, raw
-        arena.grads[place] = gradient
-        arena.params[place] = seen
+        core.put_gradients(gradients)
+        core.put_values(values)
 
     @locked
     def end(self, applied: bool) -> None:
         """Quantize again after a step; if it was not taken, put everything back."""
         if self._before is None:
             return
-        arena, place = self.layout.arena, self._members.place
+        core, rank = self.layout.arena.core, self._members.rank
         before, raw = self._before
         self._before = None
-        arena.grads[place] = raw
+        gradients = core.live_gradients()
+        gradients[rank] = raw
+        core.put_gradients(gradients)
         if applied:
-            self._take(arena.params[place])
+            self._take(self._weights())
             self.write(self.values())
         else:
-            arena.params[place] = before
+            self.write(before)
+
+    @locked
+    def _weights(self) -> Floats:
+        """(members,) as they are in the arena."""
+        weights: Floats = self.layout.arena.core.live_values()[self._members.rank]
+        return weights
 
     @locked
     def write(self, values: Floats) -> None:
-        """The quantized ``values()`` into the arena."""
-        self.layout.arena.params[self._members.place] = values
+        """(members,) values into the arena."""
+        core = self.layout.arena.core
+        live = core.live_values()
+        live[self._members.rank] = values
+        core.put_values(live)
 
     def followed(self, mask: NDArray[np.uint8], params: Floats) -> Part:
         """This part under another mask: weights that are removed leave, those back are quantized.
@@ -255,7 +272,7 @@ class Part(ABC):
     @locked
     def source(self) -> Floats:
         """(members,) the weights to quantize anew from: latent ones where there are any."""
-        return self._seen(self.layout.arena.params[self._members.place])
+        return self._seen(self._weights())
 
     @locked
     def coding(self, name: str) -> Coding:
@@ -264,7 +281,7 @@ class Part(ABC):
         Raises:
             NonFiniteError: a weight is not finite.
         """
-        weights = self.layout.arena.params[self._members.place]
+        weights = self._weights()
         part = self
         if not np.array_equal(weights, self.values()):
             if not np.isfinite(weights).all():

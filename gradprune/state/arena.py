@@ -231,12 +231,12 @@ class Arena:
 
     def capture(self) -> dict[str, Any]:
         """Copies of everything but moments, for ``restore``."""
-        grads = self.grads
+        grads = self.core.live_gradients()
         return {
             "costs": self._costs,
             "mask": np.packbits(self.mask),
-            "params": self.compact(self.params),
-            "grads": self.compact(grads) if grads.any() else None,
+            "params": self.core.live_values(),
+            "grads": grads if grads.any() else None,
             "mask_version": self.mask_version,
             "keep_clipped": self.keep_clipped,
         }
@@ -245,9 +245,9 @@ class Arena:
         """What ``capture`` gave, in a new arena of the same tensors."""
         self.costs = state["costs"]
         self.set_flat_mask(np.unpackbits(state["mask"], count=self.prunable_size))
-        np.copyto(self.params, self.whole(state["params"], len(self.params)))
+        self.core.put_values(state["params"])
         if state["grads"] is not None:
-            np.copyto(self.grads, self.whole(state["grads"], self.size))
+            self.core.put_gradients(state["grads"])
         self.mask_version = state["mask_version"]
         self.keep_clipped = state["keep_clipped"]
 
@@ -256,11 +256,12 @@ class Arena:
         prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
         return np.concatenate([prunable[self._mask.view(np.bool_)], others])
 
-    def whole(self, values: Floats, size: int) -> Floats:
-        """Return the buffer of ``size`` entries that ``compact`` made smaller."""
-        flat = np.zeros(size, np.float32)
-        kept = self.prunable_size - self.removed
-        flat[: self.prunable_size][self._mask.view(np.bool_)] = values[:kept]
+    def whole(self, values: Floats, mask: NDArray[np.uint8] | None = None) -> Floats:
+        """Return the buffer that ``compact`` made smaller, under the mask of now or another one."""
+        live = (self._mask if mask is None else mask).view(np.bool_)
+        kept = int(np.count_nonzero(live))
+        flat = np.zeros(self.prunable_size - kept + len(values), np.float32)
+        flat[: self.prunable_size][live] = values[:kept]
         flat[self.prunable_size :] = values[kept:]
         return flat
 

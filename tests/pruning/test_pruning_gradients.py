@@ -177,9 +177,8 @@ def test_overflowing_scores_are_named() -> None:
     model = network()
     model.parameters["dense1.weight"][0, 0] = 1e38
     pruner = gp.Pruner(model, criterion=gp.GradientDecomposition())
-    pruner.statistics.mean[:] = 1e-3
-    pruner.statistics.mean_square[:] = 1.0
-    pruner.statistics.count = 1
+    ones = np.ones(model.arena.prunable_size, np.float32)
+    pruner._observer.fill(Statistics(np.float32(1e-3) * ones, ones, 1))
     with pytest.raises(gp.errors.NonFiniteError, match=r"dense1\.weight\[0, 0\] is inf"):
         pruner.prune(0.5)
     assert model.arena.removed == 0

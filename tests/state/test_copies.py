@@ -83,6 +83,10 @@ def differences(one: Any, other: Any) -> list[str]:
                 for key in a:
                     compare(a[key], b[key], f"{place}[{key!r}]")
         elif isinstance(a, tuple | list):
+            a, b = (  # without references to what is gone
+                [x for x in items if not isinstance(x, weakref.ref) or x() is not None]
+                for items in (a, b)
+            )
             if len(a) != len(b):
                 found.append(f"{place}: {len(a)} and {len(b)}")
             for i, (x, y) in enumerate(zip(a, b, strict=False)):

@@ -177,8 +177,9 @@ def test_movement_after_an_undo() -> None:
     weights = model.arena.params[:24].copy()
     model.train_step(*batch(4), optimizer=optimizer)
     expected = -(weights * model.arena.grads[:24])
-    seen = pruner.statistics.copy()
+    seen = pruner._observer.seen.copy()
     pruner._observer.observe(seen)
+    seen = pruner._observer.whole(seen)
     np.testing.assert_array_equal(
         seen.mean, gp.Movement().observed(weights, model.arena.grads[:24])
     )

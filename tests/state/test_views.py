@@ -23,6 +23,7 @@ import pytest
 
 import gradprune as gp
 from gradprune import files
+from gradprune.pruning.statistics import Statistics
 from processes import python
 from state import threads
 
@@ -240,6 +241,73 @@ def test_nobody_holds_a_view(use: str) -> None:
         kept = USES[use](model)
         assert "outside" not in homes(model)
         del kept
+
+
+class Inside(gp.callbacks.Callback):
+    """After every step all numbers are where no call looks at removed ones."""
+
+    def on_step_end(self, context: Any) -> None:
+        assert homes(context.model) == {"inside"}
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("scheme", [None, gp.Codebook(4), gp.Grid(4)], ids=repr)
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_no_step_asks_for_whole_arrays(
+    make: Callable[[], gp.Model], scheme: Any, clipped: bool
+) -> None:
+    """Not for statistics of gradients, codes, limits of a guard nor a last good state."""
+    model = sparse(make)
+    gp.Adam(model, clip=gp.ClipNorm(1.0), guard=gp.guards.Rollback(every=1))
+    schedule = gp.Cubic(0.9, start=100, stop=200)
+    gradients = "clipped" if clipped else "raw"
+    pruner = gp.Pruner(model, criterion=gp.Taylor(), schedule=schedule, gradients=gradients)
+    if scheme is not None:
+        gp.Quantizer(model, scheme).quantize()
+    step(model)
+    model.fit(
+        *data(model),
+        epochs=2,
+        batch_size=32,
+        verbose=0,
+        pruner=pruner,
+        callbacks=[Inside(), gp.analysis.ExplosionMonitor()],
+    )
+    assert pruner.statistics.count == 6
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+@pytest.mark.parametrize("held", [False, True])
+@pytest.mark.parametrize("make", NETWORKS.values(), ids=NETWORKS)
+def test_statistics_are_those_of_the_whole_gradients(
+    make: Callable[[], gp.Model], held: bool, clipped: bool
+) -> None:
+    """To the bit, through a change of the mask, which they follow as moments do."""
+    model = sparse(make)
+    assert model.optimizer is not None
+    views = [model.arena.params, model.arena.grads] if held else []
+    gradients = "clipped" if clipped else "raw"
+    pruner = gp.Pruner(model, criterion=gp.Fisher(), gradients=gradients)
+    prunable = slice(model.arena.prunable_size)
+    expected = Statistics.zeros(model.arena.prunable_size)
+    for number in range(6):
+        step(model, (32, 5, 96)[number % 3])
+        pruner.step()
+        seen = model.arena.grads
+        if clipped:
+            seen = np.empty_like(seen)
+            for name, view in model.arena.views(seen).items():
+                view[...] = model.optimizer.clipped_gradients[name]
+        expected.add(seen[prunable])
+        if number == 3:
+            name = next(iter(model.masks))
+            model.set_mask(name, np.random.default_rng(9).random(model.masks[name].shape) < 0.3)
+            gone = model.arena.mask == 0
+            expected.mean[gone] = expected.mean_square[gone] = 0.0
+        assert pruner.statistics.mean.tobytes() == expected.mean.tobytes()
+        assert pruner.statistics.mean_square.tobytes() == expected.mean_square.tobytes()
+    assert pruner.statistics.count == expected.count == 6
+    del views
 
 
 # ---- what a view shows, and how long -------------------------------------------------------------

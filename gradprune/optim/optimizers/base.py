@@ -343,7 +343,7 @@ class Optimizer(Inspected, ABC):
             since = self.step_count - self._snapshots[-1].counters["step_count"]
             if since < self.guard.every:
                 return
-        if math.isfinite(_core.norm(arena.params, 2.0)):
+        if arena.core.values_are_finite():
             is_full = len(self._snapshots) == _KEPT
             snapshot = (
                 self._snapshots.pop(0)
@@ -403,7 +403,7 @@ class Optimizer(Inspected, ABC):
         self.chain = Chain(self.clip, arena)
         self.chain.restore(arrays["chain"])
         self.core_moments = tuple(arena.new_moment() for _ in arrays["core_moments"])
-        self.load_moments([arena.whole(m, arena.size) for m in arrays["core_moments"]])
+        self.load_moments([arena.whole(m) for m in arrays["core_moments"]])
         self.parameter_norms = arrays["parameter_norms"]
         for state in arrays["_snapshots"]:
             self._snapshots.append(Snapshot(arena, self.core_moments, self.chain))
