@@ -113,6 +113,7 @@ from gradprune.quantization import Codebook, Grid, Quantizer
 from gradprune.state.batching import batches
 from gradprune.state.selection import topk_mask
 from gradprune.state.threads import get_num_threads, set_num_threads, show_config
+from gradprune.state.views import Views as _Views
 from gradprune.sweeps.sweep import sweep
 
 __version__ = "0.1.0"
@@ -240,6 +241,15 @@ _HOMES = (
 )
 
 signposts.explain_homes((layers, losses, optim, *_HOMES, _sys.modules[__name__]))
+signposts.explain_attributes(Model, signposts.MODEL_ATTRIBUTES)
+signposts.explain_attributes(optim.Optimizer, signposts.OPTIMIZER_ATTRIBUTES)
+signposts.explain_attributes(layers.Layer, signposts.LAYER_ATTRIBUTES)
+signposts.refuse_calls(Model, "a model is not called: write model.predict(x)")
+signposts.refuse_calls(
+    _Views,
+    "parameters and gradients are mappings of names to arrays, not methods: write "
+    "model.parameters.values(); optimizers take the model, gp.Adam(model)",
+)
 
 if not _typing.TYPE_CHECKING:  # or type checkers would believe that every name exists
 

@@ -6,10 +6,11 @@ import difflib
 import inspect
 from collections.abc import Iterable, Mapping
 from types import ModuleType
+from typing import NoReturn
 
 from gradprune.foundation.calls import explain_calls
 
-__all__ = ["explain", "explain_homes"]
+__all__ = ["explain", "explain_attributes", "explain_homes", "refuse_calls"]
 
 # What other libraries call it, and what to write here.
 ELSEWHERE = {
@@ -58,6 +59,64 @@ ELSEWHERE = {
     "Quantization": "the stage is gp.compression.QuantizeWeights",
 }
 
+_MAPPINGS = "model.parameters and model.buffers map names to arrays"
+_ONE_STEP = "write model.train_step(x, y, optimizer=optimizer)"
+_NO_MODE = "there are no modes: fit, backward and train_step train, predict and evaluate do not"
+_NO_ZEROING = "there is nothing to zero: model.backward replaces the gradients"
+_DEVICE = "models compute on the CPU"
+_FLOATS = 'models hold float32; model.freeze(precision="int8") predicts on 8-bit integers'
+_IN_PARAMETERS = "layers hold settings alone, arrays are in model.parameters: 'dense0.weight', ..."
+
+# What users of torch and Keras look for on an object, and what to write here.
+MODEL_ATTRIBUTES = {
+    "add": "layers are given as a list: write gp.Model([...], input_shape=...)",
+    "apply": "layers take an initializer, such as gp.Dense(10, initializer=gp.initializers.He())",
+    "compile": "pass optimizer= and loss= to model.fit",
+    "count_params": "write model.summary().total.parameters",
+    "cpu": _DEVICE,
+    "cuda": _DEVICE,
+    "double": _FLOATS,
+    "eval": _NO_MODE,
+    "fit_generator": f"go over the batches and {_ONE_STEP}",
+    "forward": "write model.predict(x); model.backward(x, y) computes loss and gradients",
+    "get_weights": f"{_MAPPINGS}, in forward order",
+    "half": _FLOATS,
+    "load_state_dict": "write into the arrays, model.parameters[name][...] = values, or "
+    "read a file of model.save by gp.load(path)",
+    "load_weights": 'write gp.load("model.safetensors")',
+    "modules": "write model.layers",
+    "named_parameters": "write model.parameters.items()",
+    "predict_classes": "write model.predict(x).argmax(axis=1)",
+    "predict_on_batch": "write model.predict(x)",
+    "predict_proba": 'write model.predict(x); probabilities need a last activation="softmax"',
+    "save_weights": 'write model.save("model.safetensors")',
+    "set_weights": "write into the arrays, model.parameters[name][...] = values",
+    "state_dict": f"{_MAPPINGS}; model.save(path) writes everything",
+    "test_on_batch": "write model.evaluate(x, y)",
+    "to": _DEVICE,
+    "train": _NO_MODE,
+    "train_on_batch": _ONE_STEP,
+    "trainable_variables": _MAPPINGS,
+    "trainable_weights": _MAPPINGS,
+    "variables": _MAPPINGS,
+    "weights": _MAPPINGS,
+    "zero_grad": _NO_ZEROING,
+}
+OPTIMIZER_ATTRIBUTES = {
+    "add_param_group": "one optimizer has one learning rate for all parameters",
+    "apply_gradients": "write model.backward(x, y) and optimizer.step()",
+    "learning_rate": "write optimizer.lr",
+    "load_state_dict": "gp.load(path) reads the optimizer with its model",
+    "minimize": "write model.backward(x, y) and optimizer.step(), or model.train_step",
+    "param_groups": "write optimizer.lr; one optimizer has one learning rate for all parameters",
+    "state_dict": "model.save(path) writes the optimizer with its model",
+    "zero_grad": _NO_ZEROING,
+}
+LAYER_ATTRIBUTES = dict.fromkeys(
+    ("get_weights", "kernel_weights", "set_weights", "trainable_weights", "weight", "weights"),
+    _IN_PARAMETERS,
+)
+
 
 def explain(name: str, homes: Mapping[str, Iterable[str]], known: Iterable[str]) -> str:
     """Why there is no such name, and what to write instead.
@@ -87,3 +146,54 @@ def explain_homes(homes: Iterable[ModuleType]) -> None:
     """Make the classes in these modules say what is wrong with a call that does not fit."""
     members = (member for home in homes for member in vars(home).values())
     explain_calls(cls for cls in members if inspect.isclass(cls))
+
+
+class _Signpost:
+    """Stands on a class for an attribute that its objects do not have, and says what to write.
+
+    ``__getattr__`` would do the same, and make every attribute that is there slower to reach.
+    """
+
+    def __init__(self, hint: str) -> None:
+        self.__doc__ = hint
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, thing: object, owner: type) -> NoReturn:
+        kind = owner if thing is None else type(thing)
+        text = f"{kind.__name__!r} object has no attribute {self.name!r}: {self.__doc__}"
+        raise AttributeError(text, name=self.name, obj=thing)
+
+
+def explain_attributes(kind: type, hints: Mapping[str, str]) -> None:
+    """Make objects say what to write in place of attributes that they do not have.
+
+    Args:
+        kind: their class.
+        hints: name to what its error says.
+    """
+
+    def __dir__(self: object) -> Iterable[str]:  # noqa: N807
+        listed = object.__dir__(self)
+        return [name for name in listed if not isinstance(_found(type(self), name), _Signpost)]
+
+    for name, hint in hints.items():
+        post = _Signpost(hint)
+        post.__set_name__(kind, name)
+        setattr(kind, name, post)
+    setattr(kind, "__dir__", __dir__)  # noqa: B010 - mypy minds the other way
+
+
+def _found(kind: type, name: str) -> object:
+    """The attribute as it stands in the class, or None."""
+    return next((vars(base)[name] for base in kind.__mro__ if name in vars(base)), None)
+
+
+def refuse_calls(kind: type, text: str) -> None:
+    """Make objects that are not called say what to write instead."""
+
+    def __call__(self: object, *args: object, **settings: object) -> NoReturn:  # noqa: N807
+        raise TypeError(text)
+
+    setattr(kind, "__call__", __call__)  # noqa: B010 - mypy minds the other way

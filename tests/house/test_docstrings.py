@@ -71,7 +71,7 @@ def members(owner: type) -> Iterator[tuple[str, object]]:
     """Public methods and properties that a class defines itself."""
     for name, value in vars(owner).items():
         if not name.startswith("_") and (inspect.isroutine(value) or isinstance(value, property)):
-            yield f"{owner.__name__}.{name}", getattr(owner, name)
+            yield f"{owner.__name__}.{name}", value
 
 
 @pytest.mark.parametrize("name", [name for name in gp.__all__ if callable(getattr(gp, name))])

@@ -1,0 +1,111 @@
+"""What somebody is told who looks for what other libraries' objects have."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+
+import gradprune as gp
+from gradprune import signposts
+
+MODEL = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
+OPTIMIZER = gp.SGD(MODEL, lr=0.1)
+OBJECTS = (
+    (MODEL, signposts.MODEL_ATTRIBUTES),
+    (OPTIMIZER, signposts.OPTIMIZER_ATTRIBUTES),
+    (MODEL.layers[0], signposts.LAYER_ATTRIBUTES),
+)
+
+
+@pytest.mark.parametrize(
+    ("thing", "name"), [(thing, name) for thing, hints in OBJECTS for name in hints]
+)
+def test_an_attribute_of_other_libraries_says_what_to_write(thing: object, name: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(thing, name)
+    text = str(caught.value)
+    assert text.startswith(f"{type(thing).__name__!r} object has no attribute {name!r}: ")
+    assert caught.value.name == name
+    assert not hasattr(thing, name)
+    assert name not in dir(thing)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("forward", "write model.predict(x)"),
+        ("compile", "pass optimizer= and loss= to model.fit"),
+        ("state_dict", "model.parameters and model.buffers map names to arrays"),
+        ("load_state_dict", "model.parameters[name][...] = values"),
+        ("train", "there are no modes"),
+        ("eval", "there are no modes"),
+        ("zero_grad", "model.backward replaces the gradients"),
+        ("weights", "model.parameters"),
+        ("train_on_batch", "write model.train_step(x, y, optimizer=optimizer)"),
+    ],
+)
+def test_what_is_said_of_a_model(name: str, said: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(MODEL, name)
+    assert said in str(caught.value)
+
+
+def test_calls_that_are_none() -> None:
+    x = np.zeros((1, 4), np.float32)
+    with pytest.raises(TypeError, match=r"a model is not called: write model\.predict\(x\)"):
+        MODEL(x)  # type: ignore[operator]
+    for mapping in (MODEL.parameters, MODEL.gradients):
+        with pytest.raises(TypeError, match=r"not methods: .* optimizers take the model"):
+            mapping()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("name", ["dense0.weight", "dense0.bias", "nothing"])
+def test_arrays_are_written_into_and_not_replaced(name: str) -> None:
+    before = MODEL.parameters["dense0.weight"].copy()
+    for mapping in (MODEL.parameters, MODEL.gradients):
+        with pytest.raises(TypeError, match=r"write into the array: .*\[\.\.\.\] = values"):
+            mapping[name] = 1.0  # type: ignore[index]
+    np.testing.assert_array_equal(MODEL.parameters["dense0.weight"], before)
+
+
+def test_other_attributes_fail_as_ever() -> None:
+    for thing in (MODEL, OPTIMIZER, MODEL.layers[0]):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing_like_it'") as caught:
+            thing.nothing_like_it  # type: ignore[attr-defined]  # noqa: B018
+        assert caught.value.name == "nothing_like_it"
+
+
+def test_an_error_within_a_property_is_not_hidden() -> None:
+    class Odd(gp.Model):
+        @property
+        def odd(self) -> int:
+            return self.nothing_at_all  # type: ignore[attr-defined, no-any-return]
+
+    with pytest.raises(AttributeError, match="nothing_at_all"):
+        Odd([gp.Dense(1)], 2).odd  # noqa: B018
+
+
+def test_attributes_of_ones_own_win() -> None:
+    class Own(gp.Model):
+        def forward(self) -> str:
+            return "own"
+
+    model = Own([gp.Dense(1)], 2)
+    assert model.forward() == "own"
+    assert "forward" in dir(model)
+    model.train = 3  # type: ignore[attr-defined]
+    assert vars(model)["train"] == 3
+
+
+def test_what_is_there_is_reached_as_fast_as_ever() -> None:
+    for thing, _ in OBJECTS:
+        assert not hasattr(type(thing), "__getattr__")
+
+
+def test_copies_and_pickles_are_as_before() -> None:
+    for twin in (copy.deepcopy(MODEL), pickle.loads(pickle.dumps(MODEL)), MODEL.copy()):
+        np.testing.assert_array_equal(twin.arena.params, MODEL.arena.params)
+        assert isinstance(twin.optimizer, gp.SGD)
