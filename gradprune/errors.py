@@ -8,6 +8,8 @@ of gradprune can catch it too.
 
 from __future__ import annotations
 
+import math
+
 __all__ = [
     "DatasetNotFoundError",
     "ExplosionError",
@@ -72,11 +74,12 @@ class NonFiniteError(NumericalError):
         >>> error = NonFiniteError.of_parameter(
         ...     "quantization", "dense0.weight", (2, 1), float("inf")
         ... )
-        >>> str(error), error.layer
-        ('quantization: dense0.weight[2, 1] is inf', 'dense0')
+        >>> print(error)
+        quantization: dense0.weight[2, 1] is inf, as numbers beyond 3.4e38 are in float32
         """
+        infinite = ", as numbers beyond 3.4e38 are in float32" if math.isinf(value) else ""
         return cls(
-            f"{doing}: {name}[{', '.join(map(str, index))}] is {value}",
+            f"{doing}: {name}[{', '.join(map(str, index))}] is {value}{infinite}",
             phase="parameter",
             layer=name.partition(".")[0],
             parameter=name,

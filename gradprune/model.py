@@ -18,6 +18,7 @@ from gradprune.forms.shrinking import ShrinkReport
 from gradprune.layers.base import Layer
 from gradprune.layers.graph import Node
 from gradprune.losses.base import LossLike
+from gradprune.losses.table import lists_losses
 from gradprune.optim.optimizers import Optimizer
 from gradprune.training.callbacks import Callback
 from gradprune.training.evaluation import evaluate
@@ -92,6 +93,7 @@ class Model(Trainee):
         super()._begin()
         self.shrink_report: ShrinkReport | None = None
 
+    @lists_losses
     def fit(
         self,
         x: ArrayLike,
@@ -117,11 +119,11 @@ class Model(Trainee):
 
         Args:
             x: (n, *input_shape) real numbers, all finite; converted once.
-            y: cross_entropy: (n,) integer labels; mse and bce: real numbers of the shape of
-                predictions, (n, *output_shape), or (n,) if there is one output.
+            y: cross_entropy: (n,) integer labels; {of_values}: real numbers of the shape
+                of predictions, (n, *output_shape), or (n,) if there is one output.
             optimizer: made for this model; None: ``model.optimizer``.
-            loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
-                ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.
+            loss: {losses}, or a loss such as ``CrossEntropy()`` or
+                ``Distillation(teacher)``, which ``model.loss`` remembers; None: ``model.loss``.
             epochs: passes over the data, at least 1.
             batch_size: samples a step; the last step of an epoch takes what is left. One sample
                 that is left joins the batch before, if a ``BatchNorm`` cannot do with one; see
@@ -322,6 +324,9 @@ class Model(Trainee):
         numbers are
         the same, and what is computed from them is rounded otherwise. The file is replaced as a
         whole or, on an error, left as it was.
+
+        Removed weights are in the file, too, as zeros with a byte of mask for each weight, so a
+        pruned model's file is no smaller: ``gp.compress(model).save("m.gpz")`` makes it small.
 
         Args:
             path: the file.

@@ -17,6 +17,7 @@ from gradprune.engine.replicas import replicate
 from gradprune.foundation import checks
 from gradprune.foundation.columns import Table
 from gradprune.losses.base import LossLike
+from gradprune.losses.table import lists_losses
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.pruner import Pruner
@@ -103,6 +104,7 @@ class Sensitivity:
         return "\n".join(lines + Table(columns, rows).lines())
 
 
+@lists_losses
 def sensitivity(
     model: Network,
     x: ArrayLike,
@@ -128,7 +130,7 @@ def sensitivity(
         y: their targets.
         sparsities: the sparsities of the pruned parameter, each in [0, 1].
         criterion: what goes first.
-        loss: "cross_entropy", "mse" or "bce"; None: ``model.loss``.
+        loss: {losses}; None: ``model.loss``.
         data: (x, y) for criteria that need gradients or try weights out; None: x and y.
         batch_size: samples a batch of it.
         exclude: names of layers or parameters not to examine.

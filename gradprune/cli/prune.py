@@ -119,6 +119,9 @@ def run(options: argparse.Namespace) -> None:
         fit(model, data, options, OPTIMIZERS["sgd"], options.lr, options.fine_tune)
     model.save(out)
     print_result(console, model, data, out)
+    console.print(
+        "removed weights are in it as zeros, with their masks: gradprune compress makes it small"
+    )
 
 
 def _granularity(text: str) -> Granularity:

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.engine.examined import Examined
 from gradprune.losses.base import Loss, LossLike, SoftTarget, Target
+from gradprune.losses.table import lists_losses
 from gradprune.losses.targets import check_labels
 from gradprune.optim.guards import Guard
 from gradprune.optim.optimizers.base import Optimizer
@@ -55,6 +56,7 @@ class Network(Examined):
         core_layers: (name, what the core runs) in order; a Dense and its activation are two.
     """
 
+    @lists_losses
     def backward(self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None) -> float:
         """Run a forward and a backward pass: fill ``gradients`` and return the mean loss.
 
@@ -62,10 +64,10 @@ class Network(Examined):
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
-            y: cross_entropy: (n,) integer labels; mse and bce: real numbers of the shape of
-                predictions, (n, *output_shape), or (n,) if there is one output.
-            loss: "cross_entropy", "mse" or "bce", or a loss such as ``CrossEntropy`` or
-                ``Distillation``, which ``model.loss`` remembers; None: ``model.loss``.
+            y: cross_entropy: (n,) integer labels; {of_values}: real numbers of the shape
+                of predictions, (n, *output_shape), or (n,) if there is one output.
+            loss: {losses}, or a loss such as ``CrossEntropy()`` or
+                ``Distillation(teacher)``, which ``model.loss`` remembers; None: ``model.loss``.
 
         Returns:
             The mean loss, l1 and l2 penalties of the layers included.

@@ -180,8 +180,18 @@ def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
-    with np.errstate(over="ignore"):  # float64 beyond float32's range is reported as infinite
-        return np.require(np.ascontiguousarray(array, dtype), requirements="A")
+    try:
+        with np.errstate(over="raise"):
+            return np.require(np.ascontiguousarray(array, dtype), requirements="A")
+    except FloatingPointError:
+        pass
+    with np.errstate(over="ignore"):
+        lost = np.isinf(array.astype(dtype)) & np.isfinite(array)
+    index = np.unravel_index(lost.argmax(), lost.shape)
+    raise ValueError(
+        f"{name}[{', '.join(map(str, index))}] is {array[index]:g}, which does not fit "
+        f"{np.dtype(dtype)}: its largest number is {np.finfo(dtype).max:.4g}"
+    )
 
 
 def check_finite(name: str, array: NDArray[Any]) -> None:

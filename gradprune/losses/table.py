@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from gradprune.foundation.gathering import gather
 from gradprune.losses.base import Loss, LossLike
 
-__all__ = ["LOSSES", "get_loss", "loss_name"]
+__all__ = ["LOSSES", "get_loss", "lists_losses", "loss_name"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 _CLASSES = [
     cls
@@ -46,3 +50,23 @@ def loss_name(loss: Loss) -> LossLike:
     ('cross_entropy', CrossEntropy(label_smoothing=0.1))
     """
     return loss.name if LOSSES.get(loss.name) == loss else loss
+
+
+def lists_losses(function: _Function) -> _Function:
+    """Name all losses in the documentation of a function, in place of {losses} and {of_values}.
+
+    >>> def measure(loss):
+    ...     "loss: {losses}."
+    >>> lists_losses(measure).__doc__
+    'loss: "bce", "cross_entropy", "huber", "mae" or "mse".'
+    """
+    if function.__doc__:  # there is none with -OO
+        names = [f'"{name}"' for name in LOSSES]
+        of_values = [name for name, loss in LOSSES.items() if not loss.is_classification]
+        text = function.__doc__.replace("{losses}", _enumerated(names, "or"))
+        function.__doc__ = text.replace("{of_values}", _enumerated(of_values, "and"))
+    return function
+
+
+def _enumerated(words: Sequence[str], last: str) -> str:
+    return f"{', '.join(words[:-1])} {last} {words[-1]}"

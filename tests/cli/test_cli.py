@@ -189,6 +189,7 @@ def test_train_prune_inspect(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert main([*prune, "--sparsity", "0.8", "--fine-tune", "1"]) == 0
     text = capsys.readouterr().out
     assert f"test accuracy {100 * accuracy:.2f} % before" in text
+    assert "gradprune compress makes it small" in text
     pruned = gp.load("a-pruned.safetensors")
     assert pruned.arena.removed == round(0.8 * pruned.arena.prunable_size)
     sparsities = [1 - mask.mean() for mask in pruned.masks.values()]

@@ -136,7 +136,7 @@ LATE[2999, 1] = math.inf
         (X.astype(object), TypeError, "x must hold real numbers, got dtype object"),
         (None, TypeError, "x must hold real numbers"),
         (NAN_AT_3_2, ValueError, r"x\[3, 2\] is nan: every value must be finite"),
-        (INF_AT_0_5, ValueError, r"x\[0, 5\] is -inf: every value must be finite"),
+        (INF_AT_0_5, ValueError, r"x\[0, 5\] is -1e\+300, which does not fit float32"),
         (LATE, ValueError, r"x\[2999, 1\] is inf"),
     ],
 )
@@ -193,7 +193,7 @@ BAD_VALUES = np.where(np.arange(128).reshape(32, 4) == 9, math.nan, 0.0)
         ("mse", VALUES[:, :3], ValueError, r"targets must have shape \(n, 4\), got \(32, 3\)"),
         ("mse", Y, ValueError, r"targets must have shape \(n, 4\), got \(32,\)"),
         ("bce", BAD_VALUES, ValueError, r"y\[2, 1\] is nan: every value must be finite"),
-        ("mse", VALUES + 1e39, ValueError, r"y\[0, 0\] is inf"),
+        ("mse", VALUES + 1e39, ValueError, r"y\[0, 0\] is 1e\+39, which does not fit float32"),
         ("bce", VALUES.astype(str), TypeError, "y must hold real numbers"),
         ("hinge", Y, ValueError, "unknown loss 'hinge'; known are"),
     ],
@@ -278,3 +278,29 @@ def test_labels_of_validation_data_are_named() -> None:
 
 def data_of() -> tuple[NDArray[Any], NDArray[Any]]:
     return X[:5], np.array([0, 1, 2, 3, 0])
+
+
+def test_a_number_beyond_float32_is_named_as_it_was_given() -> None:
+    model = gp.Model([gp.Dense(2)], input_shape=4, seed=0)
+    x = np.zeros((5, 4))
+    x[2, 1] = -1e300
+    said = r"x\[2, 1\] is -1e\+300, which does not fit float32: its largest number is 3\.403e\+38"
+    for call in (
+        lambda: model.predict(x),
+        lambda: model.predict(x.tolist()),
+        lambda: model.backward(x, [0] * 5, loss="cross_entropy"),
+        lambda: model.freeze().predict(x),
+    ):
+        with pytest.raises(ValueError, match=said):
+            call()
+    x[2, 1] = np.inf
+    with pytest.raises(ValueError, match=r"x\[2, 1\] is inf: every value must be finite"):
+        model.predict(x)
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")
+def test_an_infinite_parameter_says_what_float32_can_hold() -> None:
+    model = gp.Model([gp.Dense(2)], input_shape=4, seed=0)
+    model.parameters["dense0.weight"][1, 2] = 1e300
+    with pytest.raises(gp.errors.NonFiniteError, match="is inf, as numbers beyond"):
+        model.evaluate(np.ones((5, 4)), [0] * 5)

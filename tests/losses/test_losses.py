@@ -149,3 +149,10 @@ def test_bce_takes_labels_and_probabilities(y: Any) -> None:
     z = model.predict(x).astype(np.float64)
     expected, _ = reference.loss_forward_backward("bce", z, target)
     assert model.backward(x, y, loss="bce") == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("function", [gp.Model.fit, gp.Model.backward, gp.sensitivity])
+def test_documentation_lists_every_loss(function: Callable[..., object]) -> None:
+    text = function.__doc__ or ""
+    assert [name for name in LOSSES if f'"{name}"' not in text] == []
+    assert "{" not in text.replace("{...", "")

@@ -99,7 +99,7 @@ def differences(one: Any, other: Any) -> list[str]:
         elif isinstance(a, Quantizer):
             compare(a.tensors(), b.tensors(), f"{place}.tensors()")
             attributes(a, b, place, without={"_parts", "_schemes"})
-        elif hasattr(a, "__dict__") and not callable(a):
+        elif hasattr(a, "__dict__") and (isinstance(a, gp.Model) or not callable(a)):
             attributes(a, b, place)
         elif not isinstance(a, _core.Arena | _core.Net) and a is not b and a != b and a == a:
             found.append(f"{place}: {a!r} and {b!r}")
