@@ -137,28 +137,27 @@ static void gemm(size_t m, size_t n, size_t k, const float *a, size_t a_row, siz
  * tile next to each other, and then used for all pieces. A smaller a stays in the cache. */
 enum { GP_PACK_FROM = 1 << 15, GP_PACK_M = 48, GP_PACK_K = 128 };
 
-/* The columns of a in groups of `tile`, [group][k][tile] and GP_V floats between groups: vectors
- * that are stored reach beyond a tile, and the next one overwrites that. */
-static void gemm_pack(size_t m, size_t k, const float *a, size_t a_row, size_t tile, float *packed)
+/* The columns of a in groups of `tile`, at most two vectors, [group][k][tile] and GP_V floats
+ * between groups: vectors that are stored reach beyond a tile, and the next one overwrites that.
+ * Rows are longer than a tile and a vector, so only in the last one nothing may be read past the
+ * columns. GCC 12 makes it several times slower where it is inlined. */
+static __attribute__((noinline)) void gemm_pack(size_t m, size_t k, const float *a, size_t a_row,
+                                                size_t tile, float *packed)
 {
-    for (size_t q = 0; q < k; q++)
-        for (size_t i = 0; i < m; i += tile) {
-            const float *from = a + q * a_row + i;
-            float *to = packed + i / tile * (k * tile + GP_V) + q * tile;
-            const size_t n = gemm_smaller(tile, m - i);
-            size_t v = 0;
-            /* past the columns of the last row nothing may be read */
-            for (; v < n && (q + 1 < k || v + GP_V <= n); v += GP_V)
-                v_store(to + v, v_load(from + v));
-            for (; v < n; v++) to[v] = from[v];
+    const size_t group = k * tile + GP_V;
+    for (size_t q = 0; q + 1 < k; q++, a += a_row, packed += tile)
+        for (size_t i = 0, g = 0; i < m; i += tile, g += group) {
+            v_store(packed + g, v_load(a + i));
+            if (tile > GP_V) v_store(packed + g + GP_V, v_load(a + i + GP_V));
         }
+    for (size_t i = 0; i < m; i++) packed[i / tile * group + i % tile] = a[i];
 }
 
 static void gemm_transposed(size_t pieces, size_t m, size_t lanes, size_t k, const float *a,
                             size_t a_row, const float *b, size_t b_piece, float *c, size_t c_piece,
                             int accumulate)
 {
-    if (k * a_row < GP_PACK_FROM || a_row < GP_V) {
+    if (k * a_row < GP_PACK_FROM || a_row < GP_ROWS_1 + GP_V) {
         for (size_t s = 0; s < pieces; s++)
             gemm(m, lanes, k, a, 1, a_row, b + s * b_piece, lanes, c + s * c_piece, lanes,
                  accumulate);
