@@ -39,6 +39,23 @@ static inline void gp_team_share_blocks(const gp_team *team, size_t items, size_
     *end = *end * block < items ? *end * block : items;
 }
 
+/* A member's part of the products of a weight matrix with all chunks. */
+typedef struct gp_part {
+    size_t first_chunk, last_chunk, begin, end;
+} gp_part;
+
+/* Whole chunks if they come out even and the matrix is small, so that members write far from each
+ * other; else rows of the result, so that each reads a part of the matrix alone. */
+enum { GP_SMALL_MATRIX = 1 << 15, GP_PART_ROWS = 6 };
+static inline gp_part gp_team_part(const gp_team *team, size_t chunks, size_t rows, size_t weights)
+{
+    gp_part mine = {0, chunks, 0, rows};
+    if (chunks % team->size == 0 && weights < GP_SMALL_MATRIX)
+        gp_team_share(team, chunks, &mine.first_chunk, &mine.last_chunk);
+    else gp_team_share_blocks(team, rows, GP_PART_ROWS, &mine.begin, &mine.end);
+    return mine;
+}
+
 /* Whether a team pays, learned from the calls themselves: small steps lose more by meeting than
  * they win by sharing, and on a busy machine a team waits for whoever was put to sleep. One for
  * each kind and size of call; start from zeros. */

@@ -8,8 +8,6 @@
 #include "kernels/kernels.h"
 #include "parallel.h"
 
-enum { ROWS = 6, COLUMNS = GP_ALIGN_FLOATS }; /* as in dense.c and matrix.c */
-
 typedef struct product {
     const gp_kernels *kernels;
     size_t chunks, m, n, k;
@@ -18,21 +16,22 @@ typedef struct product {
     float *c;
 } product;
 
-/* c[chunk] = a b[chunk], rows of c shared */
+/* c[chunk] = a b[chunk] */
 static void multiply(void *context, const gp_team *team)
 {
     const product *p = context;
-    size_t begin, end;
-    gp_team_share_blocks(team, p->m, ROWS, &begin, &end);
+    const gp_part mine = gp_team_part(team, p->chunks, p->m, p->m * p->k);
+    const size_t rows = mine.end - mine.begin, chunks = mine.last_chunk - mine.first_chunk;
+    const float *b = p->b + mine.first_chunk * p->k * p->n;
+    float *c = p->c + (mine.first_chunk * p->m + mine.begin) * p->n;
     if (p->transposed) {
-        p->kernels->gemm_transposed(p->chunks, end - begin, p->n, p->k, p->a + begin, p->m, p->b,
-                                    p->k * p->n, p->c + begin * p->n, p->m * p->n, 0);
+        p->kernels->gemm_transposed(chunks, rows, p->n, p->k, p->a + mine.begin, p->m, b,
+                                    p->k * p->n, c, p->m * p->n, 0);
         return;
     }
-    for (size_t chunk = 0; chunk < p->chunks; chunk++)
-        p->kernels->gemm(end - begin, p->n, p->k, p->a + begin * p->k, p->k, 1,
-                         p->b + chunk * p->k * p->n, p->n, p->c + (chunk * p->m + begin) * p->n,
-                         p->n, 0);
+    for (size_t chunk = 0; chunk < chunks; chunk++)
+        p->kernels->gemm(rows, p->n, p->k, p->a + mine.begin * p->k, p->k, 1,
+                         b + chunk * p->k * p->n, p->n, c + chunk * p->m * p->n, p->n, 0);
 }
 
 /* c = sum over chunks of a[chunk] b[chunk]^T: rows of c shared, or columns */
@@ -40,8 +39,8 @@ static void multiply_and_sum(void *context, const gp_team *team)
 {
     const product *p = context;
     size_t row = 0, last = p->m, column = 0, end = p->n;
-    if (p->m > p->n) gp_team_share_blocks(team, p->m, ROWS, &row, &last);
-    else gp_team_share_blocks(team, p->n, COLUMNS, &column, &end);
+    if (p->m > p->n) gp_team_share_blocks(team, p->m, GP_PART_ROWS, &row, &last);
+    else gp_team_share_blocks(team, p->n, GP_ALIGN_FLOATS, &column, &end);
     p->kernels->gemm_over_lanes(p->chunks, last - row, end - column, p->k, p->k, p->a + row * p->k,
                                 p->m * p->k, p->b + column * p->k, p->n * p->k,
                                 p->c + row * p->n + column, p->n, 0);

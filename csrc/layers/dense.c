@@ -11,8 +11,6 @@
  */
 #include "layers/layers.h"
 
-enum { ROWS = 6 }; /* results are shared by so many rows, the height of the widest tile */
-
 static int dense_is_valid(const gp_layer_spec *spec, size_t n_params, size_t n_prunable)
 {
     const size_t T = gp_steps_of(spec), I = gp_columns_of(spec), O = gp_rows_of(spec);
@@ -46,13 +44,11 @@ static const float *dense_forward(gp_layer *layer, const gp_pass *pass, const fl
     const gp_matrix *W = &layer->weights[0];
     const size_t I = W->columns, O = W->rows, P = pass->lanes, chunks = pass->chunks * W->uses;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
-    size_t begin, end;
-    /* of W, which stay in the cache of who updates them */
-    gp_team_share_blocks(pass->team, O, ROWS, &begin, &end);
-    for (size_t chunk = 0; chunk < chunks; chunk++) {
-        float *y = layer->work + (chunk * O + begin) * P;
-        if (b) pass->kernels->broadcast(end - begin, P, b + begin, y);
-        gp_matrix_times(W, pass, begin, end, x + chunk * I * P, y, b != NULL);
+    const gp_part mine = gp_team_part(pass->team, chunks, O, O * I);
+    for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++) {
+        float *y = layer->work + (chunk * O + mine.begin) * P;
+        if (b) pass->kernels->broadcast(mine.end - mine.begin, P, b + mine.begin, y);
+        gp_matrix_times(W, pass, mine.begin, mine.end, x + chunk * I * P, y, b != NULL);
     }
     gp_team_wait(pass->team);
     return layer->work;
@@ -62,15 +58,16 @@ static float *dense_backward(gp_layer *layer, const gp_pass *pass, float *dy, fl
 {
     if (layer->weights[0].live) return gp_dense_live_backward(layer, pass, dy, dx);
     const gp_matrix *W = &layer->weights[0];
-    const size_t P = pass->lanes;
+    const size_t I = W->columns, O = W->rows, P = pass->lanes;
     size_t begin, end;
-    gp_team_share_blocks(pass->team, W->rows, ROWS, &begin, &end);
+    gp_team_share_blocks(pass->team, O, GP_PART_ROWS, &begin, &end);
     gp_dense_bias_gradient(layer, pass, dy, begin, end);
     gp_matrix_gradient(W, pass, 0, dy, layer->input);
     if (dx) {
-        gp_team_share_blocks(pass->team, W->columns, ROWS, &begin, &end);
-        gp_matrix_transposed_times(W, pass, pass->chunks * W->uses, begin, end, dy, dx + begin * P,
-                                   0);
+        const gp_part mine = gp_team_part(pass->team, pass->chunks * W->uses, I, O * I);
+        gp_matrix_transposed_times(W, pass, mine.last_chunk - mine.first_chunk, mine.begin,
+                                   mine.end, dy + mine.first_chunk * O * P,
+                                   dx + (mine.first_chunk * I + mine.begin) * P, 0);
     }
     gp_team_wait(pass->team);
     return dx;

@@ -12,13 +12,9 @@
 
 /* A member's part of a product: whole chunks, T steps each, if they come out even, so that it alone
  * reads their inputs, else rows. */
-typedef struct part {
-    size_t first_chunk, last_chunk, begin, end;
-} part;
-
-static part part_of(const gp_pass *pass, size_t chunks, size_t rows, const uint32_t *start)
+static gp_part part_of(const gp_pass *pass, size_t chunks, size_t rows, const uint32_t *start)
 {
-    part mine = {0, chunks, 0, rows};
+    gp_part mine = {0, chunks, 0, rows};
     if (pass->chunks % pass->team->size == 0)
         gp_team_share(pass->team, chunks, &mine.first_chunk, &mine.last_chunk);
     else gp_lists_share(pass->team, rows, start, &mine.begin, &mine.end);
@@ -47,7 +43,7 @@ const float *gp_dense_live_forward(gp_layer *layer, const gp_pass *pass, const f
     const size_t I = W->columns, O = W->rows, P = pass->lanes;
     const float *b = layer->spec.bias == GP_NONE ? NULL : pass->arena->params + layer->spec.bias;
     gp_matrix_collect(W, pass);
-    const part mine = part_of(pass, pass->chunks * W->uses, O, live->row_start);
+    const gp_part mine = part_of(pass, pass->chunks * W->uses, O, live->row_start);
     for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++) {
         float *y = layer->work + chunk * O * P;
         if (b)
@@ -66,7 +62,7 @@ static void weight_gradient(const gp_layer *layer, const gp_pass *pass, const fl
     const gp_matrix *W = &layer->weights[0];
     const gp_lists *live = W->live;
     const size_t I = W->columns, O = W->rows, P = pass->lanes, chunks = pass->chunks * W->uses;
-    part mine = {0, chunks, 0, 0};
+    gp_part mine = {0, chunks, 0, 0};
     if (W->uses == 1) mine = part_of(pass, chunks, O, live->row_start);
     else gp_lists_share(pass->team, O, live->row_start, &mine.begin, &mine.end);
     const int by_chunk = mine.last_chunk - mine.first_chunk < chunks;
@@ -97,7 +93,7 @@ float *gp_dense_live_backward(gp_layer *layer, const gp_pass *pass, float *dy, f
     size_t begin, end;
     if (dx) {
         gp_matrix_collect_columns(W, pass);
-        const part mine = part_of(pass, pass->chunks * W->uses, I, live->column_start);
+        const gp_part mine = part_of(pass, pass->chunks * W->uses, I, live->column_start);
         for (size_t chunk = mine.first_chunk; chunk < mine.last_chunk; chunk++)
             gp_matrix_transposed_times(W, pass, 1, mine.begin, mine.end, dy + chunk * O * P,
                                        dx + (chunk * I + mine.begin) * P, 0);

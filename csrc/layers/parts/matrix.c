@@ -79,13 +79,12 @@ void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, si
 void gp_matrix_gradient(const gp_matrix *matrix, const gp_pass *pass, size_t first, const float *dy,
                         const float *x)
 {
-    /* tiles: of gemm.h. Whose columns a member turns it also multiplies, unless they are few. */
-    enum { ROWS = 6, COLUMNS = GP_ALIGN_FLOATS };
+    /* whose columns a member turns it also multiplies, unless they are few */
     const size_t T = matrix->uses, I = matrix->columns, O = matrix->rows, P = pass->lanes;
     const gp_arena *arena = pass->arena;
     size_t o = 0, o_end = O, i = 0, i_end = I;
-    if (O > I) gp_team_share_blocks(pass->team, O, ROWS, &o, &o_end);
-    else gp_team_share_blocks(pass->team, I, COLUMNS, &i, &i_end);
+    if (O > I) gp_team_share_blocks(pass->team, O, GP_PART_ROWS, &o, &o_end);
+    else gp_team_share_blocks(pass->team, I, GP_ALIGN_FLOATS, &i, &i_end);
     const size_t at = matrix->offset + o * I + i, whole = pass->samples / P;
     for (size_t chunk = 0, together; chunk < pass->chunks; chunk += together) {
         together = first == 0 && chunk < whole ? whole - chunk : 1;
