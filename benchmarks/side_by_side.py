@@ -110,10 +110,11 @@ def _forget_peak() -> None:
 
 
 def _turn(run: Callable[[], object], repeats: int) -> float:
+    """Seconds of one unit of work; a call of ``run`` does ``run.units`` of them, or one."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()
-    return (time.perf_counter() - start) / repeats
+    return (time.perf_counter() - start) / (repeats * getattr(run, "units", 1))
 
 
 def _receive(pipe: Connection) -> tuple[str, Any] | None:
@@ -150,7 +151,8 @@ def _serve(pipe: Connection, contestant: Contestant) -> None:
                 estimate = max(_turn(run, 2), 1e-7)
                 answer = answer, _peak_memory() - imported
             elif what == "turn":
-                answer = estimate = _turn(run, max(1, round(value / estimate)))
+                units = getattr(run, "units", 1)
+                answer = estimate = _turn(run, max(1, round(value / (estimate * units))))
             elif what == "once":
                 answer = _turn(run, 1), result()
         except Exception as error:  # the parent decides what it means

@@ -3,7 +3,9 @@
 Gradprune and torch have the same network, weights, random masks, batch, loss (cross entropy), clip
 (norm 1.0) and optimizer (Adam); what must agree is the first layer's weight after the first step.
 Torch multiplies its gradients by the masks before it clips, which keeps removed weights at 0 and
-costs it least; it has nothing to skip. The batch lies ready in memory for all.
+costs it least; it has nothing to skip. The batch lies ready in memory for all. Gradprune takes its
+steps in the core, as ``fit`` and ``train_steps`` do; a step as one call from Python, and as
+``backward`` and ``step``, are rows of their own.
 
 Torch runs eagerly, with forward and backward compiled, and with clip, masks and Adam compiled too.
 Mode "reduce-overhead" only turns CUDA graphs on, so on a CPU it is the default mode.
@@ -14,34 +16,65 @@ knows masks, and starts from weights of its own, so it is a row for orientation 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from networks import draw_batch, gradprune_model, torch_network
 from side_by_side import Contestant, Work, thread_counts
 
 LR = 1e-3
+STEPS = 20  # in a call
 
 
-def gradprune_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
-    """Everything in one call."""
+def _model(threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> tuple[Any, ...]:
+    """Model, optimizer, batch, and the weight after a first step, which is what must agree."""
     import gradprune as gp
 
     gp.set_num_threads(threads)
     x, y = draw_batch(sizes, batch)
     model = gradprune_model(sizes, sparsity)
     optimizer = gp.Adam(model, lr=LR, clip=gp.ClipNorm(1.0))
+    model.train_step(x, y, optimizer=optimizer)
+    return model, optimizer, x, y, model.parameters["dense0.weight"].astype(np.float64)
+
+
+def gradprune_steps(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
+    """Steps that follow each other in the core, as ``fit`` takes them."""
+    model, optimizer, x, y, weight = _model(threads, sizes, batch, sparsity)
 
     def run() -> None:
-        model.train_step(x, y, optimizer=optimizer)
+        model.train_steps(x, y, optimizer=optimizer, n=STEPS)
 
-    return run, lambda: model.parameters["dense0.weight"].astype(np.float64)
+    run.units = STEPS  # type: ignore[attr-defined]
+    return run, lambda: weight
 
 
-def gradprune_dense_step(
+def gradprune_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
+    """Each step a call of its own."""
+    model, optimizer, x, y, weight = _model(threads, sizes, batch, sparsity)
+    return lambda: model.train_step(x, y, optimizer=optimizer), lambda: weight
+
+
+def gradprune_two_calls(
     *, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float
 ) -> Work:
-    """The same step with every weight kept, to compare sparse steps with; agrees with nobody."""
+    """The loop that researchers write."""
+    model, optimizer, x, y, weight = _model(threads, sizes, batch, sparsity)
+
+    def run() -> None:
+        model.backward(x, y)
+        optimizer.step()
+
+    return run, lambda: weight
+
+
+def gradprune_dense_steps(
+    *, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float
+) -> Work:
+    """The same steps with every weight kept, to compare sparse steps with; agrees with nobody."""
     del sparsity
-    return gradprune_step(threads=threads, sizes=sizes, batch=batch, sparsity=0.0)[0], lambda: None
+    run = gradprune_steps(threads=threads, sizes=sizes, batch=batch, sparsity=0.0)[0]
+    return run, lambda: None
 
 
 def torch_step(
@@ -100,7 +133,12 @@ def contestants(*, sparse: bool, settings: tuple[str, ...] | None = None) -> lis
     """All of them; ``settings`` of torch, None meaning every one."""
     settings = settings or ("eager", "compiled", "compiled step")
     counts = thread_counts()
-    them = [Contestant("gradprune", gradprune_step, n, needs=("gradprune",)) for n in counts]
+    ours = {
+        "gradprune": gradprune_steps,
+        "train_step": gradprune_step,
+        "backward, step": gradprune_two_calls,
+    }
+    them = [Contestant(k, f, n, needs=("gradprune",)) for k, f in ours.items() for n in counts]
     them += [
         Contestant("torch", torch_step, n, setting, ("torch",), (("setting", setting),))
         for setting in settings
@@ -108,7 +146,7 @@ def contestants(*, sparse: bool, settings: tuple[str, ...] | None = None) -> lis
     ]
     if sparse:
         them += [
-            Contestant("own dense", gradprune_dense_step, n, needs=("gradprune",)) for n in counts
+            Contestant("own dense", gradprune_dense_steps, n, needs=("gradprune",)) for n in counts
         ]
     else:
         them += [

@@ -264,7 +264,7 @@ size_t gp_cpu_count(void)
  * some calls in a row: in the first ones workers wake up, and numbers move from one core's cache to
  * another's. It is shorter if the calls are long or hopeless. */
 enum { TRIES = 10, WARM = 3, FEWEST = 2, GAP = 2048, LEAST_GAP = 128, MOST_GAP = 1 << 16 };
-enum { LOSS_SHARE = 20, OUTLIER = 4 };
+enum { FIRST_GAP = 256, LOSS_SHARE = 20, OUTLIER = 4 };
 static const double RECENT = 0.02, LONG_TRIAL = 10e-3, HOPELESS = 1e-3;
 
 size_t gp_habit_choose(const gp_habit *habit, size_t threads)
@@ -287,12 +287,14 @@ static void learn_in_trial(gp_habit *habit, double *known, double other, double 
 {
     const int is_first = habit->phase != GP_TRIAL;
     if (habit->tried++ <= WARM || seconds < *known) *known = seconds;
-    habit->spent += seconds;
+    if (habit->tried > 1) habit->spent += seconds; /* the first one may have made threads */
     if (habit->tried < FEWEST) return;
     const int is_hopeless = !is_first && habit->spent > HOPELESS && *known > OUTLIER * other;
     if (habit->tried < TRIES && habit->spent < LONG_TRIAL && !is_hopeless) return;
-    const unsigned gap = gap_after(habit->spent - habit->tried * other, other);
-    habit->wait = is_first || gap < GAP ? GAP : gap;
+    const double each = habit->spent / (habit->tried - 1);
+    const unsigned gap = gap_after(habit->tried * (each - other), other);
+    const int is_unsure = is_first && habit->seconds[1] < OUTLIER * habit->seconds[0];
+    habit->wait = is_unsure ? FIRST_GAP : is_first || gap < GAP ? GAP : gap;
     habit->phase = habit->phase == GP_FIRST_TOGETHER ? GP_FIRST_ALONE : GP_USUAL;
     habit->tried = 0;
     habit->spent = 0.0;
