@@ -15,7 +15,7 @@ void gp_arena_take(const gp_kernels *kernels, const gp_arena *arena, gp_kind kin
 void gp_arena_spread(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
                      size_t segment);
 
-/* The n numbers of a segment: side by side if it is listed, else whole, 0 where they are removed. */
+/* The n numbers of a segment: side by side if it is listed, else whole, 0 where removed. */
 const float *gp_arena_settled(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
                               size_t segment, size_t *n);
 

@@ -198,6 +198,16 @@ class Held(RuleBasedStateMachine):
     def train_step(self, number: int, size: int) -> None:
         self.both(lambda m: m.train_step(*batch_of(m, number, size), optimizer=m.optimizer))
 
+    @rule(number=numbers, size=sizes, n=st.integers(1, 5))
+    def train_steps(self, number: int, size: int, n: int) -> None:
+        def call(model: gp.Model) -> Any:
+            x, y = batch_of(model, number, 75)
+            index = np.random.default_rng(number).integers(0, len(x), (n, size))
+            losses, steps = model.train_steps(x, y, index=index, optimizer=model.optimizer)
+            return losses.tobytes(), [np.asarray(part).tobytes() for part in steps]
+
+        self.both(call)
+
     @rule(number=numbers, size=sizes, scale=st.sampled_from([1.0, 1.0, 1.0, 1e3, 1e30]))
     def two_calls(self, number: int, size: int, scale: float) -> None:
         def call(model: gp.Model) -> Any:
