@@ -129,15 +129,15 @@ def sklearn_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: 
     return lambda: model.partial_fit(x, y, classes=classes), lambda: None
 
 
-def contestants(*, sparse: bool, settings: tuple[str, ...] | None = None) -> list[Contestant]:
-    """All of them; ``settings`` of torch, None meaning every one."""
+def contestants(
+    *, sparse: bool, settings: tuple[str, ...] | None = None, calls: bool = False
+) -> list[Contestant]:
+    """All of them; ``settings`` of torch, None meaning every one; with ``calls`` our other ways."""
     settings = settings or ("eager", "compiled", "compiled step")
     counts = thread_counts()
-    ours = {
-        "gradprune": gradprune_steps,
-        "train_step": gradprune_step,
-        "backward, step": gradprune_two_calls,
-    }
+    ours = {"gradprune": gradprune_steps}
+    if calls:
+        ours |= {"train_step": gradprune_step, "backward, step": gradprune_two_calls}
     them = [Contestant(k, f, n, needs=("gradprune",)) for k, f in ours.items() for n in counts]
     them += [
         Contestant("torch", torch_step, n, setting, ("torch",), (("setting", setting),))

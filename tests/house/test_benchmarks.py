@@ -23,12 +23,13 @@ from idx_files import NAMES, idx_bytes
 ROOT = Path(__file__).resolve().parents[2]
 # section: rows of the tiny plan below
 ROWS = {
-    "training": 6,
+    "training": 11,
+    "linear": 6,
     "recurrent": 6,
     "images": 4,
     "inference": 6,
     "int8": 3,
-    "update": 4,
+    "update": 3,
     "selection": 1,
     "products": 1,
     "memory": 2,
