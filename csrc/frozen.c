@@ -199,7 +199,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
 {
     *frozen = NULL;
     if (precision >= GP_PRECISIONS || !are_valid(n_layers, layers, arena)) return GP_BAD_ARGUMENT;
-    gp_arena_settle(kernels, arena);
+    gp_arena_lend(kernels, arena);
     gp_status status = GP_NO_MEMORY;
     size_t bytes = sizeof(gp_frozen) + n_layers * sizeof(gp_packed);
     size_t n_places = 0, next_place = 0;
@@ -257,6 +257,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     *frozen = made;
     made = NULL;
 done:
+    gp_arena_take_back(kernels, arena);
     free(output);
     gp_frozen_destroy(made);
     return status;

@@ -110,8 +110,16 @@ void gp_philox(uint64_t seed, uint64_t stream, uint64_t block, uint32_t words[4]
 void gp_random_uniform(size_t n, float *out, uint64_t seed, uint64_t stream);
 /* Box-Muller in double on the pairs of words 2j, 2j+1 */
 void gp_random_normal(size_t n, float *out, uint64_t seed, uint64_t stream);
+/* The same numbers at n places alone, in any order: out[j] = number places[j] of the stream. */
+void gp_random_uniform_at(size_t n, const int64_t *places, float *out, uint64_t seed,
+                          uint64_t stream);
+void gp_random_normal_at(size_t n, const int64_t *places, float *out, uint64_t seed,
+                         uint64_t stream);
 /* Fisher-Yates */
 void gp_random_permutation(size_t n, int64_t *out, uint64_t seed, uint64_t stream);
+/* keep[i] = 1 at k <= n places, else 0, each subset as likely as another; draws min(k, n - k)
+ * numbers: Floyd's algorithm, Bentley, "Programming pearls: a sample of brilliance", CACM 1987 */
+void gp_random_subset(size_t n, size_t k, uint8_t *keep, uint64_t seed, uint64_t stream);
 
 /* ---- augmentation (augment.c) ---------------------------------------------------------------- */
 
@@ -179,12 +187,22 @@ void gp_mask_apply(const gp_kernels *kernels, size_t n_prunable, const uint8_t *
 void gp_arena_show(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, size_t segment);
 /* The same for all of both buffers, to be read now. */
 void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena);
-/* The n - removed live numbers of a kind in order, of GP_VALUES with the buffers behind them, and
- * the inverse; wherever they are, they stay there. */
+/* The live numbers of a segment in order, and the inverse, which touches no removed entry while
+ * nobody has a view. */
+size_t gp_arena_live_count(const gp_arena *arena, size_t segment);
+void gp_arena_collect_segment(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                              size_t segment, float *live);
+void gp_arena_replace_segment(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                              size_t segment, const float *live);
+/* The n - removed live numbers of a kind, of GP_VALUES with the buffers behind them, and the
+ * inverse. */
 void gp_arena_collect(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, float *live);
 void gp_arena_replace(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
                       const float *live);
-/* Whether all of them are finite. */
+/* The same of a moment in the form that steps use, see gp_live_pack. */
+void gp_arena_collect_moment(const gp_arena *arena, const float *moment, float *live);
+void gp_arena_replace_moment(const gp_arena *arena, float *moment, const float *live);
+/* Whether all of a kind are finite. */
 int gp_arena_is_finite(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind);
 /* When lists are faster (costs.c): up to `most` of the weights kept, by the lanes of a chunk, 16,
  * 32, 48 and 64. Lists add in another order, so the table decides about the last bits: a network

@@ -56,16 +56,20 @@ void gp_arena_spread(const gp_kernels *kernels, const gp_arena *arena, gp_kind k
     set_home(arena, kind, segment, GP_RETURNED);
 }
 
+/* Reading is cheaper than writing, and there is hardly ever anything to write. Pages that nobody
+ * has written to do not become memory. */
+static void mask_numbers(const gp_kernels *kernels, size_t n, const uint8_t *mask, float *values)
+{
+    if (!kernels->is_masked(n, mask, values)) kernels->mask(n, mask, values);
+}
+
 void gp_arena_enforce(const gp_kernels *kernels, const gp_arena *arena, const gp_team *team,
                       float *flat, size_t offset, size_t n)
 {
     size_t begin, end;
     gp_team_share(team, n, &begin, &end);
     if (arena->removed == 0) return;
-    const uint8_t *mask = arena->mask + offset + begin;
-    float *values = flat + offset + begin;
-    /* reading is cheaper than writing, and there is hardly ever anything to write */
-    if (!kernels->is_masked(end - begin, mask, values)) kernels->mask(end - begin, mask, values);
+    mask_numbers(kernels, end - begin, arena->mask + offset + begin, flat + offset + begin);
 }
 
 void gp_arena_show(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, size_t segment)
@@ -80,14 +84,30 @@ void gp_arena_show(const gp_kernels *kernels, const gp_arena *arena, gp_kind kin
     set_home(arena, kind, segment, GP_OUTSIDE);
 }
 
+static void settle(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        const gp_home home = gp_home_of(arena, kind, s);
+        gp_arena_show(kernels, arena, kind, s);
+        set_home(arena, kind, s, home == GP_OUTSIDE ? GP_OUTSIDE : GP_RETURNED);
+    }
+}
+
 void gp_arena_settle(const gp_kernels *kernels, const gp_arena *arena)
 {
-    for (int kind = 0; kind < GP_KINDS; kind++)
-        for (size_t s = 0; s < arena->n_segments; s++) {
-            const gp_home home = gp_home_of(arena, (gp_kind)kind, s);
-            gp_arena_show(kernels, arena, (gp_kind)kind, s);
-            set_home(arena, (gp_kind)kind, s, home == GP_OUTSIDE ? GP_OUTSIDE : GP_RETURNED);
-        }
+    for (int kind = 0; kind < GP_KINDS; kind++) settle(kernels, arena, (gp_kind)kind);
+}
+
+void gp_arena_lend(const gp_kernels *kernels, const gp_arena *arena)
+{
+    settle(kernels, arena, GP_VALUES);
+}
+
+void gp_arena_take_back(const gp_kernels *kernels, const gp_arena *arena)
+{
+    for (size_t s = 0; s < arena->n_segments; s++)
+        if (gp_home_of(arena, GP_VALUES, s) == GP_RETURNED && gp_live_segment(arena->live, s))
+            gp_arena_take(kernels, arena, GP_VALUES, s);
 }
 
 /* ---- live entries, wherever they are --------------------------------------------------------- */
@@ -98,22 +118,68 @@ static int has_removed(const gp_arena *arena, size_t segment)
     return arena->removed > 0 && arena->segments[segment].offset < arena->n_prunable;
 }
 
+/* Between a whole segment without lists and its live entries. */
+static void read_whole(const gp_arena *arena, size_t segment, const float *whole, float *live)
+{
+    const size_t n = arena->segments[segment].length;
+    const uint8_t *mask = arena->mask + arena->segments[segment].offset;
+    if (!has_removed(arena, segment)) memcpy(live, whole, n * sizeof *live);
+    else
+        for (size_t i = 0; i < n; i++)
+            if (mask[i]) *live++ = whole[i];
+}
+
+static void write_whole(const gp_arena *arena, size_t segment, float *whole, const float *live)
+{
+    const size_t n = arena->segments[segment].length;
+    const uint8_t *mask = arena->mask + arena->segments[segment].offset;
+    if (!has_removed(arena, segment)) memcpy(whole, live, n * sizeof *live);
+    else
+        for (size_t i = 0; i < n; i++)
+            if (mask[i]) whole[i] = *live++;
+}
+
+size_t gp_arena_live_count(const gp_arena *arena, size_t segment)
+{
+    const gp_segment *own = &arena->segments[segment];
+    const gp_lists *lists = gp_live_segment(arena->live, segment);
+    if (lists) return lists->count;
+    return has_removed(arena, segment) ? gp_mask_count(own->length, arena->mask + own->offset)
+                                       : own->length;
+}
+
+void gp_arena_collect_segment(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                              size_t segment, float *live)
+{
+    const gp_lists *lists = gp_live_segment(arena->live, segment);
+    const float *whole = buffer_of(arena, kind, segment);
+    if (!lists) read_whole(arena, segment, whole, live);
+    else if (gp_home_of(arena, kind, segment) == GP_INSIDE)
+        memcpy(live, gp_lists_numbers(lists, kind), lists->count * sizeof *live);
+    else kernels->gather(lists->count, lists->flat, whole, live);
+}
+
+void gp_arena_replace_segment(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
+                              size_t segment, const float *live)
+{
+    const gp_lists *lists = gp_live_segment(arena->live, segment);
+    float *whole = buffer_of(arena, kind, segment);
+    if (!lists) write_whole(arena, segment, whole, live);
+    else if (gp_home_of(arena, kind, segment) == GP_OUTSIDE)
+        kernels->scatter(lists->count, lists->flat, live, whole);
+    else {
+        if (gp_home_of(arena, kind, segment) == GP_RETURNED)
+            gp_clear(arena->segments[segment].length, whole);
+        memcpy(gp_lists_numbers(lists, kind), live, lists->count * sizeof *live);
+        set_home(arena, kind, segment, GP_INSIDE);
+    }
+}
+
 void gp_arena_collect(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind, float *live)
 {
     for (size_t s = 0; s < arena->n_segments; s++) {
-        const gp_segment *own = &arena->segments[s];
-        const gp_lists *lists = gp_live_segment(arena->live, s);
-        const float *whole = buffer_of(arena, kind, s);
-        const uint8_t *mask = arena->mask + own->offset;
-        if (lists && gp_home_of(arena, kind, s) == GP_INSIDE)
-            memcpy(live, gp_lists_numbers(lists, kind), lists->count * sizeof *live);
-        else if (lists) kernels->gather(lists->count, lists->flat, whole, live);
-        else if (has_removed(arena, s)) {
-            for (size_t i = 0; i < own->length; i++)
-                if (mask[i]) *live++ = whole[i];
-            continue;
-        } else memcpy(live, whole, own->length * sizeof *live);
-        live += lists ? lists->count : own->length;
+        gp_arena_collect_segment(kernels, arena, kind, s, live);
+        live += gp_arena_live_count(arena, s);
     }
     if (kind == GP_VALUES) memcpy(live, arena->params + arena->n, arena->n_buffers * sizeof *live);
 }
@@ -122,21 +188,32 @@ void gp_arena_replace(const gp_kernels *kernels, const gp_arena *arena, gp_kind 
                       const float *live)
 {
     for (size_t s = 0; s < arena->n_segments; s++) {
-        const gp_segment *own = &arena->segments[s];
-        const gp_lists *lists = gp_live_segment(arena->live, s);
-        float *whole = buffer_of(arena, kind, s);
-        const uint8_t *mask = arena->mask + own->offset;
-        if (lists && gp_home_of(arena, kind, s) == GP_INSIDE)
-            memcpy(gp_lists_numbers(lists, kind), live, lists->count * sizeof *live);
-        else if (lists) kernels->scatter(lists->count, lists->flat, live, whole);
-        else if (has_removed(arena, s)) {
-            for (size_t i = 0; i < own->length; i++)
-                if (mask[i]) whole[i] = *live++;
-            continue;
-        } else memcpy(whole, live, own->length * sizeof *live);
-        live += lists ? lists->count : own->length;
+        gp_arena_replace_segment(kernels, arena, kind, s, live);
+        live += gp_arena_live_count(arena, s);
     }
     if (kind == GP_VALUES) memcpy(arena->params + arena->n, live, arena->n_buffers * sizeof *live);
+}
+
+void gp_arena_collect_moment(const gp_arena *arena, const float *moment, float *live)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        const float *own = moment + arena->segments[s].offset;
+        const size_t count = gp_arena_live_count(arena, s);
+        if (gp_live_segment(arena->live, s)) memcpy(live, own, count * sizeof *live);
+        else read_whole(arena, s, own, live);
+        live += count;
+    }
+}
+
+void gp_arena_replace_moment(const gp_arena *arena, float *moment, const float *live)
+{
+    for (size_t s = 0; s < arena->n_segments; s++) {
+        float *own = moment + arena->segments[s].offset;
+        const size_t count = gp_arena_live_count(arena, s);
+        if (gp_live_segment(arena->live, s)) memcpy(own, live, count * sizeof *own);
+        else write_whole(arena, s, own, live);
+        live += count;
+    }
 }
 
 const float *gp_arena_settled(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
@@ -194,8 +271,8 @@ static void change_numbers(const change *c, gp_kind kind)
     }
     /* what was written where the old mask is 0 must not come back with the new one */
     if (is_inside) gp_arena_spread(c->kernels, c->arena, kind, c->segment);
-    else c->kernels->mask(n, c->before, whole);
-    c->kernels->mask(n, c->after, whole);
+    else mask_numbers(c->kernels, n, c->before, whole);
+    if (stays || !c->to) mask_numbers(c->kernels, n, c->after, whole);
     if (stays) return;
     if (c->to) {
         c->kernels->gather(c->to->count, c->to->flat, whole, gp_lists_numbers(c->to, kind));
@@ -214,8 +291,8 @@ static void change_moment(const change *c, float *moment)
         return;
     }
     if (c->from) gp_lists_unpack(c->from, moment);
-    else c->kernels->mask(n, c->before, moment);
-    c->kernels->mask(n, c->after, moment);
+    else mask_numbers(c->kernels, n, c->before, moment);
+    mask_numbers(c->kernels, n, c->after, moment);
     if (c->to) gp_lists_pack(c->to, moment);
 }
 

@@ -15,6 +15,9 @@ void gp_arena_take(const gp_kernels *kernels, const gp_arena *arena, gp_kind kin
 void gp_arena_spread(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
                      size_t segment);
 
+/* All values in the whole buffer, to be read; and back into the lists, unless somebody looks. */
+void gp_arena_lend(const gp_kernels *kernels, const gp_arena *arena);
+void gp_arena_take_back(const gp_kernels *kernels, const gp_arena *arena);
 /* The n numbers of a segment: side by side if it is listed, else whole, 0 where removed. */
 const float *gp_arena_settled(const gp_kernels *kernels, const gp_arena *arena, gp_kind kind,
                               size_t segment, size_t *n);

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import SupportsIndex
+from collections.abc import Mapping, Sequence
+from typing import SupportsFloat, SupportsIndex
 
 from numpy.typing import ArrayLike
 
@@ -20,6 +20,8 @@ from gradprune.layers.graph import Node
 from gradprune.losses.base import LossLike
 from gradprune.losses.table import lists_losses
 from gradprune.optim.optimizers import Optimizer
+from gradprune.pruning.scopes import Scope
+from gradprune.pruning.starting import RandomStart
 from gradprune.training.callbacks import Callback
 from gradprune.training.evaluation import evaluate
 from gradprune.training.followers import Steps
@@ -48,6 +50,15 @@ class Model(Trainee):
         seed: the seed of initial weights and dropout, 0 <= seed < 2**64.
         loss: what the model is trained and measured by wherever no other loss is given; None:
             the one that it was trained by last, at first "cross_entropy".
+        sparsity: the share of the prunable weights that the model starts without, in [0, 1):
+            round(sparsity * weights) of them, at places drawn from the seed. Or the sparsity of
+            each layer or parameter by name, such as {"dense0": 0.9}; the others keep everything.
+            Each parameter keeps at least one weight. What lives starts with the value that it has
+            in a dense model of the same seed. A model that starts sparse takes the memory of what
+            lives and one byte for each weight, which is its mask.
+        scope: how a sparsity is distributed over the layers: "erk", which None stands for, "layer",
+            or another one of ``Pruner``. Random weights that are ranked together lose the same
+            share everywhere, so "global" is as "layer".
 
     Raises:
         TypeError: these are neither layers and a shape nor two ends of a network.
@@ -70,6 +81,13 @@ class Model(Trainee):
     >>> list(model.parameters)
     ['dense0.weight', 'dense0.bias', 'dense1.weight', 'dense1.bias']
 
+    A network that starts sparse:
+
+    >>> layers = [gp.Dense(300, activation="relu"), gp.Dense(10)]
+    >>> model = gp.Model(layers, input_shape=784, seed=0, sparsity=0.99)
+    >>> {name: int(mask.sum()) for name, mask in model.masks.items()}
+    {'dense0.weight': 1852, 'dense1.weight': 530}
+
     A residual connection:
 
     >>> x = gp.Input(3)
@@ -86,8 +104,11 @@ class Model(Trainee):
         *,
         seed: int = 0,
         loss: LossLike | None = None,
+        sparsity: SupportsFloat | Mapping[str, float] = 0.0,
+        scope: str | Scope | None = None,
     ) -> None:
-        super().__init__(layers, input_shape, seed=seed, loss=loss)
+        start = RandomStart.asked(sparsity, scope, seed)
+        super().__init__(layers, input_shape, seed=seed, loss=loss, start=start)
 
     def _begin(self) -> None:
         super()._begin()

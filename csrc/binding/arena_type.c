@@ -364,6 +364,83 @@ static PyObject *replace(arena_object *self, PyObject *object, gp_kind kind)
     Py_RETURN_NONE;
 }
 
+/* Of one segment; the mask stays as it is while Python holds the lock of the arena. */
+static int parse_segment(const arena_object *self, Py_ssize_t segment)
+{
+    if (segment >= 0 && (size_t)segment < gp_arena_sizes(self).n_segments) return 0;
+    PyErr_Format(PyExc_IndexError, "there is no segment %zd", segment);
+    return -1;
+}
+
+static PyObject *arena_live_segment(arena_object *self, PyObject *which)
+{
+    const Py_ssize_t segment = PyLong_AsSsize_t(which);
+    if ((segment == -1 && PyErr_Occurred()) || parse_segment(self, segment)) return NULL;
+    for (;;) {
+        const size_t s = (size_t)segment, size = gp_arena_live_count(gp_arena_enter(self), s);
+        gp_arena_leave(self); /* the array is made without the lock, see make_view */
+        npy_intp length = (npy_intp)size;
+        PyObject *array = PyArray_SimpleNew(1, &length, NPY_FLOAT32);
+        if (!array) return NULL;
+        const gp_arena *arena = gp_arena_enter(self);
+        const int fits = gp_arena_live_count(arena, s) == size;
+        if (fits)
+            gp_arena_collect_segment(self->state->kernels, arena, GP_VALUES, s,
+                                     PyArray_DATA((PyArrayObject *)array));
+        gp_arena_leave(self);
+        if (fits) return array;
+        Py_DECREF(array);
+    }
+}
+
+static PyObject *arena_put_segment(arena_object *self, PyObject *args)
+{
+    Py_ssize_t segment;
+    PyObject *object;
+    if (!PyArg_ParseTuple(args, "nO", &segment, &object) || parse_segment(self, segment))
+        return NULL;
+    PyArrayObject *live = gp_array(object, NPY_FLOAT32, 1, 0, "the live entries");
+    if (!live) return NULL;
+    const gp_arena *arena = gp_arena_enter(self);
+    const size_t s = (size_t)segment, size = gp_arena_live_count(arena, s);
+    const int fits = (size_t)PyArray_SIZE(live) == size;
+    if (fits)
+        gp_arena_replace_segment(self->state->kernels, arena, GP_VALUES, s, PyArray_DATA(live));
+    gp_arena_leave(self);
+    if (!fits)
+        return PyErr_Format(PyExc_ValueError, "there are %zu live entries, got %zd", size,
+                            PyArray_SIZE(live));
+    Py_RETURN_NONE;
+}
+
+/* Between a moment and an array of its live entries. */
+static PyObject *move_moment(arena_object *self, PyObject *args, int inwards)
+{
+    PyObject *objects[2];
+    if (!PyArg_ParseTuple(args, "OO", &objects[0], &objects[1])) return NULL;
+    PyArrayObject *moment = gp_array(objects[0], NPY_FLOAT32, 1, inwards, "a moment"), *live = NULL;
+    if (moment) live = gp_array(objects[1], NPY_FLOAT32, 1, !inwards, "the live entries");
+    if (!live) return NULL;
+    const gp_arena *arena = gp_arena_enter(self);
+    const size_t size = live_size(arena, GP_GRADIENTS);
+    const int fits = (size_t)PyArray_SIZE(moment) == arena->n && (size_t)PyArray_SIZE(live) == size;
+    if (fits && inwards) gp_arena_replace_moment(arena, PyArray_DATA(moment), PyArray_DATA(live));
+    else if (fits) gp_arena_collect_moment(arena, PyArray_DATA(moment), PyArray_DATA(live));
+    gp_arena_leave(self);
+    if (!fits)
+        return PyErr_Format(PyExc_ValueError,
+                            "a moment must be as long as the parameters, of which %zu live", size);
+    Py_RETURN_NONE;
+}
+static PyObject *arena_collect_moment(arena_object *self, PyObject *args)
+{
+    return move_moment(self, args, 0);
+}
+static PyObject *arena_put_moment(arena_object *self, PyObject *args)
+{
+    return move_moment(self, args, 1);
+}
+
 static PyObject *is_finite(arena_object *self, gp_kind kind)
 {
     const int found = gp_arena_is_finite(self->state->kernels, gp_arena_enter(self), kind);
@@ -497,6 +574,14 @@ static PyMethodDef arena_methods[] = {
      "put_values(live): replace what live_values gives."},
     {"put_gradients", (PyCFunction)arena_put_gradients, METH_O,
      "put_gradients(live): replace what live_gradients gives."},
+    {"live_segment", (PyCFunction)arena_live_segment, METH_O,
+     "live_segment(segment) -> a copy of its parameters that are not removed, in order."},
+    {"put_segment", (PyCFunction)arena_put_segment, METH_VARARGS,
+     "put_segment(segment, live): replace what live_segment gives."},
+    {"collect_moment", (PyCFunction)arena_collect_moment, METH_VARARGS,
+     "collect_moment(moment, live): copy what is not removed of a moment."},
+    {"put_moment", (PyCFunction)arena_put_moment, METH_VARARGS,
+     "put_moment(moment, live): the inverse."},
     {"values_are_finite", (PyCFunction)arena_values_are_finite, METH_NOARGS,
      "values_are_finite() -> whether live values and buffers are."},
     {"gradients_are_finite", (PyCFunction)arena_gradients_are_finite, METH_NOARGS,

@@ -117,6 +117,61 @@ static PyObject *core_normal(PyObject *module, PyObject *args)
     return (PyObject *)out;
 }
 
+/* Numbers at places of a stream. */
+static PyObject *draw_at(PyObject *args,
+                         void draw(size_t, const int64_t *, float *, uint64_t, uint64_t))
+{
+    PyObject *object;
+    unsigned long long seed, stream;
+    if (!PyArg_ParseTuple(args, "OKK", &object, &seed, &stream)) return NULL;
+    PyArrayObject *places = gp_array(object, NPY_INT64, 1, 0, "places");
+    if (!places) return NULL;
+    const size_t n = (size_t)PyArray_SIZE(places);
+    const int64_t *first = PyArray_DATA(places);
+    for (size_t i = 0; i < n; i++)
+        if (first[i] < 0) {
+            PyErr_SetString(PyExc_ValueError, "places must not be negative");
+            return NULL;
+        }
+    npy_intp shape[1] = {(npy_intp)n};
+    PyArrayObject *out = (PyArrayObject *)PyArray_SimpleNew(1, shape, NPY_FLOAT32);
+    if (!out) return NULL;
+    Py_BEGIN_ALLOW_THREADS
+    draw(n, first, PyArray_DATA(out), seed, stream);
+    Py_END_ALLOW_THREADS
+    return (PyObject *)out;
+}
+
+static PyObject *core_uniform_at(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return draw_at(args, gp_random_uniform_at);
+}
+static PyObject *core_normal_at(PyObject *module, PyObject *args)
+{
+    (void)module;
+    return draw_at(args, gp_random_normal_at);
+}
+
+static PyObject *core_subset(PyObject *module, PyObject *args)
+{
+    (void)module;
+    PyObject *object;
+    Py_ssize_t k;
+    unsigned long long seed, stream;
+    if (!PyArg_ParseTuple(args, "OnKK", &object, &k, &seed, &stream)) return NULL;
+    PyArrayObject *keep = gp_array(object, NPY_UINT8, 1, 1, "keep");
+    if (!keep) return NULL;
+    if (k < 0 || k > PyArray_SIZE(keep)) {
+        PyErr_Format(PyExc_ValueError, "k must be in [0, %zd], got %zd", PyArray_SIZE(keep), k);
+        return NULL;
+    }
+    Py_BEGIN_ALLOW_THREADS
+    gp_random_subset((size_t)PyArray_SIZE(keep), (size_t)k, PyArray_DATA(keep), seed, stream);
+    Py_END_ALLOW_THREADS
+    Py_RETURN_NONE;
+}
+
 static PyObject *core_permutation(PyObject *module, PyObject *args)
 {
     (void)module;
@@ -264,6 +319,12 @@ static PyMethodDef core_methods[] = {
     {"measure_costs", core_measure_costs, METH_NOARGS, "The same, measured on this CPU."},
     {"uniform", core_uniform, METH_VARARGS, "uniform(n, seed, stream) -> float32 in [0, 1)"},
     {"normal", core_normal, METH_VARARGS, "normal(n, seed, stream) -> float32"},
+    {"uniform_at", core_uniform_at, METH_VARARGS,
+     "uniform_at(places, seed, stream) -> the numbers of uniform at these places"},
+    {"normal_at", core_normal_at, METH_VARARGS,
+     "normal_at(places, seed, stream) -> the numbers of normal at these places"},
+    {"subset_", core_subset, METH_VARARGS,
+     "subset_(keep, k, seed, stream): keep (n,) uint8 becomes 1 at k places, else 0"},
     {"permutation", core_permutation, METH_VARARGS, "permutation(n, seed, stream) -> int64"},
     {"topk_mask", core_topk_mask, METH_VARARGS,
      "topk_mask(scores, k) -> uint8, 1 for the k largest"},

@@ -157,6 +157,65 @@ static void test_permutation(void)
     permutations_are_fair();
 }
 
+/* The same bits as in a row, in any order, far away, too. */
+static void test_at_places(void)
+{
+    enum { N = 1001 };
+    float all[N], *one = allocated(N * sizeof *one);
+    int64_t places[N];
+    gp_random_permutation(N, places, 1, 0);
+    for (int normal = 0; normal < 2; normal++) {
+        (normal ? gp_random_normal : gp_random_uniform)(N, all, 8, 9);
+        (normal ? gp_random_normal_at : gp_random_uniform_at)(N, places, one, 8, 9);
+        for (size_t i = 0; i < N; i++) CHECK(bits_of(one[i]) == bits_of(all[places[i]]));
+    }
+    const int64_t far = ((int64_t)1 << 40) + 2;
+    gp_random_uniform_at(1, &far, one, 8, 9);
+    CHECK((double)one[0] == (double)(word_of(8, 9, (size_t)far) >> 8) / 16777216.0);
+    free(one);
+}
+
+static void subset_case(size_t n, size_t k, uint64_t seed)
+{
+    buffer out = output_bytes(n, 0);
+    uint8_t *keep = out.data;
+    size_t kept = 0, others = 0;
+    gp_random_subset(n, k, keep, seed, n);
+    for (size_t i = 0; i < n; i++) {
+        kept += keep[i] == 1;
+        others += keep[i] > 1;
+    }
+    CHECK_INT_EQUAL(kept, k);
+    CHECK_INT_EQUAL(others, 0);
+    CLOSE(out);
+}
+
+static void test_subset(void)
+{
+    for (size_t n = 0; n < 12; n++)
+        for (size_t k = 0; k <= n; k++) subset_case(n, k, 3 * n + k);
+    subset_case(10007, 100, 1);
+    subset_case(10007, 9990, 1);
+    /* each of the ten pairs, and what is left of them, comes up about as often */
+    const size_t draws = is_quick() ? 2000 : 40000;
+    for (size_t k = 2; k < 4; k++) {
+        size_t count[32] = {0}, subsets = 0;
+        for (size_t d = 0; d < draws; d++) {
+            uint8_t keep[5];
+            size_t which = 0;
+            gp_random_subset(5, k, keep, 11, d);
+            for (size_t i = 0; i < 5; i++) which |= (size_t)keep[i] << i;
+            count[which]++;
+        }
+        for (size_t i = 0; i < 32; i++) {
+            if (count[i] == 0) continue;
+            subsets++;
+            CHECK_NEAR(count[i], (double)draws / 10.0, 5.0 * sqrt((double)draws / 10.0));
+        }
+        CHECK_INT_EQUAL(subsets, 10);
+    }
+}
+
 /* A change of seed or stream, also in their high words, changes the numbers. */
 static void test_addresses(void)
 {
@@ -178,6 +237,8 @@ int main(void)
     test_normal();
     test_moments();
     test_permutation();
+    test_at_places();
+    test_subset();
     test_addresses();
     return check_summary();
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from math import prod
 from typing import Any, Self, SupportsIndex
@@ -16,7 +16,7 @@ from gradprune import _core
 from gradprune.engine.memory import LARGEST, lowered, needed_bytes
 from gradprune.foundation import streams
 from gradprune.foundation.checks import seed_number
-from gradprune.layers.base import Flags, Layer, Masks, Wiring
+from gradprune.layers.base import Flags, Layer, Masks, Parameter, Wiring
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.graph import (
     Node,
@@ -30,14 +30,15 @@ from gradprune.losses.cross_entropy import CrossEntropy
 from gradprune.losses.table import get_loss, loss_name
 from gradprune.optim.guards import Guard
 from gradprune.optim.optimizers.base import Around, Optimizer, Paced
-from gradprune.state.arena import Arena, Tensor
+from gradprune.state.arena import Arena, Tensor, unpacked_mask
 from gradprune.state.copying import Whole
 from gradprune.state.costs import Costs, to_costs
 from gradprune.state.locking import locked
 
-__all__ = ["Compiled"]
+__all__ = ["Compiled", "Start"]
 
 Floats = NDArray[np.float32]
+Start = Callable[[Sequence[Tensor]], NDArray[np.uint8] | None]  # the mask to start with
 
 # Attributes that ``_build`` makes.
 _DERIVED = {
@@ -62,6 +63,7 @@ class Compiled(Whole):
         *,
         seed: int = 0,
         loss: LossLike | None = None,
+        start: Start | None = None,
     ) -> None:
         if isinstance(layers, Node) or isinstance(input_shape, Node):
             layers, input_shape = sequence(layers, input_shape)
@@ -69,19 +71,26 @@ class Compiled(Whole):
         self.input_shape = sample_shape(input_shape)
         self.seed = seed_number(seed)
         self._begin()
-        self._build()
+        self._build(start)
         self.loss = loss
         self.initialize()
 
     @classmethod
-    def blank(cls, layers: Sequence[Layer], input_shape: Sequence[int], *, seed: int = 0) -> Self:
+    def blank(
+        cls,
+        layers: Sequence[Layer],
+        input_shape: Sequence[int],
+        *,
+        seed: int = 0,
+        start: Start | None = None,
+    ) -> Self:
         """Make a network with parameters and buffers of 0, to be filled with those of a file."""
         network = cls.__new__(cls)
         network.layers = named_layers(layers)
         network.input_shape = sample_shape(input_shape)
         network.seed = seed_number(seed)
         network._begin()
-        network._build()
+        network._build(start)
         return network
 
     def _begin(self) -> None:
@@ -95,8 +104,8 @@ class Compiled(Whole):
         self.refused = False
         self.forward_count = 0
 
-    def _build(self) -> None:
-        """The arena and the core's network."""
+    def _build(self, start: Start | None = None) -> None:
+        """The arena, with the mask that it starts with, and the core's network."""
         self.steps = plan(self.layers, self.input_shape)
         tensors: list[Tensor] = []
         for layer, _, shape, _ in self.steps:
@@ -113,7 +122,7 @@ class Compiled(Whole):
             ]
         self.output_shape = self.steps[-1].output_shape
         self.outputs = prod(self.output_shape)
-        self.arena = Arena(tensors)
+        self.arena = Arena(tensors, None if start is None else start(tensors))
         if (needed := needed_bytes(self.steps)) > LARGEST:
             raise MemoryError(f"the network needs {needed:,} bytes for one sample")
         self.buffers = self.arena.buffers
@@ -130,29 +139,47 @@ class Compiled(Whole):
 
     @locked
     def initialize(self) -> None:
-        """Draw all weights anew from the seed, and forget running statistics; masks stay."""
+        """Draw all weights anew from the seed, and forget running statistics; masks stay.
+
+        What lives gets what it would get in a network of which nothing is removed. Of a matrix of
+        which something is removed only what lives is drawn, as far as the initializer can do that.
+        """
         number = 0
         for layer, _, shape, _ in self.steps:
             for parameter in layer.tensors(shape):
-                view = self.arena.state[f"{layer.name}.{parameter.role}"]
-                if parameter.initializer is None:
-                    view[...] = 0.0
+                name = f"{layer.name}.{parameter.role}"
+                numbers = self._initial(name, parameter, number)
+                if name in self.buffers:
+                    self.buffers[name][...] = numbers.reshape(parameter.shape)
                 else:
-                    rows, columns = parameter.shape[0], prod(parameter.shape[1:])
-                    for block, values in enumerate(np.split(view, parameter.blocks)):
-                        with np.errstate(over="ignore"):  # reported below
-                            drawn = parameter.initializer.sample(
-                                (rows // parameter.blocks, columns),
-                                seed=self.seed,
-                                stream=streams.INITIAL_WEIGHTS.at(number + block * _BLOCK_STREAMS),
-                            )
-                        values[...] = drawn.reshape(values.shape)
-                    if not math.isfinite(_core.norm(view, 2.0)):
-                        raise ValueError(
-                            f"{parameter.initializer} starts {layer.name}.{parameter.role} with "
-                            "numbers that are not finite"
-                        )
+                    self.arena.put_live(name, numbers)
                 number += 1
+
+    def _initial(self, name: str, parameter: Parameter, number: int) -> Floats:
+        """What a parameter starts with, where it lives."""
+        initializer = parameter.initializer
+        kept = self.masks.get(name)
+        if kept is not None and kept.all():
+            kept = None
+        if initializer is None:
+            size = prod(parameter.shape) if kept is None else int(np.count_nonzero(kept))
+            return np.zeros(size, np.float32)
+        rows, columns = parameter.shape[0], prod(parameter.shape[1:])
+        shape = (rows // parameter.blocks, columns)
+        flags = None if kept is None else kept.reshape(parameter.blocks, *shape)
+        drawn = []
+        for block in range(parameter.blocks):
+            stream = streams.INITIAL_WEIGHTS.at(number + block * _BLOCK_STREAMS)
+            with np.errstate(over="ignore"):  # reported below
+                if flags is None:
+                    numbers = initializer.sample(shape, seed=self.seed, stream=stream)
+                else:
+                    numbers = initializer.sample_live(flags[block], seed=self.seed, stream=stream)
+            drawn.append(np.asarray(numbers, np.float32).reshape(-1))
+        numbers = drawn[0] if len(drawn) == 1 else np.concatenate(drawn)
+        if not math.isfinite(_core.norm(numbers, 2.0)):
+            raise ValueError(f"{initializer} starts {name} with numbers that are not finite")
+        return numbers
 
     @property
     def parameters(self) -> Mapping[str, Floats]:
@@ -203,7 +230,7 @@ class Compiled(Whole):
         """See Whole."""
         self._begin()
         vars(self).update(objects)
-        self._build()
+        self._build(lambda tensors: unpacked_mask(arrays["mask"], tensors))
         self.arena.restore(arrays)
 
     @property

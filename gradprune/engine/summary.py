@@ -124,13 +124,13 @@ def _row(
         if not tensor.trainable:
             continue
         name = f"{layer.name}.{tensor.role}"
-        values = network.parameters[name]
-        parameters += values.size
-        nonzero += int(np.count_nonzero(values))
+        size = prod(tensor.shape)
+        parameters += size
+        nonzero += int(np.count_nonzero(network.arena.live(name)))
         if tensor.prunable:
-            gone = int(np.count_nonzero(~network.masks[name]))
+            gone = size - int(np.count_nonzero(network.masks[name]))
             removed += gone
-            macs += tensor.uses * values.size
+            macs += tensor.uses * size
             removed_macs += tensor.uses * gone
     kernel = ""
     if any(tensor.prunable for tensor in tensors):

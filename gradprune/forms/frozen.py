@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any, NamedTuple, NoReturn, Self
 
@@ -16,6 +17,7 @@ from gradprune.forms.mixed_precision import Rounding
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
 from gradprune.layers.base import Layer
+from gradprune.state.arena import unpacked_mask
 from gradprune.state.locking import locked
 
 __all__ = ["FrozenLayer", "FrozenModel"]
@@ -226,11 +228,10 @@ class FrozenModel:
 
 def _freeze(source: _Source, precision: str, rounding: Rounding) -> FrozenModel:
     """A frozen model from what it was made from."""
-    network = Network(source.layers, source.input_shape)
-    arena = network.arena
-    with arena.lock:
-        arena.set_flat_mask(np.unpackbits(source.mask, count=arena.prunable_size))
-        arena.core.put_values(source.params)
+    network = Network.blank(
+        source.layers, source.input_shape, start=partial(unpacked_mask, source.mask)
+    )
+    network.arena.core.put_values(source.params)
     return FrozenModel(network, precision, rounding)
 
 

@@ -30,6 +30,7 @@ __all__ = [
 
 # To the stream that says where, beside the one that says how much.
 _PLACES = streams.INITIAL_PLACES.first ^ streams.INITIAL_WEIGHTS.first
+_AT_ONCE = 1 << 20  # places that are looked at together
 
 
 class Initializer(ABC):
@@ -42,6 +43,79 @@ class Initializer(ABC):
     def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
         """Return a float32 array of ``shape`` (out, in), a function of (seed, stream) alone."""
 
+    def sample_live(
+        self, kept: NDArray[np.bool_], *, seed: int, stream: int
+    ) -> NDArray[np.float32]:
+        """Return the numbers of ``sample`` where ``kept``, (out, in), is true, in order.
+
+        Initializers that draw each number by itself draw no others. The rest make the whole matrix
+        for a moment: its numbers depend on each other.
+
+        >>> kept = np.array([[True, False, False], [False, False, True]])
+        >>> settings = {"seed": 0, "stream": 0}
+        >>> live = He().sample_live(kept, **settings)
+        >>> bool(np.all(live == He().sample((2, 3), **settings)[kept]))
+        True
+        """
+        rows, columns = kept.shape
+        return self.sample((rows, columns), seed=seed, stream=stream)[kept]
+
+
+class _ByPlace(Initializer):
+    """Each number is a function of its place alone."""
+
+    def sample_live(
+        self, kept: NDArray[np.bool_], *, seed: int, stream: int
+    ) -> NDArray[np.float32]:
+        """See Initializer."""
+        rows, columns = kept.shape
+        flat = kept.ravel()
+        live = np.empty(int(np.count_nonzero(flat)), np.float32)
+        done = 0
+        for begin in range(0, flat.size, _AT_ONCE):
+            places = begin + np.flatnonzero(flat[begin : begin + _AT_ONCE])
+            drawn = self._at((rows, columns), places, seed, stream)
+            live[done : done + places.size] = drawn
+            done += places.size
+        return live
+
+    @abstractmethod
+    def _at(
+        self, shape: tuple[int, int], places: NDArray[np.int64], seed: int, stream: int
+    ) -> NDArray[np.float32]:
+        """The numbers of ``sample`` at places of the flattened matrix."""
+
+
+class _NormalNumbers(_ByPlace):
+    @abstractmethod
+    def _deviation(self, shape: tuple[int, int]) -> np.float32:
+        """Their standard deviation."""
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        return self._deviation(shape) * _core.normal(math.prod(shape), seed, stream).reshape(shape)
+
+    def _at(
+        self, shape: tuple[int, int], places: NDArray[np.int64], seed: int, stream: int
+    ) -> NDArray[np.float32]:
+        return self._deviation(shape) * _core.normal_at(places, seed, stream)
+
+
+class _UniformNumbers(_ByPlace):
+    @abstractmethod
+    def _limit(self, shape: tuple[int, int]) -> np.float32:
+        """The largest absolute value."""
+
+    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
+        """See Initializer."""
+        uniform = _core.uniform(math.prod(shape), seed, stream).reshape(shape)
+        return self._limit(shape) * (2 * uniform - 1)
+
+    def _at(
+        self, shape: tuple[int, int], places: NDArray[np.int64], seed: int, stream: int
+    ) -> NDArray[np.float32]:
+        return self._limit(shape) * (2 * _core.uniform_at(places, seed, stream) - 1)
+
 
 @dataclass(frozen=True)
 class _Scaled(Initializer):
@@ -52,7 +126,7 @@ class _Scaled(Initializer):
 
 
 @dataclass(frozen=True)
-class He(_Scaled):
+class He(_NormalNumbers, _Scaled):
     """Draws normal numbers with standard deviation gain * sqrt(2 / in), for relu and its kin.
 
     Source: He et al. 2015, "Delving Deep into Rectifiers".
@@ -61,14 +135,12 @@ class He(_Scaled):
     0.05
     """
 
-    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
-        """See Initializer."""
-        scale = np.float32(self.gain * math.sqrt(2.0 / shape[1]))
-        return scale * _core.normal(math.prod(shape), seed, stream).reshape(shape)
+    def _deviation(self, shape: tuple[int, int]) -> np.float32:
+        return np.float32(self.gain * math.sqrt(2.0 / shape[1]))
 
 
 @dataclass(frozen=True)
-class Glorot(_Scaled):
+class Glorot(_UniformNumbers, _Scaled):
     """Draws uniform numbers in [-a, a] with a = gain * sqrt(6 / (in + out)).
 
     Source: Glorot and Bengio 2010.
@@ -78,11 +150,8 @@ class Glorot(_Scaled):
     True
     """
 
-    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
-        """See Initializer."""
-        limit = np.float32(self.gain * math.sqrt(6.0 / sum(shape)))
-        uniform = _core.uniform(math.prod(shape), seed, stream).reshape(shape)
-        return limit * (2 * uniform - 1)
+    def _limit(self, shape: tuple[int, int]) -> np.float32:
+        return np.float32(self.gain * math.sqrt(6.0 / sum(shape)))
 
 
 @dataclass(frozen=True)
@@ -163,7 +232,7 @@ class SparseSpectral(Initializer):
 
 
 @dataclass(frozen=True)
-class Normal(Initializer):
+class Normal(_NormalNumbers):
     """Draws normal numbers with mean 0 and standard deviation ``std``, whatever the shape.
 
     >>> round(float(Normal(0.1).sample((200, 200), seed=0, stream=0).std()), 2)
@@ -175,13 +244,12 @@ class Normal(Initializer):
     def __post_init__(self) -> None:
         settle(self, not_negative, "std", single=True)
 
-    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
-        """See Initializer."""
-        return np.float32(self.std) * _core.normal(math.prod(shape), seed, stream).reshape(shape)
+    def _deviation(self, shape: tuple[int, int]) -> np.float32:
+        return np.float32(self.std)
 
 
 @dataclass(frozen=True)
-class Uniform(Initializer):
+class Uniform(_UniformNumbers):
     """Draws uniform numbers in [-limit, limit], whatever the shape.
 
     torch's recurrent layers start all their parameters with limit 1 / sqrt(units).
@@ -196,10 +264,8 @@ class Uniform(Initializer):
     def __post_init__(self) -> None:
         settle(self, not_negative, "limit", single=True)
 
-    def sample(self, shape: tuple[int, int], *, seed: int, stream: int) -> NDArray[np.float32]:
-        """See Initializer."""
-        uniform = _core.uniform(math.prod(shape), seed, stream).reshape(shape)
-        return np.float32(self.limit) * (2 * uniform - 1)
+    def _limit(self, shape: tuple[int, int]) -> np.float32:
+        return np.float32(self.limit)
 
 
 def _units(initializer: Initializer, shape: tuple[int, int]) -> int:

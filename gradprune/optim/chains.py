@@ -141,10 +141,10 @@ class Chain:
 
     def capture(self) -> dict[str, Any]:
         """Return copies of everything that is not a setting, for ``restore``."""
-        clipped = self.clipped_gradient()
+        kept = self.kept_gradient
         return {
             "tensors": self.tensors(),
-            "clipped": None if clipped is None else self._arena.compact(clipped),
+            "clipped": None if kept is None else self._arena.live_moment(kept),
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
@@ -153,8 +153,7 @@ class Chain:
         if state["clipped"] is not None:
             if self._work is None:
                 self._work = self._arena.new_moment()
-            clipped = self._arena.whole(state["clipped"])
-            self._arena.write_moments([(self._work, clipped)])
+            self._arena.core.put_moment(self._work, state["clipped"])
             self._kept = True
 
     # ---- checkpoints ---------------------------------------------------------------------------

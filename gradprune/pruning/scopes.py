@@ -245,9 +245,13 @@ class Budgets(_PerLayer):
 
     def overall(self, masks: Mapping[str, NDArray[np.bool_]]) -> float:
         """Return the sparsity that they make up together, over all weights of ``model.masks``."""
-        sizes = {name: mask.size for name, mask in masks.items()}
+        return self.share_of({name: mask.size for name, mask in masks.items()})
+
+    def share_of(self, sizes: Mapping[str, int]) -> float:
+        """Return ``overall`` by the weights of each parameter."""
         shares = _by_parameter("sparsities", self.sparsities, sizes)
-        return sum(share * sizes[name] for name, share in shares.items()) / sum(sizes.values())
+        gone = sum(share * sizes[name] for name, share in shares.items())
+        return gone / sum(sizes.values()) if shares else 0.0
 
     def limits(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """See Scope."""

@@ -86,7 +86,7 @@ from .recurrent import (
     recurrent_forward,
     rnn_backward,
 )
-from .rng import dropout_mask, normal, permutation, philox4x32, uniform, words
+from .rng import dropout_mask, normal, permutation, philox4x32, subset, uniform, words
 from .select import topk_mask
 
 __all__ = [
@@ -169,6 +169,7 @@ __all__ = [
     "share",
     "sigmoid",
     "softmax",
+    "subset",
     "synflow",
     "taylor",
     "topk_mask",

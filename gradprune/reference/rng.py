@@ -154,6 +154,38 @@ def permutation(n: int, seed: int, stream: int = 0) -> NDArray[np.int64]:
     return np.array(order, dtype=np.int64)
 
 
+def subset(n: int, k: int, seed: int, stream: int = 0) -> NDArray[np.uint8]:
+    """Flags of k of n places, each subset as likely as another, by Floyd's algorithm.
+
+    Of kept and removed places the fewer, m, are drawn; let x be the next 64-bit word. For
+    i = n-m .. n-1: ``j = (x * (i + 1)) >> 64``; j is taken, or i if j already was. Source: Bentley,
+    "Programming pearls: a sample of brilliance", CACM 1987.
+
+    Args:
+        n: places.
+        k: how many are 1, at most n.
+        seed: 64-bit key.
+        stream: 64-bit stream number.
+
+    Returns:
+        (n,) uint8.
+
+    Example:
+        >>> int(subset(10, 3, seed=0).sum())
+        3
+    """
+    fewer = min(k, n - k)
+    halves = words(2 * fewer, seed, stream).tolist()
+    taken: set[int] = set()
+    for number, i in enumerate(range(n - fewer, n)):
+        x = halves[2 * number] | halves[2 * number + 1] << 32
+        j = (x * (i + 1)) >> 64
+        taken.add(i if j in taken else j)
+    keep = np.full(n, k > n - k, np.uint8)
+    keep[list(taken)] = k <= n - k
+    return keep
+
+
 def dropout_mask(
     batch: int, features: int, rate: float, seed: int, step: int, layer: int
 ) -> NDArray[np.float32]:

@@ -13,7 +13,7 @@ a moment, and keep a copy rather than a view.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import accumulate
@@ -29,7 +29,7 @@ from gradprune.state.costs import Costs, get_costs
 from gradprune.state.locking import locked, new_lock
 from gradprune.state.views import Segment, Views
 
-__all__ = ["Arena", "Tensor", "excluded_names"]
+__all__ = ["Arena", "Tensor", "excluded_names", "unpacked_mask"]
 
 Floats = NDArray[np.float32]
 Moments = Sequence[tuple[Floats, Floats]]
@@ -71,6 +71,11 @@ def excluded_names(tensors: Sequence[Tensor], exclude: Sequence[str]) -> set[str
     return {name for name in names if {name, name.partition(".")[0]} & set(exclude)}
 
 
+def unpacked_mask(packed: NDArray[np.uint8], tensors: Iterable[Tensor]) -> NDArray[np.uint8]:
+    """Return the mask of an arena of these tensors out of that of ``np.packbits``."""
+    return np.unpackbits(packed, count=sum(tensor.size for tensor in tensors if tensor.prunable))
+
+
 class MaskFollower(Protocol):
     """What has state of its own for each live weight."""
 
@@ -88,6 +93,8 @@ class Arena:
 
     Args:
         tensors: the parameters and buffers in forward order; names must differ.
+        mask: (n_prunable,) uint8 of 0 and 1, which becomes the arena's own; None: everything lives.
+            An arena that starts with few live weights never takes the memory of the others.
 
     Attributes:
         mask: (n_prunable,) uint8, read-only, 1 = kept. ``set_masks`` changes it.
@@ -102,7 +109,7 @@ class Arena:
         lock: re-entrant; held by whoever changes the state, or reads it as a whole.
     """
 
-    def __init__(self, tensors: Sequence[Tensor]) -> None:
+    def __init__(self, tensors: Sequence[Tensor], mask: NDArray[np.uint8] | None = None) -> None:
         self.lock: AbstractContextManager[bool] = new_lock(self)
         names = [tensor.name for tensor in tensors]
         if len(set(names)) < len(names):
@@ -124,7 +131,7 @@ class Arena:
 
         params: Floats = np.zeros(int(ends[-1]), np.float32)
         grads: Floats = np.zeros(self.size, np.float32)
-        self._mask = np.ones(self.prunable_size, np.uint8)
+        self._mask = np.ones(self.prunable_size, np.uint8) if mask is None else mask
         self.mask = self._mask.view()
         self.mask.flags.writeable = False
         self.buffers: Mapping[str, Floats] = MappingProxyType(
@@ -144,6 +151,7 @@ class Arena:
             self._costs.most,
         )
         segments = {tensor.name: number for number, tensor in enumerate(stored)}
+        self._segments = segments
         places = {t.name: Segment(segments[t.name], t.shape) for t in self.tensors}
         everything = {t.name: places.get(t.name) for t in tensors}
         self.parameters: Mapping[str, Floats] = Views(self.core.values, places, {})
@@ -227,6 +235,21 @@ class Arena:
             self.core.pack(values)
             np.copyto(moment, values)
 
+    def live(self, name: str) -> Floats:
+        """Return a copy of what is not removed of a parameter, in order."""
+        return self.core.live_segment(self._segments[name])
+
+    def put_live(self, name: str, values: Floats) -> None:
+        """Replace what is not removed of a parameter; takes no memory for the rest."""
+        self.core.put_segment(self._segments[name], values)
+
+    @locked
+    def live_moment(self, moment: Floats) -> Floats:
+        """Return a copy of what is not removed of a moment, in order."""
+        live = np.empty(self.size - self.removed, np.float32)
+        self.core.collect_moment(moment, live)
+        return live
+
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     def capture(self) -> dict[str, Any]:
@@ -242,22 +265,16 @@ class Arena:
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """What ``capture`` gave, in a new arena of the same tensors."""
+        """What ``capture`` gave, in a new arena of the same tensors that has that mask."""
         self.costs = state["costs"]
-        self.set_flat_mask(np.unpackbits(state["mask"], count=self.prunable_size))
         self.core.put_values(state["params"])
         if state["grads"] is not None:
             self.core.put_gradients(state["grads"])
         self.mask_version = state["mask_version"]
         self.keep_clipped = state["keep_clipped"]
 
-    def compact(self, flat: Floats) -> Floats:
-        """Return the entries of a buffer that are not removed."""
-        prunable, others = flat[: self.prunable_size], flat[self.prunable_size :]
-        return np.concatenate([prunable[self._mask.view(np.bool_)], others])
-
     def whole(self, values: Floats, mask: NDArray[np.uint8] | None = None) -> Floats:
-        """Return the buffer that ``compact`` made smaller, under the mask of now or another one."""
+        """Return the buffer that has these live entries, under the mask of now or another one."""
         live = (self._mask if mask is None else mask).view(np.bool_)
         kept = int(np.count_nonzero(live))
         flat = np.zeros(self.prunable_size - kept + len(values), np.float32)

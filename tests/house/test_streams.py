@@ -39,6 +39,9 @@ def test_a_stream_is_within_its_range() -> None:
             purpose.at(number)
 
 
+DRAWS = ("uniform", "normal", "uniform_at", "normal_at", "subset_", "permutation")
+
+
 def draws() -> Iterator[tuple[str, ast.AST, ast.FunctionDef]]:
     """Every call of the generator in the package, and the function it is in."""
     for path in sorted((ROOT / "gradprune").rglob("*.py")):
@@ -50,9 +53,9 @@ def draws() -> Iterator[tuple[str, ast.AST, ast.FunctionDef]]:
                     isinstance(node, ast.Call)
                     and isinstance(node.func, ast.Attribute)
                     and ast.unparse(node.func.value) == "_core"
-                    and node.func.attr in ("uniform", "normal", "permutation")
+                    and node.func.attr in DRAWS
                 ):
-                    yield f"{path.name}:{node.lineno}", node.args[2], function
+                    yield f"{path.name}:{node.lineno}", node.args[-1], function
 
 
 def test_nobody_draws_from_a_stream_of_its_own() -> None:
@@ -96,7 +99,7 @@ def use_everything() -> None:
     rng = np.random.default_rng(0)
     x, y = rng.random((40, 1, 6, 6)), rng.integers(0, 3, 40)
     layers = [gp.Dense(6, activation="relu"), gp.Dense(3)]
-    model = gp.Model([gp.Flatten(), *layers], input_shape=(1, 6, 6), seed=0)
+    model = gp.Model([gp.Flatten(), *layers], input_shape=(1, 6, 6), seed=0, sparsity=0.1)
     optimizer = gp.SGD(model, lr=0.1)
     pruner = gp.Pruner(
         model,
@@ -130,13 +133,13 @@ def test_whatever_draws_has_streams_of_its_own(monkeypatch: pytest.MonkeyPatch) 
     def watch(name: str) -> None:
         draw = getattr(_core, name)
 
-        def watched(n: int, seed: int, stream: int, /) -> Any:
-            drawn.append(stream)
-            return draw(n, seed, stream)
+        def watched(*arguments: Any) -> Any:
+            drawn.append(arguments[-1])
+            return draw(*arguments)
 
         monkeypatch.setattr(_core, name, watched)
 
-    for name in ("uniform", "normal", "permutation"):
+    for name in DRAWS:
         watch(name)
     use_everything()
     purposes = {

@@ -119,6 +119,31 @@ def test_a_long_permutation_of_the_core_has_all_128_bits() -> None:
     np.testing.assert_array_equal(_core.permutation(n, 3, 5), reference.permutation(n, 3, 5))
 
 
+@pytest.mark.parametrize(
+    ("n", "k"), [(0, 0), (1, 0), (1, 1), (7, 3), (8, 5), (999, 20), (999, 990)]
+)
+def test_subset_is_the_cores(n: int, k: int) -> None:
+    keep = np.full(n, 9, np.uint8)
+    _core.subset_(keep, k, 5, 6)
+    np.testing.assert_array_equal(keep, reference.subset(n, k, 5, 6))
+    assert int(keep.sum()) == k
+
+
+@pytest.mark.parametrize("name", ["uniform", "normal"])
+def test_numbers_at_places(name: str) -> None:
+    whole = getattr(_core, name)(1000, 3, 2**61 + 4)
+    places = _core.permutation(1000, 0, 0)[:700]
+    drawn = getattr(_core, f"{name}_at")(places, 3, 2**61 + 4)
+    assert drawn.tobytes() == whole[places].tobytes()
+
+
+def test_places_and_subsets_are_checked() -> None:
+    with pytest.raises(ValueError, match="places must not be negative"):
+        _core.normal_at(np.array([-1]), 0, 0)
+    with pytest.raises(ValueError, match=r"k must be in \[0, 3\], got 4"):
+        _core.subset_(np.zeros(3, np.uint8), 4, 0, 0)
+
+
 @pytest.mark.parametrize("n", [0, 1, 2, 3, 100])
 def test_permutation_holds_every_number_once(n: int) -> None:
     assert sorted(reference.permutation(n, seed=1).tolist()) == list(range(n))

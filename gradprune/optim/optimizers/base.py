@@ -380,7 +380,7 @@ class Optimizer(Inspected, ABC):
         arena = self.model.arena
         arrays = {
             "chain": self.chain.capture(),
-            "core_moments": [arena.compact(moment) for moment in self.moments],
+            "core_moments": [arena.live_moment(moment) for moment in self.core_moments],
             "parameter_norms": self.parameter_norms.copy(),
             "_snapshots": [snapshot.capture() for snapshot in self._snapshots],
         }
@@ -403,7 +403,8 @@ class Optimizer(Inspected, ABC):
         self.chain = Chain(self.clip, arena)
         self.chain.restore(arrays["chain"])
         self.core_moments = tuple(arena.new_moment() for _ in arrays["core_moments"])
-        self.load_moments([arena.whole(m) for m in arrays["core_moments"]])
+        for moment, live in zip(self.core_moments, arrays["core_moments"], strict=True):
+            arena.core.put_moment(moment, live)
         self.parameter_norms = arrays["parameter_norms"]
         for state in arrays["_snapshots"]:
             self._snapshots.append(Snapshot(arena, self.core_moments, self.chain))
