@@ -231,7 +231,9 @@ def _freeze(source: _Source, precision: str, rounding: Rounding) -> FrozenModel:
     network = Network.blank(
         source.layers, source.input_shape, start=partial(unpacked_mask, source.mask)
     )
-    network.arena.core.put_values(source.params)
+    arena = network.arena
+    with arena.lock:
+        arena.core.put_values(source.params)
     return FrozenModel(network, precision, rounding)
 
 

@@ -153,7 +153,7 @@ class Chain:
         if state["clipped"] is not None:
             if self._work is None:
                 self._work = self._arena.new_moment()
-            self._arena.core.put_moment(self._work, state["clipped"])
+            self._arena.put_live_moment(self._work, state["clipped"])
             self._kept = True
 
     # ---- checkpoints ---------------------------------------------------------------------------

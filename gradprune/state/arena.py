@@ -250,6 +250,11 @@ class Arena:
         self.core.collect_moment(moment, live)
         return live
 
+    @locked
+    def put_live_moment(self, moment: Floats, live: Floats) -> None:
+        """Replace what is not removed of a moment."""
+        self.core.put_moment(moment, live)
+
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     def capture(self) -> dict[str, Any]:

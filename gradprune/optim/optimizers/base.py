@@ -404,7 +404,7 @@ class Optimizer(Inspected, ABC):
         self.chain.restore(arrays["chain"])
         self.core_moments = tuple(arena.new_moment() for _ in arrays["core_moments"])
         for moment, live in zip(self.core_moments, arrays["core_moments"], strict=True):
-            arena.core.put_moment(moment, live)
+            arena.put_live_moment(moment, live)
         self.parameter_norms = arrays["parameter_norms"]
         for state in arrays["_snapshots"]:
             self._snapshots.append(Snapshot(arena, self.core_moments, self.chain))
