@@ -1,4 +1,4 @@
-"""How cost grows with parameters, batch and sparsity.
+"""How cost grows with parameters, batch, sparsity and what lives of a large network.
 
 Torch runs eagerly here: compiling every shape would take longer than all the rest. Of each
 contestant the best thread setting counts.
@@ -6,11 +6,11 @@ contestant the best thread setting counts.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import large
 import optimizer_step
 import training_step
 from goals import _fits, _say
@@ -37,6 +37,8 @@ class Growth:
     batches: tuple[int, ...] = (1, 4, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
     sizes: tuple[int, ...] = LENET
     sparsities: tuple[float, ...] = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
+    large: tuple[int, ...] = (784, 8192, 8192, 10)
+    live: tuple[int, ...] = (10**4, 3 * 10**4, 10**5, 3 * 10**5, 10**6, 3 * 10**6, 10**7)
     sparse: float = 0.95  # of the sparse lines over parameters and batch
 
 
@@ -48,17 +50,13 @@ QUICK_GROWTH = Growth(
     nets=((784, 128, 10), LENET, (784, 1024, 1024, 10)),
     batches=(1, 16, 128, 1024),
     sparsities=(0.0, 0.8, 0.95, 0.99),
+    live=(10**4, 10**5, 10**6),
 )
-
-
-def weights_of(sizes: Iterable[int]) -> int:
-    """Weights of a net without biases."""
-    return sum(a * b for a, b in itertools.pairwise(sizes))
 
 
 def step_flops(sizes: tuple[int, ...], batch: int, kept: float = 1.0) -> float:
     """Of a training step's products; the first layer has no input gradient."""
-    return 2 * batch * kept * (3 * weights_of(sizes) - sizes[0] * sizes[1])
+    return 2 * batch * kept * (3 * large.weights_of(sizes) - sizes[0] * sizes[1])
 
 
 def measure_growth(plan: Growth, limits: dict[str, float]) -> dict[str, list[dict[str, Any]]]:
@@ -69,6 +67,7 @@ def measure_growth(plan: Growth, limits: dict[str, float]) -> dict[str, list[dic
         "parameters": list(_steps(plan, "parameters", peak)),
         "batch": list(_steps(plan, "batch", peak)),
         "sparsity": list(_steps(plan, "sparsity", peak)),
+        "live": list(_live(plan, peak)),
     }
 
 
@@ -118,5 +117,21 @@ def _steps(plan: Growth, over: str, peak: float | None) -> Iterable[dict[str, An
             # What has to be done: live weights only, though torch multiplies the others too.
             floor = step_flops(sizes, batch, 1 - sparsity) * 1e-3 / peak if peak else None
             yield from _points(
-                timings, floor, parameters=weights_of(sizes), batch=batch, sparsity=sparsity
+                timings, floor, parameters=large.weights_of(sizes), batch=batch, sparsity=sparsity
             )
+
+
+def _live(plan: Growth, peak: float | None) -> Iterable[dict[str, Any]]:
+    """Ours alone, over the weights that a large network starts with; torch multiplies them all."""
+    print("training step over live weights")
+    weights = large.weights_of(plan.large)
+    with Ring(who for who in large.contestants() if who.name == "gradprune") as ring:
+        for live in plan.live:
+            sparsity = 1 - live / weights
+            case = {"sizes": plan.large, "batch": plan.batch, "sparsity": sparsity}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-2, seconds=plan.seconds)
+            _say(timings, case)
+            floor = (
+                step_flops(plan.large, plan.batch, live / weights) * 1e-3 / peak if peak else None
+            )
+            yield from _points(timings, floor, live=live, batch=plan.batch, parameters=weights)

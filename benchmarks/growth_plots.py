@@ -84,11 +84,23 @@ def _sparsity(axes: Axes, points: Points) -> None:
     _draw(axes, lines, limit, lambda kept: f"{100 * (1 - kept):.4g} %")
 
 
+def _live(axes: Axes, points: Points) -> None:
+    lines = [("gradprune", BLUE, _series(points, "live", name="gradprune"))]
+    limit = ("limit: multiply-adds\nof live weights", _floor(points, "live", name="gradprune"))
+    weights, batch = points[0]["parameters"], points[0]["batch"]
+    axes.set_title(
+        f"Training step, {_short(weights)} weights, batch {batch}: time over live weights"
+    )
+    axes.set_xlabel("live weights")
+    _draw(axes, lines, limit, _short)
+
+
 DRAWINGS: dict[str, Callable[[Axes, Points], None]] = {
     "update": _update,
     "parameters": _parameters,
     "batch": _batch,
     "sparsity": _sparsity,
+    "live": _live,
 }
 
 Series = list[tuple[float, float]]

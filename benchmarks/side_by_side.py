@@ -134,6 +134,7 @@ def _serve(pipe: Connection, contestant: Contestant) -> None:
     run: Callable[[], object] = gc.collect
     result: Callable[[], object] = gc.collect
     estimate = 1.0
+    most = 0  # of the whole process, setting up included
     while (message := _receive(pipe)) is not None:
         what, value = message
         answer: object = None
@@ -143,13 +144,15 @@ def _serve(pipe: Connection, contestant: Contestant) -> None:
                 run, result = contestant.setup(
                     threads=contestant.threads, **dict(contestant.options), **value
                 )
+                most = _peak_memory()
                 _forget_peak()
             elif what == "check":
                 run()
                 answer = result()
                 run()
                 estimate = max(_turn(run, 2), 1e-7)
-                answer = answer, _peak_memory() - imported
+                peak = _peak_memory()
+                answer = answer, peak - imported, (max(most, peak), peak)
             elif what == "turn":
                 units = getattr(run, "units", 1)
                 answer = estimate = _turn(run, max(1, round(value / (estimate * units))))
@@ -272,19 +275,26 @@ class Ring:
         return answers
 
     def _check(self, case: dict[str, object], tolerance: float) -> dict[_Child, Any]:
-        """(result, memory) of everybody who can do it; an AssertionError if they disagree."""
+        """(result, growth, peaks) of all who can do it; an AssertionError if they disagree."""
         children = self._set_up(case)
         for child in children:
             child.send("check")
         answers = self._gather(children)
-        results = {child.contestant.label: result for child, (result, _) in answers.items()}
+        results = {child.contestant.label: result for child, (result, *_) in answers.items()}
         _require_agreement(results, case, tolerance)
         return answers
 
     def memory(self, case: dict[str, object], *, tolerance: float) -> dict[Contestant, int]:
         """Bytes by which everyone's peak grew from the imports to after some calls."""
         answers = self._check(case, tolerance)
-        return {child.contestant: grown for child, (_, grown) in answers.items()}
+        return {child.contestant: grown for child, (_, grown, _) in answers.items()}
+
+    def peaks(
+        self, case: dict[str, object], *, tolerance: float
+    ) -> dict[Contestant, tuple[int, int]]:
+        """Bytes that everyone's process held at most: ever, and in some calls."""
+        answers = self._check(case, tolerance)
+        return {child.contestant: both for child, (_, _, both) in answers.items()}
 
     def compare(
         self, case: dict[str, object], *, turns: int, tolerance: float, seconds: float = ROUND

@@ -16,6 +16,7 @@ knows masks, and starts from weights of its own, so it is a row for orientation 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -80,12 +81,22 @@ def gradprune_dense_steps(
 def torch_step(
     *, threads: int, setting: str, sizes: tuple[int, ...], batch: int, sparsity: float
 ) -> Work:
-    """Gradients set to None, foreach masks and clip, fused Adam; or the compiler's version."""
     import torch
 
     torch.set_num_threads(threads)
-    x, y = (torch.from_numpy(array) for array in draw_batch(sizes, batch))
     net, masks = torch_network(sizes, sparsity)
+    run = torch_run(net, masks, draw_batch(sizes, batch), setting)
+    weight = next(net.parameters())
+    return run, lambda: weight.detach().numpy().astype(np.float64)
+
+
+def torch_run(
+    net: Any, masks: list[Any], data: tuple[Any, Any], setting: str
+) -> Callable[[], None]:
+    """Gradients set to None, foreach masks and clip, fused Adam; or the compiler's version."""
+    import torch
+
+    x, y = map(torch.from_numpy, data)
     parameters = list(net.parameters())
     weights = parameters[::2]
     # The compiler makes its own fused Adam of the plain one.
@@ -112,7 +123,7 @@ def torch_step(
         loss().backward()
         update()
 
-    return run, lambda: weights[0].detach().numpy().astype(np.float64)
+    return run
 
 
 def sklearn_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:

@@ -33,6 +33,7 @@ ROWS = {
     "selection": 1,
     "products": 1,
     "memory": 2,
+    "large": 2,
     "end-to-end": 1,
 }
 
@@ -94,6 +95,10 @@ def here(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
             side_by_side._require_agreement(results, case, tolerance)
             return dict.fromkeys((who for who, _, _ in works), 4_000_000)
 
+        def peaks(self, case: dict[str, object], *, tolerance: float) -> dict[Any, tuple[int, int]]:
+            grown = self.memory(case, tolerance=tolerance)
+            return {who: (2 * most, most) for who, most in grown.items()}
+
         def once(self, case: dict[str, object]) -> list[tuple[Any, float, Any]]:
             return [(who, 1.5, result) for who, _, result in self._works(case)]
 
@@ -131,6 +136,7 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "scores": (1_000,),
         "nets": ((20, 12, 10),),
         "product_batches": (70,),
+        "large_nets": ((20, 40, 10),),
         "epochs": 4,
         "end_batches": (128,),
     }
@@ -230,6 +236,8 @@ def test_growth(module: Any, tmp_path: Path) -> None:
         batches=(1, 5),
         sizes=(20, 12, 10),
         sparsities=(0.0, 0.5),
+        large=(20, 30, 10),
+        live=(100, 200),
     )
     machine = run.describe_machine(count=100_000)
     rates = machine["limits"]["1"]
@@ -237,8 +245,9 @@ def test_growth(module: Any, tmp_path: Path) -> None:
     points = growth.measure_growth(plan, rates)
     assert len(points["update"]) == 2 * 3
     assert [len(points[name]) for name in ("parameters", "batch", "sparsity")] == [8, 8, 4]
+    assert [point["live"] for point in points["live"]] == [100, 200]
     drawn = module("growth_plots").draw_growth({"machine": machine, **points}, tmp_path)
-    assert [file.stat().st_size > 10_000 for file in drawn] == [True] * 4
+    assert [file.stat().st_size > 10_000 for file in drawn] == [True] * 5
 
 
 def test_saved_results_become_a_document(

@@ -50,6 +50,14 @@ def test_the_script_for_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(found[1]) > 0.92
 
 
+def test_the_script_that_starts_sparse_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    names = run("docs/sparse.md")
+    found = re.search(r"accuracy (\S+) at 95\.00%", capsys.readouterr().out)
+    assert found is not None
+    assert float(found[1]) > 0.9
+    assert {home for homes in names["model"].arena.core.homes for home in homes} == {"inside"}
+
+
 def test_a_criterion_of_ones_own_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = run("docs/extending.md")
