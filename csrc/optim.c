@@ -303,6 +303,10 @@ gp_status gp_arena_step(gp_pool *pool, const gp_kernels *kernels, const gp_arena
     gp_step_plan plan;
     gp_status status = gp_step_plan_create(&plan, kernels, arena, clip, rule, segment_norms);
     if (status != GP_OK) return status;
+    for (size_t s = 0; s < arena->n_segments; s++)
+        for (int kind = 0; kind < GP_KINDS; kind++)
+            if (gp_home_of(arena, (gp_kind)kind, s) == GP_RETURNED)
+                gp_arena_take(kernels, arena, (gp_kind)kind, s);
     gp_pool_run(pool, threads < plan.n_blocks ? threads : 1, step_task, &plan);
     *info = plan.info;
     gp_step_plan_destroy(&plan);

@@ -164,23 +164,22 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
     return 0;
 }
 
-/* The exception for a call that failed, with the place. Called before the lock is released. */
-static PyObject *raise_fault(const net_object *self, const gp_net *net, const gp_batch *batch,
+/* The exception for a call that failed, with the place. Here and in all answers objects are made
+ * after the locks are released: making one may run a finalizer, which may use the network. */
+static PyObject *raise_fault(const net_object *self, const gp_fault *place, const gp_batch *batch,
                              gp_status status)
 {
-    gp_fault fault;
     if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL)
         return gp_raise_status(status);
-    gp_net_input_fault(net, &fault);
     if (status == GP_BAD_LABEL)
         return PyErr_Format(PyExc_ValueError,
                             "y[%zu] is %lld: labels must be in 0..%zu, one for each output",
-                            fault.row, (long long)batch->labels[fault.row], self->out - 1);
+                            place->row, (long long)batch->labels[place->row], self->out - 1);
     const float *values = status == GP_BAD_INPUT ? batch->x : batch->targets;
     size_t width = status == GP_BAD_INPUT ? self->in : self->out;
-    float value = values[fault.row * width + fault.column];
+    float value = values[place->row * width + place->column];
     return PyErr_Format(PyExc_ValueError, "%s[%zu, %zu] is %s: every value must be finite",
-                        status == GP_BAD_INPUT ? "x" : "y", fault.row, fault.column,
+                        status == GP_BAD_INPUT ? "x" : "y", place->row, place->column,
                         value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
 }
 
@@ -191,6 +190,7 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     gp_batch batch;
     gp_result result;
     gp_status status;
+    gp_fault place;
     if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena, &x, &y, &index,
                           &PyTuple_Type, &loss, &seed, &step) ||
         parse_batch(self, x, y, index, loss, &batch))
@@ -200,11 +200,10 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_backward(own.net, own.arena, &batch, &result, seed, step, threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK
-                           ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                           : raise_fault(self, own.net, &batch, status);
+    gp_net_input_fault(own.net, &place);
     leave(self, arena);
-    return answer;
+    return status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                           : raise_fault(self, &place, &batch, status);
 }
 
 /* The rates of the steps, a tuple, and how many of the rows are each one's, a tuple or None for
@@ -270,6 +269,7 @@ static PyObject *net_train(net_object *self, PyObject *args)
     float *moments_of_step[GP_MAX_MOMENTS];
     double *norms, seconds;
     gp_status status;
+    gp_fault place;
     if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OOO!Od", self->state->arena_type, &arena, &x, &y,
                           &index, &PyTuple_Type, &loss, &seed, &step, &PyTuple_Type, &clip_tuple,
                           &PyTuple_Type, &rule_tuple, &moments, &norms_object, &PyTuple_Type,
@@ -301,9 +301,9 @@ static PyObject *net_train(net_object *self, PyObject *args)
     status = gp_net_train_many(own.net, &with_moments, &batch, &course, clips, &rule, taken, &done,
                                norms, seed, step, threads);
     Py_END_ALLOW_THREADS
-    answer =
-        status == GP_OK ? taken_steps(taken, done) : raise_fault(self, own.net, &batch, status);
+    gp_net_input_fault(own.net, &place);
     leave(self, arena);
+    answer = status == GP_OK ? taken_steps(taken, done) : raise_fault(self, &place, &batch, status);
 done:
     PyMem_Free(taken);
     PyMem_Free(lr);
@@ -326,6 +326,7 @@ static PyObject *net_predict(net_object *self, PyObject *args)
 {
     PyObject *arena, *x, *out;
     gp_status status;
+    gp_fault place;
     if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena, &x, &out)) return NULL;
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x");
     if (!inputs) return NULL;
@@ -341,10 +342,9 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     status =
         gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer =
-        status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, own.net, &batch, status);
+    gp_net_input_fault(own.net, &place);
     leave(self, arena);
-    return answer;
+    return status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &place, &batch, status);
 }
 
 static PyObject *net_evaluate(net_object *self, PyObject *args)
@@ -353,6 +353,7 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     gp_batch batch;
     gp_result result;
     gp_status status;
+    gp_fault place;
     if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type,
                           &loss, &out) ||
         parse_batch(self, x, y, Py_None, loss, &batch))
@@ -365,11 +366,10 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     Py_BEGIN_ALLOW_THREADS
     status = gp_net_evaluate(own.net, own.arena, &batch, predictions, &result, threads);
     Py_END_ALLOW_THREADS
-    PyObject *answer = status == GP_OK
-                           ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                           : raise_fault(self, own.net, &batch, status);
+    gp_net_input_fault(own.net, &place);
     leave(self, arena);
-    return answer;
+    return status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
+                           : raise_fault(self, &place, &batch, status);
 }
 
 static PyObject *net_fault(net_object *self, PyObject *args)

@@ -47,19 +47,34 @@ GP_SUM_OF_FOUR(int_sum_of_four, vint)
 enum { GP_GROUP = GP_V < 8 ? GP_V : 8 };
 
 /* Lane u is the sum of vector u, for GP_GROUP vectors. */
+#if GP_V == 8
+/* Between the halves of a vector numbers move slowly, so that comes last. */
+#define GP_IN_HALVES(a, b, i, j, k, l) GP_PICK(a, b, i, j, k, l, (i) + 4, (j) + 4, (k) + 4, (l) + 4)
+static inline __attribute__((always_inline)) vfloat sums_of(vfloat *v)
+{
+#pragma GCC unroll 4
+    for (size_t u = 0; u < 4; u++)
+        v[u] = GP_IN_HALVES(v[2 * u], v[2 * u + 1], 0, 8, 1, 9) +
+               GP_IN_HALVES(v[2 * u], v[2 * u + 1], 2, 10, 3, 11);
+#pragma GCC unroll 2
+    for (size_t u = 0; u < 2; u++)
+        v[u] = GP_IN_HALVES(v[2 * u], v[2 * u + 1], 0, 1, 8, 9) +
+               GP_IN_HALVES(v[2 * u], v[2 * u + 1], 2, 3, 10, 11);
+    return GP_FOLD(v[0], v[1], GP_V);
+}
+#else
 static inline __attribute__((always_inline)) vfloat sums_of(vfloat *v)
 {
 #pragma GCC unroll 4
     for (size_t u = 0; u < GP_GROUP / 2; u++) v[u] = GP_FOLD(v[2 * u], v[2 * u + 1], GP_V);
 #pragma GCC unroll 2
     for (size_t u = 0; u < GP_GROUP / 4; u++) v[u] = GP_FOLD(v[2 * u], v[2 * u + 1], GP_V / 2);
-#if GP_V >= 8
-    v[0] = GP_FOLD(v[0], v[1], GP_V / 4);
-#endif
 #if GP_V == 16
+    v[0] = GP_FOLD(v[0], v[1], GP_V / 4);
     v[0] = GP_FOLD(v[0], v[0], 2);
 #endif
     return v[0];
 }
+#endif
 
 #endif

@@ -150,19 +150,27 @@ static inline __attribute__((always_inline)) vfloat dot_group(const size_t lanes
     return sums_of(sum);
 }
 
-static inline __attribute__((always_inline)) void dot_rows(const size_t lanes, size_t rows,
-                                                           const uint32_t *start,
-                                                           const uint32_t *index, const float *dy,
-                                                           const float *x, float *out,
-                                                           int accumulate)
+#if GP_V == 16 /* GP_GROUP of its lanes */
+static inline vfloat v_load_group(const float *p) { return v_load_part(p, GP_GROUP); }
+static inline void v_store_group(float *p, vfloat x) { v_store_part(p, x, GP_GROUP); }
+#else
+static inline vfloat v_load_group(const float *p) { return v_load(p); }
+static inline void v_store_group(float *p, vfloat x) { v_store(p, x); }
+#endif
+
+static inline
+    __attribute__((always_inline)) void dot_rows(const size_t lanes, size_t rows,
+                                                 const uint32_t *start, const uint32_t *index,
+                                                 const float *dy, const float *x, float *out,
+                                                 int accumulate)
 {
     for (size_t r = 0; r < rows; r++, dy += lanes) {
         for (size_t k = start[r]; k < start[r + 1]; k += GP_GROUP) {
             size_t n = start[r + 1] - k;
             if (n >= GP_GROUP) {
                 vfloat sums = dot_group(lanes, index + k, dy, x);
-                if (accumulate) sums += v_load_part(out + k, GP_GROUP);
-                v_store_part(out + k, sums, GP_GROUP);
+                if (accumulate) sums += v_load_group(out + k);
+                v_store_group(out + k, sums);
             } else {
                 uint32_t rest[GP_GROUP];
                 for (size_t u = 0; u < GP_GROUP; u++) rest[u] = index[u < n ? k + u : k];

@@ -506,6 +506,7 @@ def test_a_model_that_holds_its_own_view_is_freed() -> None:
 
 FINALIZER = """
 import gc
+import numpy as np
 from test_views import data, sparse
 
 class Last:
@@ -516,12 +517,25 @@ class Last:
         seen.append(model.predict(x).tobytes())
 
 model, seen = sparse(), []
-x = data(model)[0]
+x, y = data(model)
+
+def bad_input():
+    try:
+        model._net.predict(model.arena.core, np.full(inputs.shape, np.nan, np.float32), out)
+    except ValueError:
+        pass
+
+inputs, targets = model.batch(x, y, model.loss_for(None))
+out = np.empty((len(inputs), model.outputs), np.float32)
 expected = model.predict(x).tobytes()
 calls = (
     lambda: model.arena.core.homes,
     lambda: model.parameters["dense0.weight"],
     lambda: model.arena.grads,
+    lambda: model._net.evaluate(
+        model.arena.core, inputs, targets, model.loss_for(None).core, None
+    ),
+    bad_input,
 )
 for call in calls:
     gc.disable()
