@@ -55,8 +55,10 @@ static int parse_segments(PyObject *list, size_t n, size_t n_prunable, gp_segmen
     size_t end = 0;
     for (size_t i = 0; i < *count; i++) {
         Py_ssize_t offset, length, group, columns;
-        if (!PyArg_ParseTuple(PyList_GET_ITEM(list, (Py_ssize_t)i), "nnnn", &offset, &length,
-                              &group, &columns))
+        PyObject *segment = PyList_GET_ITEM(list, (Py_ssize_t)i);
+        if (gp_tuple(segment, "a segment is (offset, length, group, columns)") ||
+            !PyArg_ParseTuple(segment, "nnnn;a segment is (offset, length, group, columns)",
+                              &offset, &length, &group, &columns))
             return -1;
         if (offset < 0 || length < 0 || group < 0 || (size_t)offset != end ||
             (size_t)length > n - end || (size_t)group >= *count ||
@@ -171,10 +173,7 @@ static void arena_dealloc(arena_object *self)
 /* The buffers of a tuple of moments; 0 or -1. */
 static int parse_moments(const arena_object *self, PyObject *tuple, float ***out, size_t *count)
 {
-    if (!PyTuple_Check(tuple)) {
-        PyErr_SetString(PyExc_TypeError, "moments must be a tuple of arrays");
-        return -1;
-    }
+    if (gp_tuple(tuple, "moments must be a tuple of arrays")) return -1;
     *count = (size_t)PyTuple_GET_SIZE(tuple);
     *out = PyMem_Calloc(*count + 1, sizeof **out);
     if (!*out) {

@@ -49,6 +49,8 @@ enum { ANY = -1 };
 
 /* Finds NumPy's functions, before anything here uses them. 0, or -1 with an exception. */
 int gp_import_numpy(void);
+/* 0, or -1 with TypeError: PyArg_ParseTuple asks for a tuple, and does not check it. */
+int gp_tuple(PyObject *object, const char *message);
 /* A C-contiguous, aligned, native array of this type and dimension (ANY), writable if asked; else
  * NULL and TypeError or ValueError with `name` in its text. A borrowed reference. */
 PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name);

@@ -20,6 +20,13 @@ static const char *type_name(int type)
     }
 }
 
+int gp_tuple(PyObject *object, const char *message)
+{
+    if (PyTuple_Check(object)) return 0;
+    PyErr_SetString(PyExc_TypeError, message);
+    return -1;
+}
+
 PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name)
 {
     if (!PyArray_Check(object)) {
@@ -61,11 +68,11 @@ int gp_array_or_none(PyObject *object, int type, int dimension, int writable, co
 int gp_parse_costs(PyObject *tuple, gp_costs *costs)
 {
     double *most = costs->most;
-    if (!PyTuple_Check(tuple)) PyErr_SetString(PyExc_TypeError, "costs must be a tuple");
-    else if (PyArg_ParseTuple(tuple, "dddd", &most[0], &most[1], &most[2], &most[3])) {
-        if (gp_costs_are_valid(costs)) return 0;
-        PyErr_SetString(PyExc_ValueError, "costs must be four shares in [0, 1]");
-    }
+    if (gp_tuple(tuple, "costs must be a tuple") ||
+        !PyArg_ParseTuple(tuple, "dddd", &most[0], &most[1], &most[2], &most[3]))
+        return -1;
+    if (gp_costs_are_valid(costs)) return 0;
+    PyErr_SetString(PyExc_ValueError, "costs must be four shares in [0, 1]");
     return -1;
 }
 
@@ -143,7 +150,8 @@ static int parse_stage(PyObject *tuple, arena_sizes sizes, gp_clip *clip)
     PyObject *settings, *excluded, *state_object, *residual;
     PyArrayObject *state;
     void *flags, *floats;
-    if (!PyArg_ParseTuple(tuple, "iO!KOOdO;a stage must have 7 entries", &code, &PyTuple_Type,
+    if (gp_tuple(tuple, "a stage must be a tuple") ||
+        !PyArg_ParseTuple(tuple, "iO!KOOdO;a stage must have 7 entries", &code, &PyTuple_Type,
                           &settings, &seed, &excluded, &state_object, &clip->version, &residual) ||
         parse_settings(settings, clip) ||
         parse_buffer(excluded, NPY_UINT8, sizes.n_segments, "excluded", &flags) ||

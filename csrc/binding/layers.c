@@ -60,16 +60,14 @@ static int parse_layer(PyObject *tuple, size_t i, gp_layer_spec *spec, size_t **
     const char *type;
     Py_ssize_t in, out, weight, bias, buffers, steps;
     PyObject *sources, *settings;
-    if (!PyTuple_Check(tuple) ||
+    if (gp_tuple(tuple, "layers must be a list of tuples") ||
         !PyArg_ParseTuple(
             tuple,
             "snnO!nnffnnO!;a layer is (type, inputs, outputs, back, weight, bias, l1, "
             "l2, buffers, steps, settings)",
             &type, &in, &out, &PyTuple_Type, &sources, &weight, &bias, &spec->l1, &spec->l2,
-            &buffers, &steps, &PyTuple_Type, &settings)) {
-        if (!PyErr_Occurred()) PyErr_SetString(PyExc_TypeError, "layers must be a list of tuples");
+            &buffers, &steps, &PyTuple_Type, &settings))
         return -1;
-    }
     spec->type = gp_layer_named(type);
     if (!spec->type || in <= 0 || out <= 0 || steps <= 0) {
         PyErr_Format(PyExc_ValueError,

@@ -144,7 +144,8 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
     PyObject *label_object = batch->loss->takes & GP_TAKES_LABELS ? y : NULL,
              *value_object = batch->loss->takes & GP_TAKES_VALUES ? y : NULL;
     if (label_object && value_object &&
-        !PyArg_ParseTuple(y, "OO;y is (labels, values)", &label_object, &value_object))
+        (gp_tuple(y, "y is (labels, values)") ||
+         !PyArg_ParseTuple(y, "OO;y is (labels, values)", &label_object, &value_object)))
         return -1;
     PyArrayObject *labels = label_object ? gp_array(label_object, NPY_INT64, 1, 0, "y") : NULL;
     PyArrayObject *values = value_object ? gp_array(value_object, NPY_FLOAT32, 2, 0, "y") : NULL;
