@@ -383,16 +383,14 @@ static inline void model_finish(model *m, uint64_t seed)
 /* Matrices with at most this share of their weights kept get lists. */
 static const gp_costs model_costs = {{0.3, 0.3, 0.3, 0.3}};
 
-/* Removes about `share` of the weights, from a mask made anew. */
-static inline void model_prune(model *m, double share, uint64_t seed)
+/* Removes what the mask, which somebody has changed, does not keep, and makes the lists anew. */
+static inline void model_remove(model *m)
 {
-    noise source = {seed};
     gp_arena *arena = &m->arena;
     for (size_t j = 0; j < GP_MAX_MOMENTS; j++) gp_live_unpack(arena->live, arena->moments[j]);
     gp_live_destroy(arena->live);
     arena->removed = 0;
     for (size_t i = 0; i < arena->n_prunable; i++) {
-        m->mask[i] = noise_unit(&source) >= share;
         if (m->mask[i]) continue;
         arena->removed++;
         arena->params[i] = 0.0f;
@@ -400,6 +398,14 @@ static inline void model_prune(model *m, double share, uint64_t seed)
     }
     CHECK_INT_EQUAL(gp_live_create(arena, &model_costs, &arena->live), GP_OK);
     for (size_t j = 0; j < GP_MAX_MOMENTS; j++) gp_live_pack(arena->live, arena->moments[j]);
+}
+
+/* Removes about `share` of the weights, from a mask made anew. */
+static inline void model_prune(model *m, double share, uint64_t seed)
+{
+    noise source = {seed};
+    for (size_t i = 0; i < m->arena.n_prunable; i++) m->mask[i] = noise_unit(&source) >= share;
+    model_remove(m);
 }
 
 static inline void model_free(model *m)

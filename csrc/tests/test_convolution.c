@@ -65,6 +65,26 @@ static void build_apart(model *m)
     model_softmax(m);
 }
 
+/* Groups on every way back: moved by more than one, with more channels of a group than are shared
+ * at a time; slid back with zeros around; filters of their own for each channel, moved by two. */
+static void build_groups(model *m)
+{
+    model_convolution(m, model_window(2, 9, 8, 1), 26);
+    gp_window w = model_window(26, 9, 8, 3);
+    w.groups = w.stride[0] = w.stride[1] = 2;
+    w.before[0] = w.before[1] = 1;
+    model_convolution(m, w, 6); /* 4 x 4 */
+    w = model_window(6, 4, 4, 3);
+    w.groups = 3;
+    w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
+    model_convolution(m, w, 9);
+    w = model_window(9, 4, 4, 2);
+    w.groups = 9;
+    w.stride[0] = w.stride[1] = 2;
+    model_convolution(m, w, 18); /* 2 x 2 */
+    model_dense(m, 72, 4);
+}
+
 /* The largest number of each channel, in planes of an odd size. */
 static void build_largest(model *m)
 {
@@ -75,7 +95,8 @@ static void build_largest(model *m)
     model_dense(m, 5, 4);
 }
 
-static builder *const builders[] = {build_settings, build_pixels, build_apart, build_largest};
+static builder *const builders[] = {build_settings, build_pixels, build_apart, build_largest,
+                                    build_groups};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 /* ---- against naive.h ------------------------------------------------------------------------- */
@@ -421,9 +442,11 @@ static void test_same_bits(const gp_kernels *kernels)
     static const course courses[] = {{build_settings, &gp_loss_cross_entropy, 30, 0.3},
                                      {build_pixels, &gp_loss_mse, 300, 0.9},
                                      {build_apart, &gp_loss_bce, 70, 0.2},
+                                     {build_groups, &gp_loss_mse, 70, 0.2},
+                                     {build_groups, &gp_loss_cross_entropy, 70, 0.9},
                                      {build_settings, &gp_loss_mse, 260, 0.85},
                                      {build_tall, &gp_loss_cross_entropy, 33, 0.0}};
-    for (size_t i = 0; i < (is_quick() ? 3 : 5); i++) same_bits(kernels, &courses[i]);
+    for (size_t i = 0; i < (is_quick() ? 5 : 7); i++) same_bits(kernels, &courses[i]);
 }
 
 /* What somebody wrote into removed weights does not count, and is gone after a step. */

@@ -1,11 +1,11 @@
 /* test_memory.c - memory that runs out, and threads that cannot be had.
  *
  * The linker replaces the allocator by the functions below (--wrap, see the Makefile), which fail
- * from the k-th call on. Each call of the core that allocates is made with k = 0, 1, 2 ... until it
- * succeeds; as long as it does not, it must say GP_NO_MEMORY, leave parameters and moments alone,
- * and give back what it had got. pthread_create can be made to fail, too: then there are fewer
- * threads and the same results. Memory can be filled with NaN before it is handed out: whoever
- * reads what nobody has written is then found by results that differ.
+ * from the k-th call on, or at that call alone. Each call of the core that allocates is made with
+ * k = 0, 1, 2 ... until it succeeds; as long as it does not, it must say GP_NO_MEMORY, leave
+ * parameters and moments alone, and give back what it had got. pthread_create can be made to fail,
+ * too: then there are fewer threads and the same results. Memory can be filled with NaN before it
+ * is handed out: whoever reads what nobody has written is then found by results that differ.
  */
 #include "clippers/clippers.h"
 #include "fixture.h"
@@ -21,6 +21,7 @@
 
 enum { NEVER = -1 };
 static long until_failure = NEVER; /* calls that still succeed */
+static int fails_once;             /* and those after it succeed again */
 static long live;                  /* blocks allocated and not freed */
 static long threads_to_give = NEVER;
 static long joined;        /* threads that somebody has waited for */
@@ -29,7 +30,10 @@ static int filled = NEVER; /* the byte that new memory is filled with */
 static int fails(void)
 {
     if (until_failure == NEVER) return 0;
-    if (until_failure == 0) return 1;
+    if (until_failure == 0) {
+        if (fails_once) until_failure = NEVER;
+        return 1;
+    }
     until_failure--;
     return 0;
 }
@@ -307,6 +311,26 @@ static void test_selection(void)
     CHECK_INT_EQUAL(live, start);
 }
 
+/* Whatever a measurement cannot have, once or from then on: it says so, the table stays, and nothing
+ * is kept. */
+static void test_costs(void)
+{
+    gp_pool *pool = NULL;
+    CHECK_INT_EQUAL(gp_pool_create(&pool), GP_OK);
+    const long start = live;
+    for (long k = 0; k < 80; k++) {
+        gp_costs costs = model_costs;
+        fails_once = k % 2 == 1;
+        until_failure = k / 2;
+        CHECK_INT_EQUAL(gp_costs_measure(gp_kernels_get(NULL), pool, &costs), GP_NO_MEMORY);
+        until_failure = NEVER;
+        CHECK_INT_EQUAL(live, start);
+        CHECK_BYTES_EQUAL(sizeof costs, &costs, &model_costs);
+    }
+    fails_once = 0;
+    gp_pool_destroy(pool);
+}
+
 /* ---- making and unmaking --------------------------------------------------------------------- */
 
 static void create_fails_cleanly(int kind)
@@ -512,6 +536,7 @@ int main(void)
     test_lists();
     OVER_INSTRUCTION_SETS(test_growth);
     test_selection();
+    test_costs();
     test_create();
     test_frozen();
     test_too_large();

@@ -396,6 +396,46 @@ static void test_many(const gp_kernels *kernels)
     scene_free(many);
 }
 
+static void build_fours(model *m)
+{
+    model_dense(m, 23, 61);
+    model_activation(m, GP_TANH, 0);
+    model_dense(m, 61, 42);
+    model_dense(m, 42, 8);
+}
+
+/* A quarter of the columns: the same for a whole four of rows, or for each row others; or none. */
+static void draw_fours(model *m, const gp_layer_spec *spec, noise *source)
+{
+    const size_t rows = model_rows(spec), columns = model_columns(spec);
+    for (size_t r = 0; r < rows; r += 4) {
+        uint8_t *four = m->mask + spec->weight + r * columns;
+        const size_t kind = noise_below(source, 3), n = (rows - r < 4 ? rows - r : 4) * columns;
+        for (size_t i = 0; i < n; i++)
+            four[i] = kind == 0 && i >= columns ? four[i - columns]
+                                                : kind < 2 && noise_below(source, 4) == 0;
+    }
+}
+
+/* Fours of rows that live in the same columns run together; the rows between them do not, in
+ * whatever order they come, and wherever a member of the team begins. */
+static void test_fours(const gp_kernels *kernels)
+{
+    for (size_t trial = 0; trial < 6; trial++) {
+        noise source = {80 + trial};
+        scene *s = scene_new(kernels, build_fours, 70, &gp_loss_mse, 80 + trial);
+        for (size_t l = 0; l < s->m.n_layers; l++)
+            if (model_rows(&s->m.layers[l])) draw_fours(&s->m, &s->m.layers[l], &source);
+        model_remove(&s->m);
+        CHECK(gp_net_is_sparse(s->net, &s->m.arena, 0, 70));
+        for (size_t threads = 1; threads <= 4; threads++) {
+            backward_agrees(s, threads);
+            outputs_agree(s, threads);
+        }
+        scene_free(s);
+    }
+}
+
 static void test_bad_arguments(void)
 {
     scene *s = scene_new(gp_kernels_get(NULL), build_everything, 8, &gp_loss_mse, 60);
@@ -428,6 +468,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_company);
     OVER_INSTRUCTION_SETS(test_index);
     OVER_INSTRUCTION_SETS(test_sparsity);
+    OVER_INSTRUCTION_SETS(test_fours);
     OVER_INSTRUCTION_SETS(test_mask_is_the_truth);
     OVER_INSTRUCTION_SETS(test_same_bits);
     OVER_INSTRUCTION_SETS(test_shared_work);
