@@ -4,10 +4,12 @@
 
 Changes are drawn from the files and made one at a time in a copy of the project: a comparison, an
 operator or a constant becomes its neighbour, a condition its opposite, a statement is dropped. What
-does not compile, or compiles to the same machine code, is not a change and does not count. The C
-tests run first, those of the file before the others; what they do not notice is linked into the
-extension for the Python tests that cover it. No end in time counts as noticed, and so does a need
-for too much memory.
+does not compile, or compiles to the same machine code, is not a change and does not count. Two
+kinds are not made, for no test could see them: a local array has one element more and nobody asks
+for its size; a function returns another number that is not 0, and all callers ask only whether it
+is 0. The C tests run first, those of the file before the others; what they do not notice is linked
+into the extension for the Python tests that cover it. No end in time counts as noticed, and so does
+a need for too much memory.
 """
 
 from __future__ import annotations
@@ -224,9 +226,65 @@ def _numbers(match: re.Match[str]) -> list[str]:
     return [f"{other}{suffix}" for other in ((value + 1, value - 1) if value else (1,))]
 
 
-def sites(path: str, source: str) -> Iterator[list[Change]]:
-    """Every place that can be changed, with the changes that can be made there."""
+def functions(code: str) -> Iterator[tuple[str, int, int]]:
+    """Name, beginning and end of every function's body in a source without comments."""
+    start = code.find("{")
+    while start >= 0:
+        end = closing(code, start)
+        head = re.search(r"(\w+)(\([^;{}]*\))\s*$", code[:start])
+        if head:
+            yield head[1], start, end
+        start = code.find("{", end) if end > 0 else -1
+
+
+def asked_for_truth(sources: Iterable[str]) -> set[str]:
+    """Functions of type int that are only called, and only where 0 or not 0 is all that counts."""
+    code = "\n".join(map(blank, sources))
+    found = set()
+    for name in set(re.findall(r"\bint (\w+)\(", code)):
+        calls = list(re.finditer(rf"(?<!\bint )\b{name}\b", code))
+        if calls and all(_is_asked_for_truth(code, *call.span()) for call in calls):
+            found.add(name)
+    return found
+
+
+def _is_asked_for_truth(code: str, start: int, stop: int) -> bool:
+    """Whether the name there is that of a function in a call, as an operand of logic."""
+    if code[stop] != "(":
+        return False
+    before, after = code[max(0, start - 99) : start].rstrip(), code[closing(code, stop) :].lstrip()
+    if before.endswith(("!", "&&", "||")):
+        return after.startswith((")", "&&", "||", "?", ";"))
+    if re.search(r"\b(?:if|while) \($", before):
+        return after.startswith((")", "&&", "||"))
+    return before.endswith(("(", "=", ",", "return")) and after.startswith(("&&", "||", "?"))
+
+
+def _is_unseen(code: str, match: re.Match[str], text: str, function: str, truths: set[str]) -> bool:
+    """Whether no test could see this text in place of a number in the body of a function."""
+    before, after = code[: match.start()], code[match.end() :]
+    if re.search(r"\breturn -?$", before) and after.startswith(";"):
+        return function in truths and "0" not in (match.group(), text)
+    grows = match.group().isdigit() and int(text) > int(match.group())
+    if not grows or not after.startswith("]") or after.startswith("]["):
+        return False
+    statement = before[max(map(before.rfind, ";{}")) + 1 :]
+    array = re.fullmatch(r"\s*(?:const )?(\w+) (?:[^=]*, )?\**(\w+)\[", statement)
+    if array is None or _KEYWORDS.match(array[1]) or array[1] == "return":
+        return False
+    return not re.search(rf"\bsizeof\b\s*\(?\s*&?{array[2]}\b(?!\[)", code)
+
+
+def sites(path: str, source: str, truths: set[str]) -> Iterator[list[Change]]:
+    """Every place that can be changed, with the changes that can be made there.
+
+    Args:
+        path: of the file.
+        source: its text.
+        truths: functions that callers ask for no more than whether they return 0.
+    """
     code = blank(source)
+    bodies = list(functions(code))
     braces, brackets = [0], [0]
     for letter in code:
         braces.append(braces[-1] + (letter == "{") - (letter == "}"))
@@ -238,7 +296,11 @@ def sites(path: str, source: str) -> Iterator[list[Change]]:
     for match in _OPERATOR.finditer(code):
         yield made(*match.span(), _SPACED[match.group()])
     for match in _NUMBER.finditer(code):
-        yield made(*match.span(), _numbers(match))
+        texts = _numbers(match)
+        for name, start, end in bodies:
+            if start < match.start() < end:
+                texts = [t for t in texts if not _is_unseen(code, match, t, name, truths)]
+        yield made(*match.span(), texts)
     for match in _NOT.finditer(code):
         yield made(*match.span(), [""])
     for match in _JUMP.finditer(code):
@@ -260,13 +322,14 @@ def sites(path: str, source: str) -> Iterator[list[Change]]:
             yield made(start, end, [";"])
 
 
-def draw(sources: dict[str, str], seed: int) -> Iterator[Change]:
+def draw(sources: dict[str, str], seed: int, truths: set[str]) -> Iterator[Change]:
     """Changes at places in random order, one a place."""
-    places = [place for path, source in sources.items() for place in sites(path, source)]
+    places = [place for path, source in sources.items() for place in sites(path, source, truths)]
     generator = random.Random(seed)
     generator.shuffle(places)
     for place in places:
-        yield generator.choice(place)
+        if place:
+            yield generator.choice(place)
 
 
 # ---- running
@@ -471,7 +534,7 @@ class Workplace:
 
 def copy_project(folder: Path) -> None:
     """The sources, to change them there."""
-    for name in ("csrc", "gradprune", "tests"):
+    for name in ("benchmarks", "csrc", "gradprune", "tests"):
         ignored = shutil.ignore_patterns("__pycache__", "*.so", ".*")
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):  # tests look at them
@@ -506,7 +569,8 @@ def main() -> int:
     options = parser.parse_args()
     names = files_of(options.files)
     sources = {name: (ROOT / name).read_text(encoding="utf-8") for name in names}
-    changes = draw(sources, options.seed)
+    core = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "csrc").rglob("*.[ch]"))]
+    changes = draw(sources, options.seed, asked_for_truth(core))
     if options.list:
         for _, change in zip(range(options.count), changes, strict=False):
             print(change.describe(sources[change.path]))

@@ -163,7 +163,7 @@ static PyObject *core_subset(PyObject *module, PyObject *args)
     PyArrayObject *keep = gp_array(object, NPY_UINT8, 1, 1, "keep");
     if (!keep) return NULL;
     if (k < 0 || k > PyArray_SIZE(keep)) {
-        PyErr_Format(PyExc_ValueError, "k must be in [0, %zd], got %zd", PyArray_SIZE(keep), k);
+        PyErr_Format(PyExc_ValueError, "k must be in 0..%zd, got %zd", PyArray_SIZE(keep), k);
         return NULL;
     }
     Py_BEGIN_ALLOW_THREADS

@@ -159,6 +159,11 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: _core.uniform(-1, 0, 0), ValueError, "n must not be negative"),
     (lambda c: _core.normal(-1, 0, 0), ValueError, "n must not be negative"),
     (lambda c: _core.permutation(-1, 0, 0), ValueError, "n must not be negative"),
+    (lambda c: _core.uniform_at(np.int64([0, -1]), 0, 0), ValueError,
+     "places must not be negative"),
+    (lambda c: _core.normal_at(np.int64([-1]), 0, 0), ValueError, "places must not be negative"),
+    *((lambda c, k=k: _core.subset(ones(3), k, 0, 0), ValueError,
+       f"k must be in 0..3, got {k}") for k in (4, -1)),
     (lambda c: _core.topk_mask(zeros(3), 4), ValueError, "k must be in 0..3, got 4"),
     (lambda c: _core.topk_mask(zeros(3), -1), ValueError, "k must be in 0..3, got -1"),
     (lambda c: _core.topk_mask(np.float32([0, NAN]), 1), ValueError, "scores must not be NaN"),
@@ -223,6 +228,13 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: c.arena.gradients(-2), IndexError, "there is no segment -2"),
     (lambda c: c.arena.put_values(zeros(6)), ValueError, "there are 5 live entries, got 6"),
     (lambda c: c.arena.put_gradients(zeros(4)), ValueError, "there are 5 live entries, got 4"),
+    (lambda c: c.arena.live_segment(2), IndexError, "there is no segment 2"),
+    (lambda c: c.arena.live_segment(-1), IndexError, "there is no segment -1"),
+    (lambda c: c.arena.put_segment(2, zeros(2)), IndexError, "there is no segment 2"),
+    (lambda c: c.arena.put_segment(0, zeros(4)), ValueError, "there are 3 live entries, got 4"),
+    *((lambda c, sizes=sizes, name=name: getattr(c.arena, name)(*map(zeros, sizes)), ValueError,
+       "a moment must be as long as the parameters, of which 5 live")
+      for sizes in ((7, 5), (8, 6)) for name in ("collect_moment", "put_moment")),
     *((lambda c, sizes=sizes, count=count:
        c.arena.observe(zeros(sizes[0]), zeros(sizes[1]), zeros(sizes[2]), count), ValueError,
        "a moment must be as long as the parameters, and count at least 1")
@@ -410,7 +422,7 @@ def messages() -> Counter[tuple[str, str]]:
 
 
 def test_every_message_has_its_case() -> None:
-    """As many cases as places, so that no place can fall silent."""
+    """As many different cases as places, so that no place can fall silent."""
     for (error, text), places in messages().items():
         if text in ELSEWHERE:
             continue
@@ -441,6 +453,8 @@ def attempts() -> list[Callable[[Core], Any]]:
         lambda c: c.arena.homes,
         lambda c: c.arena.set_mask(mask, ALWAYS, moments),
         lambda c: c.arena.live_values(),
+        lambda c: c.arena.live_segment(0),
+        lambda c: _core.uniform_at(ROWS, 0, 0),
         lambda c: c.arena.step(clip, RULE, moments, None),
         lambda c: c.net.train(
             c.arena, x, y, ROWS, MSE, 0, 0, clip, RULE, moments, None, (0.1, 0.1), (2, 3), 1e9

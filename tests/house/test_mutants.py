@@ -157,7 +157,7 @@ def c_made_of(body: str) -> set[str]:
     """What single changes make of the body of a C function."""
     module: Any = importlib.import_module("mutants_c")
     source = f"void f(void)\n{{\n{body}\n}}\n"
-    places = module.sites("csrc/f.c", source)
+    places = module.sites("csrc/f.c", source, set())
     made = {change.apply(source) for place in places for change in place}
     return {text.split("{\n", 1)[1].rsplit("\n}", 1)[0] for text in made}
 
@@ -177,10 +177,50 @@ def c_made_of(body: str) -> set[str]:
         ("for (; i < n; i++) g();", {"for (; i <= n; i++) g();", "for (; i >= n; i++) g();"}
          | {"for (; i < n; i++) ;"}),
         ('/* a < b */ g("1 + 1"); // 2', {'/* a < b */ ; // 2'}),
+        ("float p[9];", {"float p[8];", ";"}),  # nobody would see one more
+        ("const double *a, q[4] = {0};", {"const double *a, q[3] = {0};"}
+         | {"const double *a, q[4] = {1};"}),
+        ("float p[4]; g(sizeof p);", {"float p[3]; g(sizeof p);", "float p[5]; g(sizeof p);"}
+         | {"float p[4]; ;", "; g(sizeof p);"}),
+        ("float p[4]; g(sizeof *p);", {"float p[3]; g(sizeof *p);", "float p[4]; ;"}
+         | {"; g(sizeof *p);"}),
+        ("float p[4][2];", {"float p[3][2];", "float p[5][2];", "float p[4][1];", ";"}
+         | {"float p[4][3];"}),
+        ("p[4];", {"p[3];", "p[5];", ";"}),
+        ("return p[4];", {"return p[3];", "return p[5];"}),
     ],
 )  # fmt: skip
 def test_changes_to_c(body: str, expected: set[str]) -> None:
     assert c_made_of(body) == expected
+
+
+@pytest.mark.parametrize(
+    ("use", "is_truth"),
+    [
+        ("if (f(1)) g();", True),
+        ("while (f(1) && f(2)) g();", True),
+        ("x = a || !f(1);", True),
+        ("return f(1) || g() ? -1 : 0;", True),
+        ("g(f(1) && x);", True),
+        ("return f(1);", False),
+        ("x = f(1);", False),
+        ("g(f(1));", False),
+        ("if (f(1) == 1) g();", False),
+        ("if (a && f(1) == 1) g();", False),
+        ("x = a + f(1) && b;", False),
+        ("if (f(1)) g(f);", False),  # called from elsewhere
+        ("if (a) g();", False),  # or by nobody here
+    ],
+)
+def test_what_is_asked_for_truth_returns_another_number_unseen(use: str, is_truth: bool) -> None:
+    module: Any = importlib.import_module("mutants_c")
+    source = "static int f(int x)\n{\n    if (x) return -1;\n    return 0;\n}\n"
+    truths = module.asked_for_truth([source, f"void h(int a)\n{{\n{use}\n}}\n"])
+    assert truths == ({"f"} if is_truth else set())
+    made = {c.apply(source) for place in module.sites("csrc/f.c", source, truths) for c in place}
+    assert source.replace("-1", "-0") in made
+    assert source.replace("return 0", "return 1") in made
+    assert (source.replace("-1", "-2") in made) == (not is_truth)
 
 
 def test_every_file_of_the_core_has_tests_of_its_own() -> None:
@@ -201,7 +241,7 @@ def test_changes_to_c_are_drawn_by_seed() -> None:
     module: Any = importlib.import_module("mutants_c")
     path = "csrc/clip.c"
     source = (ROOT / path).read_text(encoding="utf-8")
-    drawn = [list(module.draw({path: source}, seed)) for seed in (1, 1, 2)]
+    drawn = [list(module.draw({path: source}, seed, set())) for seed in (1, 1, 2)]
     assert drawn[0] == drawn[1]
     assert drawn[0] != drawn[2]
     assert len({(change.start, change.end) for change in drawn[0]}) == len(drawn[0])
