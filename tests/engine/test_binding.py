@@ -162,7 +162,7 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: _core.uniform_at(np.int64([0, -1]), 0, 0), ValueError,
      "places must not be negative"),
     (lambda c: _core.normal_at(np.int64([-1]), 0, 0), ValueError, "places must not be negative"),
-    *((lambda c, k=k: _core.subset(ones(3), k, 0, 0), ValueError,
+    *((lambda c, k=k: _core.subset_(ones(3), k, 0, 0), ValueError,
        f"k must be in 0..3, got {k}") for k in (4, -1)),
     (lambda c: _core.topk_mask(zeros(3), 4), ValueError, "k must be in 0..3, got 4"),
     (lambda c: _core.topk_mask(zeros(3), -1), ValueError, "k must be in 0..3, got -1"),
