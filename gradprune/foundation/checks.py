@@ -173,15 +173,24 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
     return array
 
 
-def real_array(name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32) -> np.ndarray:
-    """Return an aligned C-contiguous array of ``dtype``; not a copy if it is one already."""
+def real_array(
+    name: str, value: ArrayLike | None, dtype: DTypeLike = np.float32, *, finite: bool = True
+) -> np.ndarray:
+    """Return an aligned C-contiguous array of ``dtype``; not a copy if it is one already.
+
+    Args:
+        name: what it is, for errors.
+        value: real numbers.
+        dtype: what they become.
+        finite: refuse a number that is infinite only because it does not fit.
+    """
     if type(value) is np.ndarray and value.ndim and value.dtype == dtype and value.flags.carray:
         return value  # at once: small steps are made of calls like this
     array = as_array(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}")
     try:
-        with np.errstate(over="raise"):
+        with np.errstate(over="raise" if finite else "ignore"):
             return np.require(np.ascontiguousarray(array, dtype), requirements="A")
     except FloatingPointError:
         pass

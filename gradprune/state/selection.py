@@ -35,7 +35,7 @@ def topk_mask(scores: ArrayLike, k: SupportsIndex) -> NDArray[np.bool_]:
     array([ True,  True, False, False])
     """
     shape = np.shape(scores)
-    flat = real_array("scores", scores).ravel()
+    flat = real_array("scores", scores, finite=False).ravel()
     count = whole("k", k)
     if count > flat.size:
         raise ValueError(f"k must be at most the number of scores, {flat.size}, got {count}")
