@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tracemalloc
+import weakref
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -542,6 +543,24 @@ def test_every_allocation_may_fail() -> None:
     assert failures > 20
 
 
+class Owned(np.ndarray):
+    """An array that may know who uses it."""
+
+    owner: _core.Arena
+
+
+@pytest.mark.parametrize("which", ["params", "grads", "mask"])
+def test_the_collector_sees_through_an_arena(which: str) -> None:
+    """An arena and an array that refer to each other go when nobody else does."""
+    arrays = {"params": zeros(8), "grads": zeros(8), "mask": MASK.copy()}
+    array = arrays[which] = arrays[which].view(Owned)
+    array.owner = new_arena(**arrays)
+    gone = weakref.ref(array)
+    del array, arrays
+    gc.collect()
+    assert gone() is None
+
+
 # ---- the module
 
 
@@ -571,6 +590,31 @@ for threads in (1, 2, 4):
     command = [sys.executable, "-c", script]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     assert found.split() == ["0", "1", "3"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc lists threads")
+def test_threads_end_with_their_module() -> None:
+    script = """
+import gc, importlib.util, os
+import numpy as np
+import gradprune
+
+before = len(os.listdir("/proc/self/task"))
+path = gradprune._core.__file__
+spec = importlib.util.spec_from_file_location("gradprune._core", path)
+core = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(core)
+core.set_num_threads(3)
+core.gemm(np.ones((256, 256), np.float32), False, np.ones((8, 256, 64), np.float32),
+          np.empty((8, 256, 64), np.float32))
+print(len(os.listdir("/proc/self/task")) - before)
+del core
+gc.collect()
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    command = [sys.executable, "-c", script]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert found.split() == ["2", "0"]
 
 
 def test_tables_are_the_files_of_their_folders() -> None:
