@@ -55,8 +55,8 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     X(void, gemm, \
       (size_t m, size_t n, size_t k, const float *a, size_t a_row, size_t a_col, const float *b, \
        size_t b_row, float *c, size_t c_row, int accumulate)) \
-    /* Of every piece s: c[s][m][P] = sum over q in 0..k of a[q * a_row + m] b[s][q][P], or += ; the \
-     * same chains as of gemm */ \
+    /* Of every piece s: c[s][m][P] = sum over q in 0..k of a[q * a_row + m] b[s][q][P], or +=; \
+     * the same chains as of gemm */ \
     X(void, gemm_transposed, \
       (size_t pieces, size_t m, size_t lanes, size_t k, const float *a, size_t a_row, \
        const float *b, size_t b_piece, float *c, size_t c_piece, int accumulate)) \

@@ -9,8 +9,8 @@
 #include "kernels/kernels.h"
 #include "kernels/vector.h"
 
-/* Four features of V samples at a time. Columns are stored as whole vectors, so that with 16 lanes a
- * cache line is written once. Missing samples are zeros. */
+/* Four features of V samples at a time. Columns are stored as whole vectors, so that with 16 lanes
+ * a cache line is written once. Missing samples are zeros. */
 static int to_lanes(size_t samples, size_t features, const float *const *x, size_t offset,
                     size_t lanes, float *out)
 {

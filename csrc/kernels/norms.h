@@ -9,7 +9,8 @@
 #include "kernels/vector.h"
 
 /* Two running sums hide the latency of the addition; the rest is padded with zeros, which add
- * nothing. Without the prefetch, sums of what is in no cache take a third longer than its reading. */
+ * nothing. Without the prefetch, sums of what is in no cache take a third longer than reading
+ * it. */
 #define GP_SUM_KERNEL(name, term) \
     static double name(size_t n, const float *x) \
     { \

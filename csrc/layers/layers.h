@@ -95,9 +95,9 @@ void gp_matrix_times(const gp_matrix *matrix, const gp_pass *pass, size_t begin,
 /* dx[begin..end][P] = W^T dy, or +=, of so many chunks that follow each other */
 void gp_matrix_transposed_times(const gp_matrix *matrix, const gp_pass *pass, size_t chunks,
                                 size_t begin, size_t end, const float *dy, float *dx, int add);
-/* This member's share of dW = sum over the block's chunks and, from the first-th on, uses of dy x^T,
- * added to what earlier blocks left; 0 where the mask is. Of a matrix without lists. The x of a
- * chunk's use t is the (t - first)-th. */
+/* This member's share of dW = sum over the block's chunks and, from the first-th on, uses of
+ * dy x^T, added to what earlier blocks left; 0 where the mask is. Of a matrix without lists. The x
+ * of a chunk's use t is the (t - first)-th. */
 void gp_matrix_gradient(const gp_matrix *matrix, const gp_pass *pass, size_t first, const float *dy,
                         const float *x);
 

@@ -311,8 +311,8 @@ static void test_selection(void)
     CHECK_INT_EQUAL(live, start);
 }
 
-/* Whatever a measurement cannot have, once or from then on: it says so, the table stays, and nothing
- * is kept. */
+/* Whatever a measurement cannot have, once or from then on: it says so, the table stays, and
+ * nothing is kept. */
 static void test_costs(void)
 {
     gp_pool *pool = NULL;

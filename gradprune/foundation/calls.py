@@ -71,7 +71,7 @@ def explain_calls(classes: Iterable[type]) -> None:
             init = vars(base).get("__init__")
             is_ours = base.__module__.startswith("gradprune.")
             if is_ours and inspect.isfunction(init) and not hasattr(init, "__wrapped__"):
-                setattr(base, "__init__", _explaining(init))  # noqa: B010 - mypy minds the other way
+                setattr(base, "__init__", _explaining(init))  # noqa: B010 - or mypy minds
 
 
 def _explaining(init: Callable[..., None]) -> Callable[..., None]:
