@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from math import prod
 from typing import SupportsIndex
 
@@ -60,6 +61,51 @@ class Examined(Compiled):
                 f"{self._first_normalization} normalizes by the variance of a batch: it needs more "
                 "than one number of each channel in training, got a batch of one sample"
             )
+
+    # ---- the state by name ---------------------------------------------------------------------
+
+    @locked
+    def get_state(self) -> dict[str, Floats]:
+        """Return copies of all parameters and buffers by name, 0 where a weight is removed.
+
+        >>> from gradprune.engine.network import Network
+        >>> from gradprune.layers import Dense
+        >>> {name: values.shape for name, values in Network([Dense(2)], 3).get_state().items()}
+        {'dense0.weight': (2, 3), 'dense0.bias': (2,)}
+        """
+        return {name: values.copy() for name, values in self.arena.state.items()}
+
+    def set_state(self, state: Mapping[str, ArrayLike]) -> None:
+        """Replace all parameters and buffers by what ``get_state`` gives; on an error, none.
+
+        Masks stay: a removed weight stays 0 whatever ``state`` has in its place. Moments of the
+        optimizer stay, too.
+
+        Args:
+            state: name to an array of its shape.
+
+        Raises:
+            KeyError: a name is missing, or there is one too many.
+            ValueError: a shape is wrong, or a number is not finite.
+            TypeError: an array does not hold real numbers.
+        """
+        shapes = {tensor.name: tensor.shape for tensor in self.arena.tensors}
+        shapes |= {name: values.shape for name, values in self.buffers.items()}
+        missing, unknown = shapes.keys() - state.keys(), state.keys() - shapes.keys()
+        if missing or unknown:
+            raise KeyError(
+                f"the state must have the names of get_state(): missing are {sorted(missing)}, "
+                f"unknown are {sorted(unknown)}"
+            )
+        arrays = {name: real_array(name, state[name]) for name in shapes}
+        for name, array in arrays.items():
+            if array.shape != shapes[name]:
+                raise ValueError(f"{name} must have shape {shapes[name]}, got {array.shape}")
+            if not np.isfinite(array).all():
+                raise ValueError(f"{name} holds a number that is not finite")
+        with self.lock:
+            for name, values in self.arena.state.items():
+                values[...] = arrays[name]
 
     # ---- samples -------------------------------------------------------------------------------
 

@@ -38,8 +38,8 @@ def test_an_attribute_of_other_libraries_says_what_to_write(thing: object, name:
     [
         ("forward", "write model.predict(x)"),
         ("compile", "pass optimizer= and loss= to model.fit"),
-        ("state_dict", "model.parameters and model.buffers map names to arrays"),
-        ("load_state_dict", "model.parameters[name][...] = values"),
+        ("state_dict", "write model.get_state()"),
+        ("load_state_dict", "write model.set_state(state)"),
         ("train", "there are no modes"),
         ("eval", "there are no modes"),
         ("zero_grad", "model.backward replaces the gradients"),

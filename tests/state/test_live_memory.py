@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from processes import python
 
 # In a process of its own: only there the peak is that of these calls.
 SCRIPT = """
@@ -42,14 +40,7 @@ print(peak() - before, total, live)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux counts the peak")
 def test_the_peak_is_that_of_what_lives() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=ROOT,
-        timeout=120,
-    )
+    done = python("-c", SCRIPT, timeout=120)
     assert done.returncode == 0, done.stderr
     grown, total, live = map(int, done.stdout.split())
     # Both models have a mask, and a mask is packed for a copy; a live weight has two values, its
