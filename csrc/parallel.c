@@ -264,8 +264,8 @@ size_t gp_cpu_count(void)
  * some calls in a row: in the first ones workers wake up, and numbers move from one core's cache to
  * another's. It is shorter if the calls are long or hopeless. */
 enum { TRIES = 10, WARM = 3, FEWEST = 2, GAP = 2048, LEAST_GAP = 128, MOST_GAP = 1 << 16 };
-enum { FIRST_GAP = 256, LOSS_SHARE = 20, OUTLIER = 4 };
-static const double RECENT = 0.02, LONG_TRIAL = 10e-3, HOPELESS = 1e-3;
+enum { FIRST_GAP = 64, LOSS_SHARE = 20, OUTLIER = 4 };
+static const double RECENT = 0.02, LONG_TRIAL = 10e-3, HOPELESS = 1e-3, QUICK_GAP = 0.1;
 
 size_t gp_habit_choose(const gp_habit *habit, size_t threads)
 {
@@ -294,7 +294,9 @@ static void learn_in_trial(gp_habit *habit, double *known, double other, double 
     const double each = habit->spent / (habit->tried - 1);
     const unsigned gap = gap_after(habit->tried * (each - other), other);
     const int is_unsure = is_first && habit->seconds[1] < OUTLIER * habit->seconds[0];
-    habit->wait = is_unsure ? FIRST_GAP : is_first || gap < GAP ? GAP : gap;
+    const double quick = QUICK_GAP / other; /* long calls are not left waiting for so many others */
+    const unsigned least = quick > GAP ? GAP : quick < LEAST_GAP ? LEAST_GAP : (unsigned)quick;
+    habit->wait = is_unsure ? FIRST_GAP : is_first || gap < least ? least : gap;
     habit->phase = habit->phase == GP_FIRST_TOGETHER ? GP_FIRST_ALONE : GP_USUAL;
     habit->tried = 0;
     habit->spent = 0.0;

@@ -336,7 +336,7 @@ static void test_when_a_habit_is_tried_again(void)
     CHECK_INT_EQUAL(some_calls(&habit, 3, 1e-5, 9e-5), 2);
     CHECK_INT_EQUAL(some_calls(&habit, 7, 1e-5, 0.5e-5), 2);
     CHECK_INT_EQUAL(some_calls(&habit, 10, 1e-5, 0.5e-5), 1);
-    CHECK_INT_EQUAL(some_calls(&habit, 256, 1e-5, 0.5e-5), 2);
+    CHECK_INT_EQUAL(some_calls(&habit, 64, 1e-5, 0.5e-5), 2);
     CHECK_INT_EQUAL(some_calls(&habit, 1, 1e-5, 0.5e-5), 1);
     CHECK_INT_EQUAL(some_calls(&habit, 9, 0.4e-5, 0.5e-5), 1);
     CHECK_INT_EQUAL(gp_habit_choose(&habit, 2), 1); /* it has turned out to be faster */
