@@ -9,11 +9,12 @@ the weights over to torch counts neither as time nor as memory.
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 from networks import draw_batch
-from side_by_side import Contestant, Work, thread_counts
+from side_by_side import Contestant, Several, Work, thread_counts
 from training_step import LR, torch_run
 
 if TYPE_CHECKING:
@@ -49,11 +50,8 @@ def gradprune_steps(*, threads: int, sizes: tuple[int, ...], batch: int, sparsit
     model.train_step(x, y, optimizer=optimizer)
     outputs = model.predict(x).astype(np.float64)
 
-    def run() -> None:
-        model.train_steps(x, y, optimizer=optimizer, n=STEPS)
-
-    run.units = STEPS  # type: ignore[attr-defined]
-    return run, lambda: outputs
+    steps = partial(model.train_steps, x, y, optimizer=optimizer, n=STEPS)
+    return Several(steps, STEPS), lambda: outputs
 
 
 def torch_step(

@@ -31,6 +31,18 @@ from numpy.typing import NDArray
 Work = tuple[Callable[[], object], Callable[[], NDArray[np.float64] | None]]
 Setup = Callable[..., Work]
 
+
+@dataclass(frozen=True)
+class Several:
+    """Work of which one call does several units; times are those of a unit."""
+
+    run: Callable[[], object]
+    units: int
+
+    def __call__(self) -> None:
+        self.run()
+
+
 SETTLE = 0.1  # seconds for a pool's threads to stop spinning and sleep
 ROUND = 0.1  # seconds of work a turn
 WARM_UP = 2  # turns that do not count
@@ -110,7 +122,7 @@ def _forget_peak() -> None:
 
 
 def _turn(run: Callable[[], object], repeats: int) -> float:
-    """Seconds of one unit of work; a call of ``run`` does ``run.units`` of them, or one."""
+    """Seconds of one unit of work; a call does one, or those of ``Several``."""
     start = time.perf_counter()
     for _ in range(repeats):
         run()

@@ -17,11 +17,12 @@ knows masks, and starts from weights of its own, so it is a row for orientation 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
 from networks import draw_batch, gradprune_model, torch_network
-from side_by_side import Contestant, Work, thread_counts
+from side_by_side import Contestant, Several, Work, thread_counts
 
 LR = 1e-3
 STEPS = 20  # in a call
@@ -43,11 +44,8 @@ def gradprune_steps(*, threads: int, sizes: tuple[int, ...], batch: int, sparsit
     """Steps that follow each other in the core, as ``fit`` takes them."""
     model, optimizer, x, y, weight = _model(threads, sizes, batch, sparsity)
 
-    def run() -> None:
-        model.train_steps(x, y, optimizer=optimizer, n=STEPS)
-
-    run.units = STEPS  # type: ignore[attr-defined]
-    return run, lambda: weight
+    steps = partial(model.train_steps, x, y, optimizer=optimizer, n=STEPS)
+    return Several(steps, STEPS), lambda: weight
 
 
 def gradprune_step(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
