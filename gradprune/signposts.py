@@ -173,7 +173,7 @@ def explain_attributes(kind: type, hints: Mapping[str, str]) -> None:
         hints: name to what its error says.
     """
 
-    def __dir__(self: object) -> Iterable[str]:  # noqa: N807
+    def without_hints(self: object) -> Iterable[str]:
         listed = object.__dir__(self)
         return [name for name in listed if not isinstance(_found(type(self), name), _Signpost)]
 
@@ -181,7 +181,7 @@ def explain_attributes(kind: type, hints: Mapping[str, str]) -> None:
         post = _Signpost(hint)
         post.__set_name__(kind, name)
         setattr(kind, name, post)
-    setattr(kind, "__dir__", __dir__)  # noqa: B010 - mypy minds the other way
+    setattr(kind, "__dir__", without_hints)  # noqa: B010 - mypy minds the other way
 
 
 def _found(kind: type, name: str) -> object:
@@ -192,7 +192,7 @@ def _found(kind: type, name: str) -> object:
 def refuse_calls(kind: type, text: str) -> None:
     """Make objects that are not called say what to write instead."""
 
-    def __call__(self: object, *args: object, **settings: object) -> NoReturn:  # noqa: N807
+    def refuse(self: object, *args: object, **settings: object) -> NoReturn:
         raise TypeError(text)
 
-    setattr(kind, "__call__", __call__)  # noqa: B010 - mypy minds the other way
+    setattr(kind, "__call__", refuse)  # noqa: B010 - mypy minds the other way

@@ -55,9 +55,13 @@ class Taken(NamedTuple):
         >>> Taken.one(0.5, 3, StepInfo(1.0, 1.0, False, True, 0.1, 1.0)).loss
         [0.5]
         """
-        return cls([loss], [correct], *([number] for number in info))  # type: ignore[arg-type]
+        norm, scale, clipped, applied, lr, after = info
+        return cls([loss], [correct], [norm], [scale], [clipped], [applied], [lr], [after])
 
     @property
     def last(self) -> StepInfo:
         """The report of the last step."""
-        return StepInfo(*(column[-1] for column in self[2:]))  # type: ignore[arg-type]
+        return StepInfo(
+            *(self.norm[-1], self.scale[-1], self.clipped[-1]),
+            *(self.applied[-1], self.lr[-1], self.norm_after[-1]),
+        )
