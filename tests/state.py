@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,6 +34,14 @@ def everything(network: Network, optimizer: Optimizer | None = None) -> dict[str
     if optimizer is not None:
         state["skipped"] = optimizer.skipped
     return state
+
+
+def outcome(call: Callable[[gp.Model], Any], model: gp.Model) -> tuple[str, str]:
+    """What a call gave: its value or its error, in words."""
+    try:
+        return "value", repr(call(model))
+    except (ValueError, TypeError, ArithmeticError, KeyboardInterrupt) as error:
+        return type(error).__name__, str(error)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import gradprune as gp
 from cases import CHAINS, OPTIMIZERS, OptimizerCase, random_batch
 from pruning_models import CRITERIA
+from state import outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* ends at step")  # trainings in pieces
 
@@ -128,14 +129,6 @@ def state_of(model: gp.Model) -> dict[str, bytes]:
             state[f"quantizer {name}"] = array.tobytes()
     state["counters"] = repr((model.epoch, model.forward_count, model.last_loss)).encode()
     return state
-
-
-def outcome(call: Callable[[gp.Model], Any], model: gp.Model) -> tuple[str, str]:
-    """What a call gave: its value or its error, in words."""
-    try:
-        return "value", repr(call(model))
-    except (ValueError, TypeError, ArithmeticError, KeyboardInterrupt) as error:
-        return type(error).__name__, str(error)
 
 
 class Calls(RuleBasedStateMachine):

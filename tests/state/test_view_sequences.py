@@ -28,6 +28,7 @@ import gradprune as gp
 from cases import CHAINS, OPTIMIZERS, OptimizerCase, random_batch
 from gradprune import files
 from pruning_models import CRITERIA
+from state import outcome
 
 pytestmark = pytest.mark.filterwarnings("ignore:.* ends at step")  # trainings in pieces
 
@@ -124,14 +125,6 @@ def as_stored(model: gp.Model) -> tuple[str, dict[str, bytes]]:
     stored = {name: array.tobytes() for name, array in arrays.items()}
     stored |= {f"gradient {name}": a.tobytes() for name, a in model.gradients.items()}
     return repr(described), stored
-
-
-def outcome(call: Callable[[gp.Model], Any], model: gp.Model) -> tuple[str, str]:
-    """What a call gave: its value or its error, in words."""
-    try:
-        return "value", repr(call(model))
-    except (ValueError, TypeError, ArithmeticError, KeyboardInterrupt) as error:
-        return type(error).__name__, str(error)
 
 
 class Held(RuleBasedStateMachine):
