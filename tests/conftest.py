@@ -28,6 +28,7 @@ import numpy as np
 import pytest
 from hypothesis import settings
 
+import devices
 import gradprune as gp
 from cases import TRAINED
 from gradprune.engine.network import Network
@@ -45,6 +46,8 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gradprune"))
 # A job in the background of a shell starts with Ctrl-C ignored, and Python leaves it so; the tests
 # of Ctrl-C want it as a user has it.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+devices.protect()
 
 
 def pytest_configure() -> None:

@@ -127,6 +127,25 @@ def test_a_full_device_says_so_and_stays() -> None:
     assert Path("/dev/full").is_char_device()
 
 
+def test_a_device_cannot_be_replaced_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even by code that takes it for a regular file: see devices.py."""
+    temporary = "/dev/.null.0123456789abcdef.tmp"
+    for event, *arguments in (
+        ("os.rename", "/tmp/new", "/dev/null", -1, -1),
+        ("os.rename", "/dev/null", "/tmp/new", -1, -1),
+        ("os.remove", "/dev/null", -1),
+        ("os.chmod", "/dev/null", 0o600, -1),
+        ("os.chown", b"/dev/null", 1, 1, -1),
+        ("open", temporary, None, os.O_RDWR | os.O_CREAT),
+    ):
+        with pytest.raises(RuntimeError, match="a test would change /dev/"):
+            sys.audit(event, *arguments)
+    monkeypatch.setattr(stat, "S_ISREG", lambda mode: True)
+    with pytest.raises(RuntimeError, match="a test would change /dev/"):
+        write_atomically("/dev/null", b"x")
+    assert Path("/dev/null").is_char_device()
+
+
 def test_a_device_that_takes_everything() -> None:
     write_atomically("/dev/null", b"x")
     assert Path("/dev/null").is_char_device()
@@ -161,6 +180,7 @@ def test_a_pipe_gets_the_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("to_file", [False, True])
 def test_the_standard_output_gets_the_bytes(tmp_path: Path, *, to_file: bool) -> None:
     program = (
+        "import devices; devices.protect()\n"
         "from gradprune.foundation.disk import write_atomically as w\n"
         "w('/dev/stdout', b'one\\n'); w('/dev/stdout', b'two\\n')"
     )
