@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import limits
+import profiles
 from goals import QUICK, SECTIONS, Plan, Record, Row
 from growth import FULL_GROWTH, QUICK_GROWTH, measure_growth
 from report import COLUMNS, cells, describe, markdown, text_table, verdict
@@ -109,7 +110,12 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=1, help="trainings end to end")
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of results and plots")
     parser.add_argument("--markdown", action="store_true", help="print saved results, run nothing")
+    parser.add_argument(
+        "--profile", action="store_true", help="print which functions take the time (Linux's perf)"
+    )
     options = parser.parse_args(argv)
+    if options.profile and (lack := profiles.switch_on()):
+        parser.error(f"--profile: {lack}")
     if options.markdown:
         print(markdown(load(options.out)))
         return

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 import numpy as np
+import profiles
 from numpy.typing import NDArray
 
 # set up(...) gives (run, result): run() does the work once, result() is what must agree; None
@@ -232,6 +233,12 @@ class _Child:
         self.send(what, value)
         return self.answer()
 
+    def print_profile(self) -> None:
+        seconds = profiles.SECONDS
+        shares = profiles.sample(self.process.pid, lambda: self.ask("turn", seconds))
+        text = ", ".join(f"{name} {share:.0f} %" for share, name in shares)
+        print(f"    {self.contestant.label}: {text}", flush=True)
+
     def stop(self) -> None:
         self.pipe.close()
         self.process.join(timeout=20)  # libraries clean up after themselves if they may
@@ -327,6 +334,10 @@ class Ring:
                 times[child].append(child.ask("turn", seconds) * 1e6)
                 if child.contestant.threads > 1:
                     time.sleep(min(SETTLE, 2 * seconds))
+        if profiles.are_wanted():
+            for child in children:
+                if child.contestant.name == children[0].contestant.name:
+                    child.print_profile()
         return [_timing(child.contestant, own) for child, own in times.items()]
 
     def once(

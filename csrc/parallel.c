@@ -264,7 +264,7 @@ size_t gp_cpu_count(void)
  * some calls in a row: in the first ones workers wake up, and numbers move from one core's cache to
  * another's. It is shorter if the calls are long or hopeless. */
 enum { TRIES = 10, WARM = 3, FEWEST = 2, GAP = 2048, LEAST_GAP = 128, MOST_GAP = 1 << 16 };
-enum { FIRST_GAP = 64, LOSS_SHARE = 20, OUTLIER = 4 };
+enum { FIRST_GAP = 64, LONG_GAP = 8, LOSS_SHARE = 20, OUTLIER = 4 };
 static const double RECENT = 0.02, LONG_TRIAL = 10e-3, HOPELESS = 1e-3, QUICK_GAP = 0.1;
 
 size_t gp_habit_choose(const gp_habit *habit, size_t threads)
@@ -275,12 +275,20 @@ size_t gp_habit_choose(const gp_habit *habit, size_t threads)
     return together && threads > 1 ? threads : 1;
 }
 
+/* At most so many calls, and fewer if they are long: those of QUICK_GAP seconds, but LONG_GAP. */
+static unsigned at_most(unsigned calls, double seconds)
+{
+    const double quick = QUICK_GAP / seconds;
+    return quick > calls ? calls : quick < LONG_GAP ? LONG_GAP : (unsigned)quick;
+}
+
 /* The way that lost so much time is tried again when that is one part in LOSS_SHARE of what has
  * passed. */
 static unsigned gap_after(double lost, double seconds)
 {
-    double gap = LOSS_SHARE * lost / seconds;
-    return gap < LEAST_GAP ? LEAST_GAP : gap < MOST_GAP ? (unsigned)gap : MOST_GAP;
+    const double gap = LOSS_SHARE * lost / seconds;
+    const unsigned least = at_most(LEAST_GAP, seconds);
+    return gap < least ? least : gap < MOST_GAP ? (unsigned)gap : MOST_GAP;
 }
 
 static void learn_in_trial(gp_habit *habit, double *known, double other, double seconds)
@@ -294,9 +302,8 @@ static void learn_in_trial(gp_habit *habit, double *known, double other, double 
     const double each = habit->spent / (habit->tried - 1);
     const unsigned gap = gap_after(habit->tried * (each - other), other);
     const int is_unsure = is_first && habit->seconds[1] < OUTLIER * habit->seconds[0];
-    const double quick = QUICK_GAP / other; /* long calls are not left waiting for so many others */
-    const unsigned least = quick > GAP ? GAP : quick < LEAST_GAP ? LEAST_GAP : (unsigned)quick;
-    habit->wait = is_unsure ? FIRST_GAP : is_first || gap < least ? least : gap;
+    const unsigned least = at_most(GAP, other);
+    habit->wait = is_unsure ? at_most(FIRST_GAP, other) : is_first || gap < least ? least : gap;
     habit->phase = habit->phase == GP_FIRST_TOGETHER ? GP_FIRST_ALONE : GP_USUAL;
     habit->tried = 0;
     habit->spent = 0.0;

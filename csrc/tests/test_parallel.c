@@ -354,6 +354,10 @@ static void test_habits_of_long_calls(void)
     CHECK_INT_EQUAL(some_calls(&habit, 2, 0.02, 0.01), 2);
     CHECK_INT_EQUAL(some_calls(&habit, 2, 0.02, 0.01), 1);
     CHECK_INT_EQUAL(some_calls(&habit, 1, 0.02, 0.01), 2);
+    /* a first choice made while others held the team up is mended within a fifth of a second */
+    habit = (gp_habit){0};
+    CHECK_INT_EQUAL(some_calls(&habit, 4, 0.01, 0.03), 1);
+    CHECK_INT_EQUAL(some_calls(&habit, 13, 0.01, 0.006), 2);
 }
 
 static void test_habits_of_one(void)

@@ -189,6 +189,19 @@ def test_rows_say_whether_they_are_met(module: Any) -> None:
     assert not met(1.0, 1.1, at_most=True)
 
 
+def test_profiles_sum_up_the_clones_of_a_function_and_what_is_small(module: Any) -> None:
+    report = (
+        "# Overhead  Symbol\n\n"
+        "    40.00%  [.] sparse_dot.lto_priv.0\n"
+        "    20.50%  [.] gemm\n"
+        "    15.00%  [.] sparse_dot.part.0\n"
+        "     2.00%  [k] clear_page_erms\n"
+        "     1.50%  [.] adam\n"
+    )
+    found = module("profiles").shares(report)
+    assert found == [(55.0, "sparse_dot"), (20.5, "gemm"), (3.5, "others")]
+
+
 def test_processes_take_turns(module: Any) -> None:
     side_by_side, top_k = module("side_by_side"), module("top_k")
     them = [who for who in top_k.contestants() if who.threads == 1]
