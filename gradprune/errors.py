@@ -9,6 +9,8 @@ of gradprune can catch it too.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import NamedTuple
 
 __all__ = [
     "DatasetNotFoundError",
@@ -17,6 +19,7 @@ __all__ = [
     "MissingClassError",
     "NonFiniteError",
     "NumericalError",
+    "UnsupportedOperationError",
 ]
 
 
@@ -119,3 +122,40 @@ class MissingClassError(FileFormatError):
 
 class DatasetNotFoundError(FileNotFoundError):
     """Says that a data set is in none of the usual places and could not be downloaded."""
+
+
+class Unsupported(NamedTuple):
+    """An operation that has no counterpart; see ``UnsupportedOperationError``."""
+
+    path: str
+    operation: str
+    reason: str
+
+
+class UnsupportedOperationError(ValueError):
+    """Says which operations of a foreign network have no counterpart here, all of them.
+
+    Args:
+        message: the whole text.
+        operations: (path, operation, reason) each: where it is, what it is called there, and why.
+
+    >>> error = UnsupportedOperationError.of([("features.3", "fft", "there is no layer for it")])
+    >>> print(error)
+    1 operation has no counterpart in gradprune:
+      features.3: fft: there is no layer for it
+    >>> error.operations[0].path
+    'features.3'
+    """
+
+    def __init__(self, message: str, *, operations: Iterable[tuple[str, str, str]] = ()) -> None:
+        super().__init__(message)
+        self.operations = tuple(Unsupported(*operation) for operation in operations)
+
+    @classmethod
+    def of(cls, operations: Iterable[tuple[str, str, str]]) -> UnsupportedOperationError:
+        """Make the error for these operations."""
+        found = tuple(operations)
+        number = "1 operation has" if len(found) == 1 else f"{len(found)} operations have"
+        lines = [": ".join(filter(None, operation)) for operation in found]
+        text = "\n".join([f"{number} no counterpart in gradprune:", *(f"  {x}" for x in lines)])
+        return cls(text, operations=found)

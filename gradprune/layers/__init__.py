@@ -15,5 +15,6 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.layers.normalization import *
     from gradprune.layers.pooling import *
     from gradprune.layers.recurrent import *
+    from gradprune.layers.reshaping import *
 else:
     gather_into(globals(), without=("coupling", "earlier", "tracing", "window", "wiring"))

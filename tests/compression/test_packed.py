@@ -90,6 +90,7 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
         (2, 9, 7),
     ),
     "largest": ([gp.Conv2D(3, 2), gp.GlobalMaxPool(name="most"), gp.Dense(2)], (2, 5, 4)),
+    "shapes": ([gp.layers.Reshape((3, 2, 4)), gp.Conv2D(2, 2), gp.layers.Reshape(6)], (6, 4)),
     "wide": ([gp.Dense(2), gp.Dense(3)], 1100),
     "no weights": ([gp.Activation("relu"), gp.Dropout(0.5)], 4),
 }
