@@ -529,6 +529,44 @@ typedef struct gp_frozen_layer {
 /* What became of a layer: zeros if it has no weights. */
 gp_frozen_layer gp_frozen_describe(const gp_frozen *frozen, size_t layer);
 
+/* ---- one layer by itself (solo.c) ------------------------------------------------------------ */
+
+/* A dense layer or a convolution of which the mask keeps few weights, for networks that somebody
+ * else runs: the caller has the live values, side by side in the order of the mask, and all other
+ * arrays. Samples are rows, as elsewhere outside of the engine. What is computed depends neither on
+ * earlier calls nor on the number of threads, and any number of threads may be in it at once. NaN
+ * and infinity pass through, as far as live weights meet them. */
+typedef struct gp_solo gp_solo;
+
+/* How many weights the layer of these sizes and settings has; its offsets do not count.
+ * GP_BAD_ARGUMENT: it is neither of the two, sizes do not go together, or weights cannot be counted
+ * in 31 bits. */
+gp_status gp_solo_check(const gp_layer_spec *layer, size_t *weights);
+/* The same, with a byte of the mask for each weight. */
+gp_status gp_solo_create(const gp_kernels *kernels, gp_pool *pool, const gp_layer_spec *layer,
+                         const uint8_t *mask, gp_solo **solo);
+void gp_solo_destroy(gp_solo *solo);
+
+typedef struct gp_solo_sizes {
+    size_t in, out, live, biases;
+} gp_solo_sizes;
+
+gp_solo_sizes gp_solo_measure(const gp_solo *solo);
+
+typedef struct gp_solo_arrays {
+    size_t samples;
+    float *values, *bias; /* these and x, dy are only read; bias may be NULL */
+    const float *x;       /* rows of inputs */
+    float *y;             /* rows of outputs: what forward writes */
+    /* what backward reads, and what it overwrites unless it is NULL */
+    const float *dy;
+    float *dx, *dvalues, *dbias;
+} gp_solo_arrays;
+
+/* GP_NO_MEMORY is all that can go wrong. */
+gp_status gp_solo_forward(gp_solo *solo, const gp_solo_arrays *arrays, size_t threads);
+gp_status gp_solo_backward(gp_solo *solo, const gp_solo_arrays *arrays, size_t threads);
+
 #ifdef __cplusplus
 }
 #endif

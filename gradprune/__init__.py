@@ -9,6 +9,7 @@ Here are the names of which scripts are made. The others are in modules: `gp.los
 `gp.errors`.
 """
 
+import importlib as _importlib
 import sys as _sys
 import typing as _typing
 
@@ -254,7 +255,9 @@ signposts.refuse_calls(
 if not _typing.TYPE_CHECKING:  # or type checkers would believe that every name exists
 
     def __getattr__(name: str) -> object:
-        """What is not here: say where it is."""
+        """What is not here: import it, if it needs an extra, or say where it is."""
+        if name == "torch":
+            return _importlib.import_module("gradprune.torch")
         homes = {
             home.__name__.removeprefix("gradprune."): getattr(home, "__all__", None) or vars(home)
             for home in _HOMES

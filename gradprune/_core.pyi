@@ -170,3 +170,21 @@ class Frozen:
     def nbytes(self) -> int: ...
     def predict(self, x: object, /) -> _Floats | None: ...
     def describe(self, layer: int, /) -> tuple[int, int, bool, bool, bool]: ...
+
+@final
+class Solo:
+    def __new__(cls, layers: list[_Layer], mask: NDArray[np.uint8]) -> Solo: ...
+    def forward(
+        self, values: _Floats, bias: _Floats | None, x: _Floats, y: _Floats, threads: int, /
+    ) -> None: ...
+    def backward(
+        self,
+        values: _Floats,
+        x: _Floats,
+        dy: _Floats,
+        dx: _Floats | None,
+        dvalues: _Floats | None,
+        dbias: _Floats | None,
+        threads: int,
+        /,
+    ) -> None: ...

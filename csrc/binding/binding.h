@@ -24,7 +24,7 @@ typedef struct module_state {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t threads;
-    PyTypeObject *arena_type, *net_type, *frozen_type;
+    PyTypeObject *arena_type, *net_type, *frozen_type, *solo_type;
 } module_state;
 
 /* For an object that serves one call at a time. Calls run with the GIL released, so it cannot stand
@@ -43,7 +43,7 @@ typedef struct arena_sizes {
     size_t n, n_prunable, n_segments;
 } arena_sizes;
 
-extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec;
+extern PyType_Spec gp_arena_spec, gp_net_spec, gp_frozen_spec, gp_solo_spec;
 
 enum { ANY = -1 };
 

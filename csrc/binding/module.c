@@ -455,9 +455,11 @@ static int core_exec(PyObject *module)
     state->arena_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_arena_spec, NULL);
     state->net_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_net_spec, NULL);
     state->frozen_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_frozen_spec, NULL);
-    if (!state->arena_type || !state->net_type || !state->frozen_type ||
+    state->solo_type = (PyTypeObject *)PyType_FromModuleAndSpec(module, &gp_solo_spec, NULL);
+    if (!state->arena_type || !state->net_type || !state->frozen_type || !state->solo_type ||
         PyModule_AddType(module, state->arena_type) || PyModule_AddType(module, state->net_type) ||
         PyModule_AddType(module, state->frozen_type) ||
+        PyModule_AddType(module, state->solo_type) ||
         PyModule_AddStringConstant(module, "version", GP_VERSION) ||
         add_streams(module, "dropout_streams", GP_DROPOUT_STREAMS) ||
         add_streams(module, "noise_streams", GP_NOISE_STREAMS) ||
@@ -476,6 +478,7 @@ static int core_traverse(PyObject *module, visitproc visit, void *arg)
     Py_VISIT(state->arena_type);
     Py_VISIT(state->net_type);
     Py_VISIT(state->frozen_type);
+    Py_VISIT(state->solo_type);
     return 0;
 }
 
@@ -485,6 +488,7 @@ static int core_clear(PyObject *module)
     Py_CLEAR(state->arena_type);
     Py_CLEAR(state->net_type);
     Py_CLEAR(state->frozen_type);
+    Py_CLEAR(state->solo_type);
     return 0;
 }
 

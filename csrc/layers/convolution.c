@@ -208,21 +208,27 @@ static void forward_row(const gp_layer *layer, const gp_pass *pass, const view *
     }
 }
 
-static const float *convolution_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+static void convolution_prepare(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     const view v = look_at(layer, pass);
     const gp_lists *live = layer->weights[0].live;
-    const size_t blocks = (v.O + FILTERS - 1) / FILTERS;
     size_t begin, end;
     if (pass->team->rank == 0) gp_window_offsets(v.w, v.at);
     if (v.pads) pad(pass, v.w, x, v.padded);
     if (live) gp_matrix_collect(&layer->weights[0], pass);
     gp_team_wait(pass->team);
-    if (live) {
-        gp_team_share(pass->team, live->count, &begin, &end);
-        for (size_t k = begin; k < end; k++) v.live_at[k] = v.at[live->column[k]];
-        gp_team_wait(pass->team);
-    }
+    if (!live) return;
+    gp_team_share(pass->team, live->count, &begin, &end);
+    for (size_t k = begin; k < end; k++) v.live_at[k] = v.at[live->column[k]];
+    gp_team_wait(pass->team);
+}
+
+static const float *convolution_forward(gp_layer *layer, const gp_pass *pass, const float *x)
+{
+    const view v = look_at(layer, pass);
+    const size_t blocks = (v.O + FILTERS - 1) / FILTERS;
+    size_t begin, end;
+    convolution_prepare(layer, pass, x);
     gp_team_share(pass->team, pass->chunks * v.rows * v.groups * blocks, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t block = item % blocks, group = item / blocks % v.groups,
@@ -474,5 +480,6 @@ const gp_layer_ops gp_layer_convolution = {.name = "convolution",
                                            .workspace = convolution_workspace,
                                            .spare = convolution_spare,
                                            .forward = convolution_forward,
+                                           .prepare = convolution_prepare,
                                            .backward = convolution_backward,
                                            .frozen = &gp_convolution_frozen};

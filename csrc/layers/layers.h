@@ -249,6 +249,9 @@ struct gp_layer_ops {
     /* x [chunk][I][P] -> [chunk][O][P] in the layer's workspace, or x itself if the layer does
      * nothing. Of a layer that reads several x is the first of layer->inputs. */
     const float *(*forward)(gp_layer *layer, const gp_pass *pass, const float *x);
+    /* What forward leaves for backward besides layer->input, without the outputs; all members meet
+     * at the end. NULL: nothing, of a product. */
+    void (*prepare)(gp_layer *layer, const gp_pass *pass, const float *x);
     /* dy [chunk][O][P] -> dx [chunk][I][P], in the buffer dx or in place; returns it. Parameter
      * gradients are overwritten by the first block of a batch and added to by later ones. dx is
      * NULL when nobody needs it. */

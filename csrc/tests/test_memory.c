@@ -529,6 +529,53 @@ static void test_joined(void)
     munmap(in_child, sizeof *in_child);
 }
 
+/* A sparse layer by itself: nothing is lost when a call fails, and the next one works. */
+static void test_solo(void)
+{
+    enum { IN = 20, OUT = 12, SAMPLES_OF_SOLO = 70 };
+    const gp_layer_spec spec = {.type = &gp_layer_dense, .in = IN, .out = OUT};
+    uint8_t mask[IN * OUT];
+    float values[IN * OUT], x[SAMPLES_OF_SOLO * IN], y[SAMPLES_OF_SOLO * OUT], bias[OUT];
+    gp_solo *solo = NULL;
+    noise source = {5};
+    long failures = 0;
+    const long start = live;
+    for (size_t i = 0; i < IN * OUT; i++) mask[i] = i % 3 == 0;
+    noise_floats(&source, IN * OUT, values, 1.0);
+    noise_floats(&source, SAMPLES_OF_SOLO * IN, x, 1.0);
+    noise_floats(&source, OUT, bias, 1.0);
+    for (gp_status status = GP_NO_MEMORY; status != GP_OK && failures < 100;) {
+        until_failure = failures;
+        status = gp_solo_create(gp_kernels_get(NULL), NULL, &spec, mask, &solo);
+        until_failure = NEVER;
+        if (status != GP_OK)
+            CHECK(++failures && status == GP_NO_MEMORY && solo == NULL && live == start);
+    }
+    CHECK_INT_EQUAL(failures, 2); /* itself, its lists */
+    const long made = live;
+    const gp_solo_arrays arrays = {.samples = SAMPLES_OF_SOLO,
+                                   .values = values,
+                                   .bias = bias,
+                                   .x = x,
+                                   .y = y,
+                                   .dy = y,
+                                   .dvalues = values,
+                                   .dbias = bias};
+    until_failure = 0;
+    CHECK_INT_EQUAL(gp_solo_forward(solo, &arrays, 1), GP_NO_MEMORY);
+    CHECK_INT_EQUAL(gp_solo_backward(solo, &arrays, 1), GP_NO_MEMORY);
+    until_failure = NEVER;
+    for (filled = NEVER; filled < 256; filled += 256) { /* what nobody has written is not read */
+        CHECK_INT_EQUAL(gp_solo_forward(solo, &arrays, 1), GP_OK);
+        for (size_t i = 0; i < SAMPLES_OF_SOLO * OUT; i++) CHECK(!is_float_nan(y[i]));
+    }
+    filled = NEVER;
+    CHECK_INT_EQUAL(gp_solo_backward(solo, &arrays, 1), GP_OK);
+    CHECK_INT_EQUAL(live, made);
+    gp_solo_destroy(solo);
+    CHECK_INT_EQUAL(live, start);
+}
+
 int main(void)
 {
     OVER_INSTRUCTION_SETS(test_calls);
@@ -539,6 +586,7 @@ int main(void)
     test_costs();
     test_create();
     test_frozen();
+    test_solo();
     test_too_large();
     test_few_threads();
     test_joined();

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import doctest
 import importlib
+import importlib.util
 import inspect
 import pkgutil
 from collections.abc import Iterator
@@ -14,12 +15,15 @@ import pytest
 
 import gradprune as gp
 
+# Of packages that need an extra, those whose extra is there.
+EXTRAS = {"gradprune.torch": "torch"}
 MODULES = [
     "gradprune",
     *(
         module.name
         for module in pkgutil.walk_packages(gp.__path__, "gradprune.")
         if module.name.rpartition(".")[2] not in {"__main__", "_core"}
+        and importlib.util.find_spec(EXTRAS.get(module.name, "sys"))
     ),
 ]
 
