@@ -330,7 +330,11 @@ typedef enum gp_activation {
     GP_LEAKY_RELU,
     GP_TANH,
     GP_SIGMOID,
-    GP_GELU, /* exact: z * Phi(z) */
+    GP_GELU,      /* exact: z * Phi(z) */
+    GP_SILU,      /* z * sigmoid(z) */
+    GP_ELU,       /* z, below 0 slope * (exp(z) - 1) */
+    GP_HARDSWISH, /* z * relu6(z + 3) / 6 */
+    GP_RELU6,     /* at least 0 and at most 6 */
     GP_ACTIVATIONS
 } gp_activation;
 
@@ -504,7 +508,7 @@ typedef struct gp_frozen gp_frozen;
 /* What weights are kept as. GP_INT8: those of Dense layers that run on all of their weights, at
  * most 65536 inputs and not `exact`, as 8-bit integers with a scale a row; their inputs become
  * bytes with a scale a sample in every call. A sample's outputs depend neither on the batch it is
- * in nor, but for tanh, sigmoid, gelu and softmax, on the instruction set. */
+ * in nor, but for tanh, sigmoid, gelu, silu, elu and softmax, on the instruction set. */
 typedef enum gp_precision { GP_FLOAT32, GP_INT8, GP_PRECISIONS } gp_precision;
 
 /* The network of these layers over the arena as it is now. GP_BAD_ARGUMENT if features do not fit,

@@ -36,7 +36,10 @@ Shape = int | tuple[int, ...]
 
 BATCH_SIZES = (1, 7, 32, 64, 65, 100)
 LOSSES = ("cross_entropy", "mse", "bce")
-ACTIVATIONS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
+ACTIVATIONS = (
+    *("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu"),
+    *("silu", "elu", "hardswish", "relu6", "softmax"),
+)
 
 
 # ---- networks
@@ -102,6 +105,11 @@ def random_batch(
     return x, rng.standard_normal((size, outputs), np.float32)
 
 
+def function_of(name: str, slope: float) -> gp.Activation:
+    """An activation with settings that are not the defaults."""
+    return gp.Activation(name, slope=slope, alpha=0.5 + slope)
+
+
 def random_case(number: int) -> Case:
     """Widths, depth, activations, bias, penalties and dropout drawn from the seed."""
     rng = np.random.default_rng([7, number])
@@ -119,7 +127,7 @@ def random_case(number: int) -> Case:
         layers.append(
             gp.Dense(
                 units,
-                activation="identity" if as_layer else gp.Activation(function, slope=slope),
+                activation="identity" if as_layer else function_of(function, slope),
                 bias=bool(rng.random() < 0.7),
                 initializer=FAN_INITIALIZERS[int(rng.integers(len(FAN_INITIALIZERS)))],
                 l1=float(rng.choice([0.0, 1e-3])),
@@ -127,7 +135,7 @@ def random_case(number: int) -> Case:
             )
         )
         if as_layer:
-            layers.append(gp.Activation(function, slope=slope))
+            layers.append(function_of(function, slope))
         if not is_last and rng.random() < 0.2:
             layers.append(gp.Dropout(float(rng.choice([0.1, 0.5]))))
     return Case(f"random{number}", tuple(layers), features, batch_size, loss, seed=number)
@@ -268,7 +276,7 @@ def drawn_images(rng: np.random.Generator, number: int) -> Case:
         return int(height), int(width)
 
     def convolution(groups: int, most: int, padding: Any) -> Layer:
-        function = ACTIVATIONS[int(rng.integers(6))]  # all but softmax
+        function = str(rng.choice(ACTIVATIONS[:-1]))  # all but softmax
         return gp.Conv2D(
             groups * int(rng.integers(2, most, endpoint=True)),
             pair(1, 4),
@@ -276,7 +284,7 @@ def drawn_images(rng: np.random.Generator, number: int) -> Case:
             padding=padding,
             dilation=pair(1, 2),
             groups=groups,
-            activation=gp.Activation(function, slope=0.2),
+            activation=function_of(function, 0.2),
             bias=bool(rng.random() < 0.8),
             l1=float(rng.choice([0.0, 1e-3])),
             l2=float(rng.choice([0.0, 1e-2])),

@@ -32,6 +32,10 @@ def torch_activation(torch: Any, name: str, z: Any, slope: float) -> Any:
         "tanh": lambda: torch.tanh(z),
         "sigmoid": lambda: torch.sigmoid(z),
         "gelu": lambda: functional.gelu(z),
+        "silu": lambda: functional.silu(z),
+        "elu": lambda: functional.elu(z, slope),
+        "hardswish": lambda: functional.hardswish(z),
+        "relu6": lambda: functional.relu6(z),
         "softmax": lambda: torch.softmax(z, -1),
     }[name]()
 

@@ -59,7 +59,7 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
                     "weight": f"{layer.name}.weight",
                     "bias": f"{layer.name}.bias" if layer.bias else None,
                     "activation": activation.function,
-                    "slope": activation.slope,
+                    "slope": activation.factor,
                     "l1": layer.l1,
                     "l2": layer.l2,
                 }
@@ -94,7 +94,9 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, gp.Flatten):
             plain.append({"type": "flatten"})
         elif isinstance(layer, gp.Activation):
-            plain.append({"type": "activation", "activation": layer.function, "slope": layer.slope})
+            plain.append(
+                {"type": "activation", "activation": layer.function, "slope": layer.factor}
+            )
             number += layer.function != "identity"
         elif isinstance(layer, gp.Dropout):
             plain.append({"type": "dropout", "rate": layer.rate, "index": number})
@@ -121,7 +123,7 @@ def convolution_dict(layer: gp.Conv2D) -> dict[str, Any]:
         "weight": f"{layer.name}.weight",
         "bias": f"{layer.name}.bias" if layer.bias else None,
         "activation": activation.function,
-        "slope": activation.slope,
+        "slope": activation.factor,
         **{name: getattr(layer, name) for name in same},
     }
 
@@ -220,6 +222,10 @@ def torch_activation(torch: Any, function: str, slope: float, z: Any) -> Any:
         "tanh": lambda: torch.tanh(z),
         "sigmoid": lambda: torch.sigmoid(z),
         "gelu": lambda: torch.nn.functional.gelu(z),
+        "silu": lambda: torch.nn.functional.silu(z),
+        "elu": lambda: torch.nn.functional.elu(z, slope),
+        "hardswish": lambda: torch.nn.functional.hardswish(z),
+        "relu6": lambda: torch.nn.functional.relu6(z),
         "softmax": lambda: torch.softmax(z, dim=-1),
     }
     return functions[function]()

@@ -35,6 +35,18 @@ static void multiply(size_t n, const float *a, const float *b, float *out)
     if (i < n) v_store_part(out + i, v_load_part(a + i, n - i) * v_load_part(b + i, n - i), n - i);
 }
 
+/* x, at least 0 and at most `most`; NaN stays */
+static inline vfloat v_between(vfloat x, float most)
+{
+    return v_min(v_max(x, v_splat(0.0f)), v_splat(most));
+}
+
+static inline __attribute__((always_inline)) vfloat silu_slope(vfloat z)
+{
+    vfloat s = v_sigmoid(z);
+    return s * (z * (1.0f - s) + 1.0f);
+}
+
 static inline __attribute__((always_inline)) vfloat activate(gp_activation f, vfloat z, float slope)
 {
     switch (f) {
@@ -43,6 +55,10 @@ static inline __attribute__((always_inline)) vfloat activate(gp_activation f, vf
     case GP_TANH: return v_tanh(z);
     case GP_SIGMOID: return v_sigmoid(z);
     case GP_GELU: return z * v_normal_cdf(z);
+    case GP_SILU: return v_silu(z);
+    case GP_ELU: return v_select(z > 0.0f, z, v_exp_less_one(z) * slope);
+    case GP_HARDSWISH: return z * (v_between(z + 3.0f, 6.0f) * (1.0f / 6.0f));
+    case GP_RELU6: return v_between(z, 6.0f);
     case GP_IDENTITY:
     case GP_ACTIVATIONS: break;
     }
@@ -61,6 +77,11 @@ static inline __attribute__((always_inline)) vfloat slope_of(gp_activation f, vf
     case GP_TANH: return one - y * y;
     case GP_SIGMOID: return y * (one - y);
     case GP_GELU: return v_normal_cdf(z) + z * v_normal_pdf(z);
+    case GP_SILU: return silu_slope(z);
+    case GP_ELU: return v_select(y > 0.0f, one, y + slope); /* slope >= 0: y has z's sign */
+    case GP_HARDSWISH:
+        return v_select(z < 3.0f, v_select(z > -3.0f, z * (1.0f / 3.0f) + 0.5f, zero), one);
+    case GP_RELU6: return v_select((y > 0.0f) & (y < 6.0f), one, zero);
     case GP_IDENTITY:
     case GP_ACTIVATIONS: break;
     }
@@ -101,6 +122,10 @@ static void activation_forward(size_t n, const float *z, float *y, gp_activation
     case GP_TANH: activate_all(GP_TANH, n, z, y, slope); break;
     case GP_SIGMOID: activate_all(GP_SIGMOID, n, z, y, slope); break;
     case GP_GELU: activate_all(GP_GELU, n, z, y, slope); break;
+    case GP_SILU: activate_all(GP_SILU, n, z, y, slope); break;
+    case GP_ELU: activate_all(GP_ELU, n, z, y, slope); break;
+    case GP_HARDSWISH: activate_all(GP_HARDSWISH, n, z, y, slope); break;
+    case GP_RELU6: activate_all(GP_RELU6, n, z, y, slope); break;
     case GP_IDENTITY:
     case GP_ACTIVATIONS: activate_all(GP_IDENTITY, n, z, y, slope); break;
     }
@@ -115,6 +140,10 @@ static void activation_backward(size_t n, const float *z, const float *y, const 
     case GP_TANH: backward_all(GP_TANH, n, z, y, dy, dz, slope); break;
     case GP_SIGMOID: backward_all(GP_SIGMOID, n, z, y, dy, dz, slope); break;
     case GP_GELU: backward_all(GP_GELU, n, z, y, dy, dz, slope); break;
+    case GP_SILU: backward_all(GP_SILU, n, z, y, dy, dz, slope); break;
+    case GP_ELU: backward_all(GP_ELU, n, z, y, dy, dz, slope); break;
+    case GP_HARDSWISH: backward_all(GP_HARDSWISH, n, z, y, dy, dz, slope); break;
+    case GP_RELU6: backward_all(GP_RELU6, n, z, y, dy, dz, slope); break;
     case GP_IDENTITY:
     case GP_ACTIVATIONS: backward_all(GP_IDENTITY, n, z, y, dy, dz, slope); break;
     }

@@ -191,7 +191,7 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
     /* y = f(z); y may be z */ \
     X(void, activation_forward, \
       (size_t n, const float *z, float *y, gp_activation f, float slope)) \
-    /* dz = dy * f'(z), given y = f(z) and, for gelu only, z; dz may be dy */ \
+    /* dz = dy * f'(z), given y = f(z) and, for gelu, silu and hardswish, z; dz may be dy */ \
     X(void, activation_backward, \
       (size_t n, const float *z, const float *y, const float *dy, float *dz, gp_activation f, \
        float slope)) \

@@ -30,6 +30,13 @@ static inline vfloat v_exp(vfloat x)
 
 static inline vfloat v_sigmoid(vfloat x) { return 1.0f / (1.0f + v_exp(-x)); }
 
+/* x sigmoid(x); exp(-|x|) overflows on neither side, which x times it would show */
+static inline vfloat v_silu(vfloat x)
+{
+    vfloat decay = v_exp(-v_abs(x));
+    return v_select(x > 0.0f, x, x * decay) / (1.0f + decay);
+}
+
 /* |x| < 0.625: x + x^3 p(x^2), fit 4.2e-9; else sign(x) (1 - 2/(exp(2|x|)+1)) */
 static inline vfloat v_tanh(vfloat x)
 {
@@ -43,6 +50,13 @@ static inline vfloat v_tanh(vfloat x)
     vfloat large = 1.0f - 2.0f / (v_exp(size + size) + 1.0f);
     large = (vfloat)((vint)large | ((vint)x & (vint)v_splat(-0.0f)));
     return v_select(size < 0.625f, small, large);
+}
+
+/* exp(x) - 1 for x <= 0, small numbers with all their digits: 2 t/(1 - t), t = tanh(x/2) */
+static inline vfloat v_exp_less_one(vfloat x)
+{
+    vfloat t = v_tanh(0.5f * x);
+    return (t + t) / (1.0f - t);
 }
 
 /* Phi(-|x|) = exp(-x^2/2) t p(t), t = 1/(1 + 0.35|x|), fit 3.2e-8; Phi(x) = 1 - Phi(-x) */

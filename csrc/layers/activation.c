@@ -1,4 +1,4 @@
-/* activation.c - y = f(z), elementwise. z stays as it was: gelu's slope and the guards want it. */
+/* activation.c - y = f(z), elementwise. z stays as it was: slopes and the guards want it. */
 #include "layers/parts/activation.h"
 
 static const gp_word words[] = {{"identity", GP_IDENTITY},
@@ -7,6 +7,10 @@ static const gp_word words[] = {{"identity", GP_IDENTITY},
                                 {"tanh", GP_TANH},
                                 {"sigmoid", GP_SIGMOID},
                                 {"gelu", GP_GELU},
+                                {"silu", GP_SILU},
+                                {"elu", GP_ELU},
+                                {"hardswish", GP_HARDSWISH},
+                                {"relu6", GP_RELU6},
                                 {NULL, 0}};
 
 /* function, slope */
@@ -74,7 +78,8 @@ static gp_activation activation_function(const gp_layer_spec *spec, float *slope
 static int activation_may_grow(const gp_layer_spec *spec)
 {
     const gp_activation_settings *own = gp_activation_of(spec);
-    return own->function == GP_SIGMOID || (own->function == GP_LEAKY_RELU && own->slope > 1.0f);
+    const int has_slope = own->function == GP_LEAKY_RELU || own->function == GP_ELU;
+    return own->function == GP_SIGMOID || (has_slope && own->slope > 1.0f);
 }
 
 static gp_fused activation_fused(const gp_layer_spec *spec)

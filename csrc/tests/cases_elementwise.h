@@ -47,6 +47,10 @@ static double activation_bound(gp_activation f, double z)
         return z > -88.7 ? 4e-7 : 0.25; /* exp(-z) is infinite: 0 for what is below FLT_MIN / 4 */
     case GP_GELU: return 5e-7 + (z < 0.0 ? 1.2e-7 * 0.5 * z * z : 0.0);
     case GP_LEAKY_RELU: return 6e-8;
+    case GP_SILU: return z > -87.3 ? 5e-7 : 2e-5; /* below, exp(z) is denormal */
+    case GP_ELU: return 5e-7;
+    case GP_HARDSWISH: return 2.5e-7;
+    case GP_RELU6:
     case GP_RELU:
     case GP_IDENTITY:
     case GP_ACTIVATIONS: break;
@@ -80,9 +84,10 @@ static void activation_limits(const gp_kernels *kernels, gp_activation f)
 {
     float z[5] = {INFINITY, -INFINITY, NAN, -NAN, 0.0f}, y[5];
     kernels->activation_forward(5, z, y, f, slope_case);
-    CHECK(f == GP_TANH || f == GP_SIGMOID ? y[0] == 1.0f : y[0] == INFINITY);
+    CHECK(y[0] == (f == GP_TANH || f == GP_SIGMOID ? 1.0f : (f == GP_RELU6 ? 6.0f : INFINITY)));
     if (f == GP_TANH) CHECK(y[1] == -1.0f);
-    if (f == GP_RELU || f == GP_SIGMOID) CHECK(y[1] == 0.0f);
+    if (f == GP_RELU || f == GP_RELU6 || f == GP_SIGMOID) CHECK(y[1] == 0.0f);
+    if (f == GP_ELU) CHECK(y[1] == -slope_case);
     if (f == GP_IDENTITY || f == GP_LEAKY_RELU) CHECK(y[1] == -INFINITY);
     CHECK(is_float_nan(y[2]) && is_float_nan(y[3]));
     CHECK(y[4] == (f == GP_SIGMOID ? 0.5f : 0.0f));

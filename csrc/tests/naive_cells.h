@@ -10,6 +10,7 @@
 
 static inline double naive_normal_cdf(double z) { return 0.5 * erfc(-z * 0.70710678118654752440); }
 static inline double naive_sigmoid(double z) { return 1.0 / (1.0 + exp(-z)); }
+static inline double naive_relu6(double z) { return z < 0.0 ? 0.0 : (z > 6.0 ? 6.0 : z); }
 
 static inline double naive_activation(gp_activation f, double z, double slope)
 {
@@ -19,6 +20,10 @@ static inline double naive_activation(gp_activation f, double z, double slope)
     case GP_TANH: return tanh(z);
     case GP_SIGMOID: return naive_sigmoid(z);
     case GP_GELU: return z * naive_normal_cdf(z);
+    case GP_SILU: return z * naive_sigmoid(z);
+    case GP_ELU: return z > 0.0 ? z : slope * expm1(z);
+    case GP_HARDSWISH: return z * naive_relu6(z + 3.0) / 6.0;
+    case GP_RELU6: return naive_relu6(z);
     case GP_IDENTITY:
     case GP_ACTIVATIONS: break;
     }
@@ -34,6 +39,10 @@ static inline double naive_derivative(gp_activation f, double z, double slope)
     case GP_TANH: return 1.0 - y * y;
     case GP_SIGMOID: return y * naive_sigmoid(-z);
     case GP_GELU: return naive_normal_cdf(z) + z * exp(-0.5 * z * z) * 0.39894228040143267794;
+    case GP_SILU: return naive_sigmoid(z) * (1.0 + z * naive_sigmoid(-z));
+    case GP_ELU: return z > 0.0 ? 1.0 : slope * exp(z);
+    case GP_HARDSWISH: return z <= -3.0 ? 0.0 : (z < 3.0 ? z / 3.0 + 0.5 : 1.0);
+    case GP_RELU6: return z > 0.0 && z < 6.0 ? 1.0 : 0.0;
     case GP_IDENTITY:
     case GP_ACTIVATIONS: break;
     }

@@ -311,7 +311,7 @@ def _steps(series: Doubles, measure: Callable[[Doubles], float]) -> tuple[float,
 def _idle_units(layer: Layer, states: Doubles) -> tuple[float | None, float | None]:
     """(share of dead units, share of saturated activations), None where it makes no sense."""
     function = layer.activation_name
-    if function == "relu":
+    if function in ("relu", "relu6"):
         units = np.moveaxis(states, 1, -1) if states.ndim == 4 else states  # of images: channels
         units = units.reshape(-1, units.shape[-1])
         return float(np.mean(~(units != 0).any(axis=0))), None

@@ -34,7 +34,10 @@ _CLASSES: dict[int, tuple[type[Any], tuple[str, ...]]] = _OTHERS | {
     for cls in vars(all_layers).values()
     if isinstance(cls, type) and issubclass(cls, Layer) and cls.packed is not None
 }
-_WORDS = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid")
+_WORDS = (
+    *("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid"),
+    *("silu", "elu", "hardswish", "relu6"),
+)
 _NUMBERS = {cls: number for number, (cls, _) in _CLASSES.items()}
 
 # What a value begins with; a whole number n is written as n + _INTEGER.

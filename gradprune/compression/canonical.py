@@ -93,8 +93,8 @@ def _drop(
     """
     incoming, outgoing = weights.masks[f"{first}.weight"], weights.masks[f"{second}.weight"]
     value = weights.parameters.get(f"{first}.bias", np.zeros(len(incoming), np.float32))
-    for function in functions:  # all but these are 0 at 0 and nowhere else
-        if function == "relu":
+    for function in functions:  # all but these are 0 at 0, and at no other number of a hidden unit
+        if function in ("relu", "relu6"):
             value = np.maximum(value, 0)
         elif function == "sigmoid":
             value = np.ones_like(value)

@@ -78,9 +78,9 @@ class FrozenModel:
     With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
     inputs become bytes with a scale a sample, or a step of a sequence: products and sums are exact
     integers, their result is float32 again. What such a layer makes of a sample does not depend on
-    the batch it is in and, but for tanh, sigmoid and gelu, not on the instruction set. Layers with
-    so few weights left that lists of them are faster, with more than 65,536 inputs, and recurrent
-    ones stay float32.
+    the batch it is in and, but for tanh, sigmoid, gelu, silu and elu, not on the instruction set.
+    Layers with so few weights left that lists of them are faster, with more than 65,536 inputs, and
+    recurrent ones stay float32.
     Formulas are in docs/math.md, times in docs/performance.md.
 
     How far rounding to bytes moves the outputs is measured when the model is frozen: the largest

@@ -59,8 +59,7 @@ class Conv2D(Affine):
         groups: filters and channels are cut into so many groups that see nothing of each other.
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
-        initializer: of W, as a matrix (filters, channels / groups * kernel); None means He for
-            relu, leaky_relu and gelu, else Glorot.
+        initializer: of W, as a matrix (filters, channels / groups * kernel); None: as of ``Dense``.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (W only).
         name: given by the network as "conv2d0", "conv2d1", ... if None.
 

@@ -29,6 +29,9 @@ from gradprune.layers.wiring import Elementwise, at_least_one, read_by_rows
 
 __all__ = ["Activation", "Affine", "Dense", "Dropout", "copying"]
 
+# Of about half of their inputs they let little pass.
+RECTIFIERS = frozenset({"relu", "leaky_relu", "relu6", "elu", "gelu", "silu", "hardswish"})
+
 
 @dataclass(frozen=True)
 class Activation(Layer):
@@ -38,8 +41,10 @@ class Activation(Layer):
     axis of (features,) or (time, features).
 
     Args:
-        function: "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu" (exact) or "softmax".
+        function: "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu" (exact), "silu",
+            "elu", "hardswish", "relu6" or "softmax".
         slope: the slope of leaky_relu below 0, not negative.
+        alpha: of elu, not negative: what its output approaches below 0 is -alpha.
 
     >>> Activation("leaky_relu", slope=0.2).slope
     0.2
@@ -47,11 +52,12 @@ class Activation(Layer):
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         1,
-        ("function", "slope", "name", "inputs"),
+        ("function", "slope", "name", "inputs", "alpha"),
     )
 
     function: str
     slope: float = field(default=0.01, kw_only=True)
+    alpha: float = field(default=1.0, kw_only=True)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,7 +66,7 @@ class Activation(Layer):
         if not isinstance(function, str) or function not in known:
             raise ValueError(f"unknown activation {function!r}; known are {known}")
         object.__setattr__(self, "function", str(self.function))
-        settle(self, not_negative, "slope", single=True)
+        settle(self, not_negative, "slope", "alpha", single=True)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
@@ -78,7 +84,7 @@ class Activation(Layer):
         if self.function == "softmax":
             return [CoreLayer("softmax", inputs, inputs, steps=prod(shape[:-1]))]
         return [
-            CoreLayer("activation", inputs, inputs, settings=(self.function, self.slope)),
+            CoreLayer("activation", inputs, inputs, settings=(self.function, self.factor)),
         ]
 
     def wiring(self, shape: Shape) -> Wiring:
@@ -95,8 +101,14 @@ class Activation(Layer):
         """See Layer. Of softmax: of an output, if no input moves by more than 1."""
         if self.function == "identity":
             return None
-        known = {"sigmoid": 0.25, "gelu": 1.13, "softmax": 0.5}
-        return known.get(self.function, max(1.0, float(self.slope)))
+        known = {"sigmoid": 0.25, "gelu": 1.13, "silu": 1.1, "hardswish": 1.5, "softmax": 0.5}
+        below = self.factor if self.function in ("leaky_relu", "elu") else 1.0
+        return known.get(self.function, max(1.0, float(below)))
+
+    @property
+    def factor(self) -> float:
+        """What numbers below 0 are multiplied by: alpha of elu, slope of leaky_relu."""
+        return self.alpha if self.function == "elu" else self.slope
 
     @property
     def is_elementwise(self) -> bool:
@@ -120,10 +132,10 @@ class Activation(Layer):
         """See Layer."""
         from gradprune import reference
 
-        y = reference.activation_forward(self.function, x, self.slope)
+        y = reference.activation_forward(self.function, x, self.factor)
 
         def backward(dy: Doubles) -> Backward:
-            dx = reference.activation_backward(self.function, x, y, dy, self.slope)
+            dx = reference.activation_backward(self.function, x, y, dy, self.factor)
             return Backward(dx, dy, {})
 
         return Traced(y, y, backward)
@@ -141,7 +153,8 @@ class Affine(Layer):
     Args:
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
-        initializer: the initializer of W; None means He for relu, leaky_relu and gelu, else Glorot.
+        initializer: the initializer of W; None means He for relu and its kin (leaky_relu, relu6,
+            elu, gelu, silu, hardswish), else Glorot.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
     """
 
@@ -174,8 +187,8 @@ class Affine(Layer):
         """W of these sizes and b, of which a sample uses each weight so often."""
         initializer = self.initializer
         if initializer is None:
-            rectified = self.activation_layer().function in {"relu", "leaky_relu", "gelu"}
-            initializer = He() if rectified else Glorot()
+            rectifies = self.activation_layer().function in RECTIFIERS
+            initializer = He() if rectifies else Glorot()
         weight = Parameter("weight", sizes, True, initializer, uses=uses)
         return [weight, Parameter("bias", sizes[:1], False, None)] if self.bias else [weight]
 
@@ -224,11 +237,11 @@ class Affine(Layer):
         from gradprune import reference
 
         function = self.activation_layer()
-        y = reference.activation_forward(function.function, z, function.slope)
+        y = reference.activation_forward(function.function, z, function.factor)
         penalty, dpenalty = reference.regularization(parameters["weight"], l1=self.l1, l2=self.l2)
 
         def backward(dy: Doubles) -> Backward:
-            dz = reference.activation_backward(function.function, z, y, dy, function.slope)
+            dz = reference.activation_backward(function.function, z, y, dy, function.factor)
             dx, dweight, dbias = product_backward(dz)
             gradients: dict[str, Doubles] = {"weight": dweight + dpenalty}
             if self.bias:
@@ -250,7 +263,8 @@ class Dense(Affine):
         units: features out.
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
-        initializer: the initializer of W; None means He for relu, leaky_relu and gelu, else Glorot.
+        initializer: the initializer of W; None means He for relu and its kin (leaky_relu, relu6,
+            elu, gelu, silu, hardswish), else Glorot.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
         name: given by the network as "dense0", "dense1", ... if None.
 

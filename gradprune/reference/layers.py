@@ -114,6 +114,25 @@ def _gelu_backward(z: Floats, _y: Floats, dy: Floats, _slope: float) -> Floats:
     return (dy * (_normal_cdf(z) + wide * density)).astype(z.dtype)
 
 
+def _silu_backward(z: Floats, _y: Floats, dy: Floats, _slope: float) -> Floats:
+    s = sigmoid(z)
+    result: Floats = dy * s * (1 + z * (1 - s))
+    return result
+
+
+def _elu(z: Floats, slope: float) -> Floats:
+    result: Floats = np.where(z > 0, z, slope * np.expm1(np.minimum(z, 0)))
+    return result
+
+
+def _elu_backward(z: Floats, y: Floats, dy: Floats, slope: float) -> Floats:
+    return np.where(z > 0, dy, dy * (y + slope))
+
+
+def _hardswish_backward(z: Floats, _y: Floats, dy: Floats, _slope: float) -> Floats:
+    return np.where(z <= -3, 0, np.where(z < 3, dy * (z / 3 + 0.5), dy))
+
+
 def _softmax_backward(_z: Floats, y: Floats, dy: Floats, _slope: float) -> Floats:
     result: Floats = y * (dy - (dy * y).sum(axis=-1, keepdims=True))
     return result
@@ -142,6 +161,16 @@ _ACTIVATIONS: dict[str, _Activation] = {
         backward=lambda _z, y, dy, _slope: dy * y * (1 - y),
     ),
     "gelu": _Activation(forward=_gelu, backward=_gelu_backward),
+    "silu": _Activation(forward=lambda z, _slope: z * sigmoid(z), backward=_silu_backward),
+    "elu": _Activation(forward=_elu, backward=_elu_backward),
+    "hardswish": _Activation(
+        forward=lambda z, _slope: z * np.clip(z + 3, 0, 6) / 6,
+        backward=_hardswish_backward,
+    ),
+    "relu6": _Activation(
+        forward=lambda z, _slope: np.clip(z, 0, 6),
+        backward=lambda z, _y, dy, _slope: np.where((z <= 0) | (z >= 6), 0, dy),
+    ),
     "softmax": _Activation(
         forward=lambda z, _slope: softmax(z),
         backward=_softmax_backward,
@@ -162,9 +191,10 @@ def activation_forward(name: str, z: Floats, slope: float = 0.01) -> Floats:
     """``y = f(z)``; softmax over the last axis, gelu is ``z Phi(z)`` with the exact erf.
 
     Args:
-        name: identity, relu, leaky_relu, tanh, sigmoid, gelu or softmax.
+        name: identity, relu, leaky_relu, tanh, sigmoid, gelu, silu, elu, hardswish, relu6 or
+            softmax.
         z: (B, features).
-        slope: of leaky_relu below zero; the others ignore it.
+        slope: of leaky_relu below zero, and elu's alpha; the others ignore it.
 
     Returns:
         y, of the shape and dtype of z.
@@ -180,14 +210,14 @@ def activation_forward(name: str, z: Floats, slope: float = 0.01) -> Floats:
 
 
 def activation_backward(name: str, z: Floats, y: Floats, dy: Floats, slope: float = 0.01) -> Floats:
-    """``dz = f'(z) dy``; at 0 the slope of relu is 0 and that of leaky_relu is ``slope``.
+    """``dz = f'(z) dy``; at 0 the slope of relu is 0 and that of leaky_relu and elu is ``slope``.
 
     Args:
         name: as in ``activation_forward``.
         z: (B, features), the input of the forward pass.
         y: (B, features), its output.
         dy: (B, features).
-        slope: of leaky_relu below zero.
+        slope: of leaky_relu below zero, and elu's alpha.
 
     Returns:
         dz, of the shape and dtype of z; for softmax the full ``y (dy - sum(dy y))``.

@@ -71,8 +71,9 @@ EXTREMES = np.array(
 @pytest.mark.parametrize("sign", [1, -1])
 def test_activations_are_finite_on_all_floats(name: str, sign: int) -> None:
     x = sign * EXTREMES
-    network = Network([gp.Activation(name)], x.shape[1])
-    expected = reference.activation_forward(name, x.astype(np.float64))
+    function = gp.Activation(name)
+    network = Network([function], x.shape[1])
+    expected = reference.activation_forward(name, x.astype(np.float64), function.factor)
     np.testing.assert_allclose(network.predict(x), expected, rtol=2e-6, atol=1e-30)
 
 

@@ -33,6 +33,8 @@ def double_backward(torch: Any, model: Any, x: np.ndarray, y: np.ndarray) -> np.
         "tanh": torch.tanh,
         "sigmoid": torch.sigmoid,
         "gelu": torch.nn.functional.gelu,
+        "silu": torch.nn.functional.silu,
+        "elu": torch.nn.functional.elu,
         "identity": lambda z: z,
     }
     h = torch.tensor(x.astype(np.float64))
@@ -74,7 +76,9 @@ def assert_double_backward(torch: Any, model: Any, x: np.ndarray, y: np.ndarray)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.6])
-@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "sigmoid", "gelu"])
+@pytest.mark.parametrize(
+    "activation", ["relu", "leaky_relu", "tanh", "sigmoid", "gelu", "silu", "elu"]
+)
 def test_grasp_is_double_backward(torch: Any, activation: str, share: float) -> None:
     layers = [gp.Dense(30, activation=activation), gp.Dense(20, activation=activation), gp.Dense(5)]
     model = gp.Model(layers, 12, seed=0)

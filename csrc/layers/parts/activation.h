@@ -6,7 +6,7 @@
 
 typedef struct gp_activation_settings {
     gp_activation function;
-    float slope; /* of leaky_relu */
+    float slope; /* of leaky_relu; of elu: its alpha */
 } gp_activation_settings;
 
 GP_SETTINGS(activation)
