@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune.engine.network import Network
-from gradprune.layers import Layer
+from gradprune.layers import Layer, Permute, Reverse
 from gradprune.layers.initializers import Initializer
 from gradprune.optim.clipping import Clipper
 from gradprune.optim.guards import Guard
@@ -244,6 +244,23 @@ RECURRENT_CASES = (
         "mse",
         14,
     ),
+    # The other way through time, and along the features.
+    Case(
+        "rearranged",
+        (
+            Reverse(),
+            gp.Dense(7, activation="silu"),
+            gp.GRU(6, return_sequences=True),
+            Reverse(),
+            Permute(),
+            gp.LSTM(5),
+            gp.Dense(3),
+        ),
+        (4, 3),
+        70,
+        "cross_entropy",
+        16,
+    ),
     Case(
         "by_step_blocks",
         (gp.Dense(7, activation="gelu"), gp.BatchNorm(), gp.Dense(2, activation="sigmoid")),
@@ -317,6 +334,14 @@ IMAGE_CASES = (
         1100,
         "mse",
         20,
+    ),
+    Case(
+        "image_permuted",
+        (Permute((3, 1, 2)), gp.Conv2D(4, 3, activation="hardswish"), Permute((2, 3, 1))),
+        (7, 6, 2),
+        33,
+        "mse",
+        21,
     ),
 )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 import gradprune as gp
 from cases import ACTIVATIONS
-from gradprune.layers import Layer, Node
+from gradprune.layers import Layer, Node, Permute, Reverse
 
 NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "20"))  # how many the tests take
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
@@ -101,13 +101,14 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
     ]
     own: list[Callable[[], Layer]] = {
         1: [gp.BatchNorm, *dense * 3],
-        2: [gp.BatchNorm, *dense * 2, *[lambda: _recurrent(rng)] * 3],
+        2: [gp.BatchNorm, *dense * 2, *[lambda: _recurrent(rng)] * 3, Reverse, Permute],
         3: [
             gp.Flatten,
             gp.BatchNorm,
             gp.BatchNorm,
             (gp.GlobalAvgPool, gp.GlobalMaxPool)[node.shape[0] % 2],
             lambda: _pool(rng),
+            lambda: Permute(tuple(map(int, 1 + rng.permutation(3)))),
             *[lambda: _convolution(rng, node.shape[0])] * 5,
         ],
     }[len(node.shape)]

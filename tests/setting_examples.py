@@ -40,6 +40,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "NM": {"n": 2, "m": 4},
     "Normal": {"std": 0.5},
     "OneShot": {"sparsity": 0.5},
+    "Permute": {"dims": (3, 1, 2)},
     "Polynomial": {"sparsity": 0.5, "start": 0, "stop": 10, "power": 2.0},
     "QuantizeGradient": {"levels": 4},
     "RNN": {"units": 3, "truncation": 2},

@@ -14,7 +14,7 @@ import gradprune as gp
 from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
 from gradprune.engine.network import Network
-from gradprune.layers import Layer
+from gradprune.layers import Layer, Permute, Reverse
 from gradprune.layers.graph import INPUT
 from gradprune.layers.recurrent import Recurrent
 from gradprune.optim.clipping import Clipper
@@ -103,6 +103,12 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             number += 1
         elif isinstance(layer, Recurrent):
             plain.append(recurrent_dict(layer))
+            number += 1
+        elif isinstance(layer, Permute):
+            plain.append({"type": "permute", "dims": layer.dims})
+            number += 1
+        elif isinstance(layer, Reverse):
+            plain.append({"type": "reverse"})
             number += 1
         elif isinstance(layer, gp.Add | gp.Concat):
             plain.append({"type": type(layer).__name__.lower()})
@@ -373,6 +379,12 @@ def torch_forward(
             continue
         if layer["type"] == "flatten":
             x = x.flatten(1)
+            continue
+        if layer["type"] == "permute":
+            x = x.permute(0, *layer["dims"])
+            continue
+        if layer["type"] == "reverse":
+            x = x.flip(1)
             continue
         if layer["type"] in ("layernorm", "batchnorm"):
             x = torch_normalized(torch, layer, parameters, x)

@@ -449,6 +449,28 @@ static inline void naive_concat(const naive_net *net, size_t l, naive_sample *s,
         }
 }
 
+/* ---- another order --------------------------------------------------------------------------- */
+
+/* From x to y, or if `back` from dy to dx, which adds up. */
+static inline void naive_rearrange(const gp_layer_spec *spec, const double *from, double *to,
+                                   int back)
+{
+    struct { /* as in rearrange.c */
+        size_t sizes[3], order[3];
+        int reversed;
+    } own;
+    memcpy(&own, &spec->settings, sizeof own);
+    for (size_t o = 0; o < spec->out; o++) {
+        const size_t last = own.sizes[own.order[2]], middle = own.sizes[own.order[1]];
+        size_t along[3], i[3] = {o / last / middle, o / last % middle, o % last};
+        if (own.reversed) i[0] = own.sizes[own.order[0]] - 1 - i[0];
+        for (size_t k = 0; k < 3; k++) along[own.order[k]] = i[k];
+        const size_t in = (along[0] * own.sizes[1] + along[1]) * own.sizes[2] + along[2];
+        if (back) to[in] += from[o];
+        else to[o] = from[in];
+    }
+}
+
 /* ---- all layers ------------------------------------------------------------------------------ */
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample,
@@ -480,6 +502,7 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     else if (spec->type == &gp_layer_add)
         for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_input(net, l, 1)][i];
     else if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 0);
+    else if (spec->type == &gp_layer_rearrange) naive_rearrange(spec, x, y, 0);
     else if (spec->type == &gp_layer_batchnorm) naive_batchnorm(net, l, x, y);
     else if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, y, NULL, NULL, NULL);
 }
@@ -497,6 +520,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     if (spec->type == &gp_layer_pooling) naive_pooling(gp_pooling_of(spec), x, NULL, dy, dx);
     if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
     if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 1);
+    if (spec->type == &gp_layer_rearrange) naive_rearrange(spec, dy, dx, 1);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         if (spec->type == &gp_layer_dense) {

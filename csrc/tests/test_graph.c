@@ -1,5 +1,5 @@
 /* test_graph.c - networks that branch: outputs that several layers read, sums, layers that read
- * from further back; and those that make no sense.
+ * from further back; numbers in another order; and networks that make no sense.
  */
 #include "networks.h"
 
@@ -72,8 +72,27 @@ static void build_inputs(model *m)
     model_sum(m, 3, 1);
 }
 
-static builder *const builders[] = {build_residual, build_branches, build_inputs, build_concat,
-                                    build_concat_first};
+/* Sizes of what it reads, the order of its axes, and whether the first one runs backward. */
+static void model_rearrange(model *m, size_t width, const double settings[7])
+{
+    gp_layer_spec *spec = model_add(m, &gp_layer_rearrange, width, width);
+    CHECK_INT_EQUAL(gp_layer_set(spec, settings), GP_OK);
+}
+/* The input, lines of one number and of several, backward, and what is read twice. */
+static void build_rearranged(model *m)
+{
+    model_rearrange(m, 12, (const double[]){2, 3, 2, 2, 0, 1, 0});
+    model_dense(m, 12, 10);
+    model_rearrange(m, 10, (const double[]){5, 2, 1, 0, 1, 2, 1});
+    model_activation(m, GP_TANH, 0);
+    model_rearrange(m, 10, (const double[]){5, 2, 1, 1, 0, 2, 1});
+    model_sum(m, 1, 2);
+    model_rearrange(m, 10, (const double[]){1, 10, 1, 2, 1, 0, 0});
+    model_dense(m, 10, 4);
+}
+
+static builder *const builders[] = {build_residual, build_branches,     build_inputs,
+                                    build_concat,   build_concat_first, build_rearranged};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 /* ---- what they compute ----------------------------------------------------------------------- */
@@ -210,6 +229,29 @@ static void test_bad_graphs(void)
     model_free(&m);
 }
 
+/* Sizes that are not those of the features, and what is no order of axes. */
+static void test_bad_rearrangements(void)
+{
+    static const double bad[][7] = {
+        {2, 3, 1, 0, 1, 2, 0}, {4, 4, 1, 0, 1, 2, 0}, {0, 12, 1, 0, 1, 2, 0},
+        {2, 6, 1, 0, 1, 1, 0}, {2, 6, 1, 1, 2, 3, 0}, {24, 1, 1, 0, 1, 2, 0},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        model m = {0};
+        model_rearrange(&m, 12, bad[i]);
+        model_finish(&m, 1);
+        refuses(m.layers, m.n_layers, &m.arena);
+        m.layers[0].out = 6;
+        CHECK_INT_EQUAL(gp_layer_set(m.layers, (const double[]){2, 6, 1, 0, 1, 2, 0}), GP_OK);
+        refuses(m.layers, m.n_layers, &m.arena);
+        CHECK_INT_EQUAL(gp_layer_set(m.layers, (const double[]){2, 6, 1.5, 0, 1, 2, 0}),
+                        GP_BAD_ARGUMENT);
+        CHECK_INT_EQUAL(gp_layer_set(m.layers, (const double[]){2, 6, 1, 0, 1, -2, 0}),
+                        GP_BAD_ARGUMENT);
+        model_free(&m);
+    }
+}
+
 int main(void)
 {
     if (gp_pool_create(&pool) != GP_OK) return 1;
@@ -219,6 +261,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_frozen);
     test_fault();
     test_bad_graphs();
+    test_bad_rearrangements();
     gp_pool_destroy(pool);
     return check_summary();
 }

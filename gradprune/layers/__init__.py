@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.layers.initializers import *
     from gradprune.layers.normalization import *
     from gradprune.layers.pooling import *
+    from gradprune.layers.rearranging import *
     from gradprune.layers.recurrent import *
     from gradprune.layers.reshaping import *
 else:

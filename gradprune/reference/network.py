@@ -28,6 +28,8 @@ A layer is one of::
     {"type": "flatten"}
     {"type": "add", "sources": (2, 0)}
     {"type": "concat", "sources": (2, 0)}
+    {"type": "permute", "dims": (2, 1)}
+    {"type": "reverse"}
     {
         "type": "batchnorm",
         "weight": name,
@@ -247,6 +249,10 @@ def _trace(
         elif kind == "concat":
             y = np.concatenate(read, axis=_features(x))
             traces.append(_Trace(x, x, y, parts=tuple(part.shape[_features(x)] for part in read)))
+        elif kind == "permute":
+            traces.append(_Trace(x, x, x.transpose(0, *layer["dims"])))
+        elif kind == "reverse":
+            traces.append(_Trace(x, x, x[:, ::-1]))
         elif kind == "flatten":
             traces.append(_Trace(x, x, x.reshape(len(x), -1)))
         elif kind == "batchnorm":
@@ -267,7 +273,7 @@ def _trace(
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
                 "expected dense, convolution, pooling, batchnorm, layernorm, flatten, add, "
-                "concat, activation, dropout or recurrent"
+                "concat, permute, reverse, activation, dropout or recurrent"
             )
     return traces
 
@@ -399,6 +405,10 @@ def _layer_backward(
     """What the layer adds to the loss, and what flows to its input; gradients are added up."""
     if layer["type"] in ("add", "concat"):
         return 0.0, d
+    if layer["type"] == "permute":
+        return 0.0, d.transpose(0, *(1 + np.argsort(layer["dims"])))
+    if layer["type"] == "reverse":
+        return 0.0, d[:, ::-1]
     if layer["type"] == "dropout":
         return 0.0, d * trace.z
     if layer["type"] == "flatten":
