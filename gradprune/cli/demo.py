@@ -65,6 +65,5 @@ def run(options: argparse.Namespace) -> None:
         seed=options.seed,
         out=options.out,
         console=console,
-        verbose=1,
     )
     demo.show(outcome, console)

@@ -37,7 +37,7 @@ from gradprune.optim.clipping import ClipNorm
 from gradprune.optim.optimizers import SGD
 from gradprune.plotting.style import save_figure
 from gradprune.pruning import criteria
-from gradprune.pruning.criteria import Criterion, GradientDecomposition, ProbingCriterion
+from gradprune.pruning.criteria import Criterion, ProbingCriterion
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 from gradprune.state.batching import permutation
@@ -265,13 +265,12 @@ def run(
     data: Data,
     *,
     recipe: DemoRecipe,
-    hidden: Sequence[int] = (300, 100),
-    sparsity: float = 0.95,
-    criterion: Criterion | None = None,
-    seed: int = 0,
-    out: str | os.PathLike[str] = "gradprune-demo",
+    hidden: Sequence[int],
+    sparsity: float,
+    criterion: Criterion,
+    seed: int,
+    out: str | os.PathLike[str],
     console: Console | None = None,
-    verbose: int = 0,
 ) -> DemoOutcome:
     """Train, prune, fine-tune, save, read back and verify.
 
@@ -280,11 +279,10 @@ def run(
         recipe: the hyperparameters.
         hidden: units of the hidden layers.
         sparsity: share of the weights to remove, in [0, 1).
-        criterion: which to remove first; None means GradientDecomposition().
+        criterion: which to remove first.
         seed: the seed of initial weights, the order of samples, and Random.
         out: a folder, made if missing, for m.safetensors and overview.png.
-        console: says what is going on; None: silent.
-        verbose: as for ``Model.fit``.
+        console: says what is going on, and ``Model.fit`` says it of every epoch; None: silent.
 
     Raises:
         OSError: the folder cannot be written, which is tried first.
@@ -294,7 +292,6 @@ def run(
     if not folder.exists():
         folder.mkdir(parents=True)
     check_folder(folder)
-    criterion = criterion or GradientDecomposition()
     fraction("sparsity", sparsity, one=False)
     sizes = "-".join(map(str, (data.features, *hidden, data.classes)))
 
@@ -308,7 +305,7 @@ def run(
             data.train,
             validation_data=data.validation,
             pruner=pruner,
-            verbose=verbose,
+            verbose=0 if console is None else 1,
             seed=seed,
         )
 

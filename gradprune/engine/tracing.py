@@ -85,7 +85,7 @@ def trace(
     last = layers.index(network.last_layer)
     if layers[last].activation_name == chosen.fuses:
         layers[last] = layers[last].without_activation()
-    core_names = [name for name, _ in network.core_layers]
+    positions = {name: i for i, (name, _) in enumerate(network.core_layers)}
     values = live_values(network) if values is None else values
     traced: list[Traced] = []
     entering: list[Doubles] = []
@@ -94,8 +94,7 @@ def trace(
         for layer, step, wiring in zip(layers, network.steps, network.wirings(), strict=True):
             read = [first if source < 0 else traced[source].output for source in step.sources]
             name = str(layer.name)
-            position = core_names.index(name) if name in core_names else 0
-            place = Place(network.seed, network.forward_count, position, wiring.silent)
+            place = Place(network.seed, network.forward_count, positions.get(name), wiring.silent)
             own = {
                 full.removeprefix(f"{name}."): array
                 for full, array in values.items()

@@ -224,7 +224,7 @@ class Affine(Layer):
         """See Layer. It is the gradient of the sum of the outputs that squared inputs have."""
         plain = replace(self, activation="identity", l1=0.0, l2=0.0)
         zeros = {p.role: np.zeros(p.shape) for p in self.tensors(x.shape[1:])}
-        done = plain.trace(zeros, np.square(x), Place(0, 0, 0))
+        done = plain.trace(zeros, np.square(x), Place(0, 0, None))
         return {"weight": done.backward(np.ones_like(done.output)).gradients["weight"]}
 
     def traced(
@@ -448,6 +448,7 @@ class Dropout(Layer):
         """See Layer."""
         from gradprune import reference
 
+        assert place.position is not None
         shape = (len(x), prod(x.shape[1:]))
         mask = reference.dropout_mask(*shape, self.rate, place.seed, place.step, place.position)
         factor = mask.astype(np.float64).reshape(x.shape)

@@ -36,5 +36,5 @@ class Place(NamedTuple):
 
     seed: int
     step: int
-    position: int  # of the core's layer
+    position: int | None  # of the core's layer, if there is one
     silent: NDArray[np.bool_] | None = None  # see Wiring

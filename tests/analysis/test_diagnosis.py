@@ -137,6 +137,9 @@ def test_nan_in_a_weight() -> None:
     diagnosis = gp.diagnose(model, *data())
     assert diagnosis.findings == ("not finite",)
     assert diagnosis.overflow == "dense1"
+    for loss, gradient in ((math.nan, 1.0), (1.0, math.inf)):
+        diagnosed = gp.analysis.Diagnosis(loss, 10, gradient, 1.0, 1.0, (), (), None)
+        assert diagnosed.advice == ["Not finite: the loss or a gradient is NaN or infinite."]
     assert len(diagnosis.plot().axes) == 3
 
 
@@ -246,8 +249,75 @@ def test_growth_a_layer_by_hand() -> None:
         "others), "
         "or use fewer layers. Clipping does not help."
     )
+    (advice,) = found([0.0, 1.0], 0.0).advice
+    assert advice.endswith(
+        "0 a layer, most in layer0 (0). Nothing gets through: look for dead units, or weights "
+        "that are all 0."
+    )
+    assert found([10.0, 10.0], 100.0).findings == found([0.1, 0.1], 0.01).findings == ()
     (advice,) = found([1.0, 1.0], 1.0, activation=1e6).advice  # no layer: divided by one
     assert "grows by a factor of 1e+06, 1e+06 a layer" in advice
+
+
+def in_time(kind: str, *gradients: float) -> gp.analysis.Diagnosis:
+    """Of a recurrent layer with these gradients at its time steps; all else is well."""
+    row = gp.analysis.LayerDiagnosis("a", kind, 1.0, 1.0, 1.0, 1.0, gradient_steps=gradients)
+    return gp.analysis.Diagnosis(1.0, 10, 1.0, 1.0, 1.0, (row,), (), None)
+
+
+def test_growth_in_time_by_hand() -> None:
+    (advice,) = in_time("RNN, tanh", 101.0, 50.0, 1.0).advice
+    assert advice == (
+        "Exploding in time: over 3 steps back the gradient of a changes by a factor of 101. Draw "
+        "its recurrent weights with gp.initializers.Orthogonal(), clip by clip=gp.ClipNorm(1.0), "
+        "or shorten its truncation."
+    )
+    for kind, remedy in (
+        (
+            "RNN, tanh",
+            "gp.GRU or gp.LSTM, recurrent weights of gp.initializers.Orthogonal(), or omega",
+        ),
+        ("LSTM", "a larger forget_bias (LSTM), or shorter series"),
+        ("GRU", "a larger forget_bias (LSTM), or shorter series"),
+    ):
+        (advice,) = in_time(kind, 1.0, 128.0).advice
+        assert advice == (
+            "Vanishing in time: over 2 steps back the gradient of a changes by a factor of "
+            f"0.00781, so what came first is hardly learned. Use {remedy}."
+        )
+        for fine in ((100.0, 1.0), (1.0, 100.0), ()):
+            assert in_time(kind, *fine).findings == ()
+
+
+def test_idle_units_and_large_steps_by_hand() -> None:
+    def of(dead: float, saturated: float, step: float | None) -> gp.analysis.Diagnosis:
+        layers = (
+            gp.analysis.LayerDiagnosis("a", "Dense, relu", 1.0, 1.0, 1.0, 1.0, dead=dead),
+            gp.analysis.LayerDiagnosis("b", "Dense, tanh", 1.0, 1.0, 1.0, 1.0, saturated=saturated),
+        )
+        parameters = (
+            gp.analysis.ParameterDiagnosis("a.weight", 1.0, 1.0, 1.0, step),
+            gp.analysis.ParameterDiagnosis("a.bias", 1.0, None, 1.0, 9.0),
+            gp.analysis.ParameterDiagnosis("b.weight", 1.0, 1.0, 1.0, None),
+        )
+        return gp.analysis.Diagnosis(1.0, 1234, 1.0, 1.0, 1.0, layers, parameters, 0.5)
+
+    assert of(0.5, 0.5, 0.1).findings == of(0.5, 0.5, None).findings == ()
+    assert of(0.51, 0.625, 0.2).advice == [
+        (
+            "Dead units: 51.0% of a are 0 for all 1,234 samples and learn nothing. Draw them anew "
+            "with biases of 0, lower lr, or use leaky_relu."
+        ),
+        (
+            "Saturated units: of the activations 62.5% of b are beyond 99% of the limits, where "
+            "the slope is near 0. Lower the gain of the weights "
+            "(initializer=gp.initializers.Glorot()), scale the inputs, or add l2."
+        ),
+        (
+            "Large step: the next one changes a.weight by 0.2 times its norm. Lower lr from 0.5 to "
+            "0.025 or so (a hundredth a step), or clip by clip=gp.ClipNorm(1.0)."
+        ),
+    ]
 
 
 def test_removed_weights_do_not_count() -> None:

@@ -107,6 +107,7 @@ def test_stages_of_every_criterion(name: str, tmp_path: Path) -> None:
         hidden=(20,),
         sparsity=0.5,
         criterion=demo.CRITERIA[name],
+        seed=0,
         out=tmp_path,
     )
     weights = 64 * 20 + 20 * 10
@@ -121,17 +122,26 @@ def test_stages_of_every_criterion(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("no_matplotlib")
-def test_demo_is_reproducible(tmp_path: Path) -> None:
+def test_demo_is_reproducible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = demo.load_data("digits")
     recipe = demo.RECIPES["digits"].with_epochs(3)
 
     def weights(seed: int) -> bytes:
-        outcome = demo.run(data, recipe=recipe, hidden=(8,), seed=seed, out=tmp_path)
+        outcome = demo.run(
+            data,
+            recipe=recipe,
+            hidden=(8,),
+            sparsity=0.9,
+            criterion=gp.Magnitude(),
+            seed=seed,
+            out=tmp_path,
+        )
         return outcome.model.arena.params.tobytes()
 
     first = weights(1)
     assert weights(1) == first
     assert weights(2) != first
+    assert capsys.readouterr() == ("", "")  # without a console
 
 
 @pytest.mark.parametrize("epochs", [3, 4, 10, 50, 99, 1000])

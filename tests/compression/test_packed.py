@@ -6,6 +6,7 @@ import dataclasses
 import math
 import sys
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 import gradprune as gp
 from cases import ACTIVATIONS
 from gradprune.cli.main import main
-from gradprune.compression import architecture, gpz, logistic
+from gradprune.compression import architecture, gpz, logistic, range_coder
 from gradprune.compression.gpz import PackedModel
 from gradprune.compression.range_coder import Decoder, Encoder
 from gradprune.layers import convolution, dense, initializers, pooling, recurrent
@@ -258,6 +259,150 @@ def test_codebooks_are_shared() -> None:
     assert parts["codebooks"] < 1.5 * gp.compress(one).parts["codebooks"]
 
 
+# ---- the format ----------------------------------------------------------------------------------
+
+# What a file says of a class: its number, and which bit tells of which setting. Another class takes
+# another number and a line here; what is here never changes, or old files would mean another thing.
+NUMBERS = {
+    0: "Dense units activation bias name initializer l1 l2 inputs",
+    1: "Activation function slope name inputs",
+    2: "Dropout rate name inputs",
+    3: "RNN units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
+    "orthogonality activation omega inputs",
+    4: "LSTM units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
+    "orthogonality forget_bias inputs",
+    5: "GRU units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
+    "orthogonality inputs",
+    6: "Glorot gain",
+    7: "He gain",
+    8: "Orthogonal gain",
+    9: "Identity gain",
+    10: "SparseSpectral nonzeros radius",
+    11: "Normal std",
+    12: "Uniform limit",
+    13: "Conv2D filters kernel stride padding dilation groups activation bias name initializer "
+    "l1 l2 inputs",
+    14: "MaxPool2D kernel stride padding name inputs",
+    15: "AvgPool2D kernel stride padding name inputs",
+    16: "GlobalAvgPool name inputs",
+    17: "Flatten name inputs",
+    18: "tuple",
+    19: "Add name inputs",
+    20: "BatchNorm momentum eps name inputs",
+    21: "LayerNorm eps name inputs axes",
+    22: "Concat name inputs",
+    23: "GlobalMaxPool name inputs",
+}
+
+
+def test_numbers_of_classes_stay() -> None:
+    classes = architecture._CLASSES
+    found = {n: " ".join((cls.__name__, *fields)) for n, (cls, fields) in classes.items()}
+    assert found == NUMBERS
+    # None has the number of another one, which would take its place.
+    packed = [cls for cls in vars(gp.layers).values() if isinstance(cls, type)]
+    packed = [cls for cls in packed if issubclass(cls, Layer) and cls.packed is not None]
+    assert set(packed) < set(architecture._NUMBERS)
+
+
+def test_values_of_settings_stay() -> None:
+    """Every kind of value, to the byte."""
+    layers = [
+        gp.Dense(300, activation="relu", bias=False, name="é", l1=0.5),
+        gp.Activation("leaky_relu", slope=0.25, name="activation0"),
+        gp.Conv2D(1, (2, 3), padding="same", initializer=gp.initializers.Normal(std=2.0)),
+        gp.LSTM(5, return_sequences=True, truncation=2, inputs=("é", "b")),
+        gp.Dense(1, initializer=gp.initializers.Uniform(limit=0.25)),
+    ]
+    written = architecture.write_architecture(layers, (200, 3))
+    half, quarter, two = (bytes.fromhex(f"03000000000000{end}") for end in ("e03f", "d03f", "0040"))
+    assert written.hex(" ") == b"".join(
+        [
+            b"\x02\xc8\x01\x03\x05",  # two sizes, five layers
+            b"\x00\x2f\xb3\x02\x04\x01\x01\x05\x02\xc3\xa9" + half,
+            b"\x01\x03\x04\x02" + quarter,
+            b"\x0d\x8b\x04\x08\x06\x12\x02\x09\x0a\x04\x07\x06\x0b\x01" + two,
+            b"\x04\x8d\x10\x0c\x02\x09\x06\x12\x02\x05\x02\xc3\xa9\x05\x01b",
+            b"\x00\x11\x08\x06\x0c\x01" + quarter,
+        ]
+    ).hex(" ")
+    words = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
+    assert (*words, "same", "valid") == architecture._WORDS
+
+
+def scattered(shape: tuple[int, ...], salt: int) -> np.ndarray:
+    """Numbers in [0, 1), the same whatever NumPy there is: the mixing of SplitMix64."""
+    z = (np.arange(math.prod(shape), dtype=np.uint64) + np.uint64(salt << 32)) * np.uint64(
+        0x9E3779B97F4A7C15
+    )
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1)):
+        z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+    return ((z >> np.uint64(40)) / 2.0**24).reshape(shape)
+
+
+def scatter(model: gp.Model, kept: float, values: str) -> gp.Model:
+    """Like ``fill``, by ``scattered``."""
+    salt = iter(range(100))
+    model.set_masks({n: scattered(m.shape, next(salt)) < kept for n, m in model.masks.items()})
+    for view in model.parameters.values():
+        numbers = (2 * scattered(view.shape, next(salt)) - 1).astype(np.float32)
+        numbers *= numbers * numbers
+        if values == "shared":
+            numbers = np.round(numbers * 4) / 3
+        elif values == "few bits":
+            numbers = (numbers.view(np.uint32) & 0xFFFF0000).view(np.float32)
+        elif values == "zeros":
+            numbers[scattered(view.shape, 99) < 0.4] = -0.0
+        view[...] = numbers
+    return model
+
+
+def in_patches() -> gp.Model:
+    """Weights that lie together in images of 12 x 12, of the sign of their place."""
+    model = scatter(mlp(30, 6, inputs=144), 0.5, "shared")
+    mask = np.zeros((30, 12, 12), np.bool_)
+    for row, (y, x) in zip(mask, (9 * scattered((30, 2), 7)).astype(int), strict=True):
+        row[y : y + 3, x : x + 3] = scattered((3, 3), 10 * y + x) < 0.8
+    model.set_mask("dense0.weight", mask.reshape(30, 144))
+    signs = np.where(np.arange(144) % 12 < 6, 0.5, -0.25)
+    model.parameters["dense0.weight"][...] = signs * mask.reshape(30, 144)
+    return model
+
+
+def on_grids() -> gp.Model:
+    model = scatter(mlp(20, 9), 0.5, "raw")
+    gp.Quantizer(model, gp.Grid(6), biases=gp.Grid(4)).quantize()
+    return model
+
+
+# Of some models the size of the file and its CRC-32: whole numbers decide what is written, so the
+# same bytes are written everywhere. Where a better choice changes them, all files must still load.
+WRITTEN: dict[str, tuple[Callable[[], gp.Model], tuple[int, int]]] = {
+    "raw": (lambda: scatter(mlp(20, 9, 4), 0.2, "raw"), (1368, 2048526992)),
+    "shared": (lambda: scatter(mlp(40, 40, 4), 0.3, "shared"), (1076, 3119150671)),
+    "few bits": (lambda: scatter(mlp(20, 9, 4), 0.7, "few bits"), (1872, 2581701800)),
+    "zeros": (lambda: scatter(mlp(20, 9, 4), 0.7, "zeros"), (3959, 1002692067)),
+    "all live": (lambda: scatter(mlp(20, 9, 4), 1.0, "shared"), (708, 2961113283)),
+    "none live": (lambda: scatter(mlp(20, 9, 4), 0.0, "shared"), (124, 24514407)),
+    "patches": (in_patches, (264, 1514067770)),
+    "grids": (on_grids, (747, 2552735487)),
+    "turned": (lambda: scatter(mlp(3, 2, inputs=1100), 0.05, "shared"), (264, 3992619861)),
+    "large": (lambda: scatter(mlp(300, inputs=700), 0.1, "shared"), (20016, 2891578326)),
+    "images": (lambda: scatter(gp.Model(*ARCHITECTURES["images"]), 0.5, "raw"), (266, 4243937294)),
+    "series": (lambda: scatter(gp.Model(*ARCHITECTURES["gru"]), 0.5, "shared"), (126, 3509664560)),
+}
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+def test_the_bytes_of_a_file_stay(name: str) -> None:
+    make, expected = WRITTEN[name]
+    model = make()
+    packed = gp.compress(model, canonical=False)
+    data = bytes(packed)
+    assert (len(data), zlib.crc32(data[8:])) == expected
+    assert_same(again(packed), model)
+
+
 # ---- files ---------------------------------------------------------------------------------------
 
 GOLDEN = (
@@ -471,6 +616,80 @@ def test_fitted_weights_find_the_odds() -> None:
     fitted = logistic.fit_weights(features, bits)
     assert np.abs(fitted - weights).max() <= 2
     assert fitted[2] == 0  # it does not pay
+
+
+def test_fitting_ends_where_nothing_is_won(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The odds of a constant are known at the start: one step is tried, and not taken."""
+    tried: list[list[float]] = []
+    cost = logistic._cost
+
+    def counted(features: Any, bits: Any, weights: list[float]) -> Any:
+        tried.append(list(weights))
+        return cost(features, bits, weights)
+
+    monkeypatch.setattr(logistic, "_cost", counted)
+    features = np.full((4000, 1), logistic.CONSTANT)
+    for ones in (500, 2000, 3969):
+        tried.clear()
+        fitted = logistic.fit_weights(features, np.arange(4000) < ones)
+        odds = math.log2(ones / (4000 - ones))
+        assert fitted.tolist() == [round(16 * odds / 2)]
+        assert tried[0][0] == pytest.approx(odds / 2, abs=0.003)
+        assert len(tried) == 2
+    tried.clear()
+    assert (
+        logistic.fit_weights(features, np.ones(4000, np.bool_))[0] == 83
+    )  # no end but the table's
+    assert 2 < len(tried) < 20
+
+
+def test_costs_are_those_of_their_part() -> None:
+    """Also of bits that are paid for later, in parts within parts."""
+    half, quarter = np.full(3, 1 << 21), np.full(5, 1 << 20)
+    encoder = Encoder()
+    encoder.bits(half, np.array([True, False, True]))
+    with encoder.part("a"):
+        encoder.bits(quarter, np.ones(5, np.bool_))
+        with encoder.part("b"):
+            encoder.bits(half[:2], np.ones(2, np.bool_))
+        encoder.bits(quarter[:1], np.ones(1, np.bool_))
+    encoder.uniform(7, np.array([1, 2]), 2)
+    with encoder.part("b"):
+        encoder.flag(True)
+    encoder.bits(half, np.zeros(3, np.bool_))
+    expected = {"": 3.0 + 14 + 3, "a": 10.0 + 2, "b": 2.0 + 1}
+    assert encoder.total == sum(expected.values())
+    assert encoder.costs == expected
+    with pytest.raises(KeyError), encoder.part("c"):  # which ends the part, too
+        raise KeyError
+    encoder.flag(True)
+    assert encoder.costs == expected | {"": 21.0}
+
+
+def test_memory_is_asked_for_before_it_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Constriction ends the process where there is none: 24 bytes a symbol, 12 a word written."""
+    asked: list[int] = []
+    monkeypatch.setattr(range_coder, "require", asked.append)
+    encoder = Encoder()
+    bits = np.arange(999) % 2 == 1
+    encoder.bits(np.full(999, 1 << 21), bits)  # 32 words, of which the last is not full
+    encoder.symbols(np.array([1, 3, 4, 8]), np.array([3, 0]), 2)
+    words = len(encoder.data) // 4
+    assert words == 32
+    assert asked == [24 * 999, 24 * 4, 24 * 2 + 12 * words, 12 * words]
+    asked.clear()
+    decoder = Decoder(encoder.data)
+    np.testing.assert_array_equal(decoder.bits(np.full(999, 1 << 21), None), bits)
+    assert decoder.symbols(np.array([1, 3, 4, 8]), None, 2).tolist() == [3, 0]
+    assert asked[1:] == [3 * 4 * words, 24 * 999, 24 * 4, 24 * 2]
+
+
+@pytest.mark.parametrize("count", [1 << 14, (1 << 14) + 1])
+def test_costs_are_added_up_in_time(count: int) -> None:
+    encoder = Encoder()
+    encoder.bits(np.full(count, 1 << 21), np.zeros(count, np.bool_))
+    assert encoder.costs == ({} if count == 1 << 14 else {"": count})
+    assert encoder.total == count
 
 
 def test_numbers_come_back() -> None:

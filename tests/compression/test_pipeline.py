@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
+from gradprune.compression import keeping
 from gradprune.compression.stage import PipelineError, Progress, Property
 
 
@@ -169,12 +170,11 @@ def test_what_a_stage_writes_into_a_removed_weight_reaches_nothing(digits: Any) 
 class Damage(gp.compression.Stage):
     """A stage that does what it does not say."""
 
-    def __init__(self, what: Property) -> None:
-        self.what = what
+    def __init__(self, what: Property, name: str = "dense0.weight") -> None:
+        self.what, self.name = what, name
 
     def run(self, progress: Progress) -> None:
-        model = progress.model
-        name = "dense0.weight"
+        model, name = progress.model, self.name
         if self.what is Property.ZEROS:
             model.set_mask(name, np.ones_like(model.masks[name]))
         elif self.what is Property.SHAPES:
@@ -190,24 +190,48 @@ class Damage(gp.compression.Stage):
         (
             gp.compression.Prune(0.5),
             Property.ZEROS,
-            r"removed weights: \d+ of dense0.weight came back",
+            r"removed weights: \d+ of {name} came back",
         ),
         (gp.compression.Shrink(), Property.SHAPES, "shapes of the parameters: "),
-        (SHARE, Property.CLUSTERS, r"dense0.weight has \d+ different values instead of 4"),
-        (GRID, Property.GRID, "dense0.weight is off its grid"),
+        (SHARE, Property.CLUSTERS, r"{name} has \d+ different values instead of 4"),
+        (GRID, Property.GRID, "{name} is off its grid"),
     ],
 )
+@pytest.mark.parametrize("name", ["dense0.weight", "dense2.weight"])
 def test_a_stage_that_undoes_something_is_found_out(
-    stage: gp.compression.Stage, what: Property, message: str, digits: Any
+    stage: gp.compression.Stage, what: Property, message: str, name: str, digits: Any
 ) -> None:
     data, _ = digits
     model = small_model()
     if what is Property.SHAPES:
         gp.Pruner(model, criterion=gp.Magnitude()).prune(0.97)
     with pytest.raises(
-        gp.compression.PipelineError, match=f"stage 2, Damage, has undone the .*{message}"
+        gp.compression.PipelineError,
+        match=f"stage 2, Damage, has undone the .*{message.format(name=name)}",
     ):
-        gp.compression.Pipeline([stage, Damage(what)]).run(model, data)
+        gp.compression.Pipeline([stage, Damage(what, name)]).run(model, data)
+
+
+def test_removed_weights_of_a_shrunk_model_are_looked_after() -> None:
+    """Parameters that have lost units are left out, not those behind them."""
+    layers = [gp.Dense(4), gp.Dense(3), gp.Dense(2)]
+    model = gp.Model(layers, input_shape=5, seed=0)
+    masks = {name: np.ones_like(mask) for name, mask in model.masks.items()}
+    masks["dense0.weight"][0] = masks["dense2.weight"][0] = False
+    model.set_masks(masks)
+    kept = keeping.STATES[Property.ZEROS](model)
+    check = keeping.CHECKS[Property.ZEROS]
+    small = gp.Model([gp.Dense(2), *layers[1:]], input_shape=5, seed=0)
+    assert check(model, kept) == ""
+    assert check(small, kept) == "3 of dense2.weight came back"
+    small.set_mask("dense2.weight", masks["dense2.weight"])
+    assert check(small, kept) == ""
+    fewer = gp.Model([gp.Dense(3, name="dense2")], input_shape=5)
+    assert check(fewer, kept) == ""
+    model.set_mask("dense0.weight", np.ones((4, 5)))
+    assert check(model, kept) == "5 of dense0.weight came back"
+    model.set_mask("dense2.weight", np.ones((2, 3)))  # what was kept is another model's
+    assert kept["dense2.weight"].tolist() == [[False] * 3, [True] * 3]
 
 
 def test_criteria_that_need_data_get_it(digits: Any) -> None:

@@ -261,23 +261,28 @@ def test_layers_that_are_no_dense_are_named() -> None:
 # ---- sensitivity ---------------------------------------------------------------------------------
 
 
-def test_sensitivity_is_pruning_one_at_a_time() -> None:
+@pytest.mark.parametrize("criterion", [gp.Magnitude(), gp.Random()])
+def test_sensitivity_is_pruning_one_at_a_time(criterion: gp.pruning.Criterion) -> None:
+    """Also by an order of its own, which does not take what is removed already first."""
     model: Any = network()
     gp.Pruner(model, criterion=gp.Magnitude()).prune(0.1)
     x, y = batch(0, 40)
     model.backward(x, y)
     before = snapshot(model)
-    curves = gp.sensitivity(model, x, y, sparsities=(0.9, 0.5), exclude="dense1")
+    curves = gp.sensitivity(
+        model, x, y, sparsities=(0.9, 0.01), criterion=criterion, exclude="dense1", seed=3
+    )
     assert same(before, snapshot(model))
-    assert curves.sparsities == (0.5, 0.9)
+    assert curves.sparsities == (0.01, 0.9)
     assert list(curves.losses) == list(curves.accuracies) == ["dense0.weight", "dense2.weight"]
     for name, losses in curves.losses.items():
         other: Any = network()
         gp.Pruner(other, criterion=gp.Magnitude()).prune(0.1)
         others = [o for o in model.masks if o != name]
-        gp.Pruner(other, criterion=gp.Magnitude(), exclude=others).prune(0.9)
+        gp.Pruner(other, criterion=criterion, exclude=others, seed=3).prune(0.9)
         assert losses[1] == evaluate(other, x, y, loss="cross_entropy")["loss"]
-    assert str(curves).splitlines()[1].split() == ["accuracy", "0.5", "0.9"]
+        assert losses[0] == curves.loss  # less than what is removed already
+    assert str(curves).splitlines()[1].split() == ["accuracy", "0.01", "0.9"]
 
 
 def test_sensitivity_scores_on_data_of_its_own() -> None:
