@@ -15,6 +15,7 @@ from gradprune.forms import shrinking
 from gradprune.forms.frozen import FrozenModel
 from gradprune.forms.mixed_precision import choose_layers
 from gradprune.forms.shrinking import ShrinkReport
+from gradprune.interop.exporting import Exportable
 from gradprune.layers.base import Layer
 from gradprune.layers.graph import Node
 from gradprune.losses.base import LossLike
@@ -29,12 +30,11 @@ from gradprune.training.history import History
 from gradprune.training.loop import train
 from gradprune.training.metrics import Evaluation
 from gradprune.training.preparation import prepare
-from gradprune.training.trainee import Trainee
 
 __all__ = ["Model"]
 
 
-class Model(Trainee):
+class Model(Exportable):
     """A network that can be trained, clipped and pruned.
 
     ``Model(layers, input_shape)`` is a sequence: each layer reads the one before it.

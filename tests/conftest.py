@@ -119,6 +119,31 @@ def dask() -> Any:
     return pytest.importorskip("dask")
 
 
+@pytest.fixture(scope="session")
+def onnx() -> Any:
+    return pytest.importorskip("onnx")
+
+
+@pytest.fixture(scope="session")
+def onnxruntime() -> Any:
+    return pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def onnxscript() -> Any:
+    return pytest.importorskip("onnxscript")
+
+
+@pytest.fixture(scope="session")
+def qonnx() -> Any:
+    return pytest.importorskip("qonnx")
+
+
+@pytest.fixture(scope="session")
+def skl2onnx() -> Any:
+    return pytest.importorskip("skl2onnx")
+
+
 @pytest.fixture(scope="module")
 def few_rounds() -> Iterator[None]:
     """SynFlow in two rounds, to be quick."""

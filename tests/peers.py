@@ -6,4 +6,16 @@ missing, and `pytest -m peers` chooses it.
 
 from __future__ import annotations
 
-PEERS = {"dask", "pandas", "pyarrow", "torch"}
+PEERS = {
+    *(
+        "dask",
+        "onnx",
+        "onnxruntime",
+        "onnxscript",
+        "pandas",
+        "pyarrow",
+        "qonnx",
+        "skl2onnx",
+        "torch",
+    ),
+}

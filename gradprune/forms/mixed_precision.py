@@ -16,6 +16,7 @@ quick, so it is measured on thousands of random samples.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,7 +32,15 @@ from gradprune.state.locking import locked
 if TYPE_CHECKING:
     from gradprune.engine.network import Network
 
-__all__ = ["LIMIT", "Rounding", "choose_layers"]
+__all__ = [
+    "LIMIT",
+    "Rounding",
+    "choose_layers",
+    "fewest_exact",
+    "largest_outputs",
+    "layers_normalized_behind",
+    "relative_error",
+]
 
 LIMIT = 0.03  # of an error relative to the largest output of a group of samples
 
@@ -77,28 +86,51 @@ def choose_layers(network: Network, x: Floats | None) -> Rounding:
     def frozen(layers: list[CoreLayer], precision: int = 0, exact: Places = ()) -> _core.Frozen:
         return _core.Frozen([*layers], network.arena.core, precision, exact)
 
-    sizes = list(map(_largest, map(frozen(core).predict, sets)))
+    sizes = list(map(largest_outputs, map(frozen(core).predict, sets)))
     expected = list(map(frozen(head).predict, sets))
-    errors: dict[Places, float] = {}
 
     def error(exact: Places) -> float:
-        if exact not in errors:
-            predicted = map(frozen(head, 1, exact).predict, sets)
-            errors[exact] = slope * max(map(_error, predicted, expected, sizes))
-        return errors[exact]
+        predicted = map(frozen(head, 1, exact).predict, sets)
+        return slope * max(map(relative_error, predicted, expected, sizes))
 
     everything = frozen(core, 1)
     integers = [i for i in range(len(core)) if everything.describe(i)[4]]
-    amplified = _normalized_behind(network)
-    exact = tuple(i for i in integers if amplified[i])
-    left = [i for i in integers if not amplified[i]]
-    if left and error(exact) > LIMIT:
-        alone = {i: error(tuple(j for j in integers if j != i)) for i in left}
+    amplified = layers_normalized_behind(network)
+    given = tuple(i for i in integers if network.core_layers[i][0] in amplified)
+    exact, worst = fewest_exact(integers, given, error)
+    return Rounding(tuple(network.core_layers[i][0] for i in exact), worst)
+
+
+def fewest_exact(
+    integers: Sequence[int], exact: Places, error: Callable[[Places], float]
+) -> tuple[Places, float]:
+    """Choose which layers stay in float32: those that do the most harm, one by one.
+
+    Args:
+        integers: the places of the layers that can run on integers.
+        exact: those of them that must not.
+        error: the error if the layers at these places stay in float32 and the others do not.
+
+    Returns:
+        The places of the layers that stay, and the error that is left, at most ``LIMIT``.
+
+    >>> fewest_exact(range(3), (), lambda exact: 0.1 if 1 not in exact else 0.01)
+    ((1,), 0.01)
+    """
+    errors: dict[Places, float] = {}
+
+    def known(places: Places) -> float:
+        if places not in errors:
+            errors[places] = error(places)
+        return errors[places]
+
+    left = [i for i in integers if i not in exact]
+    if left and known(exact) > LIMIT:
+        alone = {i: known(tuple(j for j in integers if j != i)) for i in left}
         left.sort(key=lambda i: (alone[i], i))
-        while left and error(exact) > LIMIT:
+        while left and known(exact) > LIMIT:
             exact = tuple(sorted((*exact, left.pop())))
-    names = tuple(network.core_layers[i][0] for i in exact)
-    return Rounding(names, error(exact) if left else 0.0)
+    return exact, known(exact) if left else 0.0
 
 
 def _random_samples(network: Network) -> list[Floats]:
@@ -109,8 +141,8 @@ def _random_samples(network: Network) -> list[Floats]:
     return [np.float32(size) * x for size in _SIZES for x in (normal, np.abs(normal))]
 
 
-def _largest(outputs: Floats | None) -> list[float]:
-    """Return the largest output of each group, or infinity."""
+def largest_outputs(outputs: Floats | None) -> list[float]:
+    """Return the largest output of each group of samples, (n, outputs), or infinity."""
     assert outputs is not None
     groups = np.split(outputs, range(_GROUP, len(outputs), _GROUP))
     return [
@@ -119,8 +151,13 @@ def _largest(outputs: Floats | None) -> list[float]:
     ]
 
 
-def _error(predicted: Floats | None, expected: Floats | None, sizes: list[float]) -> float:
-    """The largest relative to the largest output of its group; of what is finite in float32."""
+def relative_error(
+    predicted: Floats | None, expected: Floats | None, sizes: Sequence[float]
+) -> float:
+    """Return the largest error relative to a size that each group of samples has.
+
+    What is not finite in float32 does not count.
+    """
     assert predicted is not None
     assert expected is not None
     finite = np.isfinite(expected)
@@ -133,8 +170,11 @@ def _error(predicted: Floats | None, expected: Floats | None, sizes: list[float]
     return worst
 
 
-def _normalized_behind(network: Network) -> list[bool]:
-    """Return for each layer of the core whether a sample is normalized on a way to the outputs."""
+def layers_normalized_behind(network: Network) -> set[str]:
+    """Return the names of the layers behind which, on a way to the outputs, a sample is normalized.
+
+    Such a layer is among them itself if it has a way to another one.
+    """
     normalize = {layer.name for layer in network.layers if layer.normalizes_samples}
     found = [False] * len(network.core_layers)
     for i, (name, low) in reversed(list(enumerate(network.core_layers))):
@@ -142,4 +182,4 @@ def _normalized_behind(network: Network) -> list[bool]:
         for back in low.back:
             if i >= back:
                 found[i - back] |= below
-    return found
+    return {name for (name, _), behind in zip(network.core_layers, found, strict=True) if behind}

@@ -1,0 +1,84 @@
+"""What can be written for other libraries: the part of ``Model`` that does it."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC
+from typing import SupportsIndex
+
+from numpy.typing import ArrayLike
+
+from gradprune.interop import onnx_export
+from gradprune.interop.onnx_export import OnnxReport
+from gradprune.training.trainee import Trainee
+
+__all__ = ["Exportable"]
+
+
+class Exportable(Trainee, ABC):
+    """A network that can be written for other libraries; see ``Model``."""
+
+    def to_onnx(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        precision: str = "float32",
+        x: ArrayLike | None = None,
+        opset: SupportsIndex = 17,
+    ) -> OnnxReport:
+        """Write the network as it is now to a file of ONNX, for onnxruntime and other tools.
+
+        The file takes samples "x" (batch, *input_shape) and gives "y" (batch, *output_shape), both
+        float32, for batches of any size. Parameters have the names and shapes that they have here,
+        with "." for a "/" in a layer's name; those of recurrent layers are in the order of ONNX's
+        gates. Removed weights are zeros: ``shrink`` first makes the file smaller and what runs it
+        faster. Dropout is left out.
+
+        "float32" computes what ``predict`` does, to rounding: within 1e-5 of the largest output.
+
+        "int8" is the same with QuantizeLinear and DequantizeLinear around the products of Dense and
+        Conv2D, which onnxruntime runs on integers:
+
+            weight ~ scale_r q,  q = round(weight / scale_r) in -64..64
+            input  ~ scale (u - zero),  u in 0..255
+
+        with a scale for each row r, an output or filter, by its largest weight, and one scale and
+        zero for all samples, by the range that the input has in ``x``. With 7 bits of a weight, the
+        sum of two products fits into 16 bits, as CPUs without VNNI add them. Recurrent layers stay
+        float32, and so do layers before a ``LayerNorm``; others do where outputs for ``x`` would be
+        off by more than 3 % of the largest one of 16 samples. Batch normalization is folded into
+        the product before it, and biases make up for what rounding does to the mean of an output.
+        Sources: Jacob et al. 2018; Nagel et al. 2019, section 4.2.
+
+        "qonnx" is for tools that make circuits: weights that a ``Quantizer`` has quantized are
+        exactly what they are here, those on a ``Grid`` with ``Quant`` or ``BipolarQuant`` nodes of
+        QONNX that say bit width, scale and zero point. Removed weights of a grid of 1 bit need 0 as
+        a third value: 2 bits, narrow. QONNX has no node for the shared values of a ``Codebook``:
+        these are codes and a ``Gather``. The package qonnx runs such files, onnxruntime does not.
+
+        Args:
+            path: the file, which is replaced as a whole or, on an error, left as it was.
+            precision: "float32", "int8" or "qonnx".
+            x: (n, *input_shape) samples such as will be predicted, for "int8" alone, which needs
+                them; a few hundred do.
+            opset: the version of ONNX's operators, 17 or later.
+
+        Returns:
+            The size of the file and, of "int8", which layers run on integers and the error that was
+            measured; its ``tolerance`` is the one to verify with.
+
+        Raises:
+            ImportError: onnx is not installed or, for "int8", onnxruntime: they come with
+                ``pip install "gradprune[onnx]"``.
+            OSError: the file cannot be written.
+            TypeError, ValueError: an argument is not as above, the parameters take 2 GiB or more,
+                or nothing is quantized for "qonnx".
+            NonFiniteError: a weight is not finite, for "int8".
+
+        Example::
+
+            model.to_onnx("m.onnx")
+            session = onnxruntime.InferenceSession("m.onnx")
+            (y,) = session.run(["y"], {"x": x})
+        """
+        return onnx_export.to_onnx(self, path, precision=precision, x=x, opset=opset)

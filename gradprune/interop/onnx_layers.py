@@ -1,0 +1,269 @@
+"""What each kind of layer of the core is in ONNX: one table.
+
+Every layer is lowered to the core's layers, so this table covers layers that are made of others,
+too. Weights keep their shapes and names, but for a "/" in a layer's name, which becomes ".": a
+network that came from torch has torch's names again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.interop.onnx_graph import Graph, Produced
+from gradprune.layers.base import CoreLayer, Shape
+
+__all__ = ["KINDS", "LayerWriter", "reshaped"]
+
+# Gates of ours, torch's i, f, g, o and r, z, n, in ONNX's order i, o, f, c and z, r, h.
+_GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
+
+Add = Callable[[str, NDArray[np.float32]], str]
+
+
+@dataclass(frozen=True)
+class LayerWriter:
+    """Where a layer is written.
+
+    Attributes:
+        graph: into this graph.
+        name: under this name.
+        roles: its parameters and buffers, by number.
+        values: role to array.
+        add: adds a parameter as it is to be kept there, given its role and values, and returns the
+            name of the tensor.
+    """
+
+    graph: Graph
+    name: str
+    roles: Sequence[str]
+    values: Mapping[str, NDArray[np.float32]]
+    add: Add
+
+    def node(self, op: str, *inputs: str, **attributes: Any) -> str:
+        """Add an operation of this layer."""
+        return self.graph.node(op, *inputs, at=self.name, **attributes)
+
+    def array(self, number: int) -> NDArray[np.float32]:
+        """Return a parameter or buffer by its number."""
+        return self.values[self.roles[number]]
+
+    def parameter(self, number: int) -> str:
+        """Add a parameter or buffer as it is."""
+        return self.add(self.roles[number], self.array(number))
+
+    def constant(self, name: str, numbers: object, dtype: Any = np.float32) -> str:
+        """Add numbers of another kind."""
+        return self.graph.constant(f"{self.name}.{name}", np.array(numbers, dtype))
+
+
+def reshaped(writer: LayerWriter, value: Produced, shape: Shape) -> Produced:
+    """Return the value with samples of this shape."""
+    if value.shape == shape:
+        return value
+    if len(shape) == 1:
+        return Produced(writer.node("Flatten", value.name, axis=1), shape)
+    sizes = writer.constant("shape", (-1, *shape), np.int64)
+    return Produced(writer.node("Reshape", value.name, sizes), shape)
+
+
+def _dense(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    units = len(writer.array(low.weight))
+    weight = writer.parameter(low.weight)
+    if len(x.shape) == 1:
+        bias = [] if low.bias < 0 else [writer.parameter(low.bias)]
+        return Produced(writer.node("Gemm", x.name, weight, *bias, transB=1), (units,))
+    turned = writer.node("Transpose", weight, perm=(1, 0))
+    y = writer.node("MatMul", x.name, turned)
+    if low.bias >= 0:
+        y = writer.node("Add", y, writer.parameter(low.bias))
+    return Produced(y, (*x.shape[:-1], units))
+
+
+def _convolution(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    channels, height, width, *window, groups = (int(number) for number in low.settings)
+    kernel, strides, dilations, before, after = (
+        window[i : i + 2] for i in range(0, len(window), 2)
+    )
+    assert x.shape == (channels, height, width)
+    weight = writer.array(low.weight)
+    names = [writer.parameter(number) for number in (low.weight, low.bias) if number >= 0]
+    y = writer.node(
+        "Conv",
+        x.name,
+        *names,
+        kernel_shape=kernel,
+        strides=strides,
+        dilations=dilations,
+        pads=[*before, *after],
+        group=groups,
+    )
+    filters = len(weight)
+    return Produced(y, (filters, *_places(x.shape, kernel, strides, dilations, before, after)))
+
+
+def _places(shape: Shape, *window: Sequence[int]) -> Shape:
+    """The outputs along the height and the width."""
+    return tuple(
+        (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, dilation, before, after in zip(shape[1:], *window, strict=True)
+    )
+
+
+def _pooling(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    *numbers, kind = low.settings
+    channels, height, width, *window = map(int, numbers)
+    kernel, strides, dilations, before, after = (
+        window[i : i + 2] for i in range(0, len(window), 2)
+    )
+    assert x.shape == (channels, height, width)
+    pads = [*before, *after]
+    op = "Average" if kind == "mean" else "Max"
+    if kernel == [height, width] and not any(pads):
+        return Produced(writer.node(f"Global{op}Pool", x.name), (channels, 1, 1))
+    settings: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "pads": pads}
+    if kind == "mean":
+        settings["count_include_pad"] = 1
+    y = writer.node(f"{op}Pool", x.name, **settings)
+    return Produced(y, (channels, *_places(x.shape, kernel, strides, dilations, before, after)))
+
+
+def _batchnorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    _, _, eps = low.settings
+    names = [writer.parameter(n) for n in (low.weight, low.bias, low.buffers, low.buffers + 1)]
+    sequence = len(x.shape) == 2  # its channels are its last axis, and ONNX's the first
+    y = writer.node("Transpose", x.name, perm=(0, 2, 1)) if sequence else x.name
+    y = writer.node("BatchNormalization", y, *names, epsilon=float(eps))
+    return Produced(writer.node("Transpose", y, perm=(0, 2, 1)) if sequence else y, x.shape)
+
+
+def _layernorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    _, eps = low.settings
+    names = [writer.parameter(number) for number in (low.weight, low.bias)]
+    axis = -writer.array(low.weight).ndim
+    return Produced(
+        writer.node("LayerNormalization", x.name, *names, axis=axis, epsilon=float(eps)), x.shape
+    )
+
+
+def _recurrent(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    cell, function, _, sequences, _, weight_hh, bias_hh, *_ = low.settings
+    order = _GATES[str(cell)]
+    units = writer.array(int(weight_hh)).shape[1]
+    steps = x.shape[0]
+    settings: dict[str, Any] = {"hidden_size": units}
+    if cell == "gru":
+        settings["linear_before_reset"] = 1
+    elif cell == "rnn":
+        settings["activations"] = [str(function).capitalize()]
+    names = [_gates(writer, number, order) for number in (low.weight, int(weight_hh))]
+    if low.bias >= 0:
+        both = [_sorted(writer.array(number), order) for number in (low.bias, int(bias_hh))]
+        names.append(writer.constant("bias", [np.concatenate(both)]))
+    turned = writer.node("Transpose", x.name, perm=(1, 0, 2))  # (time, batch, features)
+    graph = writer.graph
+    states = writer.node(str(cell).upper(), turned, *names, **settings)
+    if sequences:  # (time, 1, batch, units)
+        y = writer.node("Squeeze", states, writer.constant("axis", [1], np.int64))
+        return Produced(writer.node("Transpose", y, perm=(1, 0, 2)), (steps, units))
+    last = graph.unused(f"{writer.name}.last")  # (1, batch, units)
+    graph.nodes[-1].outputs.append(last)
+    return Produced(writer.node("Squeeze", last, writer.constant("axis", [0], np.int64)), (units,))
+
+
+def _sorted(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
+    """The rows of gates in another order."""
+    return np.concatenate([np.split(array, len(order))[gate] for gate in order])
+
+
+def _gates(writer: LayerWriter, number: int, order: Sequence[int]) -> str:
+    """Add a weight of a recurrent layer, (1, gates * units, columns)."""
+    array, before = writer.array(number), len(writer.graph.nodes)
+    tensor = writer.parameter(number)
+    if len(writer.graph.nodes) == before:  # a plain array
+        writer.graph.constants[tensor] = _sorted(array, order)[np.newaxis]
+        return tensor
+    rows = _sorted(np.arange(len(array)), order).astype(np.int64)
+    tensor = writer.node("Gather", tensor, writer.constant("rows", rows, np.int64), axis=0)
+    return writer.node("Unsqueeze", tensor, writer.constant("axis", [0], np.int64))
+
+
+def _add(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    first, second = read
+    return Produced(writer.node("Add", first.name, second.name), first.shape)
+
+
+def _concat(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    shape = read[0].shape
+    axis = len(shape) - 1 if len(shape) < 3 else 0
+    total = sum(value.shape[axis] for value in read)
+    y = writer.node("Concat", *(value.name for value in read), axis=axis + 1)
+    return Produced(y, (*shape[:axis], total, *shape[axis + 1 :]))
+
+
+def _softmax(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    return Produced(writer.node("Softmax", x.name, axis=-1), x.shape)
+
+
+def _dropout(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    return read[0]
+
+
+def _activation(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    function, slope = low.settings
+    return Produced(_FUNCTIONS[str(function)](writer, x.name, float(slope)), x.shape)
+
+
+def _gelu(writer: LayerWriter, x: str, slope: float) -> str:
+    if writer.graph.opset >= 20:
+        return writer.node("Gelu", x)
+    numbers = {"root": sqrt(2), "one": 1.0, "half": 0.5}
+    root, one, half = (writer.constant(name, number) for name, number in numbers.items())
+    erf = writer.node("Erf", writer.node("Div", x, root))
+    return writer.node("Mul", writer.node("Mul", x, writer.node("Add", erf, one)), half)
+
+
+def _relu6(writer: LayerWriter, x: str, slope: float) -> str:
+    return writer.node("Clip", x, writer.constant("low", 0.0), writer.constant("high", 6.0))
+
+
+_FUNCTIONS: dict[str, Callable[[LayerWriter, str, float], str]] = {
+    "identity": lambda writer, x, slope: x,
+    "relu": lambda writer, x, slope: writer.node("Relu", x),
+    "leaky_relu": lambda writer, x, slope: writer.node("LeakyRelu", x, alpha=slope),
+    "tanh": lambda writer, x, slope: writer.node("Tanh", x),
+    "sigmoid": lambda writer, x, slope: writer.node("Sigmoid", x),
+    "gelu": _gelu,
+    "silu": lambda writer, x, slope: writer.node("Mul", x, writer.node("Sigmoid", x)),
+    "elu": lambda writer, x, slope: writer.node("Elu", x, alpha=slope),
+    "hardswish": lambda writer, x, slope: writer.node("HardSwish", x),
+    "relu6": _relu6,
+}
+
+# The core's layer type to what writes it: the writer, the layer, and what it reads.
+KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[Produced]], Produced]] = {
+    "activation": _activation,
+    "add": _add,
+    "batchnorm": _batchnorm,
+    "concat": _concat,
+    "convolution": _convolution,
+    "dense": _dense,
+    "dropout": _dropout,
+    "layernorm": _layernorm,
+    "pooling": _pooling,
+    "recurrent": _recurrent,
+    "softmax": _softmax,
+}
