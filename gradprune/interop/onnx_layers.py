@@ -86,14 +86,31 @@ def _dense(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Pro
     return Produced(y, (*x.shape[:-1], units))
 
 
+def _window(numbers: Sequence[float | str]) -> tuple[Shape, list[list[int]]]:
+    """The shape of the images, and for both axes kernel, stride, dilation, zeros on both sides."""
+    channels, height, width, *window = map(int, numbers)
+    return (channels, height, width), [window[i : i + 2] for i in range(0, len(window), 2)]
+
+
+def _in_space(
+    writer: LayerWriter, x: Produced, shape: Shape, window: list[list[int]], *, flat: bool
+) -> Produced:
+    """Return (channels, height, width), or (channels, length) of what is one pixel high.
+
+    Of the latter the window loses its first axis.
+    """
+    if not flat:
+        return reshaped(writer, x, shape)
+    for sizes in window:
+        del sizes[0]
+    return reshaped(writer, x, (shape[0], shape[2]))
+
+
 def _convolution(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
-    (x,) = read
-    channels, height, width, *window, groups = (int(number) for number in low.settings)
-    kernel, strides, dilations, before, after = (
-        window[i : i + 2] for i in range(0, len(window), 2)
-    )
-    assert x.shape == (channels, height, width)
     weight = writer.array(low.weight)
+    shape, window = _window(low.settings[:-1])
+    x = _in_space(writer, read[0], shape, window, flat=weight.ndim == 3)
+    kernel, strides, dilations, before, after = window
     names = [writer.parameter(number) for number in (low.weight, low.bias) if number >= 0]
     y = writer.node(
         "Conv",
@@ -103,14 +120,13 @@ def _convolution(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) 
         strides=strides,
         dilations=dilations,
         pads=[*before, *after],
-        group=groups,
+        group=int(low.settings[-1]),
     )
-    filters = len(weight)
-    return Produced(y, (filters, *_places(x.shape, kernel, strides, dilations, before, after)))
+    return Produced(y, (len(weight), *_places(x.shape, *window)))
 
 
 def _places(shape: Shape, *window: Sequence[int]) -> Shape:
-    """The outputs along the height and the width."""
+    """The outputs along each axis of space."""
     return tuple(
         (size + before + after - dilation * (kernel - 1) - 1) // stride + 1
         for size, kernel, stride, dilation, before, after in zip(shape[1:], *window, strict=True)
@@ -118,22 +134,37 @@ def _places(shape: Shape, *window: Sequence[int]) -> Shape:
 
 
 def _pooling(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
-    (x,) = read
-    *numbers, kind = low.settings
-    channels, height, width, *window = map(int, numbers)
-    kernel, strides, dilations, before, after = (
-        window[i : i + 2] for i in range(0, len(window), 2)
-    )
-    assert x.shape == (channels, height, width)
-    pads = [*before, *after]
-    op = "Average" if kind == "mean" else "Max"
-    if kernel == [height, width] and not any(pads):
-        return Produced(writer.node(f"Global{op}Pool", x.name), (channels, 1, 1))
+    shape, window = _window(low.settings[:-1])
+    flat = shape[1] == 1 and read[0].shape == (shape[0], shape[2])
+    x = _in_space(writer, read[0], shape, window, flat=flat)
+    kernel, strides, _, before, after = window
+    is_mean, pads = low.settings[-1] == "mean", [*before, *after]
+    op = "Average" if is_mean else "Max"
+    if (*kernel,) == x.shape[1:] and not any(pads):
+        return Produced(writer.node(f"Global{op}Pool", x.name), (shape[0], *(1 for _ in kernel)))
     settings: dict[str, Any] = {"kernel_shape": kernel, "strides": strides, "pads": pads}
-    if kind == "mean":
+    if is_mean:
         settings["count_include_pad"] = 1
     y = writer.node(f"{op}Pool", x.name, **settings)
-    return Produced(y, (channels, *_places(x.shape, kernel, strides, dilations, before, after)))
+    return Produced(y, (shape[0], *_places(x.shape, *window)))
+
+
+def _rearrange(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    *numbers, backward = low.settings
+    sizes, order = tuple(map(int, numbers[:3])), [int(axis) for axis in numbers[3:]]
+    axes = len(x.shape) if x.shape == sizes[: len(x.shape)] else 3
+    if order[axes:] != list(range(axes, 3)):
+        axes = 3
+    x = reshaped(writer, x, sizes[:axes])
+    y, shape = x.name, tuple(x.shape[axis] for axis in order[:axes])
+    if order[:axes] != list(range(axes)):
+        y = writer.node("Transpose", y, perm=[0, *(axis + 1 for axis in order[:axes])])
+    if backward:
+        bounds = {"starts": -1, "ends": -(2**63) + 1, "axes": 1, "steps": -1}
+        names = [writer.constant(name, [number], np.int64) for name, number in bounds.items()]
+        y = writer.node("Slice", y, *names)
+    return Produced(y, shape)
 
 
 def _batchnorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
@@ -264,6 +295,7 @@ KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[Produced]], Produced
     "dropout": _dropout,
     "layernorm": _layernorm,
     "pooling": _pooling,
+    "rearrange": _rearrange,
     "recurrent": _recurrent,
     "softmax": _softmax,
 }

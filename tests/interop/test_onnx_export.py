@@ -98,6 +98,39 @@ def test_every_opset(run: Run, tmp_path: Path, opset: int) -> None:
     assert difference(run(tmp_path / "m.onnx", x), model.predict(x)) <= 1e-5
 
 
+ALL_ACTIVATIONS = [
+    *(gp.Activation(name) for name in gp.layers.ACTIVATIONS if name != "softmax"),
+    gp.Activation("leaky_relu", slope=0.3),
+    gp.Activation("elu", alpha=0.7),
+]
+
+
+@pytest.mark.parametrize("function", ALL_ACTIVATIONS, ids=str)
+def test_every_activation(run: Run, tmp_path: Path, function: gp.Activation) -> None:
+    model = gp.Model([function], input_shape=9, seed=0)
+    model.to_onnx(tmp_path / "m.onnx")
+    x = 4 * samples(model, 0, 50)
+    assert difference(run(tmp_path / "m.onnx", x), model.predict(x)) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ([gp.layers.Permute()], (4, 3)),
+        ([gp.layers.Permute((3, 1, 2))], (4, 3, 2)),
+        ([gp.layers.Permute((2, 1, 3)), gp.Conv2D(2, 2)], (4, 3, 2)),
+        ([gp.layers.Reverse()], (4, 3)),
+        ([gp.layers.Reverse(), gp.LSTM(3, return_sequences=True), gp.layers.Reverse()], (4, 3)),
+        ([gp.layers.Reshape((3, 2, 2)), gp.Conv2D(2, 2), gp.layers.Reshape((2, 1))], 12),
+    ],
+)
+def test_layers_that_move_numbers(run: Run, tmp_path: Path, layers: Any, shape: Any) -> None:
+    model = gp.Model(layers, input_shape=shape, seed=0)
+    model.to_onnx(tmp_path / "m.onnx")
+    x = samples(model, 0, 5)
+    assert difference(run(tmp_path / "m.onnx", x), model.predict(x)) <= 1e-6
+
+
 def test_names_shapes_and_the_batch(onnx: Any, run: Run, tmp_path: Path) -> None:
     layers = [
         gp.Conv2D(4, 3, name="features/0"),
