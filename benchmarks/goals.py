@@ -21,9 +21,10 @@ import optimizer_step
 import products
 import recurrent_step
 import top_k
+import torch_layers
 import training_step
 from networks import LENET, NETS
-from side_by_side import ROUND, Contestant, Ring, Timing, best
+from side_by_side import ROUND, Contestant, Ring, Timing, best, thread_counts
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Plan:
     scores: tuple[int, ...] = (10_000_000, 100_000_000)
     nets: tuple[tuple[int, ...], ...] = NETS
     product_batches: tuple[int, ...] = (32, 128, 512)
+    wide: tuple[int, ...] = (*torch_layers.WIDE, torch_layers.WIDE_BATCH)
+    layers: tuple[tuple[int, ...], ...] = (torch_layers.LINEAR, *torch_layers.CONVOLUTIONS)
+    scripts: tuple[str, ...] = ("MLP-300-100-10", "MLP-1024-1024-10", "LeNet-5")
     large_nets: tuple[tuple[int, ...], ...] = ((784, 8192, 8192, 10), (784, 10000, 9200, 10))
     epochs: int = 10
     end_batches: tuple[int, ...] = (32, 128)
@@ -59,6 +63,7 @@ QUICK = Plan(
     scores=(10_000_000,),
     nets=(LENET,),
     product_batches=(32, 128),
+    scripts=("MLP-300-100-10",),
     large_nets=((784, 8192, 8192, 10),),
     epochs=3,
     end_batches=(128,),
@@ -178,6 +183,14 @@ SELECTION_GOALS = {10_000_000: 8.0, 100_000_000: 8.0}
 PRODUCT_GOAL = 0.9
 END_TO_END_GOALS = {32: 10.0, 128: 6.0}
 LARGE_GOAL = 10.0
+TORCH_WIDE_GOALS = {  # of dense torch on one thread
+    (0.95, "forward"): 3.0,
+    (0.95, "backward"): 3.0,
+    (0.98, "forward"): 7.0,
+    (0.98, "backward"): 6.0,
+}
+TORCH_MASKED_GOAL, TORCH_SCRIPT_GOAL = 1.0, 3.0
+TORCH_SPARSITIES = (0.8, 0.95)
 MEMORY_GOALS = {"from imports": 1.0, "from a toy network": 0.4}
 
 
@@ -578,6 +591,69 @@ def finishing(plan: Plan, record: Record) -> list[Row]:
     return rows
 
 
+def layers_in_torch(plan: Plan, record: Record) -> list[Row]:
+    """Sparse modules of torch against its dense and its masked ones, and a script of torch."""
+    rows: list[Row] = []
+
+    def measure(
+        what: str, case: dict[str, object], goals: dict[str, float], note: str = ""
+    ) -> None:
+        timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
+        _say(timings, {**case, "threads": threads})
+        record.add({**case, "threads": threads}, timings)
+        what += f", {threads} thread{'s' * (threads > 1)}"
+        if masked := ratio(timings, "torch masked"):
+            note = f"torch masked: {masked:.3g}×; {note}" if "torch" in goals else note
+        rows.extend(ratio_rows("torch-layers", what, timings, goals, note=note.removesuffix("; ")))
+
+    print("layers in torch")
+    *wide, wide_batch = plan.wide
+    for threads in thread_counts():
+        with Ring(torch_layers.layer_contestants(threads)) as ring:
+            for sparsity, passes in itertools.product((0.9, 0.95, 0.98), ("forward", "backward")):
+                case = {
+                    "shape": tuple(wide),
+                    "batch": wide_batch,
+                    "sparsity": sparsity,
+                    "passes": passes,
+                }
+                goal = TORCH_WIDE_GOALS.get((sparsity, passes), 1.0) if threads == 1 else 1.0
+                published = torch_layers.SPARSEPROP[sparsity][passes == "backward"]
+                note = f"SparseProp {published:g} ms" if threads == 1 else ""
+                what = f"{passes} {wide[0]}→{wide[1]}, batch {wide_batch}, {sparsity:.0%}"
+                measure(what, case, {"torch": goal}, note)
+            cases = itertools.product(plan.layers, plan.batches, TORCH_SPARSITIES)
+            for shape, batch, sparsity in cases:
+                if len(shape) > 2 and (batch > 128 or (batch < 128 and sparsity > 0.8)):
+                    continue
+                case = {"shape": shape, "batch": batch, "sparsity": sparsity, "passes": "both"}
+                kind = "Linear" if len(shape) == 2 else "Conv2d"
+                what = f"{kind} {shape[0]}→{shape[1]}, batch {batch}, {sparsity:.0%}"
+                measure(what, case, {"torch masked": TORCH_MASKED_GOAL})
+    files = plan.files or end_to_end.mnist_files()
+    for network, threads in itertools.product(plan.scripts if files else (), thread_counts()):
+        case = {"network": network, "epochs": 1, "files": files}
+        timings, accuracy = [], {}
+        with Ring(torch_layers.script_contestants(threads)) as ring:
+            for who, seconds, (share,) in ring.once(case):
+                timings.append(_single(who, seconds))
+                accuracy[who.label] = float(share)
+        shown_case = {"network": network, "threads": threads}
+        _say(timings, shown_case)
+        record.entries.append(
+            {
+                "case": shown_case,
+                "timings": [asdict(timing) for timing in timings],
+                "accuracy": accuracy,
+            }
+        )
+        note = "accuracy " + ", ".join(f"{share:.2%}" for share in accuracy.values())
+        what = f"script of torch, {network} on MNIST, {threads} thread{'s' * (threads > 1)}"
+        goals = {"torch masked": TORCH_SCRIPT_GOAL}
+        rows += ratio_rows("torch-layers", what, timings, goals, note=note)
+    return rows
+
+
 SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "training": training,
     "linear": one_layer,
@@ -591,6 +667,7 @@ SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "memory": remembering,
     "large": growing_large,
     "end-to-end": finishing,
+    "torch-layers": layers_in_torch,
 }
 
 

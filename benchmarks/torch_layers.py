@@ -1,17 +1,18 @@
 """Sparse layers inside torch: forward, backward and the training of whole networks.
 
-Contestants are `gradprune.torch`'s layers, torch's dense ones, and dense ones whose weight is
-multiplied by a mask in each forward pass, as torch.nn.utils.prune does it. All are modules of torch
-in a process each, on the same number of threads. Backward is the gradient of inputs and weights of
-a graph that is kept. SparseProp's published layer is among the cases; its own times, measured from
-its source on the machine of docs/performance.md, are constants.
+Contestants are the layers of `gradprune.torch`, torch's dense ones, and dense ones whose weight is
+multiplied by a mask in each forward pass, as torch.nn.utils.prune does it: modules of torch in a
+process each, on the same number of threads. Backward is the gradient of inputs and weights of a
+graph that is kept.
 
-The training script is one of torch: its loop, its Adam, masks of torch.nn.utils.prune; gradprune's
-has one line more.
+A script is one of torch: its loop, its Adam, masks of torch.nn.utils.prune. That of gradprune has
+one line more.
 """
 
 from __future__ import annotations
 
+import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,18 +24,20 @@ from side_by_side import Contestant, Work
 SPARSEPROP = {0.9: (129.0, 219.0), 0.95: (67.0, 120.0), 0.98: (48.0, 62.0)}
 
 WIDE = (768, 3072)
-LARGE_BATCH = 2048
-MLP_LAYER = (784, 300)
-# LeNet-5's: (channels, filters, kernel, size of the image)
-CONVOLUTIONS = ((6, 16, 5, 14), (20, 50, 5, 12))
+WIDE_BATCH = 2048
+# Linear (inputs, outputs), Conv2d (channels, filters, kernel, size of the image): of LeNet-5 and
+# LeNet-300-100
+LINEAR = (784, 300)
+CONVOLUTIONS = ((1, 20, 5, 28), (20, 50, 5, 12))
 KINDS = {"gradprune": "sparse", "torch": "dense", "torch masked": "masked"}
 SCRIPT_SPARSITY = 0.95
 SCRIPT_BATCH = 128
 
 
 def _layer(kind: str, shape: tuple[int, ...], sparsity: float) -> Any:
-    """A Linear (inputs, outputs) without bias, or a Conv2d of CONVOLUTIONS."""
+    """A Linear (inputs, outputs) without bias, or a Conv2d (channels, filters, kernel, ...)."""
     import torch
+    from torch.nn.utils import prune
 
     torch.manual_seed(0)
     if len(shape) == 2:
@@ -43,7 +46,7 @@ def _layer(kind: str, shape: tuple[int, ...], sparsity: float) -> Any:
         layer = torch.nn.Conv2d(*shape[:3])
     mask = torch.rand(layer.weight.shape) >= sparsity
     if kind == "masked":
-        torch.nn.utils.prune.custom_from_mask(layer, "weight", mask)
+        prune.custom_from_mask(layer, "weight", mask)
         return layer
     with torch.no_grad():
         layer.weight *= mask
@@ -61,8 +64,9 @@ def run_layer(
     shape: tuple[int, ...],
     batch: int,
     sparsity: float,
-    backward: bool,
+    passes: str,
 ) -> Work:
+    """Forward, backward, or both."""
     import torch
 
     torch.set_num_threads(threads)
@@ -71,13 +75,14 @@ def run_layer(
     generator = torch.Generator().manual_seed(1)
     sample = shape[:1] if len(shape) == 2 else (shape[0], shape[3], shape[3])
     x = torch.randn(batch, *sample, generator=generator).requires_grad_()
-    if not backward:
+    if passes == "forward":
         return lambda: layer(x), lambda: layer(x).detach().numpy().astype(np.float64)
-    y = layer(x)
-    dy = torch.randn(y.shape, generator=generator)
+    kept = layer(x)
+    dy = torch.randn(kept.shape, generator=generator)
 
     def run() -> tuple[torch.Tensor, ...]:
-        return torch.autograd.grad(y, (x, weight), dy, retain_graph=True)
+        y = kept if passes == "backward" else layer(x)
+        return torch.autograd.grad(y, (x, weight), dy, retain_graph=passes == "backward")
 
     def result() -> NDArray[np.float64]:
         dx, dw = run()
@@ -100,41 +105,45 @@ def layer_contestants(threads: int) -> list[Contestant]:
 # ---- a script ------------------------------------------------------------------------------------
 
 
-def _network(name: str) -> Any:
+def _network(name: str, inputs: int) -> Any:
     from torch import nn
 
-    if name == "MLP":
+    if name == "LeNet-5":  # as Caffe has it
         return nn.Sequential(
-            nn.Linear(784, 300), nn.ReLU(), nn.Linear(300, 100), nn.ReLU(), nn.Linear(100, 10)
+            nn.Unflatten(1, (1, 28, 28)),
+            nn.Conv2d(1, 20, 5),
+            nn.MaxPool2d(2),
+            nn.Conv2d(20, 50, 5),
+            nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Linear(800, 500),
+            nn.ReLU(),
+            nn.Linear(500, 10),
         )
-    return nn.Sequential(  # as Caffe has it
-        nn.Unflatten(1, (1, 28, 28)),
-        nn.Conv2d(1, 20, 5),
-        nn.MaxPool2d(2),
-        nn.Conv2d(20, 50, 5),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(800, 500),
-        nn.ReLU(),
-        nn.Linear(500, 10),
-    )
+    sizes = [inputs, *map(int, name.split("-")[1:])]
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise(sizes):
+        layers += [nn.Linear(before, after), nn.ReLU()]
+    return nn.Sequential(*layers[:-1])
 
 
-def run_script(*, threads: int, kind: str, network: str, epochs: int, samples: int | None) -> Work:
-    """Train a pruned network on MNIST; the result is the accuracy and the share removed."""
+def run_script(*, threads: int, kind: str, network: str, epochs: int, files: list[str]) -> Work:
+    """Train a pruned network; the result is the accuracy."""
     import torch
     from torch.nn.utils import prune
 
     import gradprune as gp
 
     torch.set_num_threads(threads)
-    (x, y), (x_test, y_test) = (tuple(map(torch.from_numpy, part)) for part in gp.datasets.mnist())
-    x, y = x[:samples], y[:samples]
+    (x, y), (x_test, y_test) = (
+        tuple(map(torch.from_numpy, part))
+        for part in gp.datasets.from_folder(Path(files[0]).parent)
+    )
     done: dict[str, Any] = {}
 
     def run() -> None:
         torch.manual_seed(0)
-        model = done["model"] = _network(network)
+        model = done["model"] = _network(network, x.shape[1])
         for layer in model:
             if hasattr(layer, "weight"):
                 prune.l1_unstructured(layer, "weight", SCRIPT_SPARSITY)

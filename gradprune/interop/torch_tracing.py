@@ -8,6 +8,7 @@ axis of that size is that of the samples; nothing of that size is ever computed.
 from __future__ import annotations
 
 import copy
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, SupportsIndex
@@ -67,7 +68,7 @@ def trace(module: Any, input_shape: SupportsIndex | Sequence[int]) -> TracedModu
         raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
     shape = sample_shape(input_shape)
     _check_tensors(torch, module)
-    own = _copied(torch, module)
+    own = _without_sparse_layers(_copied(torch, module))
     masks = dict(_without_masks(own))
     own.eval().requires_grad_(True)
     sizes = {size for tensor in own.state_dict().values() for size in tensor.shape} | {*shape}
@@ -115,6 +116,15 @@ def _copied(torch: Any, module: Any) -> Any:
         if isinstance(value, torch.Tensor) and not value.is_leaf
     }
     return copy.deepcopy(module, computed).cpu()
+
+
+def _without_sparse_layers(module: Any) -> Any:
+    """Make layers with masks of those of gradprune.torch, if anybody has made some."""
+    if "gradprune.torch" in sys.modules:
+        from gradprune.torch.conversion import densify
+
+        module = densify(module, masks=True)
+    return module
 
 
 def _without_masks(module: Any) -> Iterator[tuple[str, NDArray[np.bool_]]]:

@@ -19,6 +19,7 @@ from gradprune.torch.product import product
 
 __all__ = ["SparseConv2d", "SparseLayer", "SparseLinear"]
 
+_PLAIN = (torch.Tensor, nn.Parameter)
 _MOST_SIZES = 8  # of images for which a convolution keeps what it has prepared
 
 
@@ -209,6 +210,11 @@ class SparseLayer(nn.Module):
             if not (x.is_cpu and torch.is_autocast_enabled("cpu")):
                 self._require_cpu_floats("the input", x)
             x = x.float()
+        if type(x) not in _PLAIN:
+            raise TypeError(
+                f"{type(self).__name__} takes plain tensors, got a {type(x).__name__}; "
+                "gradprune.torch.densify makes a module that can be exported and traced"
+            )
         return x.contiguous()
 
     def _require_cpu_floats(self, name: str, tensor: torch.Tensor) -> None:

@@ -35,6 +35,7 @@ ROWS = {
     "memory": 2,
     "large": 2,
     "end-to-end": 1,
+    "torch-layers": 10,
 }
 
 
@@ -136,6 +137,9 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "scores": (1_000,),
         "nets": ((20, 12, 10),),
         "product_batches": (70,),
+        "wide": (20, 30, 16),
+        "layers": ((20, 12), (2, 3, 3, 6)),
+        "scripts": ("MLP-12-10",),
         "large_nets": ((20, 40, 10),),
         "epochs": 4,
         "end_batches": (128,),

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
+from gradprune.importing import from_torch
 
 
 @pytest.fixture(scope="module")
@@ -210,6 +211,12 @@ def test_bad_shapes_and_masks(torch: Any, sparse: Any) -> None:
         images(torch.zeros(4, 3, 2, 8))
     with pytest.raises(ValueError, match='"zeros"'):
         sparse.SparseConv2d(3, 2, 3, padding_mode="reflect", mask=torch.ones(2, 3, 3, 3))
+
+
+def test_what_is_exported_is_to_be_dense(torch: Any, sparse: Any) -> None:
+    layer = sparse.SparseLinear(3, 2, mask=torch.eye(2, 3))
+    with pytest.raises(TypeError, match=r"FakeTensor; gradprune.torch.densify"):
+        torch.export.export(layer, (torch.zeros(1, 3),))
 
 
 def test_twice_differentiated_is_refused(torch: Any, sparse: Any) -> None:
@@ -609,3 +616,13 @@ def test_layers_say_what_they_are(torch: Any, sparse: Any) -> None:
     torch.manual_seed(5)
     own = sparse.SparseConv2d(2, 4, 3, groups=2, mask=mask)
     assert torch.equal(own.weight, dense.weight * torch.from_numpy(mask))
+
+
+def test_from_torch_reads_sparse_layers(torch: Any, sparse: Any) -> None:
+    net = sparse.sparsify(network(torch), threshold=0.0)
+    model = from_torch(net, (1, 8, 8))
+    x = torch.randn(4, 1, 8, 8)
+    np.testing.assert_allclose(model.predict(x.numpy()), net(x).detach(), rtol=1e-4, atol=1e-5)
+    removed = [1 - mask.mean() for mask in model.masks.values()]
+    assert removed == pytest.approx([layer.sparsity for layer in net if hasattr(layer, "sparsity")])
+    assert isinstance(net[0], sparse.SparseConv2d)
