@@ -133,7 +133,7 @@ class Unsupported(NamedTuple):
 
 
 class UnsupportedOperationError(ValueError):
-    """Says which operations of a foreign network have no counterpart here, all of them.
+    """Says which operations of a network have no counterpart where it is to go, all of them.
 
     Args:
         message: the whole text.
@@ -152,10 +152,12 @@ class UnsupportedOperationError(ValueError):
         self.operations = tuple(Unsupported(*operation) for operation in operations)
 
     @classmethod
-    def of(cls, operations: Iterable[tuple[str, str, str]]) -> UnsupportedOperationError:
-        """Make the error for these operations."""
+    def of(
+        cls, operations: Iterable[tuple[str, str, str]], where: str = "gradprune"
+    ) -> UnsupportedOperationError:
+        """Make the error for these operations, which have no counterpart there."""
         found = tuple(operations)
         number = "1 operation has" if len(found) == 1 else f"{len(found)} operations have"
         lines = [": ".join(filter(None, operation)) for operation in found]
-        text = "\n".join([f"{number} no counterpart in gradprune:", *(f"  {x}" for x in lines)])
+        text = "\n".join([f"{number} no counterpart in {where}:", *(f"  {x}" for x in lines)])
         return cls(text, operations=found)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from abc import ABC
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from numpy.typing import ArrayLike
 
 from gradprune.interop import onnx_export
 from gradprune.interop.onnx_export import OnnxReport
+from gradprune.interop.torch_writer import write_torch
 from gradprune.training.trainee import Trainee
 
 __all__ = ["Exportable"]
@@ -82,3 +83,21 @@ class Exportable(Trainee, ABC):
             (y,) = session.run(["y"], {"x": x})
         """
         return onnx_export.to_onnx(self, path, precision=precision, x=x, opset=opset)
+
+    def to_torch(self, *, masks: bool = False) -> Any:
+        """Return a torch module that predicts what the model does, of torch's own modules.
+
+        It is a ``torch.fx.GraphModule`` in eval mode: print its ``code``, train it, export it, save
+        it by ``torch.save``. Samples have the same shapes as here. A layer ``features/0`` becomes
+        the module ``features.0``, so the state_dict of a model that ``gp.from_torch`` made has the
+        names that it had in torch. Penalties of layers, ``truncation`` and ``omega`` stay here.
+
+        Args:
+            masks: parameters of which something is removed get the masks of torch.nn.utils.prune,
+                so that they stay removed in training; else removed weights are zeros.
+
+        Raises:
+            ImportError: there is no torch: ``pip install "gradprune[torch]"``.
+            UnsupportedOperationError: layers have no expression in torch, all of which it names.
+        """
+        return write_torch(self, masks=masks)

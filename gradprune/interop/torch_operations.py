@@ -166,6 +166,15 @@ def _each(values: Any, axes: int) -> list[int]:
     return [int(v) for v in (numbers * axes if len(numbers) == 1 else numbers)]
 
 
+@operation("pad", "constant_pad_nd")
+def _pad(call: Operation) -> Value:
+    if call.arguments.get("mode", "constant") != "constant":
+        raise RefusedError(f'padding_mode "{call["mode"]}" has no counterpart, only "zeros" has')
+    x, numbers = call.value(), call["pad"]
+    sides = list(zip(numbers[::2], numbers[1::2], strict=True))[::-1]  # the last axis comes first
+    return call.builder.pad(x, [(0, 0)] * (len(x.axes) - len(sides)) + sides, call["value"] or 0.0)
+
+
 @operation("embedding")
 def _embedding(call: Operation) -> Value:
     weight = call.weight("weight")

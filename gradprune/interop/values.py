@@ -23,6 +23,7 @@ __all__ = [
     "BATCH",
     "Arranger",
     "Ends",
+    "Padded",
     "RefusedError",
     "UnknownError",
     "Value",
@@ -97,6 +98,37 @@ class Ends(Value):
         if self._node is None:
             self._node = self._stack()
         return self._node
+
+
+class Padded(Value):
+    """A tensor with numbers put around it, which the window that reads it takes for its padding.
+
+    Args:
+        inner: the tensor.
+        sides: how many before and behind, for each axis.
+        filling: the number.
+    """
+
+    def __init__(self, inner: Value, sides: Sequence[tuple[int, int]], filling: float) -> None:
+        super().__init__(None, inner.axes)
+        self.inner = inner
+        self.sides = tuple(sides)
+        self.filling = filling
+
+    @property
+    def node(self) -> Node:
+        """See Value.
+
+        Raises:
+            RefusedError: whoever asks is no window.
+        """
+        raise RefusedError("padding is known before a convolution or a pool alone")
+
+    @property
+    def shape(self) -> Shape:
+        """See Value."""
+        sizes = zip(self.inner.shape, self.sides, strict=True)
+        return tuple(size if size == BATCH else size + sum(sides) for size, sides in sizes)
 
 
 def sample_axes(value: Value) -> tuple[int, ...]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
 from gradprune.interop.assembly import Array, Assembly
-from gradprune.interop.values import BATCH, RefusedError, Value, newer, sample_axes, shown
+from gradprune.interop.values import BATCH, Padded, RefusedError, Value, newer, sample_axes, shown
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.graph import Node
 from gradprune.layers.normalization import BatchNorm
@@ -23,6 +24,22 @@ class Windows(Assembly):
 
     Sequences are (samples, channels, length), images (samples, channels, height, width).
     """
+
+    def pad(self, x: Value, sides: Sides, filling: float = 0.0) -> Value:
+        """Return the tensor with numbers around it, for a convolution or a pool.
+
+        Args:
+            x: the tensor.
+            sides: how many before and behind, for each axis.
+            filling: the number: 0, or minus infinity before a maximum.
+        """
+        if min(map(min, sides)) < 0:
+            raise RefusedError("negative padding, which takes a part, is not known")
+        if not any(map(any, sides)):
+            return x
+        if isinstance(x, Padded):
+            raise RefusedError("padding of what is padded is not known")
+        return Padded(x, sides, filling)
 
     def conv(
         self,
@@ -51,6 +68,7 @@ class Windows(Assembly):
             name: the path of the layer.
         """
         space = weight.ndim - 2
+        x, padding = _unpadded(x, padding, 0.0)
         kind: Any = Conv2D if space == 2 else newer("Conv1D")
         settings = _settings(space, stride=stride, padding=padding, dilation=dilation)
         kernel = _plain(weight.shape[2:])
@@ -97,6 +115,8 @@ class Windows(Assembly):
             name: the path of the layer.
         """
         space = len(kernel)
+        counts_padding |= isinstance(x, Padded)
+        x, padding = _unpadded(x, padding, 0.0 if kind == "mean" else -math.inf)
         if any(step != 1 for step in dilation):
             raise RefusedError("windows with dilation are not known")
         node = self._in_space(x, space)
@@ -190,6 +210,15 @@ class Windows(Assembly):
         return _of_space(self._add(make, self._in_space(x, len(x.axes) - 2), arrays, name))
 
 
+def _unpadded(x: Value, padding: Sides, filling: float) -> tuple[Value, Sides]:
+    """Return what a window reads, and its padding, that of the tensor included."""
+    if not isinstance(x, Padded):
+        return x, padding
+    if x.filling != filling or any(map(any, x.sides[:2])) or any(map(any, padding)):
+        raise RefusedError("the tensor is padded in a way that this window does not know")
+    return x.inner, x.sides[2:]
+
+
 def _of_space(node: Node) -> Value:
     """Return the tensor with channels first of images or sequences."""
     return Value(node, (BATCH, 0, 1, 2) if len(node.shape) == 3 else (BATCH, 1, 0))
@@ -202,7 +231,8 @@ def _settings(space: int, **settings: Sequence[Any]) -> dict[str, Any]:
         if len(values) != space:
             raise RefusedError(f"{name} is {list(values)} for {space} axes")
         if name == "padding" and any(before != behind for before, behind in values):
-            found[name] = tuple(map(tuple, values))
+            sides = tuple(map(tuple, values))
+            found[name] = sides if space == 2 else sides[0]
         else:
             found[name] = _plain([v[0] for v in values] if name == "padding" else values)
     return found
