@@ -43,6 +43,7 @@ from gradprune.analysis.reports import report
 from gradprune.analysis.sensitivity import sensitivity
 from gradprune.analysis.verification import verify
 from gradprune.compression.gpz import compress
+from gradprune.importing import from_torch
 from gradprune.layers import (
     GRU,
     LSTM,
@@ -196,6 +197,7 @@ __all__ = [
     "errors",
     "explode",
     "forms",
+    "from_torch",
     "get_num_threads",
     "guards",
     "initializers",

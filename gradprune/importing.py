@@ -19,7 +19,42 @@ def from_torch(
     *,
     zeros_are_removed: bool = False,
 ) -> Model:
-    """Make a model of a torch module, which predicts what the module does in eval mode."""
+    """Make a model of a torch module, which predicts what the module does in eval mode.
+
+    The module is read by ``torch.export`` on a copy; it stays as it is, its mode and hooks, too.
+    Parameters, running statistics, eps, momentum and rates of dropout come along, so that training
+    goes on as in torch. A module ``features.0`` becomes the layer ``features/0``. Masks of
+    torch.nn.utils.prune become masks; weights that are 0 without a mask stay weights.
+
+    Known are Linear, Conv1d, Conv2d (groups, strides, dilation, zeros around), BatchNorm,
+    LayerNorm, RNN, LSTM and GRU (several layers, both directions, from a state of 0), Embedding,
+    Dropout, maxima and means over windows or over all places, the activations of ``Activation``,
+    sums, concatenation, and view, flatten, permute and their like as far as they leave samples
+    apart. Normalizations without weight or bias get ones and zeros.
+
+    Args:
+        module: an nn.Module in float32 whose forward takes one tensor (n, *input_shape) and
+            returns one of n samples.
+        input_shape: the shape of a sample: its features, such as 784, or (channels, height,
+            width), or what else the module takes. A module with an Embedding takes whole numbers.
+        zeros_are_removed: weights that are exactly 0 count as removed.
+
+    Returns:
+        The model. ``model.to_torch()`` gives a module with the same names back.
+
+    Raises:
+        ImportError: there is no torch: ``pip install "gradprune[torch]"``.
+        TypeError, ValueError: it is no such module or shape.
+        UnsupportedOperationError: the module does something that has no counterpart: every such
+            operation is named with the path of its module.
+
+    >>> import torch
+    >>> import gradprune as gp
+    >>> module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    >>> model = gp.from_torch(module, input_shape=4)
+    >>> [layer.name for layer in model.layers]
+    ['0', '1', '2']
+    """
     zeros = flag("zeros_are_removed", zeros_are_removed)
     return model_of(read_torch(module, input_shape), zeros_are_removed=zeros)
 

@@ -99,5 +99,12 @@ class Exportable(Trainee, ABC):
         Raises:
             ImportError: there is no torch: ``pip install "gradprune[torch]"``.
             UnsupportedOperationError: layers have no expression in torch, all of which it names.
+
+        >>> import torch
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(8, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+        >>> module = model.to_torch()
+        >>> module(torch.zeros(5, 3)).shape, list(module.state_dict())[:2]
+        (torch.Size([5, 2]), ['dense0.weight', 'dense0.bias'])
         """
         return write_torch(self, masks=masks)

@@ -13,6 +13,7 @@ from gradprune.interop.values import BATCH, Ends, RefusedError, Value, newer, sa
 from gradprune.layers.concat import Concat
 from gradprune.layers.dense import Dropout
 from gradprune.layers.graph import Node
+from gradprune.layers.rearranging import Reverse
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
 __all__ = ["Recurrence", "States"]
@@ -68,7 +69,7 @@ class Recurrence(Assembly):
     def _end_of(self, node: Node, *, is_last: bool) -> Node:
         """Return the last or first step of a sequence: windows of one step, so far apart."""
         if is_last:
-            node = newer("Reverse")()(node)
+            node = Reverse()(node)
         step = newer("MaxPool1D")(1, stride=node.shape[0])(node)
         return self._arranger.reshaped(step, (node.shape[1],))
 
@@ -123,13 +124,13 @@ class Recurrence(Assembly):
                 own = title if len(weights) == 1 else own
                 units = len(roles["weight_ih"]) // {"RNN": 1, "LSTM": 4, "GRU": 3}[cell]
                 make = partial(kinds[cell], units, bias="bias_ih" in roles, return_sequences=True)
-                read = newer("Reverse")()(node) if way else node
+                read = Reverse()(node) if way else node
                 ways.append(self._add(make, read, roles, own, masks[i + way] if masks else None))
             last += [self._last_state(states) for states in ways]
             node = ways[0]
             if bidirectional:  # at the last step the way back has seen that step alone
                 ends = [last[-2], self._end_of(ways[1], is_last=False)]
-                node = Concat()([ways[0], newer("Reverse")()(ways[1])])
+                node = Concat()([ways[0], Reverse()(ways[1])])
                 self._last_of[node] = Concat()(ends)
         axes = [0, 0, 1]
         axes[1 - time] = BATCH

@@ -23,6 +23,7 @@ from gradprune.layers.convolution import Conv2D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
 from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, GlobalMaxPool, MaxPool2D
+from gradprune.layers.rearranging import Permute, Reverse
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.layers.reshaping import Reshape
 from gradprune.layers.window import Window
@@ -245,6 +246,18 @@ def _(layer: Reshape, at: Site, x: Form) -> Form:
     if len(layer.shape) == 1:
         return Form(flat)
     return Form(at.module(at.torch.nn.Unflatten(1, layer.shape), flat))
+
+
+@write.register
+def _(layer: Permute, at: Site, x: Form) -> Form:
+    if len(at.shape) == 2:
+        return x.swapped() if layer.dims == (2, 1) else x
+    return Form(at.graph.call_method("permute", (x.whole, 0, *layer.dims)))
+
+
+@write.register
+def _(layer: Reverse, at: Site, x: Form) -> Form:
+    return Form(at.graph.call_function(at.torch.flip, (x.whole, [1])))
 
 
 @write.register

@@ -53,7 +53,7 @@ def write_torch(model: Network, *, masks: bool = False) -> Any:
     root = _root(torch, modules)
     if masks:
         with torch.no_grad():  # or the parameters could not be copied
-            _prune(torch, model, root, paths)
+            _prune(model, torch, root, paths)
     return torch.fx.GraphModule(root, graph, "Network").eval()
 
 
@@ -71,7 +71,8 @@ def _root(torch: Any, modules: dict[str, Any]) -> Any:
     return root
 
 
-def _prune(torch: Any, model: Network, root: Any, paths: dict[str, str]) -> None:
+@locked
+def _prune(model: Network, torch: Any, root: Any, paths: dict[str, str]) -> None:
     """Give parameters of which something is removed the masks of torch.nn.utils.prune."""
     from torch.nn.utils import prune
 

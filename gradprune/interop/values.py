@@ -17,6 +17,7 @@ from gradprune import layers
 from gradprune.layers.base import Shape
 from gradprune.layers.graph import Node
 from gradprune.layers.pooling import Flatten
+from gradprune.layers.rearranging import Permute
 from gradprune.layers.reshaping import Reshape
 
 __all__ = [
@@ -201,7 +202,7 @@ class Arranger:
     def _in_order(self, node: Node, order: tuple[int, ...]) -> Node:
         """Return a node whose axes are these of a node."""
         if (node, order) not in self._permuted:
-            made = self._permuted[node, order] = newer("Permute")(tuple(i + 1 for i in order))(node)
+            made = self._permuted[node, order] = Permute(tuple(i + 1 for i in order))(node)
             back = tuple(order.index(i) for i in range(len(order)))
             self._permuted[made, back] = node
         return self._permuted[node, order]

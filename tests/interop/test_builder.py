@@ -115,6 +115,22 @@ def test_names_are_paths_and_differ() -> None:
     assert names == ["block/fc", "block/relu", "block/relu_2", "dense0", "activation1"]
 
 
+def test_tensors_are_added_whatever_their_layout() -> None:
+    b = Builder((4, 4))
+    weight = draw(4, 4)
+    x = b.linear(b.input, weight, None, name="fc")
+    turned = b.permute(
+        b.linear(b.permute(b.input, (0, 2, 1)), weight, None, name="other"), (0, 2, 1)
+    )
+    made = model(b, b.add(x, b.activation(turned, "relu")))
+    samples = draw(5, 4, 4)
+    other = np.maximum(samples.transpose(0, 2, 1) @ weight.T, 0).transpose(0, 2, 1)
+    np.testing.assert_allclose(made.predict(samples), samples @ weight.T + other, atol=1e-5)
+    again = b.concat([x, turned], 2)
+    assert again.shape == (BATCH, 4, 8)
+    assert b.concat([x, turned], 1).shape == (BATCH, 8, 4)
+
+
 def test_a_network_that_computes_nothing() -> None:
     b = Builder((2, 3))
     samples = draw(4, 2, 3)
