@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune.engine.network import Network
-from gradprune.layers import Layer, Permute, Reverse
+from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Permute, Reverse
 from gradprune.layers.initializers import Initializer
 from gradprune.optim.clipping import Clipper
 from gradprune.optim.guards import Guard
@@ -345,7 +345,80 @@ IMAGE_CASES = (
     ),
 )
 
-CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES + IMAGE_CASES
+
+def convolved_case(number: int) -> Case:
+    """Convolutions and pooling over time, drawn from the seed; the first whose windows fit."""
+    rng = np.random.default_rng([10, number])
+    while True:
+        with contextlib.suppress(ValueError):
+            case = drawn_sequences(rng, number)
+            case.batch()
+            return case
+
+
+def drawn_sequences(rng: np.random.Generator, number: int) -> Case:
+    """Two convolutions with what stands between and behind them."""
+
+    def convolution(groups: int, most: int) -> Layer:
+        paddings = (0, "same", "causal", 1, (2, 0), "valid")
+        return Conv1D(
+            groups * int(rng.integers(1, most, endpoint=True)),
+            int(rng.integers(1, 4, endpoint=True)),
+            stride=int(rng.choice([1, 1, 2])),
+            padding=paddings[int(rng.integers(len(paddings)))],
+            dilation=int(rng.choice([1, 1, 2])),
+            groups=groups,
+            activation=function_of(str(rng.choice(ACTIVATIONS[:-1])), 0.2),
+            bias=bool(rng.random() < 0.8),
+            l1=float(rng.choice([0.0, 1e-3])),
+            l2=float(rng.choice([0.0, 1e-2])),
+        )
+
+    groups = (1, 2, 1, 3)[number % 4]
+    layers = [convolution(groups, 9)]
+    if number % 3 == 1:  # a bias before it has no gradient
+        layers = [replace(layers[0], activation="identity", bias=False), gp.BatchNorm()]
+    if pool := (None, MaxPool1D, AvgPool1D)[number % 3]:
+        stride = None if number % 2 else int(rng.integers(1, 3, endpoint=True))
+        layers.append(
+            pool(int(rng.choice([2, 3])), stride=stride, padding=(0, 1, "same")[number % 2])
+        )
+    if number % 5 == 2:
+        layers.append(gp.GRU(5, return_sequences=True))
+    layers.append(convolution(1, 20))
+    whole = (gp.GlobalAvgPool(), gp.GlobalMaxPool(), gp.Flatten(), gp.LSTM(4), None)[number % 5]
+    loss = LOSSES[number % len(LOSSES)]
+    if whole is None and loss == "cross_entropy":
+        whole = gp.Flatten()
+    if whole is not None:
+        layers += [whole, gp.Dense(4)]
+    size = 65 if number % 3 == 1 else (2, 7, 33, 65, 130)[number // 2 % 5]
+    shape = (int(rng.integers(6, 12)), groups * int(rng.integers(1, 4, endpoint=True)))
+    return Case(f"convolved{number}", tuple(layers), shape, size, loss, number)
+
+
+# Twelve drawn ones; several blocks; a last activation that is a part of the loss.
+CONVOLVED_CASES = (
+    *(convolved_case(number) for number in range(12)),
+    Case(
+        "convolved_blocks",
+        (Conv1D(6, 3, activation="tanh"), MaxPool1D(2), Conv1D(5, 2, padding="causal")),
+        (9, 4),
+        1100,
+        "mse",
+        12,
+    ),
+    Case(
+        "convolved_sigmoid",
+        (Conv1D(5, 3, activation="relu"), Conv1D(3, 2, activation="sigmoid")),
+        (7, 2),
+        65,
+        "bce",
+        13,
+    ),
+)
+
+CASES = RANDOM_CASES + EDGE_CASES + RECURRENT_CASES + IMAGE_CASES + CONVOLVED_CASES
 
 # Smooth and small: fifty steps of it stay comparable, and take a moment.
 TRAINED = Case(

@@ -16,7 +16,7 @@ import numpy as np
 
 import gradprune as gp
 from cases import ACTIVATIONS
-from gradprune.layers import Layer, Node, Permute, Reverse
+from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Node, Permute, Reverse
 
 NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "20"))  # how many the tests take
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
@@ -101,7 +101,17 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
     ]
     own: list[Callable[[], Layer]] = {
         1: [gp.BatchNorm, *dense * 3],
-        2: [gp.BatchNorm, *dense * 2, *[lambda: _recurrent(rng)] * 3, Reverse, Permute],
+        2: [
+            gp.BatchNorm,
+            gp.BatchNorm,
+            *dense * 2,
+            *[lambda: _recurrent(rng)] * 3,
+            *[lambda: _convolution_over_time(rng, node.shape[-1])] * 4,
+            lambda: _pool_over_time(rng),
+            (gp.GlobalAvgPool, gp.GlobalMaxPool)[node.shape[-1] % 2],
+            Reverse,
+            Permute,
+        ],
         3: [
             gp.Flatten,
             gp.BatchNorm,
@@ -154,11 +164,39 @@ def _convolution(rng: np.random.Generator, channels: int, filters: int | None = 
     )
 
 
+def _pool_over_time(rng: np.random.Generator) -> Layer:
+    kind = MaxPool1D if rng.integers(2) else AvgPool1D
+    padding: Any = (0, 0, "same")[rng.integers(3)]
+    return kind(int(rng.integers(1, 4)), stride=int(rng.integers(1, 3)), padding=padding)
+
+
+def _convolution_over_time(
+    rng: np.random.Generator, features: int, filters: int | None = None
+) -> Layer:
+    """The same, of sequences."""
+    divisors = [g for g in range(1, features + 1) if features % g == 0 == (filters or 0) % g]
+    groups = (1, int(rng.choice(divisors)))[rng.integers(2)]
+    keeps = filters is not None
+    return Conv1D(
+        filters or groups * int(rng.integers(1, 5)),
+        int(rng.integers(1, 4)),
+        stride=1 if keeps else int(rng.integers(1, 3)),
+        padding="same" if keeps else (0, 1, "same", "causal", (0, 2))[rng.integers(5)],
+        dilation=int(rng.integers(1, 3)),
+        groups=groups,
+        activation=_function(rng),
+        bias=bool(rng.integers(2)),
+    )
+
+
 def _same_shape(rng: np.random.Generator, node: Node) -> Node:
     """A layer with weights that keeps the shape, with or without a normalization behind it."""
-    if len(node.shape) == 2 and rng.integers(2):
+    kind = rng.integers(4) if len(node.shape) == 2 else 0
+    if kind == 1:
         return _recurrent(rng, node.shape[1])(node)
-    if len(node.shape) == 3:
+    if kind == 2:
+        node = _convolution_over_time(rng, node.shape[1], node.shape[1])(node)
+    elif len(node.shape) == 3:
         node = _convolution(rng, node.shape[0], node.shape[0])(node)
     else:
         node = gp.Dense(

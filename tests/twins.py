@@ -14,7 +14,7 @@ import gradprune as gp
 from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
 from gradprune.engine.network import Network
-from gradprune.layers import Layer, Permute, Reverse
+from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Permute, Reverse
 from gradprune.layers.graph import INPUT
 from gradprune.layers.recurrent import Recurrent
 from gradprune.optim.clipping import Clipper
@@ -65,11 +65,11 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
                 }
             )
             number += 1 + (activation.function != "identity")
-        elif isinstance(layer, gp.Conv2D):
+        elif isinstance(layer, gp.Conv2D | Conv1D):
             plain.append(convolution_dict(layer))
             number += 1 + (layer.activation_layer().function != "identity")
-        elif isinstance(layer, gp.MaxPool2D | gp.AvgPool2D):
-            kind = "max" if isinstance(layer, gp.MaxPool2D) else "mean"
+        elif isinstance(layer, gp.MaxPool2D | gp.AvgPool2D | MaxPool1D | AvgPool1D):
+            kind = "max" if isinstance(layer, gp.MaxPool2D | MaxPool1D) else "mean"
             slides = {name: getattr(layer, name) for name in ("kernel", "stride", "padding")}
             plain.append({"type": "pooling", "pooling": kind, **slides})
             number += 1
@@ -121,7 +121,7 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
     return plain
 
 
-def convolution_dict(layer: gp.Conv2D) -> dict[str, Any]:
+def convolution_dict(layer: gp.Conv2D | Conv1D) -> dict[str, Any]:
     activation = layer.activation_layer()
     same = ("stride", "padding", "dilation", "groups", "l1", "l2")
     return {
@@ -313,12 +313,36 @@ def torch_padded(torch: Any, layer: Mapping[str, Any], kernel: Any, x: Any, valu
     return torch.nn.functional.pad(x, sides, value=value)
 
 
+def torch_padded_steps(torch: Any, layer: Mapping[str, Any], kernel: int, x: Any) -> Any:
+    """Sequences (batch, features, time) with their padding."""
+    padding, reach = layer["padding"], layer["dilation"] * (kernel - 1) + 1
+    if padding == "same":
+        total = max(reach - (x.shape[2] % layer["stride"] or layer["stride"]), 0)
+        sides = (total // 2, total - total // 2)
+    elif padding == "causal":
+        sides = (reach - 1, 0)
+    else:
+        sides = as_pair(0 if padding == "valid" else padding)
+    return torch.nn.functional.pad(x, sides)
+
+
 def as_pair(value: Any) -> Any:
     return value if isinstance(value, tuple | list) else (value, value)
 
 
 def torch_pooled(torch: Any, layer: Mapping[str, Any], x: Any) -> Any:
     functional = torch.nn.functional
+    if x.ndim == 3:  # as an image of one channel
+        image = dict(layer)
+        if layer["kernel"] is not None:
+            image["kernel"], image["stride"] = (
+                (layer[name] or layer["kernel"], 1) for name in ("kernel", "stride")
+            )
+            if not isinstance(layer["padding"], str):
+                image["padding"] = (as_pair(layer["padding"]), (0, 0))
+        else:
+            image |= {"kernel": (x.shape[1], 1), "stride": None, "padding": 0}
+        return torch_pooled(torch, image, x[:, None])[:, 0]
     if layer["kernel"] is None:
         means, largest = functional.adaptive_avg_pool2d, functional.adaptive_max_pool2d
         return (means if layer["pooling"] == "mean" else largest)(x, 1)
@@ -332,6 +356,10 @@ def torch_convolved(torch: Any, layer: Mapping[str, Any], parameters: Any, x: An
     weight = parameters[layer["weight"]]
     bias = parameters[layer["bias"]] if layer["bias"] else None
     settings = {name: layer[name] for name in ("stride", "dilation", "groups")}
+    if x.ndim == 3:
+        padded = torch_padded_steps(torch, layer, weight.shape[2], x.transpose(1, 2))
+        z = torch.nn.functional.conv1d(padded, weight, bias, **settings)
+        return z.transpose(1, 2)
     padded = torch_padded(torch, layer, weight.shape[2:], x, 0.0)
     return torch.nn.functional.conv2d(padded, weight, bias, **settings)
 

@@ -36,7 +36,7 @@ _CLASSES: dict[int, tuple[type[Any], tuple[str, ...]]] = _OTHERS | {
 }
 _WORDS = (
     *("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax", "same", "valid"),
-    *("silu", "elu", "hardswish", "relu6"),
+    *("silu", "elu", "hardswish", "relu6", "causal"),
 )
 _NUMBERS = {cls: number for number, (cls, _) in _CLASSES.items()}
 

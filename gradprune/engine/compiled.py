@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
-from gradprune.engine.memory import LARGEST, lowered, needed_bytes
+from gradprune.engine.lowering import lowered
+from gradprune.engine.memory import LARGEST, needed_bytes
 from gradprune.foundation import streams
 from gradprune.foundation.checks import seed_number
 from gradprune.layers.base import Flags, Layer, Masks, Parameter, Wiring
@@ -43,7 +44,7 @@ Start = Callable[[Sequence[Tensor]], NDArray[np.uint8] | None]  # the mask to st
 # Attributes that ``_build`` makes.
 _DERIVED = {
     *("steps", "output_shape", "outputs", "arena", "parameters", "buffers", "masks"),
-    *("core_layers", "_core_names", "_net", "_guard"),
+    *("core_layers", "_turned", "_core_names", "_net", "_guard"),
 }
 _BLOCK_STREAMS = 1 << 32  # between those of two blocks of one parameter
 
@@ -132,7 +133,7 @@ class Compiled(Whole):
         for name, offset in self.arena.offsets.items():
             layer_name, _, role = name.partition(".")
             offsets[layer_name][role] = offset
-        self.core_layers = core = lowered(self.steps, offsets)
+        self.core_layers, self._turned = core, _ = lowered(self.steps, offsets)
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows

@@ -188,7 +188,9 @@ class Examined(Compiled):
         if phase == "forward":
             what = f"{value:.9g}" if math.isfinite(value) else "not finite"
             shape = self._shape_behind(position)
-            if step < 0 and len(shape) == 2:
+            if position in self._turned:
+                column, step = divmod(column, self._turned[position])
+            elif step < 0 and len(shape) == 2:
                 step, column = divmod(column, shape[1])
             place = f"feature {column}" if step < 0 else f"step {step}, unit {column}"
             return kind(

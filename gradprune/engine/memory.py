@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from math import prod
 from typing import SupportsIndex
 
 from gradprune import _core
+from gradprune.engine.lowering import lowered
 from gradprune.foundation.checks import whole
-from gradprune.layers.base import CoreLayer, Shape
-from gradprune.layers.dense import copying
+from gradprune.layers.base import Shape
 from gradprune.layers.graph import Step, named_layers, plan, sample_shape
 
-__all__ = ["LARGEST", "check_size", "lowered", "needed_bytes"]
+__all__ = ["LARGEST", "check_size", "needed_bytes"]
 
 # For a parameter: itself, its gradient, mask and two moments are 17 bytes; the rest is what reading
 # a packed file or freezing takes for a while.
@@ -37,7 +37,7 @@ def needed_bytes(steps: Sequence[Step]) -> int:
     if parameters + 4 * features > LARGEST:
         return parameters + 4 * features
     nowhere = {name: {parameter.role: 0 for parameter in own} for name, own in tensors.items()}
-    fixed, sample = _core.Net([low for _, low in lowered(steps, nowhere)]).needs
+    fixed, sample = _core.Net([low for _, low in lowered(steps, nowhere).layers]).needs
     return parameters + fixed + sample
 
 
@@ -72,29 +72,3 @@ def check_size(
             f"{nbytes:,} bytes; max_bytes sets another one"
         )
     return steps
-
-
-def lowered(
-    steps: Sequence[Step], offsets: Mapping[str, Mapping[str, int]]
-) -> list[tuple[str, CoreLayer]]:
-    """What the core runs, in order, with the name of the layer that it is of.
-
-    Args:
-        steps: the steps of the network, see ``plan``.
-        offsets: layer's name to role to the parameter's place in the arena.
-    """
-    core: list[tuple[str, CoreLayer]] = []
-    ends: list[int] = []  # of each layer: the core's layer that makes its output, -1: the input
-    for layer, sources, shape, _ in steps:
-        read = [-1 if source < 0 else ends[source] for source in sources]
-        for position, low in enumerate(layer.lower(shape, offsets[str(layer.name)]), len(core)):
-            back = tuple(position - source for source in read)
-            core.append((str(layer.name), low._replace(back=back)))
-            read = [position]
-        ends.append(read[0])
-    last = len(core) - 1
-    if ends[-1] != last or not core:  # it ends, or is nothing but, layers that do nothing
-        outputs = prod(steps[-1].output_shape)
-        same = copying(outputs)._replace(back=(last + 1 - ends[-1],))
-        core.append((str(steps[-1].layer.name), same))
-    return core

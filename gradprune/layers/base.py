@@ -133,6 +133,8 @@ class Layer(ABC):
     is_product: ClassVar[bool] = False
     # Whether a channel of it is silent if the mask removes all weights of the unit before it.
     has_silent_channels: ClassVar[bool] = False
+    # Whether the core computes it on sequences that lie as (features, time), see ``lower_turned``.
+    is_turned: ClassVar[bool] = False
     # Whether it divides each sample by its own deviation, which makes small errors large.
     normalizes_samples: ClassVar[bool] = False
     # Its place in packed files, which never changes, and its fields in the order of their bits
@@ -293,6 +295,14 @@ class Layer(ABC):
     @abstractmethod
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """Return the core's layers; offsets maps a role to its place in the arena."""
+
+    def lower_turned(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """Return the core's layers between sequences that lie as (features, time).
+
+        They run if what the layer reads comes from a layer that ``is_turned``. [] if there are
+        none: the sequence is turned back before the layer.
+        """
+        return []
 
     def wiring(self, shape: Shape) -> Wiring:
         """Return which outputs depend on which inputs.

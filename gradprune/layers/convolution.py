@@ -34,7 +34,7 @@ from gradprune.layers.window import (
     plain,
     windows,
 )
-from gradprune.layers.wiring import Channels, channels, images, read_by_rows
+from gradprune.layers.wiring import Channels, channels, read_by_rows, spread
 
 __all__ = ["Conv2D"]
 
@@ -236,7 +236,7 @@ class _GroupWiring(_ConvolutionWiring):
 
     def _of(self, groups: Flags, shape: Shape) -> Flags:
         """Flags of groups said of their pixels."""
-        return images(groups.repeat(shape[0] // len(groups)), shape)
+        return spread(groups.repeat(shape[0] // len(groups)), shape)
 
 
 class _FilterWiring(_ConvolutionWiring):
@@ -252,7 +252,7 @@ class _FilterWiring(_ConvolutionWiring):
         read: Flags = np.any(filters, axis=0) & ~self._folds(known)
         if self.rows_count:
             read = read_by_rows(filters, read)
-        return images(read, self.shape)
+        return spread(read, self.shape)
 
     def _folds(self, known: NDArray[Any]) -> Flags:
         """Which channels add the same to a filter at every place: biases can make up for them."""

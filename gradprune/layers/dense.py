@@ -87,6 +87,10 @@ class Activation(Layer):
             CoreLayer("activation", inputs, inputs, settings=(self.function, self.factor)),
         ]
 
+    def lower_turned(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return self.lower(shape, offsets) if self.is_elementwise else []
+
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return AllInputs(self, shape) if self.function == "softmax" else Elementwise(self, shape)

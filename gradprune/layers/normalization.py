@@ -128,6 +128,10 @@ class BatchNorm(Layer):
             )
         ]
 
+    def lower_turned(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer. Channels are then those of an image."""
+        return [low._replace(steps=1) for low in self.lower(shape, offsets)]
+
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return _BatchNormWiring(self, shape)

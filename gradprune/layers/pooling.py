@@ -1,4 +1,4 @@
-"""Pooling over images, and images as plain features."""
+"""Pooling over images and sequences, and samples of any shape as plain features."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.foundation.checks import settle
+from gradprune.foundation.checks import LARGEST_SIZE, settle, whole
 from gradprune.layers.base import CoreLayer, Entries, Flags, Layer, Masks, Shape, Wiring
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.window import (
@@ -21,23 +21,39 @@ from gradprune.layers.window import (
     any_in_windows,
     fitting,
     image,
+    over_time,
     padding_of,
     pair,
     plain,
+    sequence_of,
+    sides_of,
 )
-from gradprune.layers.wiring import Channels, Elementwise, channels, images
+from gradprune.layers.wiring import Channels, Elementwise, at_least_one, channels, spread
 
-__all__ = ["AvgPool2D", "Flatten", "GlobalAvgPool", "GlobalMaxPool", "MaxPool2D", "Pool"]
+__all__ = [
+    "AvgPool1D",
+    "AvgPool2D",
+    "Flatten",
+    "GlobalAvgPool",
+    "GlobalMaxPool",
+    "MaxPool1D",
+    "MaxPool2D",
+    "Pool",
+]
 
 
 @dataclass(frozen=True)
 class Pool(Layer):
-    """The base class of pooling: one number for each window, channel by channel."""
+    """The base class of pooling: one number for each window, channel by channel.
+
+    A sequence (time, features) is an image of one channel, over which a window one feature wide
+    slides; turned, as (features, time), it has its features as channels.
+    """
 
     kind: ClassVar[str]
 
     @abstractmethod
-    def window(self, shape: Shape) -> Window:
+    def window(self, shape: Shape, *, turned: bool = False) -> Window:
         """Return the window that slides over samples of this shape."""
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -51,9 +67,16 @@ class Pool(Layer):
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
+        return self._lowered(shape, self.window(shape))
+
+    def lower_turned(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return self._lowered(shape, self.window(shape, turned=True))
+
+    def _lowered(self, shape: Shape, window: Window) -> list[CoreLayer]:
         outputs = prod(self.output_shape(shape))
-        *window, _ = self.window(shape).settings
-        return [CoreLayer("pooling", prod(shape), outputs, settings=(*window, self.kind))]
+        *numbers, _ = window.settings
+        return [CoreLayer("pooling", prod(shape), outputs, settings=(*numbers, self.kind))]
 
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
@@ -62,12 +85,13 @@ class Pool(Layer):
         window = self.window(x.shape[1:])
         padding = tuple(zip(window.before, window.after, strict=True))
         settings: tuple[Any, ...] = (self.kind, window.kernel, window.stride, padding)
-        images = reference.pool2d_forward(x, *settings)
-        y = images.reshape(len(x), *self.output_shape(x.shape[1:]))
+        images = x.reshape(len(x), window.channels, window.height, window.width)
+        pooled = reference.pool2d_forward(images, *settings)
+        y = pooled.reshape(len(x), *self.output_shape(x.shape[1:]))
 
         def backward(dy: Doubles) -> Backward:
-            dx = reference.pool2d_backward(x, dy.reshape(images.shape), *settings)
-            return Backward(dx, dy, {})
+            dx = reference.pool2d_backward(images, dy.reshape(pooled.shape), *settings)
+            return Backward(dx.reshape(x.shape), dy, {})
 
         return Traced(y, y, backward)
 
@@ -79,29 +103,25 @@ class _PoolWiring(Channels):
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""
-        moving = any_in_windows(self.layer.window(self.shape), np.isnan(known))
-        return ~moving.reshape(self.output_shape)
+        window = self.layer.window(self.shape)
+        varies = np.isnan(known).reshape(window.channels, window.height, window.width)
+        return ~any_in_windows(window, varies).reshape(self.output_shape)
 
     def kept(self, live: Masks, wanted: Flags) -> Flags:
         """See Wiring."""
-        return self.whole(self._image(wanted)).reshape(self.output_shape)
+        return spread(at_least_one(channels(wanted)), self.output_shape)
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
-        return images(channels(self._image(kept)), self.shape)
+        return spread(channels(kept), self.shape)
 
     def passed(self, inputs: Flags, needed: Flags) -> Flags:
         """See Wiring."""
-        places = prod(self.output_shape) // len(inputs)
-        return channels(inputs).repeat(places).reshape(self.output_shape)
+        return spread(channels(inputs), self.output_shape)
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
         return self.layer, {}
-
-    def _image(self, flags: Flags) -> Flags:
-        """(channels, places down, places across)."""
-        return flags.reshape(self.shape[0], *self.layer.window(self.shape).places)
 
 
 @dataclass(frozen=True)
@@ -122,13 +142,17 @@ class _SlidingPool(Pool):
         window = Window(channels, height, width, kernel=kernel, stride=stride)
         return padding_of(self.padding, window)
 
-    def window(self, shape: Shape) -> Window:
+    def window(self, shape: Shape, *, turned: bool = False) -> Window:
         """See Pool."""
-        window = fitting(self._window(image(self, shape)), shape)
-        for i in range(2):
-            if max(window.before[i], window.after[i]) >= window.kernel[i]:
-                raise ValueError(f"padding {self.padding!r} leaves windows without the image")
-        return window
+        return _touching(fitting(self._window(image(self, shape)), shape), self.padding, "image")
+
+
+def _touching(window: Window, padding: object, what: str) -> Window:
+    """The window if it meets the image or the sequence at every place."""
+    for i in range(2):
+        if max(window.before[i], window.after[i]) >= window.kernel[i]:
+            raise ValueError(f"padding {padding!r} leaves windows without the {what}")
+    return window
 
 
 @dataclass(frozen=True)
@@ -174,24 +198,106 @@ class AvgPool2D(_SlidingPool):
 
 
 @dataclass(frozen=True)
-class _GlobalPool(Pool):
-    """One window of the image's size."""
+class _TimePool(Pool):
+    kernel: int
+    stride: int | None = field(default=None, kw_only=True)
+    padding: str | int | tuple[int, int] = field(default=0, kw_only=True)
 
-    def window(self, shape: Shape) -> Window:
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settle(self, whole, "kernel", "stride", least=1, most=LARGEST_SIZE)
+        settle(self, plain, "padding")
+        sides_of(self.padding)
+
+    def window(self, shape: Shape, *, turned: bool = False) -> Window:
         """See Pool."""
-        channels, height, width = image(self, shape)
+        window = over_time(
+            *sequence_of(self, shape),
+            turned=turned,
+            kernel=self.kernel,
+            stride=self.stride or self.kernel,
+            padding=self.padding,
+        )
+        return _touching(window, self.padding, "sequence")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        return (self.window(shape).places[0], shape[1])
+
+
+@dataclass(frozen=True)
+class MaxPool1D(_TimePool):
+    """Takes the largest number of every window of steps, feature by feature, without the padding.
+
+    Sequences are (time, features), as Keras's. If numbers are equal, the first one gets the
+    gradient.
+
+    Args:
+        kernel: steps of the window.
+        stride: the steps from one window to the next; None: the kernel's.
+        padding: as of ``Conv1D``, but for "causal".
+        name: given by the network as "maxpool1d0", "maxpool1d1", ... if None.
+
+    >>> MaxPool1D(2).output_shape((24, 20))
+    (12, 20)
+    """
+
+    kind: ClassVar[str] = "max"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        27,
+        ("kernel", "stride", "padding", "name", "inputs"),
+    )
+
+
+@dataclass(frozen=True)
+class AvgPool1D(_TimePool):
+    """Takes the mean of every window of steps, feature by feature; padding counts as 0.
+
+    Args:
+        kernel: steps of the window.
+        stride: the steps from one window to the next; None: the kernel's.
+        padding: as of ``Conv1D``, but for "causal".
+        name: given by the network as "avgpool1d0", "avgpool1d1", ... if None.
+
+    >>> AvgPool1D(3, stride=2, padding=1).output_shape((15, 8))
+    (8, 8)
+    """
+
+    kind: ClassVar[str] = "mean"
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        28,
+        ("kernel", "stride", "padding", "name", "inputs"),
+    )
+
+
+@dataclass(frozen=True)
+class _GlobalPool(Pool):
+    """One window of the size of the image, or of the sequence."""
+
+    def window(self, shape: Shape, *, turned: bool = False) -> Window:
+        """See Pool."""
+        if len(shape) == 2:
+            return over_time(*shape, turned=turned, kernel=shape[0])
+        if len(shape) != 3:
+            raise ValueError(
+                f"{type(self).__name__} takes samples of shape (time, features) or "
+                f"(channels, height, width), got {shape}"
+            )
+        channels, height, width = shape
         return fitting(Window(channels, height, width, kernel=(height, width)), shape)
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
-        return (image(self, shape)[0],)
+        self.window(shape)
+        return shape[-1:] if len(shape) == 2 else shape[:1]
 
 
 @dataclass(frozen=True)
 class GlobalAvgPool(_GlobalPool):
     """Takes the mean of each channel: (channels, height, width) becomes (channels,).
 
-    Source: Lin et al. 2013, "Network in Network".
+    Of a sequence (time, features) it is the mean of each feature over time, (features,). Source:
+    Lin et al. 2013, "Network in Network".
 
     >>> GlobalAvgPool().output_shape((64, 7, 7))
     (64,)
@@ -205,7 +311,8 @@ class GlobalAvgPool(_GlobalPool):
 class GlobalMaxPool(_GlobalPool):
     """Takes the largest number of each channel: (channels, height, width) becomes (channels,).
 
-    It is ``torch.nn.AdaptiveMaxPool2d(1)`` and ``Flatten``. If numbers are equal, the first one,
+    It is ``torch.nn.AdaptiveMaxPool2d(1)`` and ``Flatten``. Of a sequence (time, features) it is
+    the largest number of each feature over time, (features,). If numbers are equal, the first one,
     row by row, gets the gradient. Source: Oquab et al. 2015, "Is object localization for free?".
 
     >>> GlobalMaxPool().output_shape((64, 7, 7))

@@ -16,11 +16,15 @@ __all__ = [
     "Pair",
     "Window",
     "any_in_windows",
+    "check_steps",
     "fitting",
     "image",
+    "over_time",
     "padding_of",
     "pair",
     "plain",
+    "sequence_of",
+    "sides_of",
 ]
 
 Pair = int | tuple[int, int]
@@ -104,6 +108,64 @@ def image(layer: object, shape: Shape) -> Shape:
         kind = type(layer).__name__
         raise ValueError(f"{kind} takes samples of shape (channels, height, width), got {shape}")
     return shape
+
+
+def sequence_of(layer: Any, shape: Shape) -> tuple[int, int]:
+    """Return (time, features) if the shape is that of a sequence, else raise a ValueError."""
+    if len(shape) != 2:
+        kind = layer.name or type(layer).__name__
+        raise ValueError(f"{kind} takes samples of shape (time, features), got {shape}")
+    return shape[0], shape[1]
+
+
+def over_time(
+    steps: int,
+    features: int,
+    *,
+    turned: bool,
+    kernel: int,
+    stride: int = 1,
+    padding: str | int | tuple[int, int] = 0,
+) -> Window:
+    """Return the window that slides over the steps of a sequence, feature by feature.
+
+    Args:
+        steps: of the sequence.
+        features: of a step.
+        turned: whether it lies as (features, time): each feature is a channel then, else there is
+            one channel, and the features are its width.
+        kernel: how many steps the window has.
+        stride: from one window to the next.
+        padding: see ``sides_of``.
+    """
+    sides = sides_of(padding)
+    if turned:
+        window = Window(features, 1, steps, kernel=(1, kernel), stride=(1, stride))
+        around: Any = sides if isinstance(sides, str) else ((0, 0), sides)
+    else:
+        window = Window(1, steps, features, kernel=(kernel, 1), stride=(stride, 1))
+        around = sides if isinstance(sides, str) else (sides, (0, 0))
+    window = padding_of(around, window)
+    check_steps(kernel, steps, window.before[turned] + window.after[turned])
+    return fitting(window, (steps, features))
+
+
+def check_steps(reach: int, steps: int, padding: int) -> None:
+    """Raise a ValueError if a kernel that reaches so far does not fit into a sequence."""
+    if reach > steps + padding:
+        padded = f" and {padding} of padding" if padding else ""
+        raise ValueError(
+            f"a kernel that reaches over {reach} steps does not fit into {steps}{padded}"
+        )
+
+
+def sides_of(value: Any) -> str | tuple[int, int]:
+    """Return the padding of a sequence: "same", or so many steps before and behind it."""
+    if value == "same":
+        return "same"
+    if isinstance(value, str) and value != "valid":
+        raise ValueError(f'padding must be "same", "valid" or numbers, got {value!r}')
+    return pair("padding", 0 if isinstance(value, str) else value, least=0)
 
 
 def fitting(window: Window, shape: Shape) -> Window:

@@ -15,9 +15,9 @@ __all__ = [
     "Elementwise",
     "at_least_one",
     "channels",
-    "images",
     "read_by_rows",
     "roles_by_layer",
+    "spread",
 ]
 
 _T = TypeVar("_T", bound=np.generic)
@@ -49,26 +49,39 @@ class Elementwise(Wiring):
 
 
 class Channels(Wiring):
-    """The wiring of a layer with images in and out, of which whole channels stay or go."""
+    """The wiring of a layer of which whole channels stay or go, see ``channels``."""
 
     def whole(self, wanted: Flags) -> Flags:
-        """The flags, set for all pixels of a channel if they are for one; some channel stays."""
-        return images(at_least_one(channels(wanted)), wanted.shape)
+        """The flags, set for all places of a channel if they are for one; some channel stays."""
+        return spread(at_least_one(channels(wanted)), wanted.shape)
 
     def joined(self, inputs: Flags) -> Flags:
-        """See Wiring. Others may read pixels of the same images one by one."""
-        return images(channels(inputs), inputs.shape)
+        """See Wiring. Others may read numbers of the same samples one by one."""
+        return spread(channels(inputs), inputs.shape)
 
 
 def channels(flags: Flags) -> Flags:
-    """Return which channels of (channels, height, width) have a pixel that is set."""
-    found: Flags = np.any(flags, axis=(1, 2))
+    """Return which channels have a number that is set.
+
+    They are the first axis of an image, and the features of a sequence or a plain sample.
+
+    >>> channels(np.array([[False, True], [False, False]]))
+    array([False,  True])
+    """
+    axis = _channel_axis(flags.shape)
+    found: Flags = np.any(flags, axis=tuple(i for i in range(flags.ndim) if i != axis))
     return found
 
 
-def images(flags: Flags, shape: Shape) -> Flags:
-    """Return the flags of channels as flags of their pixels."""
-    return np.broadcast_to(flags[:, np.newaxis, np.newaxis], shape).copy()
+def spread(flags: Flags, shape: Shape) -> Flags:
+    """Return the flags of channels as flags of all their numbers."""
+    sizes = [1] * len(shape)
+    sizes[_channel_axis(shape)] = len(flags)
+    return np.broadcast_to(flags.reshape(sizes), shape).copy()
+
+
+def _channel_axis(shape: Shape) -> int:
+    return 0 if len(shape) == 3 else len(shape) - 1
 
 
 def at_least_one(units: Flags) -> Flags:

@@ -25,8 +25,12 @@ from .clipping import (
 )
 from .convolution import (
     POOLING_NAMES,
+    conv1d_backward,
+    conv1d_forward,
     conv2d_backward,
     conv2d_forward,
+    pool1d_backward,
+    pool1d_forward,
     pool2d_backward,
     pool2d_forward,
 )
@@ -111,6 +115,8 @@ __all__ = [
     "clip_grad_norm",
     "clip_grad_value",
     "clip_scale",
+    "conv1d_backward",
+    "conv1d_forward",
     "conv2d_backward",
     "conv2d_forward",
     "dense_backward",
@@ -148,6 +154,8 @@ __all__ = [
     "permutation",
     "philox4x32",
     "polynomial_sparsity",
+    "pool1d_backward",
+    "pool1d_forward",
     "pool2d_backward",
     "pool2d_forward",
     "prune_blocks",

@@ -1,4 +1,4 @@
-"""Convolution and pooling over images, forward and backward side by side.
+"""Convolution and pooling over images and sequences, forward and backward side by side.
 
 Shapes: B batch, C channels in, O filters, G groups, (H, W) height and width, (U, V) kernel, (R, S)
 places down and across.  A window at place (r, s) sees the pixels (r * stride + u * dilation,
@@ -180,6 +180,166 @@ def conv2d_backward(
         dplanes[pixels] += np.einsum("bgors,goc->bgcrs", d, filters[..., u, v])
     dx = windows.cropped(dplanes.reshape(padded.shape))
     return dx, dfilters.reshape(weight.shape), dz.sum(axis=(0, 2, 3))
+
+
+def conv1d_forward(
+    x: Floats,
+    weight: Floats,
+    bias: Floats | None,
+    stride: int = 1,
+    padding: str | int | tuple[int, int] = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Floats:
+    """``z[b, r, o] = bias[o] + sum_cu weight[o, c, u] x[b, r + u, c]``, as ``conv2d_forward``.
+
+    Args:
+        x: (B, T, C), steps of C features.
+        weight: (O, C / G, U).
+        bias: (O,) or None.
+        stride: from one place to the next.
+        padding: zeros before and behind; "causal": all of them before.
+        dilation: from one entry of the kernel to the next.
+        groups: G.
+
+    Returns:
+        z, (B, R, O).
+
+    Raises:
+        ValueError: if the kernel does not fit into the padded sequence.
+
+    Example:
+        >>> x = np.arange(4.0).reshape(1, 4, 1)
+        >>> conv1d_forward(x, np.array([[[1.0, 10.0]]]), None).ravel()
+        array([10., 21., 32.])
+    """
+    settings = _in_images(weight, stride, padding, dilation)
+    z = conv2d_forward(_images(x), weight[:, :, None], bias, *settings, groups)
+    return _sequences(z)
+
+
+def conv1d_backward(
+    x: Floats,
+    weight: Floats,
+    dz: Floats,
+    stride: int = 1,
+    padding: str | int | tuple[int, int] = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> tuple[Floats, Floats, Floats]:
+    """Each number and weight gets what it was multiplied by, times dz, wherever it was.
+
+    Args:
+        x: (B, T, C), the input of the forward pass.
+        weight: (O, C / G, U).
+        dz: (B, R, O), the gradient of the output before the activation.
+        stride: as in the forward pass, and so are the others.
+        padding: zeros before and behind.
+        dilation: from one entry of the kernel to the next.
+        groups: G.
+
+    Returns:
+        dx (B, T, C), dweight (O, C / G, U), dbias (O,).
+
+    Raises:
+        ValueError: if the kernel does not fit into the padded sequence.
+
+    Example:
+        >>> x, weight = np.ones((2, 5, 4)), np.ones((6, 2, 3))
+        >>> [d.shape for d in conv1d_backward(x, weight, np.ones((2, 3, 6)), groups=2)]
+        [(2, 5, 4), (6, 2, 3), (6,)]
+    """
+    settings = _in_images(weight, stride, padding, dilation)
+    dx, dweight, dbias = conv2d_backward(
+        _images(x), weight[:, :, None], _images(dz), *settings, groups
+    )
+    return _sequences(dx), dweight[:, :, 0], dbias
+
+
+def _images(sequences: Floats) -> Floats:
+    return sequences.swapaxes(1, 2)[:, :, None]
+
+
+def _sequences(images: Floats) -> Floats:
+    return images[:, :, 0].swapaxes(1, 2)
+
+
+def _in_images(weight: Floats, stride: int, padding: Any, dilation: int) -> tuple[Any, Any, Any]:
+    """Stride, padding and dilation of images that are one pixel high."""
+    if padding == "causal":
+        padding = dilation * (weight.shape[2] - 1), 0
+    return (1, stride), _along(padding, 1), (1, dilation)
+
+
+def _along(padding: Any, axis: int) -> Any:
+    """The padding of one axis as that of both, of which the other one has none."""
+    if isinstance(padding, str):
+        return padding
+    sides = _pair(padding)
+    return ((0, 0), sides) if axis == 1 else (sides, (0, 0))
+
+
+def pool1d_forward(
+    x: Floats,
+    kind: str,
+    kernel: int,
+    stride: int | None = None,
+    padding: str | int | tuple[int, int] = 0,
+) -> Floats:
+    """The largest or the mean number of every window of steps, feature by feature.
+
+    Args:
+        x: (B, T, C).
+        kind: max or mean.
+        kernel: steps of a window.
+        stride: from one window to the next; None: the kernel.
+        padding: before and behind, see ``pool2d_forward``.
+
+    Returns:
+        y, (B, R, C).
+
+    Raises:
+        ValueError: if the kind is unknown or the kernel does not fit into the padded sequence.
+
+    Example:
+        >>> pool1d_forward(np.array([[[1.0], [3.0], [2.0], [0.0]]]), "max", 2).ravel()
+        array([3., 2.])
+    """
+    settings = (kernel, 1), (stride or kernel, 1), _along(padding, 0)
+    return pool2d_forward(x[:, None], kind, *settings)[:, 0]
+
+
+def pool1d_backward(
+    x: Floats,
+    dy: Floats,
+    kind: str,
+    kernel: int,
+    stride: int | None = None,
+    padding: str | int | tuple[int, int] = 0,
+) -> Floats:
+    """The largest number of a window, the first of equal ones, gets dy; the mean shares.
+
+    Args:
+        x: (B, T, C), the input of the forward pass.
+        dy: (B, R, C).
+        kind: max or mean.
+        kernel: steps of a window.
+        stride: as in the forward pass.
+        padding: as in the forward pass.
+
+    Returns:
+        dx, (B, T, C).
+
+    Raises:
+        ValueError: if the kind is unknown or the kernel does not fit into the padded sequence.
+
+    Example:
+        >>> x = np.array([[[1.0], [3.0], [2.0], [0.0]]])
+        >>> pool1d_backward(x, np.array([[[7.0], [8.0]]]), "max", 2).ravel()
+        array([0., 7., 8., 0.])
+    """
+    settings = (kernel, 1), (stride or kernel, 1), _along(padding, 0)
+    return pool2d_backward(x[:, None], dy[:, None], kind, *settings)[:, 0]
 
 
 def pool2d_forward(

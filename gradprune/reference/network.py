@@ -62,9 +62,10 @@ where everything after the type has a default except the cell, the weights, the 
 "mean"), its kernel (None: the whole image), normalization's names, the rate and the index (the
 layer's number in the C network, which selects its random stream).  A channel of batchnorm is silent
 if all of its row of the weight named before is removed.  A recurrent layer takes (B, time,
-features), convolution and pooling (B, channels, height, width), dense (B, features) or (B, time,
-features); the loss flattens what it gets.  Every layer may have "sources", the positions of the
-layers it reads, -1 for the network's input; without them it reads the layer before it.
+features), convolution and pooling (B, channels, height, width) or (B, time, features), dense (B,
+features) or (B, time, features); the loss flattens what it gets.  Every layer may have "sources",
+the positions of the layers it reads, -1 for the network's input; without them it reads the layer
+before it.
 """
 
 from __future__ import annotations
@@ -77,7 +78,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import Floats, Mask
-from .convolution import conv2d_backward, conv2d_forward, pool2d_backward, pool2d_forward
+from .convolution import (
+    conv1d_backward,
+    conv1d_forward,
+    conv2d_backward,
+    conv2d_forward,
+    pool1d_backward,
+    pool1d_forward,
+    pool2d_backward,
+    pool2d_forward,
+)
 from .layers import activation_backward, activation_forward, dense_backward, dense_forward
 from .losses import loss_forward_backward, regularization
 from .normalization import (
@@ -128,7 +138,8 @@ def _sliding(layer: Layer) -> dict[str, Any]:
 
 def _kernel(layer: Layer, x: Floats) -> Any:
     kernel = layer["kernel"]
-    return x.shape[2:] if kernel is None else kernel
+    whole = x.shape[1] if x.ndim == 3 else x.shape[2:]
+    return whole if kernel is None else kernel
 
 
 def _product_forward(
@@ -140,7 +151,8 @@ def _product_forward(
     b = None if bias is None else _live(bias, parameters, masks)
     if layer["type"] == "dense":
         return dense_forward(x, weight, b)
-    return conv2d_forward(x, weight, b, **_sliding(layer))
+    convolve = conv1d_forward if x.ndim == 3 else conv2d_forward
+    return convolve(x, weight, b, **_sliding(layer))
 
 
 def _product_backward(
@@ -156,7 +168,8 @@ def _product_backward(
     if layer["type"] == "dense":
         dx, dweight, dbias = dense_backward(x, weight, dz)
     else:
-        dx, dweight, dbias = conv2d_backward(x, weight, dz, **_sliding(layer))
+        back = conv1d_backward if x.ndim == 3 else conv2d_backward
+        dx, dweight, dbias = back(x, weight, dz, **_sliding(layer))
     penalty, slope = regularization(weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0))
     gradients[layer["weight"]] += dweight + slope
     if layer.get("bias") is not None:
@@ -263,7 +276,8 @@ def _trace(
             y = layernorm_forward(x, gamma, beta, layer.get("eps", 1e-5))
             traces.append(_Trace(x, x, y))
         elif kind == "pooling":
-            y = pool2d_forward(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
+            pool = pool1d_forward if x.ndim == 3 else pool2d_forward
+            y = pool(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
             traces.append(_Trace(x, x, y))
         elif kind in ("dense", "convolution", "activation"):
             z = x if kind == "activation" else _product_forward(layer, x, parameters, masks)
@@ -428,8 +442,9 @@ def _layer_backward(
         gradients[layer["bias"]] += dbeta
         return 0.0, d
     if layer["type"] == "pooling":
+        back_along = pool1d_backward if trace.x.ndim == 3 else pool2d_backward
         kernel = _kernel(layer, trace.x)
-        return 0.0, pool2d_backward(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
+        return 0.0, back_along(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
     if trace.states is not None:
         d, penalty = _recurrent_backward(
             layer, trace, trace.states, parameters, masks, d, gradients, training=training

@@ -91,6 +91,18 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
         ],
         (2, 9, 7),
     ),
+    "over time": (
+        [
+            gp.layers.Conv1D(4, 3, padding="causal", groups=2, activation="silu"),
+            gp.layers.MaxPool1D(2, stride=1, padding=(1, 0)),
+            gp.layers.Conv1D(3, 2, dilation=2, padding=1, bias=False),
+            gp.layers.AvgPool1D(2, padding="same"),
+            gp.layers.Permute(),
+            gp.layers.Reverse(),
+            gp.GlobalMaxPool(),
+        ],
+        (9, 4),
+    ),
     "largest": ([gp.Conv2D(3, 2), gp.GlobalMaxPool(name="most"), gp.Dense(2)], (2, 5, 4)),
     "shapes": ([gp.layers.Reshape((3, 2, 4)), gp.Conv2D(2, 2), gp.layers.Reshape(6)], (6, 4)),
     "wide": ([gp.Dense(2), gp.Dense(3)], 1100),
@@ -294,6 +306,10 @@ NUMBERS = {
     23: "GlobalMaxPool name inputs",
     24: "Permute dims name inputs",
     25: "Reverse name inputs",
+    26: "Conv1D filters kernel stride padding dilation groups activation bias name initializer "
+    "l1 l2 inputs",
+    27: "MaxPool1D kernel stride padding name inputs",
+    28: "AvgPool1D kernel stride padding name inputs",
     40: "Reshape shape name inputs",
 }
 
@@ -330,7 +346,7 @@ def test_values_of_settings_stay() -> None:
         ]
     ).hex(" ")
     words = ("identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu", "softmax")
-    words += ("same", "valid", "silu", "elu", "hardswish", "relu6")
+    words += ("same", "valid", "silu", "elu", "hardswish", "relu6", "causal")
     assert words == architecture._WORDS
 
 

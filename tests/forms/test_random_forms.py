@@ -16,6 +16,7 @@ import gradprune as gp
 from conftest import SEED
 from gradprune import reference
 from gradprune.forms.shrinking import _known
+from gradprune.layers import Conv1D
 from gradprune.layers.coupling import normalized_products
 from gradprune.layers.recurrent import Recurrent
 from gradprune.layers.wiring import roles_by_layer
@@ -132,7 +133,7 @@ def check(number: int, folder: Path) -> float:
 
 
 def groups_of(model: gp.Model) -> list[bool]:
-    return [layer.groups > 1 for layer in model.layers if isinstance(layer, gp.Conv2D)]
+    return [layer.groups > 1 for layer in model.layers if isinstance(layer, gp.Conv2D | Conv1D)]
 
 
 def check_silent(model: gp.Model) -> None:
@@ -191,7 +192,7 @@ def varying(model: gp.Model) -> dict[str, NDArray[np.bool_]]:
         if isinstance(layer, Recurrent):
             units = varies.reshape(-1, layer.units).any(axis=0)
             found[name] = np.tile(units, len(array) // layer.units)
-        elif varies.ndim == 2 and array.ndim < 3 and array.shape != varies.shape:
+        elif varies.ndim == 2 and array.shape != varies.shape:
             found[name] = varies.any(axis=0)
         else:
             found[name] = varies.reshape(len(array), -1).any(axis=1)
