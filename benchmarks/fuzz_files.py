@@ -35,6 +35,7 @@ import gradprune as gp
 from gradprune import files
 from gradprune.compression import architecture, gpz
 from gradprune.engine import memory
+from gradprune.forms import frozen_files
 from gradprune.layers.graph import named_layers, plan
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.registry import SETTINGS, Registry
@@ -137,7 +138,11 @@ class Sources:
         for model in models():
             content, tensors = files.state_of(model)
             self.parts.append((json.loads(json.dumps(content)), dict(tensors)))
-            self.saved.append(files._seal(content, tensors))
+            self.saved.append(files.seal(content, tensors))
+            frozen = model.freeze(precision="int8" if model.seed == 1 else "float32")
+            content, tensors = frozen_files.described(frozen._origin)
+            self.parts.append((json.loads(json.dumps(content)), tensors))
+            self.saved.append(files.seal(content, tensors))
             self.packed.append(bytes(gp.compress(model)))
             if model.quantizer is not None:
                 continue
@@ -281,21 +286,24 @@ def saved_file(rng: Draw, sources: Sources) -> bytes:
     if rng.random() < 0.2:
         return damaged(rng, sources.saved)
     content, tensors = copy.deepcopy(_pick(rng, sources.parts))
+    described = content.get("model") or content[frozen_files.KEY]
     if rng.random() < 0.2:
-        blank = _consistent(rng, content["model"])
+        blank = _consistent(rng, described)
+        if blank is not None and "model" in content:
+            return files.seal(*files.state_of(blank))
         if blank is not None:
-            return files._seal(*files.state_of(blank))
+            return files.seal(*frozen_files.described(blank.freeze()._origin))
     for _ in range(1 + int(rng.exponential(0.7))):
         kind = rng.random()
-        if kind < 0.2 and isinstance(content.get("model"), dict):
-            layers = content["model"].get("layers")
+        if kind < 0.2:
+            layers = described.get("layers")
             if isinstance(layers, list) and layers:
                 _change_layers(rng, layers)
         elif kind < 0.4 and tensors:
             _change_tensors(rng, tensors)
-        elif kind < 0.5 and isinstance(content.get("model"), dict):
+        elif kind < 0.5:
             rank = int(rng.integers(1, 5))
-            content["model"]["input_shape"] = [_pick(rng, SIZES) for _ in range(rank)]
+            described["input_shape"] = [_pick(rng, SIZES) for _ in range(rank)]
         else:
             ways = list(_ways(content))
             if not ways:
@@ -308,7 +316,7 @@ def saved_file(rng: Draw, sources: Sources) -> bytes:
                 del node[way[-1]]
             else:
                 node[way[-1]] = copy.deepcopy(_value(rng, node[way[-1]]))
-    return files._seal(content, tensors)
+    return files.seal(content, tensors)
 
 
 def packed_file(rng: Draw, sources: Sources) -> bytes:
@@ -319,7 +327,8 @@ def packed_file(rng: Draw, sources: Sources) -> bytes:
             data[:4] = b"gpz\x01"
             data[4:8] = zlib.crc32(data[8:]).to_bytes(4, "little")
         return bytes(data)
-    content = copy.deepcopy(_pick(rng, sources.parts)[0])["model"]
+    content = copy.deepcopy(_pick(rng, sources.parts)[0])
+    content = content.get("model") or content[frozen_files.KEY]
     if rng.random() < 0.2:
         blank = _consistent(rng, content)
         if blank is not None:
@@ -363,7 +372,7 @@ def damaged(rng: Draw, whole: list[bytes]) -> bytes:
 
 
 def outcome(path: Path) -> str:
-    """What became of one file: "model", "packed model" or the beginning of the error's text."""
+    """What became of one file: the kind of model, or the beginning of the error's text."""
     try:
         loaded = gp.load(path, custom_objects=OWN)
     except gp.errors.FileFormatError as error:
@@ -371,7 +380,9 @@ def outcome(path: Path) -> str:
         if text == str(error):
             raise AssertionError(f"the error does not name the file: {error}") from error
         return re.sub(r"'.*|[0-9,()\[\]]+|\S+\.\S+ ", "", text.split(":", maxsplit=1)[0])[:40]
-    small = memory.needed_bytes(gp.Model.blank(loaded.layers, loaded.input_shape).steps) < 10**7
+    is_frozen = isinstance(loaded, gp.forms.FrozenModel)
+    layers = loaded._source.layers if is_frozen else loaded.layers
+    small = memory.needed_bytes(gp.Model.blank(layers, loaded.input_shape).steps) < 10**7
     x = np.zeros((1, *loaded.input_shape), np.float32) if small else None
     if isinstance(loaded, gp.compression.PackedModel):
         if x is not None:
@@ -384,7 +395,7 @@ def outcome(path: Path) -> str:
     gp.load(path, custom_objects=OWN).save(path)
     if path.read_bytes() != whole:
         raise AssertionError("saved again, it is another file")
-    return "model"
+    return "frozen model" if is_frozen else "model"
 
 
 def _memory() -> int:

@@ -19,8 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, SupportsIndex, TypeVar
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Never, SupportsIndex, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,9 +40,21 @@ from gradprune.state.headroom import require
 from gradprune.state.locking import locked
 from gradprune.training.trainee import Trainee
 
-__all__ = ["check_savable", "described", "load", "parse", "save", "state_of"]
+__all__ = [
+    "Content",
+    "Tensors",
+    "check_savable",
+    "described",
+    "load",
+    "parse",
+    "save",
+    "seal",
+    "state_of",
+]
 
+Content = dict[str, Any]
 Tensors = dict[str, NDArray[Any]]
+_Other = TypeVar("_Other")
 _Model = TypeVar("_Model", bound=Trainee)
 
 _FORMAT = 3
@@ -56,7 +69,7 @@ _KEY = "gradprune"
 
 def save(model: Trainee, path: str | os.PathLike[str]) -> None:
     """Write a model to a file; see ``Model.save``."""
-    write_atomically(path, _seal(*state_of(model)))
+    write_atomically(path, seal(*state_of(model)))
 
 
 def check_savable(model: Trainee) -> None:
@@ -87,15 +100,13 @@ def _tensors(model: Trainee) -> Tensors:
     return tensors
 
 
-def _describe(model: Trainee) -> dict[str, Any]:
+def _describe(model: Trainee) -> Content:
     """All of a model that is not an array."""
     optimizer, pruner, quantizer = model.optimizer, model.pruner, model.quantizer
     encode = Registry().encode  # one for all, so that no two classes have one name
     if optimizer is not None and OPTIMIZERS.get(type(optimizer).__name__) is not type(optimizer):
         raise TypeError(f"cannot save an optimizer of class {type(optimizer).__name__}")
     return {
-        "format": _FORMAT,
-        "version": _core.version,
         "model": {
             "layers": encode(model.layers),
             "input_shape": encode(model.input_shape),
@@ -154,10 +165,11 @@ def _digest(content: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> 
     return digest.hexdigest()
 
 
-def _seal(content: Mapping[str, Any], tensors: Tensors) -> bytes:
-    """The bytes of a file."""
+def seal(content: Mapping[str, Any], tensors: Tensors) -> bytes:
+    """Return the bytes of a file."""
     from safetensors.numpy import save as serialize
 
+    content = {"format": _FORMAT, "version": _core.version, **content}
     text = json.dumps({**content, "sha256": _digest(content, tensors)}, sort_keys=True)
     # One key, since safetensors writes several in a random order; this way a model that is saved
     # twice gives the same bytes.
@@ -183,7 +195,8 @@ def load(
         custom_objects: name to class of settings that are not gradprune's own.
     """
     registry = Registry(custom_objects)
-    return parse(read(path), path, kind, registry)
+    nothing_else: Mapping[str, Callable[[Content, Tensors], Never]] = {}
+    return parse(read(path), path, kind, registry, others=nothing_else)
 
 
 def parse(
@@ -192,10 +205,23 @@ def parse(
     kind: type[_Model],
     registry: Registry,
     max_bytes: SupportsIndex | None = None,
-) -> _Model:
-    """Return the model in the bytes of a file, whose name is for errors."""
+    others: Mapping[str, Callable[[Content, Tensors], _Other]] = MappingProxyType({}),
+) -> _Model | _Other:
+    """Return what is in the bytes of a file.
+
+    Args:
+        data: the bytes.
+        path: the name of the file, for errors.
+        kind: the class of a model.
+        registry: the classes that the file may name.
+        max_bytes: see ``gradprune.load``.
+        others: key of a description to a function that makes something else of it and the arrays.
+    """
     try:
         content, tensors = _open(data)
+        for key, build in others.items():
+            if key in content:
+                return build(content[key], tensors)
         return _build(content, tensors, kind, registry, len(data), max_bytes)
     except FileFormatError as error:
         error.args = (f"{os.fspath(path)}: {error}",)

@@ -9,6 +9,8 @@ from gradprune import files
 from gradprune.compression import gpz
 from gradprune.compression.gpz import PackedModel
 from gradprune.errors import FileFormatError
+from gradprune.forms import frozen_files
+from gradprune.forms.frozen import FrozenModel, freeze
 from gradprune.foundation.disk import read
 from gradprune.model import Model
 from gradprune.registry import CustomObjects, Registry
@@ -21,8 +23,8 @@ def load(
     *,
     max_bytes: SupportsIndex | None = None,
     custom_objects: CustomObjects | None = None,
-) -> Model | PackedModel:
-    """Read what ``Model.save`` or ``PackedModel.save`` wrote; the contents tell which.
+) -> Model | FrozenModel | PackedModel:
+    """Read what ``save`` of a model, a frozen or a packed one wrote; the contents tell which.
 
     A file is checked first: format, checksum, architecture, names, shapes and types. Nothing in
     it is executed. To go on training a saved model: ``model.fit(x, y, pruner=model.pruner, ...)``.
@@ -40,8 +42,8 @@ def load(
             values of its fields. None of these can take the place of a class of gradprune.
 
     Returns:
-        A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; or a packed
-        model, which predicts, and of which ``to_model()`` makes one that can be trained.
+        A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; a frozen one;
+        or a packed one, of which ``to_model()`` makes one that can be trained.
 
     Raises:
         OSError: there is no such file, or it cannot be read; ``FileNotFoundError`` and the like.
@@ -57,8 +59,17 @@ def load(
     """
     registry = Registry(custom_objects)
     data = read(path)
+
+    def frozen(content: files.Content, tensors: files.Tensors) -> FrozenModel:
+        return freeze(
+            *frozen_files.parse(
+                content, tensors, registry=registry, nbytes=len(data), max_bytes=max_bytes
+            )
+        )
+
     if not data.startswith(gpz.MAGIC):
-        return files.parse(data, path, Model, registry, max_bytes)
+        others = {frozen_files.KEY: frozen}
+        return files.parse(data, path, Model, registry, max_bytes, others)
     try:
         return PackedModel(data, Model, max_bytes=max_bytes)
     except FileFormatError as error:

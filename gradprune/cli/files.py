@@ -9,14 +9,15 @@ from importlib import import_module
 from pathlib import Path
 
 from gradprune.compression.gpz import PackedModel
-from gradprune.errors import MissingClassError
+from gradprune.errors import FileFormatError, MissingClassError
+from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.disk import check_writable
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.registry import CustomObjects, classes_of
 
 
-def load_file(path: Path, modules: Sequence[str]) -> Model | PackedModel:
+def load_file(path: Path, modules: Sequence[str]) -> Model | FrozenModel | PackedModel:
     """Load what is in a file.
 
     Args:
@@ -36,6 +37,8 @@ def load_file(path: Path, modules: Sequence[str]) -> Model | PackedModel:
 def load_model(path: Path, modules: Sequence[str]) -> Model:
     """Load the model of a file, which may be a packed one."""
     loaded = load_file(path, modules)
+    if isinstance(loaded, FrozenModel):
+        raise FileFormatError(f"{path} is a frozen model, which only predicts")
     return loaded.to_model() if isinstance(loaded, PackedModel) else loaded
 
 

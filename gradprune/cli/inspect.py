@@ -12,6 +12,7 @@ from gradprune.cli.files import load_file
 from gradprune.cli.options import add_command, add_import
 from gradprune.compression.gpz import PackedModel
 from gradprune.errors import MissingClassError
+from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.columns import Table
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.pruner import Pruner
@@ -43,8 +44,11 @@ def run(options: argparse.Namespace) -> None:
     except MissingClassError as error:
         _show_without_classes(console, path, error)
         return
-    model = loaded.to_model() if isinstance(loaded, PackedModel) else loaded
     console.print(f"{path}: {tables.number_of_bytes(path.stat().st_size)}", soft_wrap=True)
+    if isinstance(loaded, FrozenModel):
+        console.print(str(loaded), soft_wrap=True)
+        return
+    model = loaded.to_model() if isinstance(loaded, PackedModel) else loaded
     if isinstance(loaded, PackedModel):
         console.print(tables.packed_table(loaded))
         console.print(
@@ -83,7 +87,10 @@ def _show_without_classes(console: Any, path: Path, error: MissingClassError) ->
         if not name.startswith(".")
     ]
     console.print(Table(("parameter", "shape", "kept"), rows, title="Parameters", words={0, 1}))
-    model = content["model"]
+    model = content.get("model")
+    if model is None:
+        console.print(f"note: {error}", soft_wrap=True)
+        return
     console.print(f"layers     {written(model['layers'])}", soft_wrap=True)
     console.print(f"trained    {model['epoch']:,} epochs, {model['forward_count']:,} batches")
     for part in ("optimizer", "pruner", "quantizer"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, NamedTuple, NoReturn, Self
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,14 +14,14 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.engine.network import Network
 from gradprune.engine.summary import summarize
+from gradprune.forms.frozen_files import Origin, FrozenSource, write
 from gradprune.forms.mixed_precision import Rounding
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
-from gradprune.layers.base import Layer
 from gradprune.state.arena import unpacked_mask
 from gradprune.state.locking import locked
 
-__all__ = ["FrozenLayer", "FrozenModel"]
+__all__ = ["FrozenLayer", "FrozenModel", "freeze"]
 
 # The codes of the core, in order, and how far predictions may be from the network's.
 _PRECISIONS = ("float32", "int8")
@@ -45,23 +46,6 @@ class FrozenLayer:
     parameters: int = 0  # that are not removed, biases included
     macs_dense: int = 0  # multiply-accumulates a sample
     macs_effective: int = 0  # those of kept weights
-
-
-class _Source(NamedTuple):
-    """What a frozen model was made from, in little space and for every CPU."""
-
-    layers: tuple[Layer, ...]
-    input_shape: tuple[int, ...]
-    mask: NDArray[np.uint8]  # of the arena, a bit each
-    params: NDArray[np.float32]  # that are not removed
-
-    @classmethod
-    def of(cls, network: Network) -> Self:
-        """Freeze a network as it is now."""
-        arena = network.arena
-        with arena.lock:
-            mask = np.packbits(arena.mask)
-            return cls(network.layers, network.input_shape, mask, arena.core.live_values())
 
 
 class FrozenModel:
@@ -137,7 +121,7 @@ class FrozenModel:
     error: float
     tolerance: float
     _core: _core.Frozen
-    _source: _Source
+    _source: FrozenSource
 
     def __init__(
         self, network: Network, precision: str = "float32", rounding: Rounding = _UNROUNDED
@@ -150,7 +134,7 @@ class FrozenModel:
         with network.lock:
             frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code, exact)
             layers = _layers(network, frozen)
-            source = _Source.of(network)
+            source = FrozenSource.of(network)
         for name, value in (
             ("_core", frozen),
             ("_source", source),
@@ -211,8 +195,33 @@ class FrozenModel:
     def __deepcopy__(self, memo: object) -> Self:
         return self
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model to a file, which ``gp.load`` reads.
+
+        The file holds what the model was made from: layers, a bit of mask for each weight, and the
+        weights that are not removed in float32. Where it is read the model is frozen again, for
+        the CPU there. The file is replaced as a whole or, on an error, left as it was.
+
+        Args:
+            path: the file.
+
+        Raises:
+            OSError: the file cannot be written.
+            TypeError: a layer is of a class of your own that is no frozen dataclass.
+
+        >>> import gradprune as gp
+        >>> gp.Model([gp.Dense(2)], input_shape=3, seed=0).freeze().save("m.frozen")
+        >>> gp.load("m.frozen").precision
+        'float32'
+        """
+        write(path, self._origin)
+
+    @property
+    def _origin(self) -> Origin:
+        return Origin(self._source, self.precision, Rounding(self.exact, self.error))
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _freeze, (self._source, self.precision, Rounding(self.exact, self.error))
+        return freeze, tuple(self._origin)
 
     def __str__(self) -> str:
         rows = [_cells(layer) for layer in self.layers]
@@ -226,8 +235,8 @@ class FrozenModel:
     __repr__ = __str__
 
 
-def _freeze(source: _Source, precision: str, rounding: Rounding) -> FrozenModel:
-    """A frozen model from what it was made from."""
+def freeze(source: FrozenSource, precision: str, rounding: Rounding) -> FrozenModel:
+    """Return a frozen model from what it was made from, see ``Origin``."""
     network = Network.blank(
         source.layers, source.input_shape, start=partial(unpacked_mask, source.mask)
     )

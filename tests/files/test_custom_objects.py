@@ -294,7 +294,7 @@ def described(custom: Any) -> bytes:
     gp.Pruner(model, criterion=Power())
     content, tensors = files.state_of(model)
     content["pruner"]["settings"]["criterion"] = custom
-    return files._seal(content, tensors)
+    return files.seal(content, tensors)
 
 
 @pytest.mark.parametrize(

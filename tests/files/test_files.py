@@ -253,7 +253,7 @@ def test_removed_weights_are_zero_whatever_the_file_says(tmp_path: Path) -> None
     for name in ("dense0.weight", ".optimizer.moment0"):
         tensors[name] = np.ones_like(tensors[name])
     path = tmp_path / "file"
-    path.write_bytes(files._seal(content, tensors))
+    path.write_bytes(files.seal(content, tensors))
     loaded = gp.load(path)
     assert loaded.parameters["dense0.weight"].tolist() == [[1, 0], [1, 1]]
     assert loaded.optimizer is not None
@@ -385,7 +385,7 @@ def test_other_files(tmp_path: Path) -> None:
 def test_another_format(tmp_path: Path) -> None:
     content, tensors = parts(small_model())
     path = tmp_path / "file"
-    path.write_bytes(files._seal({**content, "format": 4}, tensors))
+    path.write_bytes(files.seal({**content, "format": 4}, tensors))
     with pytest.raises(gp.errors.FileFormatError, match="format 4 is not one that"):
         gp.load(path)
 
@@ -398,7 +398,7 @@ def test_files_of_the_format_before(tmp_path: Path) -> None:
     content, tensors = parts(model)
     tensors = {name.removeprefix("."): array for name, array in tensors.items()}
     path = tmp_path / "file"
-    path.write_bytes(files._seal({**content, "format": 1}, tensors))
+    path.write_bytes(files.seal({**content, "format": 1}, tensors))
     assert_same(gp.load(path), model)
 
 
@@ -468,7 +468,7 @@ def test_hostile_descriptions(tmp_path: Path, where: str, value: Any, match: str
     content, tensors = parts(small_model())
     change(content, where, value)
     path = tmp_path / "file"
-    path.write_bytes(files._seal(content, tensors))
+    path.write_bytes(files.seal(content, tensors))
     if match is None:
         gp.load(path)
         return
@@ -482,7 +482,7 @@ def test_no_parameters_no_limit_to_claim(tmp_path: Path) -> None:
     content, tensors = parts(model)
     content["model"]["input_shape"] = [2**40]
     path = tmp_path / "file"
-    path.write_bytes(files._seal(content, tensors))
+    path.write_bytes(files.seal(content, tensors))
     with pytest.raises(gp.errors.FileFormatError, match="more than the limit"):
         gp.load(path)
 
@@ -511,7 +511,7 @@ def test_wrong_tensors(tmp_path: Path, name: str, array: Any, match: str) -> Non
     else:
         tensors[name] = array
     path = tmp_path / "file"
-    path.write_bytes(files._seal(content, tensors))
+    path.write_bytes(files.seal(content, tensors))
     with pytest.raises(gp.errors.FileFormatError, match=match):
         gp.load(path)
 
@@ -589,7 +589,7 @@ def test_forged_descriptions(original: tuple[Path, gp.Model, bytes], data: st.Da
             del node[way[-1]]
         else:
             node[way[-1]] = copy.deepcopy(data.draw(VALUES))  # the next change may be inside
-    path.write_bytes(files._seal(content, tensors))
+    path.write_bytes(files.seal(content, tensors))
     try:
         loaded = gp.load(path)
     except gp.errors.FileFormatError:

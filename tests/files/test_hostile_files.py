@@ -31,7 +31,7 @@ def fuzz() -> ModuleType:
 @pytest.mark.parametrize(
     ("packed", "expected"),
     [
-        (False, {"model", "damaged", "damaged description"}),
+        (False, {"model", "frozen model", "damaged", "damaged description"}),
         (True, {"packed model", "damaged", "damaged architecture"}),
     ],
 )

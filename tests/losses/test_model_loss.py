@@ -166,7 +166,7 @@ def test_files_of_earlier_versions(tmp_path: Path) -> None:
     model = classifier()
     content = files._describe(model)
     del content["model"]["loss"]
-    (tmp_path / "m.safetensors").write_bytes(files._seal(content, files._tensors(model)))
+    (tmp_path / "m.safetensors").write_bytes(files.seal(content, files._tensors(model)))
     assert gp.load(tmp_path / "m.safetensors").loss is None
 
 

@@ -100,7 +100,7 @@ def test_a_file_of_the_former_name_loads() -> None:
     model.train_step(*batch, optimizer=optimizer)
     content, tensors = files.state_of(model)
     content["optimizer"]["clip"][1]["class"] = "Quantize"
-    loaded = files.parse(files._seal(content, tensors), "former", gp.Model, Registry())
+    loaded = files.parse(files.seal(content, tensors), "former", gp.Model, Registry())
     assert loaded.optimizer is not None
     assert loaded.optimizer.clip == clip
     after = model.train_step(*batch, optimizer=optimizer)

@@ -168,7 +168,7 @@ def test_a_file_with_a_wrong_table_is_refused(tmp_path: Path) -> None:
         content = files._describe(model)
         content["model"]["costs"] = wrong
         path = tmp_path / "m.safetensors"
-        path.write_bytes(files._seal(content, files._tensors(model)))
+        path.write_bytes(files.seal(content, files._tensors(model)))
         with pytest.raises(gp.errors.FileFormatError, match="four shares"):
             gp.load(path)
 

@@ -55,7 +55,7 @@ def test_the_limit_is_exact(tmp_path: Path, name: str, *, packed: bool) -> None:
 def wide_file(features: int, *, packed: bool) -> bytes:
     """A file, without parameters, of a network with so many features."""
     model = gp.Model.blank([gp.Activation("tanh")], (features,))
-    return gpz._encode(model, False) if packed else files._seal(*files.state_of(model))
+    return gpz._encode(model, False) if packed else files.seal(*files.state_of(model))
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -93,7 +93,7 @@ def test_layers_are_summed(tmp_path: Path) -> None:
     for packed in (False, True):
         for kept in (2, 31):
             model = gp.Model.blank(layers[:kept], (1, 3, 3))
-            data = gpz._encode(model, False) if packed else files._seal(*files.state_of(model))
+            data = gpz._encode(model, False) if packed else files.seal(*files.state_of(model))
             (tmp_path / "file").write_bytes(data)
             if kept == 2:
                 gp.load(tmp_path / "file")
@@ -138,7 +138,7 @@ def test_the_largest_counter(tmp_path: Path, name: str) -> None:
     content, tensors = files.state_of(model)
     for number in (2**63 - 1, 2**63):
         content["model"][name] = number
-        (tmp_path / "file").write_bytes(files._seal(content, tensors))
+        (tmp_path / "file").write_bytes(files.seal(content, tensors))
         if number < 2**63:
             assert getattr(gp.load(tmp_path / "file"), name) == number
         else:
@@ -153,7 +153,7 @@ def test_the_largest_counter_of_an_optimizer(tmp_path: Path, name: str) -> None:
     content, tensors = files.state_of(model)
     for number in (2**63 - 1, 2**63):
         content["optimizer"]["state"][name] = number
-        (tmp_path / "file").write_bytes(files._seal(content, tensors))
+        (tmp_path / "file").write_bytes(files.seal(content, tensors))
         if number < 2**63:
             loaded = gp.load(tmp_path / "file")
             assert isinstance(loaded, gp.Model)
