@@ -12,6 +12,7 @@ from gradprune.errors import FileFormatError
 from gradprune.forms import frozen_files
 from gradprune.forms.frozen import FrozenModel, freeze
 from gradprune.foundation.disk import read
+from gradprune.interop.predictors import READERS
 from gradprune.model import Model
 from gradprune.registry import CustomObjects, Registry
 
@@ -74,3 +75,6 @@ def load(
         return PackedModel(data, Model, max_bytes=max_bytes)
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
+
+
+READERS[""] = load

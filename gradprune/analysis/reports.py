@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
-from gradprune.analysis.verification import Predictor, verify
+from gradprune.analysis.verification import verify
 from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.checks import as_array, whole
 from gradprune.foundation.disk import write_atomically
 from gradprune.foundation.timing import median_times
+from gradprune.interop.predictors import Predictor, predictor_of
 from gradprune.model import Model
 from gradprune.plotting.forms import plot_bars
 from gradprune.plotting.style import new_figure, picture, save_figure, styled
@@ -112,7 +113,7 @@ class Report:
 
 
 def report(
-    forms: Mapping[str, Predictor] | None = None,
+    forms: Mapping[str, Any] | None = None,
     *,
     x: ArrayLike | None = None,
     y: ArrayLike | None = None,
@@ -124,8 +125,9 @@ def report(
     """Measure forms of one model beside each other, and show what a sweep found.
 
     Args:
-        forms: name to model, frozen, shrunk, packed model or anything else with ``predict``; the
-            first is what the others are compared with.
+        forms: name to model, frozen, shrunk, packed model or anything else with ``predict``, to
+            a torch module or to the path of a file, as for ``gp.verify``; the first is what the
+            others are compared with.
         x: samples to predict, of the forms; needed if there are any.
         y: (n,) integer labels of them, for the accuracy.
         sweep: the result of a sweep of a ``gp.sweeps.Experiment``, or with the same metrics, for
@@ -164,7 +166,8 @@ def report(
     if forms:
         if x is None:
             raise ValueError("forms are measured on samples: pass x")
-        table = _measure(dict(forms), as_array("x", x), y, batches, turns)
+        opened = {name: predictor_of(form) for name, form in forms.items()}
+        table = _measure(opened, as_array("x", x), y, batches, turns)
         notes.append(
             "Memory and file are in bytes; the error is the largest of an output, relative to the "
             "largest output of the first form."
@@ -249,7 +252,9 @@ def _memory(form: object) -> int | None:
 
 
 def _file(form: Any) -> int | None:
-    """Bytes of the file that it writes, header and all."""
+    """Bytes of the file that it is or writes, header and all."""
+    if hasattr(form, "file_bytes"):
+        return int(form.file_bytes)
     if isinstance(form, Model):
         alone = Model(form.layers, form.input_shape, seed=form.seed)
         with form.lock, alone.lock:

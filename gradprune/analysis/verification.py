@@ -5,24 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, SupportsFloat
+from typing import Any, SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.analysis.layerwise import first_difference
 from gradprune.foundation.checks import not_negative
 from gradprune.foundation.columns import Table
+from gradprune.interop.predictors import Predictor, predictor_of
 
 __all__ = ["VerificationError", "VerificationReport", "verify"]
 
 _TOLERANCE = 1e-5  # of float32 sums in another order
-
-
-class Predictor(Protocol):
-    """An object with a method ``predict``."""
-
-    def predict(self, x: ArrayLike, /) -> ArrayLike:
-        """Return the outputs for samples, which lie along the first axis."""
 
 
 class VerificationError(AssertionError):
@@ -64,8 +59,8 @@ class VerificationReport:
 
 
 def verify(
-    reference: Predictor,
-    *others: Predictor | tuple[Predictor, SupportsFloat],
+    reference: Any,
+    *others: Any,
     x: ArrayLike,
     tolerance: SupportsFloat | None = None,
 ) -> VerificationReport:
@@ -74,18 +69,22 @@ def verify(
     The error of an output is |y - y_reference| / max|y_reference| over all samples and outputs.
 
     Args:
-        reference: anything with ``predict``.
-        others: one or more of the same kind, or pairs of it and a tolerance of its own.
+        reference: anything with ``predict``; a torch module; or the path of a file that gradprune
+            wrote (.safetensors, .frozen, .gpz) or of ONNX (.onnx), which onnxruntime runs.
+        others: one or more of the same kinds, or pairs of one and a tolerance of its own.
         x: samples, as each ``predict`` takes them; at least one.
-        tolerance: the largest error allowed, not negative; None: of a model that has a
-            ``tolerance``, as forms with rounded weights do, this one, else 1e-5.
+        tolerance: the largest error allowed, not negative; None: of a form that has a
+            ``tolerance``, as those with rounded weights do, this one, else 1e-5.
 
     Returns:
         Largest error and agreement of each model.
 
     Raises:
         VerificationError: an error is above the tolerance, the shapes differ, or one is not a
-            number where the other is.
+            number where the other is. It names the first layer that differs, where both forms
+            can be looked into.
+        ImportError: what runs a file is not installed.
+        OSError, FileFormatError: a file cannot be read.
         TypeError, ValueError: an argument is not as above.
 
     >>> import numpy as np
@@ -101,19 +100,29 @@ def verify(
     """
     if not others:
         raise ValueError("verify needs a model to compare with the reference")
-    pairs = [other if isinstance(other, tuple) else (other, tolerance) for other in others]
-    for model in (reference, *(model for model, _ in pairs)):
-        if not callable(getattr(model, "predict", None)):
-            raise TypeError(f"a model must have a predict method, got {type(model).__name__}")
+    pairs = [
+        (predictor_of(form), given)
+        for form, given in (
+            other if isinstance(other, tuple) else (other, tolerance) for other in others
+        )
+    ]
+    reference = predictor_of(reference)
     limits = [_tolerance(model, given) for model, given in pairs]
     expected = np.asarray(reference.predict(x))
     if expected.size == 0:
         raise ValueError("verify needs at least one sample")
     errors, agreement, tolerances = {}, {}, {}
     for number, ((model, _), limit) in enumerate(zip(pairs, limits, strict=True), start=1):
-        name = f"{type(model).__name__} {number}"
+        name = getattr(model, "name", None) or f"{type(model).__name__} {number}"
+        name = f"{name} {number}" if name in errors else name
         outputs = np.asarray(model.predict(x))
-        errors[name] = _largest_error(name, outputs, expected, limit)
+        try:
+            errors[name] = _largest_error(name, outputs, expected, limit)
+        except VerificationError as error:
+            layer = first_difference(reference, model, x, limit)
+            if layer is not None:
+                error.args = (f"{error}; the first layer that differs is {layer}",)
+            raise
         agreement[name] = _agreement(outputs, expected)
         tolerances[name] = limit
     return VerificationReport(errors, agreement, tolerances, len(expected))

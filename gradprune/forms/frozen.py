@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.engine.network import Network
 from gradprune.engine.summary import summarize
-from gradprune.forms.frozen_files import Origin, FrozenSource, write
+from gradprune.forms.frozen_files import FrozenSource, Origin, write
 from gradprune.forms.mixed_precision import Rounding
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table

@@ -22,7 +22,7 @@ from gradprune.foundation.disk import write_atomically
 from gradprune.layers.base import Layer
 from gradprune.registry import Registry
 
-__all__ = ["KEY", "Origin", "FrozenSource", "described", "parse", "write"]
+__all__ = ["KEY", "FrozenSource", "Origin", "described", "parse", "write"]
 
 KEY = "frozen"
 _MASK, _VALUES = ".mask", ".values"

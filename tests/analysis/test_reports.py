@@ -153,7 +153,9 @@ def test_forms(model: gp.Model, data: Any, tmp_path: Path) -> None:
     assert {name: frozen[name] for name in ("parameters", "macs", "macs_effective")} == {
         name: masked[name] for name in ("parameters", "macs", "macs_effective")
     }
-    assert (frozen["memory"], frozen["file"]) == (model.freeze().nbytes, None)
+    model.freeze().save(tmp_path / "alone.frozen")
+    size = (tmp_path / "alone.frozen").stat().st_size
+    assert (frozen["memory"], frozen["file"]) == (model.freeze().nbytes, size)
     assert masked["accuracy"] == model.evaluate(x, y)["accuracy"]
     assert (masked["error"], masked["agreement"]) == (0.0, 1.0)
     assert frozen["error"] < 1e-5

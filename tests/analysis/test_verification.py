@@ -100,7 +100,7 @@ def test_shapes_must_agree() -> None:
 def test_arguments() -> None:
     with pytest.raises(ValueError, match="a model to compare"):
         gp.verify(Fixed([[0.0]]), x=X)
-    with pytest.raises(TypeError, match="predict method, got int"):
+    with pytest.raises(TypeError, match=r"predict method, .* got int"):
         gp.verify(Fixed([[0.0]]), 3, x=X)
     with pytest.raises(ValueError, match="at least one sample"):
         gp.verify(Fixed(np.zeros((0, 2))), Fixed(np.zeros((0, 2))), x=X)

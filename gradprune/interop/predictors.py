@@ -1,0 +1,201 @@
+"""Whatever predicts: our own models, torch modules, and files, behind one method ``predict``.
+
+``gp.verify`` and ``gp.report`` take all of these. A form that can say what each of its layers makes
+of samples is ``Layerwise``; layers are named as in a ``Model``, see ``names``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.foundation.disk import read
+from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime
+
+__all__ = ["READERS", "Layerwise", "OnnxPredictor", "Predictor", "TorchPredictor", "predictor_of"]
+
+Floats = NDArray[np.float32]
+# What graphs take besides float32, as onnxruntime calls it.
+_DTYPES = {"tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(double)": np.float64}
+
+
+class Predictor(Protocol):
+    """An object with a method ``predict``."""
+
+    def predict(self, x: ArrayLike, /) -> ArrayLike:
+        """Return the outputs for samples, which lie along the first axis."""
+
+
+@runtime_checkable
+class Layerwise(Protocol):
+    """A form that can be looked into."""
+
+    def layer_outputs(self, x: ArrayLike, /) -> dict[str, NDArray[Any]]:
+        """Return the output of each layer for samples, by the layer's name, in forward order."""
+
+
+class TorchPredictor:
+    """A torch module in eval mode, without gradients; afterwards its mode is what it was.
+
+    Args:
+        module: the module, of which float32 samples are asked as in its ``forward``.
+    """
+
+    def __init__(self, module: Any) -> None:
+        self.module = module
+        self.name = type(module).__name__
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its parameters and buffers."""
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def predict(self, x: ArrayLike) -> Floats:
+        """Return what ``forward`` does."""
+        import torch
+
+        modes = {part: part.training for part in self.module.modules()}
+        takes_numbers = any(isinstance(part, torch.nn.Embedding) for part in modes)
+        samples = np.asarray(x, np.int64 if takes_numbers else np.float32)
+        self.module.eval()
+        try:
+            with torch.no_grad():
+                y: Floats = self.module(torch.tensor(samples)).numpy()
+                return y
+        finally:
+            for part, mode in modes.items():
+                part.training = mode
+
+    def layer_outputs(self, x: ArrayLike) -> dict[str, NDArray[Any]]:
+        """See Layerwise. Modules inside of modules are called by their paths, with "/"."""
+        found: dict[str, NDArray[Any]] = {}
+
+        def keep(path: str) -> Callable[[Any, Any, Any], None]:
+            def hook(module: Any, given: Any, output: Any) -> None:
+                if hasattr(output, "detach"):
+                    found[path.replace(".", "/")] = output.detach().numpy()
+
+            return hook
+
+        hooks = [part.register_forward_hook(keep(path)) for path, part in _leaves(self.module)]
+        try:
+            self.predict(x)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return found
+
+
+def _leaves(module: Any) -> list[tuple[str, Any]]:
+    return [(path, part) for path, part in module.named_modules() if not list(part.children())]
+
+
+class OnnxPredictor:
+    """A file of ONNX, run by onnxruntime, or by qonnx if it is for that.
+
+    Args:
+        path: the file, of one input, whose first output is the prediction.
+
+    Raises:
+        ImportError: onnxruntime or, for a file of QONNX, qonnx is not installed.
+        OSError: the file cannot be read.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.name = Path(path).name
+        self._data = read(path)
+        self.file_bytes = len(self._data)
+        properties = {p.key: p.value for p in self._model().metadata_props}
+        self.tolerance = float(properties.get("gradprune.tolerance", "1e-5"))
+        is_qonnx = any(node.domain.startswith("qonnx") for node in self._model().graph.node)
+        self._run = self._by_qonnx() if is_qonnx else self._by_onnxruntime(self._data)
+
+    def _model(self) -> Any:
+        onnx = import_onnx()
+        return onnx.load_model_from_string(self._data)
+
+    def _by_onnxruntime(self, data: bytes) -> Callable[[Floats], list[NDArray[Any]]]:
+        session = import_onnxruntime().InferenceSession(data, providers=["CPUExecutionProvider"])
+        (given,) = session.get_inputs()
+        dtype = _DTYPES.get(given.type, np.float32)
+
+        def run(x: Floats) -> list[NDArray[Any]]:
+            outputs: list[NDArray[Any]] = session.run(None, {given.name: x.astype(dtype)})
+            return outputs
+
+        return run
+
+    def _by_qonnx(self) -> Callable[[Floats], list[NDArray[Any]]]:
+        try:
+            wrapper = import_module("qonnx.core.modelwrapper")
+            execution = import_module("qonnx.core.onnx_exec")
+        except ImportError as error:
+            raise ImportError(f"{self.name} needs qonnx: pip install qonnx") from error
+        model = wrapper.ModelWrapper(self._model())
+
+        def run(x: Floats) -> list[NDArray[Any]]:
+            return list(execution.execute_onnx(model, {model.graph.input[0].name: x}).values())
+
+        return run
+
+    def predict(self, x: ArrayLike) -> Floats:
+        """Return the first output of the graph."""
+        y: Floats = self._run(np.asarray(x, np.float32))[0]
+        return y
+
+    def layer_outputs(self, x: ArrayLike) -> dict[str, NDArray[Any]]:
+        """See Layerwise. Of a graph that ``Model.to_onnx`` wrote, else nothing has such a name."""
+        model = self._model()
+        last = {node.name.rpartition(".")[0]: node.output[0] for node in model.graph.node}
+        known = {output.name for output in model.graph.output}
+        wanted = {layer.replace(".", "/"): name for layer, name in last.items() if layer}
+        for name in set(wanted.values()) - known:
+            model.graph.output.add(name=name)
+        names = [output.name for output in model.graph.output]
+        run = self._by_onnxruntime(model.SerializeToString())
+        outputs = dict(zip(names, run(np.asarray(x, np.float32)), strict=True))
+        return {layer: outputs[name] for layer, name in wanted.items()}
+
+
+# How files are read, by how their names end; "": those of gradprune, which ``loading`` reads.
+READERS: dict[str, Callable[[str | os.PathLike[str]], Predictor]] = {".onnx": OnnxPredictor}
+
+
+def predictor_of(form: Any) -> Predictor:
+    """Return what predicts as a form does.
+
+    Args:
+        form: anything with ``predict``; a torch module; or the path of a file of ONNX or of
+            gradprune.
+
+    Raises:
+        TypeError: it is nothing of that kind.
+        ImportError: what reads the file is not installed.
+        OSError, FileFormatError: the file cannot be read.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+    >>> predictor_of(model) is model
+    True
+    >>> model.save("m.safetensors")
+    >>> type(predictor_of("m.safetensors")).__name__
+    'Model'
+    """
+    if isinstance(form, str | os.PathLike):
+        return READERS.get(Path(form).suffix.lower(), READERS[""])(form)
+    if any(kind.__module__ == "torch.nn.modules.module" for kind in type(form).__mro__):
+        return TorchPredictor(form)
+    if callable(getattr(form, "predict", None)):
+        predictor: Predictor = form
+        return predictor
+    raise TypeError(
+        "a model must have a predict method, or be a torch module or the path of a file; got "
+        f"{type(form).__name__}"
+    )
