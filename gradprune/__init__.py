@@ -53,6 +53,7 @@ from gradprune.layers import (
     AvgPool2D,
     BatchNorm,
     Concat,
+    Conv1D,
     Conv2D,
     Dense,
     Dropout,
@@ -61,6 +62,7 @@ from gradprune.layers import (
     GlobalMaxPool,
     Input,
     LayerNorm,
+    MaxPool1D,
     MaxPool2D,
 )
 from gradprune.loading import load
@@ -68,7 +70,6 @@ from gradprune.model import Model
 from gradprune.optim import (
     AGC,
     SGD,
-    AdaGC,
     Adam,
     AdamW,
     AutoClip,
@@ -96,7 +97,6 @@ from gradprune.pruning import (
     Gradient,
     GradientDecomposition,
     GraSP,
-    InputUnit,
     Iterative,
     LinearSchedule,
     Magnitude,
@@ -129,7 +129,6 @@ __all__ = [
     "SET",
     "SGD",
     "Activation",
-    "AdaGC",
     "Adam",
     "AdamW",
     "Add",
@@ -144,6 +143,7 @@ __all__ = [
     "ClipValue",
     "Codebook",
     "Concat",
+    "Conv1D",
     "Conv2D",
     "Cubic",
     "Dense",
@@ -161,11 +161,11 @@ __all__ = [
     "Grid",
     "Inhibit",
     "Input",
-    "InputUnit",
     "Iterative",
     "LayerNorm",
     "LinearSchedule",
     "Magnitude",
+    "MaxPool1D",
     "MaxPool2D",
     "Model",
     "Movement",
@@ -231,6 +231,7 @@ _HOMES = (
     errors,
     guards,
     initializers,
+    layers,
     learning_rates,
     losses,
     metrics,
@@ -243,7 +244,7 @@ _HOMES = (
     training,
 )
 
-signposts.explain_homes((layers, losses, optim, *_HOMES, _sys.modules[__name__]))
+signposts.explain_homes((optim, *_HOMES, _sys.modules[__name__]))
 signposts.explain_attributes(Model, signposts.MODEL_ATTRIBUTES)
 signposts.explain_attributes(optim.Optimizer, signposts.OPTIMIZER_ATTRIBUTES)
 signposts.explain_attributes(layers.Layer, signposts.LAYER_ATTRIBUTES)

@@ -606,7 +606,7 @@ GRANULARITIES: dict[str, Granularity] = {
     "block": gp.Block(4, 1),
     "unit": gp.Unit(),
     "unit_norm": gp.Unit(norm=2),
-    "input": gp.InputUnit(norm=math.inf),
+    "input": gp.pruning.InputUnit(norm=math.inf),
     "2:4": gp.NM(2, 4),
     "1:5": gp.NM(1, 5),  # no width is a multiple of 5
 }

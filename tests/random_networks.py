@@ -280,7 +280,7 @@ def remove(model: gp.Model, rng: np.random.Generator, sparsity: float) -> None:
 
 def prune(model: gp.Model, rng: np.random.Generator, sparsity: float) -> None:
     """As users do."""
-    granularities = (gp.Unit(), gp.Unit(norm=2), gp.InputUnit(), gp.Element())
+    granularities = (gp.Unit(), gp.Unit(norm=2), gp.pruning.InputUnit(), gp.Element())
     pruner = gp.Pruner(
         model,
         criterion=gp.Magnitude(),

@@ -40,14 +40,14 @@ def test_a_unit_scores_by_its_norm(norm: Any, gone: int) -> None:
 
 def test_an_input_unit_is_a_column() -> None:
     model = stub([[1, 9], [4, 1], [3, 2]])
-    prune(model, gp.InputUnit(norm=1), count=3)
+    prune(model, gp.pruning.InputUnit(norm=1), count=3)
     assert weights_of(model) == [[[0, 9], [0, 1], [0, 2]]]
 
 
 def test_axes_of_a_convolution() -> None:
     """(out, in, height, width): all of an output or of an input channel."""
     values = np.arange(1, 49, dtype=np.float32).reshape(3, 2, 4, 2)
-    for granularity, index in ((gp.Unit(), np.s_[0]), (gp.InputUnit(), np.s_[:, 0])):
+    for granularity, index in ((gp.Unit(), np.s_[0]), (gp.pruning.InputUnit(), np.s_[:, 0])):
         model = stub(values)
         prune(model, granularity, fraction=0.5)
         expected = values.copy()
@@ -55,7 +55,7 @@ def test_axes_of_a_convolution() -> None:
         np.testing.assert_array_equal(model.arena.parameters["w0"], expected)
 
 
-@pytest.mark.parametrize("granularity", [gp.Unit(), gp.InputUnit(norm=2)], ids=str)
+@pytest.mark.parametrize("granularity", [gp.Unit(), gp.pruning.InputUnit(norm=2)], ids=str)
 def test_holes_do_not_count(granularity: Any) -> None:
     model = stub([[3, 5], [5, 3]])
     model.arena.set_masks({"w0": [[1, 0], [0, 0]]})
@@ -80,7 +80,7 @@ def test_wide_layers_have_larger_norms_but_no_larger_means() -> None:
 @pytest.mark.parametrize("dim", [0, 1])
 def test_equals_torch(torch: Any, n: float, dim: int) -> None:
     torch_prune = importlib.import_module("torch.nn.utils.prune")
-    granularity = (gp.Unit, gp.InputUnit)[dim](norm=n)
+    granularity = (gp.Unit, gp.pruning.InputUnit)[dim](norm=n)
     for seed, amount in ((0, 3), (1, 0.4), (2, 5)):
         weight = np.random.default_rng(seed).standard_normal((10, 12)).astype(np.float32)
         module = torch.nn.Linear(12, 10, bias=False)
