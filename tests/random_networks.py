@@ -106,6 +106,7 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
             gp.BatchNorm,
             *dense * 2,
             *[lambda: _recurrent(rng)] * 3,
+            lambda: gp.Bidirectional(_recurrent(rng)),
             *[lambda: _convolution_over_time(rng, node.shape[-1])] * 4,
             lambda: _pool_over_time(rng),
             (gp.GlobalAvgPool, gp.GlobalMaxPool)[node.shape[-1] % 2],

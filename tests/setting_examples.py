@@ -16,6 +16,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "AutoClip": {"window": 10},
     "AvgPool1D": {"kernel": 2, "stride": 1, "padding": (1, 0)},
     "AvgPool2D": {"kernel": 2, "stride": (1, 1), "padding": ((0, 1), (1, 0))},
+    "Bidirectional": {"layer": gp.GRU(3)},
     "Block": {"rows": 2, "columns": 1},
     "Budgets": {"sparsities": {"dense0": 0.5}, "caps": {"dense0": 0.75}},
     "ClipNorm": {"max_norm": 1.0},

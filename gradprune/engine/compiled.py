@@ -25,6 +25,7 @@ from gradprune.layers.graph import (
     plan,
     sample_shape,
     sequence,
+    with_parts,
 )
 from gradprune.losses.base import Loss, LossLike
 from gradprune.losses.cross_entropy import CrossEntropy
@@ -68,7 +69,7 @@ class Compiled(Whole):
     ) -> None:
         if isinstance(layers, Node) or isinstance(input_shape, Node):
             layers, input_shape = sequence(layers, input_shape)
-        self.layers = named_layers(layers)
+        self.layers = with_parts(named_layers(layers))
         self.input_shape = sample_shape(input_shape)
         self.seed = seed_number(seed)
         self._begin()

@@ -7,6 +7,7 @@ from gradprune.foundation.gathering import gather_into
 if TYPE_CHECKING:  # a new module is gathered without a line here: it is for type checkers alone
     from gradprune.layers.add import *
     from gradprune.layers.base import *
+    from gradprune.layers.bidirectional import *
     from gradprune.layers.concat import *
     from gradprune.layers.convolution import *
     from gradprune.layers.convolution_over_time import *

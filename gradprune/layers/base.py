@@ -296,6 +296,14 @@ class Layer(ABC):
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """Return the core's layers; offsets maps a role to its place in the arena."""
 
+    def parts(self, source: str) -> tuple[Layer, ...]:
+        """Return the layers that a network has in its place; the last one has its name.
+
+        Args:
+            source: the name of the layer that it reads, or ``INPUT`` of the graph.
+        """
+        return (self,)
+
     def lower_turned(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """Return the core's layers between sequences that lie as (features, time).
 

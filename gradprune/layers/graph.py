@@ -145,6 +145,16 @@ def named_layers(layers: object) -> tuple[Layer, ...]:
     return tuple(named)
 
 
+def with_parts(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Return layers that have names, with their parts in place of those that stand for several."""
+    parts: list[Layer] = []
+    before = INPUT
+    for layer in layers:
+        parts += layer.parts(layer.inputs[0] if layer.inputs else before)
+        before = str(layer.name)
+    return named_layers(parts)
+
+
 class Step(NamedTuple):
     """A layer in its network: what it reads, and the shapes.
 
