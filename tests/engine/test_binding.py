@@ -438,6 +438,115 @@ def test_every_message_has_its_case() -> None:
         assert len(cases) >= places, f"{error}: {text}"
 
 
+# ---- what is written to
+
+Array = np.ndarray
+# A call, and its arrays by name. Those with a ! are written to: of these alone the core takes none
+# that is read-only.
+TAKEN: list[tuple[Callable[..., Any], dict[str, Array]]] = [
+    (lambda c, places: _core.uniform_at(places, 0, 0), {"places": ROWS}),
+    (lambda c, places: _core.normal_at(places, 0, 0), {"places": ROWS}),
+    (lambda c, keep: _core.subset_(keep, 1, 0, 0), {"keep!": ones(3)}),
+    (lambda c, scores: _core.topk_mask(scores, 1), {"scores": zeros(3)}),
+    (lambda c, values: _core.norm(values, 2.0), {"values": zeros(3)}),
+    (lambda c, values: _core.scale_(values, 2.0), {"values!": zeros(3)}),
+    (lambda c, values: _core.clamp_(values, 2.0), {"values!": zeros(3)}),
+    (lambda c, *a: _core.mask_(*a), {"mask": ones(3), "values!": zeros(3)}),
+    (
+        lambda c, *a: _core.statistics_(*a, 1),
+        {"grads": zeros(3), "mean!": zeros(3), "mean_square!": zeros(3)},
+    ),
+    (
+        lambda c, *a: _core.warp(*a),
+        {"images": zeros(1, 1, 3, 3), "maps": np.zeros((1, 6)), "out!": zeros(1, 1, 1, 1)},
+    ),
+    (
+        lambda c, a, b, out: _core.gemm(a, False, b, out),
+        {"a": zeros(2, 3), "b": zeros(1, 3, 16), "out!": zeros(1, 2, 16)},
+    ),
+    (
+        lambda c, *a: _core.gemm_sum(*a),
+        {"a": zeros(1, 2, 16), "b": zeros(1, 3, 16), "out!": zeros(2, 3)},
+    ),
+    (
+        lambda c, *a: new_arena(*a),
+        {"params!": floats(8) * MASK_OF_ALL, "grads!": zeros(8), "mask": MASK},
+    ),
+    (
+        lambda c, mask, moment: c.arena.set_mask(mask, ALWAYS, (moment,)),
+        {"mask": MASK, "a moment!": zeros(8)},
+    ),
+    (lambda c, live: c.arena.put_values(live), {"live": zeros(5)}),
+    (lambda c, live: c.arena.put_gradients(live), {"live": zeros(5)}),
+    (lambda c, live: c.arena.put_segment(0, live), {"live": zeros(3)}),
+    (
+        lambda c, *a: c.arena.collect_moment(*a),
+        {"moment": zeros(8), "the live entries!": zeros(5)},
+    ),
+    (lambda c, *a: c.arena.put_moment(*a), {"a moment!": zeros(8), "live": zeros(5)}),
+    (
+        lambda c, *a: c.arena.observe(*a, 1),
+        {"gradient": zeros(8), "a moment! 1": zeros(8), "a moment! 2": zeros(8)},
+    ),
+    (lambda c, moment: c.arena.pack(moment), {"a moment!": zeros(8)}),
+    (lambda c, moment: c.arena.unpack(moment), {"a moment!": zeros(8)}),
+    (
+        lambda c, first, second, norms: step(c, moments=(first, second), norms=norms),
+        {"a moment! 1": zeros(8), "a moment! 2": zeros(8), "norms!": np.zeros(2)},
+    ),
+    (
+        lambda c, excluded, work: step(c, clip=(stage(excluded=excluded)[0], work, False)),
+        {"excluded": np.zeros(2, np.uint8), "work!": zeros(8)},
+    ),
+    (lambda c, state: step(c, clip=stage(state=state)), {"state!": np.zeros(2)}),
+    (lambda c, residual: step(c, clip=stage(residual=residual)), {"residual!": zeros(8)}),
+    (
+        backward,
+        {"x": floats(2, 3), "y": floats(2, 2), "index": ROWS},
+    ),
+    (lambda c, y: backward(c, y=y, loss=CROSS_ENTROPY), {"y": LABELS}),
+    (lambda c, index: train(c, index=index), {"index": ROWS}),
+    (lambda c, *a: c.net.predict(c.arena, *a), {"x": floats(2, 3), "out!": zeros(2, 2)}),
+    (
+        lambda c, x, y, out: c.net.evaluate(c.arena, x, y, MSE, out),
+        {"x": floats(2, 3), "y": floats(2, 2), "out!": zeros(2, 2)},
+    ),
+    (lambda c, x: c.frozen.predict(x), {"x": floats(2, 3)}),
+    (lambda c, mask: _core.Solo(LAYERS, mask), {"mask": MASK}),
+    (
+        lambda c, *a: _core.Solo(LAYERS, MASK).forward(*a, 1),
+        {"values": zeros(3), "bias": zeros(2), "x": floats(2, 3), "y!": zeros(2, 2)},
+    ),
+    (
+        lambda c, *a: _core.Solo(LAYERS, MASK).backward(*a, 1),
+        {"values": zeros(3), "x": floats(2, 3), "dy": floats(2, 2)}
+        | {"dx!": zeros(2, 3), "dvalues!": zeros(3), "dbias!": zeros(2)},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "arrays", "name"),
+    [
+        pytest.param(call, arrays, name, id=f"{place}-{name}")
+        for place, (call, arrays) in enumerate(TAKEN)
+        for name in arrays
+    ],
+)
+def test_only_what_is_written_to_must_be_writable(
+    core: Core, call: Callable[..., Any], arrays: dict[str, Array], name: str
+) -> None:
+    copies = {other: array.copy() for other, array in arrays.items()}
+    copies[name] = read_only(copies[name])
+    said, is_written, _ = name.partition("!")
+    if is_written:
+        with pytest.raises(ValueError, match=f"^{said} is read-only$"):
+            call(core, *copies.values())
+    else:
+        call(core, *copies.values())
+        assert copies[name].tobytes() == arrays[name].tobytes()
+
+
 # ---- what is given back
 
 
