@@ -85,6 +85,17 @@ static void build_groups(model *m)
     model_dense(m, 72, 4);
 }
 
+/* Slid back with more channels of a group than are shared at a time, and not a multiple of those. */
+static void build_wide_groups(model *m)
+{
+    model_convolution(m, model_window(2, 4, 5, 1), 52);
+    gp_window w = model_window(52, 4, 5, 3);
+    w.groups = 2;
+    w.before[0] = w.before[1] = w.after[0] = w.after[1] = 1;
+    model_convolution(m, w, 4);
+    model_dense(m, 80, 3);
+}
+
 /* The largest number of each channel, in planes of an odd size. */
 static void build_largest(model *m)
 {
@@ -95,8 +106,8 @@ static void build_largest(model *m)
     model_dense(m, 5, 4);
 }
 
-static builder *const builders[] = {build_settings, build_pixels, build_apart, build_largest,
-                                    build_groups};
+static builder *const builders[] = {build_settings, build_pixels, build_apart,
+                                    build_largest,  build_groups, build_wide_groups};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 /* ---- against naive.h ------------------------------------------------------------------------- */

@@ -227,6 +227,17 @@ static void test_bad_graphs(void)
         m.back[4][1] = 2;
     }
     model_free(&m);
+    /* One output alone, of the right width, is nothing to put side by side; nor is it a sum. */
+    for (int is_sum = 0; is_sum < 2; is_sum++) {
+        m = (model){0};
+        model_dense(&m, 6, 4);
+        model_concat(&m, 1, 4, 1, (const size_t[]){1});
+        if (is_sum) m.layers[1].type = &gp_layer_add;
+        model_dense(&m, 4, 2);
+        model_finish(&m, 1);
+        refuses(m.layers, m.n_layers, &m.arena);
+        model_free(&m);
+    }
 }
 
 /* Sizes that are not those of the features, and what is no order of axes. */
