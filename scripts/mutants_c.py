@@ -106,7 +106,7 @@ PYTHON = {
         "threads",
     ],
     "binding/products": ["binding", "benchmarks", "selection"],
-    "binding/solo": ["torch_layers", "solo"],
+    "binding/solo": ["torch_layers", "binding"],
     "clip": ["clipping", "clipping_values", "clipping_contracts"],
     "costs": ["costs"],
     "fault": ["faults", "guards"],

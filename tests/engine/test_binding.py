@@ -129,6 +129,11 @@ def layer(core: Core, **changed: Any) -> Any:
     return _core.Net([LAYERS[0], CoreLayer("dense", 2, 2, weight=0)._replace(**changed)])
 
 
+def forward_alone(**changed: Any) -> None:
+    arguments = {"values": floats(3), "bias": zeros(2), "x": floats(2, 3), "y": zeros(2, 2)}
+    _core.Solo(LAYERS, MASK).forward(*(arguments | {"threads": 1} | changed).values())
+
+
 def read_only(array: np.ndarray) -> np.ndarray:
     array.setflags(write=False)
     return array
@@ -360,6 +365,21 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: train(c, sizes=(2, "3")), TypeError, "an integer is required"),
     (lambda c: train(c, rates=(0.1, "0.1")), TypeError, "must be real number, not str"),
     (lambda c: train(c, index=None), ValueError, "sizes without an index"),
+    # a layer by itself
+    *((lambda c, layers=layers: _core.Solo(layers, MASK), ValueError,
+       "a layer by itself is one dense layer or convolution whose sizes go together")
+      for layers in ([], [*LAYERS, CoreLayer("dense", 2, 2, weight=0)],
+                     [CoreLayer("softmax", 2, 2)])),
+    *((lambda c, n=n: _core.Solo(LAYERS, ones(n)), ValueError,
+       f"mask must have 6 entries, got {n}") for n in (5, 7)),
+    *((lambda c, n=n: forward_alone(values=floats(n)), ValueError,
+       f"values must have 3 entries, got {n}") for n in (2, 4)),
+    (lambda c: forward_alone(bias=floats(3)), ValueError, "bias must have 2 entries, got 3"),
+    (lambda c: forward_alone(y=floats(2, 3)), ValueError, "y must have 4 entries, got 6"),
+    (lambda c: forward_alone(x=floats(2, 4)), ValueError,
+     "x must have samples of 3 numbers, got 8 in all"),
+    *((lambda c, threads=threads: forward_alone(threads=threads), ValueError,
+       f"threads must be at least 1, got {threads}") for threads in (0, -1)),
 ]  # fmt: skip
 
 # What cannot be had by a call: the process would have to be started otherwise. See test_fork.py.
