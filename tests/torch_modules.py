@@ -292,8 +292,11 @@ MODULES: dict[str, Callable[[Any], Made]] = {
     "mlp": mlp,
     "ds_cnn": ds_cnn,
     "lstm": lambda torch: classifier(torch, "LSTM"),
+    "stacked gru": lambda torch: classifier(torch, "GRU", num_layers=2, dropout=0.2),
     "rnn": lambda torch: classifier(torch, "RNN", bias=False),
+    "last states": last_states,
     "states of all steps": states_of_all_steps,
+    "shuffled": shuffled,
 }
 
 

@@ -28,7 +28,7 @@ from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.layers.reshaping import Reshape
 from gradprune.layers.window import Window
 
-__all__ = ["Form", "Site", "recurrent_module", "write"]
+__all__ = ["Form", "Site", "one_way", "recurrent_module", "write"]
 
 
 class Form:
@@ -41,6 +41,8 @@ class Form:
 
     def __init__(self, whole: Any = None, channels: Any = None) -> None:
         self._whole, self._channels = whole, channels
+        self.backward: Form | None = None  # the same steps from the last to the first
+        self.part: tuple[Any, int] | None = None  # of which node it is a part of the features
 
     @property
     def whole(self) -> Any:
@@ -257,7 +259,10 @@ def _(layer: Permute, at: Site, x: Form) -> Form:
 
 @write.register
 def _(layer: Reverse, at: Site, x: Form) -> Form:
-    return Form(at.graph.call_function(at.torch.flip, (x.whole, [1])))
+    if x.backward is None:
+        x.backward = Form(at.graph.call_function(at.torch.flip, (x.whole, [1])))
+        x.backward.backward = x
+    return x.backward
 
 
 @write.register
@@ -267,6 +272,8 @@ def _(layer: Add, at: Site, x: Form, y: Form) -> Form:
 
 @write.register
 def _(layer: Concat, at: Site, *inputs: Form) -> Form:
+    if inputs[0].part and [x.part for x in inputs] == [(inputs[0].part[0], i) for i in (0, 1)]:
+        return Form(inputs[0].part[0])  # both directions of one module
     axis = 1 if len(at.shape) == 3 else len(at.shape)
     return Form(at.graph.call_function(at.torch.cat, ([x.whole for x in inputs], axis)))
 
@@ -290,12 +297,37 @@ def _(layer: LayerNorm, at: Site, x: Form) -> Form:
 
 @write.register
 def _(layer: Recurrent, at: Site, x: Form) -> Form:
-    part = {role: f"{role}_l0" for role in at.arrays}
-    made = at.module(at.filled(recurrent_module(layer, at.torch, at.shape[1]), part), x.whole)
+    names = {role: f"{role}_l0" for role in at.arrays}
+    made = at.module(at.filled(recurrent_module(layer, at.torch, at.shape[1]), names), x.whole)
     states = at.graph.call_function(operator.getitem, (made, 0))
-    if layer.return_sequences:
+    return one_way(layer, states, 0, 1)
+
+
+def one_way(layer: Recurrent, states: Any, way: int, ways: int) -> Form:
+    """Return what a layer makes, out of the states of a module.
+
+    Args:
+        layer: its units, and whether it gives all states or the last one.
+        states: (samples, time, features) of all directions side by side.
+        way: 0 for forward, 1 for backward.
+        ways: how many directions there are.
+    """
+
+    def taken(*places: Any) -> Any:
+        return states.graph.call_function(operator.getitem, (states, (slice(None), *places)))
+
+    own = () if ways == 1 else (slice(way * layer.units, (way + 1) * layer.units),)
+    if not layer.return_sequences:
+        return Form(taken(-1 if way == 0 else 0, *own))
+    if ways == 1:
         return Form(states)
-    return Form(at.graph.call_function(operator.getitem, (states, (slice(None), -1))))
+    found = Form(taken(slice(None), *own))
+    found.part = states, way
+    if way == 0:
+        return found
+    backward = Form(states.graph.call_method("flip", (found.whole, [1])))
+    backward.backward, found.backward = found, backward
+    return backward
 
 
 @singledispatch

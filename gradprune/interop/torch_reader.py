@@ -10,7 +10,7 @@ import operator
 from collections.abc import Hashable, Iterable, Sequence
 from typing import Any, SupportsIndex
 
-from gradprune.interop.assembly import Read, stand_in
+from gradprune.interop.assembly import Read
 from gradprune.interop.builder import Builder
 from gradprune.interop.torch_calls import SAME, Computed, Operation, Weight, Zeros
 from gradprune.interop.torch_operations import OPERATIONS
@@ -112,7 +112,7 @@ class _Reading:
         source, index = node.args
         values = self.values[source]
         if isinstance(values, Value) or not node.users:  # what was refused, or what nobody reads
-            return stand_in(self._shape(node))
+            return Value(None)
         found = values[index]
         if isinstance(found, str):  # why there is none
             name = str(source.target).removeprefix("aten.").removesuffix(".default")

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 import gradprune as gp
 from torch_modules import MODULES, random_module, settled
 
-NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "6"))
+NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "12"))
 Array = NDArray[np.float32]
 
 
@@ -109,3 +109,302 @@ def torch_names(model: gp.Model, arrays: Any) -> dict[str, Array]:
             layer, role = (owner, f"{role}_{level}") if is_stack else (layer, f"{role}_l0")
         found[f"{layer}.{role}".replace("/", ".")] = array
     return found
+
+
+def test_the_module_is_left_as_it_is(torch: Any) -> None:
+    from torch.nn.utils import prune
+
+    module, shape = MODULES["lenet"](torch)
+    prune.random_unstructured(module.conv2, "weight", 0.5)
+    module(torch.zeros(2, *shape))  # its weight is now computed, which deepcopy refuses
+    seen: list[str] = []
+    module.fc2.register_forward_hook(lambda *_: seen.append("fc2"))
+    module.train()
+    module.conv1.eval()
+    before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    modes = [part.training for part in module.modules()]
+    masked = module.conv2.weight
+    model = gp.from_torch(module, shape)
+    assert [part.training for part in module.modules()] == modes
+    assert module.conv2.weight is masked
+    assert prune.is_pruned(module)
+    assert module.state_dict().keys() == before.keys()
+    assert all(torch.equal(module.state_dict()[name], before[name]) for name in before)
+    np.testing.assert_array_equal(
+        model.masks["conv2.weight"], module.conv2.weight_mask.numpy() != 0
+    )
+    x = samples(shape)
+    assert error(model.predict(x), outputs(torch, module.eval(), x)) <= 1e-5
+    seen.clear()
+    module(torch.zeros(2, *shape))
+    assert seen == ["fc2"]
+
+
+def test_masks_there_and_back(torch: Any) -> None:
+    """Of a stack of layers, too; a copy of the result trains on with its zeros."""
+    from torch.nn.utils import prune
+
+    module, shape = MODULES["stacked gru"](torch)
+    settled(torch, module, 0)
+    prune.l1_unstructured(module.rnn, "weight_hh_l1", 0.7)
+    prune.l1_unstructured(module.fc, "weight", 5)
+    model = gp.from_torch(module, shape)
+    assert {n: int((~m).sum()) for n, m in model.masks.items() if not m.all()} == {
+        "rnn/l1.weight_hh": round(0.7 * 75),
+        "fc.weight": 5,
+    }
+    back = copy.deepcopy(model.to_torch(masks=True))
+    assert set(back.state_dict()) == set(module.state_dict())
+    x = samples(shape)
+    assert error(outputs(torch, back, x), outputs(torch, module, x)) <= 1e-5
+    optimizer = torch.optim.Adam(back.train().parameters())
+    back(torch.from_numpy(x)).square().sum().backward()
+    optimizer.step()
+    back.eval()
+    again = gp.from_torch(back, shape)
+    for name, mask in model.masks.items():
+        np.testing.assert_array_equal(again.masks[name], mask)
+    assert not np.array_equal(again.parameters["fc.weight"], model.parameters["fc.weight"])
+    plain = model.to_torch()
+    assert not prune.is_pruned(plain)
+    zeros = gp.from_torch(plain, shape, zeros_are_removed=True)
+    np.testing.assert_array_equal(zeros.masks["fc.weight"], model.masks["fc.weight"])
+    assert gp.from_torch(plain, shape).sparsity == 0
+
+
+def test_filters_that_are_gone_before_a_normalization(torch: Any) -> None:
+    """In torch they still are what the normalization makes of nothing."""
+    from torch.nn.utils import prune
+
+    module, shape = MODULES["vgg"](torch)
+    settled(torch, module, 3)
+    prune.ln_structured(module.features[3], "weight", 0.5, n=2, dim=0)
+    model = gp.from_torch(module, shape)
+    x = samples(shape)
+    assert error(model.predict(x), outputs(torch, module, x)) <= 1e-5
+    model.set_mask("features/0.weight", np.zeros((4, 1, 3, 3)))  # silent here
+    assert error(outputs(torch, model.to_torch(), x), model.predict(x)) <= 1e-5
+
+
+def test_exported_models_are_plain_modules(torch: Any) -> None:
+    module, shape = MODULES["resnet"](torch)
+    model = gp.from_torch(settled(torch, module, 0), shape)
+    back = model.to_torch()
+    x = samples(shape)
+    expected = outputs(torch, back, x)
+    file = io.BytesIO()
+    torch.save(back, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(back), torch.load(file, weights_only=False)):
+        np.testing.assert_array_equal(outputs(torch, twin, x), expected)
+    assert not back.training
+    assert back.train()(torch.from_numpy(x)).requires_grad
+    assert {type(part).__module__.split(".")[0] for part in back.children()} == {"torch"}
+    module.load_state_dict(back.state_dict())
+    traced = torch.export.export(back.eval(), (torch.from_numpy(x),)).module()
+    np.testing.assert_array_equal(outputs(torch, traced, x), expected)
+
+
+def test_shrunk_saved_and_loaded_models_keep_the_names(torch: Any, tmp_path: Path) -> None:
+    module, shape = MODULES["vgg"](torch)
+    model = gp.from_torch(settled(torch, module, 0), shape)
+    pruner = gp.Pruner(model, granularity=gp.Unit())
+    pruner.prune(0.5)
+    small = model.shrink()
+    small.save(tmp_path / "small")
+    loaded = gp.load(tmp_path / "small")
+    assert isinstance(loaded, gp.Model)
+    back = loaded.to_torch()
+    assert set(back.state_dict()) == set(module.state_dict())
+    assert back.features[0].out_channels < 4
+    x = samples(shape)
+    assert error(outputs(torch, back, x), small.predict(x)) <= 1e-5
+
+
+@pytest.mark.parametrize("name", ["a b", 'quo"te', "/x", "a//b", "train", "forward", "0", "é", "$"])
+def test_names_of_all_kinds(torch: Any, name: str) -> None:
+    layers = [gp.Dense(3, name=name), gp.Dense(2, name=f"{name}/b", activation="relu")]
+    model = gp.Model(layers, 4, seed=0)
+    back = model.to_torch(masks=True)
+    x = samples((4,))
+    assert error(outputs(torch, back, x), model.predict(x)) <= 1e-5
+    assert len(back.state_dict()) == 4
+
+
+# ---- what cannot be done
+
+
+def test_everything_that_is_unknown_is_named_at_once(torch: Any) -> None:
+    nn = torch.nn
+
+    class Inner(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.up = nn.ConvTranspose2d(1, 2, 3)
+            self.reflected = nn.Conv2d(2, 2, 3, padding=1, padding_mode="reflect")
+
+        def forward(self, x: Any) -> Any:
+            return self.reflected(self.up(x)) * 2.0
+
+    module = nn.Sequential(
+        nn.Sequential(Inner(), nn.Dropout2d(0.5)),
+        nn.Flatten(),
+        nn.Linear(2 * 10 * 10, 3),
+        nn.LogSoftmax(1),
+    )
+    with pytest.raises(UnsupportedOperationError) as caught:
+        gp.from_torch(module, (1, 8, 8))
+    found = [(path, name.partition(".")[0]) for path, name, _ in caught.value.operations]
+    assert found == [
+        ("0.0.up", "conv_transpose2d"),
+        ("0.0.reflected", "pad"),
+        ("0.0", "mul"),
+        ("0.1", "feature_dropout"),
+        ("3", "log_softmax"),
+    ]
+    for text in ("5 operations have", 'padding_mode "reflect"', 'loss="cross_entropy"', "0.0.up"):
+        assert text in str(caught.value)
+
+
+def refused_modules(torch: Any) -> dict[str, tuple[Any, Any, str]]:
+    """Name to a module, the shape of a sample, and what is said of it."""
+    nn, F = torch.nn, torch.nn.functional
+
+    class Calls(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self, forward: Callable[..., Any], **parts: Any) -> None:
+            super().__init__()
+            for name, part in parts.items():
+                setattr(self, name, part)
+            self.run = forward
+
+        def forward(self, x: Any) -> Any:
+            return self.run(self, x)
+
+    class TwoInputs(nn.Module):  # type: ignore[misc, name-defined]
+        def forward(self, x: Any, y: Any) -> Any:
+            return x + y
+
+    fc = nn.Linear(4, 4)
+    tied = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    tied[1].weight = tied[0].weight
+    return {
+        "called twice": (Calls(lambda m, x: m.fc(m.fc(x)), fc=fc), 4, "fc: linear: fc runs twice"),
+        "tied weights": (tied, 4, "1.weight is 0.weight, too: layers do not share parameters"),
+        "control flow": (
+            Calls(lambda m, x: m.fc(x) if x.sum() > 0 else x, fc=fc),
+            4,
+            "torch.export cannot trace it",
+        ),
+        "several inputs": (TwoInputs(), 4, "torch.export cannot trace it: .*'y'"),
+        "several outputs": (Calls(lambda m, x: (x, m.fc(x)), fc=fc), 4, "return one tensor"),
+        "samples are mixed": (Calls(lambda m, x: m.fc(x).mean(0), fc=fc), 4, "mixes the samples"),
+        "a constant": (Calls(lambda m, x: m.fc(x) + 1.0, fc=fc), 4, "add.Tensor: .*constant"),
+        "a computed weight": (
+            Calls(lambda m, x: F.linear(x, m.fc.weight * 2), fc=fc),
+            4,
+            "its weight is computed",
+        ),
+        "a state": (
+            Calls(lambda m, x: m.rnn(x, torch.ones(1, x.size(0), 4))[0],
+                  rnn=nn.GRU(4, 4, batch_first=True)),
+            (5, 4),
+            "rnn: gru.input: the state before the first step must be 0",
+        ),
+        "cells": (
+            Calls(lambda m, x: m.rnn(x)[1][1][0], rnn=nn.LSTM(4, 4, batch_first=True)),
+            (5, 4),
+            "rnn: lstm.input: it wants the states of the cells",
+        ),
+        "steps first": (
+            Calls(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(4, 4)), (5, 4), "batch_first does not fit"
+        ),
+        "a projection": (
+            Calls(lambda m, x: m.rnn(x)[0], rnn=nn.LSTM(4, 4, batch_first=True, proj_size=2)),
+            (5, 4),
+            "proj_size has no counterpart",
+        ),
+        "no statistics": (nn.BatchNorm1d(4, track_running_stats=False), 4, "track_running_stats"),
+        "a mean of all": (nn.BatchNorm1d(4, momentum=None), 4, "momentum=None"),
+        "tanh gelu": (nn.Sequential(fc, nn.GELU("tanh")), 4, 'approximate="none"'),
+        "elu": (nn.Sequential(fc, nn.ELU(0.5)), 4, "alpha=1"),
+        "dropout in eval": (Calls(lambda m, x: F.dropout(m.fc(x))), 4, "eval mode"),
+        "written into": (
+            Calls(lambda m, x: (lambda y, z: y.relu_() + z)(*(lambda y: (y, y.view(-1, 4)))(m.fc(x)))
+                  , fc=fc),
+            4,
+            "writes into a tensor that others show",
+        ),
+    }  # fmt: skip
+
+
+def test_refusals_say_where_and_why(torch: Any) -> None:
+    for what, (module, shape, text) in refused_modules(torch).items():
+        if what == "dropout in eval":
+            module.fc = torch.nn.Linear(4, 4)
+        with pytest.raises(UnsupportedOperationError, match=text):
+            gp.from_torch(module, shape)
+            pytest.fail(what)
+
+
+@pytest.mark.parametrize(
+    ("module", "shape", "kind", "text"),
+    [
+        ("torch.nn.Linear(3, 2).double()", 3, TypeError, r"weight is float64, bias is float64"),
+        ("torch.nn.Linear(3, 2).half()", 3, TypeError, r"write module.float\(\)"),
+        ("torch.nn.Linear(3, 2, dtype=torch.complex64)", 3, TypeError, "complex64"),
+        ("torch.nn.Linear(3, 2, device='meta')", 3, ValueError, "device meta"),
+        ("torch.nn.LazyLinear(2)", 3, ValueError, "no values yet"),
+        ("torch.relu", 3, TypeError, "must be a torch.nn.Module"),
+        ("torch.jit.script(torch.nn.Linear(3, 2))", 3, TypeError, "torch.nn.Module"),
+        ("torch.nn.Linear(3, 2)", (), ValueError, "at least one size"),
+        ("torch.nn.Linear(3, 2)", 0, ValueError, "input_shape"),
+        ("torch.nn.Linear(3, 2)", 4, UnsupportedOperationError, "cannot trace"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_is_no_module_in_float32(
+    torch: Any, module: str, shape: Any, kind: type[Exception], text: str
+) -> None:
+    with pytest.raises(kind, match=text):
+        gp.from_torch(eval(module, {"torch": torch}), shape)
+
+
+def test_numbers_that_are_not_finite_are_named(torch: Any) -> None:
+    module = torch.nn.Linear(3, 2)
+    with torch.no_grad():
+        module.weight[0, 0] = float("nan")
+    with pytest.raises(ValueError, match=r"weight holds a number that is not finite"):
+        gp.from_torch(module, 3)
+
+
+def test_a_layer_of_ones_own_has_no_expression(torch: Any) -> None:
+    class Own(gp.Activation):
+        pass
+
+    class Other(gp.layers.Layer):
+        def lower(self, shape: Any, offsets: Any) -> Any:
+            return []
+
+    model = gp.Model([gp.Dense(2), Own("relu"), Other(name="mine"), gp.Dense(2)], 3)
+    with pytest.raises(UnsupportedOperationError, match="mine: Other: Other has no expression"):
+        model.to_torch()
+
+
+def test_without_torch_an_error_comes_first() -> None:
+    code = """
+import sys
+sys.modules["torch"] = None
+import gradprune as gp
+for call in (lambda: gp.from_torch(None, 3), gp.Model([gp.Dense(2)], 3).to_torch):
+    try:
+        call()
+    except ImportError as error:
+        print(error)
+"""
+    run = [sys.executable, "-c", code]
+    where = Path(gp.__file__).parent.parent
+    result = subprocess.run(run, cwd=where, capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines() == [
+        'gp.from_torch needs torch: pip install "gradprune[torch]"',
+        'model.to_torch needs torch: pip install "gradprune[torch]"',
+    ]
