@@ -284,6 +284,47 @@ def shuffled(torch: Any) -> Made:
     return Shuffled(), (2, 5, 6)
 
 
+def over_time(torch: Any) -> Made:
+    """Convolutions over time, with channels first."""
+    nn = torch.nn
+    return (
+        nn.Sequential(
+            nn.Conv1d(3, 6, 5, stride=2, padding=2),
+            nn.BatchNorm1d(6),
+            nn.SiLU(),
+            nn.Conv1d(6, 6, 3, padding="same", dilation=2, groups=3, bias=False),
+            nn.MaxPool1d(2, ceil_mode=True),
+            nn.ELU(),
+            nn.AvgPool1d(3, stride=1, padding=1),
+            nn.Dropout(0.1),
+            nn.Conv1d(6, 4, 1),
+            nn.AdaptiveMaxPool1d(1),
+            nn.Flatten(),
+            nn.Linear(4, 2),
+        ),
+        (3, 21),
+    )
+
+
+def bidirectional(torch: Any) -> Made:
+    """A sequence of channels into a recurrent layer of both directions, and its last step."""
+    nn = torch.nn
+
+    class CRNN(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(2, 5, 3, padding=1)
+            self.lstm = nn.LSTM(5, 3, bidirectional=True, batch_first=True)
+            self.fc = nn.Linear(6, 3)
+
+        def forward(self, x: Any) -> Any:
+            x = self.conv(x).relu().transpose(1, 2)
+            states, _ = self.lstm(x)
+            return self.fc(states[:, -1])
+
+    return CRNN(), (2, 9)
+
+
 MODULES: dict[str, Callable[[Any], Made]] = {
     "vgg": vgg,
     "resnet": resnet,
@@ -297,6 +338,8 @@ MODULES: dict[str, Callable[[Any], Made]] = {
     "last states": last_states,
     "states of all steps": states_of_all_steps,
     "shuffled": shuffled,
+    "over time": over_time,
+    "bidirectional": bidirectional,
 }
 
 
@@ -351,11 +394,26 @@ def _images(nn: Any, rng: np.random.Generator, c: int, h: int, w: int) -> Iterat
     yield nn.LayerNorm([c, h, w]), c
 
 
-def _sequences(nn: Any, rng: np.random.Generator, features: int) -> Iterator[tuple[Any, int]]:
+def _sequences(
+    nn: Any,
+    rng: np.random.Generator,
+    steps: int,
+    features: int,
+    channels_first: Callable[..., Any],
+) -> Iterator[tuple[Any, int]]:
     """Layers for (samples, time, features)."""
     units = int(rng.integers(1, 6))
     yield nn.Linear(features, units, bias=bool(rng.integers(2))), units
     yield nn.LayerNorm(features, eps=1e-4), features
+    kernel = int(rng.integers(1, min(steps, 4) + 1))
+    padding, stride = int(rng.integers(0, kernel)), int(rng.integers(1, 3))
+    groups = int(rng.choice([g for g in range(1, features + 1) if features % g == 0]))
+    filters = groups * int(rng.integers(1, 3))
+    conv = nn.Conv1d(features, filters, kernel, stride, padding, groups=groups)
+    yield channels_first(conv, nn.BatchNorm1d(filters)), filters
+    half = min(padding, kernel // 2)
+    yield channels_first(nn.MaxPool1d(kernel, stride, half)), features
+    yield channels_first(nn.AvgPool1d(kernel, stride, half)), features
     both, layers = bool(rng.integers(2)), int(rng.integers(1, 3))
     kind = (nn.RNN, nn.GRU, nn.LSTM)[rng.integers(3)]
     settings: dict[str, Any] = {"bias": bool(rng.integers(2)), "batch_first": True}
@@ -391,6 +449,16 @@ def random_module(torch: Any, seed: int) -> Made:
             last = last[0] if isinstance(last, tuple) else last
             return (states, states[:, -1], last[-1])[self.part]
 
+    class ChannelsFirst(nn.Module):  # type: ignore[misc, name-defined]
+        """Layers that take (samples, features, time)."""
+
+        def __init__(self, *layers: Any) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(*layers)
+
+        def forward(self, x: Any) -> Any:
+            return self.layers(x.transpose(1, 2)).transpose(1, 2)
+
     rank = int(rng.integers(1, 4))
     shape = tuple(int(rng.integers(1 if rank < 3 else 3, 8)) for _ in range(rank))
     layers: list[Any] = []
@@ -415,7 +483,7 @@ def random_module(torch: Any, seed: int) -> Made:
             choices += [lambda inner=inner, joins=joins: Residual(inner, joins=joins, axis=1)]
             choices += [lambda units=units, size=size: nn.Linear(size[0], units)] * 6
         elif len(size) == 2:
-            for made, _ in _sequences(nn, rng, size[1]):
+            for made, _ in _sequences(nn, rng, *size, ChannelsFirst):
                 if isinstance(made, nn.RNNBase):
                     part = int(rng.choice([0, 0, 1, 2]))
                     choices += [lambda made=made, part=part: States(made, part)] * 3

@@ -25,7 +25,6 @@ from gradprune.interop.recurrence import Recurrence, States
 from gradprune.interop.values import BATCH, RefusedError, Value, sample_axes, shown
 from gradprune.interop.windows import Windows
 from gradprune.layers.add import Add
-from gradprune.layers.concat import Concat
 from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.graph import Node
 from gradprune.layers.normalization import LayerNorm
@@ -222,7 +221,7 @@ class Builder(Windows, Recurrence):
         axes: list[int | None] = [BATCH] * len(first.axes)
         for i, own_axis in enumerate(order):
             axes[own_axis] = i
-        return Value(Concat(name=self._named(name))(nodes), axes)
+        return Value(self._joined(nodes, self._named(name)), axes)
 
     def embedding(
         self, x: Value, weight: Array, *, mask: Array | None = None, name: str | None = None

@@ -9,10 +9,11 @@ from math import prod
 from typing import Any, NamedTuple, SupportsIndex
 
 from gradprune.interop.assembly import Array, Assembly
-from gradprune.interop.values import BATCH, Ends, RefusedError, Value, newer, sample_axes, shown
+from gradprune.interop.values import BATCH, Ends, RefusedError, Value, sample_axes, shown
 from gradprune.layers.concat import Concat
 from gradprune.layers.dense import Dropout
 from gradprune.layers.graph import Node
+from gradprune.layers.pooling import MaxPool1D
 from gradprune.layers.rearranging import Reverse
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
@@ -40,7 +41,9 @@ class Recurrence(Assembly):
         self, input_shape: SupportsIndex | Sequence[int], *, reserved: Collection[str] = ()
     ) -> None:
         super().__init__(input_shape, reserved=reserved)
-        self._last_of: dict[Node, Node] = {}  # the states of all steps, to the last one alone
+        # The states of all steps, and whether the last or the first one is wanted: that one alone.
+        self._ends: dict[tuple[Node, bool], Node] = {}
+        self._parts: dict[Node, tuple[Node, ...]] = {}  # what a Concat was made of
 
     def select(self, x: Value, axis: int, index: int) -> Value:
         """Return what the tensor holds at one place of an axis, without that axis.
@@ -61,16 +64,52 @@ class Recurrence(Assembly):
         is_last = index % size == size - 1
         features = next(i for i in sample_axes(x) if i != axis)
         axes = [0 if i == features else BATCH for i in range(3) if i != axis]
-        if is_last and x.axes[axis] == 0 and x.node in self._last_of:
-            return Value(self._last_of[x.node], axes)
+        if x.axes[axis] == 0 and (x.node, is_last) in self._ends:
+            return Value(self._ends[x.node, is_last], axes)
         node = self._arranger.arranged(x, (axis, features))
         return Value(self._end_of(node, is_last=is_last), axes)
+
+    def slice(self, x: Value, axis: int, start: int, stop: int) -> Value:
+        """Return a part of an axis: one end of a sequence, or some of what was put side by side."""
+        axis %= len(x.axes)
+        if (start, stop) == (0, x.shape[axis]):
+            return x
+        if stop - start == 1:
+            end = self.select(x, axis, start)
+            return Value(end.node, [*end.axes[:axis], None, *end.axes[axis:]])
+        parts = self._parts.get(x.node, ())
+        place = 0 if len(x.node.shape) == 3 else len(x.node.shape) - 1
+        if x.axes[axis] == place:
+            ends = [0]
+            for part in parts:
+                ends.append(ends[-1] + part.shape[place])
+            if start in ends and stop in ends:
+                return Value(self._joined(parts[ends.index(start) : ends.index(stop)]), x.axes)
+        raise RefusedError("it takes a part of an axis")
+
+    def _joined(self, nodes: Sequence[Node], name: str | None = None) -> Node:
+        """Return a Concat of nodes, whose parts can be taken again."""
+        if len(nodes) == 1:
+            return nodes[0]
+        made: Node = Concat(name=name)(nodes)
+        self._parts[made] = tuple(nodes)
+        return made
+
+    def flip(self, x: Value, axis: int) -> Value:
+        """Return a sequence from its last step to its first."""
+        axis %= len(x.axes)
+        if len(x.axes) != 3 or x.axes[axis] == BATCH:
+            raise RefusedError("only the steps of a sequence can be turned round")
+        features = next(i for i in sample_axes(x) if i != axis)
+        node = Reverse()(self._arranger.arranged(x, (axis, features)))
+        axes = [BATCH if a == BATCH else int(i == features) for i, a in enumerate(x.axes)]
+        return Value(node, axes)
 
     def _end_of(self, node: Node, *, is_last: bool) -> Node:
         """Return the last or first step of a sequence: windows of one step, so far apart."""
         if is_last:
             node = Reverse()(node)
-        step = newer("MaxPool1D")(1, stride=node.shape[0])(node)
+        step = MaxPool1D(1, stride=node.shape[0])(node)
         return self._arranger.reshaped(step, (node.shape[1],))
 
     def recurrent(
@@ -129,16 +168,20 @@ class Recurrence(Assembly):
             last += [self._last_state(states) for states in ways]
             node = ways[0]
             if bidirectional:  # at the last step the way back has seen that step alone
-                ends = [last[-2], self._end_of(ways[1], is_last=False)]
-                node = Concat()([ways[0], Reverse()(ways[1])])
-                self._last_of[node] = Concat()(ends)
+                turned = Reverse()(ways[1])
+                self._ends[turned, False] = last[-1]
+                self._ends[turned, True] = self._end_of(ways[1], is_last=False)
+                node = self._joined([ways[0], turned])
+                first = self._end_of(ways[0], is_last=False)
+                for is_last, end in ((True, last[-2]), (False, first)):
+                    self._ends[node, is_last] = self._joined([end, self._ends[turned, is_last]])
         axes = [0, 0, 1]
         axes[1 - time] = BATCH
         if len(last) == 1:
             return States(Value(node, axes), Value(last[0], (None, BATCH, 0)))
 
         def stack() -> Node:
-            return self._arranger.reshaped(Concat()(last), (len(last), prod(last[0].shape)))
+            return self._arranger.reshaped(self._joined(last), (len(last), prod(last[0].shape)))
 
         return States(Value(node, axes), Ends([Value(end, (BATCH, 0)) for end in last], stack))
 
@@ -147,6 +190,6 @@ class Recurrence(Assembly):
         layer: Any = states.layer
         made = replace(layer, return_sequences=False)(*states.sources)
         assert isinstance(made, Node)
-        self._last_of[states] = made
+        self._ends[states, True] = made
         self._instead[made] = (states, lambda: self._end_of(states, is_last=True))
         return made

@@ -20,9 +20,18 @@ from gradprune.layers.add import Add
 from gradprune.layers.base import Layer, Shape
 from gradprune.layers.concat import Concat
 from gradprune.layers.convolution import Conv2D
+from gradprune.layers.convolution_over_time import Conv1D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
 from gradprune.layers.normalization import BatchNorm, LayerNorm
-from gradprune.layers.pooling import AvgPool2D, Flatten, GlobalAvgPool, GlobalMaxPool, MaxPool2D
+from gradprune.layers.pooling import (
+    AvgPool1D,
+    AvgPool2D,
+    Flatten,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    MaxPool1D,
+    MaxPool2D,
+)
 from gradprune.layers.rearranging import Permute, Reverse
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.layers.reshaping import Reshape
@@ -156,7 +165,7 @@ class Site:
             return x, window.before
         (top, left), (bottom, right) = window.before, window.after
         pad = self.torch.nn.functional.pad
-        sides = [left, right, top, bottom]
+        sides = [left, right, top, bottom][: 4 if top or bottom else 2]
         return self.graph.call_function(pad, (x, sides), {"value": value}), (0, 0)
 
 
@@ -215,6 +224,39 @@ def _(layer: AvgPool2D, at: Site, x: Form) -> Form:
     window = layer.window(at.shape)
     read, padding = at.padded(window, x.whole, 0.0)
     return Form(at.module(at.torch.nn.AvgPool2d(window.kernel, window.stride, padding), read))
+
+
+@write.register
+def _(layer: Conv1D, at: Site, x: Form) -> Form:
+    over = layer.over_images().window((at.shape[1], 1, at.shape[0]))
+    read, padding = at.padded(over, x.channels, 0.0)
+    conv = at.torch.nn.Conv1d(
+        over.channels,
+        layer.filters,
+        layer.kernel,
+        stride=layer.stride,
+        padding=padding[1],
+        dilation=layer.dilation,
+        groups=layer.groups,
+        bias=layer.bias,
+    )
+    return at.activated(layer, Form(channels=at.module(at.filled(conv), read)))
+
+
+@write.register
+def _(layer: MaxPool1D, at: Site, x: Form) -> Form:
+    window = layer.window(at.shape, turned=True)
+    read, padding = at.padded(window, x.channels, float("-inf"))
+    pool = at.torch.nn.MaxPool1d(window.kernel[1], window.stride[1], padding[1])
+    return Form(channels=at.module(pool, read))
+
+
+@write.register
+def _(layer: AvgPool1D, at: Site, x: Form) -> Form:
+    window = layer.window(at.shape, turned=True)
+    read, padding = at.padded(window, x.channels, 0.0)
+    pool = at.torch.nn.AvgPool1d(window.kernel[1], window.stride[1], padding[1])
+    return Form(channels=at.module(pool, read))
 
 
 @write.register

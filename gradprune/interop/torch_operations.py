@@ -90,13 +90,20 @@ def _select(call: Operation) -> Value:
 @operation("slice.Tensor")
 def _slice(call: Operation) -> Value:
     x = call.value()
-    dim = call["dim"] % len(x.axes)
-    if call.made == x.shape and call["step"] == 1:
+    size = x.shape[call["dim"]]
+    if call.made == x.shape:
         return x
-    if call.made[dim] != 1:
+    if size == BATCH or call["step"] != 1:
         raise RefusedError("it takes a part of an axis")
-    end = call.builder.select(x, dim, call["start"] or 0)
-    return call.builder.reshape(end, call.made)
+    start, stop, _ = slice(call["start"], call["end"]).indices(size)
+    return call.builder.slice(x, call["dim"], start, stop)
+
+
+@operation("flip")
+def _flip(call: Operation) -> Value:
+    if len(call["dims"]) != 1:
+        raise RefusedError("it turns several axes round")
+    return call.builder.flip(call.value(), call["dims"][0])
 
 
 @operation("add.Tensor")

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import prod
-from typing import Any
 
-from gradprune import layers
 from gradprune.layers.base import Shape
 from gradprune.layers.graph import Node
 from gradprune.layers.pooling import Flatten
@@ -28,7 +26,6 @@ __all__ = [
     "RefusedError",
     "UnknownError",
     "Value",
-    "newer",
     "sample_axes",
 ]
 
@@ -212,15 +209,3 @@ def shown(x: Value) -> str:
     """Return the shape of a tensor in words."""
     sizes = ", ".join("samples" if size == BATCH else str(size) for size in x.shape)
     return f"({sizes})"
-
-
-def newer(name: str) -> Callable[..., Any]:
-    """Return a layer by its name.
-
-    Raises:
-        RefusedError: there is none.
-    """
-    found: Callable[..., Any] | None = getattr(layers, name, None)
-    if found is None:
-        raise RefusedError(f"gradprune has no {name} yet")
-    return found

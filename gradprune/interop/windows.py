@@ -8,11 +8,19 @@ from functools import partial
 from typing import Any
 
 from gradprune.interop.assembly import Array, Assembly
-from gradprune.interop.values import BATCH, Padded, RefusedError, Value, newer, sample_axes, shown
+from gradprune.interop.values import BATCH, Padded, RefusedError, Value, sample_axes, shown
 from gradprune.layers.convolution import Conv2D
+from gradprune.layers.convolution_over_time import Conv1D
 from gradprune.layers.graph import Node
 from gradprune.layers.normalization import BatchNorm
-from gradprune.layers.pooling import AvgPool2D, GlobalAvgPool, GlobalMaxPool, MaxPool2D
+from gradprune.layers.pooling import (
+    AvgPool1D,
+    AvgPool2D,
+    GlobalAvgPool,
+    GlobalMaxPool,
+    MaxPool1D,
+    MaxPool2D,
+)
 
 __all__ = ["Windows"]
 
@@ -69,7 +77,7 @@ class Windows(Assembly):
         """
         space = weight.ndim - 2
         x, padding = _unpadded(x, padding, 0.0)
-        kind: Any = Conv2D if space == 2 else newer("Conv1D")
+        kind: Any = Conv2D if space == 2 else Conv1D
         settings = _settings(space, stride=stride, padding=padding, dilation=dilation)
         kernel = _plain(weight.shape[2:])
         make = partial(kind, len(weight), kernel, groups=groups, bias=bias is not None, **settings)
@@ -133,8 +141,8 @@ class Windows(Assembly):
         if kind == "mean" and not counts_padding and any(map(any, sides)):
             raise RefusedError("means that do not count the padding are not known")
         flat: dict[str, Any] = {"max": MaxPool2D, "mean": AvgPool2D}
-        long = {"max": "MaxPool1D", "mean": "AvgPool1D"}
-        make = flat[kind] if space == 2 else newer(long[kind])
+        long: dict[str, Any] = {"max": MaxPool1D, "mean": AvgPool1D}
+        make = (flat if space == 2 else long)[kind]
         settings = _settings(space, stride=stride, padding=sides)
         return _of_space(make(_plain(kernel), name=self._named(name), **settings)(node))
 
