@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import importlib
 import io
 import os
 import subprocess
@@ -119,7 +120,7 @@ def torch_names(model: gp.Model, arrays: Any) -> dict[str, Array]:
 
 
 def test_the_module_is_left_as_it_is(torch: Any) -> None:
-    from torch.nn.utils import prune
+    prune = importlib.import_module("torch.nn.utils.prune")
 
     module, shape = MODULES["lenet"](torch)
     prune.random_unstructured(module.conv2, "weight", 0.5)
@@ -149,7 +150,7 @@ def test_the_module_is_left_as_it_is(torch: Any) -> None:
 
 def test_masks_there_and_back(torch: Any) -> None:
     """Of a stack of layers, too; a copy of the result trains on with its zeros."""
-    from torch.nn.utils import prune
+    prune = importlib.import_module("torch.nn.utils.prune")
 
     module, shape = MODULES["stacked gru"](torch)
     settled(torch, module, 0)
@@ -181,7 +182,7 @@ def test_masks_there_and_back(torch: Any) -> None:
 
 def test_filters_that_are_gone_before_a_normalization(torch: Any) -> None:
     """In torch they still are what the normalization makes of nothing."""
-    from torch.nn.utils import prune
+    prune = importlib.import_module("torch.nn.utils.prune")
 
     module, shape = MODULES["vgg"](torch)
     settled(torch, module, 3)
