@@ -89,6 +89,16 @@ typedef struct gp_pool gp_pool;
 /* Threads start at the first use. Safe to use after fork: the child makes threads of its own. */
 gp_status gp_pool_create(gp_pool **pool);
 void gp_pool_destroy(gp_pool *pool);
+/* Threads of somebody else: `parallel` runs a function on up to so many at once, the caller among
+ * them, and returns when all are done; rank and size are asked from within that function. An OpenMP
+ * runtime has these as GOMP_parallel, omp_get_thread_num and omp_get_num_threads. */
+typedef struct gp_runtime {
+    void (*parallel)(void (*run)(void *), void *argument, unsigned threads, unsigned flags);
+    int (*rank)(void), (*size)(void);
+} gp_runtime;
+/* Lets the pool run on those instead of starting threads of its own, which would compete with
+ * threads that spin for CPUs. A child that is forked has threads of its own. */
+void gp_pool_borrow(gp_pool *pool, const gp_runtime *runtime);
 /* CPUs this process may run on. */
 size_t gp_cpu_count(void);
 

@@ -52,6 +52,8 @@ struct gp_pool {
     pthread_cond_t wake;
     size_t sleeping; /* guarded by sleep */
     size_t started;  /* workers running, guarded by entry */
+    gp_runtime
+        runtime; /* whose threads are borrowed, `parallel` NULL: nobody's; guarded by entry */
     /* pid; threads do not survive fork: a child sees another's and starts anew, -pid meanwhile */
     atomic_int owner;
     int steps_aside; /* do workers leave the caller's CPU? */
@@ -174,6 +176,7 @@ static int pool_is_ours(gp_pool *pool)
     int self = (int)getpid(), owner = atomic_load_explicit(&pool->owner, memory_order_acquire);
     if (owner == self) return 1;
     if (owner == -self || !atomic_compare_exchange_strong(&pool->owner, &owner, -self)) return 0;
+    pool->runtime.parallel = NULL; /* its threads do not survive either */
     return pool_reset(pool) == GP_OK;
 }
 
@@ -184,6 +187,7 @@ gp_status gp_pool_create(gp_pool **pool)
     if (!made) return GP_NO_MEMORY;
     const char *pin = getenv("GRADPRUNE_PIN");
     made->steps_aside = !pin || strcmp(pin, "0") != 0;
+    made->runtime = (gp_runtime){0};
     gp_status status = pool_reset(made);
     if (status != GP_OK) free(made);
     else *pool = made;
@@ -217,6 +221,23 @@ static void start_workers(gp_pool *pool, size_t wanted)
     pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
 
+void gp_pool_borrow(gp_pool *pool, const gp_runtime *runtime)
+{
+    if (!pool_is_ours(pool)) return;
+    pthread_mutex_lock(&pool->entry);
+    pool->runtime = *runtime;
+    pthread_mutex_unlock(&pool->entry);
+}
+
+/* A borrowed thread's part of a region. */
+static void visit(void *argument)
+{
+    gp_pool *pool = argument;
+    const gp_team team = {(size_t)pool->runtime.rank(), (size_t)pool->runtime.size(),
+                          &pool->barrier};
+    pool->task(pool->context, &team);
+}
+
 void gp_pool_run(gp_pool *pool, size_t threads, gp_task *task, void *context)
 {
     gp_team team = {0, 1, NULL};
@@ -227,6 +248,14 @@ void gp_pool_run(gp_pool *pool, size_t threads, gp_task *task, void *context)
     }
     if (!pool_is_ours(pool) || pthread_mutex_trylock(&pool->entry)) {
         task(context, &team);
+        return;
+    }
+    if (pool->runtime.parallel) {
+        pool->task = task;
+        pool->context = context;
+        atomic_store_explicit(&pool->barrier.arrived, 0, memory_order_relaxed);
+        pool->runtime.parallel(visit, pool, (unsigned)threads, 0);
+        pthread_mutex_unlock(&pool->entry);
         return;
     }
     if (pool->started + 1 < threads) start_workers(pool, threads - 1);

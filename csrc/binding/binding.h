@@ -23,6 +23,7 @@
 typedef struct module_state {
     const gp_kernels *kernels;
     gp_pool *pool;
+    gp_pool *guests; /* of layers inside other frameworks, on their threads if they have some */
     size_t threads;
     PyTypeObject *arena_type, *net_type, *frozen_type, *solo_type;
 } module_state;

@@ -448,6 +448,7 @@ static int core_exec(PyObject *module)
     if (gp_import_numpy() || choose_kernels(state)) return -1;
     state->threads = default_threads();
     gp_status status = gp_pool_create(&state->pool);
+    if (status == GP_OK) status = gp_pool_create(&state->guests);
     if (status != GP_OK) {
         gp_raise_status(status);
         return -1;
@@ -497,7 +498,8 @@ static void core_free(void *module)
     module_state *state = state_of(module);
     core_clear(module);
     gp_pool_destroy(state->pool);
-    state->pool = NULL;
+    gp_pool_destroy(state->guests);
+    state->pool = state->guests = NULL;
 }
 
 static PyModuleDef_Slot core_slots[] = {{Py_mod_exec, (void *)core_exec}, {0, NULL}};

@@ -1,5 +1,8 @@
 /* solo_type.c - _core.Solo: one sparse layer by itself. A call is meant to cost next to nothing,
  * and any number of Python threads may be in one at once. */
+#include <dlfcn.h>
+#include <string.h>
+
 #include "binding/binding.h"
 
 typedef struct solo_object {
@@ -9,6 +12,25 @@ typedef struct solo_object {
     module_state *state;
     PyObject *module;
 } solo_object;
+
+/* 0 if this process has no such function. */
+static int find(const char *name, size_t size, void *function)
+{
+    void *found = dlsym(RTLD_DEFAULT, name);
+    memcpy(function, &found, size); /* ISO C has no conversion to a pointer to a function */
+    return found != NULL;
+}
+
+/* The framework's OpenMP threads spin between its own calls, and other threads would wait for
+ * them. */
+static void borrow_threads(gp_pool *pool)
+{
+    gp_runtime runtime;
+    if (find("GOMP_parallel", sizeof runtime.parallel, &runtime.parallel) &&
+        find("omp_get_thread_num", sizeof runtime.rank, &runtime.rank) &&
+        find("omp_get_num_threads", sizeof runtime.size, &runtime.size))
+        gp_pool_borrow(pool, &runtime);
+}
 
 static PyObject *solo_new(PyTypeObject *type, PyObject *args, PyObject *keywords)
 {
@@ -38,10 +60,11 @@ static PyObject *solo_new(PyTypeObject *type, PyObject *args, PyObject *keywords
     if (!self) goto done;
     self->module = Py_NewRef(module);
     self->state = state;
+    borrow_threads(state->guests);
     gp_status status;
     const uint8_t *kept = PyArray_DATA(mask);
     Py_BEGIN_ALLOW_THREADS
-    status = gp_solo_create(state->kernels, state->pool, layers.specs, kept, &self->solo);
+    status = gp_solo_create(state->kernels, state->guests, layers.specs, kept, &self->solo);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) {
         self->sizes = gp_solo_measure(self->solo);

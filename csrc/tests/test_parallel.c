@@ -482,6 +482,70 @@ static void test_fork_and_race(void) {}
 
 /* ---- the end --------------------------------------------------------------------------------- */
 
+/* ---- threads of somebody else ---------------------------------------------------------------- */
+
+typedef struct guest {
+    void (*run)(void *);
+    void *argument;
+    int rank, size;
+} guest;
+
+static _Thread_local guest here;
+static unsigned lent; /* regions that ran on them */
+
+static void *be_guest(void *argument)
+{
+    here = *(const guest *)argument;
+    here.run(here.argument);
+    return NULL;
+}
+static int guest_rank(void) { return here.rank; }
+static int guest_size(void) { return here.size; }
+/* On fewer than were asked for, as a runtime may do it. */
+static void lend(void (*run)(void *), void *argument, unsigned threads, unsigned flags)
+{
+    pthread_t them[MEMBERS];
+    guest guests[MEMBERS];
+    const int size = threads > 4 ? 4 : (int)threads;
+    CHECK_INT_EQUAL(flags, 0);
+    lent++;
+    for (int i = size; i-- > 0;) {
+        guests[i] = (guest){run, argument, i, size};
+        if (i > 0 && pthread_create(&them[i], NULL, be_guest, &guests[i])) abort();
+    }
+    be_guest(&guests[0]);
+    for (int i = 1; i < size; i++) pthread_join(them[i], NULL);
+}
+#if !defined(GP_NO_FORK)
+static int use_own(gp_pool *pool)
+{
+    const unsigned before = lent;
+    return use_and_destroy(pool) && lent == before;
+}
+#endif
+
+static void test_borrowed_threads(void)
+{
+    static const size_t sizes[] = {2, 1, 4, 3, 2, 16, 2};
+    const gp_runtime runtime = {lend, guest_rank, guest_size}, nobody = {0};
+    gp_pool *pool = pool_new();
+    CHECK(region_is_right(pool, 3)); /* its own threads are asleep or spin from now on */
+    gp_pool_borrow(pool, &runtime);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        census c = {0};
+        gp_pool_run(pool, sizes[i], count_members, &c);
+        CHECK(census_is_right(&c, sizes[i] > 4 ? 4 : sizes[i]));
+    }
+    CHECK_INT_EQUAL(lent, 6); /* one thread needs nobody else */
+#if !defined(GP_NO_FORK)
+    CHECK(in_child(use_own, pool));
+#endif
+    gp_pool_borrow(pool, &nobody);
+    CHECK(region_is_right(pool, 3));
+    CHECK_INT_EQUAL(lent, 6);
+    gp_pool_destroy(pool);
+}
+
 static void test_destroy(void)
 {
     gp_pool_destroy(NULL);
@@ -594,6 +658,7 @@ int main(void)
     test_fork();
     test_fork_inside();
     test_fork_and_race();
+    test_borrowed_threads();
     test_destroy();
     test_signals();
     test_places();
