@@ -43,7 +43,7 @@ from gradprune.analysis.reports import report
 from gradprune.analysis.sensitivity import sensitivity
 from gradprune.analysis.verification import verify
 from gradprune.compression.gpz import compress
-from gradprune.importing import from_torch
+from gradprune.importing import from_onnx, from_torch
 from gradprune.layers import (
     GRU,
     LSTM,
@@ -199,6 +199,7 @@ __all__ = [
     "errors",
     "explode",
     "forms",
+    "from_onnx",
     "from_torch",
     "get_num_threads",
     "guards",

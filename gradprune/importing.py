@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
+from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import flag
 from gradprune.interop.assembly import Read
+from gradprune.interop.onnx_reader import read_onnx
 from gradprune.interop.torch_reader import read_torch
 from gradprune.model import Model
 
-__all__ = ["from_torch"]
+__all__ = ["from_onnx", "from_torch"]
 
 
 def from_torch(
@@ -57,6 +60,44 @@ def from_torch(
     """
     zeros = flag("zeros_are_removed", zeros_are_removed)
     return model_of(read_torch(module, input_shape), zeros_are_removed=zeros)
+
+
+def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool = False) -> Model:
+    """Make a model of a file of ONNX, which predicts what onnxruntime does with the file.
+
+    Files of ``model.to_onnx`` are read, those of torch's exporters, of skl2onnx for scikit-learn's
+    MLPs and of tf2onnx for Keras: dense, convolutional and recurrent networks with operators of
+    version 11 and later, whose input is (samples, ...) with known sizes. Chains of operators on
+    shapes are computed, groups that are one function, such as gelu, are recognized, int8 weights
+    become float32. Of a classifier the probabilities are the output. Images with their channels
+    last stay so at the input, and are turned where the file turns them.
+
+    Layers are called as the file calls their parameters, with "/" for the dots of torch's names.
+
+    Args:
+        path: the file, or its bytes. Arrays in other files are read from its folder alone.
+        zeros_are_removed: whether weights that are 0 count as removed, as in a file that a pruned
+            model was written to; else they are weights like others.
+
+    Raises:
+        ImportError: onnx is not installed; it comes with ``pip install "gradprune[onnx]"``.
+        OSError: the file cannot be read.
+        FileFormatError: it is no file of ONNX, is damaged, or says of itself what is not so.
+        UnsupportedOperationError: operators have no counterpart here; all of them are named.
+        TypeError: an argument is not as above.
+
+    Example::
+
+        model = gp.from_onnx("m.onnx")
+        gp.Pruner(model, criterion=gp.Magnitude()).prune(0.9)
+        model.to_onnx("pruned.onnx")
+    """
+    zeros = flag("zeros_are_removed", zeros_are_removed)
+    read, where = read_onnx(path)
+    try:
+        return model_of(read, zeros_are_removed=zeros)
+    except ValueError as error:
+        raise FileFormatError(f"{where}: {error}") from None
 
 
 def model_of(read: Read, *, zeros_are_removed: bool) -> Model:

@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BATCH", "Budget", "Filled", "FoldError", "folded"]
+__all__ = ["SAMPLES", "Budget", "Filled", "FoldError", "folded", "is_known"]
 
-BATCH = 2147483659  # a prime above 2**31
+SAMPLES = 2147483659  # a prime above 2**31
 
 Array = NDArray[Any]
 Attributes = Mapping[str, Any]
@@ -75,6 +75,11 @@ class _Call:
         return None if found is None else [int(i) for i in found]
 
 
+def is_known(op: str) -> bool:
+    """Whether operations of this kind are computed here."""
+    return op in _FOLDS
+
+
 def folded(op: str, inputs: Sequence[Any], attributes: Attributes, budget: Budget) -> Any:
     """Compute an operation whose inputs are arrays or ``Filled``.
 
@@ -96,11 +101,12 @@ def folded(op: str, inputs: Sequence[Any], attributes: Attributes, budget: Budge
         return None
     try:
         with np.errstate(all="ignore"):
-            return _FOLDS[op](call)
+            made = _FOLDS[op](call)
     except FoldError:
         raise
     except (ValueError, IndexError, TypeError, OverflowError, ZeroDivisionError, KeyError) as error:
         raise FoldError(str(error)) from None
+    return np.asarray(made) if isinstance(made, np.generic) else made
 
 
 # Of a tensor of one number these make another one of this number.
@@ -221,7 +227,7 @@ def _of_shape(call: _Call) -> Any:
 def _expand(call: _Call) -> Any:
     data, shape = call.array(0), [int(i) for i in call.array(1).ravel()]
     numbers = np.unique(data) if data.size < 64 else data.ravel()
-    if any(size % BATCH == 0 and size for size in shape):
+    if any(size % SAMPLES == 0 and size for size in shape):
         if len(numbers) != 1:
             raise FoldError("repeats numbers for each sample")
         return Filled(float(numbers[0]))
