@@ -447,7 +447,8 @@ def random_module(torch: Any, seed: int) -> Made:
         def forward(self, x: Any) -> Any:
             states, last = self.rnn(x)
             last = last[0] if isinstance(last, tuple) else last
-            return (states, states[:, -1], last[-1])[self.part]
+            ends = last[-1] if not self.rnn.bidirectional else torch.cat([last[-2], last[-1]], 1)
+            return (states, states[:, -1], ends)[self.part]
 
     class ChannelsFirst(nn.Module):  # type: ignore[misc, name-defined]
         """Layers that take (samples, features, time)."""
