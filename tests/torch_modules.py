@@ -367,7 +367,7 @@ def _activations(nn: Any) -> list[Callable[[], Any]]:
         nn.Sigmoid,
         nn.GELU,
         nn.SiLU,
-        nn.ELU,
+        lambda: nn.ELU(0.7),
         nn.Hardswish,
         nn.ReLU6,
         nn.Identity,

@@ -123,7 +123,13 @@ class Builder(Windows, Recurrence):
     # ---- number by number ----------------------------------------------------------------------
 
     def activation(
-        self, x: Value, function: str, *, slope: float = 0.01, name: str | None = None
+        self,
+        x: Value,
+        function: str,
+        *,
+        slope: float = 0.01,
+        alpha: float = 1.0,
+        name: str | None = None,
     ) -> Value:
         """Apply a function of ``Activation`` to each number; for softmax see ``softmax``.
 
@@ -131,9 +137,10 @@ class Builder(Windows, Recurrence):
             x: the tensor.
             function: such as "relu".
             slope: of leaky_relu below 0.
+            alpha: of elu.
             name: the path of the layer.
         """
-        layer = Activation(function, slope=slope, name=self._named(name))
+        layer = Activation(function, slope=slope, alpha=alpha, name=self._named(name))
         return Value(layer(x.node), x.axes)
 
     def softmax(self, x: Value, axis: int, *, name: str | None = None) -> Value:

@@ -146,7 +146,7 @@ class Site:
             "sigmoid": nn.Sigmoid,
             "gelu": nn.GELU,
             "silu": nn.SiLU,
-            "elu": nn.ELU,
+            "elu": lambda: nn.ELU(layer.alpha),
             "hardswish": nn.Hardswish,
             "relu6": nn.ReLU6,
         }

@@ -297,9 +297,9 @@ def _gelu(call: Operation) -> Value:
 
 @operation("elu")
 def _elu(call: Operation) -> Value:
-    if (call["alpha"], call["scale"], call["input_scale"]) != (1, 1, 1):
-        raise RefusedError("only elu with alpha=1 is known")
-    return call.builder.activation(call.value(), "elu", name=call.name)
+    if (call["scale"], call["input_scale"]) != (1, 1):
+        raise RefusedError("elu with a scale is not known")
+    return call.builder.activation(call.value(), "elu", alpha=call["alpha"], name=call.name)
 
 
 _CLAMPED: dict[tuple[Any, Any], str] = {(0, None): "relu", (0, 6): "relu6"}

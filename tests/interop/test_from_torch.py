@@ -339,7 +339,7 @@ def refused_modules(torch: Any) -> dict[str, tuple[Any, Any, str]]:
         "no statistics": (nn.BatchNorm1d(4, track_running_stats=False), 4, "track_running_stats"),
         "a mean of all": (nn.BatchNorm1d(4, momentum=None), 4, "momentum=None"),
         "tanh gelu": (nn.Sequential(fc, nn.GELU("tanh")), 4, 'approximate="none"'),
-        "elu": (nn.Sequential(fc, nn.ELU(0.5)), 4, "alpha=1"),
+        "selu": (nn.Sequential(fc, nn.SELU()), 4, "1: selu: there is no layer for it"),
         "dropout in eval": (Calls(lambda m, x: F.dropout(m.fc(x)), fc=fc), 4, "eval mode"),
         "written into": (Calls(write_into, fc=fc), 4, "writes into a tensor that others show"),
     }  # fmt: skip
