@@ -141,7 +141,7 @@ def run_script(*, threads: int, kind: str, network: str, epochs: int, files: lis
     )
     done: dict[str, Any] = {}
 
-    def run() -> None:
+    def train(x: torch.Tensor, y: torch.Tensor) -> None:
         torch.manual_seed(0)
         model = done["model"] = _network(network, x.shape[1])
         for layer in model:
@@ -156,6 +156,11 @@ def run_script(*, threads: int, kind: str, network: str, epochs: int, files: lis
                 loss = torch.nn.functional.cross_entropy(model(x[index]), y[index])
                 loss.backward()
                 optimizer.step()
+
+    train(x[:SCRIPT_BATCH], y[:SCRIPT_BATCH])  # what torch imports at its first step
+
+    def run() -> None:
+        train(x, y)
 
     def result() -> NDArray[np.float64]:
         with torch.no_grad():
