@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,8 @@ class OnnxFile:
                 f"{where} needs operators of version {min(versions, default=0)}; {_OLDEST} and "
                 "later ones are read"
             )
+        if any(isinstance(text, bytes) for text in _texts(model.graph)):
+            raise FileFormatError(f"{where} is damaged: a name in it is not in UTF-8")
         self.graph: Any = model.graph
         self.opset: int = max(versions)
 
@@ -144,6 +146,22 @@ class OnnxFile:
             raise FileFormatError(
                 f"{self.where}: {tensor.name} is in {location!r}: {error}"
             ) from error
+
+
+def _texts(graph: Any) -> Iterator[object]:
+    """The names in a graph; protobuf gives bytes for those that are no text."""
+    for node in graph.node:
+        yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
+        yield from (own.name for own in node.attribute)
+        yield from (text for own in node.metadata_props for text in (own.key, own.value))
+    for put in (*graph.input, *graph.output):
+        yield put.name
+        yield from (dim.dim_param for dim in put.type.tensor_type.shape.dim)
+    tensors = [*graph.initializer]
+    tensors += [own.t for node in graph.node for own in node.attribute if own.HasField("t")]
+    for tensor in tensors:
+        yield tensor.name
+        yield from (text for own in tensor.external_data for text in (own.key, own.value))
 
 
 def opened(source: str | os.PathLike[str] | bytes) -> OnnxFile:

@@ -37,11 +37,13 @@ class Patterns:
     def __init__(
         self, makers: Mapping[str, GraphStep], constant: Callable[[str], Array | None]
     ) -> None:
-        self._makers = makers
+        self._makers = {name: step for name, step in makers.items() if _is_whole(step)}
         self._constant = constant
 
     def match(self, step: GraphStep) -> GraphStep | None:
         """Return the operation for the group that ends with this operator, if it is one."""
+        if not _is_whole(step):
+            return None
         if step.op == "Mul":
             return self._product(step)
         if step.op == "Div":  # hardswish: x clip(x + 3, 0, 6) / 6
@@ -189,3 +191,9 @@ class Patterns:
             array = self._constant(maker.inputs[1])
             axes = None if array is None else array.tolist()
         return maker.inputs[0] if axes is not None and list(np.ravel(axes)) == [-1] else None
+
+
+def _is_whole(step: GraphStep) -> bool:
+    """Whether an operator has its inputs, as far as groups have such operators."""
+    binary = step.op in {"Add", "Div", "Mul", "Pow", "Sub"}
+    return len(step.inputs) == 2 if binary else bool(step.inputs)

@@ -241,9 +241,7 @@ class _GraphReading:
             made = self.builder.refuse(path, step.op, _why(step.op), shape)
         else:
             call = self._call(number, step, inputs)
-            made = self.builder.attempt(
-                path, step.op, shape, lambda: ONNX_OPERATIONS[step.op](call)
-            )
+            made = self.builder.attempt(path, step.op, shape, lambda: _made(call))
         results = made if isinstance(made, list) else [made] * len(node.output)
         for name, value in zip(node.output, results, strict=False):
             if name:
@@ -380,6 +378,17 @@ class _GraphReading:
             return None
         self.titles.add(layer_name(title))
         return title
+
+
+def _made(call: OnnxCall) -> Any:
+    """Return what a row makes; a file may leave out what every operator of its kind has."""
+    try:
+        with np.errstate(all="ignore"):  # numbers that are not finite are refused at the end
+            return ONNX_OPERATIONS[call.op](call)
+    except (LookupError, ArithmeticError, AttributeError, AssertionError) as error:
+        raise RefusedError(
+            f"its inputs or attributes are not those of {call.op}: {type(error).__name__} {error}"
+        ) from error
 
 
 def _is_name(path: str) -> bool:

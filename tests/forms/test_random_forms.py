@@ -25,6 +25,7 @@ from twins import reference_layers
 
 WHOLE, LISTS = (0.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)
 PACKS = importlib.util.find_spec("constriction") is not None
+RUNS_ONNX = all(map(importlib.util.find_spec, ("onnx", "onnxruntime")))
 
 Floats = NDArray[Any]
 
@@ -91,6 +92,14 @@ def forms(model: gp.Model, small: gp.Model, number: int, folder: Path) -> dict[s
         "loaded": gp.load(folder / "model.safetensors"),
         "shrunk and loaded": gp.load(folder / "small.safetensors"),
     }
+    if RUNS_ONNX:
+        for name, form in (("model", model), ("small", small)):
+            form.to_onnx(folder / f"{name}.onnx")
+        found |= {
+            "in onnxruntime": folder / "model.onnx",
+            "shrunk, in onnxruntime": folder / "small.onnx",
+            "from onnx": gp.from_onnx(folder / "model.onnx", zeros_are_removed=True),
+        }
     if PACKS:
         packed = gp.compress(model)
         packed.save(folder / "model.gpz")

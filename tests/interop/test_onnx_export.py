@@ -125,10 +125,30 @@ def test_every_activation(run: Run, tmp_path: Path, function: gp.Activation) -> 
     ],
 )
 def test_layers_that_move_numbers(run: Run, tmp_path: Path, layers: Any, shape: Any) -> None:
-    model = gp.Model(layers, input_shape=shape, seed=0)
-    model.to_onnx(tmp_path / "m.onnx")
+    there_and_back(run, tmp_path / "m.onnx", gp.Model(layers, input_shape=shape, seed=0))
+
+
+def there_and_back(run: Run, path: Path, model: gp.Model) -> None:
+    model.to_onnx(path)
     x = samples(model, 0, 5)
-    assert difference(run(tmp_path / "m.onnx", x), model.predict(x)) <= 1e-6
+    expected = model.predict(x)
+    assert difference(run(path, x), expected) <= 1e-6
+    assert difference(gp.from_onnx(path).predict(x), expected) <= 1e-6
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [gp.layers.Conv1D(4, 3, padding="same", activation="relu"), gp.layers.MaxPool1D(2)],
+        [gp.layers.Conv1D(6, 2, stride=2, dilation=2, groups=3), gp.layers.AvgPool1D(2, stride=1)],
+        [gp.layers.Conv1D(4, 3), gp.BatchNorm(), gp.GlobalAvgPool(), gp.Dense(2)],
+        [gp.GlobalMaxPool()],
+        [gp.layers.Bidirectional(gp.LSTM(4, return_sequences=True)), gp.Dense(2)],
+        [gp.layers.Bidirectional(gp.GRU(4)), gp.Dense(2)],
+    ],
+)
+def test_layers_over_time(run: Run, tmp_path: Path, layers: Any) -> None:
+    there_and_back(run, tmp_path / "m.onnx", gp.Model(layers, input_shape=(9, 3), seed=0))
 
 
 def test_names_shapes_and_the_batch(onnx: Any, run: Run, tmp_path: Path) -> None:
