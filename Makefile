@@ -97,7 +97,7 @@ mutants: $(VENV)/.test ## which single changes to the code do the tests not noti
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
 # From tests/, too: the kernels start in notebooks/ and find the wheel.
-notebooks: $(VENV)/.notebook ## run the notebooks
+notebooks: $(VENV)/.notebook $(VENV)/.torch ## run the notebooks
 	cd tests && $(BIN)/python -m pytest -p no:cacheprovider -c /dev/null --rootdir=.. \
 	    --nbmake ../notebooks
 

@@ -19,6 +19,7 @@ import large
 import linear_layer
 import optimizer_step
 import products
+import real_cases
 import recurrent_step
 import top_k
 import torch_layers
@@ -52,6 +53,9 @@ class Plan:
     epochs: int = 10
     end_batches: tuple[int, ...] = (32, 128)
     seeds: int = 1
+    real: real_cases.Plan = field(default_factory=real_cases.Plan)
+    real_cases: tuple[str, ...] = tuple(case.name for case in real_cases.CASES)
+    real_batches: tuple[int, ...] = (1, 64)
     files: list[str] | None = None  # of the data set to train on; None: MNIST
 
 
@@ -67,6 +71,7 @@ QUICK = Plan(
     large_nets=((784, 8192, 8192, 10),),
     epochs=3,
     end_batches=(128,),
+    real=real_cases.Plan(samples=1000, epochs=1),
 )
 
 
@@ -654,6 +659,37 @@ def layers_in_torch(plan: Plan, record: Record) -> list[Row]:
     return rows
 
 
+def importing(plan: Plan, record: Record) -> list[Row]:
+    """Networks of torch and scikit-learn, imported, pruned and frozen, against their ONNX files."""
+    rows = []
+    for case in real_cases.CASES:
+        if case.name not in plan.real_cases:
+            continue
+        if lack := case.missing():
+            print(f"  {case.name} is left out: no module {lack}")
+            continue
+        data = case.data(plan.real, plan.files)
+        _, model = real_cases.imported(case, data, plan.real)
+        before = model.evaluate(*data[1])["accuracy"]
+        small = real_cases.pruned(model, data, plan.real)
+        after = small.evaluate(*data[1])["accuracy"]
+        print(f"{case.name}: accuracy {before:.4f} as trained, {after:.4f} with 90 % removed")
+        note = f"accuracy {before:.3f}, then {after:.3f}"
+        with real_cases.files_of(small) as folder, Ring(real_cases.contestants()) as ring:
+            for batch in plan.real_batches:
+                timed = {"folder": folder, "shape": case.shape, "batch": batch}
+                timings = ring.compare(
+                    timed, turns=plan.turns, tolerance=1e-4, seconds=plan.seconds
+                )
+                said = {"network": case.name, "batch": batch}
+                _say(timings, said)
+                record.add(said, timings)
+                what = f"{case.name}, imported, 90%, frozen, batch {batch}"
+                goals = {"onnxruntime": 1.0}
+                rows += ratio_rows("imported", what, timings, goals, note=note, strictly=True)
+    return rows
+
+
 SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "training": training,
     "linear": one_layer,
@@ -668,6 +704,7 @@ SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "large": growing_large,
     "end-to-end": finishing,
     "torch-layers": layers_in_torch,
+    "imported": importing,
 }
 
 

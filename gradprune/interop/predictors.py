@@ -17,6 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.disk import read
 from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime
+from gradprune.state.threads import get_num_threads
 
 __all__ = ["READERS", "Layerwise", "OnnxPredictor", "Predictor", "TorchPredictor", "predictor_of"]
 
@@ -100,6 +101,8 @@ def _leaves(module: Any) -> list[tuple[str, Any]]:
 class OnnxPredictor:
     """A file of ONNX, run by onnxruntime, or by qonnx if it is for that.
 
+    It runs on as many threads as ``set_num_threads`` allows when the file is opened.
+
     Args:
         path: the file, of one input, whose first output is the prediction.
 
@@ -122,7 +125,12 @@ class OnnxPredictor:
         return onnx.load_model_from_string(self._data)
 
     def _by_onnxruntime(self, data: bytes) -> Callable[[Floats], list[NDArray[Any]]]:
-        session = import_onnxruntime().InferenceSession(data, providers=["CPUExecutionProvider"])
+        runtime = import_onnxruntime()
+        options = runtime.SessionOptions()
+        options.intra_op_num_threads = get_num_threads()
+        # Its threads would keep CPUs busy while others are measured.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         (given,) = session.get_inputs()
         dtype = _DTYPES.get(given.type, np.float32)
 

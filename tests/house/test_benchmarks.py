@@ -35,6 +35,7 @@ ROWS = {
     "memory": 2,
     "large": 2,
     "end-to-end": 1,
+    "imported": 1,
     "torch-layers": 10,
 }
 
@@ -143,6 +144,9 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "large_nets": ((20, 40, 10),),
         "epochs": 4,
         "end_batches": (128,),
+        "real": module("real_cases").Plan(samples=64, epochs=1),
+        "real_cases": ("LSTM",),
+        "real_batches": (4,),
     }
     return module("goals").Plan(**{**settings, **changes})
 
@@ -155,7 +159,7 @@ def test_sections(section: str, module: Any, files: list[str]) -> None:
     rows = goals.SECTIONS[section](tiny_plan(module, files=files), record)
     names = [row.peer.split()[0] for row in rows]
     if importlib.util.find_spec("onnxruntime") is None:
-        without = {"inference": ROWS["inference"] / 2, "int8": 1, "images": 2}
+        without = {"inference": ROWS["inference"] / 2, "int8": 1, "images": 2, "imported": 0}
         assert len(rows) == without.get(section, ROWS[section])
     else:
         assert len(rows) == ROWS[section], names

@@ -58,6 +58,22 @@ def test_the_script_that_starts_sparse_runs(capsys: pytest.CaptureFixture[str]) 
     assert {home for homes in names["model"].arena.core.homes for home in homes} == {"inside"}
 
 
+def test_the_script_with_torch_runs(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    torch: Any,
+    onnx: Any,
+    onnxruntime: Any,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    names = run("docs/torch.md")
+    assert names["model"].sparsity == pytest.approx(0.9, abs=1e-4)
+    assert {"0.weight", "1.running_mean", "7.bias"} <= set(names["module"].state_dict())
+    assert "digits8.onnx" in capsys.readouterr().out
+
+
 def test_a_criterion_of_ones_own_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = run("docs/extending.md")
