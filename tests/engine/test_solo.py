@@ -65,6 +65,7 @@ def test_convolution(rng: np.random.Generator) -> None:
 
 MASK = np.ones(35, np.uint8)
 VALUES, BIAS = np.zeros(35, np.float32), np.zeros(5, np.float32)
+FLOATS: Any = VALUES
 X, Y = np.zeros((2, 7), np.float32), np.zeros((2, 5), np.float32)
 
 
@@ -91,7 +92,7 @@ REFUSED: list[tuple[Callable[[], object], type[Exception], str]] = [
     (lambda: _core.Solo([CoreLayer("softmax", 7, 7)], MASK), ValueError, "one dense layer"),
     (lambda: _core.Solo([dense(2**20, 2**20)], MASK), ValueError, "one dense layer"),
     (lambda: _core.Solo([dense()], MASK[1:]), ValueError, "35 entries, got 34"),
-    (lambda: _core.Solo([dense()], VALUES), TypeError, "mask must be of native uint8"),  # type: ignore[arg-type]
+    (lambda: _core.Solo([dense()], FLOATS), TypeError, "mask must be of native uint8"),
     (lambda: forward(values=VALUES[1:]), ValueError, "values must have 35 entries, got 34"),
     (lambda: forward(values=None), TypeError, "values must be a NumPy array of float32"),
     (lambda: forward(bias=BIAS[1:]), ValueError, "bias must have 5 entries, got 4"),
