@@ -23,6 +23,8 @@ __all__ = ["KINDS", "LayerWriter", "reshaped"]
 # Gates of ours, torch's i, f, g, o and r, z, n, in ONNX's order i, o, f, c and z, r, h.
 _GATES = {"rnn": (0,), "lstm": (0, 3, 1, 2), "gru": (1, 0, 2)}
 
+_INT64 = 7  # of onnx.TensorProto
+
 Add = Callable[[str, NDArray[np.float32]], str]
 
 
@@ -230,6 +232,13 @@ def _gates(writer: LayerWriter, number: int, order: Sequence[int]) -> str:
     return writer.node("Unsqueeze", tensor, writer.constant("axis", [0], np.int64))
 
 
+def _embedding(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    index = writer.node("Cast", x.name, to=_INT64)
+    rows = writer.node("Gather", writer.parameter(low.weight), index, axis=0)
+    return Produced(rows, (*x.shape, writer.array(low.weight).shape[1]))
+
+
 def _add(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
     first, second = read
     return Produced(writer.node("Add", first.name, second.name), first.shape)
@@ -293,6 +302,7 @@ KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[Produced]], Produced
     "convolution": _convolution,
     "dense": _dense,
     "dropout": _dropout,
+    "embedding": _embedding,
     "layernorm": _layernorm,
     "pooling": _pooling,
     "rearrange": _rearrange,

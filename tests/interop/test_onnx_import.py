@@ -460,6 +460,13 @@ def test_chains_that_grow_are_stopped(onnx: Any) -> None:
         gp.from_onnx(graph(onnx, nodes, ("n", 4), None, {"w0": numbers(4, 3)}))
 
 
+def test_files_of_more_than_2_gib_are_not_even_read(onnx: Any, tmp_path: Path) -> None:
+    with (tmp_path / "m.onnx").open("wb") as file:
+        file.truncate(2**31)  # a hole: it takes no space
+    with pytest.raises(FileFormatError, match="larger than 2 GiB"):
+        gp.from_onnx(tmp_path / "m.onnx")
+
+
 def test_other_sources(onnx: Any, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         gp.from_onnx(tmp_path / "none.onnx")
