@@ -39,6 +39,7 @@ struct gp_frozen {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t in, out, n_layers, bytes;
+    size_t below;      /* of the input, see gp_graph_below */
     size_t few;        /* up to so many samples pass as rows */
     size_t floats[2];  /* of all buffers together: a sample among few, a lane */
     size_t scratch[2]; /* floats that layers need besides: a sample among few, a lane */
@@ -213,6 +214,7 @@ gp_status gp_frozen_create(const gp_kernels *kernels, gp_pool *pool, size_t n_la
     made->kernels = kernels;
     made->pool = pool;
     made->in = gp_layers_in(layers);
+    made->below = gp_graph_below(n_layers, layers);
     made->out = layers[n_layers - 1].out;
     made->bytes = bytes + (n_layers + 1) * sizeof *made->buffers + n_places * sizeof *made->places;
     atomic_flag_clear(&made->learning);
@@ -287,17 +289,26 @@ gp_frozen_layer gp_frozen_describe(const gp_frozen *frozen, size_t layer)
 
 /* ---- few samples ----------------------------------------------------------------------------- */
 
-/* The first number that is not finite; there is one. */
+/* Whether n numbers that are finite can be input. */
+static int takes(const gp_frozen *frozen, size_t n, const float *x)
+{
+    size_t at = 0;
+    while (frozen->below > 0 && at < n && gp_is_input(x[at], frozen->below)) at++;
+    return frozen->below == 0 || at == n;
+}
+
+/* The first number that can be no input; there is one. */
 static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, gp_fault *fault)
 {
     const size_t I = frozen->in;
     size_t at = 0;
-    while (isfinite(x[at])) at++;
+    while (gp_is_input(x[at], frozen->below)) at++;
     *fault = (gp_fault){.phase = GP_PHASE_INPUT,
                         .layer = GP_NONE,
                         .step = GP_NONE,
                         .row = sample + at / I,
-                        .column = at % I};
+                        .column = at % I,
+                        .below = frozen->below};
 }
 
 /* A buffer of n samples. */
@@ -317,7 +328,8 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
     for (size_t s = 0; s < n; s++) {
         float *row = work + s * gp_padded(I);
         memset(row + I, 0, (gp_padded(I) - I) * sizeof *row);
-        if (frozen->kernels->copy_finite(I, x + s * I, row)) continue;
+        if (frozen->kernels->copy_finite(I, x + s * I, row) && takes(frozen, I, x + s * I))
+            continue;
         find_fault(frozen, s, x + s * I, fault);
         return GP_BAD_INPUT;
     }
@@ -389,7 +401,8 @@ static void run_lanes(void *context, const gp_team *team)
         const float *x = shared->x + first * I;
         const float *rows[GP_LANES];
         for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
-        if (!frozen->kernels->to_lanes(samples, I, rows, 0, P, work)) {
+        if (!frozen->kernels->to_lanes(samples, I, rows, 0, P, work) ||
+            !takes(frozen, samples * I, x)) {
             find_fault(frozen, first, x, &shared->fault[team->rank]);
             return;
         }

@@ -63,7 +63,7 @@ typedef enum gp_status {
     GP_OK = 0,
     GP_NO_MEMORY,    /* an allocation failed */
     GP_BAD_ARGUMENT, /* the caller broke the contract of this header */
-    GP_BAD_INPUT,    /* x holds NaN or infinity; gp_net_input_fault says where */
+    GP_BAD_INPUT,    /* x holds what it must not; gp_net_input_fault says where and why */
     GP_BAD_TARGET,   /* a float target holds NaN or infinity */
     GP_BAD_LABEL     /* a label is outside [0, classes) */
 } gp_status;
@@ -443,6 +443,7 @@ typedef struct gp_fault {
     /* forward, in a recurrent layer: the time step, and column is a unit; else GP_NONE */
     size_t step;
     double value; /* the bad number; not set for input and target */
+    size_t below; /* input: numbers have to be whole ones below it; 0: finite ones */
 } gp_fault;
 
 /* Limits of what training may meet, from the next call on; infinite: any finite number may be. A

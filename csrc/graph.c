@@ -39,6 +39,16 @@ size_t gp_graph_reader(size_t n_layers, const gp_layer_spec *layers, size_t i)
     return count_readers(n_layers, layers, i, &last) == 1 ? last : GP_NONE;
 }
 
+size_t gp_graph_below(size_t n_layers, const gp_layer_spec *layers)
+{
+    size_t below = 0;
+    for (size_t i = 0; i < n_layers; i++) {
+        const size_t own = layers[i].type->indexes ? layers[i].type->indexes(&layers[i]) : 0;
+        if (own > 0 && (below == 0 || own < below)) below = own;
+    }
+    return below;
+}
+
 /* Whether it reads as many layers as it can, all of them before it. */
 static int reads_enough(const gp_layer_spec *layers, size_t i)
 {
@@ -73,6 +83,7 @@ int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers)
         const gp_layer_spec *spec = &layers[i];
         if (!spec->type || spec->in == 0 || spec->out == 0) return 0;
         if (!reads_enough(layers, i) || !widths_fit(layers, i)) return 0;
+        if (spec->type->indexes && gp_graph_source(layers, i, 0) != GP_NONE) return 0;
     }
     for (size_t i = 0, last; i + 1 < n_layers; i++)
         if (count_readers(n_layers, layers, i, &last) == 0) return 0;

@@ -52,16 +52,17 @@ static int gather(const gp_region *shared, const gp_pass *pass, const float *val
     return finite;
 }
 
-/* The first number of the block that is not finite, in the order of samples: found by one member,
- * whoever met one. */
+/* The first number of the block that is not finite or, with `below`, no whole one below it, in the
+ * order of samples: found by one member, whoever met one. */
 static void find_bad(gp_region *shared, const gp_pass *pass, const float *values, size_t width,
-                     gp_status status, gp_phase phase)
+                     gp_status status, gp_phase phase, size_t below)
 {
     for (size_t s = 0; s < pass->samples; s++) {
         size_t from = row_of(shared->batch, pass->first + s);
         for (size_t column = 0; column < width; column++)
-            if (!isfinite(values[from * width + column])) {
+            if (!gp_is_input(values[from * width + column], below)) {
                 fail(shared, pass->team, status, phase, from, column);
+                shared->fault[pass->team->rank].below = below;
                 return;
             }
     }
@@ -85,12 +86,13 @@ gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
-    if (!gather(shared, pass, batch->x, net->in, net->input))
-        find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT);
+    const int finite = gather(shared, pass, batch->x, net->in, net->input);
+    if (!finite || net->below > 0)
+        find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT, net->below);
     const int takes = batch->loss ? batch->loss->takes : 0;
     if ((takes & GP_TAKES_VALUES) && batch->targets &&
         !gather(shared, pass, batch->targets, net->out, net->targets))
-        find_bad(shared, pass, batch->targets, net->out, GP_BAD_TARGET, GP_PHASE_TARGET);
+        find_bad(shared, pass, batch->targets, net->out, GP_BAD_TARGET, GP_PHASE_TARGET, 0);
     if ((takes & GP_TAKES_LABELS) && batch->labels) gather_labels(shared, pass);
     gp_team_wait(pass->team);
     size_t failed = gp_region_failure(shared, pass->team->size);

@@ -93,6 +93,7 @@ gp_status gp_net_create(const gp_kernels *kernels, gp_pool *pool, size_t n_layer
     made->pool = pool;
     made->n_layers = n_layers;
     made->in = gp_layers_in(layers);
+    made->below = gp_graph_below(n_layers, layers);
     made->out = layers[n_layers - 1].out;
     for (size_t i = 0; i < n_layers; i++) {
         made->layers[i].spec = layers[i];

@@ -12,6 +12,7 @@ struct gp_net {
     const gp_kernels *kernels;
     gp_pool *pool;
     size_t n_layers, in, out;
+    size_t below; /* of the input, see gp_graph_below */
     gp_layer *layers;
     /* what layers read, one layer after the other */
     const gp_layer **sources;

@@ -21,6 +21,7 @@ ELSEWHERE = {
     "BatchNorm2d": "write gp.BatchNorm()",
     "BatchNormalization": "write gp.BatchNorm()",
     "Conv2d": "write gp.Conv2D(filters, kernel)",
+    "EmbeddingBag": "write gp.Embedding(vocabulary, features) and gp.GlobalAvgPool()",
     "Conv1d": "write gp.Conv1D(filters, kernel), for samples (time, features)",
     "AvgPool1d": "write gp.layers.AvgPool1D(kernel), for samples (time, features)",
     "MaxPool1d": "write gp.MaxPool1D(kernel), for samples (time, features)",

@@ -31,6 +31,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Dense": {"units": 3},
     "Dropout": {"rate": 0.5},
     "ERK": {"caps": {"dense0": 0.75}},
+    "Embedding": {"vocabulary": 9, "features": 3, "padding_index": 1},
     "Explosion": {"group_size": 2},
     "GRU": {"units": 3, "truncation": 2},
     "GlobalScope": {"caps": {"dense0": 0.75}},

@@ -104,6 +104,10 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
         elif isinstance(layer, Recurrent):
             plain.append(recurrent_dict(layer))
             number += 1
+        elif isinstance(layer, gp.Embedding):
+            own = {"weight": f"{layer.name}.weight", "padding": layer.padding_index}
+            plain.append({"type": "embedding", **own, "l1": layer.l1, "l2": layer.l2})
+            number += 1
         elif isinstance(layer, Permute):
             plain.append({"type": "permute", "dims": layer.dims})
             number += 1

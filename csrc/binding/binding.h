@@ -59,6 +59,8 @@ PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable,
 int gp_array_or_none(PyObject *object, int type, int dimension, int writable, const char *name,
                      PyArrayObject **array);
 /* Sets the exception for a status and returns NULL. */
+/* A ValueError about a number of x or y, which `place` is about; returns NULL. */
+PyObject *gp_raise_number(const char *name, const gp_fault *place, float value);
 PyObject *gp_raise_status(gp_status status);
 
 /* Parses a table of costs. Returns 0 or -1. */

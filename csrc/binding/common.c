@@ -249,3 +249,18 @@ PyObject *gp_step_result(const gp_step_info *info)
     return Py_BuildValue("(ddNNd)", info->norm, info->scale, PyBool_FromLong(info->clipped),
                          PyBool_FromLong(info->applied), info->norm_after);
 }
+
+PyObject *gp_raise_number(const char *name, const gp_fault *place, float value)
+{
+    if (place->below == 0)
+        return PyErr_Format(PyExc_ValueError, "%s[%zu, %zu] is %s: every value must be finite",
+                            name, place->row, place->column,
+                            value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
+    PyObject *number = PyFloat_FromDouble((double)value);
+    if (!number) return NULL;
+    PyErr_Format(PyExc_ValueError,
+                 "%s[%zu, %zu] is %R: every value must be a whole number from 0 to %zu", name,
+                 place->row, place->column, number, place->below - 1);
+    Py_DECREF(number);
+    return NULL;
+}

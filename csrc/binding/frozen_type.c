@@ -97,10 +97,7 @@ static PyObject *frozen_predict(frozen_object *self, PyObject *object)
     if (status == GP_OK) return (PyObject *)outputs;
     Py_DECREF(outputs);
     if (status != GP_BAD_INPUT) return gp_raise_status(status);
-    float value = x[fault.row * self->in + fault.column];
-    return PyErr_Format(PyExc_ValueError, "x[%zu, %zu] is %s: every value must be finite",
-                        fault.row, fault.column,
-                        value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
+    return gp_raise_number("x", &fault, x[fault.row * self->in + fault.column]);
 }
 
 static PyObject *frozen_describe(frozen_object *self, PyObject *number)

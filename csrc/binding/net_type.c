@@ -179,9 +179,7 @@ static PyObject *raise_fault(const net_object *self, const gp_fault *place, cons
     const float *values = status == GP_BAD_INPUT ? batch->x : batch->targets;
     size_t width = status == GP_BAD_INPUT ? self->in : self->out;
     float value = values[place->row * width + place->column];
-    return PyErr_Format(PyExc_ValueError, "%s[%zu, %zu] is %s: every value must be finite",
-                        status == GP_BAD_INPUT ? "x" : "y", place->row, place->column,
-                        value != value ? "nan" : (value > 0 ? "inf" : "-inf"));
+    return gp_raise_number(status == GP_BAD_INPUT ? "x" : "y", place, value);
 }
 
 static PyObject *net_backward(net_object *self, PyObject *args)

@@ -10,6 +10,7 @@
 #ifndef GP_LAYERS_H
 #define GP_LAYERS_H
 
+#include <math.h>
 #include <string.h>
 
 #include "kernels/kernels.h"
@@ -268,6 +269,9 @@ struct gp_layer_ops {
                       const gp_team *team, int backward);
     /* whether outputs can be larger than the largest input; NULL: they can */
     int (*may_grow)(const gp_layer_spec *spec);
+    /* It reads the network's input, which names rows: whole numbers below this, at most 2^24. NULL:
+     * any finite numbers. */
+    size_t (*indexes)(const gp_layer_spec *spec);
     /* what it computes that a loss can compute with; NULL: nothing */
     gp_fused (*fused)(const gp_layer_spec *spec);
     /* y is W x + b, channel by channel of W's rows, of its only matrix */
@@ -302,6 +306,13 @@ int gp_graph_is_valid(size_t n_layers, const gp_layer_spec *layers);
 /* How many layers the i-th one reads, and the k-th of them. */
 size_t gp_graph_arity(const gp_layer_spec *layers, size_t i);
 size_t gp_graph_source(const gp_layer_spec *layers, size_t i, size_t k);
+/* What the network's input has to be below, if it names rows; 0: it does not. */
+size_t gp_graph_below(size_t n_layers, const gp_layer_spec *layers);
+static inline int gp_is_input(float number, size_t below)
+{
+    if (below == 0) return isfinite(number);
+    return number >= 0.0f && number < (float)below && truncf(number) == number;
+}
 /* The layer that alone reads the i-th one, GP_NONE if there are several. */
 size_t gp_graph_reader(size_t n_layers, const gp_layer_spec *layers, size_t i);
 

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.engine.compiled import Compiled
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
-from gradprune.foundation.checks import check_finite, real_array, whole
+from gradprune.foundation.checks import check_finite, check_indexes, real_array, whole
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.targets import check_labels
 from gradprune.state.batching import cuts
@@ -107,6 +107,11 @@ class Examined(Compiled):
             for name, values in self.arena.state.items():
                 values[...] = arrays[name]
 
+    @property
+    def input_below(self) -> int | None:
+        """What the numbers of a sample are below, if they name rows; else None."""
+        return min((s.layer.indexes for s in self.steps if s.layer.indexes), default=None)
+
     # ---- samples -------------------------------------------------------------------------------
 
     def rows(self, x: ArrayLike) -> Floats:
@@ -158,7 +163,10 @@ class Examined(Compiled):
             suffix: what messages say behind the names x and y.
         """
         inputs, targets = self.batch(x, y, loss)
-        check_finite(f"x{suffix}", inputs)
+        if self.input_below is None:
+            check_finite(f"x{suffix}", inputs)
+        else:
+            check_indexes(f"x{suffix}", inputs, self.input_below)
         labels = targets.labels if isinstance(targets, SoftTarget) else targets
         if loss.is_classification:
             check_labels(labels, self.outputs, f"y{suffix}")

@@ -137,6 +137,9 @@ def _random_samples(network: Network) -> list[Floats]:
     features = prod(network.input_shape)
     macs = summarize(network).total.macs_dense
     n = min(max(_FEWEST, min(_MOST, _MACS // max(1, macs))), max(1, _NUMBERS // features))
+    if network.input_below is not None:
+        drawn = _core.uniform(n * features, 0, streams.FREEZING.at(0)).reshape(n, features)
+        return [np.floor(drawn * np.float32(network.input_below))]
     normal = _core.normal(n * features, 0, streams.FREEZING.at(0)).reshape(n, features)
     return [np.float32(size) * x for size in _SIZES for x in (normal, np.abs(normal))]
 

@@ -203,6 +203,18 @@ def real_array(
     )
 
 
+def check_indexes(name: str, array: NDArray[Any], below: int) -> None:
+    """Raise a ValueError that names the first value of an (n, ...) array that is no index."""
+    array = array.reshape(len(array), -1)
+    bad = ~((array >= 0) & (array < below) & (np.trunc(array) == array))
+    if bad.any():
+        row, column = np.argwhere(bad)[0]
+        raise ValueError(
+            f"{name}[{row}, {column}] is {array[row, column]}: every value must be a whole number "
+            f"from 0 to {below - 1}"
+        )
+
+
 def check_finite(name: str, array: NDArray[Any]) -> None:
     """Raise a ValueError that names the first value of an (n, ...) array that is not finite."""
     array = array.reshape(len(array), -1)

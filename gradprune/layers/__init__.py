@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.layers.convolution import *
     from gradprune.layers.convolution_over_time import *
     from gradprune.layers.dense import *
+    from gradprune.layers.embedding import *
     from gradprune.layers.graph import *
     from gradprune.layers.initializers import *
     from gradprune.layers.normalization import *

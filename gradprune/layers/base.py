@@ -128,6 +128,8 @@ class Layer(ABC):
     # Whether a unit of its output is a unit of what it reads; of all that it reads at once, if
     # there are several.
     keeps_units: ClassVar[bool] = True
+    # Whether rows of its "weight" are units of its output.
+    has_units: ClassVar[bool] = True
     # Whether its output is f(W x + b), x all features of a sample or step, W its "weight" and b its
     # "bias": its units may change places, and they can be fitted by least squares.
     is_product: ClassVar[bool] = False
@@ -215,6 +217,14 @@ class Layer(ABC):
     def is_linear(self) -> bool:
         """Whether its output is a plain product, W x + b."""
         return False
+
+    @property
+    def indexes(self) -> int | None:
+        """The number of rows that what it reads names, by whole numbers below it, or None.
+
+        Such a layer reads the input of the network.
+        """
+        return None
 
     @property
     def is_elementwise(self) -> bool:

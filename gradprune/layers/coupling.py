@@ -87,10 +87,11 @@ def coupled_weights(steps: Sequence[Step]) -> list[Coupled]:
             if len(step.sources) > 1 and len({units[name] for name in read}) == 1:
                 couple(read)
             continue
-        own = {f"{step.layer.name}.{p.role}": p.shape[0] for p in prunable if p.role == "weight"}
+        rows = [p for p in prunable if p.role == "weight" and step.layer.has_units]
+        own = {f"{step.layer.name}.{p.role}": p.shape[0] for p in rows}
         makers.append(frozenset(own))
-        for name, rows in own.items():
-            units[name] = parts[name] = rows
+        for name, count in own.items():
+            units[name] = parts[name] = count
             sets[name] = frozenset({name})
             groups = step.layer.unit_groups()
             if groups > 1:

@@ -190,6 +190,8 @@ def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
         if unknown:
             raise ValueError(f"{layer.name} reads {unknown}, which do not come before it")
         sources = tuple(positions[name] for name in layer.inputs) or (position - 1,)
+        if layer.indexes is not None and sources != (-1,):
+            raise ValueError(f"{layer.name} looks up what the network's input names: it is first")
         read |= set(sources)
         shapes = [input_shape if source < 0 else steps[source].output_shape for source in sources]
         shape = layer.merge(shapes)

@@ -42,6 +42,8 @@ from .layers import (
     activation_forward,
     dense_backward,
     dense_forward,
+    embedding_backward,
+    embedding_forward,
     sigmoid,
     softmax,
 )
@@ -122,6 +124,8 @@ __all__ = [
     "dense_backward",
     "dense_forward",
     "dropout_mask",
+    "embedding_backward",
+    "embedding_forward",
     "exchange",
     "fake_quantize",
     "fisher",

@@ -231,3 +231,45 @@ def activation_backward(name: str, z: Floats, y: Floats, dy: Floats, slope: floa
         array([0., 0., 1.])
     """
     return _activation(name).backward(z, y, dy, slope)
+
+
+def embedding_forward(x: Floats, weight: Floats) -> Floats:
+    """``y_t = weight[x_t]``.
+
+    Args:
+        x: (B, T) whole numbers below V.
+        weight: (V, F).
+
+    Returns:
+        y, (B, T, F).
+
+    Example:
+        >>> embedding_forward(np.array([[1.0, 0.0]]), np.array([[5.0], [7.0]])).ravel()
+        array([7., 5.])
+    """
+    y: Floats = weight[x.astype(np.int64)]
+    return y
+
+
+def embedding_backward(x: Floats, weight: Floats, dy: Floats, padding: int | None = None) -> Floats:
+    """``dweight[r] = sum of dy_t over all samples and steps with x_t = r``.
+
+    Args:
+        x: (B, T), the input of the forward pass.
+        weight: (V, F).
+        dy: (B, T, F).
+        padding: a row that gets no gradient, or None.
+
+    Returns:
+        dweight, (V, F).
+
+    Example:
+        >>> x, weight = np.array([[1.0, 1.0]]), np.zeros((2, 1))
+        >>> embedding_backward(x, weight, np.array([[[3.0], [4.0]]])).ravel()
+        array([0., 7.])
+    """
+    dweight = np.zeros_like(weight)
+    np.add.at(dweight, x.astype(np.int64), dy)
+    if padding is not None:
+        dweight[padding] = 0
+    return dweight

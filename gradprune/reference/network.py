@@ -29,6 +29,7 @@ A layer is one of::
     {"type": "add", "sources": (2, 0)}
     {"type": "concat", "sources": (2, 0)}
     {"type": "permute", "dims": (2, 1)}
+    {"type": "embedding", "weight": name, "padding": None, "l1": 0.0, "l2": 0.0}
     {"type": "reverse"}
     {
         "type": "batchnorm",
@@ -88,7 +89,14 @@ from .convolution import (
     pool2d_backward,
     pool2d_forward,
 )
-from .layers import activation_backward, activation_forward, dense_backward, dense_forward
+from .layers import (
+    activation_backward,
+    activation_forward,
+    dense_backward,
+    dense_forward,
+    embedding_backward,
+    embedding_forward,
+)
 from .losses import loss_forward_backward, regularization
 from .normalization import (
     batchnorm_backward,
@@ -96,14 +104,13 @@ from .normalization import (
     layernorm_backward,
     layernorm_forward,
 )
-from .recurrent import States, orthogonality, recurrent_backward, recurrent_forward
+from .recurrent import States, recurrent_forward
+from .recurrent_layer import BIASES, live, recurrent_layer_backward, recurrent_weights
 from .rng import dropout_mask
 
 Layer = Mapping[str, Any]
 
 _FUSED = {"cross_entropy": "softmax", "bce": "sigmoid"}
-_WEIGHTS = ("weight_ih", "weight_hh")
-_BIASES = ("bias_ih", "bias_hh")
 _SLIDING = ("stride", "padding", "dilation", "groups")
 
 
@@ -116,19 +123,6 @@ class _Trace:
     y: Floats
     states: States | None = None
     parts: tuple[int, ...] | None = None  # of concat: features of each layer that it reads
-
-
-def _live(name: str, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]) -> Floats:
-    """The parameter with removed entries read as zero, whatever is stored there."""
-    value = parameters[name]
-    return np.where(masks[name], value, np.zeros_like(value)) if name in masks else value
-
-
-def _recurrent_weights(
-    layer: Layer, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]
-) -> tuple[Floats, Floats]:
-    ih, hh = (_live(layer[role], parameters, masks) for role in _WEIGHTS)
-    return ih, hh
 
 
 def _sliding(layer: Layer) -> dict[str, Any]:
@@ -146,9 +140,9 @@ def _product_forward(
     layer: Layer, x: Floats, parameters: Mapping[str, Floats], masks: Mapping[str, Mask]
 ) -> Floats:
     """What a dense layer or a convolution gives before its activation."""
-    weight = _live(layer["weight"], parameters, masks)
+    weight = live(layer["weight"], parameters, masks)
     bias = layer.get("bias")
-    b = None if bias is None else _live(bias, parameters, masks)
+    b = None if bias is None else live(bias, parameters, masks)
     if layer["type"] == "dense":
         return dense_forward(x, weight, b)
     convolve = conv1d_forward if x.ndim == 3 else conv2d_forward
@@ -164,7 +158,7 @@ def _product_backward(
     gradients: dict[str, Floats],
 ) -> tuple[Floats, float]:
     """What flows to the input, and what the layer adds to the loss; gradients are added up."""
-    weight = _live(layer["weight"], parameters, masks)
+    weight = live(layer["weight"], parameters, masks)
     if layer["type"] == "dense":
         dx, dweight, dbias = dense_backward(x, weight, dz)
     else:
@@ -245,12 +239,12 @@ def _trace(
             traces.append(_Trace(x, multiplier, x * multiplier))
         elif kind == "recurrent":
             bias_ih, bias_hh = (
-                None if layer.get(role) is None else parameters[layer[role]] for role in _BIASES
+                None if layer.get(role) is None else parameters[layer[role]] for role in BIASES
             )
             states = recurrent_forward(
                 layer["cell"],
                 x,
-                *_recurrent_weights(layer, parameters, masks),
+                *recurrent_weights(layer, parameters, masks),
                 bias_ih,
                 bias_hh,
                 layer.get("activation", "tanh"),
@@ -262,6 +256,9 @@ def _trace(
         elif kind == "concat":
             y = np.concatenate(read, axis=_features(x))
             traces.append(_Trace(x, x, y, parts=tuple(part.shape[_features(x)] for part in read)))
+        elif kind == "embedding":
+            y = embedding_forward(x, live(layer["weight"], parameters, masks))
+            traces.append(_Trace(x, x, y))
         elif kind == "permute":
             traces.append(_Trace(x, x, x.transpose(0, *layer["dims"])))
         elif kind == "reverse":
@@ -402,7 +399,7 @@ def loss_and_gradients(
         for source, share in zip(read, shares, strict=True):
             if source >= 0:
                 slopes[source] = slopes[source] + share
-    return total, {name: _live(name, gradients, masks) for name in gradients}
+    return total, {name: live(name, gradients, masks) for name in gradients}
 
 
 def _layer_backward(
@@ -419,6 +416,12 @@ def _layer_backward(
     """What the layer adds to the loss, and what flows to its input; gradients are added up."""
     if layer["type"] in ("add", "concat"):
         return 0.0, d
+    if layer["type"] == "embedding":
+        weight = live(layer["weight"], parameters, masks)
+        dweight = embedding_backward(trace.x, weight, d, layer.get("padding"))
+        penalty, slope = regularization(weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0))
+        gradients[layer["weight"]] += dweight + slope
+        return penalty, np.zeros_like(trace.x)
     if layer["type"] == "permute":
         return 0.0, d.transpose(0, *(1 + np.argsort(layer["dims"])))
     if layer["type"] == "reverse":
@@ -446,8 +449,8 @@ def _layer_backward(
         kernel = _kernel(layer, trace.x)
         return 0.0, back_along(trace.x, d, layer["pooling"], kernel, **_sliding(layer))
     if trace.states is not None:
-        d, penalty = _recurrent_backward(
-            layer, trace, trace.states, parameters, masks, d, gradients, training=training
+        d, penalty = recurrent_layer_backward(
+            layer, trace.x, trace.states, parameters, masks, d, gradients, training=training
         )
         return penalty, d
     if not fused:
@@ -457,44 +460,3 @@ def _layer_backward(
         return 0.0, d
     d, penalty = _product_backward(layer, trace.x, parameters, masks, d, gradients)
     return penalty, d
-
-
-def _recurrent_backward(
-    layer: Layer,
-    trace: _Trace,
-    states: States,
-    parameters: Mapping[str, Floats],
-    masks: Mapping[str, Mask],
-    dy: Floats,
-    gradients: dict[str, Floats],
-    *,
-    training: bool,
-) -> tuple[Floats, float]:
-    """What flows to the input, and what the layer adds to the loss; gradients are added up."""
-    weights = _recurrent_weights(layer, parameters, masks)
-    dh = dy
-    if not layer.get("sequences", False):
-        dh = np.zeros_like(states.h)
-        dh[:, -1] = dy
-    dx, *slopes, total = recurrent_backward(
-        layer["cell"],
-        trace.x,
-        *weights,
-        states,
-        dh,
-        layer.get("activation", "tanh"),
-        layer.get("truncation"),
-        layer.get("omega", 0.0) if training else 0.0,
-    )
-    for role, slope in zip(_WEIGHTS + _BIASES, slopes, strict=True):
-        if layer.get(role) is not None:
-            gradients[layer[role]] += slope
-    for role, weight in zip(_WEIGHTS, weights, strict=True):
-        penalty, slope = regularization(weight, l1=layer.get("l1", 0.0), l2=layer.get("l2", 0.0))
-        total += penalty
-        gradients[layer[role]] += slope
-    if strength := layer.get("orthogonality", 0.0):
-        value, slope = orthogonality(weights[1])
-        total += strength * value
-        gradients[layer["weight_hh"]] += strength * slope
-    return dx, total

@@ -310,6 +310,7 @@ NUMBERS = {
     "l1 l2 inputs",
     27: "MaxPool1D kernel stride padding name inputs",
     28: "AvgPool1D kernel stride padding name inputs",
+    29: "Embedding vocabulary features padding_index initializer l1 l2 name inputs",
     40: "Reshape shape name inputs",
 }
 

@@ -198,7 +198,9 @@ def varying(model: gp.Model) -> dict[str, NDArray[np.bool_]]:
     for name, array in model.parameters.items():
         i = layers[name.partition(".")[0]]
         layer, varies = model.layers[i], np.isnan(made[i])
-        if isinstance(layer, Recurrent):
+        if isinstance(layer, gp.Embedding):  # rows are no units
+            found[name] = np.ones(len(array), np.bool_)
+        elif isinstance(layer, Recurrent):
             units = varies.reshape(-1, layer.units).any(axis=0)
             found[name] = np.tile(units, len(array) // layer.units)
         elif varies.ndim == 2 and array.shape != varies.shape:

@@ -67,7 +67,10 @@ ORACLE = "reference"
 # What recomputes the engine's pass by the oracle's formulas, because the engine keeps it to itself.
 READS_ORACLE = {
     "engine.tracing",
-    *(f"layers.{name}" for name in ("convolution", "dense", "normalization", "pooling")),
+    *(
+        f"layers.{name}"
+        for name in ("convolution", "dense", "embedding", "normalization", "pooling")
+    ),
     "layers.recurrent",
 }
 # Where users look for names: modules that only collect them.
@@ -368,7 +371,9 @@ def class_questions(source: str) -> Iterator[str]:
             asked = [key for key in node.keys if key is not None]
         elif isinstance(node, ast.MatchClass):
             asked = [node.cls]
-        named = any(last_name(part) in LAYERS for one in asked for part in ast.walk(one))
+        parts = [part for one in asked for part in ast.walk(one)]
+        ours = (part for part in parts if not ast.unparse(part).startswith("torch."))
+        named = any(last_name(part) in LAYERS for part in ours)
         if isinstance(node, ast.Compare):
             texts = any(isinstance(part, ast.Constant) for one in asked for part in ast.walk(one))
             named |= texts and any(last_name(one) in {"type", "name__"} for one in asked)
@@ -390,6 +395,7 @@ def test_questions_for_a_class_are_found() -> None:
     source = """
 isinstance(layer, Dense | Conv2D), isinstance(layer, Layer), isinstance(x, str)
 isinstance(layer, (gp.Dense, int)), type(layer) is LSTM, {Add: 1, "b": 2}
+isinstance(part, torch.nn.Embedding)
 low.type == "softmax", type(layer).__name__ in {"Dense"}, kind == "dense"
 match layer:
     case Dropout(rate=0.5):
