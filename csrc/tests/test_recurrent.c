@@ -232,8 +232,11 @@ static void build_doubling(model *m)
 }
 static void test_padding_does_not_explode(const gp_kernels *kernels)
 {
-    for (int pruned = 0; pruned < 2; pruned++) {
-        scene *s = scene_new(kernels, build_doubling, 3, &gp_loss_mse, 28);
+    static const size_t sizes[] = {3, 67, 131}; /* some of the only, the second, the last chunk */
+    for (size_t i = 0; i < 6; i++) {
+        const int pruned = i >= 3;
+        const size_t size = sizes[i % 3];
+        scene *s = scene_new(kernels, build_doubling, size, &gp_loss_mse, 28);
         const gp_layer_spec *spec = &s->m.layers[0];
         gp_arena *arena = &s->m.arena;
         if (pruned) {
@@ -245,7 +248,7 @@ static void test_padding_does_not_explode(const gp_kernels *kernels)
         arena->params[spec->weight] = arena->params[spec->bias] = 1.0f;
         arena->params[gp_recurrent_of(spec)->weight] = 2.0f;
         arena->params[gp_recurrent_of(spec)->bias] = 0.0f;
-        for (size_t i = 0; i < 3 * s->in; i++) s->x[i] = i % s->in + 1 == s->in ? 1.0f : -1.0f;
+        for (size_t k = 0; k < size * s->in; k++) s->x[k] = k % s->in + 1 == s->in ? 1.0f : -1.0f;
         backward_agrees(s, 1);
         CHECK(arena->grads[spec->weight] != 0.0f);
         scene_free(s);

@@ -368,3 +368,29 @@ def test_what_follows_a_layer_is_watched_where_it_can_grow(layer: Any, expected:
     if expected is not None:
         fault = network.find_fault()
         assert (fault.layer, fault.index) == expected
+
+
+@pytest.mark.parametrize(
+    ("layer", "expected"),
+    [
+        (gp.Activation("relu"), ("activation0", (1, 0, 2))),
+        (gp.Activation("sigmoid"), None),
+        (gp.layers.Reverse(), ("reverse0", (1, 0, 2))),
+        (gp.layers.Permute((2, 1)), ("permute0", (1, 2, 0))),
+    ],
+    ids=lambda value: getattr(value, "label", ""),
+)
+def test_the_first_layer_is_watched_though_it_makes_nothing_larger(
+    layer: Any, expected: Any
+) -> None:
+    network = Network([layer, gp.Flatten(), gp.Dense(1)], (1, 3), seed=3)
+    network.parameters["dense0.weight"][...] = 1e-3
+    gp.SGD(network, lr=0.1, guard=gp.guards.Raise(max_activation=6.0))
+    x = np.ones((3, 1, 3))
+    x[1, 0, 2] = 50.0
+    network.backward(x, np.zeros((3, 1)), loss="mse")
+    assert network.exploded is (expected is not None)
+    if expected is not None:
+        fault = network.find_fault()
+        assert (fault.layer, fault.index) == expected
+        assert fault.value == 50.0

@@ -46,6 +46,31 @@ def test_activations(activation: str, removed: float, n: int) -> None:
     gp.verify(model, model.freeze(), x=samples(n, 19))
 
 
+@pytest.mark.parametrize("n", [1, 2, 5, 17, 40])
+@pytest.mark.parametrize("removed", [0.0, 0.9])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        gp.Dense(7, activation="relu"),
+        gp.Activation("tanh"),
+        gp.Dropout(0.5),
+        gp.BatchNorm(),
+        gp.LayerNorm(),
+        gp.LayerNorm(axes="all"),
+    ],
+    ids=lambda layer: layer.label,
+)
+def test_layers_at_every_step(layer: gp.layers.Layer, removed: float, n: int) -> None:
+    """First, where they get samples as they are, and behind a layer."""
+    for before in ([], [gp.Dense(6)]):
+        model = gp.Model([*before, layer, gp.Flatten(), gp.Dense(3)], input_shape=(4, 5), seed=2)
+        for name, values in model.arena.state.items():
+            noise = samples(1, values.size).reshape(values.shape)
+            values[...] += noise**2 if name.endswith("var") else 0.1 * noise
+        model = pruned(model, removed)
+        gp.verify(model, model.freeze(), x=samples(n, 20).reshape(n, 4, 5))
+
+
 @pytest.mark.parametrize("n", [1, 20])
 def test_a_removed_layer_gives_its_bias(n: int) -> None:
     model = net(removed=0.0)
