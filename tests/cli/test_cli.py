@@ -241,6 +241,42 @@ def test_train_with_every_optimizer(optimizer: str) -> None:
     assert type(trained).__name__.lower() == optimizer
 
 
+def test_long_lines_stay_whole(
+    saved: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Names of files are copied from a terminal, and settings searched for."""
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    source, out, packed = (folder / name for name in ("m.safetensors", "p", "m.gpz"))
+    source.write_bytes(saved.read_bytes())
+    assert main(["prune", str(source), "--sparsity", "0.5", "--out", str(out)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert f"saved {out} ({tables.number_of_bytes(out.stat().st_size)})" in lines
+    assert main(["compress", str(out), str(packed)]) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith(f"saved {packed} ({packed.stat().st_size:,} bytes, ")
+    assert line.endswith(" parameters)")
+    for file in (source, packed):
+        assert main(["inspect", str(file)]) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == f"{file}: {tables.number_of_bytes(file.stat().st_size)}"
+    model = gp.load(out)
+    gp.AdamW(model, clip=gp.ClipNorm(1.0))
+    gp.Pruner(model, criterion=gp.Taylor(), schedule=gp.OneShot(0.9), exclude="dense1")
+    model.save(source)
+    assert main(["inspect", str(source)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert (
+        "optimizer  AdamW(lr=ConstantLR(lr=0.001), betas=(0.9, 0.999), eps=1e-08, "
+        "weight_decay=0.01, clip=ClipNorm(max_norm=1.0, norm_type=2.0)), 0 steps"
+    ) in lines
+    assert any(
+        line.startswith("pruner     Taylor(), GlobalScope(), Element(), schedule OneShot(sparsity=")
+        and line.endswith(", without dense1; events: 0, steps: 0")
+        for line in lines
+    )
+
+
 def test_inspect_of_an_untrained_model(capsys: pytest.CaptureFixture[str]) -> None:
     gp.Model([gp.Dense(2), gp.Dropout(0.5)], input_shape=(3, 4)).save("m.safetensors")
     assert main(["inspect", "m.safetensors"]) == 0

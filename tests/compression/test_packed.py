@@ -390,6 +390,15 @@ def in_patches() -> gp.Model:
     return model
 
 
+def in_the_middle() -> gp.Model:
+    """Weights of 60 units that see the middle of an image of 12 x 12, each its own pixels."""
+    model = scatter(mlp(60, 4, inputs=144), 0.5, "shared")
+    row, column = np.indices((12, 12)) - 5.5
+    share = 0.7 / (1 + (row * row + column * column).ravel() / 4) ** 2
+    model.set_mask("dense0.weight", scattered((60, 144), 3) < share)
+    return model
+
+
 def on_grids() -> gp.Model:
     model = scatter(mlp(20, 9), 0.5, "raw")
     gp.Quantizer(model, gp.Grid(6), biases=gp.Grid(4)).quantize()
@@ -406,6 +415,7 @@ WRITTEN: dict[str, tuple[Callable[[], gp.Model], tuple[int, int]]] = {
     "all live": (lambda: scatter(mlp(20, 9, 4), 1.0, "shared"), (708, 2961113283)),
     "none live": (lambda: scatter(mlp(20, 9, 4), 0.0, "shared"), (124, 24514407)),
     "patches": (in_patches, (264, 1514067770)),
+    "middle": (in_the_middle, (580, 879989814)),
     "grids": (on_grids, (747, 2552735487)),
     "turned": (lambda: scatter(mlp(3, 2, inputs=1100), 0.05, "shared"), (264, 3992619861)),
     "large": (lambda: scatter(mlp(300, inputs=700), 0.1, "shared"), (20016, 2891578326)),

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune import files
-from gradprune.registry import SETTINGS, Registry, classes_in
+from gradprune.registry import SETTINGS, Registry, classes_in, written
 from setting_examples import GIVEN
 
 # Each call of fit knows of its own steps.
@@ -361,3 +361,30 @@ def test_an_experiment_keeps_a_dense_model_of_own_settings(
 def test_classes_in_a_setting() -> None:
     found = classes_in([gp.Dense(3, initializer=Ones()), {"a": (Halves(0.1), 5)}, Power])
     assert found == {"Ones": Ones, "Halves": Halves, "Power": Power}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "None"),
+        ("a", "'a'"),
+        (True, "True"),
+        (0.5, "0.5"),
+        (float("inf"), "inf"),
+        (-float("inf"), "-inf"),
+        ((), "()"),
+        ((1,), "(1,)"),
+        ((1, (2.5, "b")), "(1, (2.5, 'b'))"),
+        ({}, "{}"),
+        ({"a": (1, 2), "b": {"c": None}}, "{'a': (1, 2), 'b': {'c': None}}"),
+        (gp.Block(2, 3), "Block(rows=2, columns=3)"),
+        (
+            Power(1.5, {"+": (1.0,)}),
+            "Power(exponent=1.5, signs={'+': (1.0,)})",
+        ),
+        (Steps(((2, 0.5),)), "Steps(table=((2, 0.5),))"),
+    ],
+)
+def test_settings_as_they_are_written_in_python(value: Any, text: str) -> None:
+    """Without their classes: what a file holds is enough."""
+    assert written(json.loads(json.dumps(Registry().encode(value)))) == text

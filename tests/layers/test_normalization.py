@@ -165,8 +165,13 @@ def test_running_statistics_are_the_oracles() -> None:
         view[...] = values
     batch = reference.batchnorm_forward(x.astype(np.float64), np.ones(3), np.zeros(3))
     network.backward(x, x, loss="mse")
-    for view, values in zip(views, reference.batchnorm_running(running, batch, 0.25), strict=True):
+    after = reference.batchnorm_running(running, batch, 0.25)
+    for view, values in zip(views, after, strict=True):
         np.testing.assert_allclose(view, values, rtol=1e-6)
+    silent = np.array([False, True, False])  # its statistics stay
+    kept = reference.batchnorm_running(running, batch, 0.25, silent)
+    for values, old, new in zip(kept, running, after, strict=True):
+        assert values.tolist() == [new[0], old[1], new[2]]
 
 
 def test_a_mean_that_is_large_beside_the_deviation_costs_nothing() -> None:

@@ -311,3 +311,19 @@ def test_the_full_plan_is_the_one_of_the_paper() -> None:
     expected = {"units": 50, "batch_size": 20, "omega": 4.0, "confirmation": 10_000, "wrong": 0.01}
     assert expected.items() <= settings.items()
     assert temporal_order._clipper("norm") == gp.ClipNorm(1.0)
+
+
+def test_what_an_experiment_says_of_itself() -> None:
+    """Settings by their names: no samples, no functions and no folder, which tell nobody what."""
+    data = (np.ones((4, 3)), [0, 1, 0, 1])
+    text = repr(
+        gp.sweeps.Experiment(
+            lambda seed: gp.Model([gp.Dense(2)], 3),
+            (data, data),
+            measure=lambda model: {},
+            cache="f",
+        )
+    )
+    assert "events=10" in text
+    for left_out in ("data=", "measure=", "cache=", "array"):
+        assert left_out not in text

@@ -457,3 +457,21 @@ def test_before_the_first_step_there_are_no_numbers() -> None:
     model_of().fit(X, Y, epochs=1, callbacks=[Look()], verbose=0)
     assert math.isnan(float(str(found.pop("loss"))))
     assert found == {"step": 0, "logs": {}, "info": None, "stopped": False}
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (
+            gp.callbacks.EarlyStopping,
+            {"monitor": "accuracy", "patience": 3, "restore_best": False, "start": 2},
+        ),
+        (gp.callbacks.Checkpoint, {"path": Path("m"), "monitor": "loss", "every": 4}),
+        (gp.callbacks.Checkpoint, {"path": Path("m"), "monitor": None, "every": 1}),
+        (gp.callbacks.CSVLogger, {"path": Path("m"), "append": True}),
+        (gp.callbacks.WeightAveraging, {"start": 7}),
+    ],
+)
+def test_settings_are_attributes(make: Any, settings: dict[str, Any]) -> None:
+    made = make(**settings)
+    assert {name: getattr(made, name) for name in settings} == settings
