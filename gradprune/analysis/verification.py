@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, SupportsFloat
 
 import numpy as np
@@ -29,8 +31,8 @@ class VerificationReport:
     """The result of ``gp.verify``; ``print`` shows a table, and so does a notebook.
 
     Attributes:
-        errors: name of a model, such as "FrozenModel 1", to its largest error, relative to the
-            largest output of the reference.
+        errors: name of a model, such as "FrozenModel 1" or that of its file, to its largest error,
+            relative to the largest output of the reference.
         agreement: name to the share of samples whose largest output is the same one as the
             reference's; NaN where there is a single output.
         tolerances: name to what would have been too much.
@@ -100,20 +102,17 @@ def verify(
     """
     if not others:
         raise ValueError("verify needs a model to compare with the reference")
-    pairs = [
-        (predictor_of(form), given)
-        for form, given in (
-            other if isinstance(other, tuple) else (other, tolerance) for other in others
-        )
-    ]
+    forms = [other if isinstance(other, tuple) else (other, tolerance) for other in others]
+    pairs = [(predictor_of(form), given) for form, given in forms]
     reference = predictor_of(reference)
+    names = [_name(form, model) for (form, _), (model, _) in zip(forms, pairs, strict=True)]
     limits = [_tolerance(model, given) for model, given in pairs]
     expected = np.asarray(reference.predict(x))
     if expected.size == 0:
         raise ValueError("verify needs at least one sample")
     errors, agreement, tolerances = {}, {}, {}
     for number, ((model, _), limit) in enumerate(zip(pairs, limits, strict=True), start=1):
-        name = getattr(model, "name", None) or f"{type(model).__name__} {number}"
+        name = names[number - 1] or f"{type(model).__name__} {number}"
         name = f"{name} {number}" if name in errors else name
         outputs = np.asarray(model.predict(x))
         try:
@@ -126,6 +125,13 @@ def verify(
         agreement[name] = _agreement(outputs, expected)
         tolerances[name] = limit
     return VerificationReport(errors, agreement, tolerances, len(expected))
+
+
+def _name(form: Any, model: Predictor) -> str | None:
+    """That of the file, or what the model is called."""
+    if isinstance(form, str | os.PathLike):
+        return Path(form).name
+    return getattr(model, "name", None)
 
 
 def _tolerance(model: Predictor, given: SupportsFloat | None) -> float:

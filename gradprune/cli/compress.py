@@ -8,7 +8,7 @@ from typing import Any
 
 from gradprune.cli import tables
 from gradprune.cli.files import load_model, output_file
-from gradprune.cli.options import UsageError, add_command, add_import
+from gradprune.cli.options import UsageError, add_command, add_import, add_model_file
 from gradprune.compression.gpz import compress
 
 
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "  gradprune compress digits-pruned.safetensors\n"
         "  gradprune compress digits-pruned.safetensors digits.gpz",
     )
-    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    add_model_file(parser)
     parser.add_argument(
         "file",
         metavar="FILE",

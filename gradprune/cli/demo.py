@@ -7,11 +7,12 @@ from typing import Any
 
 from gradprune.cli import demonstration as demo
 from gradprune.cli import tables
+from gradprune.cli.data import load_data
 from gradprune.cli.demonstration import CRITERIA
 from gradprune.cli.options import (
     add_command,
     add_criterion,
-    add_data,
+    add_dataset,
     add_model,
     add_seed,
     add_threads,
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
         "  gradprune demo --dataset mnist --sparsity 0.98 --criterion magnitude\n"
         "  gradprune demo --model 128 --epochs 30 --out /tmp/demo",
     )
-    add_data(parser)
+    add_dataset(parser)
     add_model(parser)
     parser.add_argument(
         "--sparsity", type=sparsity, default=0.95, help="share of the weights to remove"
@@ -52,7 +53,7 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the demo and show its outcome."""
     console = tables.make_console()
-    data = demo.load_data(options.dataset)
+    data = load_data(options.dataset)
     recipe = demo.recipe_for(options.dataset, len(data.train[1]))
     if options.epochs is not None:
         recipe = recipe.with_epochs(options.epochs)

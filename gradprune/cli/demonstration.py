@@ -23,9 +23,7 @@ from numpy.typing import NDArray
 
 from gradprune import plotting
 from gradprune.cli import tables
-from gradprune.data import datasets
-from gradprune.data.splits import Split
-from gradprune.errors import DatasetNotFoundError
+from gradprune.cli.data import Data
 from gradprune.foundation.checks import fraction
 from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import check_folder
@@ -37,10 +35,9 @@ from gradprune.optim.clipping import ClipNorm
 from gradprune.optim.optimizers import SGD
 from gradprune.plotting.style import save_figure
 from gradprune.pruning import criteria
-from gradprune.pruning.criteria import Criterion, ProbingCriterion
+from gradprune.pruning.criteria import Criterion
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
-from gradprune.state.batching import permutation
 from gradprune.training.history import History
 from gradprune.training.settings import Training
 
@@ -49,13 +46,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CRITERIA",
-    "DATASETS",
     "RECIPES",
-    "Data",
     "DemoOutcome",
     "DemoRecipe",
     "DemoStage",
-    "load_data",
     "multilayer_perceptron",
     "recipe_for",
     "run",
@@ -118,10 +112,6 @@ RECIPES = {
 }
 RECIPES["fashion-mnist"] = RECIPES["mnist"]
 
-PROBED = 256  # samples on which weights are tried out
-
-DATASETS = ("digits", "mnist", "fashion-mnist")
-
 
 def _criteria() -> Iterator[tuple[str, Criterion]]:
     """Every criterion under its name in words, such as gradient-decomposition."""
@@ -136,81 +126,6 @@ CRITERIA = dict(_criteria())
 def recipe_for(dataset: str, samples: int) -> DemoRecipe:
     """The recipe of a data set; of an unknown one that of the known one of like size."""
     return RECIPES.get(dataset) or RECIPES["mnist" if samples >= 10_000 else "digits"]
-
-
-# ---- data ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Data:
-    """A data set in three parts, images as rows.
-
-    Attributes:
-        name: as it was asked for.
-        train, validation, test: (x, y), float32 (n, features) and int64 (n,).
-    """
-
-    name: str
-    train: tuple[NDArray[np.float32], NDArray[np.int64]]
-    validation: tuple[NDArray[np.float32], NDArray[np.int64]]
-    test: tuple[NDArray[np.float32], NDArray[np.int64]]
-
-    @property
-    def features(self) -> int:
-        """The number of features of a sample."""
-        return int(self.train[0].shape[1])
-
-    @property
-    def classes(self) -> int:
-        """The number of classes, from the largest label."""
-        return 1 + max(int(y.max()) for _, y in (self.train, self.validation, self.test))
-
-    def to_score(self, criterion: Criterion) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return samples to score weights by: few if each weight takes a pass, else all."""
-        x, y = self.train
-        few = PROBED if isinstance(criterion, ProbingCriterion) else len(y)
-        return x[:few], y[:few]
-
-
-def load_data(name: str, *, validation: float = 0.1, seed: int = 0) -> Data:
-    """Load a data set by its name or folder.
-
-    Args:
-        name: "digits", "mnist", "fashion-mnist", or a folder of four IDX files.
-        validation: share of the training samples to hold out, above 0 and below 1.
-        seed: the seed of the choice of these samples.
-
-    Raises:
-        DatasetNotFoundError: it is not on this machine, or there is no such folder.
-        FileFormatError: a file is damaged.
-        ValueError: the share is out of range, or there is no sample for one of the parts.
-
-    >>> data = load_data("digits")
-    >>> [len(y) for _, y in (data.train, data.validation, data.test)]
-    [1293, 144, 360]
-    """
-    (x, y), test = _find(name)
-    share = fraction("validation", validation, one=False)
-    held = round(share * len(x))
-    if not 0 < held < len(x):
-        raise ValueError(f"a share of {share:g} of {len(x)} samples leaves none on one side")
-    order = permutation(len(x), seed=seed, epoch=0)
-    inside, outside = np.sort(order[held:]), np.sort(order[:held])
-    return Data(name, (x[inside], y[inside]), (x[outside], y[outside]), test)
-
-
-def _find(name: str) -> Split:
-    if name == "digits":
-        return datasets.digits()
-    if name == "mnist":
-        return datasets.mnist()
-    if name == "fashion-mnist":
-        return datasets.fashion_mnist()
-    if not os.path.exists(os.path.expanduser(name)):
-        raise DatasetNotFoundError(
-            f"no data set {name!r}: expected {', '.join(DATASETS)}, or a folder of IDX files"
-        )
-    return datasets.from_folder(name)
 
 
 def multilayer_perceptron(hidden: Sequence[int], classes: int) -> list[Layer]:
@@ -275,7 +190,7 @@ def run(
     """Train, prune, fine-tune, save, read back and verify.
 
     Args:
-        data: as ``load_data`` gave it.
+        data: as ``load_data`` of ``gradprune.cli.data`` gave it.
         recipe: the hyperparameters.
         hidden: units of the hidden layers.
         sparsity: share of the weights to remove, in [0, 1).

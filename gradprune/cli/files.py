@@ -12,18 +12,21 @@ from gradprune.compression.gpz import PackedModel
 from gradprune.errors import FileFormatError, MissingClassError
 from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.disk import check_writable
+from gradprune.importing import from_onnx
 from gradprune.loading import load
 from gradprune.model import Model
 from gradprune.registry import CustomObjects, classes_of
 
 
 def load_file(path: Path, modules: Sequence[str]) -> Model | FrozenModel | PackedModel:
-    """Load what is in a file.
+    """Load what is in a file. Files of ONNX have no masks: weights of 0 count as removed.
 
     Args:
         path: the file.
         modules: what ``--import`` named, whose classes the file may need.
     """
+    if path.suffix.lower() == ".onnx":
+        return from_onnx(path, zeros_are_removed=True)
     try:
         return load(path, custom_objects=own_classes(modules))
     except MissingClassError as error:

@@ -9,7 +9,7 @@ from typing import Any
 from gradprune import files
 from gradprune.cli import tables
 from gradprune.cli.files import load_file
-from gradprune.cli.options import add_command, add_import
+from gradprune.cli.options import add_command, add_import, add_model_file
 from gradprune.compression.gpz import PackedModel
 from gradprune.errors import MissingClassError
 from gradprune.forms.frozen import FrozenModel
@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
         "  gradprune inspect digits.gpz\n"
         "  gradprune inspect own.safetensors --import my_criteria",
     )
-    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    add_model_file(parser)
     add_import(parser)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 from gradprune import _core
-from gradprune.cli import bench, compress, demo, inspect, prune, train
+from gradprune.cli import bench, compress, demo, export, inspect, prune, train, verify
 from gradprune.cli.options import UsageError
 from gradprune.state.threads import set_num_threads
 
@@ -115,12 +115,13 @@ def make_parser(
 def _parser() -> argparse.ArgumentParser:
     return make_parser(
         "gradprune",
-        (demo, train, prune, compress, inspect, bench),
+        (demo, train, prune, compress, export, verify, inspect, bench),
         description="Train, clip and prune neural networks on the CPU.",
         epilog="examples:\n"
         "  gradprune demo\n"
         "  gradprune train --dataset mnist --epochs 10 --out dense.safetensors\n"
         "  gradprune prune dense.safetensors --dataset mnist --sparsity 0.9 --fine-tune 5\n"
+        "  gradprune export dense-pruned.safetensors --to onnx --shrink --dataset mnist\n"
         "  gradprune inspect dense-pruned.safetensors\n\n"
         "exit codes: 0 done, 1 failed, 2 not understood, 130 interrupted",
     )

@@ -7,7 +7,8 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from gradprune.cli.demonstration import CRITERIA, DATASETS
+from gradprune.cli.data import DATASETS
+from gradprune.cli.demonstration import CRITERIA
 
 
 class UsageError(Exception):
@@ -33,14 +34,50 @@ def add_command(
     return parser
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dataset``, for `gradprune.cli.demonstration.load_data`."""
+def add_model_file(parser: argparse.ArgumentParser) -> None:
+    """Add ``MODEL``, for `gradprune.cli.files.load_file`."""
     parser.add_argument(
-        "--dataset",
-        default="digits",
-        metavar="NAME",
-        help=f"{', '.join(DATASETS)}, or a folder of four IDX files named as MNIST's",
+        "model_file", metavar="MODEL", help="a file that gradprune saved, or of ONNX (.onnx)"
     )
+
+
+_DATASET = f"{', '.join(DATASETS)}, or a folder of four IDX files named as MNIST's"
+
+
+def add_dataset(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dataset``, for `gradprune.cli.data.load_data`."""
+    parser.add_argument("--dataset", default=DATASETS[0], metavar="NAME", help=_DATASET)
+
+
+def add_data(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dataset`` and ``--data``, for `gradprune.cli.data.chosen_data`."""
+    group = parser.add_mutually_exclusive_group()
+    # Without a default, from which the same name on the command line could not be told apart.
+    group.add_argument("--dataset", metavar="NAME", help=f"{_DATASET} (default: {DATASETS[0]})")
+    group.add_argument(
+        "--data",
+        metavar="FILE",
+        help="instead of --dataset an .npz file with arrays x (n, ...) and y (n,), labels as "
+        "integers from 0, and maybe x_test and y_test; numbers are taken as they are",
+    )
+
+
+def add_samples(parser: argparse.ArgumentParser, use: str, *, required: bool) -> None:
+    """Add ``--data`` and ``--dataset``, for `gradprune.cli.data.chosen_samples`.
+
+    Args:
+        parser: of the command.
+        use: what samples are for.
+        required: whether one of both must be given.
+    """
+    group = parser.add_mutually_exclusive_group(required=required)
+    group.add_argument(
+        "--data",
+        metavar="FILE",
+        help=f"{use}: an .npz file with an array x (n, ...) and maybe x_test; numbers are taken "
+        "as they are",
+    )
+    group.add_argument("--dataset", metavar="NAME", help=f"instead of --data {_DATASET}")
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
@@ -77,6 +114,15 @@ def add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
         default=1.0,
         metavar="NORM",
         help="largest norm of the gradient; 0: no clipping",
+    )
+
+
+def add_shrink(parser: argparse.ArgumentParser) -> None:
+    """Add ``--shrink``."""
+    parser.add_argument(
+        "--shrink",
+        action="store_true",
+        help="write the network without units that are dead, which makes file and network smaller",
     )
 
 

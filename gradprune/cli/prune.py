@@ -6,24 +6,33 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from gradprune.cli import demonstration as demo
 from gradprune.cli import tables
+from gradprune.cli.data import Unlabelled, chosen_data
 from gradprune.cli.demonstration import CRITERIA
 from gradprune.cli.files import load_model, output_file
+from gradprune.cli.formats import (
+    ENDINGS,
+    check_expressible,
+    check_format,
+    check_installed,
+    write,
+)
 from gradprune.cli.options import (
     add_batch_and_clip,
     add_command,
     add_criterion,
     add_data,
     add_import,
+    add_model_file,
     add_seed,
+    add_shrink,
     add_threads,
     positive,
     sparsity,
     spelled,
     whole,
 )
-from gradprune.cli.training import OPTIMIZERS, fit, print_result
+from gradprune.cli.training import OPTIMIZERS, fit, print_accuracy
 from gradprune.pruning.granularity import NM, Block, Element, Granularity, Unit
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.scopes import SCOPES
@@ -39,9 +48,10 @@ def add(commands: Any) -> None:
         "examples:\n"
         "  gradprune prune digits.safetensors --sparsity 0.9\n"
         "  gradprune prune m.safetensors --dataset mnist --criterion taylor --fine-tune 5\n"
-        "  gradprune prune digits.safetensors --granularity 4x1",
+        "  gradprune prune digits.safetensors --granularity 4x1\n"
+        "  gradprune prune model.onnx --data my.npz --sparsity 0.9 --fine-tune 5 --to onnx",
     )
-    parser.add_argument("model_file", metavar="MODEL", help="a file that gradprune saved")
+    add_model_file(parser)
     add_data(parser)
     parser.add_argument(
         "--sparsity",
@@ -76,9 +86,16 @@ def add(commands: Any) -> None:
     )
     add_batch_and_clip(parser)
     parser.add_argument(
+        "--to",
+        choices=tuple(ENDINGS),
+        help="format of the file (default: that of --out or MODEL, else safetensors)",
+    )
+    add_shrink(parser)
+    parser.add_argument(
         "--out",
         metavar="FILE",
-        help="is replaced if it exists (default: MODEL-pruned.safetensors, unless it exists)",
+        help="is replaced if it exists (default: MODEL-pruned.safetensors, .onnx or .pt, unless "
+        "it exists)",
     )
     add_import(parser)
     add_seed(parser)
@@ -89,13 +106,16 @@ def run(options: argparse.Namespace) -> None:
     """Prune a saved network, fine-tune it if asked to, and save what is left."""
     console = tables.make_console()
     source = Path(options.model_file)
+    to = _format(options.to, options.out, source)
+    check_format(to, options.out)
+    check_installed(to, compares=True)
     model = load_model(source, options.modules)
-    out = output_file(options.out, source.with_name(f"{source.stem}-pruned.safetensors"))
-    data = demo.load_data(options.dataset)
-    if (data.features,) != model.input_shape or data.classes > model.outputs:
+    out = output_file(options.out, source.with_name(f"{source.stem}-pruned{ENDINGS[to][0]}"))
+    check_expressible(model, to)
+    data = chosen_data(options, console).shaped(model.input_shape, source)
+    if data.classes > model.outputs:
         raise ValueError(
-            f"{source} takes inputs of shape {model.input_shape} and knows {model.outputs} "
-            f"classes, but {data.name} has {data.features} features and {data.classes} classes"
+            f"{source} knows {model.outputs} classes, but {data.name} has {data.classes}"
         )
     if not model.loss_for(None).is_classification:
         raise ValueError(f"{source} was trained by {model.loss}, but {data.name} has classes")
@@ -117,11 +137,28 @@ def run(options: argparse.Namespace) -> None:
     console.print(f"test accuracy {tables.percent(before)} before, {tables.percent(pruned)} after")
     if options.fine_tune:
         fit(model, data, options, OPTIMIZERS["sgd"], options.lr, options.fine_tune)
-    model.save(out)
-    print_result(console, model, data, out)
-    console.print(
-        "removed weights are in it as zeros, with their masks: gradprune compress makes it small"
-    )
+    x_test, _ = data.test
+    print_accuracy(console, model, data)
+    samples = None if to == "safetensors" else Unlabelled(data.name, x_test, x_test)
+    write(console, model, out, to, shrink=options.shrink, samples=samples)
+    if to == "safetensors":
+        console.print(
+            "removed weights are in it as zeros, with their masks: gradprune compress makes it "
+            "small"
+        )
+    elif not options.shrink:
+        console.print("removed weights are in it as zeros: --shrink leaves out dead units")
+
+
+def _format(to: str | None, out: str | None, source: Path) -> str:
+    """The format that was asked for, that of the file to write, that of the file that was read."""
+    if to is not None:
+        return to
+    for file in (*([] if out is None else [Path(out)]), source):
+        for known, endings in ENDINGS.items():
+            if file.suffix.lower() in endings:
+                return known
+    return "safetensors"
 
 
 def _granularity(text: str) -> Granularity:

@@ -7,6 +7,7 @@ from typing import Any
 
 from gradprune.cli import demonstration as demo
 from gradprune.cli import tables
+from gradprune.cli.data import chosen_data
 from gradprune.cli.files import output_file
 from gradprune.cli.options import (
     add_batch_and_clip,
@@ -19,7 +20,7 @@ from gradprune.cli.options import (
     spelled,
     whole,
 )
-from gradprune.cli.training import OPTIMIZERS, RATES, fit, print_result
+from gradprune.cli.training import OPTIMIZERS, RATES, fit, print_accuracy, print_saved
 from gradprune.model import Model
 
 
@@ -32,7 +33,8 @@ def add(commands: Any) -> None:
         "train a network and save it",
         "examples:\n"
         "  gradprune train --epochs 20 --out digits.safetensors\n"
-        "  gradprune train --dataset mnist --optimizer adam --lr 0.002 --clip 1 --epochs 10",
+        "  gradprune train --dataset mnist --optimizer adam --lr 0.002 --clip 1 --epochs 10\n"
+        "  gradprune train --data my.npz --model 64-32 --out my.safetensors",
     )
     add_data(parser)
     add_model(parser)
@@ -64,11 +66,13 @@ def run(options: argparse.Namespace) -> None:
     """Train a new network, save it and say how well it does."""
     console = tables.make_console()
     out = output_file(options.out, "model.safetensors")
-    data = demo.load_data(options.dataset)
+    data = chosen_data(options, console)
+    data = data.shaped((data.features,), "the network")
     layers = demo.multilayer_perceptron(options.model, data.classes)
     model = Model(layers, data.features, seed=options.seed)
     lr = RATES[options.optimizer] if options.lr is None else options.lr
     fit(model, data, options, OPTIMIZERS[options.optimizer], lr, options.epochs)
     model.save(out)
     console.print(tables.summary_table(model.summary()))
-    print_result(console, model, data, out)
+    print_accuracy(console, model, data)
+    print_saved(console, out)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprune.cli import tables
-from gradprune.cli.demonstration import Data
+from gradprune.cli.data import Data
 from gradprune.model import Model
 from gradprune.optim.clipping import ClipNorm
 from gradprune.optim.optimizers import SGD, Adam, AdamW, Optimizer, RMSprop
@@ -45,11 +45,16 @@ def fit(
     )
 
 
-def print_result(console: Any, model: Model, data: Data, out: Path) -> None:
-    """Print the accuracy on the test set, and the size of the file."""
+def print_accuracy(console: Any, model: Model, data: Data) -> None:
+    """Print the accuracy on the test set."""
     accuracy = model.evaluate(*data.test)["accuracy"]
-    size = tables.number_of_bytes(out.stat().st_size)
     console.print(
-        f"test accuracy {tables.percent(accuracy)} on {len(data.test[1]):,} samples of {data.name}"
+        f"test accuracy {tables.percent(accuracy)} on {len(data.test[1]):,} samples of {data.name}",
+        soft_wrap=True,
     )
+
+
+def print_saved(console: Any, out: Path) -> None:
+    """Print the size of a file."""
+    size = tables.number_of_bytes(out.stat().st_size)
     console.print(f"saved {out} ({size})", soft_wrap=True)

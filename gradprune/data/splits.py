@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from gradprune.errors import FileFormatError
 
-__all__ = ["Images", "Labels", "Split", "split", "stratified_choice"]
+__all__ = ["Images", "Labels", "Split", "labels", "split", "stratified_choice"]
 
 Images: TypeAlias = NDArray[np.float32]
 Labels: TypeAlias = NDArray[np.int64]
@@ -20,9 +20,9 @@ Split: TypeAlias = tuple[tuple[Images, Labels], tuple[Images, Labels]]
 def split(arrays: list[NDArray[Any]], files: list[Path], *, flatten: bool) -> Split:
     """Return images and labels for training and testing from the four arrays of these files."""
     x_train = _images(arrays[0], files[0], flatten=flatten)
-    y_train = _labels(arrays[1], files[1], len(x_train))
+    y_train = labels(arrays[1], files[1], len(x_train))
     x_test = _images(arrays[2], files[2], flatten=flatten)
-    y_test = _labels(arrays[3], files[3], len(x_test))
+    y_test = labels(arrays[3], files[3], len(x_test))
     if x_train.shape[1:] != x_test.shape[1:]:
         raise FileFormatError(
             f"{files[2]}: test images of shape {x_test.shape[1:]}, but the training images have "
@@ -52,15 +52,25 @@ def _images(array: NDArray[Any], file: Path, *, flatten: bool) -> Images:
     return images
 
 
-def _labels(array: NDArray[Any], file: Path, n: int) -> Labels:
+def labels(array: NDArray[Any], where: object, n: int) -> Labels:
+    """Return the labels of n samples as int64.
+
+    Args:
+        array: (n,) integers, 0 or more.
+        where: the file, or what in it, for the message.
+        n: how many there must be.
+
+    Raises:
+        FileFormatError: they are not as above.
+    """
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise FileFormatError(
-            f"{file}: labels need shape (n,) and an integer type, got {array.shape} {array.dtype}"
+            f"{where}: labels need shape (n,) and an integer type, got {array.shape} {array.dtype}"
         )
     if len(array) != n:
-        raise FileFormatError(f"{file}: {len(array)} labels for {n} images")
+        raise FileFormatError(f"{where}: {len(array)} labels for {n} samples")
     if array.min() < 0:
-        raise FileFormatError(f"{file}: label {array.min()}, expected 0 or more")
+        raise FileFormatError(f"{where}: label {array.min()}, expected 0 or more")
     return array.astype(np.int64)
 
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from gradprune import _core
 from gradprune.layers.base import Shape
 
-__all__ = ["Graph", "OnnxNode", "Produced", "import_onnx", "import_onnxruntime"]
+__all__ = ["Graph", "OnnxNode", "Produced", "import_onnx", "import_onnxruntime", "import_qonnx"]
 
 QONNX = "qonnx.custom_op.general"
 INPUT, OUTPUT = "x", "y"
@@ -186,6 +186,17 @@ def import_onnxruntime() -> Any:
         return importlib.import_module("onnxruntime")
     except ImportError as error:
         raise ImportError(
-            "ONNX files on integers need onnxruntime, which measures their error: pip install "
-            '"gradprune[onnx]"'
+            'ONNX files are run by onnxruntime: pip install "gradprune[onnx]"'
         ) from error
+
+
+def import_qonnx() -> tuple[Any, Any, Any]:
+    """Return qonnx's ModelWrapper, InferShapes and execute_onnx, or say how to install it."""
+    try:
+        return (
+            importlib.import_module("qonnx.core.modelwrapper").ModelWrapper,
+            importlib.import_module("qonnx.transformation.infer_shapes").InferShapes,
+            importlib.import_module("qonnx.core.onnx_exec").execute_onnx,
+        )
+    except ImportError as error:
+        raise ImportError("files of QONNX are run by qonnx: pip install qonnx") from error

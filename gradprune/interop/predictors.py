@@ -7,8 +7,8 @@ of samples is ``Layerwise``; layers are named as in a ``Model``, see ``names``.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.disk import read
-from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime
+from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime, import_qonnx
 from gradprune.state.threads import get_num_threads
 
 __all__ = ["READERS", "Layerwise", "OnnxPredictor", "Predictor", "TorchPredictor", "predictor_of"]
@@ -117,8 +117,16 @@ class OnnxPredictor:
         self.file_bytes = len(self._data)
         properties = {p.key: p.value for p in self._model().metadata_props}
         self.tolerance = float(properties.get("gradprune.tolerance", "1e-5"))
-        is_qonnx = any(node.domain.startswith("qonnx") for node in self._model().graph.node)
-        self._run = self._by_qonnx() if is_qonnx else self._by_onnxruntime(self._data)
+        nodes = self._model().graph.node
+        self._is_qonnx = any(node.domain.startswith("qonnx") for node in nodes)
+        self._run = self._by_qonnx() if self._is_qonnx else self._by_onnxruntime(self._data)
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """The shape of a sample; None if the file leaves it open."""
+        axes = self._model().graph.input[0].type.tensor_type.shape.dim
+        sizes = tuple(axis.dim_value for axis in axes)[1:]
+        return sizes if sizes and min(sizes) > 0 else None
 
     def _model(self) -> Any:
         onnx = import_onnx()
@@ -141,15 +149,15 @@ class OnnxPredictor:
         return run
 
     def _by_qonnx(self) -> Callable[[Floats], list[NDArray[Any]]]:
-        try:
-            wrapper = import_module("qonnx.core.modelwrapper")
-            execution = import_module("qonnx.core.onnx_exec")
-        except ImportError as error:
-            raise ImportError(f"{self.name} needs qonnx: pip install qonnx") from error
-        model = wrapper.ModelWrapper(self._model())
+        wrapper, infer_shapes, execute = import_qonnx()
+        given = self._model().graph.input[0].name
 
         def run(x: Floats) -> list[NDArray[Any]]:
-            return list(execution.execute_onnx(model, {model.graph.input[0].name: x}).values())
+            with warnings.catch_warnings(action="ignore"):  # of types that it takes for float32
+                model = wrapper(self._model())
+                model.set_tensor_shape(given, list(x.shape))  # it knows no batch of any size
+                model = model.transform(infer_shapes())
+                return list(execute(model, {given: x}).values())
 
         return run
 
@@ -159,7 +167,12 @@ class OnnxPredictor:
         return y
 
     def layer_outputs(self, x: ArrayLike) -> dict[str, NDArray[Any]]:
-        """See Layerwise. Of a graph that ``Model.to_onnx`` wrote, else nothing has such a name."""
+        """See Layerwise. Of a graph that ``Model.to_onnx`` wrote, else nothing has such a name.
+
+        A file of QONNX keeps its layers to itself.
+        """
+        if self._is_qonnx:
+            return {}
         model = self._model()
         last = {node.name.rpartition(".")[0]: node.output[0] for node in model.graph.node}
         known = {output.name for output in model.graph.output}

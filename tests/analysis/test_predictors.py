@@ -33,7 +33,7 @@ def test_files_of_ours_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None
     report = gp.verify(
         model, tmp_path / "model", str(tmp_path / "frozen"), tmp_path / "packed", x=x
     )
-    assert list(report.errors) == ["Model 1", "FrozenModel 2", "PackedModel 3"]
+    assert list(report.errors) == ["model", "frozen", "packed"]
     assert gp.verify(tmp_path / "model", (tmp_path / "packed", 1e-6), x=x).samples == 20
 
 
@@ -138,3 +138,16 @@ def test_onnx_files(tmp_path: Path, onnx: Any, onnxruntime: Any) -> None:
     found = gp.report({"file": tmp_path / "m.onnx"}, x=x, batches=()).forms
     assert found is not None
     assert found.column("file") == [size]
+
+
+def test_files_of_qonnx(tmp_path: Path, onnx: Any, qonnx: Any) -> None:
+    model = small()
+    gp.Quantizer(model, gp.Grid(4)).quantize()
+    model.to_onnx(tmp_path / "q.onnx", precision="qonnx")
+    for n in (1, 20):
+        report = gp.verify(model, tmp_path / "q.onnx", x=samples(model, n))
+        assert report.errors["q.onnx"] < 1e-6
+    model.parameters["dense2.bias"][0] += 1
+    with pytest.raises(AssertionError, match=r"q.onnx differs at sample"):
+        gp.verify(model, tmp_path / "q.onnx", x=samples(model))
+    assert predictor_of(tmp_path / "q.onnx").input_shape == (5,)

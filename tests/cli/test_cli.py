@@ -19,11 +19,12 @@ import gradprune as gp
 from gradprune.cli import demonstration as demo
 from gradprune.cli import speed as bench
 from gradprune.cli import tables
+from gradprune.cli.data import load_data
 from gradprune.cli.main import main
 from gradprune.foundation.columns import Table
 
 ESCAPE = "\x1b"
-COMMANDS = ("demo", "train", "prune", "compress", "inspect", "bench")
+COMMANDS = ("demo", "train", "prune", "compress", "export", "verify", "inspect", "bench")
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +101,7 @@ def test_demo_without_matplotlib(tmp_path: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.usefixtures("no_matplotlib")
 @pytest.mark.parametrize("name", demo.CRITERIA)
 def test_stages_of_every_criterion(name: str, tmp_path: Path) -> None:
-    data = demo.load_data("digits")
+    data = load_data("digits")
     outcome = demo.run(
         data,
         recipe=demo.RECIPES["digits"].with_epochs(3),
@@ -123,7 +124,7 @@ def test_stages_of_every_criterion(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("no_matplotlib")
 def test_demo_is_reproducible(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    data = demo.load_data("digits")
+    data = load_data("digits")
     recipe = demo.RECIPES["digits"].with_epochs(3)
 
     def weights(seed: int) -> bytes:
@@ -164,17 +165,17 @@ def test_recipes_of_unknown_data() -> None:
 
 def test_validation_is_held_out_of_training() -> None:
     (x, y), test = gp.datasets.digits()
-    data = demo.load_data("digits", validation=0.25)
+    data = load_data("digits", validation=0.25)
     assert len(data.validation[1]) == round(0.25 * len(y))
     rows = np.concatenate([data.train[0], data.validation[0]])
     labels = np.concatenate([data.train[1], data.validation[1]])
     both = np.column_stack([rows, labels])
     assert np.array_equal(both[np.lexsort(both.T)], (a := np.column_stack([x, y]))[np.lexsort(a.T)])
     np.testing.assert_array_equal(data.test[0], test[0])
-    other = demo.load_data("digits", validation=0.25, seed=1)
+    other = load_data("digits", validation=0.25, seed=1)
     assert not np.array_equal(other.validation[0], data.validation[0])
     with pytest.raises(ValueError, match="leaves none"):
-        demo.load_data("digits", validation=0.0)
+        load_data("digits", validation=0.0)
 
 
 # ---- train, prune, inspect -----------------------------------------------------------------------

@@ -396,7 +396,7 @@ def test_from_folder_any_shape_and_type(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ((IMAGES, LABELS[:3], IMAGES, LABELS), "train-labels.*3 labels for 4 images"),
+        ((IMAGES, LABELS[:3], IMAGES, LABELS), "train-labels.*3 labels for 4 samples"),
         ((IMAGES, LABELS, IMAGES[:, :2], LABELS), r"t10k-images.*shape \(4,\), but.*\(6,\)"),
         ((LABELS, LABELS, IMAGES, LABELS), r"train-images.*got \(4,\)"),
         ((IMAGES[:0], LABELS[:0], IMAGES, LABELS), "no dimension of 0"),
