@@ -77,6 +77,22 @@ static void keep_statistics(const gp_region *shared)
         }
 }
 
+/* Sums up what the samples count. 0 if that is no number to divide by. */
+static int weigh(gp_region *shared)
+{
+    const gp_batch *batch = shared->batch;
+    shared->weight = (double)batch->size;
+    if (!batch->weights && !batch->loss->ignores) return 1;
+    shared->weight = 0.0;
+    shared->weighted = batch->weights != NULL;
+    for (size_t s = 0; s < batch->size; s++) {
+        const size_t row = gp_region_row(batch, s);
+        shared->weighted |= gp_region_ignores(batch, row);
+        shared->weight += gp_region_weight(batch, row);
+    }
+    return shared->weight > 0.0 && shared->weight < INFINITY;
+}
+
 static gp_status enter(gp_region *shared, double passes, size_t threads)
 {
     gp_net *net = shared->net;
@@ -84,6 +100,7 @@ static gp_status enter(gp_region *shared, double passes, size_t threads)
     int wants_target = shared->backward || gp_region_measures(shared);
     if (batch->size == 0 || (wants_target && !fits_loss(batch)) || !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
+    if (wants_target && !weigh(shared)) return GP_NO_WEIGHT;
     shared->block =
         shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
     gp_status status = gp_net_reserve(net, shared->block);
@@ -136,7 +153,7 @@ gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch
                         .dropout_step = step};
     status = enter(&shared, 3.0, threads);
     if (status == GP_OK) {
-        *result = (gp_result){shared.loss, shared.correct};
+        *result = (gp_result){shared.loss, shared.correct, shared.weight};
         *info = plan.info;
     }
     gp_step_plan_destroy(&plan);
@@ -179,7 +196,7 @@ gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *ba
                         .seed = seed,
                         .dropout_step = step};
     gp_status status = enter(&shared, 3.0, threads);
-    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
+    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct, shared.weight};
     return status;
 }
 
@@ -188,7 +205,7 @@ gp_status gp_net_evaluate(gp_net *net, const gp_arena *arena, const gp_batch *ba
 {
     gp_region shared = {.net = net, .arena = arena, .batch = batch, .out = out};
     gp_status status = enter(&shared, 1.0, threads);
-    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct};
+    if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct, shared.weight};
     return status;
 }
 

@@ -111,6 +111,7 @@ const char *gp_status_text(gp_status status)
     case GP_BAD_INPUT: return "the input holds NaN or infinity";
     case GP_BAD_TARGET: return "the target holds NaN or infinity";
     case GP_BAD_LABEL: return "a label is out of range";
+    case GP_NO_WEIGHT: return "the batch has no weight";
     }
     return "unknown status";
 }

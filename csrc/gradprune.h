@@ -65,7 +65,8 @@ typedef enum gp_status {
     GP_BAD_ARGUMENT, /* the caller broke the contract of this header */
     GP_BAD_INPUT,    /* x holds what it must not; gp_net_input_fault says where and why */
     GP_BAD_TARGET,   /* a float target holds NaN or infinity */
-    GP_BAD_LABEL     /* a label is outside [0, classes) */
+    GP_BAD_LABEL,    /* a label is outside [0, classes) */
+    GP_NO_WEIGHT     /* the weights of a batch sum to 0 or to no float64 */
 } gp_status;
 
 const char *gp_status_text(gp_status status);
@@ -414,13 +415,19 @@ typedef struct gp_batch {
     const gp_loss_ops *loss; /* NULL if there is nothing to measure by */
     const int64_t *labels;   /* if the loss takes labels; indexed like x */
     const float *targets;    /* if it takes values: rows of O floats; indexed like x */
+    /* of the samples, >= 0, or NULL: each counts once; indexed like x. The mean loss is
+     * sum w loss / sum w, so a sample of weight 2 counts as two, and one of weight 0 not at all. A
+     * label that the loss ignores has the weight 0. */
+    const double *weights;
     /* of the loss, as its file says */
     float settings[GP_LOSS_SETTINGS];
 } gp_batch;
 
 typedef struct gp_result {
-    double loss;    /* mean, with penalties */
-    size_t correct; /* where there are labels: samples whose largest logit is the label's */
+    double loss; /* mean, with penalties */
+    double
+        correct; /* where there are labels: weight of samples whose largest logit is the label's */
+    double weight; /* of all samples: without weights, how many are counted */
 } gp_result;
 
 /* Where something went wrong, for the error message. */

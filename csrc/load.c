@@ -24,11 +24,6 @@ static void fail(gp_region *shared, const gp_team *team, gp_status status, gp_ph
         (gp_fault){.phase = phase, .layer = GP_NONE, .step = GP_NONE, .row = row, .column = column};
 }
 
-static size_t row_of(const gp_batch *batch, size_t sample)
-{
-    return batch->index ? (size_t)batch->index[sample] : sample;
-}
-
 /* lanes [chunk][feature][P] from the rows of the batch, this member's share of the features.
  * Returns 1 if all are finite. */
 static int gather(const gp_region *shared, const gp_pass *pass, const float *values, size_t width,
@@ -46,7 +41,7 @@ static int gather(const gp_region *shared, const gp_pass *pass, const float *val
                samples = gp_smaller(P, pass->samples - gp_smaller(pass->samples, first));
         const float *from[GP_LANES];
         for (size_t s = 0; s < samples; s++)
-            from[s] = values + row_of(shared->batch, pass->first + first + s) * width;
+            from[s] = values + gp_region_row(shared->batch, pass->first + first + s) * width;
         finite &= pass->kernels->to_lanes(samples, n, from, f, P, lanes + (chunk * width + f) * P);
     }
     return finite;
@@ -58,7 +53,7 @@ static void find_bad(gp_region *shared, const gp_pass *pass, const float *values
                      gp_status status, gp_phase phase, size_t below)
 {
     for (size_t s = 0; s < pass->samples; s++) {
-        size_t from = row_of(shared->batch, pass->first + s);
+        size_t from = gp_region_row(shared->batch, pass->first + s);
         for (size_t column = 0; column < width; column++)
             if (!gp_is_input(values[from * width + column], below)) {
                 fail(shared, pass->team, status, phase, from, column);
@@ -74,9 +69,10 @@ static void gather_labels(gp_region *shared, const gp_pass *pass)
     size_t begin, end;
     gp_team_share(pass->team, pass->samples, &begin, &end);
     for (size_t s = begin; s < end; s++) {
-        size_t from = row_of(shared->batch, pass->first + s);
+        size_t from = gp_region_row(shared->batch, pass->first + s);
         int64_t label = shared->batch->labels[from];
-        if (label < 0 || (uint64_t)label >= net->out)
+        if (gp_region_ignores(shared->batch, from)) net->labels[s] = 0; /* it only has to be one */
+        else if (label < 0 || (uint64_t)label >= net->out)
             fail(shared, pass->team, GP_BAD_LABEL, GP_PHASE_TARGET, from, 0);
         else net->labels[s] = label;
     }

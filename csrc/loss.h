@@ -45,6 +45,8 @@ struct gp_loss_ops {
     size_t n_settings; /* at most GP_LOSS_SETTINGS */
     /* whether the settings are in their range; NULL: there are none, or all are */
     int (*is_valid)(const float *settings);
+    /* whether the settings say that samples of this label do not count; NULL: all do */
+    int (*ignores)(const float *settings, int64_t label);
     void (*run)(const gp_loss_chunk *chunk);
 };
 

@@ -78,6 +78,39 @@ static const float *forward(gp_region *shared, const gp_pass *pass, size_t n_lay
     return x;
 }
 
+/* By how much a sample of the block counts more than the mean one: 1 where all count the same. */
+static float share_of(const gp_region *shared, size_t sample)
+{
+    const double weight = gp_region_weight(shared->batch, gp_region_row(shared->batch, sample));
+    return (float)(weight / shared->weight * (double)shared->batch->size);
+}
+
+/* The gradients of a chunk times what its samples count; 0 where that is 0, whatever they are. */
+static void weigh(const gp_region *shared, const gp_loss_chunk *c, size_t first)
+{
+    float share[GP_LANES];
+    for (size_t p = 0; p < c->valid; p++) share[p] = share_of(shared, first + p);
+    for (size_t at = 0; at < c->outputs * c->lanes; at += c->lanes)
+        for (size_t p = 0; p < c->valid; p++)
+            c->dz[at + p] = share[p] > 0.0f ? c->dz[at + p] * share[p] : 0.0f;
+}
+
+/* Adds up what the block's samples lose, and which are right: by one member, in order. */
+static void add_up(gp_region *shared, const gp_pass *pass, double elements)
+{
+    const gp_net *net = shared->net;
+    const gp_batch *batch = shared->batch;
+    double sum = 0.0;
+    for (size_t s = 0; s < pass->samples; s++) {
+        const float share = shared->weighted ? share_of(shared, pass->first + s) : 1.0f;
+        if (!(share > 0.0f)) continue; /* 0 times infinity is no loss */
+        sum += (double)share * (double)net->losses[s];
+        if (batch->loss->counts_hits && net->hits[s])
+            shared->correct += gp_region_weight(batch, gp_region_row(batch, pass->first + s));
+    }
+    shared->loss += sum / ((double)batch->size * elements);
+}
+
 /* Losses of the block's samples into net->losses, their gradient into dz (unless NULL). */
 static void loss_of(gp_region *shared, const gp_pass *pass, const float *z, float *dz)
 {
@@ -106,15 +139,10 @@ static void loss_of(gp_region *shared, const gp_pass *pass, const float *z, floa
             .hits = net->hits + first,
         };
         loss->run(&mine);
+        if (dz && shared->weighted) weigh(shared, &mine, pass->first + first);
     }
     gp_team_wait(pass->team);
-    if (pass->team->rank == 0) {
-        double sum = 0.0;
-        for (size_t s = 0; s < pass->samples; s++) sum += (double)net->losses[s];
-        shared->loss += sum / ((double)batch->size * elements);
-        for (size_t s = 0; loss->counts_hits && s < pass->samples; s++)
-            shared->correct += net->hits[s];
-    }
+    if (pass->team->rank == 0) add_up(shared, pass, elements);
     gp_team_wait(pass->team);
 }
 

@@ -19,8 +19,9 @@ typedef struct gp_region {
     size_t block;       /* samples that pass through at once */
     size_t n_live;      /* layers to run: without the one fused into the loss */
     uint64_t seed, dropout_step;
-    double loss;
-    size_t correct;
+    int weighted;  /* whether samples count differently, by weights or ignored labels */
+    double weight; /* the sum of what they count */
+    double loss, correct;
     size_t last_first; /* the first sample of the last block that ran */
     /* one slot a member: no two write the same */
     gp_status status[GP_MAX_THREADS];
@@ -43,6 +44,26 @@ void gp_region_run(void *context, const gp_team *team);
 static inline int gp_region_measures(const gp_region *shared)
 {
     return shared->batch->labels || shared->batch->targets;
+}
+
+/* The row of x of a sample. */
+static inline size_t gp_region_row(const gp_batch *batch, size_t sample)
+{
+    return batch->index ? (size_t)batch->index[sample] : sample;
+}
+
+/* Whether the loss leaves out samples of this row's label. */
+static inline int gp_region_ignores(const gp_batch *batch, size_t row)
+{
+    return batch->labels && batch->loss && batch->loss->ignores &&
+           batch->loss->ignores(batch->settings, batch->labels[row]);
+}
+
+/* What a row of x counts. */
+static inline double gp_region_weight(const gp_batch *batch, size_t row)
+{
+    if (gp_region_ignores(batch, row)) return 0.0;
+    return batch->weights ? batch->weights[row] : 1.0;
 }
 
 #endif

@@ -7,9 +7,16 @@ from numpy.typing import NDArray
 _Floats: TypeAlias = NDArray[np.float32]
 _Clip: TypeAlias = tuple[Any, ...]  # ((stage, ...), work or None, keep), see binding.h
 _Done: TypeAlias = tuple[float, float, bool, bool, float]
-# loss, correct, norm, scale, clipped, applied, norm_after of each step
+# loss, correct, weight, norm, scale, clipped, applied, norm_after of each step
 _Taken: TypeAlias = tuple[
-    list[float], list[int], list[float], list[float], list[bool], list[bool], list[float]
+    list[float],
+    list[float],
+    list[float],
+    list[float],
+    list[float],
+    list[bool],
+    list[bool],
+    list[float],
 ]
 _Rule: TypeAlias = tuple[
     int, float, float, bool, float, float, bool, float, float, float, int, float, float
@@ -30,6 +37,8 @@ _Layer: TypeAlias = tuple[
 ]
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
 _Loss: TypeAlias = tuple[float, ...]  # code, settings
+_Weights: TypeAlias = NDArray[np.float64]  # of the samples
+_Result: TypeAlias = tuple[float, float, float]  # loss, weight of what is right, weight of all
 _Costs: TypeAlias = tuple[float, float, float, float]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
 
@@ -126,8 +135,9 @@ class Net:
         loss: _Loss,
         seed: int,
         step: int,
+        weights: _Weights | None = None,
         /,
-    ) -> tuple[float, int]: ...
+    ) -> _Result: ...
     def train(
         self,
         arena: Arena,
@@ -144,6 +154,7 @@ class Net:
         rates: tuple[float, ...],
         sizes: tuple[int, ...] | None,
         seconds: float,
+        weights: _Weights | None = None,
         /,
     ) -> _Taken: ...
     def predict(self, arena: Arena, x: _Floats, out: _Floats, /) -> None: ...
@@ -154,8 +165,9 @@ class Net:
         y: _Target,
         loss: _Loss,
         out: _Floats | None,
+        weights: _Weights | None = None,
         /,
-    ) -> tuple[float, int]: ...
+    ) -> _Result: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
     def fault(
         self, arena: Arena, /

@@ -125,6 +125,7 @@ class Model(Exportable):
         epochs: SupportsIndex = 1,
         batch_size: SupportsIndex = 32,
         validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        sample_weight: ArrayLike | None = None,
         pruner: Steps | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int = 1,
@@ -150,6 +151,8 @@ class Model(Exportable):
                 that is left joins the batch before, if a ``BatchNorm`` cannot do with one; see
                 ``steps_per_epoch``.
             validation_data: (x, y) to measure after each epoch.
+            sample_weight: (n,) what each sample counts, as for ``backward``: the mean loss of a
+                batch divides by the sum of its weights, so it is an error if that is 0.
             pruner: a ``Pruner``, or an object of your own whose ``step()`` is called after each
                 step; a loaded model's is ``model.pruner``. A schedule that cannot end within this
                 call is warned of before it starts. Reports of its events are in
@@ -197,6 +200,7 @@ class Model(Exportable):
             validation_data=validation_data,
             pruner=pruner,
             callbacks=callbacks,
+            sample_weight=sample_weight,
             verbose=verbose,
             shuffle=shuffle,
             seed=seed,
@@ -206,7 +210,12 @@ class Model(Exportable):
         return train(run)
 
     def evaluate(
-        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        *,
+        loss: LossLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> Evaluation:
         """Measure loss and accuracy on data, without dropout; nothing is changed.
 
@@ -214,14 +223,16 @@ class Model(Exportable):
             x: (n, *input_shape) real numbers, all finite.
             y: targets, as for ``fit``.
             loss: None: ``model.loss``, what the model was trained by.
+            sample_weight: (n,) what each sample counts in all of these numbers, as for
+                ``backward``; None: all the same.
 
         Returns:
             "loss", the mean with the layers' penalties; with labels also "accuracy", and
             "precision" and "recall", (outputs,) float64, 0 for a class that was never predicted
-            or has no sample.
+            or has no sample. Samples whose label is the loss's ``ignore_index`` do not count.
 
         Raises:
-            TypeError, ValueError: an argument is not as above.
+            TypeError, ValueError: an argument is not as above, or no sample counts.
             NonFiniteError: a weight is not finite; the first one is named.
 
         >>> import gradprune as gp
@@ -231,7 +242,7 @@ class Model(Exportable):
         >>> metrics["recall"].tolist()
         [1.0, 0.5]
         """
-        return evaluate(self, x, y, loss=loss)
+        return evaluate(self, x, y, loss=loss, sample_weight=sample_weight)
 
     def summary(self) -> Summary:
         """Count parameters, kept weights, multiplications and bytes; ``print`` shows a table.

@@ -112,12 +112,14 @@ static int parse_loss(PyObject *tuple, gp_batch *batch)
 
 /* y: labels or values or, for a loss that takes both, a tuple of them. */
 static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index,
-                       PyObject *loss_tuple, gp_batch *batch)
+                       PyObject *loss_tuple, PyObject *weights, gp_batch *batch)
 {
     *batch = (gp_batch){0};
     if (parse_loss(loss_tuple, batch)) return -1;
-    PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x"), *rows = NULL;
-    if (!inputs || gp_array_or_none(index, NPY_INT64, 1, 0, "index", &rows)) return -1;
+    PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x"), *rows = NULL, *shares = NULL;
+    if (!inputs || gp_array_or_none(index, NPY_INT64, 1, 0, "index", &rows) ||
+        gp_array_or_none(weights, NPY_FLOAT64, 1, 0, "weights", &shares))
+        return -1;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in) {
         PyErr_Format(PyExc_ValueError, "x has %zd features, the network takes %zu",
                      PyArray_DIM(inputs, 1), self->in);
@@ -160,7 +162,13 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
                      PyArray_DIM(labels && PyArray_DIM(labels, 0) != n ? labels : values, 0));
         return -1;
     }
+    if (shares && PyArray_DIM(shares, 0) != n) {
+        PyErr_Format(PyExc_ValueError, "x has %zd rows, weights has %zd", n,
+                     PyArray_DIM(shares, 0));
+        return -1;
+    }
     if (labels) batch->labels = PyArray_DATA(labels);
+    if (shares) batch->weights = PyArray_DATA(shares);
     if (values) batch->targets = PyArray_DATA(values);
     return 0;
 }
@@ -170,6 +178,11 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
 static PyObject *raise_fault(const net_object *self, const gp_fault *place, const gp_batch *batch,
                              gp_status status)
 {
+    if (status == GP_NO_WEIGHT)
+        return PyErr_Format(PyExc_ValueError,
+                            "no sample of the batch counts: the weights of its %zu samples sum to "
+                            "0, or all of its labels are ignored",
+                            batch->size);
     if (status != GP_BAD_INPUT && status != GP_BAD_TARGET && status != GP_BAD_LABEL)
         return gp_raise_status(status);
     if (status == GP_BAD_LABEL)
@@ -182,17 +195,22 @@ static PyObject *raise_fault(const net_object *self, const gp_fault *place, cons
     return gp_raise_number(status == GP_BAD_INPUT ? "x" : "y", place, value);
 }
 
+static PyObject *answer_of(const gp_result *result)
+{
+    return Py_BuildValue("(ddd)", result->loss, result->correct, result->weight);
+}
+
 static PyObject *net_backward(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *y, *index, *loss;
+    PyObject *arena, *x, *y, *index, *loss, *weights = Py_None;
     unsigned long long seed, step;
     gp_batch batch;
     gp_result result;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KK", self->state->arena_type, &arena, &x, &y, &index,
-                          &PyTuple_Type, &loss, &seed, &step) ||
-        parse_batch(self, x, y, index, loss, &batch))
+    if (!PyArg_ParseTuple(args, "O!OOOO!KK|O", self->state->arena_type, &arena, &x, &y, &index,
+                          &PyTuple_Type, &loss, &seed, &step, &weights) ||
+        parse_batch(self, x, y, index, loss, weights, &batch))
         return NULL;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
@@ -201,8 +219,7 @@ static PyObject *net_backward(net_object *self, PyObject *args)
     Py_END_ALLOW_THREADS
     gp_net_input_fault(own.net, &place);
     leave(self, arena);
-    return status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                           : raise_fault(self, &place, &batch, status);
+    return status == GP_OK ? answer_of(&result) : raise_fault(self, &place, &batch, status);
 }
 
 /* The rates of the steps, a tuple, and how many of the rows are each one's, a tuple or None for
@@ -231,10 +248,10 @@ static int parse_course(PyObject *rates, PyObject *sizes, size_t rows, gp_course
     return 0;
 }
 
-/* A list for each number of a step: loss, correct, norm, scale, clipped, applied, norm_after. */
+/* A list for each number of a step: loss, correct, weight, norm, scale, clipped, applied, norm_after. */
 static PyObject *taken_steps(const gp_taken *taken, size_t done)
 {
-    enum { NUMBERS = 7 };
+    enum { NUMBERS = 8 };
     PyObject *columns = PyTuple_New(NUMBERS);
     for (Py_ssize_t k = 0; columns && k < NUMBERS; k++) {
         PyObject *column = PyList_New((Py_ssize_t)done);
@@ -243,11 +260,14 @@ static PyObject *taken_steps(const gp_taken *taken, size_t done)
     }
     for (size_t i = 0; columns && i < done; i++) {
         const gp_step_info *info = &taken[i].info;
-        PyObject *const numbers[NUMBERS] = {
-            PyFloat_FromDouble(taken[i].result.loss), PyLong_FromSize_t(taken[i].result.correct),
-            PyFloat_FromDouble(info->norm),           PyFloat_FromDouble(info->scale),
-            PyBool_FromLong(info->clipped),           PyBool_FromLong(info->applied),
-            PyFloat_FromDouble(info->norm_after)};
+        PyObject *const numbers[NUMBERS] = {PyFloat_FromDouble(taken[i].result.loss),
+                                            PyFloat_FromDouble(taken[i].result.correct),
+                                            PyFloat_FromDouble(taken[i].result.weight),
+                                            PyFloat_FromDouble(info->norm),
+                                            PyFloat_FromDouble(info->scale),
+                                            PyBool_FromLong(info->clipped),
+                                            PyBool_FromLong(info->applied),
+                                            PyFloat_FromDouble(info->norm_after)};
         for (Py_ssize_t k = 0; k < NUMBERS; k++)
             PyList_SET_ITEM(PyTuple_GET_ITEM(columns, k), (Py_ssize_t)i, numbers[k]);
     }
@@ -259,7 +279,7 @@ static PyObject *taken_steps(const gp_taken *taken, size_t done)
 static PyObject *net_train(net_object *self, PyObject *args)
 {
     PyObject *arena, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object,
-        *rates, *sizes;
+        *rates, *sizes, *weights = Py_None;
     unsigned long long seed, step;
     gp_batch batch;
     gp_clip clips[GP_MAX_CLIPS];
@@ -269,11 +289,11 @@ static PyObject *net_train(net_object *self, PyObject *args)
     double *norms, seconds;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OOO!Od", self->state->arena_type, &arena, &x, &y,
+    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OOO!Od|O", self->state->arena_type, &arena, &x, &y,
                           &index, &PyTuple_Type, &loss, &seed, &step, &PyTuple_Type, &clip_tuple,
                           &PyTuple_Type, &rule_tuple, &moments, &norms_object, &PyTuple_Type,
-                          &rates, &sizes, &seconds) ||
-        parse_batch(self, x, y, index, loss, &batch) ||
+                          &rates, &sizes, &seconds, &weights) ||
+        parse_batch(self, x, y, index, loss, weights, &batch) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object,
                       gp_arena_sizes((arena_object *)arena), clips, &rule, moments_of_step, &norms))
         return NULL;
@@ -348,14 +368,14 @@ static PyObject *net_predict(net_object *self, PyObject *args)
 
 static PyObject *net_evaluate(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *y, *loss, *out;
+    PyObject *arena, *x, *y, *loss, *out, *weights = Py_None;
     gp_batch batch;
     gp_result result;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OOO!O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type,
-                          &loss, &out) ||
-        parse_batch(self, x, y, Py_None, loss, &batch))
+    if (!PyArg_ParseTuple(args, "O!OOO!O|O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type,
+                          &loss, &out, &weights) ||
+        parse_batch(self, x, y, Py_None, loss, weights, &batch))
         return NULL;
     PyArrayObject *outputs = NULL;
     if (out != Py_None && !(outputs = parse_output(self, out, batch.size))) return NULL;
@@ -367,8 +387,7 @@ static PyObject *net_evaluate(net_object *self, PyObject *args)
     Py_END_ALLOW_THREADS
     gp_net_input_fault(own.net, &place);
     leave(self, arena);
-    return status == GP_OK ? Py_BuildValue("(dn)", result.loss, (Py_ssize_t)result.correct)
-                           : raise_fault(self, &place, &batch, status);
+    return status == GP_OK ? answer_of(&result) : raise_fault(self, &place, &batch, status);
 }
 
 static PyObject *net_fault(net_object *self, PyObject *args)
@@ -430,17 +449,18 @@ static PyObject *net_nbytes(net_object *self, void *unused)
 
 static PyMethodDef net_methods[] = {
     {"backward", (PyCFunction)net_backward, METH_VARARGS,
-     "backward(arena, x, y, index, loss, seed, step) -> (loss, correct)"},
+     "backward(arena, x, y, index, loss, seed, step, weights=None) -> (loss, correct, weight)"},
     {"train", (PyCFunction)net_train, METH_VARARGS,
      "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms, rates, sizes, "
-     "seconds)"
-     " -> (loss, correct, norm, scale, clipped, applied, norm_after), a list each: a step for each "
+     "seconds, weights=None)"
+     " -> (loss, correct, weight, norm, scale, clipped, applied, norm_after), a list each: a step "
+     "for each "
      "rate until one is refused, which counts if it is the first, or the time is over. A step "
      "takes "
      "the next rows of index, as many as its size or, where sizes is None, all."},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS,
-     "evaluate(arena, x, y, loss, out) -> (loss, correct)"},
+     "evaluate(arena, x, y, loss, out, weights=None) -> (loss, correct, weight)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
      "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,

@@ -47,7 +47,7 @@ static const gp_loss_ops *const naive_losses[] = {&gp_loss_cross_entropy, &gp_lo
                                                   &gp_loss_bce,           &gp_loss_distillation,
                                                   &gp_loss_huber,         &gp_loss_mae};
 enum { NAIVE_LOSSES = sizeof naive_losses / sizeof naive_losses[0] };
-enum { NAIVE_SMOOTHING = 0 };                    /* cross entropy */
+enum { NAIVE_SMOOTHING = 0, NAIVE_IGNORED = 1 }; /* cross entropy */
 enum { NAIVE_TEMPERATURE = 0, NAIVE_ALPHA = 1 }; /* distillation */
 enum { NAIVE_DELTA = 0 };                        /* huber */
 
@@ -616,6 +616,15 @@ static inline void naive_load(const naive_net *net, const gp_batch *batch, size_
     for (size_t i = 0; i < in; i++) s->x[0][i] = (double)batch->x[row * in + i];
 }
 
+/* What a sample counts. */
+static inline double naive_counted(const gp_batch *batch, size_t sample)
+{
+    const size_t row = batch->index ? (size_t)batch->index[sample] : sample;
+    const int is_ignored = batch->loss == &gp_loss_cross_entropy && batch->labels &&
+                           batch->labels[row] == (int64_t)batch->settings[NAIVE_IGNORED];
+    return is_ignored ? 0.0 : (batch->weights ? batch->weights[row] : 1.0);
+}
+
 /* Mean loss and, unless NULL, its gradient (n) and the outputs of the whole network (B, O). */
 static inline double naive_run(const naive_net *given, const gp_batch *batch, double *grads,
                                double *out)
@@ -625,8 +634,10 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
     double loss = 0.0;
     size_t L = net->n_layers, O = net->layers[L - 1].out,
            live = L - (batch->loss && naive_is_fused(net, batch->loss) ? 1 : 0);
-    double share = 1.0 / (double)batch->size /
-                   (!batch->loss || batch->loss->takes & GP_TAKES_LABELS ? 1.0 : (double)O);
+    double weight = 0.0;
+    for (size_t b = 0; b < batch->size; b++) weight += naive_counted(batch, b);
+    double each =
+        1.0 / weight / (!batch->loss || batch->loss->takes & GP_TAKES_LABELS ? 1.0 : (double)O);
     if (!s) abort();
     for (size_t l = 0; l < L; l++)
         if (L > NAIVE_LAYERS || net->layers[l].in > NAIVE_WIDTH || net->layers[l].out > NAIVE_WIDTH)
@@ -640,7 +651,9 @@ static inline double naive_run(const naive_net *given, const gp_batch *batch, do
         if (out) memcpy(out + b * O, s->x[L], O * sizeof *out);
         if (!batch->labels && !batch->targets) continue;
         memset(s->dx, 0, sizeof s->dx);
-        loss += share * naive_loss(batch, O, s->x[live], batch->labels ? batch->labels[row] : 0,
+        const double share = each * naive_counted(batch, b);
+        const int64_t label = batch->labels && share > 0.0 ? batch->labels[row] : 0;
+        loss += share * naive_loss(batch, O, s->x[live], label,
                                    batch->targets ? batch->targets + row * O : NULL, s->dx[live]);
         for (size_t i = 0; i < O; i++) s->dx[live][i] *= share;
         for (size_t l = live; grads && l-- > 0;) naive_backward_layer(net, l, s, grads);

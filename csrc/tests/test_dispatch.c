@@ -28,8 +28,8 @@ static void test_no_kernel_is_missing(const gp_kernels *kernels)
 
 static void test_status_text(void)
 {
-    const gp_status all[] = {
-        GP_OK, GP_NO_MEMORY, GP_BAD_ARGUMENT, GP_BAD_INPUT, GP_BAD_TARGET, GP_BAD_LABEL, 999};
+    const gp_status all[] = {GP_OK,         GP_NO_MEMORY, GP_BAD_ARGUMENT, GP_BAD_INPUT,
+                             GP_BAD_TARGET, GP_BAD_LABEL, GP_NO_WEIGHT,    999};
     enum { ALL = sizeof all / sizeof all[0] };
     for (size_t i = 0; i < ALL; i++) {
         CHECK(gp_status_text(all[i]) && *gp_status_text(all[i]));

@@ -104,6 +104,125 @@ static void test_index(const gp_kernels *kernels)
     }
 }
 
+/* Weights of samples: against naive.h by each loss, with a last layer that is part of it and without,
+ * in one block and in several, by index; the same bits at any number of threads. */
+static void test_weights(const gp_kernels *kernels)
+{
+    enum { ROWS = 90, SIZE = 75 };
+    static builder *const builders[] = {build_wide, build_everything, build_classifier};
+    for (size_t i = 0; i < 3 * NAIVE_LOSSES; i++) {
+        scene *s = scene_new(kernels, builders[i / NAIVE_LOSSES], ROWS,
+                             naive_losses[i % NAIVE_LOSSES], 20 + i);
+        const size_t bytes = s->m.arena.n * sizeof(float);
+        int64_t index[SIZE];
+        noise source = {24};
+        s->batch.weights = s->weights;
+        outputs_agree(s, 2);
+        for (size_t k = 0; k < SIZE; k++) index[k] = (int64_t)noise_below(&source, ROWS);
+        s->batch.index = index;
+        s->batch.size = SIZE;
+        backward_agrees(s, 1);
+        float *one = allocated(bytes);
+        memcpy(one, s->m.arena.grads, bytes);
+        for (size_t threads = 2; threads <= 3; threads++) {
+            backward_agrees(s, threads);
+            CHECK_BYTES_EQUAL(bytes, s->m.arena.grads, one);
+        }
+        free(one);
+        scene_free(s);
+    }
+}
+
+/* Gradients and result of a backward. */
+static gp_result passed(scene *s, float *grads)
+{
+    gp_result result = {0};
+    CHECK_INT_EQUAL(scene_backward(s, &result, 2), GP_OK);
+    memcpy(grads, s->m.arena.grads, s->m.arena.n * sizeof *grads);
+    return result;
+}
+
+/* Weights that are all the same are none, to the bit. A sample of weight 0 may be left out,
+ * whatever it loses; one of weight 2 is there twice. So are labels that the loss ignores. */
+static void test_what_weights_mean(const gp_kernels *kernels)
+{
+    enum { ROWS = 70, LAST = ROWS - 1 };
+    for (size_t i = 0; i < NAIVE_LOSSES; i++) {
+        scene *s = scene_new(kernels, build_wide, ROWS, naive_losses[i], 28);
+        const size_t n = s->m.arena.n, bytes = n * sizeof(float);
+        float *plain = allocated(bytes), *grads = allocated(bytes);
+        int64_t twice[ROWS + 1];
+        const double sizes[] = {1.0, 0.3, 1e-300, 1e300};
+        const gp_result whole = passed(s, plain);
+        CHECK(whole.weight == ROWS);
+        s->batch.weights = s->weights;
+        for (size_t k = 0; k < 4; k++) {
+            for (size_t row = 0; row < ROWS; row++) s->weights[row] = sizes[k];
+            CHECK(passed(s, grads).loss == whole.loss);
+            CHECK_BYTES_EQUAL(bytes, grads, plain);
+        }
+        for (size_t row = 0; row < ROWS; row++) s->weights[row] = row == 5 ? 2.0 : 1.0;
+        const gp_result heavy = passed(s, plain);
+        for (int64_t row = 0; row < ROWS; row++) twice[row] = row;
+        twice[ROWS] = 5;
+        s->batch.weights = NULL;
+        s->batch.index = twice;
+        s->batch.size = ROWS + 1;
+        const gp_result repeated = passed(s, grads);
+        CHECK_NEAR(heavy.loss, repeated.loss, 1e-6 * (1.0 + repeated.loss));
+        CHECK(heavy.correct == repeated.correct && heavy.weight == repeated.weight);
+        for (size_t k = 0; k < n; k++) CHECK_NEAR(grads[k], plain[k], 2e-6);
+
+        s->batch.size = LAST; /* without the last one */
+        const gp_result without = passed(s, plain);
+        s->batch.size = ROWS;
+        s->batch.weights = s->weights;
+        for (size_t row = 0; row < ROWS; row++) s->weights[row] = row < LAST ? 1.0 : 0.0;
+        for (int by_label = 0; by_label < (naive_losses[i] == &gp_loss_cross_entropy ? 2 : 1);
+             by_label++) {
+            if (by_label) {
+                s->batch.weights = NULL;
+                s->labels[LAST] = -100;
+            }
+            const gp_result left = passed(s, grads);
+            CHECK_NEAR(left.loss, without.loss, 1e-6 * (1.0 + without.loss));
+            CHECK(left.correct == without.correct && left.weight == without.weight);
+            for (size_t k = 0; k < n; k++) CHECK_NEAR(grads[k], plain[k], 2e-6);
+        }
+        free(plain);
+        free(grads);
+        scene_free(s);
+    }
+}
+
+/* A batch that does not count is refused, and nothing has changed. */
+static void test_no_weight(const gp_kernels *kernels)
+{
+    enum { ROWS = 9 };
+    const double bad[] = {0.0, NAN, INFINITY, -1.0, 1e308};
+    scene *s = scene_new(kernels, build_wide, ROWS, &gp_loss_cross_entropy, 29);
+    snapshot whole = snapshot_take(&s->m.arena);
+    gp_result result = {0};
+    gp_step_info info = {0};
+    s->batch.weights = s->weights;
+    for (size_t i = 0; i < 6; i++) {
+        for (size_t row = 0; row < ROWS; row++) {
+            if (i < 5) s->weights[row] = bad[i];
+            else s->labels[row] = (int64_t)s->batch.settings[NAIVE_IGNORED];
+        }
+        if (i == 5) s->batch.weights = NULL;
+        CHECK_INT_EQUAL(scene_backward(s, &result, 2), GP_NO_WEIGHT);
+        CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &s->batch, NULL, &result, 2),
+                        GP_NO_WEIGHT);
+        CHECK_INT_EQUAL(gp_net_train(s->net, &s->m.arena, &s->batch, &clip, &rule, &result, &info,
+                                     NULL, SEED, 1, 2),
+                        GP_NO_WEIGHT);
+    }
+    CHECK(snapshot_equal(&whole, &s->m.arena));
+    snapshot_free(&whole);
+    scene_free(s);
+}
+
 /* Fewer and fewer weights, down to none, and all of them again: from all weights to lists of the
  * live ones and back. */
 static void test_sparsity(const gp_kernels *kernels)
@@ -219,7 +338,7 @@ static void test_xor(const gp_kernels *kernels)
         gp_net_train(s->net, &s->m.arena, &s->batch, &(gp_clip){.ops = NULL}, &now, &result, &info,
                      NULL, 0, now.step, 1);
     CHECK(result.loss < 0.02);
-    CHECK_INT_EQUAL(result.correct, 4);
+    CHECK(result.correct == 4.0 && result.weight == (double)s->batch.size);
     scene_free(s);
 }
 
@@ -467,6 +586,9 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_changing_batches);
     OVER_INSTRUCTION_SETS(test_company);
     OVER_INSTRUCTION_SETS(test_index);
+    OVER_INSTRUCTION_SETS(test_weights);
+    OVER_INSTRUCTION_SETS(test_what_weights_mean);
+    OVER_INSTRUCTION_SETS(test_no_weight);
     OVER_INSTRUCTION_SETS(test_sparsity);
     OVER_INSTRUCTION_SETS(test_fours);
     OVER_INSTRUCTION_SETS(test_mask_is_the_truth);

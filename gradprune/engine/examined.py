@@ -169,7 +169,7 @@ class Examined(Compiled):
             check_indexes(f"x{suffix}", inputs, self.input_below)
         labels = targets.labels if isinstance(targets, SoftTarget) else targets
         if loss.is_classification:
-            check_labels(labels, self.outputs, f"y{suffix}")
+            check_labels(labels, self.outputs, f"y{suffix}", ignored=loss.ignored)
         else:
             check_finite(f"y{suffix}", labels)
         return inputs, targets

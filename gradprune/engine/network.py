@@ -13,9 +13,10 @@ from gradprune.engine.examined import Examined
 from gradprune.losses.base import Loss, LossLike, SoftTarget, Target
 from gradprune.losses.table import lists_losses
 from gradprune.losses.targets import check_labels
+from gradprune.losses.weights import Weights, weights_of
 from gradprune.optim.guards import Guard
 from gradprune.optim.optimizers.base import Optimizer
-from gradprune.optim.optimizers.taken import StepInfo, StepInfos, Taken
+from gradprune.optim.optimizers.taken import Result, StepInfo, StepInfos, Taken
 from gradprune.state.batching import step_rows
 from gradprune.state.locking import locked
 
@@ -57,7 +58,14 @@ class Network(Examined):
     """
 
     @lists_losses
-    def backward(self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None) -> float:
+    def backward(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        *,
+        loss: LossLike | None = None,
+        sample_weight: ArrayLike | None = None,
+    ) -> float:
         """Run a forward and a backward pass: fill ``gradients`` and return the mean loss.
 
         Dropout is active. Gradients of removed weights are exactly 0.
@@ -68,18 +76,32 @@ class Network(Examined):
                 of predictions, (n, *output_shape), or (n,) if there is one output.
             loss: {losses}, or a loss such as ``CrossEntropy()`` or
                 ``Distillation(teacher)``, which ``model.loss`` remembers; None: ``model.loss``.
+            sample_weight: (n,) numbers of at least 0, what each sample counts: the loss is
+                sum w_i loss_i / sum w_i, as scikit-learn's and torch's of class weights. A
+                sample of weight 2 counts as if it were there twice, to rounding (but for the
+                statistics of a ``BatchNorm``), one of weight 0 not at all; weights that are all
+                the same change no bit. None: all count the same.
 
         Returns:
             The mean loss, l1 and l2 penalties of the layers included.
 
         Raises:
-            TypeError, ValueError: an array or name is not as above; nothing is changed.
+            TypeError, ValueError: an array or name is not as above, or no sample counts; nothing
+                is changed.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(1, bias=False)], input_shape=1, seed=0)
+        >>> model.parameters["dense0.weight"][:] = 1
+        >>> x, y = [[1.0], [2.0]], [0.0, 0.0]
+        >>> model.backward(x, y, loss="mse"), model.backward(x, y, sample_weight=[1, 2])
+        (2.5, 3.0)
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
+        weights = weights_of(sample_weight, len(inputs))
         guard = None if self.optimizer is None else self.optimizer.guard
         with self.lock:
-            self._pass(inputs, targets, None, chosen, guard)
+            self._pass(inputs, targets, weights, None, chosen, guard)
             self._loss = chosen.lasting
             return self.last_loss
 
@@ -88,24 +110,27 @@ class Network(Examined):
         self,
         inputs: Floats,
         targets: Target,
+        weights: Weights | None,
         index: NDArray[np.int64] | None,
         loss: Loss,
         guard: Guard | None,
-    ) -> int:
-        """``backward`` on rows of arrays; the number of samples classified correctly."""
+    ) -> Result:
+        """``backward`` on rows of arrays; the loss, the weight of what is right, and of all."""
         self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         self.refused = False
         try:
-            self.last_loss, correct = self._net.backward(
-                self.arena.core, inputs, targets, index, loss.core, self.seed, self.forward_count
+            result = self._net.backward(
+                *(self.arena.core, inputs, targets, index, loss.core),
+                *(self.seed, self.forward_count, weights),
             )
         except ValueError:
-            self._check_labels(targets)
+            self._check_labels(targets, loss)
             raise
+        self.last_loss = result[0]
         self.exploded = self._net.exploded
         self.forward_count += 1
-        return correct
+        return result
 
     def train_step(
         self,
@@ -114,16 +139,27 @@ class Network(Examined):
         *,
         optimizer: Optimizer,
         loss: LossLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> tuple[float, StepInfo]:
         """Run ``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
+
+        Args:
+            x: as for ``backward``.
+            y: likewise.
+            optimizer: takes the step.
+            loss: as for ``backward``.
+            sample_weight: likewise.
 
         Returns:
             (mean loss before the step, what the step did).
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
+        weights = weights_of(sample_weight, len(inputs))
         with self.lock:
-            taken = self.take(inputs, targets, None, (len(inputs),), chosen, optimizer)
+            taken = self.take(
+                inputs, targets, None, (len(inputs),), chosen, optimizer, weights=weights
+            )
             self._loss = chosen.lasting
         return taken.loss[0], taken.last
 
@@ -136,6 +172,7 @@ class Network(Examined):
         index: ArrayLike | Sequence[ArrayLike] | None = None,
         n: SupportsIndex | None = None,
         loss: LossLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> tuple[NDArray[np.float64], StepInfos]:
         """Run ``train_step`` again and again in the core, with the same bits.
 
@@ -150,6 +187,7 @@ class Network(Examined):
                 numbers for each step. None: every step takes all samples.
             n: how many steps; None: as many as ``index`` has, and 1 without.
             loss: as for ``backward``.
+            sample_weight: (samples,) of all of them, as for ``backward``.
 
         Returns:
             (mean losses before each step (n,), what the steps did, an array for each number of a
@@ -170,17 +208,22 @@ class Network(Examined):
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
+        weights = weights_of(sample_weight, len(inputs))
         rows, sizes = step_rows(index, n, len(inputs))
         with self.lock:
             self._loss = chosen.lasting
         taken: list[Taken] = []
         while sizes:
-            now = self.take(inputs, targets, rows, sizes, chosen, optimizer, seconds=PATIENCE)
+            now = self.take(
+                *(inputs, targets, rows, sizes, chosen, optimizer),
+                weights=weights,
+                seconds=PATIENCE,
+            )
             taken.append(now)
             done, sizes = sizes[: len(now.loss)], sizes[len(now.loss) :]
             rows = None if rows is None else rows[sum(done) :]
         columns = [np.concatenate(column) for column in zip(*taken, strict=True)]
-        return columns[0], StepInfos(*columns[2:])
+        return columns[0], StepInfos(*columns[3:])
 
     def take(
         self,
@@ -191,6 +234,7 @@ class Network(Examined):
         loss: Loss,
         optimizer: Optimizer,
         *,
+        weights: Weights | None = None,
         seconds: float = math.inf,
     ) -> Taken:
         """Take steps on arrays that ``batch`` has prepared, at least one and at most all.
@@ -206,6 +250,7 @@ class Network(Examined):
             sizes: how many rows each step takes; without rows, an entry for each step.
             loss: the loss.
             optimizer: this network's.
+            weights: (samples,) what they count; None: all the same.
             seconds: after so long no other step begins.
         """
         if optimizer.model is not self:
@@ -213,9 +258,8 @@ class Network(Examined):
         with self.arena.lock:
             first = rows if rows is None else rows[: sizes[0]]
             if self.quantizer is not None and self.quantizer.is_active:
-                correct = self._pass(inputs, targets, first, loss, optimizer.guard)
-                info = optimizer.step()
-                return Taken.one(self.last_loss, correct, info)
+                result = self._pass(inputs, targets, weights, first, loss, optimizer.guard)
+                return Taken.one(result, optimizer.step())
             for size in set(sizes):
                 self.check_batch_size(size)
             clip, rule, rates = optimizer.begin_many(min(len(sizes), MOST_STEPS))
@@ -236,9 +280,10 @@ class Network(Examined):
                     rates,
                     None if rows is None else tuple(sizes[: len(rates)]),
                     seconds,
+                    weights,
                 )
             except ValueError:
-                self._check_labels(targets)
+                self._check_labels(targets, loss)
                 raise
             self.last_loss = done[0][-1]
             self.exploded = self._net.exploded
@@ -268,9 +313,13 @@ class Network(Examined):
         return out.reshape(len(out), *self.output_shape)
 
     def loss_and_outputs(
-        self, x: ArrayLike, y: ArrayLike | SoftTarget | None, loss: Loss
-    ) -> tuple[float, int, Floats]:
-        """Return (mean loss with penalties, samples that are right, outputs), without dropout.
+        self,
+        x: ArrayLike,
+        y: ArrayLike | SoftTarget | None,
+        loss: Loss,
+        weights: Weights | None = None,
+    ) -> tuple[float, float, Floats]:
+        """Return (mean loss with penalties, share of what is right, outputs), without dropout.
 
         Outputs are (n, outputs): the numbers of a prediction are in a row.
         """
@@ -278,19 +327,19 @@ class Network(Examined):
         out = np.empty((len(inputs), self.outputs), np.float32)
         with self.lock:
             try:
-                value, correct = self._net.evaluate(
-                    self.arena.core, inputs, targets, loss.core, out
+                value, correct, total = self._net.evaluate(
+                    self.arena.core, inputs, targets, loss.core, out, weights
                 )
             except ValueError:
-                self._check_labels(targets)
+                self._check_labels(targets, loss)
                 raise
-        return value, correct, out
+        return value, correct / total, out
 
-    def _check_labels(self, targets: Target) -> None:
+    def _check_labels(self, targets: Target, loss: Loss) -> None:
         """What the core has refused: a label beyond the outputs says what it could mean."""
         labels = targets.labels if isinstance(targets, SoftTarget) else targets
         if labels.dtype == np.int64:
-            check_labels(labels, self.outputs)
+            check_labels(labels, self.outputs, ignored=loss.ignored)
 
     @locked
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -104,8 +105,9 @@ def trace(
             traced.append(layer.trace(own, entering[-1], place))
         value = traced[-1].output
         z = value.reshape(len(value), -1)
+        settings: dict[str, Any] = chosen.settings()
         total, d = reference.loss_forward_backward(
-            chosen.row or chosen.name, z, targets, **chosen.settings()
+            chosen.row or chosen.name, z, targets, **settings
         )
         d = d.reshape(value.shape)
         doutputs: list[Doubles] = [np.zeros_like(done.output) for done in traced]

@@ -51,6 +51,11 @@ class Loss(ABC):
             shape: of a prediction.
         """
 
+    @property
+    def ignored(self) -> int | None:
+        """Return the label whose samples do not count, or None."""
+        return None
+
     def settings(self) -> dict[str, float]:
         """Return the settings by name, in the order of the row of the core."""
         return {}

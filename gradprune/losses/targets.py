@@ -29,7 +29,9 @@ def check_classes(shape: tuple[int, ...]) -> None:
         )
 
 
-def labels_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.int64]:
+def labels_as_target(
+    y: ArrayLike | None, outputs: int, ignored: int | None = None
+) -> NDArray[np.int64]:
     """Return integer labels, one for each sample, or raise an error."""
     array = as_array("y", y)
     if array.dtype.kind not in "iub":
@@ -42,7 +44,7 @@ def labels_as_target(y: ArrayLike | None, outputs: int) -> NDArray[np.int64]:
             f"{_advice(array, outputs)}"
         )
     if array.dtype == np.uint64:  # which may be beyond int64
-        check_labels(array, outputs)
+        check_labels(array, outputs, ignored=ignored)
     return np.ascontiguousarray(array, np.int64)
 
 
@@ -61,9 +63,21 @@ def _advice(y: NDArray[Any], outputs: int) -> str:
     return ""
 
 
-def check_labels(labels: NDArray[Any], outputs: int, name: str = "y") -> None:
-    """Raise a ValueError if a label fits no output; it says what the labels could mean."""
-    bad = np.flatnonzero((labels < 0) | (labels >= outputs))
+def check_labels(
+    labels: NDArray[Any], outputs: int, name: str = "y", *, ignored: int | None = None
+) -> None:
+    """Raise a ValueError if a label fits no output; it says what the labels could mean.
+
+    Args:
+        labels: (n,) integers.
+        outputs: those of the network.
+        name: what messages call the labels.
+        ignored: a label that may be there, too.
+    """
+    is_bad = (labels < 0) | (labels >= outputs)
+    if ignored is not None:
+        is_bad &= labels != ignored
+    bad = np.flatnonzero(is_bad)
     if not len(bad):
         return
     known = np.unique(labels)
@@ -75,8 +89,8 @@ def check_labels(labels: NDArray[Any], outputs: int, name: str = "y") -> None:
         advice = f"labels count from 0: pass {name} - 1"
     elif low < 0 and np.count_nonzero(known < 0) == 1 and high < outputs:
         advice = (
-            f"if {low} marks samples without a label, as -100 does in PyTorch and -1 in "
-            "scikit-learn, leave these out"
+            f"if {low} marks samples without a label, leave these out, or pass "
+            f"loss=gp.losses.CrossEntropy(ignore_index={low})"
         )
     elif low < 0 or len(known) <= outputs:
         advice = number

@@ -15,6 +15,7 @@ from .arrays import Floats
 from .layers import sigmoid, softmax
 
 Target = NDArray[Any]
+Values = NDArray[np.float64]
 
 
 def _log_softmax(z: Floats) -> NDArray[np.float64]:
@@ -25,8 +26,8 @@ def _log_softmax(z: Floats) -> NDArray[np.float64]:
 
 
 def _cross_entropy(
-    z: Floats, target: Target, *, label_smoothing: float = 0.0
-) -> tuple[float, Floats]:
+    z: Floats, target: Target, *, label_smoothing: float = 0.0, ignore_index: int = -100
+) -> tuple[Values, Floats]:
     labels, smoothing = np.asarray(target), label_smoothing
     if z.ndim != 2 or labels.shape != z.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -34,6 +35,7 @@ def _cross_entropy(
             "expected (B, classes) and (B,) integers"
         )
     batch, classes = z.shape
+    labels = np.where(labels == ignore_index, 0, labels)  # it counts for nothing
     if batch and (labels.min() < 0 or labels.max() >= classes):
         raise ValueError(
             f"labels run from {labels.min()} to {labels.max()}, expected 0 to {classes - 1}"
@@ -46,7 +48,7 @@ def _cross_entropy(
     dz[rows, labels] -= 1 - smoothing
     kept = (1 - smoothing) * wide[rows, labels]
     kept += smoothing * wide.mean(axis=-1) if smoothing else 0.0  # a class may be ruled out
-    return float(np.mean(log_sum - kept)), dz / batch
+    return log_sum - kept, dz
 
 
 def _values(name: str, z: Floats, target: Target) -> Floats:
@@ -56,32 +58,32 @@ def _values(name: str, z: Floats, target: Target) -> Floats:
     return np.asarray(target)
 
 
-def _mse(z: Floats, target: Target) -> tuple[float, Floats]:
+def _mse(z: Floats, target: Target) -> tuple[Values, Floats]:
     difference = z.astype(np.float64) - _values("mse", z, target)
-    return float(np.mean(difference**2)), (2 * difference / z.size).astype(z.dtype)
+    return difference**2, 2 * difference
 
 
-def _bce(z: Floats, target: Target) -> tuple[float, Floats]:
+def _bce(z: Floats, target: Target) -> tuple[Values, Floats]:
     wide, target = z.astype(np.float64), _values("bce", z, target)
     values = np.maximum(wide, 0) - wide * target + np.log1p(np.exp(-np.abs(wide)))
-    return float(np.mean(values)), ((sigmoid(wide) - target) / z.size).astype(z.dtype)
+    return values, sigmoid(wide) - target
 
 
-def _huber(z: Floats, target: Target, *, delta: float = 1.0) -> tuple[float, Floats]:
+def _huber(z: Floats, target: Target, *, delta: float = 1.0) -> tuple[Values, Floats]:
     error = z.astype(np.float64) - _values("huber", z, target)
     size = np.abs(error)
     values = np.where(size <= delta, 0.5 * error**2, delta * (size - 0.5 * delta))
-    return float(np.mean(values)), (np.clip(error, -delta, delta) / z.size).astype(z.dtype)
+    return values, np.clip(error, -delta, delta)
 
 
-def _mae(z: Floats, target: Target) -> tuple[float, Floats]:
+def _mae(z: Floats, target: Target) -> tuple[Values, Floats]:
     error = z.astype(np.float64) - _values("mae", z, target)
-    return float(np.mean(np.abs(error))), (np.sign(error) / z.size).astype(z.dtype)
+    return np.abs(error), np.sign(error)
 
 
 def _distillation(
     z: Floats, target: tuple[Target, Floats], *, temperature: float, alpha: float
-) -> tuple[float, Floats]:
+) -> tuple[Values, Floats]:
     labels, logits = target
     if logits.shape != z.shape:
         raise ValueError(f"the teacher's logits have shape {logits.shape}, expected {z.shape}")
@@ -89,12 +91,30 @@ def _distillation(
     own, teacher = _log_softmax(z / temperature), _log_softmax(logits / temperature)
     q = np.exp(teacher)
     apart = np.where(q > 0, teacher - own, 0.0)  # 0 log 0 = 0
-    soft = temperature**2 * float(np.mean(np.sum(q * apart, axis=-1)))
-    dsoft = temperature * (np.exp(own) - q) / len(z)
-    return (1 - alpha) * hard + alpha * soft, ((1 - alpha) * dhard + alpha * dsoft).astype(z.dtype)
+    soft = temperature**2 * np.sum(q * apart, axis=-1)
+    dsoft = temperature * (np.exp(own) - q)
+    return (1 - alpha) * hard + alpha * soft, (1 - alpha) * dhard + alpha * dsoft
 
 
-_Value = Callable[..., tuple[float, Floats]]
+def _counted(
+    name: str, target: Any, samples: int, sample_weight: Values | None, settings: dict[str, float]
+) -> Values | None:
+    """What each sample counts; None: all the same."""
+    ignored = settings.get("ignore_index", -100) if name == "cross_entropy" else None
+    if sample_weight is None and (ignored is None or not np.any(np.asarray(target) == ignored)):
+        return None
+    weight = np.ones(samples) if sample_weight is None else np.asarray(sample_weight, np.float64)
+    if weight.shape != (samples,):
+        raise ValueError(f"sample_weight has shape {weight.shape}, expected ({samples},)")
+    if ignored is not None:
+        weight = np.where(np.asarray(target) == ignored, 0.0, weight)
+    if not 0 < weight.sum() < np.inf:
+        raise ValueError("no sample counts: the weights sum to 0, or all labels are ignored")
+    return weight
+
+
+# the loss of each sample, or of each element, and dz for a sum of them
+_Value = Callable[..., tuple[Values, Floats]]
 _LOSSES: dict[str, _Value] = {
     "cross_entropy": _cross_entropy,
     "mse": _mse,
@@ -109,7 +129,12 @@ LOSS_NAMES: tuple[str, ...] = tuple(_LOSSES)
 
 
 def loss_forward_backward(
-    name: str, z: Floats, target: Any, **settings: float
+    name: str,
+    z: Floats,
+    target: Any,
+    *,
+    sample_weight: Values | None = None,
+    **settings: float,
 ) -> tuple[float, Floats]:
     """Mean loss and its gradient.
 
@@ -120,22 +145,24 @@ def loss_forward_backward(
     ``distillation`` adds a teacher to cross entropy:
     ``mean of (1 - a) CE + a T^2 KL(softmax(t/T) || softmax(z/T))``, whose gradient is
     ``dz = ((1 - a) (softmax(z) - onehot) + a T (softmax(z/T) - softmax(t/T))) / B``.
+    With weights w the mean over samples is ``sum_b w_b loss_b / sum_b w_b``.
 
     Args:
         name: one of ``LOSS_NAMES``.
         z: (B, outputs): logits, or predictions for mse.
         target: (B,) integer labels for cross_entropy; for distillation a pair of them and the
             teacher's logits, t, of the shape of z; else numbers of the shape of z.
+        sample_weight: (B,) what the samples count; None: all the same.
         settings: cross_entropy: ``label_smoothing``, e, with which z[label] becomes
-            (1 - e) z[label] + e mean(z); distillation: ``temperature``, T, and ``alpha``, a; huber:
-                ``delta``, d.
+            (1 - e) z[label] + e mean(z), and ``ignore_index``, a label whose samples have the
+            weight 0; distillation: ``temperature``, T, and ``alpha``, a; huber: ``delta``, d.
 
     Returns:
         The loss in float64 and dz of the shape and dtype of z.
 
     Raises:
         TypeError, ValueError: if the name is unknown, a setting is not of this loss, shapes
-            disagree or a label is out of range.
+            disagree, a label is out of range, or no sample counts.
 
     Example:
         >>> loss, dz = loss_forward_backward("cross_entropy", np.zeros((1, 2)), np.array([1]))
@@ -148,7 +175,14 @@ def loss_forward_backward(
     """
     if name not in _LOSSES:
         raise ValueError(f"loss is {name!r}, expected one of {', '.join(LOSS_NAMES)}")
-    return _LOSSES[name](z, target, **settings)
+    values, dz = _LOSSES[name](z, target, **settings)
+    weight = _counted(name, target, len(z), sample_weight, settings)
+    if weight is not None:
+        share = weight / weight.sum() * len(z)
+        counts = share > 0  # 0 times infinity is no loss
+        values = np.where(counts, values.T, 0.0).T * share.reshape(-1, *[1] * (values.ndim - 1))
+        dz = np.where(counts[:, None], dz, 0.0) * share[:, None]
+    return float(np.mean(values)), (dz / values.size).astype(z.dtype)
 
 
 def regularization(weight: Floats, *, l1: float = 0.0, l2: float = 0.0) -> tuple[float, Floats]:

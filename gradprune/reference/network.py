@@ -337,6 +337,7 @@ def loss_and_gradients(
     training: bool = True,
     seed: int = 0,
     step: int = 0,
+    sample_weight: NDArray[np.float64] | None = None,
 ) -> tuple[float, dict[str, Floats]]:
     """Mean loss plus the layers' penalties, and its gradient for every parameter.
 
@@ -353,6 +354,7 @@ def loss_and_gradients(
         training: whether dropout drops, batches normalize themselves and omega counts.
         seed: key of the dropout streams.
         step: training step of the dropout streams.
+        sample_weight: (B,) what the samples count; None: all the same.
 
     Returns:
         The loss in float64 and name -> gradient in the order of parameters; one no layer uses
@@ -376,7 +378,8 @@ def loss_and_gradients(
     last = _last(layers)
     fused = bool(layers) and layers[last].get("activation") == _FUSED.get(loss, "")
     output = (traces[last].z if fused else traces[-1].y) if traces else x
-    total, d = loss_forward_backward(loss, output.reshape(len(output), -1), y)
+    z = output.reshape(len(output), -1)
+    total, d = loss_forward_backward(loss, z, y, sample_weight=sample_weight)
     slopes = [np.zeros_like(trace.y) for trace in traces]  # of the outputs
     if traces:
         slopes[-1] = d.reshape(traces[-1].y.shape)

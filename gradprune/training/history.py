@@ -29,7 +29,8 @@ _TYPES = {  # those of Taken, and samples
     "lr": "d",
     "norm_after": "d",
     "samples": "q",
-    "correct": "q",
+    "correct": "d",
+    "weight": "d",
 }
 _FLAGS = {"clipped", "applied"}
 _SHOWN = 12  # rows of a table; more are cut in the middle
@@ -52,7 +53,7 @@ class History:
 
             - epoch: how many the model has been trained for; steps: of this epoch;
             - loss: mean over the samples, of the steps that were taken; accuracy: likewise, for
-              classification;
+              classification; both by the weights of samples, if they have some;
             - norm_mean, norm_max: of the gradient's norm before clipping; clip_rate: share of the
               steps that were clipped; skipped: steps left out by the guard;
             - lr: of the last step; sparsity: at the end; seconds: of the pass, validation excluded;
@@ -124,7 +125,8 @@ class History:
         """The numbers of the steps by name, (step_count,) each: copies of what is recorded.
 
         loss, norm (before clipping), norm_after, scale (of clipping), lr, sparsity (after the
-        step) are float64; clipped, applied bool; samples, correct int64.
+        step) are float64; clipped, applied bool; samples int64. correct is the weight of what is
+        right and weight that of all samples, float64; without weights, their numbers.
         """
         columns = {name: self._column(name, 0) for name in _TYPES}
         sparsity = np.zeros(self.step_count)
@@ -141,19 +143,19 @@ class History:
     def totals(self, start: int) -> dict[str, float]:
         """Return means and counts of the steps from number ``start`` on, as in ``epochs``.
 
-        loss and accuracy are weighted by samples, and with the norms are of applied steps alone;
+        loss and accuracy are means by weight, and with the norms are of applied steps alone;
         NaN if there are none.
         """
         applied = self._column("applied", start)
-        samples = self._column("samples", start)[applied]
+        weight = self._column("weight", start)[applied]
         norms = self._column("norm", start)[applied]
-        total = int(samples.sum())
+        total = float(weight.sum())
         if total == 0:
             means = dict.fromkeys(("loss", "accuracy", "norm_mean", "norm_max"), math.nan)
         else:
             means = {
-                "loss": float((self._column("loss", start)[applied] * samples).sum()) / total,
-                "accuracy": int(self._column("correct", start)[applied].sum()) / total,
+                "loss": float((self._column("loss", start)[applied] * weight).sum()) / total,
+                "accuracy": float(self._column("correct", start)[applied].sum()) / total,
                 "norm_mean": float(norms.mean()),
                 "norm_max": float(norms.max()),
             }

@@ -93,7 +93,11 @@ def _take_steps(
         with model.lock:  # one change, for whoever reads the state in another thread
             now = sizes[: _steps_unseen(run)]
             batch = data.batch(order[start : start + sum(now)], augmenter)
-            taken = model.take(*batch, now, run.loss, run.optimizer, seconds=PATIENCE)
+            taken = model.take(
+                *(batch.inputs, batch.targets, batch.rows, now, run.loss, run.optimizer),
+                weights=batch.weights,
+                seconds=PATIENCE,
+            )
             done = now[: len(taken.loss)]
             start, sizes = start + sum(done), sizes[len(done) :]
             history.add_steps(taken, done)

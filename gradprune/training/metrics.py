@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import SupportsIndex, TypedDict
+from typing import Any, SupportsIndex, TypedDict
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import as_array
+from gradprune.losses.weights import Weights, weights_of
 
 __all__ = [
     "ClassificationReport",
@@ -22,6 +23,10 @@ __all__ = [
     "confusion_matrix",
     "precision_recall",
 ]
+
+
+_Counts = NDArray[Any]  # int64, or float64 of weights
+_Ratios = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], _Counts]
 
 
 class _Evaluated(TypedDict):
@@ -36,39 +41,52 @@ class Evaluation(_Evaluated, total=False):
     recall: NDArray[np.float64]  # of each class; 0 if there is no sample of it
 
 
-def accuracy(y_true: ArrayLike, y_pred: ArrayLike) -> float:
+def accuracy(
+    y_true: ArrayLike, y_pred: ArrayLike, *, sample_weight: ArrayLike | None = None
+) -> float:
     """Return the share of labels that agree: mean(y_true == y_pred).
 
     Args:
         y_true: integer labels, shape (n,), n at least 1.
         y_pred: integer labels, shape (n,).
+        sample_weight: (n,) what each sample counts, not negative; None: all the same.
 
     Returns:
         A number in [0, 1].
 
     Raises:
         TypeError: labels that are not integers.
-        ValueError: not of shape (n,), of different lengths, or empty.
+        ValueError: not of shape (n,), of different lengths, or empty; or no sample counts.
 
     >>> accuracy([0, 1, 2, 2], [0, 1, 1, 2])
     0.75
+    >>> accuracy([0, 1, 2, 2], [0, 1, 1, 2], sample_weight=[1, 1, 2, 1])
+    0.6
     """
     true, pred = _pair(y_true, y_pred)
-    return float(np.mean(true == pred))
+    weight = _weights(sample_weight, len(true))
+    if weight is None:
+        return float(np.mean(true == pred))
+    return float(weight[true == pred].sum() / weight.sum())
 
 
 def confusion_matrix(
-    y_true: ArrayLike, y_pred: ArrayLike, n_classes: SupportsIndex
-) -> NDArray[np.int64]:
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    n_classes: SupportsIndex,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> _Counts:
     """Return how often each class was taken for each: M[t, p] samples of t predicted as p.
 
     Args:
         y_true: integer labels in 0..n_classes-1, shape (n,), n at least 1.
         y_pred: integer labels in 0..n_classes-1, shape (n,).
         n_classes: number of classes, 1 or more.
+        sample_weight: (n,) what each sample counts, not negative; None: all the same.
 
     Returns:
-        int64 array of shape (n_classes, n_classes).
+        int64 array of shape (n_classes, n_classes), float64 of weights.
 
     Raises:
         TypeError: labels that are not integers.
@@ -92,12 +110,19 @@ def confusion_matrix(
             )
     # Signed from here on: a uint8 label times n would wrap.
     cells = true.astype(np.int64) * n + pred.astype(np.int64)
+    weight = _weights(sample_weight, len(true))
+    if weight is not None:
+        return np.bincount(cells, weight, minlength=n * n).reshape(n, n)
     return np.bincount(cells, minlength=n * n).astype(np.int64).reshape(n, n)
 
 
 def precision_recall(
-    y_true: ArrayLike, y_pred: ArrayLike, n_classes: SupportsIndex
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+    y_true: ArrayLike,
+    y_pred: ArrayLike,
+    n_classes: SupportsIndex,
+    *,
+    sample_weight: ArrayLike | None = None,
+) -> _Ratios:
     """Return precision, recall, F1 and number of samples of each class.
 
     With M the confusion matrix: precision_c = M[c, c] / sum_t M[t, c], recall_c = M[c, c] /
@@ -107,6 +132,7 @@ def precision_recall(
         y_true: integer labels in 0..n_classes-1, shape (n,), n at least 1.
         y_pred: integer labels in 0..n_classes-1, shape (n,).
         n_classes: number of classes, 1 or more.
+        sample_weight: (n,) what each sample counts, not negative; None: all the same.
 
     Returns:
         ``(precision, recall, f1, support)``, arrays of shape (n_classes,).
@@ -119,7 +145,7 @@ def precision_recall(
     >>> precision.tolist(), recall.tolist(), support.tolist()
     ([1.0, 0.5, 1.0], [1.0, 1.0, 0.5], [1, 1, 2])
     """
-    return _ratios(confusion_matrix(y_true, y_pred, n_classes))
+    return _ratios(confusion_matrix(y_true, y_pred, n_classes, sample_weight=sample_weight))
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,9 +245,14 @@ def _labels(name: str, values: ArrayLike) -> NDArray[np.integer]:
     return labels
 
 
-def _ratios(
-    matrix: NDArray[np.int64],
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
+def _weights(values: ArrayLike | None, samples: int) -> Weights | None:
+    weight = weights_of(values, samples)
+    if weight is not None and not weight.any():
+        raise ValueError("no sample counts: all of sample_weight is 0")
+    return weight
+
+
+def _ratios(matrix: _Counts) -> _Ratios:
     hits = np.diag(matrix)
     predicted, support = matrix.sum(axis=0), matrix.sum(axis=1)
     return (
@@ -232,5 +263,5 @@ def _ratios(
     )
 
 
-def _divide(above: NDArray[np.int64], below: NDArray[np.int64]) -> NDArray[np.float64]:
+def _divide(above: _Counts, below: _Counts) -> NDArray[np.float64]:
     return np.divide(above, below, out=np.zeros(len(above)), where=below > 0)

@@ -61,6 +61,7 @@ def prepare(
     epochs: SupportsIndex = 1,
     batch_size: SupportsIndex = 32,
     validation_data: Any = None,
+    sample_weight: ArrayLike | None = None,
     pruner: Steps | None = None,
     callbacks: Sequence[Callback] = (),
     verbose: int = 1,
@@ -84,7 +85,7 @@ def prepare(
     seed = seed_number(seed)
     chosen_ones = augmentations(augment)
     augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
-    data = TrainingData(model, x, y, chosen, "")
+    data = TrainingData(model, x, y, chosen, sample_weight=sample_weight)
     batches = cuts(len(data), size, model.smallest_batch)
     model.check_batch_size(min(stop - start for start, stop in batches))
     validation = None
@@ -92,7 +93,9 @@ def prepare(
         if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
             raise TypeError("validation_data must be a pair (x, y)")
         x_val, y_val = validation_data
-        validation = TrainingData(model, x_val, y_val, chosen.elsewhere, " of validation_data")
+        validation = TrainingData(
+            model, x_val, y_val, chosen.elsewhere, suffix=" of validation_data"
+        )
     context = Context(
         model,
         epochs=epochs,

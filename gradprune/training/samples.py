@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.data.augmentation import Augmenter
 from gradprune.engine.network import Network
 from gradprune.losses.base import Loss, SoftTarget, Target
+from gradprune.losses.weights import Weights, weights_of
 
 __all__ = ["Batch", "TrainingData"]
 
@@ -21,6 +22,7 @@ class Batch(NamedTuple):
 
     inputs: Floats
     targets: Target
+    weights: Weights | None
     rows: NDArray[np.int64] | None
 
     def samples(self, model: Network) -> tuple[Floats, Target]:
@@ -39,10 +41,18 @@ class TrainingData:
     """Samples and targets as the core takes them, checked as a whole."""
 
     def __init__(
-        self, model: Network, x: ArrayLike, y: ArrayLike | None, loss: Loss, suffix: str
+        self,
+        model: Network,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        loss: Loss,
+        *,
+        suffix: str = "",
+        sample_weight: ArrayLike | None = None,
     ) -> None:
         # A bad value would otherwise stop the run in the middle of an epoch.
         self.inputs, self.targets = model.checked_batch(x, y, loss, suffix)
+        self.weights = weights_of(sample_weight, len(self), f"sample_weight{suffix}")
 
     def __len__(self) -> int:
         return len(self.inputs)
@@ -50,8 +60,10 @@ class TrainingData:
     def batch(self, index: NDArray[np.int64], augmenter: Augmenter | None) -> Batch:
         """Rows ``index``; a copy if they are augmented."""
         if augmenter is None:
-            return Batch(self.inputs, self.targets, index)
-        return Batch(augmenter.apply(self.inputs[index], index), _rows(self.targets, index), None)
+            return Batch(self.inputs, self.targets, self.weights, index)
+        weights = None if self.weights is None else self.weights[index]
+        inputs = augmenter.apply(self.inputs[index], index)
+        return Batch(inputs, _rows(self.targets, index), weights, None)
 
 
 def _rows(targets: Target, index: NDArray[np.int64]) -> Target:

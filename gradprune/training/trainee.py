@@ -37,7 +37,12 @@ class Trainee(Network, ABC):
 
     @abstractmethod
     def evaluate(
-        self, x: ArrayLike, y: ArrayLike | None, *, loss: LossLike | None = None
+        self,
+        x: ArrayLike,
+        y: ArrayLike | None,
+        *,
+        loss: LossLike | None = None,
+        sample_weight: ArrayLike | None = None,
     ) -> Evaluation:
         """See ``Model.evaluate``."""
 

@@ -34,7 +34,7 @@ RULE = (_core.rules["adam"], 0.1, 0.0, False, 0.0, 0.0, False, 0.9, 0.99, 1e-8, 
 NO_CLIP = ((), None, False)
 STAGE = (_core.clippers["norm"][0], (1.0, 2.0), 0, None, None, 0.0, None)
 MSE = (_core.losses["mse"],)
-CROSS_ENTROPY = (_core.losses["cross_entropy"], 0.0)
+CROSS_ENTROPY = (_core.losses["cross_entropy"], 0.0, -100)
 DISTILLATION = (_core.losses["distillation"], 1.0, 0.5)
 NAN = float("nan")
 
@@ -95,10 +95,15 @@ def new_core() -> Core:
 
 
 def backward(
-    core: Core, x: Any = None, y: Any = None, index: Any = None, loss: Any = MSE
-) -> tuple[float, int]:
+    core: Core,
+    x: Any = None,
+    y: Any = None,
+    index: Any = None,
+    loss: Any = MSE,
+    weights: Any = None,
+) -> tuple[float, float, float]:
     x, y = (floats(2, 3) if x is None else x), (floats(2, 2) if y is None else y)
-    return core.net.backward(core.arena, x, y, index, loss, 0, 0)
+    return core.net.backward(core.arena, x, y, index, loss, 0, 0, weights)
 
 
 def step(
@@ -320,7 +325,7 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: backward(c, loss=("mse",)), TypeError,
      "'str' object cannot be interpreted as an integer|an integer is required"),
     (lambda c: backward(c, loss=(*MSE, 1.0)), ValueError, "mse takes 0 settings, got 1"),
-    (lambda c: backward(c, loss=(CROSS_ENTROPY[0], "0")), TypeError,
+    (lambda c: backward(c, loss=(CROSS_ENTROPY[0], "0", -100)), TypeError,
      "must be real number, not str"),
     (lambda c: backward(c, x=floats(2, 4)), ValueError, "x has 4 features, the network takes 3"),
     (lambda c: c.net.predict(c.arena, floats(2, 4), zeros(2, 2)), ValueError,
@@ -340,13 +345,18 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
      "x has 2 rows, y has 4"),
     (lambda c: backward(c, y=LABELS, loss=DISTILLATION), TypeError, "y is (labels, values)"),
     (lambda c: backward(c, y=(LABELS,), loss=DISTILLATION), TypeError, "y is (labels, values)"),
+    (lambda c: backward(c, weights=np.ones(3)), ValueError, "x has 2 rows, weights has 3"),
+    (lambda c: backward(c, weights=np.zeros(2)), ValueError,
+     ("no sample of the batch counts: the weights of its 2 samples sum to 0, or all of its labels "
+      "are ignored")),
     (lambda c: backward(c, y=np.int64([0, 2]), loss=CROSS_ENTROPY), ValueError,
      "y[1] is 2: labels must be in 0..1, one for each output"),
     *((lambda c, value=value: backward(c, x=with_bad(value, 2, 3)), ValueError,
        f"x[1, 1] is {value}: every value must be finite") for value in (NAN, np.inf, -np.inf)),
     *((lambda c, value=value: backward(c, y=with_bad(value, 2, 2)), ValueError,
        f"y[1, 1] is {value}: every value must be finite") for value in (NAN, np.inf, -np.inf)),
-    (lambda c: backward(c, y=LABELS, loss=(CROSS_ENTROPY[0], 1.5)), ValueError, "bad argument"),
+    (lambda c: backward(c, y=LABELS, loss=(CROSS_ENTROPY[0], 1.5, -100)), ValueError,
+     "bad argument"),
     (lambda c: c.net.evaluate(c.arena, with_bad(NAN, 2, 3), floats(2, 2), MSE, None), ValueError,
      "x[1, 1] is nan: every value must be finite"),
     (lambda c: c.net.predict(c.arena, with_bad(NAN, 2, 3), zeros(2, 2)), ValueError,
@@ -524,6 +534,7 @@ TAKEN: list[tuple[Callable[..., Any], dict[str, Array]]] = [
         backward,
         {"x": floats(2, 3), "y": floats(2, 2), "index": ROWS},
     ),
+    (lambda c, weights: backward(c, weights=weights), {"weights": np.ones(2)}),
     (lambda c, y: backward(c, y=y, loss=CROSS_ENTROPY), {"y": LABELS}),
     (lambda c, index: train(c, index=index), {"index": ROWS}),
     (lambda c, *a: c.net.predict(c.arena, *a), {"x": floats(2, 3), "out!": zeros(2, 2)}),

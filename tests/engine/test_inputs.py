@@ -235,8 +235,8 @@ def test_empty_batches(network: Network) -> None:
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        ([0, -100, 2], r"y\[1\] is -100: .* 0\.\.3, .*; if -100 marks samples without a label"),
-        ([0, 1, -1], r"y\[2\] is -1: .*; if -1 marks samples without a label, as -100 does in"),
+        ([0, -9, 2], r"y\[1\] is -9: .* 0\.\.3, .*; if -9 marks samples without a label, leave"),
+        ([0, 1, -1], r"y\[2\] is -1: .*; if -1 marks .*CrossEntropy\(ignore_index=-1\)"),
         ([1, -1, 1], r"y\[1\] is -1: .*; of -1 and 1 make 0 and 1 by \(y \+ 1\) // 2"),
         ([1, 2, 3, 4], r"y\[3\] is 4: .*; labels count from 0: pass y - 1"),
         ([0, 10, 20], r"y\[1\] is 10: .*; number classes by np.unique\(y, return_inverse=True\)"),

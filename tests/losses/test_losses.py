@@ -85,7 +85,7 @@ def test_a_loss_without_a_row() -> None:
         ((-1,), "unknown loss"),
         ((len(_core.losses),), "unknown loss"),
         ((_core.losses["mse"], 1.0), "mse takes 0 settings, got 1"),
-        ((_core.losses["cross_entropy"],), "cross_entropy takes 1 settings, got 0"),
+        ((_core.losses["cross_entropy"], 0.1), "cross_entropy takes 2 settings, got 1"),
         ((_core.losses["distillation"], 1.0), "distillation takes 2 settings, got 1"),
     ],
 )
@@ -99,11 +99,11 @@ def test_the_core_refuses_settings_out_of_range() -> None:
     network, labels = model(), np.zeros(4, np.int64)
     with pytest.raises(ValueError, match="bad argument"):
         network._net.backward(
-            network.arena.core, X, labels, None, (_core.losses["cross_entropy"], 1.5), 0, 0
+            network.arena.core, X, labels, None, (_core.losses["cross_entropy"], 1.5, -100), 0, 0
         )
     with pytest.raises(TypeError, match="must be real number"):
         network._net.backward(
-            network.arena.core, X, labels, None, (_core.losses["cross_entropy"], "a"), 0, 0
+            network.arena.core, X, labels, None, (_core.losses["cross_entropy"], "a", -100), 0, 0
         )
 
 

@@ -232,7 +232,7 @@ def test_history_reads_like_keras_and_prints() -> None:
     assert str(history) == repr(history) == "<History: 0 epochs, 0 steps>"
     assert history.history == {}
     for epoch in range(30):
-        history.add_steps(Taken.one(1.5, 3, StepInfo(2.0, 0.5, True, True, 0.1)), [4])
+        history.add_steps(Taken.one((1.5, 3.0, 4.0), StepInfo(2.0, 0.5, True, True, 0.1)), [4])
         history.add_epoch({"epoch": epoch + 1, **history.totals(epoch)})
     assert history["epoch"] == list(range(1, 31))
     assert history.history["loss"] == [1.5] * 30
@@ -250,9 +250,9 @@ def test_history_reads_like_keras_and_prints() -> None:
 
 def test_histories_can_be_copied() -> None:
     history = History()
-    history.add_steps(Taken.one(1.5, 3, StepInfo(2.0, 0.5, True, False, 0.1)), [4])
+    history.add_steps(Taken.one((1.5, 3.0, 4.0), StepInfo(2.0, 0.5, True, False, 0.1)), [4])
     for other in (copy.deepcopy(history), pickle.loads(pickle.dumps(history))):
-        other.add_steps(Taken.one(2.5, 3, StepInfo(2.0, 0.5, True, True, 0.1)), [4])
+        other.add_steps(Taken.one((2.5, 3.0, 4.0), StepInfo(2.0, 0.5, True, True, 0.1)), [4])
         assert other.steps["loss"].tolist() == [1.5, 2.5]
         assert other.steps["applied"].tolist() == [False, True]
     assert history.step_count == 1

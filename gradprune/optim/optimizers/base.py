@@ -71,9 +71,16 @@ class Rule:
 
 # norm, scale, clipped, applied and norm after, as the core gives them
 Done = tuple[float, float, bool, bool, float]
-# the same of steps in order, behind their losses and samples that are right
+# the same of steps in order, behind their losses and the weights of what is right and of all
 ManyDone = tuple[
-    list[float], list[int], list[float], list[float], list[bool], list[bool], list[float]
+    list[float],
+    list[float],
+    list[float],
+    list[float],
+    list[float],
+    list[bool],
+    list[bool],
+    list[float],
 ]
 
 
@@ -252,15 +259,15 @@ class Optimizer(Inspected, ABC):
 
     def finish_many(self, done: ManyDone, rates: Sequence[float]) -> Taken:
         """Count steps that the core has taken, or react to the one that it has refused."""
-        loss, correct, norm, scale, clipped, applied, norm_after = done
+        loss, correct, weight, norm, scale, clipped, applied, norm_after = done
         if len(loss) == 1:
             report = (norm[0], scale[0], clipped[0], applied[0], norm_after[0])
-            return Taken.one(loss[0], correct[0], self.finish(report, rates[0]))
+            return Taken.one((loss[0], correct[0], weight[0]), self.finish(report, rates[0]))
         self.step_count += len(loss)
         self.clip_count += sum(clipped)
         self._was_applied()
         lr = list(rates[: len(loss)])
-        return Taken(loss, correct, norm, scale, clipped, applied, lr, norm_after)
+        return Taken(loss, correct, weight, norm, scale, clipped, applied, lr, norm_after)
 
     def _was_applied(self) -> None:
         self.chain.applied()

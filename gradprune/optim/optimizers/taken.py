@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 __all__ = ["StepInfo", "StepInfos", "Taken"]
 
 
+Result = tuple[float, float, float]  # mean loss, weight of samples that are right, and of all
+
+
 class StepInfo(NamedTuple):
     """The report of a step."""
 
@@ -34,13 +37,15 @@ class StepInfos(NamedTuple):
 
 
 class Taken(NamedTuple):
-    """Steps in order, a list of each number: mean losses, samples that are right, and reports.
+    """Steps in order, a list of each number: mean losses, what is right, and reports.
 
-    If one was refused there is no other.
+    ``correct`` is the weight of the samples that are right and ``weight`` that of all; without
+    weights these are their numbers. If a step was refused there is no other.
     """
 
     loss: list[float]
-    correct: list[int]
+    correct: list[float]
+    weight: list[float]
     norm: list[float]
     scale: list[float]
     clipped: list[bool]
@@ -49,14 +54,17 @@ class Taken(NamedTuple):
     norm_after: list[float]
 
     @classmethod
-    def one(cls, loss: float, correct: int, info: StepInfo) -> Taken:
+    def one(cls, result: Result, info: StepInfo) -> Taken:
         """Return a single step.
 
-        >>> Taken.one(0.5, 3, StepInfo(1.0, 1.0, False, True, 0.1, 1.0)).loss
+        >>> Taken.one((0.5, 3.0, 4.0), StepInfo(1.0, 1.0, False, True, 0.1, 1.0)).loss
         [0.5]
         """
+        loss, correct, weight = result
         norm, scale, clipped, applied, lr, after = info
-        return cls([loss], [correct], [norm], [scale], [clipped], [applied], [lr], [after])
+        return cls(
+            [loss], [correct], [weight], [norm], [scale], [clipped], [applied], [lr], [after]
+        )
 
     @property
     def last(self) -> StepInfo:
