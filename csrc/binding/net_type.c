@@ -248,7 +248,8 @@ static int parse_course(PyObject *rates, PyObject *sizes, size_t rows, gp_course
     return 0;
 }
 
-/* A list for each number of a step: loss, correct, weight, norm, scale, clipped, applied, norm_after. */
+/* A list for each number of a step: loss, correct, weight, norm, scale, clipped, applied,
+ * norm_after. */
 static PyObject *taken_steps(const gp_taken *taken, size_t done)
 {
     enum { NUMBERS = 8 };

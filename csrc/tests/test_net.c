@@ -104,8 +104,8 @@ static void test_index(const gp_kernels *kernels)
     }
 }
 
-/* Weights of samples: against naive.h by each loss, with a last layer that is part of it and without,
- * in one block and in several, by index; the same bits at any number of threads. */
+/* Weights of samples: against naive.h by each loss, with a last layer that is part of it and
+ * without, in one block and in several, by index; the same bits at any number of threads. */
 static void test_weights(const gp_kernels *kernels)
 {
     enum { ROWS = 90, SIZE = 75 };
