@@ -93,7 +93,9 @@ test-peers: ## what `make test` skips without torch, pandas, dask
 coverage: ## which lines the tests run
 	@$(MAKE) --no-print-directory test ARGS='--cov=gradprune --cov-config=../pyproject.toml'
 
-mutants: $(VENV)/.test ## which single changes to the code do the tests not notice? ARGS=--help
+# Without PEERS=1 nothing notices changes to what only the tests with torch and ONNX run.
+mutants: ## which single changes to the code do the tests not notice? ARGS=--help
+mutants: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers)
 	$(BIN)/python scripts/mutants.py $(ARGS)
 
 # From tests/, too: the kernels start in notebooks/ and find the wheel.

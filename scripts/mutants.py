@@ -209,7 +209,8 @@ def cover(covering: Covering, places: list[Workplace], *, everything: bool) -> N
     if stale:
         print(f"measuring what {len(stale)} test files run, once", flush=True)
     for file, record in each(stale, measure, places):
-        print(f"  {file.name}: {len(record.tests)} tests", flush=True)
+        missing = "" if record.tests else ": perhaps it needs a package that is not installed"
+        print(f"  {file.name}: {len(record.tests)} tests{missing}", flush=True)
         for name in record.failed:
             print(f"    not used, for it does not pass: {name}", flush=True)
     for place in places:  # in each, for the bytecode, which is then kept

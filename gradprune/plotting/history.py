@@ -145,7 +145,7 @@ def plot_norms(
             )
         _add_events(axes, time)
         axes.set_ylabel("gradient norm")
-        _finish(axes, time, dots=True)
+        _finish(axes, time)
     return axes
 
 
@@ -271,12 +271,12 @@ def _add_events(axes: Axes, time: Timeline) -> None:
             )
 
 
-def _finish(axes: Axes, time: Timeline, *, dots: bool = False) -> None:
+def _finish(axes: Axes, time: Timeline) -> None:
     for start in time.phases:
         axes.axvline(start, color=GREY, linewidth=0.8, linestyle=":")
     axes.set_xlim(0, time.end)
     axes.set_xlabel("epoch")
-    legend_above(axes, dots=dots)
+    legend_above(axes)
 
 
 def _running_median(

@@ -124,7 +124,7 @@ def root_of(figure: Figure | SubFigure) -> Figure:
     return root
 
 
-def legend_above(axes: Axes, *, dots: bool = False) -> None:
+def legend_above(axes: Axes) -> None:
     """Draw a legend above the axes, where there is no data; in two rows if it is long."""
     handles, labels = axes.get_legend_handles_labels()
     if not handles:
@@ -139,10 +139,9 @@ def legend_above(axes: Axes, *, dots: bool = False) -> None:
         handlelength=1.6,
         columnspacing=1.2,
     )
-    if dots:  # single points of a cloud are too small to tell their colour
-        for shown in legend.get_lines():
-            if shown.get_marker() == ".":
-                shown.set_markersize(2.5 * shown.get_markersize())
+    for shown in legend.get_lines():
+        if shown.get_marker() == ".":  # points of a cloud are too small to tell their colour
+            shown.set_markersize(2.5 * shown.get_markersize())
 
 
 def percent(value: float) -> str:

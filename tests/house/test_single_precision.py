@@ -28,7 +28,11 @@ CASES: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "Adam": (lambda **s: gp.Adam(MODEL, **{"lr": 0.1} | s), ("lr", "weight_decay", "eps")),
     "RMSprop": (lambda **s: gp.RMSprop(MODEL, **{"lr": 0.1} | s), ("lr", "weight_decay", "eps")),
     "OneCycleLR": (lambda **s: rates.OneCycleLR(**{"max_lr": 0.1, "steps": 9} | s), ("max_lr",)),
-    "CosineLR": (lambda **s: rates.CosineLR(**{"lr": 0.1, "steps": 9} | s), ("lr",)),
+    "CosineLR": (lambda **s: rates.CosineLR(**{"lr": 0.1, "steps": 9} | s), ("lr", "final")),
+    "ConstantLR": (rates.ConstantLR, ("lr",)),
+    "StepLR": (lambda **s: rates.StepLR(**{"every": 9} | s), ("lr",)),
+    "ExponentialLR": (lambda **s: rates.ExponentialLR(**{"gamma": 0.9} | s), ("lr",)),
+    "ReduceOnPlateau": (lambda **s: rates.ReduceOnPlateau(**{"lr": 0.1} | s), ("lr", "min_lr")),
     "Gradient": (gp.Gradient, ("factor",)),
 }
 

@@ -482,6 +482,15 @@ def copies(torch: Any, net: Any) -> list[Any]:
     ]
 
 
+def test_what_is_kept_for_calls_is_for_few_sizes(torch: Any, sparse: Any) -> None:
+    """Of images those of the last 8 sizes, each of them in one place."""
+    layer = sparse.SparseConv2d(2, 3, 3, mask=torch.ones(3, 2, 3, 3))
+    sizes = [(2, 5, 5 + i) for i in range(9)]
+    for size in (*sizes, sizes[-1], sizes[-1]):
+        layer(torch.randn(1, *size))
+    assert [tuple(size) for size in layer._solos] == sizes[1:]
+
+
 def test_copies_are_independent(torch: Any, sparse: Any) -> None:
     net = sparse.sparsify(network(torch), threshold=0.0)
     x = torch.randn(4, 1, 8, 8)

@@ -16,6 +16,7 @@ from cases import CLIPPERS
 from gradprune import reference
 from gradprune.engine.network import Network
 from gradprune.optim.clipping import Clipper
+from gradprune.optim.clipping.functions import joint_norm
 
 NORM_TYPES = (0.5, 1.0, 1.5, 2.0, 4.0, math.inf)
 Floats = NDArray[np.float32]
@@ -458,3 +459,28 @@ def test_what_is_no_clipper() -> None:
     for wrong in (1.0, [gp.ClipNorm(1.0), 2.0], gp.ClipNorm, "norm", {"norm": 1.0}):
         with pytest.raises(TypeError, match="clip must be a clipper such as ClipNorm"):
             gp.SGD(network, lr=0.1, clip=wrong)
+
+
+@pytest.mark.parametrize(
+    ("norms", "p", "expected"),
+    [
+        ([], 2.0, 0.0),
+        ([0.0, 0.0], 2.0, 0.0),
+        ([3.0, 4.0], 2.0, 5.0),
+        ([3.0, 4.0], 1.0, 7.0),
+        ([3.0, 4.0], math.inf, 4.0),
+        ([1.0, 4.0], 0.5, 9.0),
+        ([7.0], 0.1, 7.0),
+        ([3e200, 4e200], 2.0, 5e200),
+        ([1.0, 1.0], 1e-3, 2.0**1000),
+        ([1.0, 1.0], 1e-4, math.inf),  # beyond a double
+        ([1e300, 1e300], 1e-3, math.inf),
+        ([3.0, math.inf], 2.0, math.inf),
+        ([math.inf, math.nan], 2.0, math.nan),
+        ([0.0, math.nan], math.inf, math.nan),
+    ],
+)
+def test_norms_of_parts_are_that_of_the_whole(
+    norms: list[float], p: float, expected: float
+) -> None:
+    assert joint_norm(norms, p) == pytest.approx(expected, rel=1e-12, nan_ok=True)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gradprune as gp
 from gradprune import plotting
 from gradprune.optim.optimizers import StepInfo, Taken
+from gradprune.plotting.forms import plot_bars
 from gradprune.training.history import History
 
 mpl = pytest.importorskip("matplotlib")
@@ -284,3 +285,14 @@ def test_a_long_legend_is_no_wider_than_the_axes() -> None:
     assert legend is not None
     assert len(legend.get_texts()) == 6
     assert legend.get_window_extent().width <= axes.get_window_extent().width
+
+
+@pytest.mark.parametrize("count", [1, 4, 30])
+def test_bars_are_as_wide_in_every_picture(count: int) -> None:
+    names = [f"form {i}" for i in range(count)]
+    axes = plot_bars(dict.fromkeys(names, 2.0), ["2"] * count, title="sizes")
+    figure = axes.figure
+    assert isinstance(figure, Figure)
+    assert figure.get_size_inches().tolist() == pytest.approx([7.0, 0.8 + 0.35 * count])
+    assert [text.get_text() for text in axes.get_yticklabels()] == names
+    assert [bar.get_width() for bar in axes.patches] == [2.0] * count
