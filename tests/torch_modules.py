@@ -325,6 +325,24 @@ def bidirectional(torch: Any) -> Made:
     return CRNN(), (2, 9)
 
 
+def words(torch: Any) -> Made:
+    """Whole numbers, their rows, and a recurrent layer."""
+    nn = torch.nn
+
+    class Words(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.embedding = nn.Embedding(20, 5, padding_idx=0)
+            self.lstm = nn.LSTM(5, 4, batch_first=True)
+            self.fc = nn.Linear(4, 2)
+
+        def forward(self, x: Any) -> Any:
+            _, (h, _) = self.lstm(self.embedding(x))
+            return self.fc(h[-1])
+
+    return Words(), (7,)
+
+
 MODULES: dict[str, Callable[[Any], Made]] = {
     "vgg": vgg,
     "resnet": resnet,

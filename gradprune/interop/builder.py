@@ -26,6 +26,7 @@ from gradprune.interop.values import BATCH, RefusedError, Value, sample_axes, sh
 from gradprune.interop.windows import Windows
 from gradprune.layers.add import Add
 from gradprune.layers.dense import Activation, Dense, Dropout
+from gradprune.layers.embedding import Embedding
 from gradprune.layers.graph import Node
 from gradprune.layers.normalization import LayerNorm
 
@@ -231,14 +232,26 @@ class Builder(Windows, Recurrence):
         return Value(self._joined(nodes, self._named(name)), axes)
 
     def embedding(
-        self, x: Value, weight: Array, *, mask: Array | None = None, name: str | None = None
+        self,
+        x: Value,
+        weight: Array,
+        *,
+        padding_index: int | None = None,
+        mask: Array | None = None,
+        name: str | None = None,
     ) -> Value:
         """Look up a row of a table for each whole number.
 
         Args:
             x: (samples, time) whole numbers.
             weight: the table, (rows, features).
+            padding_index: a row that gets no gradient.
             mask: of the table, 1 = kept.
             name: the path of the layer.
         """
-        raise RefusedError("gradprune has no Embedding yet")
+        if len(x.axes) != 2 or x.axes[0] != BATCH:
+            raise RefusedError(f"it takes (samples, time), got {shown(x)}")
+        make = partial(Embedding, len(weight), weight.shape[1], padding_index=padding_index)
+        node = self._arranger.arranged(x, [1])
+        made = self._add(make, node, {"weight": weight}, name, {"weight": mask})
+        return Value(made, (BATCH, 0, 1))

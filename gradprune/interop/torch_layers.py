@@ -22,6 +22,7 @@ from gradprune.layers.concat import Concat
 from gradprune.layers.convolution import Conv2D
 from gradprune.layers.convolution_over_time import Conv1D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
+from gradprune.layers.embedding import Embedding
 from gradprune.layers.normalization import BatchNorm, LayerNorm
 from gradprune.layers.pooling import (
     AvgPool1D,
@@ -193,6 +194,14 @@ def _(layer: Activation, at: Site, x: Form) -> Form:
 @write.register
 def _(layer: Dropout, at: Site, x: Form) -> Form:
     return x.alike(at.module(at.torch.nn.Dropout(layer.rate), x.at_hand))
+
+
+@write.register
+def _(layer: Embedding, at: Site, x: Form) -> Form:
+    table = at.torch.nn.Embedding(
+        layer.vocabulary, layer.features, padding_idx=layer.padding_index
+    )
+    return Form(at.module(at.filled(table), at.graph.call_method("long", (x.whole,))))
 
 
 @write.register

@@ -186,8 +186,15 @@ def _pad(call: Operation) -> Value:
 def _embedding(call: Operation) -> Value:
     weight = call.weight("weight")
     assert weight is not None
+    if call["scale_grad_by_freq"]:
+        raise RefusedError("scale_grad_by_freq has no counterpart")
+    padding = call["padding_idx"]
     return call.builder.embedding(
-        call.value("indices"), weight.array, mask=weight.mask, name=_owner(weight)
+        call.value("indices"),
+        weight.array,
+        padding_index=padding if padding >= 0 else None,
+        mask=weight.mask,
+        name=_owner(weight),
     )
 
 

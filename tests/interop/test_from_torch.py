@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune.errors import UnsupportedOperationError
-from torch_modules import MODULES, random_module, settled
+from torch_modules import MODULES, random_module, settled, words
 
 NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "12"))
 Array = NDArray[np.float32]
@@ -237,6 +237,21 @@ def test_names_of_all_kinds(torch: Any, name: str) -> None:
     x = samples((4,))
     assert error(outputs(torch, back, x), model.predict(x)) <= 1e-5
     assert len(back.state_dict()) == 4
+
+
+def test_whole_numbers_and_their_rows(torch: Any) -> None:
+    module, shape = words(torch)
+    settled(torch, module, 0)
+    model = gp.from_torch(module, shape)
+    x = np.random.default_rng(0).integers(20, size=(6, *shape))
+    expected = outputs(torch, module, x)
+    assert error(model.predict(x), expected) <= 1e-5
+    back = model.to_torch()
+    assert set(back.state_dict()) == set(module.state_dict())
+    assert back.embedding.padding_idx == 0
+    for given in (x, x.astype(np.float32)):
+        assert error(outputs(torch, back, given), expected) <= 1e-5
+    assert error(gp.from_torch(back, shape).predict(x), expected) <= 1e-5
 
 
 # ---- what cannot be done
