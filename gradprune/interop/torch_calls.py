@@ -12,6 +12,7 @@ from gradprune.interop.builder import Builder
 from gradprune.interop.values import RefusedError, Value
 
 __all__ = [
+    "CHECKS",
     "OPERATIONS",
     "SAME",
     "Computed",
@@ -113,6 +114,8 @@ SAME = {
     *("to.device", "to.dtype", "to.dtype_layout", "to.other", "type_as", "float", "expand_as"),
 }
 """Operations that return their first argument."""
+# What torch.export puts in beside the operations, and what returns nothing.
+CHECKS = {"_assert_tensor_metadata", "_assert_async.msg", "_assert_scalar"}
 
 
 def operation(*names: str) -> Callable[[Row], Row]:

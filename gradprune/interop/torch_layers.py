@@ -198,9 +198,7 @@ def _(layer: Dropout, at: Site, x: Form) -> Form:
 
 @write.register
 def _(layer: Embedding, at: Site, x: Form) -> Form:
-    table = at.torch.nn.Embedding(
-        layer.vocabulary, layer.features, padding_idx=layer.padding_index
-    )
+    table = at.torch.nn.Embedding(layer.vocabulary, layer.features, padding_idx=layer.padding_index)
     return Form(at.module(at.filled(table), at.graph.call_method("long", (x.whole,))))
 
 

@@ -12,7 +12,7 @@ from typing import Any, SupportsIndex
 
 from gradprune.interop.assembly import Read
 from gradprune.interop.builder import Builder
-from gradprune.interop.torch_calls import SAME, Computed, Operation, Weight, Zeros
+from gradprune.interop.torch_calls import CHECKS, SAME, Computed, Operation, Weight, Zeros
 from gradprune.interop.torch_operations import OPERATIONS
 from gradprune.interop.torch_tracing import TracedModule, trace
 from gradprune.interop.values import BATCH, Value
@@ -88,6 +88,8 @@ class _Reading:
         if node.target is operator.getitem:
             return self._item(node)
         name = str(node.target).removeprefix("aten.").removesuffix(".default")
+        if name in CHECKS:
+            return None
         path = self._path(node)
         shape = self._shape(node)
         arguments = self._arguments(node)
