@@ -20,6 +20,7 @@ from gradprune.layers.base import Layer
 from gradprune.layers.graph import Node
 from gradprune.losses.base import LossLike
 from gradprune.losses.table import lists_losses
+from gradprune.losses.weights import ClassWeight
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.scopes import Scope
 from gradprune.pruning.starting import RandomStart
@@ -124,8 +125,10 @@ class Model(Exportable):
         loss: LossLike | None = None,
         epochs: SupportsIndex = 1,
         batch_size: SupportsIndex = 32,
-        validation_data: tuple[ArrayLike, ArrayLike] | None = None,
+        validation_data: tuple[ArrayLike, ...] | None = None,
+        validation_split: SupportsFloat = 0.0,
         sample_weight: ArrayLike | None = None,
+        class_weight: ClassWeight | None = None,
         pruner: Steps | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int = 1,
@@ -150,9 +153,16 @@ class Model(Exportable):
             batch_size: samples a step; the last step of an epoch takes what is left. One sample
                 that is left joins the batch before, if a ``BatchNorm`` cannot do with one; see
                 ``steps_per_epoch``.
-            validation_data: (x, y) to measure after each epoch.
+            validation_data: (x, y) to measure after each epoch, or (x, y, sample_weight).
+            validation_split: in [0, 1), the share of the samples that is taken out before the first
+                epoch and measured after each, in place of validation_data: round(share * n) of
+                them, chosen by ``seed``; where y are labels, of each class its share to within one.
+                Both parts keep their order, and come out as if they had been passed apart.
             sample_weight: (n,) what each sample counts, as for ``backward``: the mean loss of a
                 batch divides by the sum of its weights, so it is an error if that is 0.
+            class_weight: what samples of each class count besides, where y are labels: weights by
+                class (those left out have 1), one for each output, or "balanced": n / (classes *
+                samples of the class), of the samples trained on. Validation goes without.
             pruner: a ``Pruner``, or an object of your own whose ``step()`` is called after each
                 step; a loaded model's is ``model.pruner``. A schedule that cannot end within this
                 call is warned of before it starts. Reports of its events are in
@@ -200,7 +210,9 @@ class Model(Exportable):
             validation_data=validation_data,
             pruner=pruner,
             callbacks=callbacks,
+            validation_split=validation_split,
             sample_weight=sample_weight,
+            class_weight=class_weight,
             verbose=verbose,
             shuffle=shuffle,
             seed=seed,

@@ -29,6 +29,7 @@ __all__ = [
     "SHUFFLING",
     "STARTING_MASKS",
     "TIMING",
+    "VALIDATION",
     "Streams",
 ]
 
@@ -54,6 +55,7 @@ FREEZING = Streams(3 * 2**56, 2**56)  # samples to measure int8 on: one alone
 LENGTHS = Streams(4 * 2**56, 2**56)  # of sequences in the temporal-order experiment: one alone
 TIMING = Streams(_core.timing_streams, 2**56)  # which array that costs are measured with
 STARTING_MASKS = Streams(6 * 2**56, 2**56)  # the prunable parameter
+VALIDATION = Streams(7 * 2**56, 1)  # samples that fit takes out by validation_split
 DROPOUT = Streams(_core.dropout_streams, 2**60)  # step and layer
 HELD_OUT = Streams(2**61, 1)  # samples that an experiment keeps for validation
 GRADIENT_NOISE = Streams(_core.noise_streams + 1, 2**61 - 1)  # clipper in the chain and step from 1

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.foundation.checks import real_array
+from gradprune.foundation.checks import real_array, whole
 
 __all__: list[str] = []
+
+ClassWeight = str | Mapping[int, float] | ArrayLike
 
 Weights = NDArray[np.float64]  # (n,)
 _LARGEST = 1e200  # so that sums are finite
@@ -30,7 +34,8 @@ def weights_of(
     weights: Weights = real_array(name, values, np.float64)
     if weights.shape != (samples,):
         raise ValueError(
-            f"{name} must have shape ({samples},), a number for each sample, got {weights.shape}"
+            f"{name} must have shape ({samples},), a number for each "
+            f"{'class' if name == 'class_weight' else 'sample'}, got {weights.shape}"
         )
     good = (weights >= 0) & (weights <= _LARGEST)
     if not good.all():
@@ -40,3 +45,41 @@ def weights_of(
             + (f", at most {_LARGEST:g}" if _LARGEST < weights[first] < np.inf else "")
         )
     return weights
+
+
+def class_weights(chosen: ClassWeight, labels: NDArray[np.int64], classes: int) -> Weights:
+    """Return (classes,) the weight of each class.
+
+    Args:
+        chosen: weights by class, where a class that is left out has 1; or one for each class; or
+            "balanced": n / (classes that are there * samples of the class), as scikit-learn's.
+        labels: (n,) in 0..classes-1.
+        classes: outputs of the network.
+
+    Raises:
+        TypeError, ValueError: they are not weights of these classes.
+
+    >>> class_weights("balanced", np.array([0, 0, 0, 1]), 2).round(3)
+    array([0.667, 2.   ])
+    >>> class_weights({1: 5.0}, np.array([0, 1]), 2)
+    array([1., 5.])
+    """
+    if isinstance(chosen, str):
+        if chosen != "balanced":
+            raise ValueError(
+                f'class_weight must be "balanced", weights by class, or {classes} weights, '
+                f"got {chosen!r}"
+            )
+        counts = np.bincount(labels, minlength=classes)
+        present = counts > 0
+        weights: Weights = np.zeros(classes)
+        weights[present] = len(labels) / (np.count_nonzero(present) * counts[present])
+        return weights
+    if isinstance(chosen, Mapping):
+        given = np.ones(classes, object)
+        for key, weight in chosen.items():
+            given[whole("a class of class_weight", key, most=classes - 1)] = weight
+        chosen = given.tolist()
+    found = weights_of(chosen, classes, "class_weight")
+    assert found is not None
+    return found

@@ -5,13 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 from numpy.typing import ArrayLike
 
 from gradprune.data.augmentation import Augmentation, Augmenter, augmentations
-from gradprune.foundation.checks import flag, seed_number, whole
+from gradprune.foundation.checks import flag, fraction, seed_number, whole
 from gradprune.losses.base import Loss, LossLike
+from gradprune.losses.weights import ClassWeight
 from gradprune.optim.optimizers import Optimizer
 from gradprune.state.batching import cuts
 from gradprune.state.following import Follower
@@ -61,7 +62,9 @@ def prepare(
     epochs: SupportsIndex = 1,
     batch_size: SupportsIndex = 32,
     validation_data: Any = None,
+    validation_split: SupportsFloat = 0.0,
     sample_weight: ArrayLike | None = None,
+    class_weight: ClassWeight | None = None,
     pruner: Steps | None = None,
     callbacks: Sequence[Callback] = (),
     verbose: int = 1,
@@ -85,17 +88,12 @@ def prepare(
     seed = seed_number(seed)
     chosen_ones = augmentations(augment)
     augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
-    data = TrainingData(model, x, y, chosen, sample_weight=sample_weight)
+    data, validation = _data(
+        *(model, x, y, chosen, sample_weight, class_weight),
+        *(validation_data, fraction("validation_split", validation_split, one=False), seed),
+    )
     batches = cuts(len(data), size, model.smallest_batch)
     model.check_batch_size(min(stop - start for start, stop in batches))
-    validation = None
-    if validation_data is not None:
-        if not isinstance(validation_data, tuple | list) or len(validation_data) != 2:
-            raise TypeError("validation_data must be a pair (x, y)")
-        x_val, y_val = validation_data
-        validation = TrainingData(
-            model, x_val, y_val, chosen.elsewhere, suffix=" of validation_data"
-        )
     context = Context(
         model,
         epochs=epochs,
@@ -109,6 +107,38 @@ def prepare(
         *(model, data, validation, chosen, optimizer, followers, context, batches),
         *(epochs, verbose, shuffle, seed, augmenter),
     )
+
+
+def _data(
+    model: Trainee,
+    x: ArrayLike,
+    y: ArrayLike | None,
+    loss: Loss,
+    sample_weight: ArrayLike | None,
+    class_weight: ClassWeight | None,
+    validation_data: Any,
+    share: float,
+    seed: int,
+) -> tuple[TrainingData, TrainingData | None]:
+    """What is trained on, and what is measured after each epoch."""
+    if share and validation_data is not None:
+        raise ValueError("pass validation_data or validation_split, one of the two")
+    data = TrainingData.checked(model, x, y, loss, sample_weight=sample_weight)
+    validation = None
+    if share:
+        data, validation = data.parted(share, loss, loss.elsewhere, seed)
+    if class_weight is not None:
+        data = data.weighed(class_weight, loss, model.outputs)
+    if validation_data is not None:
+        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
+            raise TypeError("validation_data must be a pair (x, y), or (x, y, sample_weight)")
+        x_val, y_val, *weights = validation_data
+        validation = TrainingData.checked(
+            *(model, x_val, y_val, loss.elsewhere),
+            suffix=" of validation_data",
+            sample_weight=weights[0] if weights else None,
+        )
+    return data, validation
 
 
 def _checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:

@@ -115,6 +115,7 @@ def use_everything() -> None:
         pruner=pruner,
         epochs=2,
         verbose=0,
+        validation_split=0.2,
         augment=gp.augmentation.Shift(1),
     )
     gp.explode(model, x, y, epsilon=0.5, max_steps=3, seed=0)

@@ -391,7 +391,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"seed": -1}, ValueError, "seed"),
     ({"verbose": 3}, ValueError, "verbose"),
     ({"validation_data": X}, TypeError, "pair"),
-    ({"validation_data": (X, Y, Y)}, TypeError, "pair"),
+    ({"validation_data": (X, Y, Y, Y)}, TypeError, "pair"),
     ({"validation_data": (NAN, Y)}, ValueError, r"x of validation_data\[33, 2\]"),
     ({"validation_data": (X, Y + 1)}, ValueError, r"y of validation_data\[\d+\] is 3"),
     ({"callbacks": [print]}, TypeError, "Callback"),
