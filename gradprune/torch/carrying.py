@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["Optimizers", "carried", "replace_parameter"]
+__all__ = ["Optimizers", "carried", "replace_parameter", "several"]
 
 Optimizers: TypeAlias = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
+
+
+def several(optimizers: Optimizers) -> tuple[torch.optim.Optimizer, ...]:
+    """Return optimizers as they are named by an argument: one, several or None.
+
+    Raises:
+        TypeError: something else is among them.
+    """
+    if optimizers is None:
+        return ()
+    one = isinstance(optimizers, torch.optim.Optimizer) or not isinstance(optimizers, Iterable)
+    found: tuple[Any, ...] = (optimizers,) if one else tuple(optimizers)
+    for each in found:
+        if not isinstance(each, torch.optim.Optimizer):
+            raise TypeError(
+                f"optimizer must be a torch.optim.Optimizer, or several, got {type(each).__name__}"
+            )
+    return found
 
 
 def carried(numbers: torch.Tensor, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
@@ -27,7 +45,7 @@ def carried(numbers: torch.Tensor, old: torch.Tensor, new: torch.Tensor) -> torc
 
 
 def replace_parameter(
-    optimizers: Optimizers,
+    optimizers: Iterable[torch.optim.Optimizer],
     before: torch.nn.Parameter,
     after: torch.nn.Parameter,
     shape: torch.Size,
@@ -40,16 +58,12 @@ def replace_parameter(
     stays.
 
     Args:
-        optimizers: one, several, or None.
+        optimizers: as ``several`` returns them.
         before: the parameter it has.
         after: the one it is to have.
         shape: of ``before`` while the optimizer worked on it.
         change: of each of those tensors.
     """
-    if optimizers is None:
-        return
-    if isinstance(optimizers, torch.optim.Optimizer):
-        optimizers = (optimizers,)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["params"] = [after if one is before else one for one in group["params"]]

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from gradprune.foundation.checks import real
-from gradprune.torch.carrying import Optimizers, replace_parameter
+from gradprune.torch.carrying import Optimizers, replace_parameter, several
 from gradprune.torch.sparse import SparseConv2d, SparseLayer, SparseLinear
 
 __all__ = ["dense_state_dict", "densify", "sparsify"]
@@ -19,7 +19,10 @@ __all__ = ["dense_state_dict", "densify", "sparsify"]
 # What passes without a word from one module to the one that takes its place.
 _HOOKS = (
     "_forward_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
     "_forward_pre_hooks",
+    "_forward_pre_hooks_with_kwargs",
     "_backward_hooks",
     "_backward_pre_hooks",
 )
@@ -56,7 +59,8 @@ def sparsify(
         The module, or its copy.
 
     Raises:
-        TypeError: a layer to be replaced is not float32 on the CPU.
+        TypeError: a layer to be replaced is not float32 on the CPU; this is no module, or no
+            optimizer.
         ValueError: an optimizer of the module was to go on with a copy.
 
     >>> model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
@@ -69,8 +73,10 @@ def sparsify(
       (2): Linear(in_features=4, out_features=2, bias=True)
     )
     """
+    _require_module(module)
     threshold = real("threshold", threshold)
-    if not inplace and optimizer is not None:
+    optimizers = several(optimizer)
+    if not inplace and optimizers:
         raise ValueError("an optimizer of the module cannot go on with a copy: inplace=True")
     shared = _shared_weights(module)
     made: dict[nn.Module, SparseLayer] = {}
@@ -83,7 +89,7 @@ def sparsify(
         if removed >= threshold and mask.numel():
             made[layer] = _sparse(layer, path, weight, mask)
     for layer, sparse in made.items():
-        _hand_over(layer, sparse, optimizer)
+        _hand_over(layer, sparse, optimizers)
     return _replaced(module, made) if inplace else _copied(module, made)
 
 
@@ -100,9 +106,13 @@ def densify(module: nn.Module, *, masks: bool = False, inplace: bool = True) -> 
     Returns:
         The module, or its copy. Optimizers are to be made anew.
 
+    Raises:
+        TypeError: it is no module.
+
     >>> densify(SparseLinear(4, 2, mask=torch.eye(2, 4)))
     Linear(in_features=4, out_features=2, bias=True)
     """
+    _require_module(module)
     made: dict[nn.Module, nn.Module] = {}
     for layer in module.modules():
         if isinstance(layer, SparseLayer):
@@ -118,9 +128,13 @@ def dense_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
 
     It is loaded, strictly, by the module that was made sparse; sparse layers load it, too.
 
+    Raises:
+        TypeError: it is no module.
+
     >>> sorted(dense_state_dict(nn.Sequential(SparseLinear(4, 2, mask=torch.eye(2, 4)))))
     ['0.bias', '0.weight']
     """
+    _require_module(module)
     entries: dict[str, torch.Tensor] = dict(module.state_dict())
     for path, layer in module.named_modules(remove_duplicate=False):
         if isinstance(layer, SparseLayer):
@@ -134,6 +148,11 @@ def dense_state_dict(module: nn.Module) -> dict[str, torch.Tensor]:
                 for key, value in entries.items()
             }
     return entries
+
+
+def _require_module(module: Any) -> None:
+    if not isinstance(module, nn.Module):
+        raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
 
 
 def _masked(layer: nn.Module) -> tuple[nn.Parameter, torch.Tensor] | None:
@@ -172,7 +191,7 @@ def _sparse(layer: nn.Module, path: str, weight: nn.Parameter, mask: torch.Tenso
     return made
 
 
-def _hand_over(layer: nn.Module, sparse: SparseLayer, optimizer: Optimizers) -> None:
+def _hand_over(layer: nn.Module, sparse: SparseLayer, optimizers: tuple[Any, ...]) -> None:
     """What belongs to the dense layer's parameters, and its hooks."""
     weight = getattr(layer, "weight_orig", None)
     weight = layer._parameters["weight"] if weight is None else weight
@@ -180,12 +199,12 @@ def _hand_over(layer: nn.Module, sparse: SparseLayer, optimizer: Optimizers) -> 
     if weight.grad is not None:
         sparse.values.grad = weight.grad.flatten()[places]
     replace_parameter(
-        optimizer, weight, sparse.values, weight.shape, lambda kept: kept.flatten()[places]
+        optimizers, weight, sparse.values, weight.shape, lambda kept: kept.flatten()[places]
     )
     bias = getattr(layer, "bias_orig", layer.bias)
     if sparse.bias is not None:
         sparse.bias.grad = bias.grad
-        replace_parameter(optimizer, bias, sparse.bias, bias.shape, lambda kept: kept)
+        replace_parameter(optimizers, bias, sparse.bias, bias.shape, lambda kept: kept)
     _hand_hooks(layer, sparse)
 
 
@@ -197,6 +216,7 @@ def _hand_hooks(before: nn.Module, after: nn.Module) -> None:
             if not isinstance(hook, prune.BasePruningMethod)
         }
         getattr(after, table).update(kept)
+    after._is_full_backward_hook = before._is_full_backward_hook
 
 
 def _replaced(module: nn.Module, made: dict[Any, Any]) -> nn.Module:

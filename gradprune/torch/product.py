@@ -81,7 +81,7 @@ class _Product(torch.autograd.Function):
         ctx.solo.backward(
             values.detach().numpy(),
             x.detach().numpy(),
-            dy.contiguous().numpy(),
+            dy.contiguous().resolve_neg().numpy(),
             None if dx is None else dx.numpy(),
             None if dvalues is None else dvalues.numpy(),
             None if dbias is None else dbias.numpy(),

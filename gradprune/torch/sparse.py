@@ -14,7 +14,7 @@ from torch import nn
 from gradprune import _core
 from gradprune.layers.base import CoreLayer
 from gradprune.layers.window import Window, fitting
-from gradprune.torch.carrying import Optimizers, carried, replace_parameter
+from gradprune.torch.carrying import Optimizers, carried, replace_parameter, several
 from gradprune.torch.product import product
 
 __all__ = ["SparseConv2d", "SparseLayer", "SparseLinear"]
@@ -135,8 +135,9 @@ class SparseLayer(nn.Module):
         >>> layer.values.shape
         torch.Size([8])
         """
+        optimizers = several(optimizer)
         flat = self._flat_mask(mask).to(self.indices.device)
-        self._set_indices(flat.nonzero().flatten(), optimizer)
+        self._set_indices(flat.nonzero().flatten(), optimizers)
 
     def regrow(self, where: torch.Tensor | ArrayLike, *, optimizer: Optimizers = None) -> None:
         """Let removed weights live again, from 0, in place: `set_mask` with them added.
@@ -149,7 +150,10 @@ class SparseLayer(nn.Module):
         self.set_mask(self.mask | self._shaped_mask(where), optimizer=optimizer)
 
     def _shaped_mask(self, mask: Any) -> torch.Tensor:
-        kept = torch.as_tensor(mask)
+        try:
+            kept = torch.as_tensor(mask)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise TypeError(f"a mask is a tensor or an array of 0 and 1: {error}") from error
         if tuple(kept.shape) != self.weight_shape:
             raise ValueError(
                 f"the mask must have the weight's shape {self.weight_shape}, "
@@ -165,7 +169,7 @@ class SparseLayer(nn.Module):
     def _flat_mask(self, mask: Any) -> torch.Tensor:
         return self._shaped_mask(mask).flatten()
 
-    def _set_indices(self, places: torch.Tensor, optimizer: Optimizers) -> None:
+    def _set_indices(self, places: torch.Tensor, optimizers: tuple[Any, ...]) -> None:
         old, new = self.indices.long(), places.long()
         values, shape = self.values, self.values.shape
         if torch.equal(old, new):
@@ -176,7 +180,7 @@ class SparseLayer(nn.Module):
             values.grad = carried(gradient, old, new)
         self.indices = new.to(torch.int32)
         self._solos = {}
-        replace_parameter(optimizer, values, values, shape, lambda kept: carried(kept, old, new))
+        replace_parameter(optimizers, values, values, shape, lambda kept: carried(kept, old, new))
 
     # ---- calls ----------------------------------------------------------------------------------
 
@@ -206,6 +210,8 @@ class SparseLayer(nn.Module):
 
     def _inputs(self, x: torch.Tensor) -> torch.Tensor:
         """What the core can read, or an error."""
+        if not isinstance(x, torch.Tensor):
+            raise TypeError(f"{type(self).__name__} takes a torch.Tensor, got {type(x).__name__}")
         if x.dtype is not torch.float32 or not x.is_cpu:
             if not (x.is_cpu and torch.is_autocast_enabled("cpu")):
                 self._require_cpu_floats("the input", x)
@@ -215,7 +221,7 @@ class SparseLayer(nn.Module):
                 f"{type(self).__name__} takes plain tensors, got a {type(x).__name__}; "
                 "gradprune.torch.densify makes a module that can be exported and traced"
             )
-        return x.contiguous()
+        return x.contiguous().resolve_neg()
 
     def _require_cpu_floats(self, name: str, tensor: torch.Tensor) -> None:
         if tensor.dtype is not torch.float32 or not tensor.is_cpu:

@@ -635,3 +635,87 @@ def test_from_torch_reads_sparse_layers(torch: Any, sparse: Any) -> None:
     removed = [1 - mask.mean() for mask in model.masks.values()]
     assert removed == pytest.approx([layer.sparsity for layer in net if hasattr(layer, "sparsity")])
     assert isinstance(net[0], sparse.SparseConv2d)
+
+
+def test_hooks_of_every_kind_go_with_a_layer(torch: Any, sparse: Any) -> None:
+    """torch notes beside a hook what it is called with, and whether it is a full one."""
+    calls: list[Any] = []
+
+    def forward(module: Any, inputs: Any, keywords: Any, outputs: Any) -> None:
+        calls.append(("forward", len(inputs), tuple(outputs.shape)))
+
+    def before(module: Any, inputs: Any, keywords: Any) -> None:
+        calls.append(("before", len(inputs), keywords))
+
+    def backward(module: Any, inputs: Any, outputs: Any) -> None:
+        calls.append(("backward", inputs[0].shape, outputs[0].shape))
+
+    def run(layer: Any) -> list[Any]:
+        calls.clear()
+        layer(torch.ones(3, 4, requires_grad=True)).sum().backward()
+        return calls.copy()
+
+    layer = masked(torch, torch.nn.Linear(4, 5), 0.9)
+    layer.register_forward_hook(forward, with_kwargs=True, always_call=True)
+    layer.register_forward_pre_hook(before, with_kwargs=True)
+    layer.register_full_backward_hook(backward)
+    expected = run(layer)
+    assert len(expected) == 3
+    made = sparse.sparsify(layer, threshold=0.5)
+    assert run(made) == expected
+    assert run(sparse.densify(made)) == expected
+
+
+def test_optimizers_may_come_from_a_generator(torch: Any, sparse: Any) -> None:
+    net = network(torch)
+    optimizers = [torch.optim.Adam(net.parameters()), torch.optim.SGD(net.parameters(), lr=0.1)]
+    sparse.sparsify(net, threshold=0.5, optimizer=(each for each in optimizers))
+    own = {id(parameter) for parameter in net.parameters()}
+    for optimizer in optimizers:
+        assert {id(p) for p in optimizer.param_groups[0]["params"]} == own
+
+
+@pytest.mark.parametrize("wrong", ["adam", 3, "several"])
+def test_what_is_no_optimizer_changes_nothing(torch: Any, sparse: Any, wrong: Any) -> None:
+    net = network(torch)
+    adam = torch.optim.Adam(net.parameters())
+    before, params = list(net), [*adam.param_groups[0]["params"]]
+    optimizer = [adam, None] if wrong == "several" else wrong
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer"):
+        sparse.sparsify(net, threshold=0.5, optimizer=optimizer)
+    assert [*net] == before
+    assert all(a is b for a, b in zip(params, adam.param_groups[0]["params"], strict=True))
+    layer = sparse.SparseLinear(4, 2, mask=torch.eye(2, 4))
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer"):
+        layer.set_mask(torch.ones(2, 4), optimizer=optimizer)
+    assert layer.values.shape == (2,)
+
+
+@pytest.mark.parametrize("call", ["sparsify", "densify", "dense_state_dict"])
+def test_what_is_no_module_is_named(sparse: Any, call: str) -> None:
+    for wrong in (None, {}, "m.pt"):
+        with pytest.raises(TypeError, match=rf"module must be .* got {type(wrong).__name__}"):
+            getattr(sparse, call)(wrong)
+
+
+def test_what_is_no_tensor_is_named(torch: Any, sparse: Any) -> None:
+    layer = sparse.SparseLinear(4, 2, mask=torch.eye(2, 4))
+    with pytest.raises(TypeError, match=r"takes a torch\.Tensor, got ndarray"):
+        layer(np.zeros((3, 4), np.float32))
+    for wrong in ("all", None):
+        with pytest.raises(TypeError, match="a mask is"):
+            layer.set_mask(wrong)
+
+
+def test_tensors_that_torch_shows_negated(torch: Any, sparse: Any) -> None:
+    """Of a conjugate the imaginary part is a view with a note to negate it."""
+    dense = torch.nn.Linear(4, 2)
+    layer = sparse.SparseLinear.from_dense(dense)
+    numbers = torch.complex(torch.ones(3, 4), torch.arange(12.0).reshape(3, 4))
+    x = numbers.conj().imag
+    assert x.is_neg()
+    torch.testing.assert_close(layer(x), dense(x))
+    for each in (layer, dense):
+        y = each(torch.ones(3, 4))
+        torch.autograd.backward(y, torch._neg_view(torch.ones(3, 2)))
+    torch.testing.assert_close(layer.values.grad, dense.weight.grad.flatten())
