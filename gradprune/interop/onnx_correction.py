@@ -9,7 +9,7 @@ Equalization and Bias Correction", section 4.2.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,7 +20,8 @@ from gradprune.interop.onnx_network import Product, Written
 
 __all__ = ["corrected", "without_normalization"]
 
-Means = Callable[[Graph, Sequence[str]], list[NDArray[np.float64]]]  # of tensors, by channel
+# Of tensors, with the axis of their channels: the mean of each channel.
+Means = Callable[[Graph, Mapping[str, int]], list[NDArray[np.float64]]]
 
 _SWEEPS = 3
 
@@ -71,10 +72,10 @@ def corrected(
         given: the graph with float32 numbers.
         layers: those on integers.
         quantized: makes the graph on integers.
-        means: runs a graph and gives the means of tensors.
+        means: runs a graph and gives the means of the channels of tensors.
     """
     chosen = [own for own in given.products if own.layer in layers and own.bias is not None]
-    tensors = [product.node.outputs[0] for product in chosen]
+    tensors = {own.node.outputs[0]: 1 if own.node.op == "Conv" else -1 for own in chosen}
     if not chosen:
         return quantized(given)
     made = replace(given, graph=copy.deepcopy(given.graph))

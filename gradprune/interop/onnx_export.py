@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import SupportsIndex
 
@@ -212,13 +212,13 @@ def _ranges(run: _Runner, result: Written, x: Floats) -> dict[str, Range]:
 
 
 def _means(
-    run: _Runner, graph: Graph, tensors: Sequence[str], x: Floats
+    run: _Runner, graph: Graph, tensors: Mapping[str, int], x: Floats
 ) -> list[NDArray[np.float64]]:
-    """The mean of each channel of tensors, the second axis of images and else the last."""
+    """The mean of each channel of tensors, given the axis of their channels."""
     totals, counts = [np.zeros(1) for _ in tensors], [0 for _ in tensors]
-    for batch in run.batches(graph, x, tensors):
-        for i, numbers in enumerate(batch):
-            rows = np.moveaxis(numbers, 1, -1) if numbers.ndim == 4 else numbers
+    for batch in run.batches(graph, x, [*tensors]):
+        for i, (numbers, axis) in enumerate(zip(batch, tensors.values(), strict=True)):
+            rows = np.moveaxis(numbers, axis, -1)
             rows = rows.reshape(-1, rows.shape[-1])
             totals[i] = totals[i] + rows.sum(axis=0, dtype=np.float64)
             counts[i] += len(rows)

@@ -243,6 +243,16 @@ def operations(onnx: Any, path: Path) -> list[str]:
             (8, 8),
             ["MatMulIntegerToFloat", "QGemm"],
         ),
+        (
+            [
+                gp.Conv1D(12, 3, padding=1, activation="relu"),
+                gp.Conv1D(6, 3, activation="relu"),  # as many channels as steps
+                gp.Flatten(),
+                gp.Dense(10),
+            ],
+            (8, 8),
+            ["QLinearConv"] * 2 + ["QGemm"],
+        ),
     ],
 )
 def test_products_run_on_integers(
