@@ -7,6 +7,7 @@ letters that no operator of ONNX has, and the rest of the group is no longer rea
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from math import isclose, sqrt
 from typing import Any, NamedTuple
 
@@ -62,30 +63,30 @@ class Patterns:
         array = self._constant(tensor)
         return None if array is None or array.size != 1 else float(array.ravel()[0])
 
-    def _factors(self, step: GraphStep, depth: int = 0) -> tuple[float, list[str]]:
-        """The number and the tensors that a product is made of."""
-        number, tensors = 1.0, list[str]()
+    def _factors(self, step: GraphStep, depth: int = 0) -> list[tuple[float, list[str]]]:
+        """The number and the one or two tensors that a product is made of: all ways to see it.
+
+        A factor that is a product itself may be one tensor, as in silu(silu(x)), or be taken apart.
+        """
+        ways: list[list[tuple[float, list[str]]]] = []
         for position, tensor in enumerate(step.inputs):
+            divides = step.op == "Div" and position == 1
             own = self._number(tensor)
-            inner = self._makers.get(tensor)
             if own is not None:
-                number = number / own if step.op == "Div" and position and own else number * own
-            elif inner is not None and inner.op in {"Mul", "Div"} and depth < 3:
-                if step.op == "Div" and position:
-                    return 1.0, []
-                factor, more = self._factors(inner, depth + 1)
-                number, tensors = number * factor, tensors + more
-            else:
-                if step.op == "Div" and position:
-                    return 1.0, []
-                tensors.append(tensor)
-        return number, tensors
+                ways.append([(1 / own if divides and own else own, [])])
+                continue
+            if divides:
+                return []
+            ways.append([(1.0, [tensor])])
+            inner = self._makers.get(tensor)
+            if inner is not None and inner.op in {"Mul", "Div"} and depth < 3:
+                ways[-1] += self._factors(inner, depth + 1)
+        both = [(m * n, [*some, *more]) for (m, some), (n, more) in product(*ways)]
+        return [(number, tensors) for number, tensors in both if 1 <= len(tensors) <= 2]
 
     def _product(self, step: GraphStep) -> GraphStep | None:
-        number, tensors = self._factors(step)
-        if len(tensors) != 2:
-            return None
-        for x, other in (tensors, tensors[::-1]):
+        pairs = ((number, pair) for number, pair in self._factors(step) if len(pair) == 2)
+        for number, (x, other) in ((n, way) for n, pair in pairs for way in (pair, pair[::-1])):
             maker = self._makers.get(other)
             if maker is None:
                 continue
@@ -117,8 +118,10 @@ class Patterns:
         inner = None if erf is None else self._makers.get(erf.inputs[0])
         if inner is None or inner.op not in {"Mul", "Div"}:
             return False
-        number, tensors = self._factors(inner)
-        return tensors == [x] and isclose(number, sqrt(0.5), rel_tol=1e-5)
+        return any(
+            tensors == [x] and isclose(number, sqrt(0.5), rel_tol=1e-5)
+            for number, tensors in self._factors(inner)
+        )
 
     def _is_shifted_clip(self, maker: GraphStep, x: str) -> bool:
         """Whether it is clip(x + 3, 0, 6)."""
@@ -146,8 +149,8 @@ class Patterns:
 
     def _layernorm(self, step: GraphStep) -> GraphStep | None:
         """A normalization of the last axis in its parts, as older files have it."""
-        for product, beta in (step.inputs, step.inputs[::-1]):
-            scaled = self._maker(product, "Mul")
+        for outer, beta in (step.inputs, step.inputs[::-1]):
+            scaled = self._maker(outer, "Mul")
             if self._constant(beta) is None or scaled is None:
                 continue
             for normal, gamma in (scaled.inputs, scaled.inputs[::-1]):

@@ -57,6 +57,16 @@ def test_random_networks_come_back(onnx: Any, tmp_path: Path) -> None:
     assert not failed, failed[:5]
 
 
+@pytest.mark.parametrize("first", gp.layers.ACTIVATIONS)
+def test_an_activation_of_an_activation_comes_back(onnx: Any, tmp_path: Path, first: str) -> None:
+    """Products in the files of gelu, silu and their like may read such a product."""
+    functions = [f for second in gp.layers.ACTIVATIONS for f in (first, second, second)]
+    model = gp.Model([gp.Activation(function) for function in functions], input_shape=6)
+    model.to_onnx(tmp_path / "m.onnx")
+    found = [getattr(layer, "function", None) for layer in gp.from_onnx(tmp_path / "m.onnx").layers]
+    assert [f for f in found if f != "identity"] == [f for f in functions if f != "identity"]
+
+
 def test_masks_come_back_if_zeros_are_removed(onnx: Any, tmp_path: Path) -> None:
     model = gp.Model([gp.Dense(8, activation="relu", name="a/b"), gp.Dense(3)], 6, seed=0)
     gp.Pruner(model, criterion=gp.Magnitude()).prune(0.7)
