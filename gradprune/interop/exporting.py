@@ -8,7 +8,8 @@ from typing import Any, SupportsIndex
 
 from numpy.typing import ArrayLike
 
-from gradprune.interop import onnx_export
+from gradprune.interop import c_export, onnx_export
+from gradprune.interop.c_export import CReport
 from gradprune.interop.onnx_export import OnnxReport
 from gradprune.interop.torch_writer import write_torch
 from gradprune.training.trainee import Trainee
@@ -83,6 +84,63 @@ class Exportable(Trainee, ABC):
             (y,) = session.run(["y"], {"x": x})
         """
         return onnx_export.to_onnx(self, path, precision=precision, x=x, opset=opset)
+
+    def to_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        precision: str = "float32",
+    ) -> CReport:
+        """Write the network as it is now to a file of C99 and its header, for microcontrollers.
+
+        The file needs nothing but the C library's math.h, and that only for some activations. It
+        allocates nothing, and has no global state but constants. Its function
+
+            void NAME_predict(const float *x, float *y);
+
+        computes what ``predict`` does for one sample, to rounding: within 1e-5 of the largest
+        output. x and y are the numbers of a sample and of a prediction, as in a row of NumPy. Its
+        workspace, which layers share, is on the stack; ``NAME_predict_in`` takes it from the
+        caller.
+
+        A layer's weights are kept as the live ones with the gaps between them, of a byte each, or
+        whole where that takes less; a comment of each layer says which, with bytes of flash and
+        RAM. ``shrink`` first makes the file smaller. Dropout is left out.
+
+        "float32" keeps weights as numbers. "codebook" keeps those that share at most 256 values,
+        in a layer or in each row of it, as codes of 4 or 8 bits and a table of the values, where
+        that takes less: those of a ``Quantizer``, or of what ``gp.compress`` packed. They are
+        exactly the weights of the model.
+
+        Args:
+            path: the file, which ends in ".c"; the header ends in ".h". Both are replaced as a
+                whole or, on an error before they are written, left as they were.
+            name: what the names of functions begin with; None: the name of the file.
+            precision: "float32" or "codebook".
+
+        Returns:
+            What was written, with the form and the bytes of each layer.
+
+        Raises:
+            NonFiniteError: a parameter is not finite.
+            OSError: a file cannot be written.
+            TypeError, ValueError: an argument is not as above, or no weights share few values for
+                "codebook".
+            UnsupportedOperationError: layers have no form in C, all of which it names.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(8, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+        >>> print(model.to_c("digits.c"))
+        digits.c: float32, digits_predict
+        layer   form                     flash bytes  RAM bytes
+        dense0  dense, 24 of 24 weights           96         32
+        dense0  relu                               0         32
+        dense1  dense, 16 of 16 weights           64         32
+        -------------------------------------------------------
+        total                                    160         32
+        """
+        return c_export.to_c(self, path, name=name, precision=precision)
 
     def to_torch(self, *, masks: bool = False) -> Any:
         """Return a torch module that predicts what the model does, of torch's own modules.

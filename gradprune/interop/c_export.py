@@ -1,0 +1,95 @@
+"""Networks as files of C."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from gradprune.engine.network import Network
+from gradprune.foundation.checks import choice, instance
+from gradprune.foundation.columns import Table
+from gradprune.foundation.disk import check_writable, write_atomically
+from gradprune.interop.c_network import CLayer, c_text
+from gradprune.interop.c_text import is_identifier, sanitized
+
+__all__ = ["CReport", "to_c"]
+
+_PRECISIONS = ("float32", "codebook")
+
+
+@dataclass(frozen=True)
+class CReport:
+    """What ``Model.to_c`` wrote; ``print`` shows it.
+
+    Attributes:
+        path: the file.
+        header: the file beside it.
+        name: what the names of its functions begin with.
+        precision: as asked for.
+        layers: what became of each layer, with bytes of flash and RAM.
+        flash: bytes of all constants.
+        ram: bytes of the workspace.
+    """
+
+    path: str
+    header: str
+    name: str
+    precision: str
+    layers: tuple[CLayer, ...]
+    flash: int
+    ram: int
+
+    @property
+    def tolerance(self) -> float:
+        """For ``gp.verify``, an error relative to the largest output."""
+        return 1e-5
+
+    def __str__(self) -> str:
+        rows = [(x.name, x.form, f"{x.flash:,}", f"{x.ram:,}") for x in self.layers]
+        total = ("total", "", f"{self.flash:,}", f"{self.ram:,}")
+        columns = ("layer", "form", "flash bytes", "RAM bytes")
+        table = Table(columns, [*rows, total], words=(0, 1), total=True)
+        return f"{self.path}: {self.precision}, {self.name}_predict\n{table}"
+
+    __repr__ = __str__
+
+
+def to_c(
+    model: Network, path: str | os.PathLike[str], *, name: str | None, precision: str
+) -> CReport:
+    """Write a model to a file of C and its header; see ``Model.to_c``."""
+    choice("precision", precision, _PRECISIONS)
+    source = Path(path)
+    if source.suffix != ".c":
+        raise ValueError(f'path must end in ".c", got {os.fspath(path)!r}')
+    if set(source.name) & set('"\\\n\r'):
+        raise ValueError(f"a file of C cannot include {source.with_suffix('.h').name!r}")
+    header = source.with_suffix(".h")
+    prefix = _prefix(source, name)
+    for file in (header, source):
+        check_writable(file)
+    text = c_text(model, prefix, header.name, codes=precision == "codebook")
+    if precision == "codebook" and not any("codes" in layer.form for layer in text.layers):
+        raise ValueError(
+            'precision="codebook" writes weights that share few values, and the model has none: '
+            "call gp.Quantizer(model, gp.Codebook(4)).quantize() first, or take what gp.compress "
+            "makes"
+        )
+    write_atomically(header, text.header.encode())
+    write_atomically(source, text.source.encode())
+    flash = sum(layer.flash for layer in text.layers)
+    return CReport(
+        os.fspath(source), os.fspath(header), prefix, precision, text.layers, flash, 4 * text.work
+    )
+
+
+def _prefix(path: Path, name: str | None) -> str:
+    if name is None:
+        return sanitized(path.stem)
+    instance("name", name, str, '"digits"')
+    if not is_identifier(name):
+        raise ValueError(
+            f'name must be letters, digits and "_", beginning with a letter, got {name!r}'
+        )
+    return name

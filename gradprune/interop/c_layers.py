@@ -1,0 +1,413 @@
+"""What each kind of layer of the core is in C: one table.
+
+Every layer is lowered to the core's layers, so this table covers layers that are made of others,
+too. A sample lies in a C array as in a row of NumPy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gradprune.interop import c_functions
+from gradprune.interop.c_functions import Function
+from gradprune.interop.c_program import Operation, Text
+from gradprune.interop.c_text import Array, Names, Struct, number, sanitized
+from gradprune.interop.c_weights import Matrix, stored
+from gradprune.layers.base import CoreLayer
+
+__all__ = ["KINDS", "LayerWriter", "Writing"]
+
+Floats = NDArray[np.float32]
+
+_GATES = {"rnn": 1, "lstm": 4, "gru": 3}
+
+
+@dataclass
+class Writing:
+    """A file that is being written.
+
+    Attributes:
+        codes: whether weights may become codes.
+        names: the identifiers that are taken.
+        functions: what is called, by name; what a function needs comes before it.
+        sizes: the floats of each value.
+        operations: in order.
+    """
+
+    codes: bool
+    names: Names
+    functions: dict[str, Function] = field(default_factory=dict)
+    sizes: list[int] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
+
+    def function(self, function: Function | str) -> str:
+        """Return the name of a function that is called, which the file will have."""
+        if isinstance(function, str):
+            function = c_functions.known(function)
+        for need in function.needs:
+            self.function(need)
+        self.functions.setdefault(function.name, function)
+        return function.name
+
+    def value(self, size: int) -> int:
+        """Return a new value of so many floats."""
+        self.sizes.append(size)
+        return len(self.sizes) - 1
+
+
+@dataclass
+class LayerWriter:
+    """Where a layer is written.
+
+    Attributes:
+        writing: into this file.
+        name: under this name.
+        roles: its parameters and buffers, by number.
+        values: role to array.
+        arrays: what its next operation has as constants.
+    """
+
+    writing: Writing
+    name: str
+    roles: Sequence[str]
+    values: Mapping[str, Floats]
+    arrays: list[Array | Struct] = field(default_factory=list)
+
+    def numbers(self, index: int) -> Floats:
+        """Return a parameter or buffer by its number."""
+        return self.values[self.roles[index]]
+
+    def array(self, role: str, values: NDArray[Any]) -> str:
+        """Add a constant array."""
+        name = self.writing.names.new(f"{sanitized(self.name)}_{role}")
+        self.arrays.append(Array(name, values))
+        return name
+
+    def vector(self, index: int) -> str:
+        """Add a parameter as it is."""
+        return self.array(self.roles[index], self.numbers(index))
+
+    def bias(self, index: int) -> str:
+        """Add what is added to a product; NULL if that is nothing."""
+        return self.vector(index) if index >= 0 and self.numbers(index).any() else "NULL"
+
+    def matrix(self, index: int) -> tuple[Matrix, str]:
+        """Add a weight in its smallest form, and return the arguments that are its arrays."""
+        matrix = stored(self.numbers(index), codes=self.writing.codes)
+        names = {
+            role: self.array(f"{self.roles[index]}_{role}", values)
+            for role, values in matrix.arrays.items()
+        }
+        if matrix.form.by_row:
+            table = list(names).index("table")
+            items = list(names.values())
+            return matrix, ", ".join([*items[: table + 1], str(matrix.values), *items[table + 1 :]])
+        return matrix, ", ".join(names.values())
+
+    def call(self, function: Function | str) -> str:
+        """Return the name of a function that is called."""
+        return self.writing.function(function)
+
+    def operation(
+        self,
+        form: str,
+        reads: Sequence[int],
+        size: int,
+        text: Text,
+        *,
+        in_place: bool = False,
+        scratch: Sequence[int] = (),
+    ) -> int:
+        """Add an operation with the arrays so far, and return the value that it makes."""
+        write = self.writing.value(size)
+        self.writing.operations.append(
+            Operation(self.name, form, reads, write, text, in_place, scratch, tuple(self.arrays))
+        )
+        self.arrays.clear()
+        return write
+
+
+def _times(count: int, x: tuple[str, int], y: tuple[str, int], call: Callable[..., str]) -> str:
+    """A call, or so many of them on the parts of x and y, which have so many floats."""
+    if count == 1:
+        return call(x[0], y[0])
+    parts = [pointer if pointer.isidentifier() else f"({pointer})" for pointer in (x[0], y[0])]
+    return (
+        f"for (size_t i = 0; i < {count}; i++)\n"
+        f"    {call(f'{parts[0]} + i * {x[1]}', f'{parts[1]} + i * {y[1]}')}"
+    )
+
+
+def _product(
+    writer: LayerWriter, weight: int, bias: int
+) -> tuple[Matrix, Callable[[str, str], str]]:
+    """What calls the product with a weight."""
+    rows, columns = writer.numbers(weight).shape
+    matrix, arguments = writer.matrix(weight)
+    addend = writer.bias(bias)
+    name = writer.call(c_functions.dense(matrix.form))
+    sizes = f"{rows}" if matrix.form.counts else f"{rows}, {columns}"
+    return matrix, lambda x, y: f"{name}({x}, {y}, {arguments}, {addend}, {sizes});"
+
+
+def _dense(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    rows, columns = writer.numbers(low.weight).shape
+    matrix, call = _product(writer, low.weight, low.bias)
+    return writer.operation(
+        str(matrix),
+        reads,
+        low.outputs,
+        lambda x, y, _: _times(low.steps, (x[0], columns), (y, rows), call),
+    )
+
+
+def _window(writer: LayerWriter, settings: Sequence[float | str], groups: int) -> str:
+    """Add what a window is and return a pointer to it."""
+    channels, height, width, *rest = map(int, settings)
+    kernel, stride, dilation, before, after = (
+        (rest[i], rest[i + 1]) for i in range(0, len(rest), 2)
+    )
+    size = (height, width)
+    places = (
+        _places(height, kernel[0], stride[0], dilation[0], before[0] + after[0]),
+        _places(width, kernel[1], stride[1], dilation[1], before[1] + after[1]),
+    )
+    name = writer.writing.names.new(f"{sanitized(writer.name)}_window")
+    fields = (channels, size, places, kernel, stride, dilation, before, groups)
+    writer.arrays.append(Struct(name, writer.call(c_functions.WINDOW), fields))
+    return f"&{name}"
+
+
+def _places(size: int, kernel: int, stride: int, dilation: int, padding: int) -> int:
+    return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def _convolution(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    *settings, groups = low.settings
+    window = _window(writer, settings, int(groups))
+    rows = len(writer.numbers(low.weight))
+    matrix, arguments = writer.matrix(low.weight)
+    bias = writer.bias(low.bias)
+    name = writer.call(c_functions.convolution(matrix.form))
+    return writer.operation(
+        str(matrix),
+        reads,
+        low.outputs,
+        lambda x, y, _: f"{name}({x[0]}, {y}, {arguments}, {bias}, {rows}, {window});",
+    )
+
+
+def _pooling(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    *settings, kind = low.settings
+    window = _window(writer, settings, 1)
+    name = writer.call(f"pool_{kind}")
+    return writer.operation(
+        f"{kind} of windows",
+        reads,
+        low.outputs,
+        lambda x, y, _: f"{name}({x[0]}, {y}, {window});",
+    )
+
+
+def _rearrange(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    *settings, backward = low.settings
+    sizes, order = [int(s) for s in settings[:3]], [int(axis) for axis in settings[3:]]
+    apart = (sizes[1] * sizes[2], sizes[2], 1)
+    size, steps = (
+        f"(const size_t[3]){{{', '.join(str(numbers[axis]) for axis in order)}}}"
+        for numbers in (sizes, apart)
+    )
+    name = writer.call("rearrange")
+    return writer.operation(
+        "numbers in another order",
+        reads,
+        low.outputs,
+        lambda x, y, _: f"{name}({x[0]}, {y}, {size}, {steps}, {int(bool(backward))});",
+    )
+
+
+def _batchnorm(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    channels, _, eps = low.settings
+    gamma, beta = writer.numbers(low.weight), writer.numbers(low.bias)
+    mean, variance = (writer.numbers(low.buffers + i) for i in range(2))
+    scale = (gamma / np.sqrt(variance.astype(np.float64) + float(eps))).astype(np.float32)
+    roles = {"mean": mean, "scale": scale, "shift": beta}
+    arrays = ", ".join(writer.array(role, values) for role, values in roles.items())
+    together = low.inputs // low.steps // int(channels)
+    name = writer.call("normalize")
+    step = low.inputs // low.steps
+    return writer.operation(
+        "mean, scale and shift of each channel",
+        reads,
+        low.outputs,
+        lambda x, y, _: _times(
+            low.steps,
+            (x[0], step),
+            (y, step),
+            lambda a, b: f"{name}({a}, {b}, {arrays}, {channels}, {together});",
+        ),
+        in_place=True,
+    )
+
+
+def _layernorm(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    _, eps = low.settings
+    arrays = f"{writer.vector(low.weight)}, {writer.vector(low.bias)}"
+    name, step = writer.call("layernorm"), low.inputs // low.steps
+    return writer.operation(
+        "scale and shift of what is normalized",
+        reads,
+        low.outputs,
+        lambda x, y, _: _times(
+            low.steps,
+            (x[0], step),
+            (y, step),
+            lambda a, b: f"{name}({a}, {b}, {arrays}, {step}, {_float(eps)});",
+        ),
+        in_place=True,
+    )
+
+
+def _float(value: float | str) -> str:
+    return number(float(np.float32(value)))
+
+
+def _recurrent(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    cell, function, steps, sequences, _, weight_hh, bias_hh, *_ = low.settings
+    first, from_input = _product(writer, low.weight, low.bias)
+    second, from_state = _product(writer, int(weight_hh), int(bias_hh))
+    units = writer.numbers(int(weight_hh)).shape[1]
+    features, gates = low.inputs // int(steps), _GATES[str(cell)] * units
+    names = {kind: writer.call(kind) for kind in ("copy", "add") if kind == "copy" or cell == "rnn"}
+    last = writer.call(c_functions.activation(str(function)) if cell == "rnn" else str(cell))
+    scratch = [gates, gates, units]  # by the input, by the state, the state
+    if cell == "lstm":
+        scratch.append(units)
+
+    def text(x: Sequence[str], y: str, own: Sequence[str]) -> str:
+        z, s, state, *rest = own
+        lines = [from_input(f"{x[0]} + t * {features}", z), from_state(state, s)]
+        if cell == "rnn":
+            lines += [f"{names['add']}({z}, {s}, {z}, {units});", f"{last}({z}, {state}, {units});"]
+        else:
+            lines.append(f"{last}({', '.join([z, s, *rest, state])}, {units});")
+        if sequences:
+            lines.append(f"{names['copy']}({state}, {y} + t * {units}, 1, {units}, 0);")
+        body = "\n".join(f"    {line}" for line in lines)
+        zeros = [
+            f"for (size_t i = 0; i < {units}; i++) ({pointer})[i] = 0.0f;"
+            for pointer in (state, *rest)
+        ]
+        end = [] if sequences else [f"{names['copy']}({state}, {y}, 1, {units}, 0);"]
+        loop = f"for (size_t t = 0; t < {steps}; t++) {{\n{body}\n}}"
+        return "\n".join([*zeros, loop, *end])
+
+    return writer.operation(
+        f"input {first}; state {second}", reads, low.outputs, text, scratch=scratch
+    )
+
+
+def _add(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    name = writer.call("add")
+    return writer.operation(
+        "a sum",
+        reads,
+        low.outputs,
+        lambda x, y, _: f"{name}({x[0]}, {x[1]}, {y}, {low.outputs});",
+        in_place=True,
+    )
+
+
+def _concat(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    (steps,) = map(int, low.settings)
+    name = writer.call("copy")
+    widths = [writer.writing.sizes[value] // steps for value in reads]
+    total = sum(widths)
+
+    def text(x: Sequence[str], y: str, _: Sequence[str]) -> str:
+        lines, offset = [], 0
+        for pointer, width in zip(x, widths, strict=True):
+            lines.append(f"{name}({pointer}, {y} + {offset}, {steps}, {width}, {total});")
+            offset += width
+        return "\n".join(lines)
+
+    return writer.operation("side by side", reads, total * steps, text)
+
+
+def _softmax(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    name, step = writer.call("softmax"), low.inputs // low.steps
+    return writer.operation(
+        "softmax",
+        reads,
+        low.outputs,
+        lambda x, y, _: _times(
+            low.steps, (x[0], step), (y, step), lambda a, b: f"{name}({a}, {b}, {step});"
+        ),
+        in_place=True,
+    )
+
+
+def _dropout(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    return reads[0]
+
+
+def _activation(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    function, slope = low.settings
+    if function == "identity":
+        return reads[0]
+    own = c_functions.activation(str(function))
+    name = writer.call(own)
+    more = f", {_float(slope)}" if "slope" in own.text else ""
+    return writer.operation(
+        str(function),
+        reads,
+        low.outputs,
+        lambda x, y, _: f"{name}({x[0]}, {y}, {low.outputs}{more});",
+        in_place=True,
+    )
+
+
+def _embedding(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    table = writer.vector(low.weight)
+    rows, features = writer.numbers(low.weight).shape
+    names = [writer.call(kind) for kind in ("copy", "row_of")]
+
+    def text(x: Sequence[str], y: str, _: Sequence[str]) -> str:
+        row = f"{names[1]}(({x[0]})[i], {rows})"
+        return (
+            f"for (size_t i = 0; i < {low.inputs}; i++)\n"
+            f"    {names[0]}({table} + {row} * {features}, {y} + i * {features}, 1, {features}, 0);"
+        )
+
+    return writer.operation("dense, rows of a table", reads, low.outputs, text)
+
+
+def copied(writer: LayerWriter, size: int, reads: Sequence[int]) -> int:
+    """Write a copy of what is read."""
+    name = writer.call("copy")
+    return writer.operation(
+        "a copy", reads, size, lambda x, y, _: f"{name}({x[0]}, {y}, 1, {size}, 0);"
+    )
+
+
+# The core's layer type to what writes it: the writer, the layer, and the values that it reads.
+KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[int]], int]] = {
+    "activation": _activation,
+    "add": _add,
+    "batchnorm": _batchnorm,
+    "concat": _concat,
+    "convolution": _convolution,
+    "dense": _dense,
+    "dropout": _dropout,
+    "embedding": _embedding,
+    "layernorm": _layernorm,
+    "pooling": _pooling,
+    "rearrange": _rearrange,
+    "recurrent": _recurrent,
+    "softmax": _softmax,
+}

@@ -1,0 +1,191 @@
+"""How a C file keeps a matrix of weights: whole or by its live weights, as numbers or as codes.
+
+The rows of a matrix lie one after the other. Of a sparse one there are the number of live weights
+of each row, the gap before each of them (zeros since the one before in its row, in a byte), and
+their values. A gap of 255 or more has bytes of 255 before it, each of which passes 255 zeros and
+has no value: so no zero is multiplied. Codes are of 4 bits (two in a byte, the lower half first) or
+of 8, and stand for the values of one table for all rows, or of one for each row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Form", "Matrix", "stored"]
+
+_PASSES = 255  # zeros that a gap of this value stands for
+_MOST_VALUES = 2**8  # that codes can stand for
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Form:
+    """A way to keep a matrix, for which a function of C is written once.
+
+    Attributes:
+        counts: the type of the numbers of live weights; "" if all weights are kept.
+        bits: of a code; 0: there are no codes.
+        by_row: whether each row has its table.
+    """
+
+    counts: str = ""
+    bits: int = 0
+    by_row: bool = False
+
+    @property
+    def name(self) -> str:
+        """What functions for it have in their names."""
+        table = f"_codes{self.bits}" if self.bits else ""
+        rows = "_by_row" if self.by_row else ""
+        return f"{'sparse' + self.counts[4:-2] if self.counts else 'whole'}{table}{rows}"
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The declarations of its arrays as parameters."""
+        lists = [f"const {self.counts} *count", "const uint8_t *gap"] if self.counts else []
+        if not self.bits:
+            return (*lists, "const float *value")
+        values = [*(["size_t values"] if self.by_row else []), "const uint8_t *code"]
+        return (*lists, "const float *table", *values)
+
+    def loop(self, begin: str, body: str, end: str) -> str:
+        """Return what goes through all rows of a matrix.
+
+        Args:
+            begin: what is done at the beginning of each ``row`` of ``rows``.
+            body: what is done for a ``weight`` in a ``column`` of ``columns``.
+            end: what is done at the end of each row.
+        """
+        lines = ["size_t n = 0;"] if self.bits == 4 else []
+        lines += ["for (size_t row = 0; row < rows; row++) {", *_indented(begin)]
+        if self.counts:
+            lines += [
+                "    size_t column = 0;",
+                "    for (size_t left = count[row]; left > 0; left--, column++) {",
+                f"        for (; *gap == {_PASSES}; gap++) column += {_PASSES};",
+                "        column += *gap++;",
+            ]
+        else:
+            lines.append("    for (size_t column = 0; column < columns; column++) {")
+        lines += [f"        const float weight = {self._value};", *_indented(body, 8), "    }"]
+        lines += _indented(end)
+        if self.by_row:
+            lines.append("    table += values;")
+        return "\n".join([*lines, "}"])
+
+    @property
+    def _value(self) -> str:
+        if self.bits == 4:
+            return "table[code[n / 2] >> n % 2 * 4 & 15]"
+        return "table[*code++]" if self.bits else "*value++"
+
+
+def _indented(text: str, by: int = 4) -> list[str]:
+    return [f"{' ' * by}{line}" for line in text.splitlines()]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix in a form.
+
+    Attributes:
+        form: the form.
+        arrays: role to array, those of ``Form.parameters``.
+        values: of a table of a row.
+        live: how many weights are not 0.
+        size: how many there are.
+    """
+
+    form: Form
+    arrays: dict[str, NDArray[Any]]
+    values: int
+    live: int
+    size: int
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(int(array.nbytes) for array in self.arrays.values())
+
+    def __str__(self) -> str:
+        table = f", {self.form.bits}-bit codes" if self.form.bits else ""
+        table += f" of {self.values} values{' a row' * self.form.by_row}" * bool(table)
+        kind = "sparse" if self.form.counts else "dense"
+        return f"{kind}, {self.live} of {self.size} weights{table}"
+
+
+def stored(weight: Floats, *, codes: bool = False) -> Matrix:
+    """Return the smallest form of a matrix.
+
+    Args:
+        weight: (rows, ...), zeros being removed.
+        codes: whether weights may become codes of a table of their values.
+
+    >>> str(stored(np.eye(100, dtype=np.float32)))
+    'sparse, 100 of 10000 weights'
+    >>> str(stored(np.eye(100, dtype=np.float32), codes=True))
+    'sparse, 100 of 10000 weights, 4-bit codes of 1 values'
+    """
+    rows = np.ascontiguousarray(weight).reshape(len(weight), -1)
+    return min(_forms(rows, codes), key=lambda matrix: matrix.nbytes)
+
+
+def _forms(rows: Floats, codes: bool) -> Iterator[Matrix]:
+    live = rows != 0
+    number = int(live.sum())
+    values = rows[live]
+    counts = live.sum(axis=1)
+    kind = np.min_scalar_type(int(counts.max()))
+    lists = {"count": counts.astype(kind), "gap": _gaps(live)}
+    whole = np.full(len(rows), rows.shape[1])
+    for given, flat, lengths in (({}, rows.reshape(-1), whole), (lists, values, counts)):
+        form = Form(f"{kind}_t" if given else "")
+        if not given or len(flat):
+            yield Matrix(form, {**given, "value": flat}, 0, number, rows.size)
+        if not codes or not len(flat):
+            continue
+        for by_row in (False, True):
+            found = _coded(flat, lengths if by_row else np.array([len(flat)]))
+            if found is not None:
+                bits, table, packed = found
+                coded = Form(form.counts, bits, by_row)
+                arrays = {**given, "table": table, "code": packed}
+                yield Matrix(coded, arrays, table.shape[1], number, rows.size)
+    if not number:
+        yield Matrix(Form("uint8_t"), {**lists, "value": np.zeros(1, np.float32)}, 0, 0, rows.size)
+
+
+def _gaps(live: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """The zeros before each live weight since the one before it in its row."""
+    row, column = np.nonzero(live)
+    before = np.full(len(column), -1)
+    same = row[1:] == row[:-1]
+    before[1:][same] = column[:-1][same]
+    zeros = column - before - 1
+    ends = np.cumsum(zeros // _PASSES + 1)
+    gaps = np.full(int(ends[-1]) if len(ends) else 1, _PASSES, np.uint8)
+    gaps[ends - 1] = zeros % _PASSES
+    return gaps
+
+
+def _coded(values: Floats, lengths: NDArray[Any]) -> tuple[int, Floats, NDArray[np.uint8]] | None:
+    """The bits of a code, tables and codes of parts of so many values; None: they are too many."""
+    parts = np.split(values, np.cumsum(lengths)[:-1])
+    found = [np.unique(part, return_inverse=True) for part in parts]
+    most = max(len(own) for own, _ in found)
+    if most > _MOST_VALUES:
+        return None
+    table = np.zeros((len(found), most), np.float32)
+    for row, (own, _) in zip(table, found, strict=True):
+        row[: len(own)] = own
+    codes = np.concatenate([inverse.reshape(-1) for _, inverse in found]).astype(np.uint8)
+    if most > 16:
+        return 8, table, codes
+    pairs = np.pad(codes, (0, len(codes) % 2)).reshape(-1, 2)
+    return 4, table, (pairs[:, 0] | pairs[:, 1] << 4).astype(np.uint8)

@@ -1,0 +1,244 @@
+"""Files of C: compiled by the system's compiler without a warning, they predict as the model."""
+
+from __future__ import annotations
+
+import ctypes
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+import gradprune as gp
+from cases import CONVOLVED_CASES, EDGE_CASES, IMAGE_CASES, RECURRENT_CASES, Case
+from gradprune.engine.network import Network
+from gradprune.errors import NonFiniteError, UnsupportedOperationError
+from gradprune.interop import c_layers
+from gradprune.interop.c_export import to_c
+from random_networks import NETWORKS, random_network, samples
+
+FLAGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O0"]
+FLAGS += ["-ffp-contract=off"]
+COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
+needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no compiler")
+
+Floats = NDArray[np.float32]
+
+
+def compiled(folder: Path, *more: str) -> ctypes.CDLL:
+    """All files of the folder as one library."""
+    target = folder / "all.so"
+    files = map(str, sorted(folder.glob("*.c")))
+    command = [str(COMPILER), *FLAGS, *more, "-fPIC", "-shared", *files, "-o", str(target), "-lm"]
+    subprocess.run(command, check=True)
+    return ctypes.CDLL(str(target))
+
+
+def predicted(library: ctypes.CDLL, name: str, x: Floats, shape: Sequence[int]) -> Floats:
+    """What the function makes of each sample."""
+    y = np.full((len(x), *shape), np.nan, np.float32)
+    function, pointer = getattr(library, f"{name}_predict"), ctypes.POINTER(ctypes.c_float)
+    for given, made in zip(np.ascontiguousarray(x, np.float32), y, strict=True):
+        function(given.ctypes.data_as(pointer), made.ctypes.data_as(pointer))
+    return y
+
+
+def written(model: Network, path: Path, precision: str = "float32") -> Any:
+    return to_c(model, path, name=None, precision=precision)
+
+
+def check(folder: Path, models: Mapping[str, tuple[Network, Floats]], *flags: str) -> None:
+    """The files of all of them, in one library, predict as they do."""
+    library = compiled(folder, *flags)
+    for name, (model, x) in models.items():
+        wanted = model.predict(x)
+        error = np.abs(predicted(library, name, x, model.output_shape) - wanted).max()
+        assert error <= 1e-5 * np.abs(wanted).max() + 1e-30, name
+
+
+def of_case(case: Case, share: float) -> tuple[Network, Floats]:
+    network = case.network()
+    network.set_masks(case.masks(share))
+    return network, case.batch()[0][:5]
+
+
+CHOSEN = (*EDGE_CASES[:6], *RECURRENT_CASES[:9], *RECURRENT_CASES[-5:], *IMAGE_CASES[:9])
+
+
+@needs_compiler
+@pytest.mark.parametrize("share", [0.0, 0.9])
+def test_cases(tmp_path: Path, share: float) -> None:
+    models = {case.name: of_case(case, share) for case in (*CHOSEN, *CONVOLVED_CASES[:8])}
+    for name, (model, _) in models.items():
+        written(model, tmp_path / f"{name}.c")
+    check(tmp_path, models)
+
+
+@needs_compiler
+def test_random_networks(tmp_path: Path) -> None:
+    """With emptied rows, channels and layers; every other one after it has shrunk."""
+    for first in range(0, NETWORKS, 50):
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        models = {}
+        for number in range(first, min(first + 50, NETWORKS)):
+            model = random_network(number)
+            x = samples(model, number)
+            model = model.shrink() if number % 2 else model
+            models[f"random{number}"] = (model, x)
+            written(model, folder / f"random{number}.c")
+        check(folder, models)
+
+
+@needs_compiler
+def test_a_layer_of_the_core_of_each_kind_is_among_them() -> None:
+    """So that a new kind gets its case."""
+    cases = (*CHOSEN, *CONVOLVED_CASES[:8])
+    networks = [case.network() for case in cases] + [random_network(n) for n in range(20)]
+    seen = {core.type for network in networks for _, core in network.core_layers}
+    assert seen >= c_layers.KINDS.keys() - {"embedding"}
+
+
+def test_what_a_file_looks_like(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(64, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.95)
+    report = model.to_c(tmp_path / "digits.c")
+    source, header = (Path(p).read_text("ascii") for p in (report.path, report.header))
+    assert "void digits_predict(const float *x, float *y)" in source
+    assert "#define digits_INPUTS 64 " in header
+    assert "#define digits_OUTPUTS 10 " in header
+    assert "malloc" not in source
+    assert "math.h" not in source
+    assert "/* dense0: sparse, " in source
+    assert max(map(len, (source + header).splitlines())) <= 100
+    dense = [layer for layer in report.layers if "weights" in layer.form]
+    assert [layer.name for layer in dense] == ["dense0", "dense1"]
+    live = int(sum(mask.sum() for mask in model.masks.values()))
+    assert report.flash >= 5 * live  # a gap and a value each; all biases are 0
+    assert report.flash < 5.5 * live + 74
+    assert report.ram == 4 * 64  # the output lies in y
+    assert "total" in str(report)
+
+
+def test_dense_where_it_is_smaller(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(50), gp.Dense(3)], input_shape=50, seed=0)
+    masks = {name: np.ones_like(mask) for name, mask in model.masks.items()}
+    masks["dense0.weight"][:, 5:] = False
+    model.set_masks(masks)
+    first, second = (layer.form for layer in model.to_c(tmp_path / "m.c").layers)
+    assert first == "sparse, 250 of 2500 weights"
+    assert second == "dense, 150 of 150 weights"
+
+
+def test_values_share_their_places(tmp_path: Path) -> None:
+    layers = [gp.Dense(100, activation="tanh") for _ in range(6)]
+    model = gp.Model([*layers, gp.Dense(2)], input_shape=7, seed=0)
+    assert model.to_c(tmp_path / "m.c").ram == 4 * 200
+
+
+def makes_programs(folder: Path, flags: Sequence[str]) -> bool:
+    """Whether the compiler knows these flags and has their libraries."""
+    folder.mkdir()
+    source = folder / "empty.c"
+    source.write_text("int main(void) { return 0; }", "ascii")
+    command = [str(COMPILER), *flags, str(source), "-o", str(folder / "empty")]
+    return subprocess.run(command, check=False, capture_output=True).returncode == 0
+
+
+@needs_compiler
+def test_hostile_numbers(tmp_path: Path) -> None:
+    """Of NaN, infinities and huge numbers no function makes anything undefined."""
+    models = {f"random{n}": random_network(n) for n in range(8)}
+    for name, model in models.items():
+        written(model, tmp_path / f"{name}.c")
+    calls = []
+    for name, model in models.items():
+        inputs, outputs = int(np.prod(model.input_shape)), int(np.prod(model.output_shape))
+        calls.append(f"check({name}_predict, {inputs}, {outputs});")
+    main = f"""\
+#include <math.h>
+#include <stdlib.h>
+{"".join(f'#include "{name}.h"' + chr(10) for name in models)}
+static void check(void (*predict)(const float *, float *), size_t inputs, size_t outputs)
+{{
+    const float hostile[] = {{NAN, INFINITY, -INFINITY, 3e38f, -3e38f, 1e-45f, 0.0f}};
+    float *x = malloc(inputs * sizeof *x), *y = malloc(outputs * sizeof *y);
+    for (size_t k = 0; x && y && k < 7; k++) {{
+        for (size_t i = 0; i < inputs; i++) x[i] = hostile[i % 3 ? k : (k + i) % 7];
+        predict(x, y);
+    }}
+    free(x);
+    free(y);
+}}
+int main(void)
+{{
+    {"".join(calls)}
+    return 0;
+}}
+"""
+    (tmp_path / "main.c").write_text(main, "ascii")
+    target = tmp_path / "hostile"
+    sanitizers = ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
+    if not makes_programs(tmp_path / "empty", sanitizers):
+        pytest.skip("the compiler has no sanitizers")
+    files = map(str, sorted(tmp_path.glob("*.c")))
+    command = [str(COMPILER), *FLAGS, *sanitizers, *files, "-o", str(target), "-lm"]
+    subprocess.run(command, check=True)
+    subprocess.run([target], check=True, timeout=60, env={"ASAN_OPTIONS": "detect_leaks=0"})
+
+
+@needs_compiler
+def test_names_of_layers_do_no_harm(tmp_path: Path) -> None:
+    names = ["*/ x", "a/b", "a_b", "int", "7", "pool", "ä??/", "y"]
+    model = gp.Model([gp.Dense(2, name=name) for name in names], input_shape=2, seed=0)
+    x = np.ones((1, 2), np.float32)
+    written(model, tmp_path / "int.c")
+    check(tmp_path, {"int": (model, x)})
+
+
+@needs_compiler
+def test_what_does_nothing_copies(tmp_path: Path) -> None:
+    model = gp.Model([gp.Flatten(), gp.Dropout(0.5)], input_shape=(3, 2), seed=0)
+    x = np.arange(6, dtype=np.float32).reshape(1, 3, 2)
+    assert written(model, tmp_path / "same.c").ram == 0
+    check(tmp_path, {"same": (model, x)})
+
+
+def test_layers_without_a_form_are_all_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kinds = {name: c_layers.KINDS[name] for name in ("dense", "activation")}
+    monkeypatch.setattr("gradprune.interop.c_network.KINDS", kinds)
+    layers = [gp.GRU(3), gp.Dense(4), gp.LayerNorm(), gp.Dense(2)]
+    model = gp.Model(layers, input_shape=(5, 2), seed=0)
+    with pytest.raises(UnsupportedOperationError) as caught:
+        model.to_c(tmp_path / "m.c")
+    assert str(caught.value) == (
+        "2 operations have no counterpart in C:\n"
+        "  gru0: GRU: it computes recurrent\n"
+        "  layernorm0: LayerNorm: it computes layernorm"
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+    for arguments, message in (
+        ({"path": "m.cpp"}, 'path must end in ".c", got'),
+        ({"path": "m.c", "name": "2m"}, "name must be letters"),
+        ({"path": 'm".c'}, "cannot include"),
+        ({"path": "m.c", "precision": "int4"}, "precision must be one of 'float32', 'codebook'"),
+        ({"path": "m.c", "precision": "codebook"}, "share few values, and the model has none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            model.to_c(**{**arguments, "path": tmp_path / arguments["path"]})
+    with pytest.raises(FileNotFoundError):
+        model.to_c(tmp_path / "missing" / "m.c")
+    model.parameters["dense0.weight"][1, 2] = np.nan
+    with pytest.raises(NonFiniteError, match=r"dense0.weight\[1, 2\] is nan"):
+        model.to_c(tmp_path / "m.c")
+    assert list(tmp_path.iterdir()) == []
