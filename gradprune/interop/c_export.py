@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,6 +60,8 @@ def to_c(
     model: Network, path: str | os.PathLike[str], *, name: str | None, precision: str
 ) -> CReport:
     """Write a model to a file of C and its header; see ``Model.to_c``."""
+    if precision == "int8":
+        raise ValueError('to_c writes no integers: precision must be "float32" or "codebook"')
     choice("precision", precision, _PRECISIONS)
     source = Path(path)
     if source.suffix != ".c":
@@ -70,7 +73,7 @@ def to_c(
     for file in (header, source):
         check_writable(file)
     text = c_text(model, prefix, header.name, codes=precision == "codebook")
-    if precision == "codebook" and not any("codes" in layer.form for layer in text.layers):
+    if precision == "codebook" and not _shares_values(model, text.layers):
         raise ValueError(
             'precision="codebook" writes weights that share few values, and the model has none: '
             "call gp.Quantizer(model, gp.Codebook(4)).quantize() first, or take what gp.compress "
@@ -81,6 +84,14 @@ def to_c(
     flash = sum(layer.flash for layer in text.layers)
     return CReport(
         os.fspath(source), os.fspath(header), prefix, precision, text.layers, flash, 4 * text.work
+    )
+
+
+def _shares_values(model: Network, layers: Sequence[CLayer]) -> bool:
+    """Whether there are codes, or would be if a table did not take more than it saves."""
+    quantizer = model.quantizer
+    return any("codes" in layer.form for layer in layers) or (
+        quantizer is not None and quantizer.is_active
     )
 
 

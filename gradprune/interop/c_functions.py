@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gradprune.interop.c_text import folded
-from gradprune.interop.c_weights import Form
+from gradprune.interop.c_weights import MatrixForm
 
 __all__ = [
     "ACTIVATIONS",
@@ -70,7 +70,7 @@ static void apply_{name}(const float *x, float *y, size_t n{slope})
     )
 
 
-def dense(form: Form) -> Function:
+def dense(form: MatrixForm) -> Function:
     """Return the product with a matrix in this form."""
     loop = form.loop(
         "float sum = bias ? bias[row] : 0.0f;", "sum += weight * x[column];", "y[row] = sum;"
@@ -81,7 +81,7 @@ def dense(form: Form) -> Function:
     return Function(name, f"/* y = weight x + bias */\n{head}\n{{\n{_inside(loop)}\n}}\n")
 
 
-def convolution(form: Form) -> Function:
+def convolution(form: MatrixForm) -> Function:
     """Return the convolution with filters in this form."""
     loop = form.loop(
         "float *out = y + row * places;\n"

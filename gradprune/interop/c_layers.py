@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from gradprune.interop import c_functions
 from gradprune.interop.c_functions import Function
-from gradprune.interop.c_program import Operation, Text
+from gradprune.interop.c_program import Statement, Text
 from gradprune.interop.c_text import Array, Names, Struct, number, sanitized
 from gradprune.interop.c_weights import Matrix, stored
 from gradprune.layers.base import CoreLayer
 
-__all__ = ["KINDS", "LayerWriter", "Writing"]
+__all__ = ["KINDS", "CWriter", "Writing"]
 
 Floats = NDArray[np.float32]
 
@@ -43,7 +43,7 @@ class Writing:
     names: Names
     functions: dict[str, Function] = field(default_factory=dict)
     sizes: list[int] = field(default_factory=list)
-    operations: list[Operation] = field(default_factory=list)
+    operations: list[Statement] = field(default_factory=list)
 
     def function(self, function: Function | str) -> str:
         """Return the name of a function that is called, which the file will have."""
@@ -61,7 +61,7 @@ class Writing:
 
 
 @dataclass
-class LayerWriter:
+class CWriter:
     """Where a layer is written.
 
     Attributes:
@@ -126,7 +126,7 @@ class LayerWriter:
         """Add an operation with the arrays so far, and return the value that it makes."""
         write = self.writing.value(size)
         self.writing.operations.append(
-            Operation(self.name, form, reads, write, text, in_place, scratch, tuple(self.arrays))
+            Statement(self.name, form, reads, write, text, in_place, scratch, tuple(self.arrays))
         )
         self.arrays.clear()
         return write
@@ -143,9 +143,7 @@ def _times(count: int, x: tuple[str, int], y: tuple[str, int], call: Callable[..
     )
 
 
-def _product(
-    writer: LayerWriter, weight: int, bias: int
-) -> tuple[Matrix, Callable[[str, str], str]]:
+def _product(writer: CWriter, weight: int, bias: int) -> tuple[Matrix, Callable[[str, str], str]]:
     """What calls the product with a weight."""
     rows, columns = writer.numbers(weight).shape
     matrix, arguments = writer.matrix(weight)
@@ -155,7 +153,7 @@ def _product(
     return matrix, lambda x, y: f"{name}({x}, {y}, {arguments}, {addend}, {sizes});"
 
 
-def _dense(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _dense(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     rows, columns = writer.numbers(low.weight).shape
     matrix, call = _product(writer, low.weight, low.bias)
     return writer.operation(
@@ -166,7 +164,7 @@ def _dense(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     )
 
 
-def _window(writer: LayerWriter, settings: Sequence[float | str], groups: int) -> str:
+def _window(writer: CWriter, settings: Sequence[float | str], groups: int) -> str:
     """Add what a window is and return a pointer to it."""
     channels, height, width, *rest = map(int, settings)
     kernel, stride, dilation, before, after = (
@@ -187,7 +185,7 @@ def _places(size: int, kernel: int, stride: int, dilation: int, padding: int) ->
     return (size + padding - dilation * (kernel - 1) - 1) // stride + 1
 
 
-def _convolution(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _convolution(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     *settings, groups = low.settings
     window = _window(writer, settings, int(groups))
     rows = len(writer.numbers(low.weight))
@@ -202,7 +200,7 @@ def _convolution(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> i
     )
 
 
-def _pooling(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _pooling(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     *settings, kind = low.settings
     window = _window(writer, settings, 1)
     name = writer.call(f"pool_{kind}")
@@ -214,7 +212,7 @@ def _pooling(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     )
 
 
-def _rearrange(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _rearrange(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     *settings, backward = low.settings
     sizes, order = [int(s) for s in settings[:3]], [int(axis) for axis in settings[3:]]
     apart = (sizes[1] * sizes[2], sizes[2], 1)
@@ -231,7 +229,7 @@ def _rearrange(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int
     )
 
 
-def _batchnorm(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _batchnorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     channels, _, eps = low.settings
     gamma, beta = writer.numbers(low.weight), writer.numbers(low.bias)
     mean, variance = (writer.numbers(low.buffers + i) for i in range(2))
@@ -255,7 +253,7 @@ def _batchnorm(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int
     )
 
 
-def _layernorm(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _layernorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     _, eps = low.settings
     arrays = f"{writer.vector(low.weight)}, {writer.vector(low.bias)}"
     name, step = writer.call("layernorm"), low.inputs // low.steps
@@ -277,7 +275,7 @@ def _float(value: float | str) -> str:
     return number(float(np.float32(value)))
 
 
-def _recurrent(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _recurrent(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     cell, function, steps, sequences, _, weight_hh, bias_hh, *_ = low.settings
     first, from_input = _product(writer, low.weight, low.bias)
     second, from_state = _product(writer, int(weight_hh), int(bias_hh))
@@ -312,7 +310,7 @@ def _recurrent(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int
     )
 
 
-def _add(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _add(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     name = writer.call("add")
     return writer.operation(
         "a sum",
@@ -323,7 +321,7 @@ def _add(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     )
 
 
-def _concat(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _concat(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     (steps,) = map(int, low.settings)
     name = writer.call("copy")
     widths = [writer.writing.sizes[value] // steps for value in reads]
@@ -339,7 +337,7 @@ def _concat(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     return writer.operation("side by side", reads, total * steps, text)
 
 
-def _softmax(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _softmax(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     name, step = writer.call("softmax"), low.inputs // low.steps
     return writer.operation(
         "softmax",
@@ -352,11 +350,11 @@ def _softmax(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     )
 
 
-def _dropout(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _dropout(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     return reads[0]
 
 
-def _activation(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _activation(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     function, slope = low.settings
     if function == "identity":
         return reads[0]
@@ -372,7 +370,7 @@ def _activation(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> in
     )
 
 
-def _embedding(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+def _embedding(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     table = writer.vector(low.weight)
     rows, features = writer.numbers(low.weight).shape
     names = [writer.call(kind) for kind in ("copy", "row_of")]
@@ -387,7 +385,7 @@ def _embedding(writer: LayerWriter, low: CoreLayer, reads: Sequence[int]) -> int
     return writer.operation("dense, rows of a table", reads, low.outputs, text)
 
 
-def copied(writer: LayerWriter, size: int, reads: Sequence[int]) -> int:
+def copied(writer: CWriter, size: int, reads: Sequence[int]) -> int:
     """Write a copy of what is read."""
     name = writer.call("copy")
     return writer.operation(
@@ -396,7 +394,7 @@ def copied(writer: LayerWriter, size: int, reads: Sequence[int]) -> int:
 
 
 # The core's layer type to what writes it: the writer, the layer, and the values that it reads.
-KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[int]], int]] = {
+KINDS: dict[str, Callable[[CWriter, CoreLayer, Sequence[int]], int]] = {
     "activation": _activation,
     "add": _add,
     "batchnorm": _batchnorm,

@@ -11,8 +11,8 @@ import numpy as np
 from gradprune.engine.network import Network
 from gradprune.errors import NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_functions
-from gradprune.interop.c_layers import KINDS, LayerWriter, Writing, copied
-from gradprune.interop.c_program import Operation, Places, placed
+from gradprune.interop.c_layers import KINDS, CWriter, Writing, copied
+from gradprune.interop.c_program import Places, Statement, placed
 from gradprune.interop.c_text import Names, folded, sanitized, wrapped
 from gradprune.state.locking import locked
 
@@ -100,7 +100,7 @@ def _operations(network: Network, codes: bool) -> Writing:
         name = str(layer.name)
         roles = [parameter.role for parameter in layer.tensors(shape)]
         arrays = wiring.counting({role: state[f"{name}.{role}"] for role in roles})
-        writer = LayerWriter(writing, name, roles, arrays)
+        writer = CWriter(writing, name, roles, arrays)
         lows = layer.lower(shape, {role: number for number, role in enumerate(roles)})
         reads = [values[source] for source in sources]
         unknown = {low.type for low in lows} - KINDS.keys()
@@ -114,7 +114,7 @@ def _operations(network: Network, codes: bool) -> Writing:
         raise UnsupportedOperationError.of(refused, "C")
     made = values[len(network.steps) - 1]
     if not writing.operations or writing.operations[-1].write != made:
-        last = LayerWriter(writing, str(network.steps[-1].layer.name), [], {})
+        last = CWriter(writing, str(network.steps[-1].layer.name), [], {})
         copied(last, writing.sizes[made], [made])
     return writing
 
@@ -211,7 +211,7 @@ void {name}_predict(const float *x, float *y)
 """
 
 
-def _comment(operation: Operation, layer: CLayer) -> str:
+def _comment(operation: Statement, layer: CLayer) -> str:
     return wrapped(
         f"{_named(operation.layer)}: {operation.form}; flash {layer.flash} bytes, "
         f"RAM {layer.ram} bytes"

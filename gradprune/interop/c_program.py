@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from gradprune.interop.c_text import Array, Struct
 
-__all__ = ["INPUT", "Operation", "Places", "placed"]
+__all__ = ["INPUT", "Places", "Statement", "placed"]
 
 INPUT = 0  # the value that is the sample
 
@@ -21,7 +21,7 @@ Text = Callable[[Sequence[str], str, Sequence[str]], str]
 
 
 @dataclass(frozen=True)
-class Operation:
+class Statement:
     """One operation.
 
     Attributes:
@@ -75,7 +75,7 @@ class Places:
     used: list[int]
 
 
-def placed(sizes: Sequence[int], operations: Sequence[Operation]) -> Places:
+def placed(sizes: Sequence[int], operations: Sequence[Statement]) -> Places:
     """Place all values; the last operation makes the output, which lies in y.
 
     Args:
@@ -113,7 +113,7 @@ def placed(sizes: Sequence[int], operations: Sequence[Operation]) -> Places:
     return Places(pointers, [[_at(next(rest)) for _ in own] for own in scratch], floats, used)
 
 
-def _homes(sizes: Sequence[int], operations: Sequence[Operation], ends: Sequence[int]) -> list[int]:
+def _homes(sizes: Sequence[int], operations: Sequence[Statement], ends: Sequence[int]) -> list[int]:
     """The value in whose place each value lies: its own, or what an operation may write over."""
     homes = list(range(len(sizes)))
     for step, operation in enumerate(operations):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Form", "Matrix", "stored"]
+__all__ = ["Matrix", "MatrixForm", "stored"]
 
 _PASSES = 255  # zeros that a gap of this value stands for
 _MOST_VALUES = 2**8  # that codes can stand for
@@ -25,7 +25,7 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Form:
+class MatrixForm:
     """A way to keep a matrix, for which a function of C is written once.
 
     Attributes:
@@ -73,7 +73,8 @@ class Form:
             ]
         else:
             lines.append("    for (size_t column = 0; column < columns; column++) {")
-        lines += [f"        const float weight = {self._value};", *_indented(body, 8), "    }"]
+        lines += [f"        const float weight = {self._value};", *_indented(body, 8)]
+        lines += ["        n++;", "    }"] if self.bits == 4 else ["    }"]
         lines += _indented(end)
         if self.by_row:
             lines.append("    table += values;")
@@ -96,13 +97,13 @@ class Matrix:
 
     Attributes:
         form: the form.
-        arrays: role to array, those of ``Form.parameters``.
+        arrays: role to array, those of ``MatrixForm.parameters``.
         values: of a table of a row.
         live: how many weights are not 0.
         size: how many there are.
     """
 
-    form: Form
+    form: MatrixForm
     arrays: dict[str, NDArray[Any]]
     values: int
     live: int
@@ -145,7 +146,7 @@ def _forms(rows: Floats, codes: bool) -> Iterator[Matrix]:
     lists = {"count": counts.astype(kind), "gap": _gaps(live)}
     whole = np.full(len(rows), rows.shape[1])
     for given, flat, lengths in (({}, rows.reshape(-1), whole), (lists, values, counts)):
-        form = Form(f"{kind}_t" if given else "")
+        form = MatrixForm(f"{kind}_t" if given else "")
         if not given or len(flat):
             yield Matrix(form, {**given, "value": flat}, 0, number, rows.size)
         if not codes or not len(flat):
@@ -154,11 +155,13 @@ def _forms(rows: Floats, codes: bool) -> Iterator[Matrix]:
             found = _coded(flat, lengths if by_row else np.array([len(flat)]))
             if found is not None:
                 bits, table, packed = found
-                coded = Form(form.counts, bits, by_row)
+                coded = MatrixForm(form.counts, bits, by_row)
                 arrays = {**given, "table": table, "code": packed}
                 yield Matrix(coded, arrays, table.shape[1], number, rows.size)
     if not number:
-        yield Matrix(Form("uint8_t"), {**lists, "value": np.zeros(1, np.float32)}, 0, 0, rows.size)
+        yield Matrix(
+            MatrixForm("uint8_t"), {**lists, "value": np.zeros(1, np.float32)}, 0, 0, rows.size
+        )
 
 
 def _gaps(live: NDArray[np.bool_]) -> NDArray[np.uint8]:

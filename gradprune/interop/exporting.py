@@ -106,7 +106,8 @@ class Exportable(Trainee, ABC):
 
         A layer's weights are kept as the live ones with the gaps between them, of a byte each, or
         whole where that takes less; a comment of each layer says which, with bytes of flash and
-        RAM. ``shrink`` first makes the file smaller. Dropout is left out.
+        RAM. ``shrink`` first makes the file smaller. Dropout is left out. ``gp.verify(model,
+        "digits.c", x=x)`` compiles the file, runs it and compares.
 
         "float32" keeps weights as numbers. "codebook" keeps those that share at most 256 values,
         in a layer or in each row of it, as codes of 4 or 8 bits and a table of the values, where

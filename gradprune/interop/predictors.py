@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.disk import read
+from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime, import_qonnx
 from gradprune.state.threads import get_num_threads
 
@@ -186,19 +187,22 @@ class OnnxPredictor:
 
 
 # How files are read, by how their names end; "": those of gradprune, which ``loading`` reads.
-READERS: dict[str, Callable[[str | os.PathLike[str]], Predictor]] = {".onnx": OnnxPredictor}
+READERS: dict[str, Callable[[str | os.PathLike[str]], Predictor]] = {
+    ".onnx": OnnxPredictor,
+    ".c": CPredictor,
+}
 
 
 def predictor_of(form: Any) -> Predictor:
     """Return what predicts as a form does.
 
     Args:
-        form: anything with ``predict``; a torch module; or the path of a file of ONNX or of
+        form: anything with ``predict``; a torch module; or the path of a file of ONNX, of C or of
             gradprune.
 
     Raises:
         TypeError: it is nothing of that kind.
-        ImportError: what reads the file is not installed.
+        ImportError: what reads the file is not installed; of a file of C, a compiler.
         OSError, FileFormatError: the file cannot be read.
 
     >>> import gradprune as gp

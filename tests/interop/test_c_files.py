@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 import gradprune as gp
 from cases import CONVOLVED_CASES, EDGE_CASES, IMAGE_CASES, RECURRENT_CASES, Case
 from gradprune.engine.network import Network
-from gradprune.errors import NonFiniteError, UnsupportedOperationError
+from gradprune.errors import FileFormatError, NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_layers
 from gradprune.interop.c_export import to_c
+from gradprune.interop.c_predictor import CPredictor
+from gradprune.interop.c_weights import stored
 from random_networks import NETWORKS, random_network, samples
 
 FLAGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O0"]
@@ -232,6 +234,7 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
         ({"path": "m.c", "name": "2m"}, "name must be letters"),
         ({"path": 'm".c'}, "cannot include"),
         ({"path": "m.c", "precision": "int4"}, "precision must be one of 'float32', 'codebook'"),
+        ({"path": "m.c", "precision": "int8"}, "writes no integers"),
         ({"path": "m.c", "precision": "codebook"}, "share few values, and the model has none"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -242,3 +245,139 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match=r"dense0.weight\[1, 2\] is nan"):
         model.to_c(tmp_path / "m.c")
     assert list(tmp_path.iterdir()) == []
+
+
+def quantized(*schemes: Any) -> dict[str, tuple[gp.Model, Floats]]:
+    """A network of convolutions, recurrence and products, pruned and quantized."""
+    rng = np.random.default_rng(0)
+    models: dict[str, tuple[gp.Model, Floats]] = {}
+    for number, scheme in enumerate(schemes):
+        layers = [gp.Conv1D(24, 3, activation="relu"), gp.LSTM(16), gp.Dense(40), gp.Dense(3)]
+        model = gp.Model(layers, input_shape=(9, 20), seed=number)
+        gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5 * (number % 2) + 0.4)
+        gp.Quantizer(model, scheme).quantize()
+        models[f"quantized{number}"] = (model, rng.normal(size=(7, 9, 20)).astype(np.float32))
+    return models
+
+
+SCHEMES = (gp.Codebook(4), gp.Codebook(16), gp.Codebook(200), gp.Codebook(8, per="row"), gp.Grid(4))
+
+
+@needs_compiler
+def test_codebooks(tmp_path: Path) -> None:
+    """Weights are exactly those of the model, as codes where that is smaller."""
+    models = quantized(*SCHEMES)
+    for name, (model, _) in models.items():
+        plain = written(model, tmp_path / f"{name}_plain.c")
+        report = written(model, tmp_path / f"{name}.c", "codebook")
+        assert report.flash <= plain.flash
+        if "per='row'" not in str(model.quantizer.weights):  # of rows with few live weights
+            assert report.flash < 0.75 * plain.flash
+            assert any("codes" in layer.form for layer in report.layers)
+    check(tmp_path, models)
+
+
+def test_codes_of_four_bits_where_sixteen_values_do(tmp_path: Path) -> None:
+    weight = np.zeros((4, 1000), np.float32)
+    weight[:, ::10] = np.arange(1, 101) % 16
+    matrix = stored(weight, codes=True)
+    assert str(matrix) == "sparse, 376 of 4000 weights, 4-bit codes of 15 values"
+    assert matrix.nbytes == 376 + 376 // 2 + 4 * 15 + 4
+    weight[0, 0] = 99
+    weight[0, 20] = 98
+    assert stored(weight, codes=True).form.bits == 8
+    full = stored(weight[:, ::10], codes=True)
+    assert str(full) == "dense, 376 of 400 weights, 8-bit codes of 18 values"
+
+
+def test_each_row_has_its_table_where_that_is_smaller() -> None:
+    rows = np.arange(1, 301)[:, np.newaxis] * np.ones((1, 50))
+    rows[:, ::2] *= -1
+    matrix = stored(rows.astype(np.float32), codes=True)
+    assert str(matrix) == "dense, 15000 of 15000 weights, 4-bit codes of 2 values a row"
+    assert matrix.nbytes == 15000 // 2 + 300 * 2 * 4
+
+
+@needs_compiler
+def test_long_gaps(tmp_path: Path) -> None:
+    """Zeros in runs of 254, 255, 256, 510 and more, and rows without weights."""
+    weight = np.zeros((9, 1200), np.float32)
+    for row, gap in enumerate((0, 253, 254, 255, 256, 509, 510, 511)):
+        weight[row, [gap, gap + 1, 1199]] = 1, 2, 3
+        weight[row, min(2 * gap + 1, 1198)] = 4
+    model = gp.Model([gp.Dense(9)], input_shape=1200, seed=0)
+    model.parameters["dense0.weight"][...] = weight
+    x = np.random.default_rng(0).normal(size=(3, 1200)).astype(np.float32)
+    assert "sparse" in written(model, tmp_path / "gaps.c").layers[0].form
+    check(tmp_path, {"gaps": (model, x)})
+
+
+@needs_compiler
+def test_packed_models(tmp_path: Path) -> None:
+    pytest.importorskip("constriction")
+    model, x = quantized(gp.Codebook(16))["quantized0"]
+    packed = gp.compress(model)
+    report = packed.to_model().to_c(tmp_path / "packed.c", precision="codebook")
+    assert all("codes" in layer.form for layer in report.layers if "weights" in layer.form)
+    gp.verify(packed, tmp_path / "packed.c", x=x)
+
+
+@needs_compiler
+def test_embeddings(tmp_path: Path) -> None:
+    """Numbers that name no row take the nearest one."""
+    layers = [gp.Embedding(11, 5), gp.GRU(4), gp.Dense(2)]
+    model = gp.Model(layers, input_shape=6, seed=0)
+    x = np.random.default_rng(0).integers(0, 11, (20, 6)).astype(np.float32)
+    written(model, tmp_path / "words.c")
+    check(tmp_path, {"words": (model, x)})
+    library = compiled(tmp_path, "-fsanitize=undefined", "-fno-sanitize-recover=all")
+    rows = np.array([[-1, 99, np.inf, -np.inf, np.nan, 10.5]], np.float32)
+    near = np.array([[0, 10, 10, 0, 0, 10]], np.float32)
+    y = predicted(library, "words", rows, (2,))
+    assert np.allclose(y, model.predict(near), atol=1e-5)
+
+
+# ---- files of C among the forms that gp.verify takes ---------------------------------------------
+
+
+@needs_compiler
+def test_verify(tmp_path: Path) -> None:
+    layers = [gp.Conv1D(4, 3, activation="relu"), gp.GRU(5, return_sequences=True)]
+    model = gp.Model(layers, input_shape=(6, 3), seed=0)
+    x = np.random.default_rng(0).normal(size=(9, 6, 3))
+    path = tmp_path / "sequence.c"
+    model.to_c(path, name="other")
+    report = gp.verify(model, model.freeze(), path, x=x)
+    assert report.errors["sequence.c"] < 1e-6
+    with pytest.raises(ValueError, match=r"sequence.c takes \(n, 6, 3\), got \(9, 3, 6\)"):
+        CPredictor(path).predict(x.reshape(9, 3, 6))
+    model.parameters["gru0.weight_ih"][0, 0] += 1
+    with pytest.raises(gp.analysis.VerificationError, match=r"sequence\.c differs"):
+        gp.verify(model, path, x=x)
+
+
+@needs_compiler
+def test_files_of_c_that_are_not_ours(tmp_path: Path) -> None:
+    path, header = tmp_path / "m.c", tmp_path / "m.h"
+    with pytest.raises(FileNotFoundError):
+        CPredictor(path)
+    gp.Model([gp.Dense(2)], input_shape=3, seed=0).to_c(path)
+    text, known = path.read_text("ascii"), header.read_text("ascii")
+    path.write_text(text.replace("float", "flaot"), "ascii")
+    with pytest.raises(FileFormatError, match=r"m\.c: \w+ fails: .*flaot"):
+        CPredictor(path)
+    path.write_text(text.replace("m_predict(", "p("), "ascii")
+    header.write_text(known.replace("m_predict(", "p("), "ascii")
+    with pytest.raises(FileFormatError, match="there is no function m_predict"):
+        CPredictor(path)
+    header.write_text("int x;", "ascii")
+    with pytest.raises(FileFormatError, match=r"none that Model\.to_c writes"):
+        CPredictor(path)
+
+
+def test_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gradprune.interop.c_predictor.shutil.which", lambda name: None)
+    model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+    model.to_c(tmp_path / "m.c")
+    with pytest.raises(ImportError, match="there is none of cc, gcc, clang: install one"):
+        gp.verify(model, tmp_path / "m.c", x=np.ones((1, 3)))

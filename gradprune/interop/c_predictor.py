@@ -1,0 +1,104 @@
+"""Runs a file of C that ``Model.to_c`` wrote, by the system's compiler."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.errors import FileFormatError
+from gradprune.foundation.disk import read
+
+__all__ = ["CPredictor", "find_compiler"]
+
+_COMPILERS = ("cc", "gcc", "clang")
+_FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
+_LINE = r"^#define (\w+)_{} \d+ /\* floats of [xy], of the shape \(([\d, ]+)\) \*/$"
+
+Floats = NDArray[np.float32]
+
+
+def find_compiler() -> str:
+    """Return the path of a compiler of C.
+
+    Raises:
+        ImportError: there is none.
+    """
+    names = (os.environ.get("CC", ""), *_COMPILERS)
+    for name in filter(None, names):
+        if found := shutil.which(name):
+            return found
+    raise ImportError(
+        f"a file of C is run by a compiler, and there is none of {', '.join(_COMPILERS)}: install "
+        "one, such as gcc, or name it in the environment variable CC"
+    )
+
+
+class CPredictor:
+    """A file of C that ``Model.to_c`` wrote, with its header beside it.
+
+    It is compiled and its code runs in this process: open files that you trust.
+
+    Args:
+        path: the file.
+
+    Attributes:
+        name: of the file.
+        file_bytes: of the file and its header.
+        input_shape, output_shape: of a sample and of a prediction.
+        tolerance: for ``gp.verify``, an error relative to the largest output.
+
+    Raises:
+        ImportError: there is no compiler.
+        OSError: a file cannot be read.
+        FileFormatError: it is no such file, or does not compile.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        source = Path(path)
+        self.name, self.tolerance = source.name, 1e-5
+        compiler = find_compiler()
+        header = read(source.with_suffix(".h"))
+        self.file_bytes = len(read(source)) + len(header)
+        text = header.decode(errors="replace")
+        prefix, self.input_shape = self._shape(text, "INPUTS")
+        _, self.output_shape = self._shape(text, "OUTPUTS")
+        with TemporaryDirectory() as folder:
+            target = Path(folder) / "network.so"
+            command = [compiler, *_FLAGS, os.fspath(source.resolve()), "-o", str(target), "-lm"]
+            done = subprocess.run(command, check=False, capture_output=True, text=True)
+            if done.returncode:
+                first = (done.stderr.strip().splitlines() or ["it says nothing"])[0]
+                raise FileFormatError(f"{self.name}: {Path(compiler).name} fails: {first}")
+            library = ctypes.CDLL(str(target))
+        try:
+            self._predict = library[f"{prefix}_predict"]
+        except AttributeError as error:
+            raise FileFormatError(f"{self.name}: there is no function {prefix}_predict") from error
+        self._predict.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
+        self._predict.restype = None
+
+    def _shape(self, header: str, kind: str) -> tuple[str, tuple[int, ...]]:
+        found = re.search(_LINE.format(kind), header, re.MULTILINE)
+        if found is None:
+            raise FileFormatError(f"{self.name}: its header is none that Model.to_c writes")
+        return found[1], tuple(int(size) for size in found[2].split(",") if size.strip())
+
+    def predict(self, x: ArrayLike) -> Floats:
+        """Return what the function makes of each sample."""
+        rows = np.ascontiguousarray(x, np.float32)
+        if rows.shape[1:] != self.input_shape:
+            raise ValueError(
+                f"{self.name} takes (n, {', '.join(map(str, self.input_shape))}), got {rows.shape}"
+            )
+        y = np.empty((len(rows), *self.output_shape), np.float32)
+        for given, made in zip(rows, y, strict=True):
+            self._predict(given.ctypes.data, made.ctypes.data)
+        return y
