@@ -32,8 +32,8 @@ Floats = NDArray[np.float32]
 
 
 def compiled(folder: Path, *more: str) -> ctypes.CDLL:
-    """All files of the folder as one library."""
-    target = folder / "all.so"
+    """All files of the folder as one library, of a name that no other one has."""
+    target = folder / f"all{len(list(folder.glob('*.so')))}.so"
     files = map(str, sorted(folder.glob("*.c")))
     command = [str(COMPILER), *FLAGS, *more, "-fPIC", "-shared", *files, "-o", str(target), "-lm"]
     subprocess.run(command, check=True)
