@@ -93,8 +93,8 @@ class Network(Examined):
         >>> model = gp.Model([gp.Dense(1, bias=False)], input_shape=1, seed=0)
         >>> model.parameters["dense0.weight"][:] = 1
         >>> x, y = [[1.0], [2.0]], [0.0, 0.0]
-        >>> model.backward(x, y, loss="mse"), model.backward(x, y, sample_weight=[1, 2])
-        (2.5, 3.0)
+        >>> model.backward(x, y, loss="mse"), model.backward(x, y, sample_weight=[1, 3])
+        (2.5, 3.25)
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)

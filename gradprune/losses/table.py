@@ -47,7 +47,7 @@ def loss_name(loss: Loss) -> LossLike:
 
     >>> from gradprune.losses import CrossEntropy
     >>> loss_name(CrossEntropy()), loss_name(CrossEntropy(label_smoothing=0.1))
-    ('cross_entropy', CrossEntropy(label_smoothing=0.1))
+    ('cross_entropy', CrossEntropy(label_smoothing=0.1, ignore_index=-100))
     """
     return loss.name if LOSSES.get(loss.name) == loss else loss
 
