@@ -103,6 +103,8 @@ def value_of(found: Any) -> Value:
     """Return an argument, if it depends on the samples; a RefusedError if not."""
     if not isinstance(found, Value):
         raise RefusedError("it computes with a constant")
+    if type(found) is Value:
+        _ = found.node  # stops here if what makes it was refused: then its axes are not known
     return found
 
 

@@ -60,6 +60,7 @@ def trace(module: Any, input_shape: SupportsIndex | Sequence[int]) -> TracedModu
 
     Raises:
         TypeError: it is no nn.Module, or holds numbers that are not float32.
+        ValueError: it fails on samples of this shape.
         UnsupportedOperationError: torch.export cannot trace it.
     """
     torch = torch_package("gp.from_torch")
@@ -71,20 +72,44 @@ def trace(module: Any, input_shape: SupportsIndex | Sequence[int]) -> TracedModu
     own = _without_sparse_layers(_copied(torch, module))
     masks = dict(_without_masks(own))
     own.eval().requires_grad_(True)
-    sizes = {size for tensor in own.state_dict().values() for size in tensor.shape} | {*shape}
+    tensors = [tensor for _, tensor in (*own.named_parameters(), *own.named_buffers())]
+    sizes = {size for tensor in tensors for size in tensor.shape} | {*shape}
     samples = next(p for p in _PRIMES if not any(size % p == 0 for size in sizes if size))
     whole = any(isinstance(part, torch.nn.Embedding) for part in own.modules())
-    x = torch.empty((samples, *shape), dtype=torch.int64 if whole else torch.float32)
+    dtype = torch.int64 if whole else torch.float32
+    try:
+        x = torch.empty((samples, *shape), dtype=dtype)
+    except RuntimeError as error:
+        raise ValueError(f"samples of shape {shape} do not fit into memory: {error}") from error
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
             program = torch.export.export(own, (x,), strict=False)
     except Exception as error:
-        said = next((line for line in str(error).splitlines() if line.strip()), "")
+        _check_runs(own, torch.zeros((2, *shape), dtype=dtype), shape)
         raise UnsupportedOperationError.of(
-            [("", "forward", f"torch.export cannot trace it: {type(error).__name__}: {said}")]
+            [("", "forward", f"torch.export cannot trace it: {_said(error)}")]
         ) from error
     return TracedModule(own, program.graph, _arrays(program), masks, samples)
+
+
+def _check_runs(module: Any, x: Any, shape: tuple[int, ...]) -> None:
+    """Raise a ValueError if the module itself fails, as with samples of another shape."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module(x)
+    except Exception as error:
+        raise ValueError(
+            f"the module fails on samples of input_shape {shape}, without a batch axis: "
+            f"{_said(error)}"
+        ) from error
+
+
+def _said(error: Exception) -> str:
+    """The kind of an error and the first line of its text."""
+    first = next((line for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}"
 
 
 def _check_tensors(torch: Any, module: Any) -> None:

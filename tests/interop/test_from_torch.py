@@ -303,10 +303,6 @@ def refused_modules(torch: Any) -> dict[str, tuple[Any, Any, str]]:
         def forward(self, x: Any) -> Any:
             return self.run(self, x)
 
-    class TwoInputs(nn.Module):  # type: ignore[misc, name-defined]
-        def forward(self, x: Any, y: Any) -> Any:
-            return x + y
-
     def write_into(module: Any, x: Any) -> Any:
         y = module.fc(x)
         shown = y.view(-1, 4)
@@ -323,7 +319,6 @@ def refused_modules(torch: Any) -> dict[str, tuple[Any, Any, str]]:
             4,
             "torch.export cannot trace it",
         ),
-        "several inputs": (TwoInputs(), 4, "torch.export cannot trace it: .*'y'"),
         "several outputs": (Calls(lambda m, x: (x, m.fc(x)), fc=fc), 4, "return one tensor"),
         "samples are mixed": (Calls(lambda m, x: m.fc(x).mean(0), fc=fc), 4, "mixes the samples"),
         "a constant": (Calls(lambda m, x: m.fc(x) + 1.0, fc=fc), 4, "add.Tensor: .*constant"),
@@ -379,7 +374,8 @@ def test_refusals_say_where_and_why(torch: Any) -> None:
         ("torch.jit.script(torch.nn.Linear(3, 2))", 3, TypeError, "torch.nn.Module"),
         ("torch.nn.Linear(3, 2)", (), ValueError, "at least one size"),
         ("torch.nn.Linear(3, 2)", 0, ValueError, "input_shape"),
-        ("torch.nn.Linear(3, 2)", 4, UnsupportedOperationError, "cannot trace"),
+        ("torch.nn.Linear(3, 2)", 4, ValueError, "fails on samples of input_shape"),
+        ("torch.nn.Bilinear(3, 3, 2)", 3, ValueError, "fails on samples of .*input2"),
     ],
 )
 @pytest.mark.filterwarnings("ignore")
@@ -429,3 +425,26 @@ for call in (lambda: gp.from_torch(None, 3), gp.Model([gp.Dense(2)], 3).to_torch
         'gp.from_torch needs torch: pip install "gradprune[torch]"',
         'model.to_torch needs torch: pip install "gradprune[torch]"',
     ]
+
+
+@pytest.mark.parametrize("shape", [5, (1, 4), (3, 4, 4)])
+def test_a_shape_that_the_module_does_not_take(torch: Any, shape: Any) -> None:
+    """The error is that of two samples: it does not speak of how the module is traced."""
+    module = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8))
+    with pytest.raises(ValueError, match="fails on samples of input_shape") as caught:
+        gp.from_torch(module, shape)
+    assert not isinstance(caught.value, UnsupportedOperationError)
+    assert "1009" not in str(caught.value)
+
+
+@pytest.mark.parametrize("shape", [(10**9, 10**9), 10**13])
+def test_shapes_beyond_memory(torch: Any, shape: Any) -> None:
+    with pytest.raises(ValueError, match="do not fit into memory"):
+        gp.from_torch(torch.nn.Identity(), shape)
+
+
+def test_what_reads_a_refused_operation_is_judged_no_further(torch: Any) -> None:
+    """Of a result whose shape is not known, axes are not known either."""
+    module = torch.nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    with pytest.raises(UnsupportedOperationError, match="no counterpart"):
+        gp.from_torch(module, (5, 4))
