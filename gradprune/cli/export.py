@@ -1,4 +1,4 @@
-"""``gradprune export``: a saved network as a file of ONNX or torch."""
+"""``gradprune export``: a saved network as a file of ONNX, torch or C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from gradprune.cli import tables
 from gradprune.cli.data import chosen_samples
 from gradprune.cli.files import load_model, output_file
-from gradprune.cli.formats import ENDINGS, check_format, check_installed, write
+from gradprune.cli.formats import ENDINGS, PRECISIONS, check_format, check_installed, write
 from gradprune.cli.options import (
     UsageError,
     add_command,
@@ -19,7 +19,6 @@ from gradprune.cli.options import (
     add_shrink,
     add_threads,
 )
-from gradprune.interop.onnx_export import PRECISIONS
 
 
 def add(commands: Any) -> None:
@@ -28,31 +27,36 @@ def add(commands: Any) -> None:
         commands,
         "export",
         run,
-        "write a saved network for ONNX or torch, and compare what was written",
+        "write a saved network for ONNX, torch or C, and compare what was written",
         "examples:\n"
         "  gradprune export m.safetensors --to onnx --dataset mnist\n"
         "  gradprune export m-pruned.safetensors --to onnx --precision int8 --data my.npz\n"
-        "  gradprune export m.onnx --to torch --shrink --out small.pt",
+        "  gradprune export m.onnx --to torch --shrink --out small.pt\n"
+        "  gradprune export m-pruned.safetensors --to c --name digits --dataset mnist",
     )
     add_model_file(parser)
     parser.add_argument(
         "--to",
-        choices=("onnx", "torch"),
+        choices=tuple(PRECISIONS),
         required=True,
-        help="a file of ONNX, or a module of torch, saved by torch.save",
+        help="a file of ONNX; a module of torch, saved by torch.save; a file of C and its header",
     )
     parser.add_argument(
         "--precision",
-        choices=PRECISIONS,
+        choices=tuple(dict.fromkeys(word for words in PRECISIONS.values() for word in words)),
         default="float32",
-        help="of ONNX; int8 needs --data or --dataset, qonnx a model that a Quantizer quantized",
+        help="of ONNX, int8, which needs --data or --dataset, and qonnx, of C codebook; these are "
+        "for models that a Quantizer quantized",
     )
     add_samples(parser, "samples to compare on, and to find the ranges of int8", required=False)
+    parser.add_argument(
+        "--name", help="of C: what its names begin with (default: the name of the file)"
+    )
     add_shrink(parser)
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="is replaced if it exists (default: MODEL.onnx or MODEL.pt, unless it exists)",
+        help="is replaced if it exists (default: MODEL.onnx, .pt or .c, unless it exists)",
     )
     add_import(parser)
     add_threads(parser)
@@ -62,8 +66,11 @@ def run(options: argparse.Namespace) -> None:
     """Write a network for another library, and say how large the file is and what it predicts."""
     console = tables.make_console()
     given = options.dataset is not None or options.data is not None
-    if options.to == "torch" and options.precision != "float32":
-        raise UsageError(f"--precision {options.precision} is for --to onnx")
+    if options.precision not in PRECISIONS[options.to]:
+        (other,) = (to for to, known in PRECISIONS.items() if options.precision in known)
+        raise UsageError(f"--precision {options.precision} is for --to {other}")
+    if options.name is not None and options.to != "c":
+        raise UsageError("--name is for --to c")
     if options.precision == "int8" and not given:
         raise UsageError("--precision int8 measures ranges: add --data FILE or --dataset NAME")
     check_format(options.to, options.out)
@@ -78,6 +85,7 @@ def run(options: argparse.Namespace) -> None:
         out,
         options.to,
         precision=options.precision,
+        name=options.name,
         shrink=options.shrink,
         samples=samples,
     )

@@ -1,4 +1,4 @@
-"""What ``prune`` and ``export`` write: files of gradprune, of ONNX and of torch."""
+"""What ``prune`` and ``export`` write: files of gradprune, of ONNX, of torch and of C."""
 
 from __future__ import annotations
 
@@ -12,16 +12,26 @@ from gradprune.cli import tables
 from gradprune.cli.data import Unlabelled
 from gradprune.cli.options import UsageError
 from gradprune.cli.training import print_saved
-from gradprune.foundation.disk import write_atomically
+from gradprune.foundation.disk import check_writable, write_atomically
+from gradprune.interop.c_export import PRECISIONS as C_PRECISIONS
+from gradprune.interop.c_predictor import CPredictor, find_compiler
+from gradprune.interop.onnx_export import PRECISIONS as ONNX_PRECISIONS
 from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime, import_qonnx
 from gradprune.interop.predictors import OnnxPredictor
 from gradprune.interop.torch_tracing import torch_package
 from gradprune.model import Model
 
-__all__ = ["ENDINGS", "check_expressible", "check_format", "check_installed", "write"]
+__all__ = ["ENDINGS", "PRECISIONS", "check_expressible", "check_format", "check_installed", "write"]
 
 # Of a format: how names of files end, the usual one first.
-ENDINGS = {"safetensors": (".safetensors",), "onnx": (".onnx",), "torch": (".pt", ".pth")}
+ENDINGS = {
+    "safetensors": (".safetensors",),
+    "onnx": (".onnx",),
+    "torch": (".pt", ".pth"),
+    "c": (".c",),
+}
+# Of a format that export writes: how exactly it keeps numbers.
+PRECISIONS = {"onnx": ONNX_PRECISIONS, "torch": ("float32",), "c": C_PRECISIONS}
 
 
 def check_format(to: str, out: str | None) -> None:
@@ -40,11 +50,13 @@ def check_installed(to: str, precision: str = "float32", *, compares: bool) -> N
 
     Args:
         to: the format.
-        precision: of ONNX.
+        precision: one of PRECISIONS.
         compares: whether the file is run, too.
     """
     if to == "torch":
         torch_package("a file of torch")
+    if to == "c" and compares:
+        find_compiler()
     if to == "onnx":
         import_onnx()
         if compares and precision == "qonnx":
@@ -60,6 +72,8 @@ def check_expressible(model: Model, to: str) -> None:
             model.to_torch()
         elif to == "onnx":
             model.to_onnx(Path(folder) / "m.onnx")
+        elif to == "c":
+            model.to_c(Path(folder) / "m.c")
         else:
             model.check_savable()
 
@@ -71,6 +85,7 @@ def write(
     to: str,
     *,
     precision: str = "float32",
+    name: str | None = None,
     shrink: bool = False,
     samples: Unlabelled | None = None,
 ) -> None:
@@ -83,7 +98,8 @@ def write(
         model: the model.
         out: the file.
         to: a key of ENDINGS.
-        precision: of ONNX.
+        precision: one of PRECISIONS.
+        name: what names in a file of C begin with; None: the name of the file.
         shrink: write the model without its dead units.
         samples: those that are compared; "int8" finds ranges by them, too. None: do not compare.
 
@@ -105,6 +121,9 @@ def write(
             if written.exact:
                 console.print(f"float32 so that errors stay small: {', '.join(written.exact)}")
             form = None if samples is None else OnnxPredictor(file)
+        elif to == "c":
+            console.print(str(small.to_c(file, name=name, precision=precision)), soft_wrap=True)
+            form = None if samples is None else CPredictor(file)
         elif to == "torch":
             torch = torch_package("a file of torch")
             torch.save(small.to_torch(), file)
@@ -114,6 +133,10 @@ def write(
             form = small
         if samples is not None:
             report = verify(model, form, x=samples.compared)
+        if to == "c":
+            header = out.with_suffix(".h")
+            check_writable(out)
+            write_atomically(header, file.with_suffix(".h").read_bytes())
         write_atomically(out, file.read_bytes())
     print_saved(console, out)
     if report is not None and samples is not None:

@@ -94,8 +94,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--out",
         metavar="FILE",
-        help="is replaced if it exists (default: MODEL-pruned.safetensors, .onnx or .pt, unless "
-        "it exists)",
+        help="is replaced if it exists (default: MODEL-pruned.safetensors, .onnx, .pt or .c, "
+        "unless it exists)",
     )
     add_import(parser)
     add_seed(parser)

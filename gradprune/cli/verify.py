@@ -34,7 +34,10 @@ def add(commands: Any) -> None:
         "  gradprune verify m.safetensors m8.onnx --dataset mnist --tolerance 0.05",
     )
     parser.add_argument(
-        "reference", metavar="REFERENCE", help="a file that gradprune saved, or of ONNX (.onnx)"
+        "reference",
+        metavar="REFERENCE",
+        help="a file that gradprune saved, of ONNX (.onnx), or of C (.c), which is compiled and "
+        "run: take files that you trust",
     )
     parser.add_argument("others", metavar="OTHER", nargs="+", help="files of the same kinds")
     add_samples(parser, "samples to compare on", required=True)
@@ -72,6 +75,6 @@ def run(options: argparse.Namespace) -> None:
 
 def _form(path: str, modules: list[str]) -> Any:
     """The path, or what is in it if that may need classes of the user's own."""
-    if not modules or Path(path).suffix.lower() in ENDINGS["onnx"]:
+    if not modules or Path(path).suffix.lower() in (*ENDINGS["onnx"], *ENDINGS["c"]):
         return path
     return load_file(Path(path), modules)

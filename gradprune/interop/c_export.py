@@ -14,9 +14,9 @@ from gradprune.foundation.disk import check_writable, write_atomically
 from gradprune.interop.c_network import CLayer, c_text
 from gradprune.interop.c_text import is_identifier, sanitized
 
-__all__ = ["CReport", "to_c"]
+__all__ = ["PRECISIONS", "CReport", "to_c"]
 
-_PRECISIONS = ("float32", "codebook")
+PRECISIONS = ("float32", "codebook")
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def to_c(
     """Write a model to a file of C and its header; see ``Model.to_c``."""
     if precision == "int8":
         raise ValueError('to_c writes no integers: precision must be "float32" or "codebook"')
-    choice("precision", precision, _PRECISIONS)
+    choice("precision", precision, PRECISIONS)
     source = Path(path)
     if source.suffix != ".c":
         raise ValueError(f'path must end in ".c", got {os.fspath(path)!r}')

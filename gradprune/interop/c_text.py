@@ -128,17 +128,16 @@ def wrapped(text: str) -> str:
 
 
 def folded(line: str) -> str:
-    """Return a line of code, in lines that are not too long."""
+    """Return a line of code, in lines that are not too long, broken behind commas."""
     indent = line[: len(line) - len(line.lstrip())]
-    return "\n".join(
-        textwrap.wrap(
-            line,
-            COLUMNS,
-            subsequent_indent=f"{indent}    ",
-            break_long_words=False,
-            break_on_hyphens=False,
-        )
+    parts = textwrap.wrap(
+        re.sub("(?<=[^,;]) ", "\0", line),
+        COLUMNS,
+        subsequent_indent=f"{indent}    ",
+        break_long_words=False,
+        break_on_hyphens=False,
     )
+    return "\n".join(parts).replace("\0", " ")
 
 
 class Names:

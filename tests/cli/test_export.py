@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -183,6 +184,28 @@ def test_export_to_torch(
     assert gp.verify(convolutional, module, x=x).samples == 360
 
 
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no compiler")
+def test_export_to_c(dense: gp.Model, capsys: pytest.CaptureFixture[str]) -> None:
+    x, _ = gp.datasets.digits()[1]
+    export = ["export", "m.safetensors", "--to", "c"]
+    assert main([*export, "--dataset", "digits", "--name", "digits"]) == 0
+    text = capsys.readouterr().out
+    assert "m.c: float32, digits_predict" in text
+    assert "same argmax for 100 % of 360 samples of digits" in text
+    assert "void digits_predict(" in Path("m.h").read_text("ascii")
+    gp.verify(dense, "m.c", x=x)
+    assert main(["verify", "m.safetensors", "m.c", "--dataset", "digits"]) == 0
+    assert "m.c exists: --out m.c replaces it" in failed(capsys, *export)
+    assert "share few values" in failed(
+        capsys, *export, "--precision", "codebook", "--out", "codes.c"
+    )
+    gp.Quantizer(dense, gp.Codebook(4)).quantize()
+    dense.save("q.safetensors")
+    assert main(["export", "q.safetensors", "--to", "c", "--precision", "codebook"]) == 0
+    assert "4-bit codes of 4 values" in capsys.readouterr().out
+    gp.verify("q.safetensors", "q.c", x=x)
+
+
 def test_packed_models_are_exported_and_frozen_ones_are_not(
     dense: gp.Model, onnx: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -207,7 +230,10 @@ def test_no_file_is_replaced_that_nobody_named(
 
 EXPORTS = {
     "to nothing": ([], "required: --to"),
-    "to c": (["--to", "c"], "--to: invalid choice: 'c'"),
+    "to java": (["--to", "java"], "--to: invalid choice: 'java'"),
+    "codebook in onnx": (["--to", "onnx", "--precision", "codebook"], "codebook is for --to c"),
+    "int8 in c": (["--to", "c", "--precision", "int8"], "int8 is for --to onnx"),
+    "a name of onnx": (["--to", "onnx", "--name", "m"], "--name is for --to c"),
     "no samples": (["--to", "onnx", "--precision", "int8"], "add --data FILE or --dataset NAME"),
     "torch in int8": (["--to", "torch", "--precision", "int8"], "int8 is for --to onnx"),
     "other name": (["--to", "torch", "--out", "m.onnx"], "name of a file of onnx, not of torch"),
