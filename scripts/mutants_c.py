@@ -119,6 +119,8 @@ PYTHON = {
     "layers/batchnorm": ["normalization"],
     "layers/convolution": ["convolution"],
     "layers/parts/dense_frozen": ["frozen", "frozen_int8"],
+    "layers/parts/matrix_frozen": ["frozen", "recurrent"],
+    "layers/parts/recurrent_frozen": ["recurrent"],
     "layers/layernorm": ["normalization"],
     "layers/pooling": ["convolution"],
     "layers/recurrent": ["recurrent"],

@@ -1,5 +1,5 @@
 /* rows.h - products for a few samples, each a contiguous row of features: what a frozen network
- * runs on when there are too few samples to fill lanes (layers/dense_frozen.c).
+ * runs on when there are too few samples to fill lanes (layers/parts/matrix_frozen.c).
  *
  * With one sample a weight is used once, so these kernels live on reading weights fast. Vectors run
  * along the features (dense) or along 16 output rows (sliced). A number's chain of sums is the same

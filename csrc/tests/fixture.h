@@ -290,14 +290,15 @@ static inline size_t model_factors(const gp_layer_spec *spec)
  * there is none. */
 static inline size_t model_rows(const gp_layer_spec *spec)
 {
-    if (spec->type == &gp_layer_dense) return spec->out;
+    if (spec->type == &gp_layer_dense) return gp_rows_of(spec);
     if (spec->type == &gp_layer_recurrent) return model_gates(spec) * model_units(spec);
     return spec->type == &gp_layer_convolution ? naive_filters(spec) : 0;
 }
 static inline size_t model_columns(const gp_layer_spec *spec)
 {
     if (spec->type == &gp_layer_convolution) return naive_filter_length(spec);
-    return spec->type == &gp_layer_recurrent ? spec->in / gp_recurrent_of(spec)->steps : spec->in;
+    if (spec->type == &gp_layer_recurrent) return spec->in / gp_recurrent_of(spec)->steps;
+    return gp_columns_of(spec);
 }
 
 static inline void model_place(model *m, size_t *at, size_t length, size_t group, size_t columns)

@@ -150,8 +150,8 @@ static void test_frozen(const gp_kernels *kernels)
             CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
                                              GP_FLOAT32, &frozen),
                             GP_OK);
-            const size_t counts[] = {1, MOST + 1, SAMPLES};
-            for (size_t i = 0; i < 3; i++) {
+            const size_t counts[] = {1, 3, MOST, MOST + 1, SAMPLES};
+            for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
                 CHECK_INT_EQUAL(gp_frozen_predict(frozen, counts[i], s->x, got, &fault, 2), GP_OK);
                 for (size_t k = 0; k < counts[i] * O; k++)
                     CHECK_NEAR(got[k], expected[k], 1e-5 * (1.0 + fabsf(expected[k])));
@@ -161,6 +161,130 @@ static void test_frozen(const gp_kernels *kernels)
             free(got);
             scene_free(s);
         }
+}
+
+/* What the next network is; the steps do not fit those that are computed together. */
+static struct {
+    gp_cell cell;
+    size_t steps, features, units;
+    int sequences, bias;
+} shape;
+
+/* With a layer over the steps of what is a sequence. */
+static void build_shape(model *m)
+{
+    enum { TAGS = 3 };
+    gp_layer_spec *own =
+        model_recurrent(m, shape.cell, shape.steps, shape.features, shape.units, shape.sequences);
+    if (!shape.bias) own->bias = gp_recurrent_in(own)->bias = GP_NONE;
+    if (!shape.sequences) return;
+    gp_layer_spec *dense = model_dense(m, shape.steps * shape.units, shape.steps * TAGS);
+    dense->steps = shape.steps;
+    if (!shape.bias) dense->bias = GP_NONE;
+    model_activation(m, GP_SIGMOID, 0);
+}
+
+/* Removes the first row of every matrix, and the last. */
+static void empty_rows(model *m)
+{
+    for (size_t i = 0; i < m->arena.n_segments; i++) {
+        const gp_segment *part = &m->segments[i];
+        if (part->columns == 0) continue;
+        memset(m->mask + part->offset, 0, part->columns);
+        memset(m->mask + part->offset + part->length - part->columns, 0, part->columns);
+    }
+    model_remove(m);
+}
+
+static void few_agree(const gp_kernels *kernels, double share, uint64_t seed)
+{
+    enum { MOST = 16 };
+    scene *s = scene_new(kernels, build_shape, MOST, &gp_loss_mse, seed);
+    const size_t O = s->out;
+    float *expected = allocated(MOST * O * sizeof *expected),
+          *got = allocated(MOST * O * sizeof *got);
+    gp_frozen *frozen = NULL;
+    gp_fault fault;
+    long failed = check_failed_count;
+    if (share > 0.0) model_prune(&s->m, share, seed);
+    if (share > 0.0) empty_rows(&s->m);
+    CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, MOST, s->x, expected, 1), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                     GP_FLOAT32, &frozen),
+                    GP_OK);
+    for (size_t n = 1; n <= MOST; n += 1 + n / 3) {
+        memset(got, 0xff, MOST * O * sizeof *got);
+        CHECK_INT_EQUAL(gp_frozen_predict(frozen, n, s->x, got, &fault, 1), GP_OK);
+        CHECK_FLOATS_NEAR(n * O, got, expected, 1e-5, 1e-5);
+        CHECK(n == MOST || is_float_nan(got[n * O]));
+    }
+    if (share == 0.0 || share > 1.0) {
+        const gp_frozen_layer layer = gp_frozen_describe(frozen, 0);
+        CHECK(layer.row_list == (share > 0.0) && layer.lane_list == (share > 0.0));
+    }
+    if (check_failed_count > failed)
+        printf("  cell %d, %zu steps of %zu, %zu units, sequences %d, bias %d, share %g\n",
+               (int)shape.cell, shape.steps, shape.features, shape.units, shape.sequences,
+               shape.bias, share);
+    gp_frozen_destroy(frozen);
+    free(expected);
+    free(got);
+    scene_free(s);
+}
+
+/* Every cell, with units and features around a vector, on dense rows and on lists. */
+static void test_few(const gp_kernels *kernels)
+{
+    static const size_t sizes[] = {1, 4, 15, 16, 17, 32, 50};
+    static const double shares[] = {0.0, 0.3, 0.85, 0.97, 1.1};
+    uint64_t seed = 100;
+    for (int cell = 0; cell < GP_CELLS; cell++)
+        for (int form = 0; form < 4; form++)
+            for (size_t i = 0; i < 7; i++)
+                for (size_t k = 0; k < 5; k++, seed++) {
+                    if (is_quick() && seed % 7) continue;
+                    shape.cell = (gp_cell)cell;
+                    shape.sequences = form & 1;
+                    shape.bias = form >> 1;
+                    shape.steps = (i + k) % 3 == 0 ? 1 : 19 + 13 * ((i + k) % 3 - 1);
+                    shape.features = sizes[(i + k) % 7];
+                    shape.units = sizes[i];
+                    few_agree(kernels, shares[k], seed);
+                }
+}
+
+/* The state grows past all numbers in one sample, from its fourth step on: nothing of it is seen in
+ * the steps before or in the next sample, which are padded by nothing or lie beside it. */
+static void build_growing_twice(model *m)
+{
+    gp_recurrent_in(model_recurrent(m, GP_RNN, 6, 2, 3, 1))->activation = GP_RELU;
+    gp_recurrent_in(model_recurrent(m, GP_RNN, 6, 3, 3, 1))->activation = GP_RELU;
+    model_dense(m, 18, 12)->steps = 6;
+}
+static void test_few_overflow(const gp_kernels *kernels)
+{
+    enum { SAMPLES = 3, OUT = 12 };
+    scene *s = scene_new(kernels, build_growing_twice, SAMPLES, &gp_loss_mse, 71);
+    const gp_layer_spec *spec = &s->m.layers[0];
+    float expected[SAMPLES * OUT], got[SAMPLES * OUT];
+    gp_frozen *frozen = NULL;
+    gp_fault fault;
+    CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
+    s->m.arena.params[spec->weight + 2 * 2] = 1.0f;
+    s->m.arena.params[gp_recurrent_of(spec)->weight + 2 * 3 + 2] = 1e20f;
+    for (size_t i = 0; i < 12; i++) s->x[12 + i] = i == 2 ? 1.0f : 0.0f;
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                     GP_FLOAT32, &frozen),
+                    GP_OK);
+    CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, SAMPLES, s->x, expected, 1), GP_OK);
+    CHECK_INT_EQUAL(gp_frozen_predict(frozen, SAMPLES, s->x, got, &fault, 1), GP_OK);
+    for (size_t i = 0; i < SAMPLES * OUT; i++) {
+        CHECK_INT_EQUAL(isfinite(got[i]), isfinite(expected[i]));
+        if (isfinite(expected[i])) CHECK_NEAR(got[i], expected[i], 1e-5 * fabs(expected[i]) + 1e-5);
+    }
+    CHECK(!isfinite(got[2 * OUT - 1]) && isfinite(got[OUT]));
+    gp_frozen_destroy(frozen);
+    scene_free(s);
 }
 
 /* ---- blocks, lanes and threads --------------------------------------------------------------- */
@@ -406,6 +530,8 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_against_naive);
     OVER_INSTRUCTION_SETS(test_changes);
     OVER_INSTRUCTION_SETS(test_frozen);
+    OVER_INSTRUCTION_SETS(test_few);
+    OVER_INSTRUCTION_SETS(test_few_overflow);
     test_is_sparse();
     OVER_INSTRUCTION_SETS(test_blocks);
     OVER_INSTRUCTION_SETS(test_company);
