@@ -91,8 +91,8 @@ class FrozenModel:
     >>> model = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
     >>> print(model.freeze())
     layer   type         outputs  weights  kept  bytes  few samples  many samples
-    dense0  Dense, relu        3       12    12    448  dense        dense
-    dense1  Dense              2        6     6    384  dense        dense
+    dense0  Dense, relu        3       12    12    512  dense        dense
+    dense1  Dense              2        6     6    448  dense        dense
     """
 
     __slots__ = (

@@ -344,3 +344,24 @@ def test_recurrent_layers(cell: Any, kept: float, sequences: bool) -> None:
         int(m.sum()) for n, m in model.masks.items() if n.startswith(first.name)
     )
     assert first.many == ("sparse" if kept < 0.4 else "dense")
+
+
+@pytest.mark.parametrize("removed", [0.0, 0.9, 0.99])
+@pytest.mark.parametrize("cell", [gp.RNN, gp.LSTM, gp.GRU])
+def test_few_sequences(cell: Any, removed: float) -> None:
+    """Layers that keep the steps, and those that change them, between recurrent ones."""
+    layers = [
+        gp.Bidirectional(cell(18, return_sequences=True)),
+        gp.LayerNorm(),
+        gp.Dense(7, activation="relu"),
+        gp.layers.Permute((2, 1)),
+        gp.Dense(16),
+        cell(16, bias=False, return_sequences=True),
+        gp.layers.Reverse(),
+        cell(33),
+        gp.Dense(3),
+    ]
+    model = pruned(gp.Model(layers, input_shape=(35, 5), seed=3), removed)
+    frozen = model.freeze()
+    for n in range(1, 18):
+        gp.verify(model, frozen, x=samples(n, 35 * 5).reshape(n, 35, 5))

@@ -19,7 +19,7 @@ static gp_status dense_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
     const size_t I = gp_columns_of(spec), O = gp_rows_of(spec);
-    enum { HEAD = 64 }; /* words */
+    enum { HEAD = 48 }; /* words */
     _Static_assert(sizeof(gp_frozen_matrix) <= HEAD * sizeof(uint32_t), "it does not fit");
     gp_frozen_matrix plan;
     gp_status status =
