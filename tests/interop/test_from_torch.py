@@ -76,6 +76,22 @@ def test_random_modules(torch: Any) -> None:
     assert {seed: errors for seed, errors in found.items() if max(errors) > 1e-5} == {}
 
 
+def test_random_modules_in_onnxruntime(
+    torch: Any, onnx: Any, onnxruntime: Any, tmp_path: Path
+) -> None:
+    """The same modules as files of ONNX, run by onnxruntime and read back."""
+    worst = 0.0
+    for seed in range(NETWORKS):
+        module, shape = random_module(torch, seed)
+        model = gp.from_torch(settled(torch, module, seed), shape)
+        x = samples(shape, 9, seed)
+        model.to_onnx(tmp_path / "m.onnx")
+        again = gp.from_onnx(tmp_path / "m.onnx")
+        errors = gp.verify(model, tmp_path / "m.onnx", again, x=x).errors
+        worst = max(worst, *errors.values())
+    print(f"{NETWORKS} modules in onnxruntime: {worst:.1e}")  # noqa: T201
+
+
 # ---- what comes along
 
 

@@ -485,3 +485,15 @@ def test_other_sources(onnx: Any, tmp_path: Path) -> None:
     for data in (b"", b"no file", b"\x00" * 100):
         with pytest.raises(FileFormatError, match="no ONNX file"):
             gp.from_onnx(data)
+
+
+@pytest.mark.parametrize("function", ["gelu", "silu", "hardswish"])
+@pytest.mark.parametrize("before", ["gelu", "silu", "hardswish"])
+def test_functions_of_functions_that_are_products(
+    onnx: Any, tmp_path: Path, before: str, function: str
+) -> None:
+    layers = [gp.Dense(3), gp.Activation(before), gp.Activation(function)]
+    model = gp.Model(layers, 4, seed=0)
+    model.to_onnx(tmp_path / "m.onnx")
+    again = gp.from_onnx(tmp_path / "m.onnx")
+    assert [layer.label for layer in again.layers] == ["Dense", before, function]
