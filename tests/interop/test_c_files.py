@@ -74,7 +74,8 @@ CHOSEN = (*EDGE_CASES[:6], *RECURRENT_CASES[:9], *RECURRENT_CASES[-5:], *IMAGE_C
 @needs_compiler
 @pytest.mark.parametrize("share", [0.0, 0.9])
 def test_cases(tmp_path: Path, share: float) -> None:
-    models = {case.name: of_case(case, share) for case in (*CHOSEN, *CONVOLVED_CASES[:8])}
+    cases = (*CHOSEN, *CONVOLVED_CASES[:8])[:: 1 if share else 4]
+    models = {case.name: of_case(case, share) for case in cases}
     for name, (model, _) in models.items():
         written(model, tmp_path / f"{name}.c")
     check(tmp_path, models)
@@ -274,6 +275,19 @@ def test_codebooks(tmp_path: Path) -> None:
         if "per='row'" not in str(model.quantizer.weights):  # of rows with few live weights
             assert report.flash < 0.75 * plain.flash
             assert any("codes" in layer.form for layer in report.layers)
+    check(tmp_path, models)
+
+
+@needs_compiler
+def test_random_networks_of_shared_values(tmp_path: Path) -> None:
+    models = {}
+    for number in range(NETWORKS):
+        model = random_network(number)
+        if model.masks:
+            scheme = (gp.Codebook(6), gp.Codebook(40), gp.Codebook(3, per="row"))[number % 3]
+            gp.Quantizer(model, scheme).quantize()
+            models[f"shared{number}"] = (model, samples(model, number))
+            written(model, tmp_path / f"shared{number}.c", "codebook")
     check(tmp_path, models)
 
 
