@@ -88,5 +88,7 @@ def test_values_go_to_the_nearest_even_step() -> None:
     quantized = reference.fake_quantize(values, np.float32(1.0), 0, 4)
     assert quantized.tolist() == [-2, -2, 0, 0, 0, 1, 2, 2, 3]
     assert not np.signbit(quantized[2:5]).any()
+    halves = reference.fake_quantize(values / 2, np.float32(0.5), 0, 4)
+    assert halves.tolist() == [-1, -1, 0, 0, 0, 0.5, 1, 1, 1.5]
     shifted = reference.fake_quantize(values, np.float32(1.0), 1, 2, symmetric=False)
     assert shifted.tolist() == [-1, -1, 0, 0, 0, 1, 2, 2, 2]
