@@ -33,7 +33,8 @@ def from_torch(
     LayerNorm, RNN, LSTM and GRU (several layers, both directions, from a state of 0), Embedding,
     Dropout, maxima and means over windows or over all places, the activations of ``Activation``,
     sums, concatenation, and view, flatten, permute and their like as far as they leave samples
-    apart. Normalizations without weight or bias get ones and zeros.
+    apart. Normalizations without weight or bias get ones and zeros,
+    which training changes.
 
     Args:
         module: an nn.Module in float32 whose forward takes one tensor (n, *input_shape) and
@@ -65,7 +66,7 @@ def from_torch(
 def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool = False) -> Model:
     """Make a model of a file of ONNX, which predicts what onnxruntime does with the file.
 
-    Files of ``model.to_onnx`` are read, those of torch's exporters, of skl2onnx for scikit-learn's
+    Files of ``model.to_onnx`` in float32 are read, those of torch's exporters, of skl2onnx for scikit-learn's
     MLPs and of tf2onnx for Keras: dense, convolutional and recurrent networks with operators of
     version 11 and later, whose input is (samples, ...) with known sizes. Chains of operators on
     shapes are computed, groups that are one function, such as gelu, are recognized, int8 weights
