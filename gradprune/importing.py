@@ -66,12 +66,12 @@ def from_torch(
 def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool = False) -> Model:
     """Make a model of a file of ONNX, which predicts what onnxruntime does with the file.
 
-    Files of ``model.to_onnx`` in float32 are read, those of torch's exporters, of skl2onnx for scikit-learn's
-    MLPs and of tf2onnx for Keras: dense, convolutional and recurrent networks with operators of
-    version 11 and later, whose input is (samples, ...) with known sizes. Chains of operators on
-    shapes are computed, groups that are one function, such as gelu, are recognized, int8 weights
-    become float32. Of a classifier the probabilities are the output. Images with their channels
-    last stay so at the input, and are turned where the file turns them.
+    Files of ``model.to_onnx`` in float32 are read, those of torch's exporters, of skl2onnx for
+    scikit-learn's MLPs and of tf2onnx for Keras: dense, convolutional and recurrent networks with
+    operators of version 11 and later, whose input is (samples, ...) with known sizes. Chains of
+    operators on shapes are computed, groups that are one function, such as gelu, are recognized,
+    int8 weights become float32. Of a classifier the probabilities are the output. Images with their
+    channels last stay so at the input, and are turned where the file turns them.
 
     Layers are called as the file calls their parameters, with "/" for the dots of torch's names.
 

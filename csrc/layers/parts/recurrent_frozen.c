@@ -1,8 +1,8 @@
-/* recurrent_frozen.c - RNN, LSTM and GRU at inference, with both matrices packed when the network is
- * frozen (matrix_frozen.c).
+/* recurrent_frozen.c - RNN, LSTM and GRU at inference, with both matrices packed when the network
+ * is frozen (matrix_frozen.c).
  *
- * In lanes one member takes a chunk through all steps. Few samples have their states as rows: W_ih x
- * of some steps of a sample is one product, since it depends on no state, and each step of all
+ * In lanes one member takes a chunk through all steps. Few samples have their states as rows: W_ih
+ * x of some steps of a sample is one product, since it depends on no state, and each step of all
  * samples multiplies W_hh.
  */
 #include <stdlib.h>
@@ -80,8 +80,8 @@ static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
-/* In lanes: gates, and c of LSTM or q of GRU. Few samples: some steps, padded, and their gates; then
- * W_hh h, c and h. */
+/* In lanes: gates, and c of LSTM or q of GRU. Few samples: some steps, padded, and their gates;
+ * then W_hh h, c and h. */
 static size_t recurrent_scratch(const gp_layer_spec *spec, int in_lanes)
 {
     const size_t G = gp_gates_of(spec), H = gp_units_of(spec), padded = gp_padded(H);
@@ -142,8 +142,8 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
 
 /* ---- few samples ----------------------------------------------------------------------------- */
 
-/* One step of one sample; `product` is W_hh h, or the bias of it before the first step, when c and h
- * are not there yet. The gates are overwritten. */
+/* One step of one sample; `product` is W_hh h, or the bias of it before the first step, when c and
+ * h are not there yet. The gates are overwritten. */
 static void step(const gp_packed *packed, const gp_kernels *kernels, int first, float *gates,
                  const float *product, float *c, float *h)
 {
