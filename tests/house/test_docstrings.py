@@ -43,7 +43,7 @@ def test_examples(
     monkeypatch.chdir(tmp_path)  # examples may write files
     runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
     for test in Finder().find(importlib.import_module(name), name):
-        needed = set(re.findall(r"^>>> import (\w+)$", test.docstring, re.MULTILINE))
+        needed = set(re.findall(r"^\s*>>> import (\w+)$", test.docstring, re.MULTILINE))
         if all(map(importlib.util.find_spec, needed)):  # of an extra that is not there
             runner.run(test)
     assert runner.failures == 0, capsys.readouterr().out

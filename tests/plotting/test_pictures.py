@@ -59,7 +59,10 @@ def trained(
         is_left_out = events and step % 17 == 3
         shown = np.nan if is_left_out else float(norm)
         found.add_steps(
-            Taken.one(0.5, 1, StepInfo(shown, 1.0, bool(norm > 0.9), not is_left_out, 0.1)), [2]
+            Taken.one(
+                (0.5, 1.0, 2.0), StepInfo(shown, 1.0, bool(norm > 0.9), not is_left_out, 0.1)
+            ),
+            [2],
         )
         if events and step % 11 == 5:
             kinds = ("explosion", "prune jump", "zeroed", "rollback")

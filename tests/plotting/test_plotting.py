@@ -105,7 +105,7 @@ def test_steps_left_out_are_marked() -> None:
     for step in range(6):
         fine = step != 2
         norm = 1.0 if fine else np.nan
-        history.add_steps(Taken.one(0.5, 1, StepInfo(norm, 1.0, False, fine, 0.1)), [2])
+        history.add_steps(Taken.one((0.5, 1.0, 2.0), StepInfo(norm, 1.0, False, fine, 0.1)), [2])
     drawn = lines(plotting.plot_norms(history))
     assert drawn["left out (1)"][0].tolist() == [0.5]
     assert drawn["steps"].shape == (2, 5)
@@ -114,7 +114,7 @@ def test_steps_left_out_are_marked() -> None:
 def test_an_interrupted_epoch_is_shorter(run: Run) -> None:
     history = History()
     for _ in range(7):
-        history.add_steps(Taken.one(0.5, 1, StepInfo(1.0, 1.0, False, True, 0.1)), [2])
+        history.add_steps(Taken.one((0.5, 1.0, 2.0), StepInfo(1.0, 1.0, False, True, 0.1)), [2])
     history.add_epoch({"epoch": 1, "steps": 4, "loss": 0.5})
     at = lines(plotting.plot_norms(history))["steps"][0]
     assert at.tolist() == [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75]
@@ -260,7 +260,7 @@ def test_without_matplotlib(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_events_are_marked() -> None:
     history = History()
     for step in range(8):
-        history.add_steps(Taken.one(0.5, 1, StepInfo(1.0, 1.0, False, True, 0.1)), [2])
+        history.add_steps(Taken.one((0.5, 1.0, 2.0), StepInfo(1.0, 1.0, False, True, 0.1)), [2])
         if step in {1, 3}:
             history.add_event("explosion", 9.0, 9.0)
         if step == 5:
@@ -275,7 +275,9 @@ def test_events_are_marked() -> None:
 def test_a_long_legend_is_no_wider_than_the_axes() -> None:
     history = History()
     for step in range(600):
-        history.add_steps(Taken.one(0.5, 1, StepInfo(1.0, 1.0, step % 2 == 0, True, 0.1)), [2])
+        history.add_steps(
+            Taken.one((0.5, 1.0, 2.0), StepInfo(1.0, 1.0, step % 2 == 0, True, 0.1)), [2]
+        )
         if step in {100, 200}:
             history.add_event("explosion" if step == 100 else "prune jump", 9.0, 9.0)
     history.add_epoch({"epoch": 1, "steps": 600, "loss": 0.5})
