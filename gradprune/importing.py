@@ -1,4 +1,4 @@
-"""Models of networks that other libraries have made."""
+"""Models of networks that other libraries have made; readers are imported when they are called."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, SupportsIndex
 from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import flag
 from gradprune.interop.assembly import Read
-from gradprune.interop.onnx_reader import read_onnx
-from gradprune.interop.torch_reader import read_torch
 from gradprune.model import Model
 
 __all__ = ["from_onnx", "from_torch"]
@@ -59,6 +57,8 @@ def from_torch(
     >>> [layer.name for layer in model.layers]
     ['0', '1', '2']
     """
+    from gradprune.interop.torch_reader import read_torch
+
     zeros = flag("zeros_are_removed", zeros_are_removed)
     return model_of(read_torch(module, input_shape), zeros_are_removed=zeros)
 
@@ -93,6 +93,8 @@ def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool =
         gp.Pruner(model, criterion=gp.Magnitude()).prune(0.9)
         model.to_onnx("pruned.onnx")
     """
+    from gradprune.interop.onnx_reader import read_onnx
+
     zeros = flag("zeros_are_removed", zeros_are_removed)
     read, where = read_onnx(path)
     try:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
-import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -62,6 +60,9 @@ class CPredictor:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
+        import ctypes
+        import subprocess
+
         source = Path(path)
         self.name, self.tolerance = source.name, 1e-5
         compiler = find_compiler()

@@ -1,18 +1,21 @@
-"""What can be written for other libraries: the part of ``Model`` that does it."""
+"""What can be written for other libraries: the part of ``Model`` that does it.
+
+Writers are imported when they are called, since most programs that import gradprune export nothing.
+"""
 
 from __future__ import annotations
 
 import os
 from abc import ABC
-from typing import Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsIndex
 
 from numpy.typing import ArrayLike
 
-from gradprune.interop import c_export, onnx_export
-from gradprune.interop.c_export import CReport
-from gradprune.interop.onnx_export import OnnxReport
-from gradprune.interop.torch_writer import write_torch
 from gradprune.training.trainee import Trainee
+
+if TYPE_CHECKING:
+    from gradprune.interop.c_export import CReport
+    from gradprune.interop.onnx_export import OnnxReport
 
 __all__ = ["Exportable"]
 
@@ -83,6 +86,8 @@ class Exportable(Trainee, ABC):
             session = onnxruntime.InferenceSession("m.onnx")
             (y,) = session.run(["y"], {"x": x})
         """
+        from gradprune.interop import onnx_export
+
         return onnx_export.to_onnx(self, path, precision=precision, x=x, opset=opset)
 
     def to_c(
@@ -141,6 +146,8 @@ class Exportable(Trainee, ABC):
         -------------------------------------------------------
         total                                    160         32
         """
+        from gradprune.interop import c_export
+
         return c_export.to_c(self, path, name=name, precision=precision)
 
     def to_torch(self, *, masks: bool = False) -> Any:
@@ -166,4 +173,6 @@ class Exportable(Trainee, ABC):
         >>> module(torch.zeros(5, 3)).shape, list(module.state_dict())[:2]
         (torch.Size([5, 2]), ['dense0.weight', 'dense0.bias'])
         """
+        from gradprune.interop.torch_writer import write_torch
+
         return write_torch(self, masks=masks)

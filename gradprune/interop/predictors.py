@@ -116,18 +116,14 @@ class OnnxPredictor:
         self.name = Path(path).name
         self._data = read(path)
         self.file_bytes = len(self._data)
-        properties = {p.key: p.value for p in self._model().metadata_props}
+        model = self._model()
+        properties = {p.key: p.value for p in model.metadata_props}
         self.tolerance = float(properties.get("gradprune.tolerance", "1e-5"))
-        nodes = self._model().graph.node
-        self._is_qonnx = any(node.domain.startswith("qonnx") for node in nodes)
+        sizes = tuple(a.dim_value for a in model.graph.input[0].type.tensor_type.shape.dim)[1:]
+        # of a sample; None if the file leaves it open
+        self.input_shape = sizes if sizes and min(sizes) > 0 else None
+        self._is_qonnx = any(node.domain.startswith("qonnx") for node in model.graph.node)
         self._run = self._by_qonnx() if self._is_qonnx else self._by_onnxruntime(self._data)
-
-    @property
-    def input_shape(self) -> tuple[int, ...] | None:
-        """The shape of a sample; None if the file leaves it open."""
-        axes = self._model().graph.input[0].type.tensor_type.shape.dim
-        sizes = tuple(axis.dim_value for axis in axes)[1:]
-        return sizes if sizes and min(sizes) > 0 else None
 
     def _model(self) -> Any:
         onnx = import_onnx()
