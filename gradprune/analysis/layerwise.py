@@ -44,7 +44,7 @@ def first_difference(
 def outputs_of(form: Predictor, x: ArrayLike) -> dict[str, NDArray[Any]]:
     """Return the outputs of a form's layers in forward order, as far as it tells them.
 
-    A Dense or Conv2D with an activation is left out, because other libraries keep both apart.
+    A product with an activation is left out, because other libraries keep both apart.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(2), gp.Activation("relu")], input_shape=3, seed=0)
@@ -58,13 +58,13 @@ def outputs_of(form: Predictor, x: ArrayLike) -> dict[str, NDArray[Any]]:
     state, masks = form.get_state(), form.masks
     found: dict[str, NDArray[Any]] = {}
     for end, step in enumerate(form.steps):
+        if step.layer.tensors(step.shape) and step.layer.without_activation() != step.layer:
+            continue
         needed = {end}
         for position in range(end, -1, -1):
             if position in needed:
                 needed |= {source for source in form.steps[position].sources if source >= 0}
         layers = [form.layers[position] for position in sorted(needed)]
-        if step.layer.is_product and not step.layer.is_linear:
-            continue
         part = Network.blank(layers, form.input_shape)
         part.set_masks({name: masks[name] for name in part.masks})
         part.set_state({name: state[name] for name in part.get_state()})

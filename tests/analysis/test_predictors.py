@@ -59,6 +59,18 @@ def test_the_first_layer_that_differs_is_named() -> None:
     assert first_difference(model, model.freeze(), samples(model), 0.0) is None
 
 
+def test_products_with_an_activation_are_not_compared() -> None:
+    layers = [
+        gp.Conv1D(3, 2, activation="relu"),
+        gp.LSTM(4, return_sequences=True),
+        gp.layers.Reshape((2, 2, 4)),
+        gp.Conv2D(2, 1, activation="tanh"),
+        gp.Conv2D(2, 1),
+    ]
+    model = gp.Model(layers, (5, 3), seed=0)
+    assert list(outputs_of(model, samples(model))) == ["lstm0", "reshape0", "conv2d1"]
+
+
 def test_layers_of_a_network_that_branches() -> None:
     x = gp.Input(4)
     y = gp.Dense(4, name="left")(x)
