@@ -30,6 +30,12 @@ _HEADERS = {
     (1, 0): np.lib.format.read_array_header_1_0,
     (2, 0): np.lib.format.read_array_header_2_0,
 }
+# What zipfile and NumPy raise for damage, encryption (RuntimeError) and compression that they do
+# not know (NotImplementedError).
+_UNREADABLE = (
+    *(EOFError, KeyError, NotImplementedError, OverflowError, RuntimeError, SyntaxError),
+    *(TypeError, ValueError, zipfile.BadZipFile, zlib.error),
+)
 
 
 def read_samples(path: str | os.PathLike[str]) -> tuple[Images, Images | None]:
@@ -136,10 +142,7 @@ def _arrays(
 def _array(archive: zipfile.ZipFile, name: str, where: str, most: int) -> NDArray[Any]:
     try:
         return _unpacked(archive, archive.getinfo(f"{name}.npy"), most)
-    except (
-        *(EOFError, KeyError, NotImplementedError, OverflowError, RuntimeError, SyntaxError),
-        *(TypeError, ValueError, zipfile.BadZipFile, zlib.error),
-    ) as error:  # what zipfile and NumPy say of damage, encryption and unknown compression
+    except _UNREADABLE as error:
         raise FileFormatError(f"{where} cannot be read: {error}") from None
 
 

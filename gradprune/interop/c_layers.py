@@ -229,6 +229,31 @@ def _rearrange(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     )
 
 
+def _by_step(
+    writer: CWriter, low: CoreLayer, reads: Sequence[int], function: str, what: str, rest: str
+) -> int:
+    """Write a function that changes the numbers of each step where they are.
+
+    Args:
+        writer: of the file.
+        low: the layer.
+        reads: the values that it reads.
+        function: what is called with input, output and ``rest``.
+        what: the layer keeps, for a comment.
+        rest: further arguments.
+    """
+    name, step = writer.call(function), low.inputs // low.steps
+    return writer.operation(
+        what,
+        reads,
+        low.outputs,
+        lambda x, y, _: _times(
+            low.steps, (x[0], step), (y, step), lambda a, b: f"{name}({a}, {b}, {rest});"
+        ),
+        in_place=True,
+    )
+
+
 def _batchnorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     channels, _, eps = low.settings
     gamma, beta = writer.numbers(low.weight), writer.numbers(low.bias)
@@ -237,38 +262,15 @@ def _batchnorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     roles = {"mean": mean, "scale": scale, "shift": beta}
     arrays = ", ".join(writer.array(role, values) for role, values in roles.items())
     together = low.inputs // low.steps // int(channels)
-    name = writer.call("normalize")
-    step = low.inputs // low.steps
-    return writer.operation(
-        "mean, scale and shift of each channel",
-        reads,
-        low.outputs,
-        lambda x, y, _: _times(
-            low.steps,
-            (x[0], step),
-            (y, step),
-            lambda a, b: f"{name}({a}, {b}, {arrays}, {channels}, {together});",
-        ),
-        in_place=True,
-    )
+    rest = f"{arrays}, {channels}, {together}"
+    return _by_step(writer, low, reads, "normalize", "mean, scale and shift of each channel", rest)
 
 
 def _layernorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     _, eps = low.settings
     arrays = f"{writer.vector(low.weight)}, {writer.vector(low.bias)}"
-    name, step = writer.call("layernorm"), low.inputs // low.steps
-    return writer.operation(
-        "scale and shift of what is normalized",
-        reads,
-        low.outputs,
-        lambda x, y, _: _times(
-            low.steps,
-            (x[0], step),
-            (y, step),
-            lambda a, b: f"{name}({a}, {b}, {arrays}, {step}, {_float(eps)});",
-        ),
-        in_place=True,
-    )
+    rest = f"{arrays}, {low.inputs // low.steps}, {_float(eps)}"
+    return _by_step(writer, low, reads, "layernorm", "scale and shift of what is normalized", rest)
 
 
 def _float(value: float | str) -> str:
@@ -338,16 +340,7 @@ def _concat(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
 
 
 def _softmax(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
-    name, step = writer.call("softmax"), low.inputs // low.steps
-    return writer.operation(
-        "softmax",
-        reads,
-        low.outputs,
-        lambda x, y, _: _times(
-            low.steps, (x[0], step), (y, step), lambda a, b: f"{name}({a}, {b}, {step});"
-        ),
-        in_place=True,
-    )
+    return _by_step(writer, low, reads, "softmax", "softmax", str(low.inputs // low.steps))
 
 
 def _dropout(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:

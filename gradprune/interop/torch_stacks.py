@@ -69,9 +69,25 @@ def _(layer: Concat) -> str:
     return "concat"
 
 
-@_kind.register
-def _(layer: Dropout) -> str:
-    return "dropout"
+@singledispatch
+def _rate(layer: Layer) -> float | None:
+    """The rate of a Dropout, None of other layers."""
+    return None
+
+
+@_rate.register
+def _(layer: Dropout) -> float:
+    return layer.rate
+
+
+@singledispatch
+def _gives_all_states(layer: Layer) -> bool:
+    return False
+
+
+@_gives_all_states.register
+def _(layer: Recurrent) -> bool:
+    return layer.return_sequences
 
 
 def find_stacks(steps: Sequence[Step]) -> list[Stack]:
@@ -102,13 +118,12 @@ def _stack(steps: Sequence[Step], name: str, at: Mapping[tuple[int, int], int]) 
     for level in range(depth):
         read = steps[at[level, 0]].sources[0]
         if level:
-            if _kind(steps[read].layer) == "dropout":
+            rate = _rate(steps[read].layer) if read >= 0 else None
+            rates.add(rate or 0.0)
+            before = read
+            if rate is not None:
                 inner.add(read)
-                rates.add(steps[read].layer.rate)  # type: ignore[attr-defined]
                 before = steps[read].sources[0]
-            else:
-                rates.add(0.0)
-                before = read
             if not _joins(steps, before, at, level - 1, directions, inner):
                 return None
             inner |= {at[level - 1, way] for way in range(directions)}
@@ -149,7 +164,7 @@ def _joins(
 ) -> bool:
     """Whether a position has the states of a level, both directions side by side."""
     ways = [at[level, way] for way in range(directions)]
-    if not all(steps[i].layer.return_sequences for i in ways):  # type: ignore[attr-defined]
+    if not all(_gives_all_states(steps[i].layer) for i in ways):
         return False
     if directions == 1:
         return position == ways[0]
