@@ -1,6 +1,6 @@
 """The benchmarks: `make bench`, or `python -m run` in this folder.
 
-Without a section all goals of the table are measured, which takes about ten minutes on two cores;
+Without a section all goals of the table are measured; each says how long it took;
 `growth` measures how cost grows and draws it. Results of the sections collect in
 OUT/results.json; --markdown prints what is there for docs/performance.md and measures nothing.
 """
