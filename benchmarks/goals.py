@@ -217,6 +217,16 @@ def _own_rows(timings: list[Timing], sparsity: float, batch: int, *, calls: bool
     return rows
 
 
+def _reads(timings: list[Timing]) -> str:
+    """What reading the rows of live weights takes alone, and its share of our step."""
+    limit = best(timings, "limit")
+    ours = next((t for t in timings if t.name == "gradprune" and t.threads == 1), None)
+    if limit is None or ours is None:
+        return ""
+    share = 100 * limit.median / ours.median
+    return f"1T {_time(ours.median)}: {share:.0f} % are reads of live rows"
+
+
 def training(plan: Plan, record: Record) -> list[Row]:
     """The training step, dense and sparse."""
     rows: list[Row] = []
@@ -252,7 +262,7 @@ def training(plan: Plan, record: Record) -> list[Row]:
             if sparsity in SPARSE_GOALS:
                 goals = {"torch": _goal(SPARSE_GOALS[sparsity], batch)}
                 what = f"sparse step, {sparsity:.0%}, batch {batch}"
-                rows += ratio_rows("training", what, timings, goals)
+                rows += ratio_rows("training", what, timings, goals, note=_reads(timings))
                 own_rows += _own_rows(timings, sparsity, batch, calls=batch == min(plan.batches))
             if batch == own_batch and sparsity in OWN_DENSE_GOALS:
                 what = f"sparse step, {sparsity:.0%}, against own dense, batch {batch}"

@@ -13,11 +13,12 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 SOURCE = Path(__file__).with_name("limits.c")
 BIG = 64 << 20  # floats: 256 MB
@@ -45,6 +46,8 @@ def library() -> ctypes.CDLL | None:
     lib.limits_multiply_add.restype = ctypes.c_float
     lib.limits_read.argtypes = [size, floats]
     lib.limits_read.restype = ctypes.c_float
+    lib.limits_rows.argtypes = [size, floats, size, floats]
+    lib.limits_rows.restype = ctypes.c_float
     lib.limits_update.argtypes = [size, floats, ctypes.c_float]
     return lib
 
@@ -67,6 +70,25 @@ def update_in_place(*, threads: int, count: int) -> Callable[[], None]:
         threads,
         lambda rank: lib.limits_update(parts[rank].size, parts[rank].ctypes.data, 1.0000001),
     )
+
+
+def read_rows(
+    lists: Sequence[tuple[NDArray[np.uint32], NDArray[np.float32]]],
+) -> Callable[[], None]:
+    """Read the rows that each list names: (row numbers, contiguous rows of 32 k floats)."""
+    lib = library()
+    calls = [
+        (index.size, index.ctypes.data, rows.shape[1], rows.ctypes.data) for index, rows in lists
+    ]
+
+    def run() -> None:
+        for (index, rows), call in zip(lists, calls, strict=True):  # keeps both alive
+            if lib is None:
+                rows[index].sum()
+            else:
+                lib.limits_rows(*call)
+
+    return run
 
 
 def _fastest(run: Callable[[], object], turns: int) -> float:

@@ -21,7 +21,8 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from networks import draw_batch, gradprune_model, torch_network
+from limits import read_rows
+from networks import draw_batch, draw_network, gradprune_model, torch_network
 from side_by_side import Contestant, Several, Work, thread_counts
 
 LR = 1e-3
@@ -74,6 +75,25 @@ def gradprune_dense_steps(
     del sparsity
     run = gradprune_steps(threads=threads, sizes=sizes, batch=batch, sparsity=0.0)[0]
     return run, lambda: None
+
+
+def row_reads(*, threads: int, sizes: tuple[int, ...], batch: int, sparsity: float) -> Work:
+    """The limit of a sparse step: what its products read from cache, and nothing else.
+
+    Samples lie in chunks of up to 64 lanes. A live weight reads one row of lanes in the forward
+    product, one in its gradient, and one in the input's gradient, which the first layer lacks.
+    """
+    del threads
+    count = -(-batch // 64)
+    lanes = -(-batch // (count * 32)) * 32
+    forward, backward = [], []
+    for number, layer in enumerate(draw_network(sizes, sparsity)):
+        columns, rows = (np.nonzero(m)[1].astype(np.uint32) for m in (layer.mask, layer.mask.T))
+        outputs, inputs = layer.mask.shape
+        x, dy = (np.zeros((count, width, lanes), np.float32) for width in (inputs, outputs))
+        forward += [(columns, chunk) for chunk in x]
+        backward += [(rows, chunk) for chunk in dy if number] + [(columns, chunk) for chunk in x]
+    return read_rows(forward + backward[::-1]), lambda: None
 
 
 def torch_step(
@@ -157,6 +177,7 @@ def contestants(
         them += [
             Contestant("own dense", gradprune_dense_steps, n, needs=("gradprune",)) for n in counts
         ]
+        them.append(Contestant("limit", row_reads, 1, "reads of rows"))
     else:
         them += [
             Contestant("scikit-learn", sklearn_step, n, "no clip", ("sklearn.neural_network",))
