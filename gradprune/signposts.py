@@ -42,6 +42,8 @@ ELSEWHERE = {
     "AdaptiveMaxPool2d": "write gp.GlobalMaxPool(), which is AdaptiveMaxPool2d(1) and Flatten",
     "LayerNormalization": "write gp.LayerNorm()",
     "SimpleRNN": "write gp.RNN(units)",
+    "Cropping1D": "write gp.layers.Slice(start, stop, axis=1)",
+    "Cropping2D": "write gp.layers.Slice(start, stop, axis=2), and the same with axis=3",
     "Concatenate": "write gp.Concat()([a, b])",
     "LeakyReLU": 'write gp.Activation("leaky_relu")',
     "GELU": 'write gp.Activation("gelu")',

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune.engine.network import Network
-from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Permute, Reverse
+from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Permute, Reverse, Slice
 from gradprune.layers.initializers import Initializer
 from gradprune.optim.clipping import Clipper
 from gradprune.optim.guards import Guard
@@ -261,6 +261,22 @@ RECURRENT_CASES = (
         "cross_entropy",
         16,
     ),
+    # Some of the steps, then some of the features of each, then some of the last state.
+    Case(
+        "sliced",
+        (
+            Slice(1, axis=1),
+            gp.Dense(7, activation="tanh"),
+            Slice(2, 6, axis=2),
+            gp.GRU(6),
+            Slice(1, 5, axis=1),
+            gp.Dense(3),
+        ),
+        (5, 3),
+        70,
+        "cross_entropy",
+        17,
+    ),
     Case(
         "by_step_blocks",
         (gp.Dense(7, activation="gelu"), gp.BatchNorm(), gp.Dense(2, activation="sigmoid")),
@@ -342,6 +358,21 @@ IMAGE_CASES = (
         33,
         "mse",
         21,
+    ),
+    Case(
+        "image_sliced",
+        (
+            Slice(1, axis=3),
+            gp.Conv2D(5, 2, activation="tanh"),
+            Slice(1, 4, axis=1),
+            Slice(2, axis=2),
+            gp.Flatten(),
+            gp.Dense(2),
+        ),
+        (2, 5, 6),
+        65,
+        "mse",
+        22,
     ),
 )
 

@@ -16,7 +16,7 @@ import numpy as np
 
 import gradprune as gp
 from cases import ACTIVATIONS
-from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Node, Permute, Reverse
+from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Node, Permute, Reverse, Slice
 
 NETWORKS = int(os.environ.get("GRADPRUNE_NETWORKS", "20"))  # how many the tests take
 SPARSITIES = (0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 0.995)
@@ -98,6 +98,7 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
         lambda: gp.Dropout(0.3),
         lambda: gp.LayerNorm(axes=str(rng.choice(["features", "features", "all"]))),
         gp.Flatten,
+        lambda: _slice(rng, node.shape),
     ]
     dense: list[Callable[[], Layer]] = [
         lambda: gp.Dense(
@@ -130,6 +131,14 @@ def _layer(rng: np.random.Generator, node: Node) -> Node:
     }[len(node.shape)]
     kinds = [*common, *own, *own]
     return kinds[rng.integers(len(kinds))]()(node)
+
+
+def _slice(rng: np.random.Generator, shape: tuple[int, ...]) -> Layer:
+    """A range of an axis that has more than one place."""
+    axes = [i for i, size in enumerate(shape) if size > 1]
+    axis = int(rng.choice(axes))
+    start, stop = sorted(map(int, rng.choice(shape[axis] + 1, 2, replace=False)))
+    return Slice(start, stop, axis=axis + 1)
 
 
 def _recurrent(rng: np.random.Generator, units: int | None = None) -> Layer:

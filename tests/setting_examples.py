@@ -53,6 +53,7 @@ GIVEN: dict[str, dict[str, Any]] = {
     "Reshape": {"shape": (2, 3)},
     "RigL": {"stop": 100},
     "SET": {"stop": 100},
+    "Slice": {"start": 1, "stop": 3, "axis": 2},
     "ExponentialLR": {"lr": 0.5, "gamma": 0.9},
     "OneCycleLR": {"max_lr": 0.5, "steps": 10},
     "ReduceOnPlateau": {"lr": 0.5},

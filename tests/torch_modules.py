@@ -325,6 +325,53 @@ def bidirectional(torch: Any) -> Made:
     return CRNN(), (2, 9)
 
 
+def parts(torch: Any) -> Made:
+    """Parts of features, of channels, of steps and of states."""
+    nn = torch.nn
+
+    class Parts(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv1d(6, 8, 3, padding=2, dilation=1)
+            self.rnn = nn.GRU(4, 3, batch_first=True, bidirectional=True)
+            self.one = nn.LSTM(4, 1, batch_first=True, bidirectional=True)
+            self.wide = nn.Linear(7, 2)
+            self.fc = nn.Linear(12, 3)
+
+        def forward(self, x: Any) -> Any:
+            y = self.conv(x)[:, :, :-2]  # it sees no step behind, as in temporal convolutions
+            first, second = y.chunk(2, dim=1)
+            y = torch.tanh(first) + second.narrow(1, 0, 4)
+            y = y.transpose(1, 2)
+            states, _ = self.rnn(y)
+            ends, (h, _) = self.one(y)
+            a, b = states[:, 2].split([2, 4], dim=-1)
+            c, *_ = y[..., :3].unbind(1)
+            found = [a, b[:, 1:3], c, ends[:, -1, 0:1], h[-1:].squeeze(0), ends[:, 0, 1:]]
+            return self.fc(torch.cat([*found, self.wide(x[:, 3, :7])], dim=1))
+
+    return Parts(), (6, 9)
+
+
+def image_parts(torch: Any) -> Made:
+    """Parts of the channels and of the pixels, and a part of what is flat."""
+    nn = torch.nn
+
+    class ImageParts(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 4, 3)
+            self.fc = nn.Linear(11, 3)
+
+        def forward(self, x: Any) -> Any:
+            y = torch.cat([self.a(x[:, 1:3]), self.b(x[:, 2:])], dim=1)
+            y = y[:, 3:6, 1:, :-1]
+            flat = y.flatten(1)
+            return self.fc(torch.cat([flat[:, 5:12], y[:, 1].mean(2), y[:, :, 1, 1][:, 2:]], 1))
+
+    return ImageParts(), (4, 6, 7)
+
+
 def words(torch: Any) -> Made:
     """Whole numbers, their rows, and a recurrent layer."""
     nn = torch.nn
@@ -358,6 +405,8 @@ MODULES: dict[str, Callable[[Any], Made]] = {
     "shuffled": shuffled,
     "over time": over_time,
     "bidirectional": bidirectional,
+    "parts": parts,
+    "image parts": image_parts,
 }
 
 
@@ -478,6 +527,19 @@ def random_module(torch: Any, seed: int) -> Made:
         def forward(self, x: Any) -> Any:
             return self.layers(x.transpose(1, 2)).transpose(1, 2)
 
+    class Part(nn.Module):  # type: ignore[misc, name-defined]
+        """A range of an axis."""
+
+        def __init__(self, size: tuple[int, ...]) -> None:
+            super().__init__()
+            self.axis = int(rng.integers(len(size)))
+            places = sorted(rng.choice(size[self.axis] + 1, 2, replace=False).tolist())
+            self.start, self.stop = places
+
+        def forward(self, x: Any) -> Any:
+            chosen = (slice(None),) * (1 + self.axis) + (slice(self.start, self.stop),)
+            return x[chosen]
+
     rank = int(rng.integers(1, 4))
     shape = tuple(int(rng.integers(1 if rank < 3 else 3, 8)) for _ in range(rank))
     layers: list[Any] = []
@@ -490,8 +552,8 @@ def random_module(torch: Any, seed: int) -> Made:
             x = layer.eval()(x)
 
     for _ in range(int(rng.integers(2, 7))):
-        choices = [*_activations(nn)]
         size = tuple(x.shape[1:])
+        choices = [*_activations(nn), lambda size=size: Part(size), lambda size=size: Part(size)]
         if len(size) == 1:
             units = int(rng.integers(1, 9))
             choices = [lambda units=units, size=size: nn.Linear(size[0], units), *choices]

@@ -14,7 +14,7 @@ import gradprune as gp
 from cases import STEPS, TRAINED, Case, OptimizerCase
 from gradprune import reference
 from gradprune.engine.network import Network
-from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Permute, Reverse
+from gradprune.layers import AvgPool1D, Conv1D, Layer, MaxPool1D, Permute, Reverse, Slice
 from gradprune.layers.graph import INPUT
 from gradprune.layers.recurrent import Recurrent
 from gradprune.optim.clipping import Clipper
@@ -113,6 +113,11 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             number += 1
         elif isinstance(layer, Reverse):
             plain.append({"type": "reverse"})
+            number += 1
+        elif isinstance(layer, Slice):
+            assert layer.axis is not None  # the last one, which the twins cannot know
+            own = {"start": layer.start, "stop": layer.stop, "axis": layer.axis}
+            plain.append({"type": "slice", **own})
             number += 1
         elif isinstance(layer, gp.Add | gp.Concat):
             plain.append({"type": type(layer).__name__.lower()})
@@ -417,6 +422,10 @@ def torch_forward(
             continue
         if layer["type"] == "reverse":
             x = x.flip(1)
+            continue
+        if layer["type"] == "slice":
+            chosen = slice(layer["start"], layer["stop"])
+            x = x[(slice(None),) * layer["axis"] + (chosen,)]
             continue
         if layer["type"] in ("layernorm", "batchnorm"):
             x = torch_normalized(torch, layer, parameters, x)

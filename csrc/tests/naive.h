@@ -471,6 +471,19 @@ static inline void naive_rearrange(const gp_layer_spec *spec, const double *from
     }
 }
 
+/* From x to y, or if `back` from dy to dx, which adds up. */
+static inline void naive_slice(const gp_layer_spec *spec, const double *from, double *to, int back)
+{
+    size_t own[5]; /* as in slice.c: blocks, size, apart, begin, end */
+    memcpy(own, &spec->settings, sizeof own);
+    for (size_t i = 0, o = 0; i < spec->in; i++) {
+        const size_t place = i / own[2] % own[1];
+        if (place < own[3] || place >= own[4]) continue;
+        if (back) to[i] += from[o++];
+        else to[o++] = from[i];
+    }
+}
+
 /* ---- all layers ------------------------------------------------------------------------------ */
 
 static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t sample,
@@ -503,6 +516,7 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
         for (size_t i = 0; i < spec->in; i++) y[i] = x[i] + s->x[naive_input(net, l, 1)][i];
     else if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 0);
     else if (spec->type == &gp_layer_rearrange) naive_rearrange(spec, x, y, 0);
+    else if (spec->type == &gp_layer_slice) naive_slice(spec, x, y, 0);
     else if (spec->type == &gp_layer_batchnorm) naive_batchnorm(net, l, x, y);
     else if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, y, NULL, NULL, NULL);
 }
@@ -521,6 +535,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
     if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 1);
     if (spec->type == &gp_layer_rearrange) naive_rearrange(spec, dy, dx, 1);
+    if (spec->type == &gp_layer_slice) naive_slice(spec, dy, dx, 1);
     for (size_t o = 0; o < spec->out; o++) dot += y[o] * dy[o];
     for (size_t o = 0; o < spec->out; o++) {
         if (spec->type == &gp_layer_dense) {

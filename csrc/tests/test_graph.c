@@ -91,8 +91,27 @@ static void build_rearranged(model *m)
     model_dense(m, 10, 4);
 }
 
+static void model_slice(model *m, size_t in, size_t out, const double settings[5])
+{
+    gp_layer_spec *spec = model_add(m, &gp_layer_slice, in, out);
+    CHECK_INT_EQUAL(gp_layer_set(spec, settings), GP_OK);
+}
+/* Of the input, of the middle and the last axis, one place alone, and of what is read twice. */
+static void build_sliced(model *m)
+{
+    model_slice(m, 24, 16, (const double[]){1, 6, 4, 1, 5});
+    model_dense(m, 16, 12);
+    model_slice(m, 12, 6, (const double[]){3, 4, 1, 2, 4});
+    model_activation(m, GP_TANH, 0);
+    model_slice(m, 6, 2, (const double[]){2, 3, 1, 0, 1});
+    const size_t back[] = {1, 3, 2};
+    model_concat(m, 1, 14, 3, back);
+    model_dense(m, 14, 4);
+}
+
 static builder *const builders[] = {build_residual, build_branches,     build_inputs,
-                                    build_concat,   build_concat_first, build_rearranged};
+                                    build_concat,   build_concat_first, build_rearranged,
+                                    build_sliced};
 enum { BUILDERS = sizeof builders / sizeof builders[0] };
 
 /* ---- what they compute ----------------------------------------------------------------------- */
@@ -263,6 +282,24 @@ static void test_bad_rearrangements(void)
     }
 }
 
+/* Ranges that are none of the axis, and sizes that are not those of the features. */
+static void test_bad_slices(void)
+{
+    static const double bad[][5] = {
+        {1, 12, 1, 4, 4}, {1, 12, 1, 4, 13}, {1, 12, 1, 5, 4}, {0, 12, 1, 0, 4}, {1, 0, 12, 0, 4},
+        {2, 12, 1, 0, 4}, {3, 3, 1, 0, 2},   {1, 12, 0, 0, 4}, {1, 12, 1, 0, 5},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        model m = {0};
+        model_slice(&m, 12, 4, bad[i]);
+        model_finish(&m, 1);
+        refuses(m.layers, m.n_layers, &m.arena);
+        CHECK_INT_EQUAL(gp_layer_set(m.layers, (const double[]){1, 12, 1, 0.5, 4}),
+                        GP_BAD_ARGUMENT);
+        model_free(&m);
+    }
+}
+
 int main(void)
 {
     if (gp_pool_create(&pool) != GP_OK) return 1;
@@ -273,6 +310,7 @@ int main(void)
     test_fault();
     test_bad_graphs();
     test_bad_rearrangements();
+    test_bad_slices();
     gp_pool_destroy(pool);
     return check_summary();
 }

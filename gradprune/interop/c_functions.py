@@ -333,6 +333,17 @@ static void copy(const float *x, float *y, size_t rows, size_t n, size_t apart)
 """,
     ),
     Function(
+        "part",
+        """\
+/* copies rows of so many floats, which lie so far apart in x */
+static void part(const float *x, float *y, size_t rows, size_t n, size_t apart)
+{
+    for (size_t row = 0; row < rows; row++, x += apart)
+        for (size_t i = 0; i < n; i++) *y++ = x[i];
+}
+""",
+    ),
+    Function(
         "rearrange",
         """\
 /* copies numbers in another order: along each axis of y, how far apart they are in x */

@@ -229,6 +229,18 @@ def _rearrange(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     )
 
 
+def _slice(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    blocks, size, apart, begin, end = map(int, low.settings)
+    name = writer.call("part")
+    first, width, whole = begin * apart, (end - begin) * apart, size * apart
+    return writer.operation(
+        "a part of an axis",
+        reads,
+        low.outputs,
+        lambda x, y, _: f"{name}({x[0]} + {first}, {y}, {blocks}, {width}, {whole});",
+    )
+
+
 def _by_step(
     writer: CWriter, low: CoreLayer, reads: Sequence[int], function: str, what: str, rest: str
 ) -> int:
@@ -400,5 +412,6 @@ KINDS: dict[str, Callable[[CWriter, CoreLayer, Sequence[int]], int]] = {
     "pooling": _pooling,
     "rearrange": _rearrange,
     "recurrent": _recurrent,
+    "slice": _slice,
     "softmax": _softmax,
 }

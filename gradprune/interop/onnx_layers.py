@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import sqrt
+from math import prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -169,6 +169,19 @@ def _rearrange(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) ->
     return Produced(y, shape)
 
 
+def _slice(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    blocks, size, apart, begin, end = map(int, low.settings)
+    fitting = (i for i, n in enumerate(x.shape) if n == size and prod(x.shape[:i]) == blocks)
+    axis = next(fitting, None)
+    if axis is None:
+        x, axis = reshaped(writer, x, (blocks, size, apart)), 1
+    bounds = {"starts": begin, "ends": end, "axes": axis + 1}
+    names = [writer.constant(name, [number], np.int64) for name, number in bounds.items()]
+    shape = (*x.shape[:axis], end - begin, *x.shape[axis + 1 :])
+    return Produced(writer.node("Slice", x.name, *names), shape)
+
+
 def _batchnorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
     (x,) = read
     _, _, eps = low.settings
@@ -307,5 +320,6 @@ KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[Produced]], Produced
     "pooling": _pooling,
     "rearrange": _rearrange,
     "recurrent": _recurrent,
+    "slice": _slice,
     "softmax": _softmax,
 }

@@ -6,6 +6,7 @@ add one: a function with ``@onnx_operation``.
 
 from __future__ import annotations
 
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
@@ -141,15 +142,33 @@ def _gather(call: OnnxCall) -> Value:
             raise RefusedError("it looks up columns of a table")
         return call.builder.embedding(call.value(1), call.array(0), name=call.owner)
     x, index = call.value(), call.array(1)
-    if index.size != 1 or index.ndim > 1:
-        raise RefusedError("it takes several places of an axis")
     axis %= len(x.axes)
-    made = call.builder.select(x, axis, int(index.ravel()[0]))
     if index.ndim == 0:
-        return made
-    sizes = list(made.shape)
-    sizes.insert(axis, 1)
-    return call.builder.reshape(made, sizes)
+        return call.builder.select(x, axis, int(index))
+    size = x.shape[axis]
+    if size == BATCH or index.ndim > 1 or index.size == 0:
+        raise RefusedError("it takes several places of an axis, in an array of several axes")
+    first = int(index[0]) % size
+    if [*index % size] != [*range(first, first + len(index))]:
+        raise RefusedError("it takes places of an axis that do not follow each other")
+    return call.builder.slice(x, axis, first, first + len(index))
+
+
+@onnx_operation("Split")
+def _split(call: OnnxCall) -> list[Value]:
+    x = call.value()
+    axis = call.get("axis", 0) % len(x.axes)
+    size, count = x.shape[axis], len(call.outputs)
+    if size == BATCH:
+        raise RefusedError("it takes some of the samples of a batch")
+    widths = call.whole_numbers(1, "split")
+    if widths is None:
+        width = -(-size // count)
+        widths = [*[width] * (count - 1), size - width * (count - 1)]
+    if len(widths) != count or min(widths) < 1 or sum(widths) != size:
+        raise RefusedError(f"it splits {size} places into {widths}")
+    ends = [*accumulate(widths, initial=0)]
+    return [call.builder.slice(x, axis, start, stop) for start, stop in pairwise(ends)]
 
 
 @onnx_operation("Slice")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from itertools import accumulate
 from math import prod
 from typing import Any, NamedTuple, SupportsIndex
 
@@ -13,8 +14,7 @@ from gradprune.interop.values import BATCH, Ends, RefusedError, Value, sample_ax
 from gradprune.layers.concat import Concat
 from gradprune.layers.dense import Dropout
 from gradprune.layers.graph import Node
-from gradprune.layers.pooling import MaxPool1D
-from gradprune.layers.rearranging import Reverse
+from gradprune.layers.rearranging import Reverse, Slice
 from gradprune.layers.recurrent import GRU, LSTM, RNN
 
 __all__ = ["Recurrence", "States"]
@@ -44,48 +44,53 @@ class Recurrence(Assembly):
         # The states of all steps, and whether the last or the first one is wanted: that one alone.
         self._ends: dict[tuple[Node, bool], Node] = {}
         self._parts: dict[Node, tuple[Node, ...]] = {}  # what a Concat was made of
+        self._turned: dict[Node, Node] = {}  # a sequence and the same backward, both ways
 
     def select(self, x: Value, axis: int, index: int) -> Value:
-        """Return what the tensor holds at one place of an axis, without that axis.
-
-        It may be the last or first step of a sequence, or an axis of size 1.
-        """
+        """Return what the tensor holds at one place of an axis, without that axis."""
         axis %= len(x.axes)
         if isinstance(x, Ends) and axis == 0:
             return x.values[index]
         size = x.shape[axis]
-        rest = (*x.axes[:axis], *x.axes[axis + 1 :])
         if size == BATCH:
             raise RefusedError("it takes one of the samples of a batch")
-        if size == 1:
-            return Value(x.node, rest)
-        if index % size not in (0, size - 1) or len(x.axes) != 3:
-            raise RefusedError("it takes one place of an axis; only the ends of a sequence can be")
-        is_last = index % size == size - 1
-        features = next(i for i in sample_axes(x) if i != axis)
-        axes = [0 if i == features else BATCH for i in range(3) if i != axis]
-        if x.axes[axis] == 0 and (x.node, is_last) in self._ends:
-            return Value(self._ends[x.node, is_last], axes)
-        node = self._arranger.arranged(x, (axis, features))
-        return Value(self._end_of(node, is_last=is_last), axes)
+        made = self.slice(x, axis, index % size, index % size + 1)
+        return Value(made.node, [*made.axes[:axis], *made.axes[axis + 1 :]])
 
     def slice(self, x: Value, axis: int, start: int, stop: int) -> Value:
-        """Return a part of an axis: one end of a sequence, or some of what was put side by side."""
+        """Return a range of an axis."""
         axis %= len(x.axes)
         if (start, stop) == (0, x.shape[axis]):
             return x
-        if stop - start == 1:
-            end = self.select(x, axis, start)
-            return Value(end.node, [*end.axes[:axis], None, *end.axes[axis:]])
+        if x.shape[axis] == BATCH:
+            raise RefusedError("it takes some of the samples of a batch")
+        if not 0 <= start < stop <= x.shape[axis]:
+            raise RefusedError("it takes nothing of an axis")
+        if isinstance(x, Ends) and axis == 0:
+            return self._some_ends(x.values[start:stop])
+        if stop - start == 1 and x.axes[axis] == 0:  # of a sequence, its last state maybe
+            end = self._ends.get((x.node, stop == x.shape[axis]))
+            if end is not None and start in (0, x.shape[axis] - 1):
+                places = {BATCH: BATCH, 1: 0}
+                return Value(end, [None if own is None else places.get(own) for own in x.axes])
         parts = self._parts.get(x.node, ())
         place = 0 if len(x.node.shape) == 3 else len(x.node.shape) - 1
-        if x.axes[axis] == place:
-            ends = [0]
-            for part in parts:
-                ends.append(ends[-1] + part.shape[place])
+        if x.axes[axis] == place:  # of what was put side by side
+            ends = [*accumulate((part.shape[place] for part in parts), initial=0)]
             if start in ends and stop in ends:
                 return Value(self._joined(parts[ends.index(start) : ends.index(stop)]), x.axes)
-        raise RefusedError("it takes a part of an axis")
+        own = x.axes[axis]
+        assert own is not None  # it has more than one place
+        return Value(Slice(start, stop, axis=own + 1)(x.node), x.axes)
+
+    def _some_ends(self, values: Sequence[Value]) -> Ends:
+        """Return last states, which are put together where all are read at once."""
+
+        def stack() -> Node:
+            nodes = [value.node for value in values]
+            return self._arranger.reshaped(self._joined(nodes), (len(nodes), prod(nodes[0].shape)))
+
+        return Ends(values, stack)
 
     def _joined(self, nodes: Sequence[Node], name: str | None = None) -> Node:
         """Return a Concat of nodes, whose parts can be taken again."""
@@ -101,16 +106,24 @@ class Recurrence(Assembly):
         if len(x.axes) != 3 or x.axes[axis] == BATCH:
             raise RefusedError("only the steps of a sequence can be turned round")
         features = next(i for i in sample_axes(x) if i != axis)
-        node = Reverse()(self._arranger.arranged(x, (axis, features)))
+        node = self._reversed(self._arranger.arranged(x, (axis, features)))
         axes = [BATCH if a == BATCH else int(i == features) for i, a in enumerate(x.axes)]
         return Value(node, axes)
 
+    def _reversed(self, node: Node) -> Node:
+        """Return a sequence backward; one that was turned round before is what it was."""
+        if node not in self._turned:
+            made: Node = Reverse()(node)
+            self._turned[node], self._turned[made] = made, node
+        return self._turned[node]
+
     def _end_of(self, node: Node, *, is_last: bool) -> Node:
-        """Return the last or first step of a sequence: windows of one step, so far apart."""
-        if is_last:
-            node = Reverse()(node)
-        step = MaxPool1D(1, stride=node.shape[0])(node)
-        return self._arranger.reshaped(step, (node.shape[1],))
+        """Return the last or first step of a sequence."""
+        steps, features = node.shape
+        if steps > 1:
+            first = steps - 1 if is_last else 0
+            node = Slice(first, first + 1, axis=1)(node)
+        return self._arranger.reshaped(node, (features,))
 
     def recurrent(
         self,
@@ -163,12 +176,12 @@ class Recurrence(Assembly):
                 own = title if len(weights) == 1 else own
                 units = len(roles["weight_ih"]) // {"RNN": 1, "LSTM": 4, "GRU": 3}[cell]
                 make = partial(kinds[cell], units, bias="bias_ih" in roles, return_sequences=True)
-                read = Reverse()(node) if way else node
+                read = self._reversed(node) if way else node
                 ways.append(self._add(make, read, roles, own, masks[i + way] if masks else None))
             last += [self._last_state(states) for states in ways]
             node = ways[0]
             if bidirectional:  # at the last step the way back has seen that step alone
-                turned = Reverse()(ways[1])
+                turned = self._reversed(ways[1])
                 self._ends[turned, False] = last[-1]
                 self._ends[turned, True] = self._end_of(ways[1], is_last=False)
                 node = self._joined([ways[0], turned])
@@ -179,11 +192,8 @@ class Recurrence(Assembly):
         axes[1 - time] = BATCH
         if len(last) == 1:
             return States(Value(node, axes), Value(last[0], (None, BATCH, 0)))
-
-        def stack() -> Node:
-            return self._arranger.reshaped(self._joined(last), (len(last), prod(last[0].shape)))
-
-        return States(Value(node, axes), Ends([Value(end, (BATCH, 0)) for end in last], stack))
+        ends = self._some_ends([Value(end, (BATCH, 0)) for end in last])
+        return States(Value(node, axes), ends)
 
     def _last_state(self, states: Node) -> Node:
         """Return the last state; the layer has no others to show if only that one is read."""

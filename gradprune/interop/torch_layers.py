@@ -33,7 +33,7 @@ from gradprune.layers.pooling import (
     MaxPool1D,
     MaxPool2D,
 )
-from gradprune.layers.rearranging import Permute, Reverse
+from gradprune.layers.rearranging import Permute, Reverse, Slice
 from gradprune.layers.recurrent import GRU, LSTM, RNN, Recurrent
 from gradprune.layers.reshaping import Reshape
 from gradprune.layers.window import Window
@@ -312,6 +312,13 @@ def _(layer: Reverse, at: Site, x: Form) -> Form:
         x.backward = Form(at.graph.call_function(at.torch.flip, (x.whole, [1])))
         x.backward.backward = x
     return x.backward
+
+
+@write.register
+def _(layer: Slice, at: Site, x: Form) -> Form:
+    axis = len(at.shape) if layer.axis is None else layer.axis
+    chosen = (*[slice(None)] * axis, slice(layer.start, layer.stop))
+    return Form(at.graph.call_function(operator.getitem, (x.whole, chosen)))
 
 
 @write.register

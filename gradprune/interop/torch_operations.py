@@ -8,6 +8,7 @@ underscore. To add an operation: a function with ``@operation``.
 from __future__ import annotations
 
 from functools import partial
+from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
@@ -93,10 +94,41 @@ def _slice(call: Operation) -> Value:
     size = x.shape[call["dim"]]
     if call.made == x.shape:
         return x
-    if size == BATCH or call["step"] != 1:
-        raise RefusedError("it takes a part of an axis")
-    start, stop, _ = slice(call["start"], call["end"]).indices(size)
-    return call.builder.slice(x, call["dim"], start, stop)
+    if size == BATCH:
+        raise RefusedError("it takes some of the samples of a batch")
+    chosen = range(size)[call["start"] : call["end"] : call["step"]]
+    if len(chosen) > 1 and chosen.step != 1:
+        raise RefusedError("it leaves out places of an axis")
+    return call.builder.slice(x, call["dim"], chosen.start, chosen.start + len(chosen))
+
+
+@operation("narrow")
+def _narrow(call: Operation) -> Value:
+    start = call["start"]
+    return call.builder.slice(call.value(), call["dim"], start, start + call["length"])
+
+
+@operation("chunk", "split.Tensor", "split_with_sizes", "split.sizes")
+def _parts(call: Operation) -> list[Value]:
+    x, dim = call.value(), call["dim"]
+    size = x.shape[dim]
+    if size == BATCH:
+        raise RefusedError("it takes some of the samples of a batch")
+    widths = call.arguments.get("split_size", call.arguments.get("split_sizes"))
+    if widths is None:
+        widths = -(-size // call["chunks"])
+    if not isinstance(widths, list):
+        widths = [min(widths, size - start) for start in range(0, size, widths)]
+    ends = [*accumulate(widths, initial=0)]
+    return [call.builder.slice(x, dim, start, stop) for start, stop in pairwise(ends)]
+
+
+@operation("unbind.int")
+def _unbind(call: Operation) -> list[Value]:
+    x, dim = call.value(), call["dim"]
+    if x.shape[dim] == BATCH:
+        raise RefusedError("it takes one of the samples of a batch")
+    return [call.builder.select(x, dim, place) for place in range(x.shape[dim])]
 
 
 @operation("flip")

@@ -129,7 +129,9 @@ def _stack(steps: Sequence[Step], name: str, at: Mapping[tuple[int, int], int]) 
             inner |= {at[level - 1, way] for way in range(directions)}
         else:
             below = read
-        if directions == 2 and not _turns(steps, steps[at[level, 1]].sources[0], read, inner):
+        # Others may read the input backward, too.
+        own = inner if level else set[int]()
+        if directions == 2 and not _turns(steps, steps[at[level, 1]].sources[0], read, own):
             return None
     outside = {
         source for i, step in enumerate(steps) if i not in {*inner, *members}

@@ -1,22 +1,22 @@
-"""The numbers of a sample in another order."""
+"""The numbers of a sample in another order, or a part of them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import prod
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.foundation.checks import settle
+from gradprune.foundation.checks import LARGEST_SIZE, settle, whole
 from gradprune.layers.base import CoreLayer, Entries, Flags, Layer, Masks, Shape, Wiring
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.window import plain
 
-__all__ = ["Permute", "Reverse"]
+__all__ = ["Permute", "Reverse", "Slice"]
 
 _Scalar = TypeVar("_Scalar", bound=np.generic)
 
@@ -30,8 +30,12 @@ class _Rearranging(Layer):
         """Return (n, *output shape) of (n, *shape)."""
 
     @abstractmethod
-    def moved_back(self, samples: NDArray[_Scalar]) -> NDArray[_Scalar]:
-        """Return (n, *shape) of (n, *output shape)."""
+    def moved_back(self, samples: NDArray[_Scalar], shape: Shape) -> NDArray[_Scalar]:
+        """Return (n, *shape) of (n, *output shape); what goes nowhere is 0."""
+
+    def narrowed(self, inputs: Flags) -> Layer:
+        """Return the layer for samples of which these numbers, a box, are left."""
+        return self
 
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
@@ -40,7 +44,7 @@ class _Rearranging(Layer):
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         y = self.moved(x)
-        return Traced(y, y, lambda dy: Backward(self.moved_back(dy), dy, {}))
+        return Traced(y, y, lambda dy: Backward(self.moved_back(dy, x.shape[1:]), dy, {}))
 
 
 def rearrangement(shape: Shape, order: Sequence[int], *, backward: bool = False) -> CoreLayer:
@@ -104,7 +108,7 @@ class Permute(_Rearranging):
         """See _Rearranging."""
         return samples.transpose(0, *self.dims)
 
-    def moved_back(self, samples: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    def moved_back(self, samples: NDArray[_Scalar], shape: Shape) -> NDArray[_Scalar]:
         """See _Rearranging."""
         return samples.transpose(0, *(1 + axis for axis in np.argsort(self.dims)))
 
@@ -143,13 +147,102 @@ class Reverse(_Rearranging):
         """See _Rearranging."""
         return samples[:, ::-1]
 
-    def moved_back(self, samples: NDArray[_Scalar]) -> NDArray[_Scalar]:
+    def moved_back(self, samples: NDArray[_Scalar], shape: Shape) -> NDArray[_Scalar]:
         """See _Rearranging."""
         return samples[:, ::-1]
 
 
+@dataclass(frozen=True)
+class Slice(_Rearranging):
+    """A range of one axis of a sample: places start, start + 1, ..., stop - 1, as in Python.
+
+    ``Slice(2, 5)`` of features is torch's ``x[:, 2:5]``; ``Slice(9, axis=1)`` of a sequence (time,
+    features) is ``x[:, 9:]``. The axis stays, also with a single place.
+
+    Args:
+        start: the first place, from 0.
+        stop: the one behind the last; None: to the end.
+        axis: which axis of a sample, counted from 1, as torch does where the samples are axis 0;
+            None: the last one.
+        name: given by the network as "slice0", "slice1", ... if None.
+
+    >>> import gradprune as gp
+    >>> gp.Model([Slice(1, 3)], 4).predict([[5, 6, 7, 8]]).tolist()
+    [[6.0, 7.0]]
+    >>> Slice(1, axis=1).output_shape((4, 3))
+    (3, 3)
+    """
+
+    keeps_units: ClassVar[bool] = False
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        41,
+        ("start", "stop", "axis", "name", "inputs"),
+    )
+
+    start: int = 0
+    stop: int | None = None
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        settle(self, whole, "start", least=0, most=LARGEST_SIZE)
+        settle(self, whole, "stop", least=1, most=LARGEST_SIZE)
+        settle(self, whole, "axis", least=1, most=3)
+        if self.stop is not None and self.stop <= self.start:
+            raise ValueError(f"stop must be above start, got {self.start} and {self.stop}")
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        axis = self._place(len(shape))
+        if axis >= len(shape):
+            raise ValueError(
+                f"{self.name or 'Slice'} takes a part of axis {self.axis}, and samples have the "
+                f"shape {shape}"
+            )
+        stop = shape[axis] if self.stop is None else self.stop
+        if not self.start < stop <= shape[axis]:
+            raise ValueError(
+                f"{self.name or 'Slice'} takes places {self.start} to {stop - 1} of axis "
+                f"{axis + 1}, which has {shape[axis]} in samples of shape {shape}"
+            )
+        return (*shape[:axis], stop - self.start, *shape[axis + 1 :])
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        outputs, axis = self.output_shape(shape), self._place(len(shape))
+        blocks, apart = prod(shape[:axis]), prod(shape[axis + 1 :])
+        settings = (blocks, shape[axis], apart, self.start, self.start + outputs[axis])
+        return [CoreLayer("slice", prod(shape), prod(outputs), settings=settings)]
+
+    def moved(self, samples: NDArray[_Scalar]) -> NDArray[_Scalar]:
+        """See _Rearranging."""
+        return samples[self._range(samples.ndim - 1)]
+
+    def moved_back(self, samples: NDArray[_Scalar], shape: Shape) -> NDArray[_Scalar]:
+        """See _Rearranging."""
+        whole_samples = np.zeros((len(samples), *shape), samples.dtype)
+        whole_samples[self._range(len(shape))] = samples
+        return whole_samples
+
+    def narrowed(self, inputs: Flags) -> Layer:
+        """See _Rearranging."""
+        axis = self._place(inputs.ndim)
+        left: Flags = np.any(inputs, axis=tuple(i for i in range(inputs.ndim) if i != axis))
+        start = int(left[: self.start].sum())
+        stop = None if self.stop is None else int(left[: self.stop].sum())
+        return replace(self, start=start, stop=stop)
+
+    def _place(self, axes: int) -> int:
+        """Return the axis of a sample, counted from 0."""
+        return axes - 1 if self.axis is None else self.axis - 1
+
+    def _range(self, axes: int) -> tuple[slice, ...]:
+        """Return the index of the range in samples with so many axes."""
+        return (*[slice(None)] * (1 + self._place(axes)), slice(self.start, self.stop))
+
+
 class _RearrangingWiring(Wiring):
-    """A number out is a number in; what stays has to fill a box, or it would have no axes."""
+    """A number out is one number in; what stays has to fill a box, or it would have no axes."""
 
     layer: _Rearranging
 
@@ -164,7 +257,7 @@ class _RearrangingWiring(Wiring):
 
     def reads(self, live: Masks, known: NDArray[Any], kept: Flags) -> Flags:
         """See Wiring."""
-        flags: Flags = self.layer.moved_back(kept[np.newaxis])[0]
+        flags: Flags = self.layer.moved_back(kept[np.newaxis], self.shape)[0]
         return flags
 
     def passed(self, inputs: Flags, needed: Flags) -> Flags:
@@ -178,7 +271,7 @@ class _RearrangingWiring(Wiring):
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
-        return self.layer, {}
+        return self.layer.narrowed(inputs), {}
 
     def _box(self, flags: Flags) -> Flags:
         """The flags, and what fills them up to a box."""

@@ -31,6 +31,7 @@ A layer is one of::
     {"type": "permute", "dims": (2, 1)}
     {"type": "embedding", "weight": name, "padding": None, "l1": 0.0, "l2": 0.0}
     {"type": "reverse"}
+    {"type": "slice", "start": 0, "stop": None, "axis": 1}
     {
         "type": "batchnorm",
         "weight": name,
@@ -263,6 +264,8 @@ def _trace(
             traces.append(_Trace(x, x, x.transpose(0, *layer["dims"])))
         elif kind == "reverse":
             traces.append(_Trace(x, x, x[:, ::-1]))
+        elif kind == "slice":
+            traces.append(_Trace(x, x, x[_range(layer)]))
         elif kind == "flatten":
             traces.append(_Trace(x, x, x.reshape(len(x), -1)))
         elif kind == "batchnorm":
@@ -284,7 +287,7 @@ def _trace(
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
                 "expected dense, convolution, pooling, batchnorm, layernorm, flatten, add, "
-                "concat, permute, reverse, activation, dropout or recurrent"
+                "concat, permute, reverse, slice, activation, dropout or recurrent"
             )
     return traces
 
@@ -405,6 +408,11 @@ def loss_and_gradients(
     return total, {name: live(name, gradients, masks) for name in gradients}
 
 
+def _range(layer: Layer) -> tuple[slice, ...]:
+    """What a slice takes of samples."""
+    return (*[slice(None)] * layer["axis"], slice(layer["start"], layer["stop"]))
+
+
 def _layer_backward(
     layer: Layer,
     trace: _Trace,
@@ -429,6 +437,10 @@ def _layer_backward(
         return 0.0, d.transpose(0, *(1 + np.argsort(layer["dims"])))
     if layer["type"] == "reverse":
         return 0.0, d[:, ::-1]
+    if layer["type"] == "slice":
+        back = np.zeros_like(trace.x)
+        back[_range(layer)] = d
+        return 0.0, back
     if layer["type"] == "dropout":
         return 0.0, d * trace.z
     if layer["type"] == "flatten":

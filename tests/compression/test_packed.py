@@ -99,6 +99,8 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
             gp.layers.AvgPool1D(2, padding="same"),
             gp.layers.Permute(),
             gp.layers.Reverse(),
+            gp.layers.Slice(1),
+            gp.layers.Slice(0, 2, axis=1, name="some"),
             gp.GlobalMaxPool(),
         ],
         (9, 4),
@@ -312,6 +314,7 @@ NUMBERS = {
     28: "AvgPool1D kernel stride padding name inputs",
     29: "Embedding vocabulary features padding_index initializer l1 l2 name inputs",
     40: "Reshape shape name inputs",
+    41: "Slice start stop axis name inputs",
 }
 
 

@@ -31,6 +31,8 @@ def test_few_names_are_on_top() -> None:
         ("InputUnit", "write gp.pruning.InputUnit"),
         ("AdaGC", "write gp.clipping.AdaGC"),
         ("Reverse", "write gp.layers.Reverse"),
+        ("Slice", "write gp.layers.Slice"),
+        ("Cropping1D", "write gp.layers.Slice"),
         ("EarlyStopping", "write gp.callbacks.EarlyStopping"),
         ("accuracy", "write gp.metrics.accuracy"),
         ("CosineLR", "write gp.learning_rates.CosineLR"),

@@ -192,7 +192,8 @@ REFUSED: dict[str, tuple[Callable[[Builder], Any], str]] = {
     "merged samples": (lambda b: b.reshape(b.input, (8, 5)), "mixes the samples"),
     "moved samples": (lambda b: b.reshape(b.input, (2, BATCH, 2, 5)), "mixes the samples"),
     "one sample": (lambda b: b.select(b.input, 0, 0), "one of the samples"),
-    "a middle step": (lambda b: b.select(b.input, 1, 1), "only the ends"),
+    "some samples": (lambda b: b.slice(b.input, 0, 0, 2), "some of the samples"),
+    "no step": (lambda b: b.slice(b.input, 1, 2, 2), "takes nothing of an axis"),
     "a mean of samples": (
         lambda b: b.global_pool(b.input, "mean", [0], keepdim=True),
         "mixes the samples",

@@ -270,6 +270,26 @@ def test_whole_numbers_and_their_rows(torch: Any) -> None:
     assert error(gp.from_torch(back, shape).predict(x), expected) <= 1e-5
 
 
+@pytest.mark.parametrize("cell", ["RNN", "GRU", "LSTM"])
+def test_one_unit_in_both_directions_comes_back(torch: Any, cell: str) -> None:
+    """to_torch writes what each direction ends with as a slice of the last state's features."""
+    rnn = getattr(torch.nn, cell)(4, 1, batch_first=True, bidirectional=True)
+
+    class Ends(torch.nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.fc = rnn, torch.nn.Linear(2, 3)
+
+        def forward(self, x: Any) -> Any:
+            return self.fc(self.rnn(x)[0][:, -1])
+
+    model = gp.from_torch(Ends(), (5, 4))
+    again = gp.from_torch(model.to_torch(), (5, 4))
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
+    x = samples((5, 4))
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+
+
 # ---- what cannot be done
 
 

@@ -121,6 +121,10 @@ def test_every_activation(run: Run, tmp_path: Path, function: gp.Activation) -> 
         ([gp.layers.Permute((2, 1, 3)), gp.Conv2D(2, 2)], (4, 3, 2)),
         ([gp.layers.Reverse()], (4, 3)),
         ([gp.layers.Reverse(), gp.LSTM(3, return_sequences=True), gp.layers.Reverse()], (4, 3)),
+        ([gp.layers.Slice(2, 5)], 7),
+        ([gp.layers.Slice(1, 3, axis=1)], (4, 3)),
+        ([gp.layers.Slice(0, 1, axis=1), gp.layers.Slice(2)], (2, 1, 5)),
+        ([gp.layers.Slice(1, axis=1), gp.Conv2D(2, 2), gp.layers.Slice(1, axis=3)], (3, 3, 4)),
         ([gp.layers.Reshape((3, 2, 2)), gp.Conv2D(2, 2), gp.layers.Reshape((2, 1))], 12),
     ],
 )
