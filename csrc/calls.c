@@ -82,6 +82,7 @@ static int weigh(gp_region *shared)
 {
     const gp_batch *batch = shared->batch;
     shared->weight = (double)batch->size;
+    if (batch->loss->given) shared->loss = batch->loss->given(batch->settings);
     if (!batch->weights && !batch->loss->ignores) return 1;
     shared->weight = 0.0;
     shared->weighted = batch->weights != NULL;
@@ -93,6 +94,23 @@ static int weigh(gp_region *shared)
     return shared->weight > 0.0 && shared->weight < INFINITY;
 }
 
+static gp_held batch_of(const gp_region *shared)
+{
+    return (gp_held){.x = shared->batch->x,
+                     .index = shared->batch->index,
+                     .size = shared->batch->size,
+                     .seed = shared->seed,
+                     .step = shared->dropout_step};
+}
+
+/* Whether the workspace shows the forward pass of this very call. */
+static int is_held(const gp_net *net, const gp_region *shared)
+{
+    const gp_held now = batch_of(shared);
+    return net->held.x == now.x && net->held.index == now.index && net->held.size == now.size &&
+           net->held.seed == now.seed && net->held.step == now.step;
+}
+
 static gp_status enter(gp_region *shared, double passes, size_t threads)
 {
     gp_net *net = shared->net;
@@ -102,7 +120,9 @@ static gp_status enter(gp_region *shared, double passes, size_t threads)
         return GP_BAD_ARGUMENT;
     if (wants_target && !weigh(shared)) return GP_NO_WEIGHT;
     shared->block =
-        shared->backward && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
+        shared->training && net->mixes_samples ? batch->size : gp_smaller(net->block, batch->size);
+    shared->resumed = shared->backward && batch->loss->given && is_held(net, shared);
+    net->held = (gp_held){0};
     gp_status status = gp_net_reserve(net, shared->block);
     if (status != GP_OK) return status;
     gp_net_look_up(net, shared->arena, shared->block);
@@ -114,7 +134,7 @@ static gp_status enter(gp_region *shared, double passes, size_t threads)
     shared->n_live = layers_before_loss(net, batch);
     net->last_samples = 0;
     net->input_fault = (gp_fault){.phase = GP_PHASE_NONE, .layer = GP_NONE, .step = GP_NONE};
-    if (shared->backward) net->explosion = net->input_fault;
+    if (shared->training && !shared->resumed) net->explosion = net->input_fault;
     gp_habit *habit = habit_of(net, batch->size, passes);
     if (net->macs * (double)batch->size * passes < GP_WORK_WORTH_SHARING) threads = 1;
     size_t used = gp_habit_choose(habit, threads);
@@ -147,6 +167,7 @@ gp_status gp_net_train(gp_net *net, const gp_arena *arena, const gp_batch *batch
     gp_region shared = {.net = net,
                         .arena = arena,
                         .batch = batch,
+                        .training = 1,
                         .backward = 1,
                         .step = &plan,
                         .seed = seed,
@@ -192,11 +213,28 @@ gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *ba
     gp_region shared = {.net = net,
                         .arena = arena,
                         .batch = batch,
+                        .training = 1,
                         .backward = 1,
                         .seed = seed,
                         .dropout_step = step};
     gp_status status = enter(&shared, 3.0, threads);
     if (status == GP_OK) *result = (gp_result){shared.loss, shared.correct, shared.weight};
+    return status;
+}
+
+gp_status gp_net_forward(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out,
+                         uint64_t seed, uint64_t step, size_t threads)
+{
+    const gp_batch inputs = {.size = batch->size, .x = batch->x, .index = batch->index};
+    gp_region shared = {.net = net,
+                        .arena = arena,
+                        .batch = &inputs,
+                        .training = 1,
+                        .out = out,
+                        .seed = seed,
+                        .dropout_step = step};
+    gp_status status = enter(&shared, 1.0, threads);
+    if (status == GP_OK && shared.block == batch->size) net->held = batch_of(&shared);
     return status;
 }
 

@@ -420,7 +420,7 @@ typedef struct gp_batch {
      * label that the loss ignores has the weight 0. */
     const double *weights;
     /* of the loss, as its file says */
-    float settings[GP_LOSS_SETTINGS];
+    double settings[GP_LOSS_SETTINGS];
 } gp_batch;
 
 typedef struct gp_result {
@@ -495,6 +495,12 @@ gp_status gp_net_train_many(gp_net *net, const gp_arena *arena, const gp_batch *
                             const gp_course *course, const gp_clip *clip, const gp_rule *rule,
                             gp_taken *taken, size_t *done, double *segment_norms, uint64_t seed,
                             uint64_t step, size_t threads);
+/* The forward pass of gp_net_backward, for a loss that somebody else computes from `out`, rows of O
+ * floats: parameters, gradients and running statistics stay. gp_net_backward or gp_net_train with
+ * gp_loss_given, the gradient of the loss as targets, and the same batch, seed and step go on from
+ * there; if another call has come in between, the forward pass is run again. */
+gp_status gp_net_forward(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out,
+                         uint64_t seed, uint64_t step, size_t threads);
 /* out: rows of O floats, without dropout. */
 gp_status gp_net_predict(gp_net *net, const gp_arena *arena, size_t n, const float *x, float *out,
                          size_t threads);

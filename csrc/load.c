@@ -82,8 +82,8 @@ gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
-    const int finite = gather(shared, pass, batch->x, net->in, net->input);
-    if (!finite || net->below > 0)
+    const int finite = shared->resumed || gather(shared, pass, batch->x, net->in, net->input);
+    if (!finite || (net->below > 0 && !shared->resumed))
         find_bad(shared, pass, batch->x, net->in, GP_BAD_INPUT, GP_PHASE_INPUT, net->below);
     const int takes = batch->loss ? batch->loss->takes : 0;
     if ((takes & GP_TAKES_VALUES) && batch->targets &&

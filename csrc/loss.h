@@ -24,10 +24,10 @@ typedef enum gp_fused { GP_FUSES_NOTHING, GP_FUSES_SOFTMAX, GP_FUSES_SIGMOID } g
 typedef struct gp_loss_chunk {
     const gp_kernels *kernels;
     size_t outputs, lanes, valid;
-    const float *z;        /* what the network gives */
-    const int64_t *labels; /* (valid), if the loss takes labels */
-    const float *targets;  /* [output][lanes], if it takes values */
-    const float *settings; /* of gp_batch */
+    const float *z;         /* what the network gives */
+    const int64_t *labels;  /* (valid), if the loss takes labels */
+    const float *targets;   /* [output][lanes], if it takes values */
+    const double *settings; /* of gp_batch */
     /* what a sample's gradient is multiplied by: one over the number of samples, or of elements */
     float factor;
     /* to be filled: factor times the gradient of z, 0 in the lanes after `valid`, or NULL */
@@ -44,9 +44,12 @@ struct gp_loss_ops {
     gp_fused fuses;    /* of a last layer that computes this the input is z */
     size_t n_settings; /* at most GP_LOSS_SETTINGS */
     /* whether the settings are in their range; NULL: there are none, or all are */
-    int (*is_valid)(const float *settings);
+    int (*is_valid)(const double *settings);
     /* whether the settings say that samples of this label do not count; NULL: all do */
-    int (*ignores)(const float *settings, int64_t label);
+    int (*ignores)(const double *settings, int64_t label);
+    /* Somebody else has computed the loss of the whole batch, which the settings say, and its
+     * gradient, which are the targets. NULL: it is computed here. */
+    double (*given)(const double *settings);
     void (*run)(const gp_loss_chunk *chunk);
 };
 

@@ -8,6 +8,14 @@
 
 enum { GP_HABITS = 48 };
 
+/* What gp_net_forward was run on. */
+typedef struct gp_held {
+    const float *x;
+    const int64_t *index;
+    size_t size;
+    uint64_t seed, step;
+} gp_held;
+
 struct gp_net {
     const gp_kernels *kernels;
     gp_pool *pool;
@@ -42,6 +50,8 @@ struct gp_net {
     /* what the workspace still shows of the last backward: samples of its last block, 0 when
      * overwritten */
     size_t last_samples, last_first, last_live;
+    /* the batch whose outputs in training the workspace holds whole, all else 0 if it does not */
+    gp_held held;
 };
 
 /* Lanes of a chunk and number of chunks for a block of samples: as even as the cache line

@@ -52,7 +52,7 @@ static const float *forward(gp_region *shared, const gp_pass *pass, size_t n_lay
 {
     gp_net *net = shared->net;
     const float *x = net->input;
-    const int is_limited = shared->backward && net->max_activation < INFINITY;
+    const int is_limited = shared->training && net->max_activation < INFINITY;
     size_t exploded = GP_NONE;
     for (size_t i = 0; i < n_layers; i++) {
         gp_layer *layer = &net->layers[i];
@@ -265,7 +265,7 @@ static gp_pass block_of(const gp_region *shared, const gp_team *team, size_t fir
         .samples = gp_smaller(shared->block, shared->batch->size - first),
         .first = first,
         .batch = shared->batch->size,
-        .training = shared->backward,
+        .training = shared->training,
         .seed = shared->seed,
         .step = shared->dropout_step,
         .scratch = shared->net->scratch,
@@ -294,7 +294,7 @@ static void run_blocks(gp_region *shared, const gp_team *team)
         gp_layer *layer = &net->layers[i];
         if (team->rank == 0) {
             layer->penalty = 0.0;
-            layer->pending = NULL;
+            if (!shared->resumed) layer->pending = NULL;
         }
         for (const gp_matrix *matrix = layer->weights; matrix < layer->weights + layer->n_weights;
              matrix++)
@@ -306,7 +306,8 @@ static void run_blocks(gp_region *shared, const gp_team *team)
         gp_pass pass = block_of(shared, team, first);
         if (gp_region_load(shared, &pass) != GP_OK) return;
         if (team->rank == 0) shared->last_first = first;
-        const float *z = forward(shared, &pass, shared->n_live);
+        const float *z = shared->resumed ? net->layers[shared->n_live - 1].output
+                                         : forward(shared, &pass, shared->n_live);
         if (gp_region_measures(shared)) {
             loss_of(shared, &pass, z, shared->backward ? net->gradient[0] : NULL);
             if (shared->backward) backward(shared, &pass);

@@ -13,7 +13,9 @@ typedef struct gp_region {
     gp_net *net;
     const gp_arena *arena;
     const gp_batch *batch;
+    int training; /* dropout drops, and statistics are those of the batch */
     int backward;
+    int resumed;        /* the forward pass has been run by a call before */
     gp_step_plan *step; /* or NULL */
     float *out;         /* predictions, or NULL */
     size_t block;       /* samples that pass through at once */

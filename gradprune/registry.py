@@ -12,8 +12,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-from collections.abc import Iterator, Mapping
-from types import ModuleType
+from collections.abc import Callable, Iterator, Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,7 @@ __all__ = [
     "written",
 ]
 
-CustomObjects = Mapping[str, type[Any]]
+CustomObjects = Mapping[str, Callable[..., Any]]  # classes and functions
 
 
 def _classes(*packages: ModuleType) -> Iterator[type[Any]]:
@@ -71,7 +71,8 @@ SETTINGS: dict[str, type[Any]] = {
 }
 # What classes were called in earlier files.
 FORMER = {"Linear": "LinearSchedule", "Quantize": "QuantizeGradient"}
-_FLOAT, _DICT, _CUSTOM = "float", "dict", "custom"  # in the place of a class's name
+# In the place of a class's name.
+_FLOAT, _DICT, _CUSTOM, _FUNCTION = "float", "dict", "custom", "function"
 _HOW = "make it one by @dataclass(frozen=True) with a field for each setting"
 
 
@@ -79,10 +80,10 @@ class Registry:
     """Writes settings for JSON and makes them again, with classes of a caller's own.
 
     Args:
-        custom_objects: name in the file to a frozen dataclass.
+        custom_objects: name in the file to a frozen dataclass, or to a function.
 
     Raises:
-        TypeError: a name is not text, or a class is no frozen dataclass.
+        TypeError: a name is not text, or what it stands for is neither.
         ValueError: a name is that of one of gradprune's classes.
 
     >>> from gradprune.pruning.schedules import OneShot
@@ -98,7 +99,7 @@ class Registry:
                 "custom_objects must be a dict such as {'MyCriterion': MyCriterion}, "
                 f"got {custom_objects!r}"
             )
-        self._custom: dict[str, type[Any]] = {}
+        self._custom: dict[str, Callable[..., Any]] = {}
         for name, cls in (custom_objects or {}).items():
             _check(name, cls)
             self._custom[name] = cls
@@ -125,6 +126,8 @@ class Registry:
         cls, name = type(value), type(value).__name__
         if SETTINGS.get(name) is cls:
             return {"class": name, **self._fields(value)}
+        if cls is FunctionType:
+            return self._encode_function(value)
         if _is_frozen(cls):
             return self._encode_custom(value)
         if isinstance(value, _KINDS) or dataclasses.is_dataclass(cls):
@@ -133,6 +136,21 @@ class Registry:
             f"cannot save {value!r}: a file holds numbers, text, tuples, dicts and frozen "
             f"dataclasses, and {name} is none of these; if it is a class of yours, {_HOW}"
         )
+
+    def _encode_function(self, function: FunctionType) -> dict[str, Any]:
+        """Write a function of a user's by its name."""
+        name = function.__name__
+        if name == "<lambda>":
+            raise TypeError(
+                "cannot save a lambda, which has no name to find it again by: define it by def"
+            )
+        try:
+            _refuse_shadow(name)
+        except ValueError as error:
+            raise TypeError(f"cannot save the function {name}: {error}") from None
+        if self._custom.setdefault(name, function) is not function:
+            raise TypeError(f"cannot save the function {name}: two have this name")
+        return {"class": _FUNCTION, "name": name}
 
     def _fields(self, value: Any) -> dict[str, Any]:
         """Return what the class is called with to make the object again."""
@@ -173,21 +191,30 @@ class Registry:
             return float(fields["value"])
         if name == _DICT:
             return {str(key): self.decode(item) for key, item in fields["items"]}
+        if name == _FUNCTION:
+            return self._found(fields["name"], "function")
         if name == _CUSTOM:
             name, fields = fields["name"], fields["fields"]
-            if name not in self._custom:
-                raise MissingClassError(
-                    f"the file needs a class {name!r} that is not gradprune's: pass "
-                    f"custom_objects={{{name!r}: ...}} with the class that was saved",
-                    name=name,
-                )
-            cls = self._custom[name]
+            cls = self._found(name, "class")
         else:
             name = FORMER.get(name, name)
             if name not in SETTINGS:
                 raise FileFormatError(f"unknown class {name!r}")
             cls = SETTINGS[name]
         return cls(**{key: self.decode(item) for key, item in fields.items()})
+
+    def _found(self, name: str, kind: str) -> Callable[..., Any]:
+        """Return the class or function that a file names."""
+        if name not in self._custom:
+            raise MissingClassError(
+                f"the file needs a {kind} {name!r} that is not gradprune's: pass "
+                f"custom_objects={{{name!r}: ...}} with the {kind} that was saved",
+                name=name,
+            )
+        found = self._custom[name]
+        if inspect.isclass(found) != (kind == "class"):
+            raise FileFormatError(f"the file needs a {kind} {name!r}, got {found!r} for it")
+        return found
 
 
 def _is_frozen(cls: type[Any]) -> bool:
@@ -198,9 +225,11 @@ def _is_frozen(cls: type[Any]) -> bool:
 
 def _check(name: object, cls: object) -> None:
     """Raise an error unless this is a name and a class that a file may be read with."""
-    if not isinstance(name, str) or not inspect.isclass(cls):
-        raise TypeError(f"custom_objects must map names to classes, got {name!r}: {cls!r}")
-    if not _is_frozen(cls):
+    if not isinstance(name, str) or not (inspect.isclass(cls) or inspect.isfunction(cls)):
+        raise TypeError(
+            f"custom_objects must map names to classes or functions, got {name!r}: {cls!r}"
+        )
+    if inspect.isclass(cls) and not _is_frozen(cls):
         raise TypeError(f"custom_objects[{name!r}] is no frozen dataclass; {_HOW}")
     _refuse_shadow(name)
 
@@ -268,6 +297,8 @@ def written(value: Any) -> str:
         return str(fields["value"])
     if name == _DICT:
         return f"{{{', '.join(f'{key!r}: {written(item)}' for key, item in fields['items'])}}}"
+    if name == _FUNCTION:
+        return str(fields["name"])
     if name == _CUSTOM:
         name, fields = fields["name"], fields["fields"]
     return f"{name}({', '.join(f'{key}={written(item)}' for key, item in fields.items())})"

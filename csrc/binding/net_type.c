@@ -105,7 +105,7 @@ static int parse_loss(PyObject *tuple, gp_batch *batch)
     for (Py_ssize_t i = 1; i < n; i++) {
         const double setting = PyFloat_AsDouble(PyTuple_GET_ITEM(tuple, i));
         if (PyErr_Occurred()) return -1;
-        batch->settings[i - 1] = (float)setting;
+        batch->settings[i - 1] = setting;
     }
     return 0;
 }
@@ -342,12 +342,12 @@ static PyArrayObject *parse_output(net_object *self, PyObject *out, size_t rows)
     return array;
 }
 
-static PyObject *net_predict(net_object *self, PyObject *args)
+/* The outputs for samples, `training` as a pass in training has them. */
+static PyObject *fill_outputs(net_object *self, PyObject *arena, PyObject *x, PyObject *out,
+                              int training, uint64_t seed, uint64_t step)
 {
-    PyObject *arena, *x, *out;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena, &x, &out)) return NULL;
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x");
     if (!inputs) return NULL;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in)
@@ -359,12 +359,32 @@ static PyObject *net_predict(net_object *self, PyObject *args)
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
-    status =
-        gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
+    if (training)
+        status =
+            gp_net_forward(own.net, own.arena, &batch, PyArray_DATA(outputs), seed, step, threads);
+    else
+        status =
+            gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
     Py_END_ALLOW_THREADS
     gp_net_input_fault(own.net, &place);
     leave(self, arena);
     return status == GP_OK ? Py_NewRef(Py_None) : raise_fault(self, &place, &batch, status);
+}
+
+static PyObject *net_predict(net_object *self, PyObject *args)
+{
+    PyObject *arena, *x, *out;
+    if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena, &x, &out)) return NULL;
+    return fill_outputs(self, arena, x, out, 0, 0, 0);
+}
+
+static PyObject *net_forward(net_object *self, PyObject *args)
+{
+    PyObject *arena, *x, *out;
+    unsigned long long seed, step;
+    if (!PyArg_ParseTuple(args, "O!OOKK", self->state->arena_type, &arena, &x, &out, &seed, &step))
+        return NULL;
+    return fill_outputs(self, arena, x, out, 1, seed, step);
 }
 
 static PyObject *net_evaluate(net_object *self, PyObject *args)
@@ -460,6 +480,9 @@ static PyMethodDef net_methods[] = {
      "takes "
      "the next rows of index, as many as its size or, where sizes is None, all."},
     {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
+    {"forward", (PyCFunction)net_forward, METH_VARARGS,
+     "forward(arena, x, out, seed, step): fill out as a pass in training does. backward or train "
+     "with the loss \"given\" and the same x, seed and step goes on from there."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS,
      "evaluate(arena, x, y, loss, out, weights=None) -> (loss, correct, weight)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,

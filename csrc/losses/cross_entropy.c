@@ -3,20 +3,20 @@
  * Settings: that share, in [0, 1], and a label whose samples do not count. */
 #include "loss.h"
 
-static int cross_entropy_is_valid(const float *settings)
+static int cross_entropy_is_valid(const double *settings)
 {
-    return settings[0] >= 0.0f && settings[0] <= 1.0f;
+    return settings[0] >= 0.0 && settings[0] <= 1.0;
 }
 
-static int cross_entropy_ignores(const float *settings, int64_t label)
+static int cross_entropy_ignores(const double *settings, int64_t label)
 {
-    return (double)label == (double)settings[1];
+    return (double)label == settings[1];
 }
 
 static void cross_entropy_run(const gp_loss_chunk *c)
 {
     c->kernels->cross_entropy(c->outputs, c->lanes, c->valid, c->z, c->labels, c->dz, c->losses,
-                              c->hits, c->settings[0], c->factor);
+                              c->hits, (float)c->settings[0], c->factor);
 }
 
 const gp_loss_ops gp_loss_cross_entropy = {.name = "cross_entropy",

@@ -6,15 +6,14 @@
 
 #include "loss.h"
 
-static int distillation_is_valid(const float *settings)
+static int distillation_is_valid(const double *settings)
 {
-    return settings[0] > 0.0f && settings[0] < INFINITY && settings[1] >= 0.0f &&
-           settings[1] <= 1.0f;
+    return settings[0] > 0.0 && settings[0] < INFINITY && settings[1] >= 0.0 && settings[1] <= 1.0;
 }
 
 static void distillation_run(const gp_loss_chunk *c)
 {
-    const float temperature = c->settings[0], alpha = c->settings[1];
+    const float temperature = (float)c->settings[0], alpha = (float)c->settings[1];
     c->kernels->cross_entropy(c->outputs, c->lanes, c->valid, c->z, c->labels, c->dz, c->losses,
                               c->hits, 0.0f, c->factor * (1.0f - alpha));
     c->kernels->distillation(c->outputs, c->lanes, c->valid, c->z, c->targets, c->dz, c->losses,

@@ -5,14 +5,14 @@
 
 #include "loss.h"
 
-static int huber_is_valid(const float *settings)
+static int huber_is_valid(const double *settings)
 {
-    return settings[0] > 0.0f && settings[0] < INFINITY;
+    return settings[0] > 0.0 && settings[0] < INFINITY;
 }
 
 static void huber_run(const gp_loss_chunk *c)
 {
-    const float delta = c->settings[0];
+    const float delta = (float)c->settings[0];
     for (size_t p = 0; p < c->valid; p++) c->losses[p] = 0.0f;
     for (size_t at = 0; at < c->outputs * c->lanes; at += c->lanes) {
         for (size_t p = 0; p < c->valid; p++) {

@@ -133,6 +133,54 @@ static void test_weights(const gp_kernels *kernels)
     }
 }
 
+/* The squared error, computed from outputs as somebody else's loss: the gradients and the loss of
+ * the core's. The same bits whether the forward pass is gone on with or run again, in one block and
+ * in several. */
+static void given_agrees(const gp_kernels *kernels, builder *build, size_t samples, uint64_t seed)
+{
+    scene *s = scene_new(kernels, build, samples, &gp_loss_mse, seed);
+    const size_t n = s->m.arena.n, bytes = n * sizeof(float), numbers = samples * s->out;
+    float *expected = allocated(bytes), *one = allocated(bytes);
+    float *out = allocated(numbers * sizeof *out), *dz = allocated(numbers * sizeof *dz);
+    gp_result own, result;
+    CHECK_INT_EQUAL(scene_backward(s, &own, 1), GP_OK);
+    memcpy(expected, s->m.arena.grads, bytes);
+    for (size_t threads = 1; threads <= 3; threads++) {
+        for (int again = 0; again < 2; again++) {
+            double value = 0.0;
+            memset(s->m.arena.grads, 0xff, bytes);
+            CHECK_INT_EQUAL(
+                gp_net_forward(s->net, &s->m.arena, &s->batch, out, SEED, STEP, threads), GP_OK);
+            for (size_t i = 0; i < numbers; i++) {
+                const double error = (double)out[i] - (double)s->targets[i];
+                value += error * error / (double)numbers;
+                dz[i] = (float)(2.0 * error / (double)numbers);
+            }
+            gp_batch given = {.size = samples, .x = s->x, .loss = &gp_loss_given, .targets = dz};
+            given.settings[0] = value;
+            if (again) CHECK_INT_EQUAL(gp_net_predict(s->net, &s->m.arena, 1, s->x, out, 1), GP_OK);
+            CHECK_INT_EQUAL(
+                gp_net_backward(s->net, &s->m.arena, &given, &result, SEED, STEP, threads), GP_OK);
+            CHECK_NEAR(result.loss, own.loss, 1e-6 * (1.0 + own.loss));
+            for (size_t i = 0; i < n; i++) CHECK_NEAR(s->m.arena.grads[i], expected[i], 2e-6);
+            if (threads == 1 && !again) memcpy(one, s->m.arena.grads, bytes);
+            CHECK_BYTES_EQUAL(bytes, s->m.arena.grads, one);
+        }
+    }
+    free(expected);
+    free(one);
+    free(out);
+    free(dz);
+    scene_free(s);
+}
+
+static void test_given(const gp_kernels *kernels)
+{
+    given_agrees(kernels, build_everything, 75, 30);
+    given_agrees(kernels, build_wide, 20, 31);
+    given_agrees(kernels, build_odd, 1500, 32);
+}
+
 /* Gradients and result of a backward. */
 static gp_result passed(scene *s, float *grads)
 {
@@ -590,6 +638,7 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_what_weights_mean);
     OVER_INSTRUCTION_SETS(test_no_weight);
     OVER_INSTRUCTION_SETS(test_sparsity);
+    OVER_INSTRUCTION_SETS(test_given);
     OVER_INSTRUCTION_SETS(test_fours);
     OVER_INSTRUCTION_SETS(test_mask_is_the_truth);
     OVER_INSTRUCTION_SETS(test_same_bits);

@@ -191,7 +191,8 @@ class Examined(Compiled):
         phase, position, is_bias, is_recurrent, row, column, step, value = fault
         kind = ExplosionError if math.isfinite(value) else NonFiniteError
         if position < 0:
-            return NonFiniteError(f"the loss is {self.last_loss}", phase=phase, value=value)
+            text = self._loss_fault or f"the loss is {self.last_loss}"
+            return NonFiniteError(text, phase=phase, value=value)
         layer = self._core_names[position]
         if phase == "forward":
             what = f"{value:.9g}" if math.isfinite(value) else "not finite"

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.engine.examined import Examined
-from gradprune.losses.base import Loss, LossLike, SoftTarget, Target
+from gradprune.engine.passes import Passes
+from gradprune.losses.base import LossLike
 from gradprune.losses.table import lists_losses
-from gradprune.losses.targets import check_labels
-from gradprune.losses.weights import Weights, weights_of
-from gradprune.optim.guards import Guard
+from gradprune.losses.weights import weights_of
 from gradprune.optim.optimizers.base import Optimizer
-from gradprune.optim.optimizers.taken import Result, StepInfo, StepInfos, Taken
+from gradprune.optim.optimizers.taken import StepInfo, StepInfos, Taken
 from gradprune.state.batching import step_rows
 from gradprune.state.locking import locked
 
@@ -27,7 +24,7 @@ MOST_STEPS = 1000  # in one call of the core
 PATIENCE = 0.05  # seconds after which Ctrl-C, other threads and progress bars get their turn
 
 
-class Network(Examined):
+class Network(Passes):
     """Layers over one arena: forward and backward passes, steps and masks.
 
     Args:
@@ -76,6 +73,7 @@ class Network(Examined):
                 of predictions, (n, *output_shape), or (n,) if there is one output.
             loss: {losses}, or a loss such as ``CrossEntropy()`` or
                 ``Distillation(teacher)``, which ``model.loss`` remembers; None: ``model.loss``.
+                Or a function of yours, see below.
             sample_weight: (n,) numbers of at least 0, what each sample counts: the loss is
                 sum w_i loss_i / sum w_i, as scikit-learn's and torch's of class weights. A
                 sample of weight 2 counts as if it were there twice, to rounding (but for the
@@ -95,42 +93,27 @@ class Network(Examined):
         >>> x, y = [[1.0], [2.0]], [0.0, 0.0]
         >>> model.backward(x, y, loss="mse"), model.backward(x, y, sample_weight=[1, 3])
         (2.5, 3.25)
+
+        A loss of your own is a function of outputs, (n, *output_shape) float32, and targets, which
+        returns the loss of the batch and its gradient by the outputs. Targets are rows of y:
+        whole numbers as int64, others as float32. If it has an argument ``sample_weight`` it gets
+        that, too. Each step is then one of Python, so ``train_steps`` and ``fit`` call the function
+        once a step.
+
+        >>> def fourth_power(outputs, targets):
+        ...     error = outputs - targets.reshape(outputs.shape)
+        ...     return np.mean(error**4), 4 * error**3 / error.size
+        >>> model.backward(x, y, loss=fourth_power)
+        8.5
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
-        weights = weights_of(sample_weight, len(inputs))
+        weights = weights_of(sample_weight, len(inputs), loss=chosen)
         guard = None if self.optimizer is None else self.optimizer.guard
         with self.lock:
             self._pass(inputs, targets, weights, None, chosen, guard)
             self._loss = chosen.lasting
             return self.last_loss
-
-    @locked
-    def _pass(
-        self,
-        inputs: Floats,
-        targets: Target,
-        weights: Weights | None,
-        index: NDArray[np.int64] | None,
-        loss: Loss,
-        guard: Guard | None,
-    ) -> Result:
-        """``backward`` on rows of arrays; the loss, the weight of what is right, and of all."""
-        self.check_batch_size(len(inputs if index is None else index))
-        self._watch(guard)
-        self.refused = False
-        try:
-            result = self._net.backward(
-                *(self.arena.core, inputs, targets, index, loss.core),
-                *(self.seed, self.forward_count, weights),
-            )
-        except ValueError:
-            self._check_labels(targets, loss)
-            raise
-        self.last_loss = result[0]
-        self.exploded = self._net.exploded
-        self.forward_count += 1
-        return result
 
     def train_step(
         self,
@@ -155,7 +138,7 @@ class Network(Examined):
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
-        weights = weights_of(sample_weight, len(inputs))
+        weights = weights_of(sample_weight, len(inputs), loss=chosen)
         with self.lock:
             taken = self.take(
                 inputs, targets, None, (len(inputs),), chosen, optimizer, weights=weights
@@ -208,7 +191,7 @@ class Network(Examined):
         """
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
-        weights = weights_of(sample_weight, len(inputs))
+        weights = weights_of(sample_weight, len(inputs), loss=chosen)
         rows, sizes = step_rows(index, n, len(inputs))
         with self.lock:
             self._loss = chosen.lasting
@@ -225,78 +208,6 @@ class Network(Examined):
         columns = [np.concatenate(column) for column in zip(*taken, strict=True)]
         return columns[0], StepInfos(*columns[3:])
 
-    def take(
-        self,
-        inputs: Floats,
-        targets: Target,
-        rows: NDArray[np.int64] | None,
-        sizes: Sequence[int],
-        loss: Loss,
-        optimizer: Optimizer,
-        *,
-        weights: Weights | None = None,
-        seconds: float = math.inf,
-    ) -> Taken:
-        """Take steps on arrays that ``batch`` has prepared, at least one and at most all.
-
-        Fewer are taken if the next one is refused or fails, if the optimizer wants to look in
-        between, or if the time is over. While the weights are quantized it is one, in two calls of
-        the core: the quantizer comes in between.
-
-        Args:
-            inputs: (samples, features).
-            targets: their targets.
-            rows: row numbers of the samples of all steps; None: each step takes all samples.
-            sizes: how many rows each step takes; without rows, an entry for each step.
-            loss: the loss.
-            optimizer: this network's.
-            weights: (samples,) what they count; None: all the same.
-            seconds: after so long no other step begins.
-        """
-        if optimizer.model is not self:
-            raise ValueError("the optimizer was made for another model")
-        with self.arena.lock:
-            first = rows if rows is None else rows[: sizes[0]]
-            if self.quantizer is not None and self.quantizer.is_active:
-                result = self._pass(inputs, targets, weights, first, loss, optimizer.guard)
-                return Taken.one(result, optimizer.step())
-            for size in set(sizes):
-                self.check_batch_size(size)
-            clip, rule, rates = optimizer.begin_many(min(len(sizes), MOST_STEPS))
-            self._watch(optimizer.guard)
-            try:
-                done = self._net.train(
-                    self.arena.core,
-                    inputs,
-                    targets,
-                    rows,
-                    loss.core,
-                    self.seed,
-                    self.forward_count,
-                    clip,
-                    rule,
-                    optimizer.core_moments,
-                    optimizer.parameter_norms,
-                    rates,
-                    None if rows is None else tuple(sizes[: len(rates)]),
-                    seconds,
-                    weights,
-                )
-            except ValueError:
-                self._check_labels(targets, loss)
-                raise
-            self.last_loss = done[0][-1]
-            self.exploded = self._net.exploded
-            self.forward_count += len(done[0])
-            return optimizer.finish_many(done, rates)
-
-    def _watch(self, guard: Guard | None) -> None:
-        """Tell the core the limits of this guard."""
-        if guard is not self._guard:
-            max_activation, max_gradient, _ = (math.inf,) * 3 if guard is None else guard.limits
-            self._net.set_limits(max_activation, max_gradient)
-            self._guard = guard
-
     def predict(self, x: ArrayLike) -> Floats:
         """Return the outputs for samples, without dropout.
 
@@ -311,35 +222,6 @@ class Network(Examined):
         with self.lock:
             self._net.predict(self.arena.core, inputs, out)
         return out.reshape(len(out), *self.output_shape)
-
-    def loss_and_outputs(
-        self,
-        x: ArrayLike,
-        y: ArrayLike | SoftTarget | None,
-        loss: Loss,
-        weights: Weights | None = None,
-    ) -> tuple[float, float, Floats]:
-        """Return (mean loss with penalties, share of what is right, outputs), without dropout.
-
-        Outputs are (n, outputs): the numbers of a prediction are in a row.
-        """
-        inputs, targets = self.batch(x, y, loss)
-        out = np.empty((len(inputs), self.outputs), np.float32)
-        with self.lock:
-            try:
-                value, correct, total = self._net.evaluate(
-                    self.arena.core, inputs, targets, loss.core, out, weights
-                )
-            except ValueError:
-                self._check_labels(targets, loss)
-                raise
-        return value, correct / total, out
-
-    def _check_labels(self, targets: Target, loss: Loss) -> None:
-        """What the core has refused: a label beyond the outputs says what it could mean."""
-        labels = targets.labels if isinstance(targets, SoftTarget) else targets
-        if labels.dtype == np.int64:
-            check_labels(labels, self.outputs, ignored=loss.ignored)
 
     @locked
     def is_sparse(self, layer: str, *, batch_size: int = 64) -> bool:

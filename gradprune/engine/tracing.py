@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 from gradprune import reference
 from gradprune.engine.network import Network
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
-from gradprune.losses.base import LossLike, SoftTarget
+from gradprune.losses.base import Loss, LossLike, SoftTarget, Target
+from gradprune.losses.own import Own
 from gradprune.state.locking import locked
 
 __all__ = ["Trace", "live_values", "trace"]
@@ -104,11 +105,7 @@ def trace(
             entering.append(layer.gather(read))
             traced.append(layer.trace(own, entering[-1], place))
         value = traced[-1].output
-        z = value.reshape(len(value), -1)
-        settings: dict[str, Any] = chosen.settings()
-        total, d = reference.loss_forward_backward(
-            chosen.row or chosen.name, z, targets, **settings
-        )
+        total, d = _measured(chosen, value, targets)
         d = d.reshape(value.shape)
         doutputs: list[Doubles] = [np.zeros_like(done.output) for done in traced]
         doutputs[-1], dinput = d, np.zeros_like(first)
@@ -135,6 +132,16 @@ def trace(
         tuple(reversed(backward)),
         {name: gradients[name] for name in network.parameters if name in gradients},
     )
+
+
+def _measured(loss: Loss, value: Doubles, targets: Target) -> tuple[float, Doubles]:
+    """Return the loss of outputs, and its gradient."""
+    if isinstance(loss, Own):
+        found = loss.measure(value.astype(np.float32), targets, None)
+        return found.value, found.gradient.astype(np.float64)
+    settings: dict[str, Any] = loss.settings()
+    z = value.reshape(len(value), -1)
+    return reference.loss_forward_backward(loss.row or loss.name, z, targets, **settings)
 
 
 @locked

@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.losses.huber import *
     from gradprune.losses.mae import *
     from gradprune.losses.mse import *
+    from gradprune.losses.own import *
     from gradprune.losses.table import *
     from gradprune.losses.targets import *
 else:

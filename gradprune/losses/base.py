@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, NamedTuple
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple, SupportsFloat
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -52,6 +53,11 @@ class Loss(ABC):
         """
 
     @property
+    def takes_weights(self) -> bool:
+        """Return whether samples can count differently."""
+        return True
+
+    @property
     def ignored(self) -> int | None:
         """Return the label whose samples do not count, or None."""
         return None
@@ -90,4 +96,6 @@ class Loss(ABC):
         """Raise a ValueError if a network that predicts this shape cannot be trained by it."""
 
 
-LossLike = str | Loss
+# (outputs, targets) -> (value, its gradient by the outputs)
+LossFunction = Callable[..., tuple[SupportsFloat, ArrayLike]]
+LossLike = str | Loss | LossFunction

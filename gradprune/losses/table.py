@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 from gradprune.foundation.gathering import gather
 from gradprune.losses.base import Loss, LossLike
+from gradprune.losses.own import Own
 
 __all__ = ["LOSSES", "get_loss", "lists_losses", "loss_name"]
 
@@ -22,15 +23,19 @@ LOSSES: dict[str, Loss] = {cls.name: cls() for cls in _CLASSES if cls.is_named}
 
 
 def get_loss(loss: LossLike) -> Loss:
-    """Return the loss of this name, with default settings; a loss itself is returned as it is.
+    """Return the loss of this name, with default settings, or of a function.
+
+    A loss itself is returned as it is.
 
     >>> get_loss("mse").name
     'mse'
     """
     if isinstance(loss, Loss):
         return loss
+    if callable(loss) and not isinstance(loss, type):
+        return Own(loss)
     try:
-        return LOSSES[loss]
+        return LOSSES[loss]  # type: ignore[index]
     except (KeyError, TypeError):
         given: object = loss
         for cls in _CLASSES:
@@ -38,17 +43,20 @@ def get_loss(loss: LossLike) -> Loss:
                 name = cls.__name__
                 raise TypeError(f"loss must be a loss such as {name}(), got the class") from None
         raise ValueError(
-            f"unknown loss {loss!r}; known are {list(LOSSES)} and the classes of gradprune.losses"
+            f"unknown loss {loss!r}; known are {list(LOSSES)}, the classes of gradprune.losses and "
+            "functions (outputs, targets) -> (value, gradient)"
         ) from None
 
 
 def loss_name(loss: Loss) -> LossLike:
-    """Return the name of the loss or, if it has settings of its own, the loss itself.
+    """Return the name of the loss, the user's function that it is, or else the loss itself.
 
     >>> from gradprune.losses import CrossEntropy
     >>> loss_name(CrossEntropy()), loss_name(CrossEntropy(label_smoothing=0.1))
     ('cross_entropy', CrossEntropy(label_smoothing=0.1, ignore_index=-100))
     """
+    if isinstance(loss, Own):
+        return loss.function
     return loss.name if LOSSES.get(loss.name) == loss else loss
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import real_array, whole
+from gradprune.losses.base import Loss
 
 __all__: list[str] = []
 
@@ -18,12 +19,16 @@ _LARGEST = 1e200  # so that sums are finite
 
 
 def weights_of(
-    values: ArrayLike | None, samples: int, name: str = "sample_weight"
+    values: ArrayLike | None,
+    samples: int,
+    name: str = "sample_weight",
+    *,
+    loss: Loss | None = None,
 ) -> Weights | None:
     """Return the weights of samples as the core takes them; None stays None.
 
     Raises:
-        TypeError: they are not real numbers.
+        TypeError: they are not real numbers, or the loss takes none.
         ValueError: there is not one for each sample, or one is negative or not finite.
 
     >>> weights_of([1, 0], 2)
@@ -31,6 +36,11 @@ def weights_of(
     """
     if values is None:
         return None
+    if loss is not None and not loss.takes_weights:
+        raise TypeError(
+            f"{name} is for losses that take it, and this loss function does not: give it an "
+            "argument sample_weight, which is (n,) float32"
+        )
     weights: Weights = real_array(name, values, np.float64)
     if weights.shape != (samples,):
         raise ValueError(

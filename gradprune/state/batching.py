@@ -17,7 +17,7 @@ from gradprune import _core
 from gradprune.foundation import streams
 from gradprune.foundation.checks import as_array, seed_number, whole
 
-__all__ = ["batches", "cuts", "permutation", "step_rows"]
+__all__ = ["batches", "check_rows", "cuts", "permutation", "step_rows"]
 
 
 def permutation(
@@ -154,6 +154,16 @@ def step_rows(
     if not 1 <= most <= len(steps):
         raise ValueError(f"index has the rows of {len(steps)} steps, n asks for {most}")
     return np.concatenate(steps[:most]), [len(rows) for rows in steps[:most]]
+
+
+def check_rows(index: NDArray[np.int64], samples: int) -> None:
+    """Raise an IndexError if there is no such row, as the core does.
+
+    >>> check_rows(np.array([0, 2]), 3)
+    """
+    bad = np.flatnonzero((index < 0) | (index >= samples))
+    if len(bad):
+        raise IndexError(f"index[{bad[0]}] is {index[bad[0]]}, x has {samples} rows")
 
 
 def _step_of(number: int, rows: ArrayLike) -> NDArray[np.int64]:

@@ -24,7 +24,7 @@ def evaluate(
     """See ``Model.evaluate``."""
     chosen = model.loss_for(loss)
     inputs, targets = model.batch(x, y, chosen)
-    weights = weights_of(sample_weight, len(inputs))
+    weights = weights_of(sample_weight, len(inputs), loss=chosen)
     value, accuracy, outputs = model.loss_and_outputs(x, targets, chosen, weights)
     model.check_finite()
     if not chosen.is_classification:

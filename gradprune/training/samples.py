@@ -57,7 +57,7 @@ class TrainingData:
     ) -> TrainingData:
         """Check every value: a bad one would stop the run in the middle of an epoch."""
         inputs, targets = model.checked_batch(x, y, loss, suffix)
-        weights = weights_of(sample_weight, len(inputs), f"sample_weight{suffix}")
+        weights = weights_of(sample_weight, len(inputs), f"sample_weight{suffix}", loss=loss)
         data = cls(inputs, targets, weights)
         data.check_counted(loss, f"x{suffix}")
         return data

@@ -1,0 +1,204 @@
+"""Passes through the core: a step, several of them, and measuring."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.engine.examined import Examined
+from gradprune.losses.base import Loss, SoftTarget, Target
+from gradprune.losses.own import Own
+from gradprune.losses.targets import check_labels
+from gradprune.losses.weights import Weights
+from gradprune.optim.guards import Guard
+from gradprune.optim.optimizers.base import Optimizer
+from gradprune.optim.optimizers.taken import Result, Taken
+from gradprune.state.batching import check_rows
+from gradprune.state.locking import locked
+
+__all__ = ["Passes"]
+
+Floats = NDArray[np.float32]
+MOST_STEPS = 1000  # in one call of the core
+
+
+class Asked(NamedTuple):
+    """What the core is asked to pass, as it takes it."""
+
+    inputs: Floats
+    targets: Target
+    rows: NDArray[np.int64] | None
+    loss: tuple[float, ...]
+    weights: Weights | None
+
+
+class Passes(Examined):
+    """A network that runs on arrays that ``batch`` has prepared."""
+
+    @locked
+    def _pass(
+        self,
+        inputs: Floats,
+        targets: Target,
+        weights: Weights | None,
+        index: NDArray[np.int64] | None,
+        loss: Loss,
+        guard: Guard | None,
+    ) -> Result:
+        """``backward`` on rows of arrays; the loss, the weight of what is right, and of all."""
+        self.check_batch_size(len(inputs if index is None else index))
+        self._watch(guard)
+        count = self.forward_count
+        asked = self._asked(inputs, targets, index, loss, weights)
+        self.refused = False
+        try:
+            result = self._net.backward(
+                self.arena.core, *asked[:4], self.seed, count, asked.weights
+            )
+        except ValueError:
+            self._check_labels(targets, loss)
+            raise
+        self.last_loss = result[0]
+        self.exploded = self._net.exploded
+        self.forward_count += 1
+        return result
+
+    @locked
+    def _asked(
+        self,
+        inputs: Floats,
+        targets: Target,
+        index: NDArray[np.int64] | None,
+        loss: Loss,
+        weights: Weights | None,
+    ) -> Asked:
+        """Return what the core takes for one pass.
+
+        For a loss function of the user's the core runs forward and the function says the gradient,
+        with which the core goes on.
+        """
+        self._loss_fault = ""
+        if not isinstance(loss, Own):
+            return Asked(inputs, targets, index, loss.core, weights)
+        assert not isinstance(targets, SoftTarget)
+        if index is not None:
+            check_rows(index, len(inputs))
+            inputs, targets = inputs[index], targets[index]
+            weights = None if weights is None else weights[index]
+        out = np.empty((len(inputs), self.outputs), np.float32)
+        self._net.forward(self.arena.core, inputs, out, self.seed, self.forward_count)
+        found = loss.measure(out.reshape(-1, *self.output_shape), targets, weights)
+        self._loss_fault = found.fault
+        return Asked(inputs, found.gradient, None, loss.given(found), None)
+
+    def take(
+        self,
+        inputs: Floats,
+        targets: Target,
+        rows: NDArray[np.int64] | None,
+        sizes: Sequence[int],
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        weights: Weights | None = None,
+        seconds: float = math.inf,
+    ) -> Taken:
+        """Take steps on arrays that ``batch`` has prepared, at least one and at most all.
+
+        Fewer are taken if the next one is refused or fails, if the optimizer wants to look in
+        between, or if the time is over. While the weights are quantized it is one, in two calls of
+        the core: the quantizer comes in between. So it is with a loss function of the user's.
+
+        Args:
+            inputs: (samples, features).
+            targets: their targets.
+            rows: row numbers of the samples of all steps; None: each step takes all samples.
+            sizes: how many rows each step takes; without rows, an entry for each step.
+            loss: the loss.
+            optimizer: this network's.
+            weights: (samples,) what they count; None: all the same.
+            seconds: after so long no other step begins.
+        """
+        if optimizer.model is not self:
+            raise ValueError("the optimizer was made for another model")
+        with self.arena.lock:
+            first = rows if rows is None else rows[: sizes[0]]
+            if self.quantizer is not None and self.quantizer.is_active:
+                result = self._pass(inputs, targets, weights, first, loss, optimizer.guard)
+                return Taken.one(result, optimizer.step())
+            for size in set(sizes):
+                self.check_batch_size(size)
+            self._watch(optimizer.guard)
+            count, most = self.forward_count, MOST_STEPS
+            asked = Asked(inputs, targets, rows, loss.core, weights)
+            if isinstance(loss, Own):
+                most, asked = 1, self._asked(inputs, targets, first, loss, weights)
+            clip, rule, rates = optimizer.begin_many(min(len(sizes), most))
+            try:
+                done = self._net.train(
+                    self.arena.core,
+                    *asked[:4],
+                    self.seed,
+                    count,
+                    clip,
+                    rule,
+                    optimizer.core_moments,
+                    optimizer.parameter_norms,
+                    rates,
+                    None if asked.rows is None else tuple(sizes[: len(rates)]),
+                    seconds,
+                    asked.weights,
+                )
+            except ValueError:
+                self._check_labels(targets, loss)
+                raise
+            self.last_loss = done[0][-1]
+            self.exploded = self._net.exploded
+            self.forward_count += len(done[0])
+            return optimizer.finish_many(done, rates)
+
+    def _watch(self, guard: Guard | None) -> None:
+        """Tell the core the limits of this guard."""
+        if guard is not self._guard:
+            max_activation, max_gradient, _ = (math.inf,) * 3 if guard is None else guard.limits
+            self._net.set_limits(max_activation, max_gradient)
+            self._guard = guard
+
+    def loss_and_outputs(
+        self,
+        x: ArrayLike,
+        y: ArrayLike | SoftTarget | None,
+        loss: Loss,
+        weights: Weights | None = None,
+    ) -> tuple[float, float, Floats]:
+        """Return (mean loss with penalties, share of what is right, outputs), without dropout.
+
+        Outputs are (n, outputs): the numbers of a prediction are in a row.
+        """
+        inputs, targets = self.batch(x, y, loss)
+        out = np.empty((len(inputs), self.outputs), np.float32)
+        asked = Asked(inputs, targets, None, loss.core, weights)
+        if isinstance(loss, Own):  # for penalties and outputs
+            asked = asked._replace(targets=np.zeros_like(out), weights=None)
+        with self.lock:
+            try:
+                value, correct, total = self._net.evaluate(
+                    self.arena.core, asked.inputs, asked.targets, asked.loss, out, asked.weights
+                )
+            except ValueError:
+                self._check_labels(targets, loss)
+                raise
+        if isinstance(loss, Own):
+            shaped = out.reshape(-1, *self.output_shape)
+            value += loss.measure(shaped.copy(), targets, weights).value
+        return value, correct / total, out
+
+    def _check_labels(self, targets: Target, loss: Loss) -> None:
+        """What the core has refused: a label beyond the outputs says what it could mean."""
+        labels = targets.labels if isinstance(targets, SoftTarget) else targets
+        if loss.is_classification and labels.dtype == np.int64:
+            check_labels(labels, self.outputs, ignored=loss.ignored)
