@@ -264,8 +264,8 @@ if not _typing.TYPE_CHECKING:  # or type checkers would believe that every name 
 
     def __getattr__(name: str) -> object:
         """What is not here: import it, if it needs an extra, or say where it is."""
-        if name == "torch":
-            return _importlib.import_module("gradprune.torch")
+        if name in ("sklearn", "torch"):
+            return _importlib.import_module(f"gradprune.{name}")
         homes = {
             home.__name__.removeprefix("gradprune."): getattr(home, "__all__", None) or vars(home)
             for home in _HOMES

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import operator
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import SupportsIndex
 
 from gradprune import _core
 from gradprune.state.costs import get_costs
 
-__all__ = ["get_num_threads", "set_num_threads", "show_config"]
+__all__ = ["at_most", "get_num_threads", "set_num_threads", "show_config"]
 
 
 def get_num_threads() -> int:
@@ -26,6 +29,39 @@ def set_num_threads(number: SupportsIndex) -> None:
     >>> set_num_threads(get_num_threads())
     """
     _core.set_num_threads(operator.index(number))
+
+
+_limits: list[int] = []  # of ``at_most``, those that hold now
+_before = 0  # the number that comes back after them
+_changing = threading.Lock()
+
+
+@contextmanager
+def at_most(number: int) -> Iterator[None]:
+    """Set the most threads a call uses for a while.
+
+    Threads may do so at the same time: the least number holds, and after the last of them what
+    there was before the first.
+
+    >>> before = get_num_threads()
+    >>> with at_most(1):
+    ...     get_num_threads()
+    1
+    >>> get_num_threads() == before
+    True
+    """
+    global _before  # noqa: PLW0603 - one number for the process, as the core has it
+    with _changing:
+        if not _limits:
+            _before = get_num_threads()
+        _limits.append(number)
+        set_num_threads(min(_limits))
+    try:
+        yield
+    finally:
+        with _changing:
+            _limits.remove(number)
+            set_num_threads(min(_limits, default=_before))
 
 
 def show_config() -> None:

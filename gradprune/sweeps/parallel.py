@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from gradprune.foundation.checks import LARGEST_SIZE, whole
 from gradprune.state.costs import Costs, get_costs, set_costs
-from gradprune.state.threads import get_num_threads, set_num_threads
+from gradprune.state.threads import at_most, get_num_threads
 
 __all__ = ["Workers", "can_run_in_parallel"]
 
@@ -113,13 +113,9 @@ class _Task(Generic[T, R]):
 @contextmanager
 def _limited(threads: int, costs: Costs) -> Iterator[None]:
     """At most so many threads, and this table of costs."""
-    before = get_num_threads()
-    set_num_threads(threads)
-    set_costs(costs)
-    try:
+    with at_most(threads):
+        set_costs(costs)
         yield
-    finally:
-        set_num_threads(before)
 
 
 def _find_joblib() -> Any:

@@ -48,6 +48,7 @@ STRATA = (
     "analysis",
     "compression",
     "loading",
+    "sklearn",
     "cli",
 )
 # These modules and packages know nothing of their neighbours: each can be read, replaced and tested
@@ -90,7 +91,7 @@ HOMES = {
 # `import gradprune` needs NumPy alone; the rest is imported where it is used.
 EAGER = {"gradprune", "numpy", *sys.stdlib_module_names}
 # Packages whose classes are another library's, too: `import gradprune` leaves them out.
-EXTENSIONS = {"torch": {"torch"}}
+EXTENSIONS = {"sklearn": {"joblib", "scipy", "sklearn"}, "torch": {"torch"}}
 
 RANK = {stratum: rank for rank, stratum in enumerate(STRATA)}
 
@@ -279,7 +280,8 @@ def test_import_needs_numpy_alone() -> None:
 
 # What a test file may import without asking: what gradprune itself and every test need.
 NEEDED = {
-    *("gradprune", "hypothesis", "numpy", "pytest", "rich", "safetensors", "studies", "tqdm"),
+    *("gradprune", "hypothesis", "numpy", "pytest", "rich", "safetensors", "sklearn", "studies"),
+    "tqdm",
 }
 TESTS = {path.stem: path for path in sorted((ROOT / "tests").rglob("*.py"))}
 

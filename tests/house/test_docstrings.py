@@ -17,7 +17,7 @@ import pytest
 import gradprune as gp
 
 # Of packages that need an extra, those whose extra is there.
-EXTRAS = {"gradprune.torch": "torch"}
+EXTRAS = {"gradprune.sklearn": "sklearn", "gradprune.torch": "torch"}
 MODULES = [
     "gradprune",
     *(

@@ -1,0 +1,71 @@
+"""Samples as scikit-learn's users pass them: tables, sparse matrices, arrays of any numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+__all__ = ["dense", "features", "features_and_targets"]
+
+_DTYPES = (np.float64, np.float32)
+
+
+def features(estimator: BaseEstimator, X: Any) -> Any:
+    """Return the features to predict, an array or a CSR matrix of float64 or float32.
+
+    Raises:
+        ValueError: they are not those that the estimator was fitted on, as of scikit-learn, or
+            there are categories among them.
+    """
+    _refuse_categories(estimator, X)
+    return validate_data(estimator, X, accept_sparse="csr", dtype=_DTYPES, reset=False)
+
+
+def features_and_targets(
+    estimator: BaseEstimator, X: Any, y: Any, *, reset: bool
+) -> tuple[Any, NDArray[Any]]:
+    """Return features and targets to train on, and note what features there are.
+
+    Raises:
+        ValueError: likewise; or there are not as many targets, or one is missing.
+    """
+    _refuse_categories(estimator, X)
+    X, y = validate_data(
+        estimator, X, y, accept_sparse="csr", dtype=_DTYPES, multi_output=True, reset=reset
+    )
+    return X, y.toarray() if sparse.issparse(y) else y
+
+
+def dense(X: Any) -> NDArray[Any]:
+    """Return an array of what may be a sparse matrix.
+
+    >>> dense(sparse.csr_array([[0.0, 1.0]])).tolist()
+    [[0.0, 1.0]]
+    """
+    array: NDArray[Any] = X.toarray() if sparse.issparse(X) else X
+    return array
+
+
+def _refuse_categories(estimator: BaseEstimator, X: Any) -> None:
+    """Say what to do with a table's columns that hold no numbers."""
+    columns, types = getattr(X, "columns", None), getattr(X, "dtypes", None)
+    if columns is None or types is None:
+        return
+    words = {"category", "categorical", "string", "str", "enum"}
+    named = [
+        name
+        for name, dtype in zip(columns, types, strict=True)
+        if str(dtype).partition("(")[0].partition("[")[0].lower() in words
+    ]
+    if named:
+        shown = ", ".join(repr(name) for name in named[:5]) + ", ..." * (len(named) > 5)
+        raise ValueError(
+            f"columns of X hold categories, not numbers: {shown}. Encode them first, for example "
+            "make_pipeline(make_column_transformer((OneHotEncoder(handle_unknown='ignore'), "
+            f"{named[:5]}), remainder='passthrough'), {type(estimator).__name__}())"
+        )
