@@ -64,8 +64,8 @@ from gradprune.layers import (
     GlobalMaxPool,
     Input,
     LayerNorm,
-    MaxPool1D,
     MaxPool2D,
+    Standardize,
 )
 from gradprune.loading import load
 from gradprune.model import Model
@@ -169,7 +169,6 @@ __all__ = [
     "LayerNorm",
     "LinearSchedule",
     "Magnitude",
-    "MaxPool1D",
     "MaxPool2D",
     "Model",
     "Movement",
@@ -181,6 +180,7 @@ __all__ = [
     "RMSprop",
     "Random",
     "RigL",
+    "Standardize",
     "SynFlow",
     "Taylor",
     "Unit",

@@ -24,9 +24,9 @@ ELSEWHERE = {
     "EmbeddingBag": "write gp.Embedding(vocabulary, features) and gp.GlobalAvgPool()",
     "Conv1d": "write gp.Conv1D(filters, kernel), for samples (time, features)",
     "AvgPool1d": "write gp.layers.AvgPool1D(kernel), for samples (time, features)",
-    "MaxPool1d": "write gp.MaxPool1D(kernel), for samples (time, features)",
+    "MaxPool1d": "write gp.layers.MaxPool1D(kernel), for samples (time, features)",
     "AveragePooling1D": "write gp.layers.AvgPool1D(kernel)",
-    "MaxPooling1D": "write gp.MaxPool1D(kernel)",
+    "MaxPooling1D": "write gp.layers.MaxPool1D(kernel)",
     "GlobalAveragePooling1D": "write gp.GlobalAvgPool()",
     "GlobalMaxPooling1D": "write gp.GlobalMaxPool()",
     "AdaptiveAvgPool1d": "write gp.GlobalAvgPool(), which is AdaptiveAvgPool1d(1) and Flatten",
@@ -41,6 +41,8 @@ ELSEWHERE = {
     "AdaptiveAvgPool2d": "write gp.GlobalAvgPool(), which is AdaptiveAvgPool2d(1) and Flatten",
     "AdaptiveMaxPool2d": "write gp.GlobalMaxPool(), which is AdaptiveMaxPool2d(1) and Flatten",
     "LayerNormalization": "write gp.LayerNorm()",
+    "Normalization": "write gp.Standardize(), which model.fit or model.adapt(x) fits",
+    "StandardScaler": "write gp.Standardize() as the first layer; model.fit fits it",
     "SimpleRNN": "write gp.RNN(units)",
     "Cropping1D": "write gp.layers.Slice(start, stop, axis=1)",
     "Cropping2D": "write gp.layers.Slice(start, stop, axis=2), and the same with axis=3",
@@ -128,7 +130,7 @@ OPTIMIZER_ATTRIBUTES = {
     "state_dict": "model.save(path) writes the optimizer with its model",
     "zero_grad": _NO_ZEROING,
 }
-LAYER_ATTRIBUTES = dict.fromkeys(
+LAYER_ATTRIBUTES = {"adapt": "write model.adapt(x); model.fit does it, too"} | dict.fromkeys(
     ("get_weights", "kernel_weights", "set_weights", "trainable_weights", "weight", "weights"),
     _IN_PARAMETERS,
 )

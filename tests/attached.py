@@ -23,6 +23,7 @@ from cases import (
 from pruning_models import CRITERIA, name_of
 
 LAYERS = (
+    gp.Standardize(),
     gp.Dense(8, activation="tanh"),
     gp.BatchNorm(),
     gp.Dropout(0.2),

@@ -31,6 +31,8 @@ def random_network(number: int, seed: int = 0) -> gp.Model:
     node = start
     if number % 12 == 5:  # it names words, and nothing else reads it
         node = gp.Embedding(WORDS, int(rng.choice(FEW)))(start)
+    elif number % 5 == 4:
+        node = gp.Standardize()(start)
     for _ in range(rng.integers(1, 6)):
         node = _grown(rng, node)
     node = _ended(rng, node)
@@ -276,7 +278,7 @@ def fill(model: gp.Model, rng: np.random.Generator, sparsity: float) -> None:
         elif "bias" in name and "norm" not in name and without_bias:
             values[...] = np.where(rng.random(values.shape) < 0.7, 0, -0.5)
         else:
-            low = 0.3 if "var" in name or "norm" in name else -1
+            low = 0.3 if any(word in name for word in ("var", "norm", "scale")) else -1
             values[...] = rng.uniform(low, 1.5, values.shape)
 
 

@@ -91,6 +91,10 @@ def reference_layers(layers: Iterable[Layer]) -> list[dict[str, Any]]:
             names = {role: f"{layer.name}.{role}" for role in ("weight", "bias")}
             plain.append({"type": "layernorm", **names, "eps": layer.eps})
             number += 1
+        elif isinstance(layer, gp.Standardize):
+            names = {role: f"{layer.name}.{role}" for role in ("mean", "scale")}
+            plain.append({"type": "standardize", **names})
+            number += 1
         elif isinstance(layer, gp.Flatten):
             plain.append({"type": "flatten"})
         elif isinstance(layer, gp.Activation):

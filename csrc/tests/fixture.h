@@ -272,6 +272,14 @@ static inline gp_layer_spec *model_batchnorm(model *m, size_t channels, size_t f
     return spec;
 }
 
+static inline gp_layer_spec *model_standardize(model *m, size_t channels, size_t features)
+{
+    const size_t width = features ? features : model_out(m);
+    gp_layer_spec *spec = model_add(m, &gp_layer_standardize, width, width);
+    gp_standardize_in(spec)->channels = channels;
+    return spec;
+}
+
 static inline void model_layernorm(model *m, size_t channels, size_t features)
 {
     const size_t width = features ? features : model_out(m);
@@ -284,6 +292,14 @@ static inline size_t model_factors(const gp_layer_spec *spec)
     return spec->type == &gp_layer_batchnorm   ? gp_batchnorm_of(spec)->channels
            : spec->type == &gp_layer_layernorm ? spec->in
                                                : 0;
+}
+
+/* Channels of a layer that has two buffers for each. */
+static inline size_t model_statistics(const gp_layer_spec *spec)
+{
+    return spec->type == &gp_layer_batchnorm     ? gp_batchnorm_of(spec)->channels
+           : spec->type == &gp_layer_standardize ? gp_standardize_of(spec)->channels
+                                                 : 0;
 }
 
 /* Rows of the weight matrix, which are as many as there are biases, and entries of a row; 0 rows:
@@ -352,9 +368,9 @@ static inline void model_finish(model *m, uint64_t seed)
     }
     arena->n = at;
     for (size_t i = 0; i < m->n_layers; i++) {
-        if (m->layers[i].type != &gp_layer_batchnorm) continue;
+        if (model_statistics(&m->layers[i]) == 0) continue;
         m->layers[i].buffers = arena->n + arena->n_buffers;
-        arena->n_buffers += 2 * gp_batchnorm_of(&m->layers[i])->channels;
+        arena->n_buffers += 2 * model_statistics(&m->layers[i]);
     }
     arena->params = allocated((at + arena->n_buffers) * sizeof(float));
     arena->grads = allocated(at * sizeof(float));
@@ -375,8 +391,7 @@ static inline void model_finish(model *m, uint64_t seed)
     for (size_t i = 0; i < m->n_layers; i++) { /* factors and variances around 1 */
         const gp_layer_spec *spec = &m->layers[i];
         for (size_t c = 0; c < model_factors(spec); c++) arena->params[spec->weight + c] += 1.0f;
-        if (spec->type != &gp_layer_batchnorm) continue;
-        const size_t channels = gp_batchnorm_of(spec)->channels;
+        const size_t channels = model_statistics(spec);
         for (size_t c = 0; c < channels; c++) arena->params[spec->buffers + channels + c] += 1.0f;
     }
 }

@@ -406,6 +406,20 @@ static inline void naive_batchnorm(const naive_net *net, size_t l, const double 
     }
 }
 
+/* x to y or, without x, from dy to dx, which adds up. */
+static inline void naive_standardize(const naive_net *net, const gp_layer_spec *spec,
+                                     const double *x, double *y, const double *dy, double *dx)
+{
+    const size_t C = gp_standardize_of(spec)->channels;
+    for (size_t i = 0; i < spec->in; i++) {
+        const size_t c = i / (spec->in / C);
+        const double mean = net->params[spec->buffers + c],
+                     scale = net->params[spec->buffers + C + c];
+        if (x) y[i] = (x[i] - mean) / scale;
+        else dx[i] += dy[i] / scale;
+    }
+}
+
 /* x to y or, if dx is given, from dy to dx and the gradients, which add up. */
 static inline void naive_layernorm(const naive_net *net, const gp_layer_spec *spec, const double *x,
                                    double *y, const double *dy, double *dx, double *grads)
@@ -519,6 +533,7 @@ static inline void naive_forward_layer(const naive_net *net, size_t l, uint64_t 
     else if (spec->type == &gp_layer_slice) naive_slice(spec, x, y, 0);
     else if (spec->type == &gp_layer_batchnorm) naive_batchnorm(net, l, x, y);
     else if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, y, NULL, NULL, NULL);
+    else if (spec->type == &gp_layer_standardize) naive_standardize(net, spec, x, y, NULL, NULL);
 }
 
 /* From s->dx[l + 1] to the gradients of what the layer reads; they and those of parameters add
@@ -533,6 +548,7 @@ static inline void naive_backward_layer(const naive_net *net, size_t l, naive_sa
     if (spec->type == &gp_layer_convolution) naive_convolution(net, spec, x, NULL, dy, dx, grads);
     if (spec->type == &gp_layer_pooling) naive_pooling(gp_pooling_of(spec), x, NULL, dy, dx);
     if (spec->type == &gp_layer_layernorm) naive_layernorm(net, spec, x, NULL, dy, dx, grads);
+    if (spec->type == &gp_layer_standardize) naive_standardize(net, spec, NULL, NULL, dy, dx);
     if (spec->type == &gp_layer_concat) naive_concat(net, l, s, 1);
     if (spec->type == &gp_layer_rearrange) naive_rearrange(spec, dy, dx, 1);
     if (spec->type == &gp_layer_slice) naive_slice(spec, dy, dx, 1);

@@ -114,9 +114,10 @@ static inline double *doubles_of(size_t n, const float *values)
 static inline void naive_is_right(builder *build, const gp_loss_ops *loss)
 {
     scene *s = scene_new(gp_kernels_get(NULL), build, 9, loss, 1);
-    const size_t n = s->m.arena.n;
+    const size_t n = s->m.arena.n, all = n + s->m.arena.n_buffers;
     model_prune(&s->m, 0.2, 2);
-    double *params = doubles_of(n, s->m.arena.params), *moved = allocated(n * sizeof *moved);
+    double *params = doubles_of(all, s->m.arena.params),
+           *moved = doubles_of(all, s->m.arena.params);
     double *grads = allocated(n * sizeof *grads), *direction = allocated(n * sizeof *direction);
     naive_net net = naive_of(s, params, 1), other = naive_of(s, moved, 1);
     noise source = {3};
@@ -163,7 +164,7 @@ static inline size_t removed_but_not_zero(const gp_arena *arena, const float *va
 static inline void backward_agrees(scene *s, size_t threads)
 {
     const gp_arena *arena = &s->m.arena;
-    double *params = doubles_of(arena->n, arena->params),
+    double *params = doubles_of(arena->n + arena->n_buffers, arena->params),
            *grads = allocated(arena->n * sizeof *grads);
     naive_net net = naive_of(s, params, 1);
     gp_result result = {0};

@@ -7,6 +7,7 @@
 #include "layers/parts/dropout.h"
 #include "layers/parts/layernorm.h"
 #include "layers/parts/recurrent.h"
+#include "layers/parts/standardize.h"
 #include "layers/parts/window.h"
 
 #define X(name) extern const gp_layer_ops gp_layer_##name;

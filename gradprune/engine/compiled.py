@@ -112,7 +112,7 @@ class Compiled(Whole):
         self.steps = plan(self.layers, self.input_shape)
         tensors: list[Tensor] = []
         for layer, _, shape, _ in self.steps:
-            group = len({tensor.group for tensor in tensors})
+            group = len({tensor.group for tensor in tensors if tensor.trainable})
             tensors += [
                 Tensor(
                     f"{layer.name}.{parameter.role}",

@@ -89,6 +89,7 @@ def trace(
         layers[last] = layers[last].without_activation()
     positions = {name: i for i, (name, _) in enumerate(network.core_layers)}
     values = live_values(network) if values is None else values
+    values = {**values, **{n: array.astype(np.float64) for n, array in network.buffers.items()}}
     traced: list[Traced] = []
     entering: list[Doubles] = []
     with np.errstate(all="ignore"):  # what is not finite is for the caller to see

@@ -16,6 +16,7 @@ from gradprune.engine.network import Network
 from gradprune.engine.summary import summarize
 from gradprune.forms.frozen_files import FrozenSource, Origin, write
 from gradprune.forms.mixed_precision import Rounding
+from gradprune.forms.standardization import folded
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
 from gradprune.state.arena import unpacked_mask
@@ -52,7 +53,8 @@ class FrozenModel:
     """An immutable copy of a network for inference; ``model.freeze()`` makes it.
 
     Weights are packed as each layer runs fastest, once for calls with a few samples and once for
-    many; activations are computed with the layer before them; dropout is gone. Training,
+    many; activations are computed with the layer before them, normalizations with what is before or
+    behind them; dropout is gone. Training,
     pruning or writing into the model it was made from changes nothing here. Any number of threads
     may call ``predict`` at once.
 
@@ -129,11 +131,12 @@ class FrozenModel:
         if precision not in _PRECISIONS:
             raise ValueError(f"precision must be one of {_PRECISIONS}, got {precision!r}")
         code = _PRECISIONS.index(precision)
-        core = network.core_layers
+        computed = folded(network) if precision == "float32" else network
+        core = computed.core_layers
         exact = tuple(position for position, (name, _) in enumerate(core) if name in rounding.exact)
         with network.lock:
-            frozen = _core.Frozen([layer for _, layer in core], network.arena.core, code, exact)
-            layers = _layers(network, frozen)
+            frozen = _core.Frozen([layer for _, layer in core], computed.arena.core, code, exact)
+            layers = _layers(network, computed, frozen)
             source = FrozenSource.of(network)
         for name, value in (
             ("_core", frozen),
@@ -247,11 +250,11 @@ def freeze(source: FrozenSource, precision: str, rounding: Rounding) -> FrozenMo
 
 
 @locked
-def _layers(network: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
-    """What became of each layer."""
+def _layers(network: Network, computed: Network, frozen: _core.Frozen) -> tuple[FrozenLayer, ...]:
+    """What became of each layer, of which ``frozen`` has those that are ``computed``."""
     positions = {
         name: position
-        for position, (name, core) in enumerate(network.core_layers)
+        for position, (name, core) in enumerate(computed.core_layers)
         if 0 <= core.weight < network.arena.prunable_size
     }
     layers = []

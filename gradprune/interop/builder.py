@@ -20,6 +20,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gradprune.interop.assembly import Array
 from gradprune.interop.recurrence import Recurrence, States
 from gradprune.interop.values import BATCH, RefusedError, Value, sample_axes, shown
@@ -28,7 +31,7 @@ from gradprune.layers.add import Add
 from gradprune.layers.dense import Activation, Dense, Dropout
 from gradprune.layers.embedding import Embedding
 from gradprune.layers.graph import Node
-from gradprune.layers.normalization import LayerNorm
+from gradprune.layers.normalization import LayerNorm, Standardize
 
 __all__ = ["Builder", "States"]
 
@@ -197,6 +200,48 @@ class Builder(Windows, Recurrence):
         node = self._arranger.arranged(x, range(1, len(x.axes)))
         return Value(self._add(make, node, arrays, name), (BATCH, *range(weight.ndim)))
 
+    def standardize(
+        self,
+        x: Value,
+        *,
+        mean: Array | float = 0.0,
+        scale: Array | float = 1.0,
+        name: str | None = None,
+    ) -> Value:
+        """Return (x - mean) / scale, of the network's input or of what was made of it so.
+
+        Args:
+            x: the tensor.
+            mean: a number, or numbers for each channel that broadcast against the tensor.
+            scale: likewise.
+            name: the path of the layer.
+        """
+        node = x.node
+        before = node.layer if node.layer is not None and node.layer.measures_samples else None
+        source = node if before is None else node.sources[0]
+        if source is not self._start:
+            raise RefusedError("it shifts or scales what is not the input of the network")
+        channels, axis = node.shape[_channel(node)], x.axes.index(_channel(node))
+        found: dict[str, NDArray[np.float64]] = {}
+        for role, given in (("mean", mean), ("scale", scale)):
+            wide = np.asarray(given, np.float64)
+            if wide.ndim > len(x.axes):
+                raise RefusedError(f"its {role} has the shape {wide.shape}")
+            wide = wide.reshape(*(1,) * (len(x.axes) - wide.ndim), *wide.shape)
+            if wide.size not in (1, channels) or wide.shape[axis] != wide.size:
+                raise RefusedError(f"its {role} is not one number for each channel")
+            found[role] = np.broadcast_to(wide.ravel(), (channels,))
+        if before is not None:
+            own = {role: self._arrays[f"{before.name}.{role}"].astype(np.float64) for role in found}
+            found["mean"] = own["mean"] + own["scale"] * found["mean"]
+            found["scale"] = own["scale"] * found["scale"]
+            self._taken.discard(str(before.name))  # the new layer takes its place
+        if not all(np.isfinite(v).all() for v in found.values()) or not found["scale"].all():
+            raise RefusedError("it divides by 0, or by numbers that are not finite")
+        arrays = {**found, "count": np.ones(1)}
+        made = self._add(Standardize, self._start, arrays, name)
+        return Value(made, x.axes)
+
     # ---- several inputs ------------------------------------------------------------------------
 
     def add(self, x: Value, y: Value, *, name: str | None = None) -> Value:
@@ -255,3 +300,8 @@ class Builder(Windows, Recurrence):
         node = self._arranger.arranged(x, [1])
         made = self._add(make, node, {"weight": weight}, name, {"weight": mask})
         return Value(made, (BATCH, 0, 1))
+
+
+def _channel(node: Node) -> int:
+    """The axis of the channels of a sample."""
+    return 0 if len(node.shape) == 3 else len(node.shape) - 1

@@ -278,6 +278,16 @@ def _batchnorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     return _by_step(writer, low, reads, "normalize", "mean, scale and shift of each channel", rest)
 
 
+def _standardize(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    (channels,) = low.settings
+    mean, scale = (writer.numbers(low.buffers + i).astype(np.float64) for i in range(2))
+    roles = {"mean": mean, "scale": 1 / scale, "shift": np.zeros_like(mean)}
+    arrays = ", ".join(writer.array(role, v.astype(np.float32)) for role, v in roles.items())
+    together = low.inputs // low.steps // int(channels)
+    rest = f"{arrays}, {channels}, {together}"
+    return _by_step(writer, low, reads, "normalize", "mean and scale of each channel", rest)
+
+
 def _layernorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     _, eps = low.settings
     arrays = f"{writer.vector(low.weight)}, {writer.vector(low.bias)}"
@@ -414,4 +424,5 @@ KINDS: dict[str, Callable[[CWriter, CoreLayer, Sequence[int]], int]] = {
     "recurrent": _recurrent,
     "slice": _slice,
     "softmax": _softmax,
+    "standardize": _standardize,
 }

@@ -192,6 +192,16 @@ def _batchnorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) ->
     return Produced(writer.node("Transpose", y, perm=(0, 2, 1)) if sequence else y, x.shape)
 
 
+def _standardize(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
+    (x,) = read
+    places = (1, 1) if len(x.shape) == 3 else ()  # channels of an image are its first axis
+    mean, scale = (
+        writer.add(writer.roles[number], writer.array(number).reshape(-1, *places))
+        for number in (low.buffers, low.buffers + 1)
+    )
+    return Produced(writer.node("Div", writer.node("Sub", x.name, mean), scale), x.shape)
+
+
 def _layernorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
     (x,) = read
     _, eps = low.settings
@@ -322,4 +332,5 @@ KINDS: dict[str, Callable[[LayerWriter, CoreLayer, Sequence[Produced]], Produced
     "recurrent": _recurrent,
     "slice": _slice,
     "softmax": _softmax,
+    "standardize": _standardize,
 }

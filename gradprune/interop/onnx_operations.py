@@ -436,6 +436,16 @@ def _dropout(call: OnnxCall) -> Value:
 # ---- normalization -------------------------------------------------------------------------------
 
 
+@onnx_operation("Sub")
+def _sub(call: OnnxCall) -> Value:
+    return call.builder.standardize(call.value(), mean=call.array(1), name=call.owner)
+
+
+@onnx_operation("Div")
+def _div(call: OnnxCall) -> Value:
+    return call.builder.standardize(call.value(), scale=call.array(1), name=call.owner)
+
+
 @onnx_operation("BatchNormalization")
 def _batchnorm(call: OnnxCall) -> Value:
     if call.get("training_mode", 0):

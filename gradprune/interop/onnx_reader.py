@@ -47,7 +47,7 @@ _ATTRIBUTES: dict[int, Callable[[Any], Any]] = {
 # Operators with parameters.
 _OWNERS = {
     *("BatchNormalization", "Conv", "GRU", "Gather", "Gemm", "LSTM", "LayerNormalization"),
-    *("MatMul", "RNN", "layernorm"),
+    *("Div", "MatMul", "RNN", "Sub", "layernorm"),
 }
 
 
@@ -371,7 +371,7 @@ class _GraphReading:
         weight = next((n for n in (*step.inputs[1:2], *step.inputs[:1]) if n in self.owners), None)
         if weight is not None:
             owner, _, role = self.owners[weight].rpartition(".")
-            if role in {"weight", "weight_ih", "weight_ih_l0"} and _is_name(owner):
+            if role in {"mean", "scale", "weight", "weight_ih", "weight_ih_l0"} and _is_name(owner):
                 return owner
         title = self._title(number)
         if title is None or layer_name(title) in self.titles:

@@ -23,7 +23,7 @@ from gradprune.layers.convolution import Conv2D
 from gradprune.layers.convolution_over_time import Conv1D
 from gradprune.layers.dense import Activation, Affine, Dense, Dropout
 from gradprune.layers.embedding import Embedding
-from gradprune.layers.normalization import BatchNorm, LayerNorm
+from gradprune.layers.normalization import BatchNorm, LayerNorm, Standardize
 from gradprune.layers.pooling import (
     AvgPool1D,
     AvgPool2D,
@@ -115,6 +115,12 @@ class Site:
             path += "_"
         self.modules[path] = made
         return self.graph.call_module(path, (x,))
+
+    def buffer(self, role: str, values: NDArray[Any]) -> Any:
+        """Keep an array as a buffer of a module at the path of the layer; return a node for it."""
+        owner = self.modules.setdefault(self.path, self.torch.nn.Module())
+        owner.register_buffer(role, self.torch.from_numpy(values.copy()))
+        return self.graph.get_attr(f"{self.path}.{role}")
 
     def filled(self, made: Any, names: Mapping[str, str] | None = None) -> Any:
         """Return a module with the arrays of the layer.
@@ -349,6 +355,18 @@ def _(layer: BatchNorm, at: Site, x: Form) -> Form:
 def _(layer: LayerNorm, at: Site, x: Form) -> Form:
     norm = at.torch.nn.LayerNorm(at.arrays["weight"].shape, eps=layer.eps)
     return Form(at.module(at.filled(norm), x.whole))
+
+
+@write.register
+def _(layer: Standardize, at: Site, x: Form) -> Form:
+    # Not as a BatchNorm, which would normalize by the batch in training.
+    places = (1, 1) if len(at.shape) == 3 else ()
+    mean, scale = (at.buffer(role, at.arrays[role].reshape(-1, *places)) for role in _STATISTICS)
+    centered = at.graph.call_function(operator.sub, (x.whole, mean))
+    return Form(at.graph.call_function(operator.truediv, (centered, scale)))
+
+
+_STATISTICS = ("mean", "scale")
 
 
 @write.register

@@ -421,6 +421,36 @@ def _layer_norm(call: Operation) -> Value:
     )
 
 
+@operation("sub.Tensor")
+def _sub(call: Operation) -> Value:
+    if call["alpha"] != 1:
+        raise RefusedError("it subtracts a multiple")
+    name = _statistics_owner(call, "mean")
+    return call.builder.standardize(call.value(), mean=_constant(call), name=name)
+
+
+@operation("div.Tensor")
+def _div(call: Operation) -> Value:
+    name = _statistics_owner(call, "scale")
+    return call.builder.standardize(call.value(), scale=_constant(call), name=name)
+
+
+def _statistics_owner(call: Operation, role: str) -> str | None:
+    """The path of the layer with such a buffer, or None."""
+    other = call["other"]
+    return _owner(other, role) if isinstance(other, Weight) else call.path
+
+
+def _constant(call: Operation) -> Any:
+    """The other number or numbers, which do not depend on the samples."""
+    other = call["other"]
+    if isinstance(other, Weight):
+        return other.array
+    if isinstance(other, int | float):
+        return float(other)
+    raise RefusedError("it computes with something else than a constant")
+
+
 # ---- sequences -----------------------------------------------------------------------------------
 
 

@@ -139,6 +139,9 @@ class Layer(ABC):
     is_turned: ClassVar[bool] = False
     # Whether it divides each sample by its own deviation, which makes small errors large.
     normalizes_samples: ClassVar[bool] = False
+    # Whether it reads the input of the network and has buffers that ``measured`` finds on samples,
+    # "count" among them, which is 0 until then.
+    measures_samples: ClassVar[bool] = False
     # Its place in packed files, which never changes, and its fields in the order of their bits
     # there: new ones go last. None: it cannot be packed.
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
@@ -293,6 +296,31 @@ class Layer(ABC):
         if self.arity == 1:
             raise ValueError(f"{type(self).__name__} does not say how it is traced")
         return Traced(x, x, lambda dy: Backward(dy, dy, {}))  # gathering is all that it does
+
+    def measured(self, x: NDArray[np.float32], weights: Doubles | None) -> dict[str, Doubles]:
+        """Return the buffers that samples give, by role, of a layer that ``measures_samples``.
+
+        Args:
+            x: (n, *shape), all finite.
+            weights: (n,) what each sample counts; None: all the same.
+        """
+        raise TypeError(f"{type(self).__name__} measures no samples")
+
+    def absorbed(
+        self, values: Mapping[str, Doubles], shape: Shape, mean: Doubles, scale: Doubles
+    ) -> tuple[Layer, Mapping[str, Doubles]] | None:
+        """Return what makes of x the same as this layer of (x - mean) / scale, channel by channel.
+
+        Args:
+            values: role to parameter, 0 where removed.
+            shape: of a sample.
+            mean: (channels,), as of a ``Standardize``.
+            scale: likewise.
+
+        Returns:
+            A layer with weights of the same shapes, and its parameters; None: there is none.
+        """
+        return None
 
     def smallest_batch(self, shape: Shape) -> int:
         """Return how many samples a training batch needs."""

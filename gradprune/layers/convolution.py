@@ -162,6 +162,19 @@ class Conv2D(Affine):
         """See Layer."""
         return self.groups
 
+    def absorbed(
+        self, values: Mapping[str, Doubles], shape: Shape, mean: Doubles, scale: Doubles
+    ) -> tuple[Layer, Mapping[str, Doubles]] | None:
+        """See Layer. Zeros around an image are no samples: with them there is no such layer."""
+        window = self.window(shape)
+        if any((*window.before, *window.after)):
+            return None
+        seen = np.arange(window.channels).reshape(self.groups, -1)
+        channel = seen.repeat(self.filters // self.groups, axis=0)[:, :, np.newaxis, np.newaxis]
+        weight = values["weight"] / scale[channel]
+        bias = values.get("bias", 0.0) - (weight * mean[channel]).sum(axis=(1, 2, 3))
+        return replace(self, bias=True), {"weight": weight, "bias": bias}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         from gradprune import reference

@@ -158,6 +158,17 @@ class Conv1D(Affine):
         """See Layer."""
         return self.groups
 
+    def absorbed(
+        self, values: Mapping[str, Doubles], shape: Shape, mean: Doubles, scale: Doubles
+    ) -> tuple[Layer, Mapping[str, Doubles]] | None:
+        """See Layer."""
+        tall = _with_height(values)
+        done = self.over_images().absorbed(tall, _image_shape(shape), mean, scale)
+        if done is None:
+            return None
+        made = {**done[1], "weight": done[1]["weight"][:, :, 0]}
+        return replace(self, bias=True), made
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         done = self.over_images().trace(_with_height(parameters), _images(x), place)

@@ -327,6 +327,14 @@ class Dense(Affine):
         """See Layer."""
         return replace(self, units=units)
 
+    def absorbed(
+        self, values: Mapping[str, Doubles], shape: Shape, mean: Doubles, scale: Doubles
+    ) -> tuple[Layer, Mapping[str, Doubles]] | None:
+        """See Layer."""
+        weight = values["weight"] / scale
+        bias = values.get("bias", 0.0) - weight @ mean
+        return replace(self, bias=True), {"weight": weight, "bias": bias}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         from gradprune import reference

@@ -192,6 +192,11 @@ def plan(layers: Sequence[Layer], input_shape: Shape) -> tuple[Step, ...]:
         sources = tuple(positions[name] for name in layer.inputs) or (position - 1,)
         if layer.indexes is not None and sources != (-1,):
             raise ValueError(f"{layer.name} looks up what the network's input names: it is first")
+        if layer.measures_samples and sources != (-1,):
+            raise ValueError(
+                f"{layer.name} standardizes the network's input: it is the first layer; behind "
+                "others write gp.BatchNorm()"
+            )
         read |= set(sources)
         shapes = [input_shape if source < 0 else steps[source].output_shape for source in sources]
         shape = layer.merge(shapes)

@@ -1,8 +1,8 @@
-"""Normalization by the statistics of a batch or of a sample."""
+"""Normalization by the statistics of a batch, of a sample, or of all that is trained on."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, ClassVar
@@ -26,7 +26,9 @@ from gradprune.layers.initializers import Initializer
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.wiring import at_least_one
 
-__all__ = ["BatchNorm", "LayerNorm"]
+Floats = NDArray[np.float32]
+
+__all__ = ["BatchNorm", "LayerNorm", "Standardize"]
 
 
 class _Ones(Initializer):
@@ -235,13 +237,132 @@ class LayerNorm(Layer):
         return shape[1:] if len(shape) == 2 and self.axes == "features" else shape
 
 
+@dataclass(frozen=True)
+class Standardize(Layer):
+    """Standardization of samples: y = (x - mean) / scale, by channel; it is the first layer.
+
+    Channels are the features of samples (features,) and (time, features), the latter over all
+    steps, and the channels of images (channels, height, width). ``fit`` measures their means and
+    standard deviations on its training samples, by their weights, before its first step, unless
+    that has been done; ``model.adapt(x)`` measures them at any time, like ``adapt`` of Keras's
+    ``Normalization``. Until then samples pass as they are. A channel whose numbers are all the same
+    has the scale 1, as of scikit-learn's ``StandardScaler``.
+
+    ``mean`` and ``scale``, (channels,) each, are in ``model.buffers``, with ``count``, (1,): of
+    how many samples they are, 0 at first. No step changes them, and they go wherever the model
+    goes: into files and copies, to torch, ONNX and C. ``freeze`` multiplies them into the float32
+    weights of a Dense or a convolution without padding behind it, unless a mean is more than 16
+    scales from 0, where that would cost digits.
+
+    Args:
+        name: given by the network as "standardize0", ... if None.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Standardize()], input_shape=2)
+    >>> model.adapt([[1.0, 5.0], [3.0, 5.0]])
+    >>> model.predict([[1.0, 5.0], [2.0, 6.0]])
+    array([[-1.,  0.],
+           [ 0.,  1.]], dtype=float32)
+    """
+
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (30, ("name", "inputs"))
+    has_units: ClassVar[bool] = False
+    measures_samples: ClassVar[bool] = True
+
+    def output_shape(self, shape: Shape) -> Shape:
+        """See Layer."""
+        if len(shape) > 3:
+            raise ValueError(
+                "Standardize takes samples of shape (features,), (time, features) or (channels, "
+                f"height, width), got {shape}"
+            )
+        return shape
+
+    def tensors(self, shape: Shape) -> list[Parameter]:
+        """See Layer."""
+        channels = channels_of(self.output_shape(shape))
+        return [
+            Parameter("mean", channels, False, None, trainable=False),
+            Parameter("scale", channels, False, _Ones(), trainable=False),
+            Parameter("count", (1,), False, None, trainable=False),
+        ]
+
+    def measured(self, x: Floats, weights: Doubles | None) -> dict[str, Doubles]:
+        """See Layer."""
+        shape = x.shape[1:]
+        parts = (1, *shape) if len(shape) == 3 else (prod(shape[:-1]), shape[-1])
+        samples = x.reshape(len(x), *parts[:2], -1)
+        counts = np.ones(len(x)) if weights is None else weights
+        places = prod(shape) // parts[1]  # numbers of a channel in a sample
+        total, n = float(counts.sum()) * places, np.count_nonzero(counts) * places
+        mean = _summed(samples, counts, lambda block: block) / total
+        wide = mean[:, np.newaxis]
+        away = _summed(samples, counts, lambda block: block - wide) / total
+        variance = _summed(samples, counts, lambda block: np.square(block - wide)) / total
+        variance = np.maximum(variance - np.square(away), 0.0)
+        # What rounding may have made of numbers that are all the same, as scikit-learn bounds it.
+        eps = np.finfo(np.float64).eps
+        is_constant = variance <= n * eps * variance + np.square(n * mean * eps)
+        is_constant |= np.sqrt(variance) < np.finfo(np.float32).tiny
+        scale = np.where(is_constant, 1.0, np.sqrt(variance))
+        count = np.array([np.count_nonzero(counts)], np.float64)
+        return {"mean": mean + away, "scale": scale, "count": count}
+
+    def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
+        """See Layer."""
+        return [
+            CoreLayer(
+                "standardize",
+                prod(shape),
+                prod(shape),
+                steps=prod(shape[:-1]) if len(shape) < 3 else 1,
+                buffers=offsets["mean"],
+                settings=(channels_of(shape)[0],),
+            )
+        ]
+
+    def wiring(self, shape: Shape) -> Wiring:
+        """See Layer."""
+        return _BatchNormWiring(self, shape)
+
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer."""
+        return Activation("relu", name=self.name, inputs=self.inputs)
+
+    def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
+        """See Layer."""
+        from gradprune import reference
+
+        mean, scale = parameters["mean"], parameters["scale"]
+        y = reference.standardize_forward(x, mean, scale)
+
+        def backward(dy: Doubles) -> Backward:
+            return Backward(reference.standardize_backward(scale, dy), dy, {})
+
+        return Traced(y, y, backward)
+
+
+_BLOCK = 1 << 20  # numbers that are summed in double precision at a time
+
+
+def _summed(x: Floats, weights: Doubles, function: Callable[[Doubles], Doubles]) -> Doubles:
+    """Return sum of w function(x), for each channel of samples (n, steps, channels, places)."""
+    rows = max(_BLOCK // prod(x.shape[1:]), 1)
+    total: Doubles = np.zeros(x.shape[2])
+    for start in range(0, len(x), rows):
+        block = function(x[start : start + rows].astype(np.float64))
+        by_sample = block.sum(axis=(1, 3))
+        total += weights[start : start + rows] @ by_sample
+    return total
+
+
 def channels_of(shape: Shape) -> Shape:
     """Return (channels,) of a sample: the first axis of an image, else the last."""
     return shape[:1] if len(shape) == 3 else shape[-1:]
 
 
 class _BatchNormWiring(Wiring):
-    """A channel out reads the same channel in, unless it is silent."""
+    """A channel out reads the same channel in, unless it is a silent one of a BatchNorm."""
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring. The running statistics may not know yet of a constant that is not silent."""
@@ -274,9 +395,10 @@ class _BatchNormWiring(Wiring):
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""
-        channels = (self._channels(inputs),)
-        roles = [parameter.role for parameter in self.layer.tensors(self.shape)]
-        return self.layer, dict.fromkeys(roles, channels)
+        channels = self._channels(inputs)
+        tensors = self.layer.tensors(self.shape)
+        roles = [tensor.role for tensor in tensors if tensor.shape == channels.shape]
+        return self.layer, dict.fromkeys(roles, (channels,))
 
     def _channels(self, flags: Flags) -> Flags:
         found: Flags = np.any(

@@ -56,6 +56,9 @@ from .normalization import (
     batchnorm_running,
     layernorm_backward,
     layernorm_forward,
+    standardize_backward,
+    standardize_forward,
+    standardize_statistics,
 )
 from .optimizers import adam_step, rmsprop_step, sgd_step
 from .pruning import (
@@ -181,6 +184,9 @@ __all__ = [
     "share",
     "sigmoid",
     "softmax",
+    "standardize_backward",
+    "standardize_forward",
+    "standardize_statistics",
     "subset",
     "synflow",
     "taylor",

@@ -42,6 +42,7 @@ A layer is one of::
         "before": None,
     }
     {"type": "layernorm", "weight": name, "bias": name, "eps": 1e-5}  # of the axes of its weight
+    {"type": "standardize", "mean": name, "scale": name}
     {"type": "activation", "activation": "tanh", "slope": 0.01}
     {"type": "dropout", "rate": 0.5, "index": 1}
     {
@@ -104,6 +105,8 @@ from .normalization import (
     batchnorm_forward,
     layernorm_backward,
     layernorm_forward,
+    standardize_backward,
+    standardize_forward,
 )
 from .recurrent import States, recurrent_forward
 from .recurrent_layer import BIASES, live, recurrent_layer_backward, recurrent_weights
@@ -275,6 +278,9 @@ def _trace(
             gamma, beta = parameters[layer["weight"]], parameters[layer["bias"]]
             y = layernorm_forward(x, gamma, beta, layer.get("eps", 1e-5))
             traces.append(_Trace(x, x, y))
+        elif kind == "standardize":
+            mean, scale = parameters[layer["mean"]], parameters[layer["scale"]]
+            traces.append(_Trace(x, x, standardize_forward(x, mean, scale)))
         elif kind == "pooling":
             pool = pool1d_forward if x.ndim == 3 else pool2d_forward
             y = pool(x, layer["pooling"], _kernel(layer, x), **_sliding(layer))
@@ -286,8 +292,8 @@ def _trace(
         else:
             raise ValueError(
                 f"layer {number} is of type {kind!r}, "
-                "expected dense, convolution, pooling, batchnorm, layernorm, flatten, add, "
-                "concat, permute, reverse, slice, activation, dropout or recurrent"
+                "expected dense, convolution, pooling, batchnorm, layernorm, standardize, flatten, "
+                "add, concat, permute, reverse, slice, activation, dropout or recurrent"
             )
     return traces
 
@@ -459,6 +465,8 @@ def _layer_backward(
         gradients[layer["weight"]] += dgamma
         gradients[layer["bias"]] += dbeta
         return 0.0, d
+    if layer["type"] == "standardize":
+        return 0.0, standardize_backward(parameters[layer["scale"]], d)
     if layer["type"] == "pooling":
         back_along = pool1d_backward if trace.x.ndim == 3 else pool2d_backward
         kernel = _kernel(layer, trace.x)

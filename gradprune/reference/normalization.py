@@ -15,6 +15,9 @@ __all__ = [
     "batchnorm_running",
     "layernorm_backward",
     "layernorm_forward",
+    "standardize_backward",
+    "standardize_forward",
+    "standardize_statistics",
 ]
 
 
@@ -195,3 +198,50 @@ def layernorm_backward(
     mean, slope = (v.mean(axis=axes, keepdims=True) for v in (g, g * h))
     dx, dgamma, dbeta = inverse * (g - mean - h * slope), (dy * h).sum(rest), dy.sum(rest)
     return dx.astype(x.dtype), dgamma.astype(gamma.dtype), dbeta.astype(gamma.dtype)
+
+
+def standardize_statistics(x: Floats, sample_weight: Floats | None = None) -> tuple[Floats, Floats]:
+    """Mean and scale of each channel: its standard deviation, the biased one, or 1 if that is 0.
+
+    Args:
+        x: (B, C), (B, time, C) or (B, C, height, width).
+        sample_weight: (B,) what each sample counts; None: all the same.
+
+    Example:
+        >>> standardize_statistics(np.array([[1.0, 5.0], [3.0, 5.0]]))
+        (array([2., 5.]), array([1., 1.]))
+    """
+    weights = np.ones(len(x)) if sample_weight is None else sample_weight
+    wide = np.broadcast_to(weights.reshape(-1, *(1,) * (x.ndim - 1)), x.shape)
+    mean = np.average(x.astype(np.float64), axis=_axes(x), weights=wide)
+    variance = np.average(np.square(x - _wide(mean, x)), axis=_axes(x), weights=wide)
+    return mean, np.where(variance > 0, np.sqrt(variance), 1.0)
+
+
+def standardize_forward(x: Floats, mean: Floats, scale: Floats) -> Floats:
+    """Channels as (x - mean) / scale.
+
+    Args:
+        x: (B, C), (B, time, C) or (B, C, height, width).
+        mean: (C,).
+        scale: (C,).
+
+    Example:
+        >>> standardize_forward(np.array([[5.0]]), np.ones(1), np.full(1, 2.0))
+        array([[2.]])
+    """
+    return ((x - _wide(mean, x)) / _wide(scale, x)).astype(x.dtype)
+
+
+def standardize_backward(scale: Floats, dy: Floats) -> Floats:
+    """Gradient of x: dy / scale.
+
+    Args:
+        scale: (C,).
+        dy: of the shape of x.
+
+    Example:
+        >>> standardize_backward(np.full(1, 2.0), np.ones((1, 1)))
+        array([[0.5]])
+    """
+    return (dy / _wide(scale, dy)).astype(dy.dtype)

@@ -19,6 +19,7 @@ from gradprune.training.history import History
 from gradprune.training.interrupts import interrupts_between_steps
 from gradprune.training.preparation import Run
 from gradprune.training.progress import Display, shown, totals
+from gradprune.training.standardization import measure
 
 __all__ = ["train"]
 
@@ -37,6 +38,7 @@ def train(run: Run) -> History:
             shown(run.verbose, total, history, run.loss) as progress,
         ):
             history.add_sparsity(model.sparsity)
+            measure(model, run.data.inputs, run.data.weights, again=False)
             for hook in begins:
                 hook(context)
             for _ in range(run.epochs):

@@ -8,11 +8,14 @@ from abc import ABC, abstractmethod
 from numpy.typing import ArrayLike
 
 from gradprune.engine.network import Network
+from gradprune.foundation.checks import check_finite
 from gradprune.losses.base import LossLike
+from gradprune.losses.weights import weights_of
 from gradprune.pruning.pruner import Pruner
 from gradprune.quantization.quantizer import Quantizer
 from gradprune.training.history import History
 from gradprune.training.metrics import Evaluation
+from gradprune.training.standardization import measure
 
 __all__ = ["Trainee"]
 
@@ -34,6 +37,35 @@ class Trainee(Network, ABC):
         super()._begin()
         self.history: History | None = None
         self.epoch = 0
+
+    def adapt(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> None:
+        """Measure the statistics of ``Standardize`` on samples, in place of those of before.
+
+        ``fit`` does so before its first step if that has not been done.
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite.
+            sample_weight: (n,) what each sample counts, as for ``fit``; None: all the same.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above, no sample counts, or there is no
+                such layer; nothing is changed.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Standardize(), gp.Dense(2)], input_shape=1)
+        >>> model.adapt([[10.0], [14.0]])
+        >>> {name: float(values[0]) for name, values in model.buffers.items()}
+        {'standardize0.mean': 12.0, 'standardize0.scale': 2.0, 'standardize0.count': 2.0}
+        """
+        inputs = self.rows(x)
+        weights = weights_of(sample_weight, len(inputs))
+        if len(inputs) == 0 or (weights is not None and not weights.any()):
+            raise ValueError("no sample of x counts: there are none, or all weights are 0")
+        check_finite("x", inputs)
+        if not measure(self, inputs, weights, again=True):
+            raise ValueError(
+                "no layer of this model is adapted to samples: begin it with gp.Standardize()"
+            )
 
     @abstractmethod
     def evaluate(

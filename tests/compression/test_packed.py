@@ -108,6 +108,7 @@ ARCHITECTURES: dict[str, tuple[list[Layer], Any]] = {
     "largest": ([gp.Conv2D(3, 2), gp.GlobalMaxPool(name="most"), gp.Dense(2)], (2, 5, 4)),
     "shapes": ([gp.layers.Reshape((3, 2, 4)), gp.Conv2D(2, 2), gp.layers.Reshape(6)], (6, 4)),
     "wide": ([gp.Dense(2), gp.Dense(3)], 1100),
+    "standardized": ([gp.Standardize(), gp.Conv1D(3, 2), gp.GlobalAvgPool(), gp.Dense(2)], (5, 4)),
     "no weights": ([gp.Activation("relu"), gp.Dropout(0.5)], 4),
 }
 
@@ -313,6 +314,7 @@ NUMBERS = {
     27: "MaxPool1D kernel stride padding name inputs",
     28: "AvgPool1D kernel stride padding name inputs",
     29: "Embedding vocabulary features padding_index initializer l1 l2 name inputs",
+    30: "Standardize name inputs",
     40: "Reshape shape name inputs",
     41: "Slice start stop axis name inputs",
 }

@@ -199,6 +199,7 @@ def test_names_in_pictures(name: str) -> None:
         lambda **named: gp.Conv2D(2, 3, **named),
         lambda **named: gp.LSTM(2, **named),
         gp.BatchNorm,
+        gp.Standardize,
         gp.Flatten,
         gp.Add,
     ],

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "layers/parts/batchnorm.h"
+#include "layers/parts/channels.h"
 
 /* y = (x - mean) scale + beta */
 static double scale_of(const gp_layer_spec *spec, const gp_arena *arena, size_t channel)
@@ -53,52 +54,32 @@ static gp_status fold(const gp_layer_spec *product, const gp_layer_spec *norm,
     return GP_OK;
 }
 
-/* Of each channel: mean, scale, beta. */
 static gp_status batchnorm_pack(gp_packed *packed, const gp_arena *arena)
 {
     const gp_layer_spec *spec = &packed->spec;
     const size_t C = gp_batchnorm_of(spec)->channels;
-    float *numbers = malloc(3 * C * sizeof *numbers);
-    if (!numbers) return GP_NO_MEMORY;
-    for (size_t c = 0; c < C; c++) {
-        numbers[3 * c] = arena->params[spec->buffers + c];
-        numbers[3 * c + 1] = (float)scale_of(spec, arena, c);
-        numbers[3 * c + 2] = arena->params[spec->bias + c];
-    }
-    packed->memory = numbers;
-    packed->bytes = 3 * C * sizeof *numbers;
-    packed->row_ns = 0.2 * (double)spec->in; /* estimated, as for pooling */
-    packed->lane_ns = 0.5 * (double)spec->in;
-    return GP_OK;
+    gp_channel *channels;
+    const gp_status status = gp_channels_pack(packed, C, &channels);
+    for (size_t c = 0; status == GP_OK && c < C; c++)
+        channels[c] = (gp_channel){.mean = arena->params[spec->buffers + c],
+                                   .scale = (float)scale_of(spec, arena, c),
+                                   .shift = arena->params[spec->bias + c]};
+    return status;
 }
 
 static void silence(gp_packed *packed, const gp_layer_spec *product, const gp_arena *arena)
 {
     gp_matrix weights[GP_MATRICES];
     product->type->weights(product, weights);
-    float *numbers = packed->memory;
+    gp_channel *channels = packed->memory;
     for (size_t c = 0; c < gp_batchnorm_of(&packed->spec)->channels; c++)
-        if (gp_row_is_removed(&weights[0], arena, c))
-            memset(numbers + 3 * c, 0, 3 * sizeof *numbers);
+        if (gp_row_is_removed(&weights[0], arena, c)) channels[c] = (gp_channel){0};
 }
 
 static void batchnorm_infer(const gp_packed *packed, const gp_chunk *chunk, const float *x,
                             float *y)
 {
-    const gp_layer_spec *spec = &packed->spec;
-    const size_t C = gp_batchnorm_of(spec)->channels, n = gp_columns_of(spec), places = n / C,
-                 T = spec->in / n;
-    const float *own = packed->memory;
-    for (size_t i = 0; chunk->lanes && i < C * T; i++) {
-        const size_t at = i * places * chunk->lanes, c = i % C;
-        chunk->kernels->normalize(places, chunk->lanes, chunk->lanes, x + at, own[3 * c],
-                                  own[3 * c + 1], own[3 * c + 2], y + at);
-    }
-    for (size_t s = 0; !chunk->lanes && s < chunk->samples; s++)
-        for (size_t i = 0, at = s * gp_padded(spec->in); i < spec->in; i++, at++) {
-            const float *number = own + i % n / places * 3;
-            y[at] = (x[at] - number[0]) * number[1] + number[2];
-        }
+    gp_channels_infer(packed, gp_batchnorm_of(&packed->spec)->channels, chunk, x, y);
 }
 
 static const gp_fold joining = {folds, fold, silence};
