@@ -41,6 +41,11 @@ class Weight(NamedTuple):
     array: Array
     mask: Array | None
 
+    def owner(self, role: str = "weight") -> str:
+        """Return the path of its layer: of its module, or its own if it has another name."""
+        owner, _, own = self.name.rpartition(".")
+        return owner if own == role else self.name
+
 
 @dataclass(frozen=True)
 class Zeros:

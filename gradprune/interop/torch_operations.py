@@ -12,8 +12,7 @@ from itertools import accumulate, pairwise
 from math import prod
 from typing import Any
 
-import numpy as np
-
+import gradprune.interop.torch_normalization  # noqa: F401 - its rows are in the same table
 from gradprune.interop.torch_calls import (
     OPERATIONS,
     SAME,
@@ -154,18 +153,12 @@ def _cat(call: Operation) -> Value:
 # ---- products ------------------------------------------------------------------------------------
 
 
-def _owner(weight: Weight, role: str = "weight") -> str:
-    """The path of the layer with a parameter: of its module, or its own if it has another name."""
-    owner, _, own = weight.name.rpartition(".")
-    return owner if own == role else weight.name
-
-
 @operation("linear")
 def _linear(call: Operation) -> Value:
     weight = call.weight("weight")
     assert weight is not None
     return call.builder.linear(
-        call.value(), weight.array, call.array("bias"), mask=weight.mask, name=_owner(weight)
+        call.value(), weight.array, call.array("bias"), mask=weight.mask, name=weight.owner()
     )
 
 
@@ -193,7 +186,7 @@ def _conv(call: Operation) -> Value:
         dilation=dilation,
         groups=call["groups"],
         mask=weight.mask,
-        name=_owner(weight),
+        name=weight.owner(),
     )
 
 
@@ -226,7 +219,7 @@ def _embedding(call: Operation) -> Value:
         weight.array,
         padding_index=padding if padding >= 0 else None,
         mask=weight.mask,
-        name=_owner(weight),
+        name=weight.owner(),
     )
 
 
@@ -383,74 +376,6 @@ def _other_dropout(call: Operation) -> Value:
     raise RefusedError("only nn.Dropout is known, which sets single numbers to 0")
 
 
-# ---- normalization -------------------------------------------------------------------------------
-
-
-@operation("batch_norm")
-def _batch_norm(call: Operation) -> Value:
-    mean, variance = call.weight("running_mean"), call.weight("running_var")
-    if call["training"] or mean is None or variance is None:
-        raise RefusedError("only running statistics are known: track_running_stats=True")
-    weight, bias = call.weight("weight"), call.weight("bias")
-    owner = _owner(mean, "running_mean")
-    part = call.module.get_submodule(owner) if owner != mean.name else None
-    if getattr(part, "momentum", 0.1) is None:
-        raise RefusedError("momentum=None, a mean over all batches, has no counterpart")
-    return call.builder.batchnorm(
-        call.value(),
-        np.ones_like(mean.array) if weight is None else weight.array,
-        np.zeros_like(mean.array) if bias is None else bias.array,
-        mean.array,
-        variance.array,
-        eps=call["eps"],
-        momentum=call["momentum"],
-        name=owner,
-    )
-
-
-@operation("layer_norm")
-def _layer_norm(call: Operation) -> Value:
-    weight, bias = call.weight("weight"), call.weight("bias")
-    shape = tuple(call["normalized_shape"])
-    return call.builder.layernorm(
-        call.value(),
-        np.ones(shape, np.float32) if weight is None else weight.array,
-        np.zeros(shape, np.float32) if bias is None else bias.array,
-        eps=call["eps"],
-        name=call.path if weight is None else _owner(weight),
-    )
-
-
-@operation("sub.Tensor")
-def _sub(call: Operation) -> Value:
-    if call["alpha"] != 1:
-        raise RefusedError("it subtracts a multiple")
-    name = _statistics_owner(call, "mean")
-    return call.builder.standardize(call.value(), mean=_constant(call), name=name)
-
-
-@operation("div.Tensor")
-def _div(call: Operation) -> Value:
-    name = _statistics_owner(call, "scale")
-    return call.builder.standardize(call.value(), scale=_constant(call), name=name)
-
-
-def _statistics_owner(call: Operation, role: str) -> str | None:
-    """The path of the layer with such a buffer, or None."""
-    other = call["other"]
-    return _owner(other, role) if isinstance(other, Weight) else call.path
-
-
-def _constant(call: Operation) -> Any:
-    """The other number or numbers, which do not depend on the samples."""
-    other = call["other"]
-    if isinstance(other, Weight):
-        return other.array
-    if isinstance(other, int | float):
-        return float(other)
-    raise RefusedError("it computes with something else than a constant")
-
-
 # ---- sequences -----------------------------------------------------------------------------------
 
 
@@ -496,7 +421,7 @@ def _recurrent(call: Operation, *, cell: str, activation: str = "tanh") -> list[
         bidirectional=call["bidirectional"],
         activation=activation,
         dropout=call["dropout"],
-        name=_owner(given[0], "weight_ih_l0"),
+        name=given[0].owner("weight_ih_l0"),
     )
     return [made.sequence, made.last, "it wants the states of the cells"]
 
