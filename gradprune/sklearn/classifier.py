@@ -74,6 +74,8 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
         loss_, best_loss_: the last one, and the least.
         best_validation_score_, validation_scores_: with ``early_stopping``.
         n_iter_: passes of the last call.
+        search_: what was measured for a budget, a ``Trial`` each: networks with first weights, of
+            which the last was taken, and then the trained one, until it was within the budget.
         n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_, t_, coefs_,
             intercepts_: as of scikit-learn's MLP.
 
@@ -183,7 +185,7 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
             return np.log(self.predict_proba(X))
 
     def _targets_of(
-        self, y: NDArray[Any], settings: Checked, *, known: Any, classes: Any
+        self, y: NDArray[Any], settings: Checked, *, known: Any, classes: Any, whole: bool
     ) -> tuple[NDArray[Any], Classes]:
         """See SparseMLP."""
         y, found = classes_of(y, classes if known is None else known.classes)
@@ -201,22 +203,17 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
             )
         if known.kind != "multilabel":
             there = np.unique(y)
+            if whole and known is not found and not np.array_equal(there, known.classes):
+                raise ValueError(
+                    "warm_start can only be used where `y` has the same classes as in the previous "
+                    f"call to fit. Previously got {known.classes}, `y` has {there}"
+                )
             if len(np.setdiff1d(there, known.classes)):
                 raise ValueError(
                     f"`y` has classes not in `self.classes_`: that has {known.classes}, `y` has "
                     f"{there}"
                 )
         return y, known
-
-    def _check_going_on(self, y: NDArray[Any]) -> None:
-        """See SparseMLP."""
-        known = self._targets
-        there = known.classes if known.kind == "multilabel" else np.unique(y)
-        if known.kind != "multilabel" and not np.array_equal(there, known.classes):
-            raise ValueError(
-                "warm_start can only be used where `y` has the same classes as in the previous "
-                f"call to fit. Previously got {known.classes}, `y` has {there}"
-            )
 
     def _weights_of(
         self, y: NDArray[Any], sample_weight: Any, X: Any, incremental: bool

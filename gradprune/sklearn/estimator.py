@@ -17,13 +17,15 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from gradprune.model import Model
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.schedules import AnySchedule
+from gradprune.sklearn.budgets import Trial, budget_of
+from gradprune.sklearn.fitting import started, tightened
 from gradprune.sklearn.inputs import dense, features, features_and_targets
-from gradprune.sklearn.network import copied, folded, layers_of, sizes_of, weights_and_biases
+from gradprune.sklearn.network import folded, weights_and_biases
 from gradprune.sklearn.scaling import Scaling
 from gradprune.sklearn.settings import Checked
 from gradprune.sklearn.targets import Targets
 from gradprune.sklearn.threads import threads_for
-from gradprune.sklearn.training import Watch, attach, passes, warn_unless_converged
+from gradprune.sklearn.training import Watch, passes, warn_unless_converged
 from gradprune.sklearn.training_set import TrainingSet, batch_size_of, merged
 
 __all__ = ["SparseMLP"]
@@ -39,6 +41,7 @@ class SparseMLP(BaseEstimator, ABC):
     _seed: int
     loss_curve_: list[float]
     t_: int
+    search_: list[Trial]
 
     def __init__(
         self,
@@ -93,7 +96,7 @@ class SparseMLP(BaseEstimator, ABC):
 
     @abstractmethod
     def _targets_of(
-        self, y: NDArray[Any], settings: Checked, *, known: Any, classes: Any
+        self, y: NDArray[Any], settings: Checked, *, known: Any, classes: Any, whole: bool
     ) -> tuple[NDArray[Any], Targets]:
         """Return labels or values, and what leads from them to the network.
 
@@ -102,10 +105,8 @@ class SparseMLP(BaseEstimator, ABC):
             settings: of the estimator.
             known: targets of the training that goes on, or None.
             classes: passed to ``partial_fit``, or None.
+            whole: whether all classes that there are have to be in y.
         """
-
-    def _check_going_on(self, y: NDArray[Any]) -> None:
-        """Raise a ValueError if a warm start cannot go on with these labels or values."""
 
     def _weights_of(
         self, y: NDArray[Any], sample_weight: Any, X: Any, incremental: bool
@@ -133,12 +134,14 @@ class SparseMLP(BaseEstimator, ABC):
         settings = Checked.of(self)
         if incremental and settings.early_stopping:
             raise ValueError("partial_fit does not support early_stopping=True")
+        if incremental and budget_of(settings):
+            raise ValueError("partial_fit takes a sparsity: budgets are met at the end of fit")
         goes_on = "_network" in vars(self) and (incremental or settings.warm_start)
         X, y = features_and_targets(self, X, y, reset=not goes_on)
         known = self._targets if goes_on else None
-        y, targets = self._targets_of(y, settings, known=known, classes=classes)
-        if goes_on and not incremental:
-            self._check_going_on(y)
+        y, targets = self._targets_of(
+            y, settings, known=known, classes=classes, whole=not incremental
+        )
         weights = self._weights_of(y, sample_weight, X, incremental)
         seed = self._seed if goes_on and incremental else _seed_of(self.random_state)
         if weights is not None:  # who counts for nothing is not there
@@ -160,43 +163,23 @@ class SparseMLP(BaseEstimator, ABC):
             score = _scorer(targets, _scaled(scaling, dense(kept[0])), *kept[1:])
 
         with threads_for(settings.n_threads):
-            model = self._started(settings, samples, targets, seed, goes_on, incremental)
+            if incremental and goes_on:
+                model, trials = self._network, self.search_
+            else:
+                before = self._network if goes_on else None
+                model, trials = started(settings, samples, targets, seed, before)
             watch = Watch(settings, targets.head.factor, score)
             count = 1 if incremental else settings.max_iter
             passes(model, samples, settings, watch, count=count, seed=seed)
+            if not incremental:
+                trials += tightened(model, settings, samples, (scaling, targets), watch, seed)
         self._network, self._features, self._targets, self._seed = model, scaling, targets, seed
+        self.search_ = trials
         self.__dict__.pop("_model", None)
         self._note(watch, goes_on, len(samples.x))
         if not incremental:
             warn_unless_converged(watch, settings)
         return self
-
-    def _started(
-        self,
-        settings: Checked,
-        samples: TrainingSet,
-        targets: Targets,
-        seed: int,
-        goes_on: bool,
-        incremental: bool,
-    ) -> Model:
-        """The network to train, with its optimizer and pruner."""
-        if goes_on and incremental:
-            return self._network
-        head = targets.head
-        l2 = settings.alpha / (2 * samples.batch_weight * head.factor)
-        layers = layers_of(settings.hidden, settings.activation, head, l2)
-        if goes_on:
-            if settings.hidden != sizes_of(self._network):
-                raise ValueError(
-                    f"warm_start goes on with hidden_layer_sizes {sizes_of(self._network)}, "
-                    f"got {settings.hidden}"
-                )
-            model = copied(self._network, layers, seed=seed)
-        else:
-            model = Model(layers, samples.x.shape[1], seed=seed, loss=head.loss)
-        attach(model, settings, settings.sparsity, samples, seed)
-        return model
 
     def _note(self, watch: Watch, goes_on: bool, samples: int) -> None:
         """What scikit-learn's MLP tells of a training."""
@@ -237,12 +220,7 @@ class SparseMLP(BaseEstimator, ABC):
         """
         check_is_fitted(self)
         if "_model" not in vars(self):
-            network = self._network
-            activation = (
-                network.layers[0].activation_name if len(network.layers) > 1 else "identity"
-            )
-            layers = layers_of(sizes_of(network), activation, self._targets.head)
-            self._model = folded(network, layers, self._features, self._targets)
+            self._model = folded(self._network, self._features, self._targets)
         return self._model
 
     @property

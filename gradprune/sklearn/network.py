@@ -13,7 +13,7 @@ from gradprune.model import Model
 from gradprune.sklearn.scaling import Scaling
 from gradprune.sklearn.targets import Head, Numbers, Targets
 
-__all__ = ["copied", "folded", "layers_of", "sizes_of", "weights_and_biases"]
+__all__ = ["copied", "folded", "layers_of", "plain", "sizes_of", "weights_and_biases"]
 
 
 def layers_of(hidden: Sequence[int], activation: str, head: Head, l2: float = 0.0) -> list[Layer]:
@@ -46,9 +46,14 @@ def copied(model: Model, layers: Sequence[Layer], *, seed: int = 0) -> Model:
     return twin
 
 
-def folded(
-    model: Model, layers: Sequence[Layer], features: Scaling | None, targets: Targets
-) -> Model:
+def plain(model: Model, targets: Targets) -> Model:
+    """Return a copy without what is for training alone."""
+    inner = model.layers[:-1]
+    activation = inner[0].activation_name if inner else "identity"
+    return copied(model, layers_of(sizes_of(model), activation, targets.head))
+
+
+def folded(model: Model, features: Scaling | None, targets: Targets) -> Model:
     """Return a model that takes and gives what its user does, by other first and last weights.
 
     With z = (x - m) / s, W z + b is W' x + b', W' = W / s and b' = b - W' m. With y = s u + m, the
@@ -56,11 +61,10 @@ def folded(
 
     Args:
         model: takes z and gives u.
-        layers: of the new one.
         features: leads from x to z; None: they are the same.
         targets: leads from y to u.
     """
-    twin = copied(model, layers)
+    twin = plain(model, targets)
     if features is not None:
         weight, bias = (part.astype(np.float64) for part in weights_and_biases(twin)[0])
         weight /= features.scale

@@ -62,7 +62,7 @@ class SparseMLPRegressor(RegressorMixin, SparseMLP):
         return self._targets.decode(outputs)
 
     def _targets_of(
-        self, y: NDArray[Any], settings: Checked, *, known: Any, classes: Any
+        self, y: NDArray[Any], settings: Checked, *, known: Any, classes: Any, whole: bool
     ) -> tuple[NDArray[Any], Numbers]:
         """See SparseMLP."""
         if y.ndim == 2 and y.shape[1] == 1:

@@ -153,7 +153,7 @@ def passes(
 
 def warn_unless_converged(watch: Watch, settings: Checked) -> None:
     """Warn that the training has ended too early."""
-    if not watch.converged and len(watch.losses) == settings.max_iter:
+    if not watch.converged:
         warnings.warn(
             f"max_iter={settings.max_iter} passes are over, and the training has not converged yet",
             ConvergenceWarning,
