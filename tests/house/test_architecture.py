@@ -280,8 +280,8 @@ def test_import_needs_numpy_alone() -> None:
 
 # What a test file may import without asking: what gradprune itself and every test need.
 NEEDED = {
-    *("gradprune", "hypothesis", "numpy", "pytest", "rich", "safetensors", "sklearn", "studies"),
-    "tqdm",
+    *("gradprune", "hypothesis", "joblib", "numpy", "pytest", "rich", "safetensors", "scipy"),
+    *("sklearn", "studies", "tqdm"),
 }
 TESTS = {path.stem: path for path in sorted((ROOT / "tests").rglob("*.py"))}
 
