@@ -13,7 +13,6 @@ from gradprune.data.augmentation import Augmentation
 from gradprune.engine.summary import Summary, summarize
 from gradprune.forms import shrinking
 from gradprune.forms.frozen import FrozenModel
-from gradprune.forms.mixed_precision import choose_layers
 from gradprune.forms.shrinking import ShrinkReport
 from gradprune.interop.exporting import Exportable
 from gradprune.layers.base import Layer
@@ -24,6 +23,7 @@ from gradprune.losses.weights import ClassWeight
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.scopes import Scope
 from gradprune.pruning.starting import RandomStart
+from gradprune.quantization.mixed_precision import choose_layers, samples_to_measure
 from gradprune.training.callbacks import Callback
 from gradprune.training.evaluation import evaluate
 from gradprune.training.followers import Steps
@@ -294,13 +294,9 @@ class Model(Exportable):
         >>> fast.predict([[1, 1]]).tolist()
         [[3.0]]
         """
+        samples = samples_to_measure(self, precision, x)
         if precision != "int8":
-            if x is not None:
-                raise ValueError(f'x is for precision="int8", not {precision!r}')
             return FrozenModel(self, precision)
-        samples = None if x is None else self.rows(x)
-        if samples is not None and len(samples) == 0:
-            raise ValueError("x must hold at least one sample")
         with self.lock:
             return FrozenModel(self, precision, choose_layers(self, samples))
 

@@ -13,8 +13,8 @@ from gradprune.cli.data import Unlabelled
 from gradprune.cli.options import UsageError
 from gradprune.cli.training import print_saved
 from gradprune.foundation.disk import check_writable, write_atomically
-from gradprune.interop.c_export import PRECISIONS as C_PRECISIONS
 from gradprune.interop.c_predictor import CPredictor, find_compiler
+from gradprune.interop.c_text import PRECISIONS as C_PRECISIONS
 from gradprune.interop.onnx_export import PRECISIONS as ONNX_PRECISIONS
 from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime, import_qonnx
 from gradprune.interop.predictors import OnnxPredictor

@@ -33,6 +33,7 @@ from gradprune.layers.earlier import as_they_were
 from gradprune.layers.graph import Step, plan
 
 if TYPE_CHECKING:
+    from gradprune.interop.c_export import CReport
     from gradprune.model import Model
 
 __all__ = ["PackedModel", "compress"]
@@ -98,6 +99,22 @@ class PackedModel:
             for name, values in self._weights.parameters.items():
                 model.arena.state[name][...] = values
         return model
+
+    def to_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        precision: str = "float32",
+    ) -> CReport:
+        """Write the model to a file of C99 and its header; see ``Model.to_c``.
+
+        Args:
+            path: the file, which ends in ".c"; the header ends in ".h".
+            name: what the names of functions begin with; None: the name of the file.
+            precision: "float32", "int8" or "codebook".
+        """
+        return self.to_model().to_c(path, name=name, precision=precision)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the file, as a whole or not at all.

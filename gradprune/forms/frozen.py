@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from functools import partial
 from math import prod
-from typing import Any, NoReturn, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,12 +15,15 @@ from gradprune import _core
 from gradprune.engine.network import Network
 from gradprune.engine.summary import summarize
 from gradprune.forms.frozen_files import FrozenSource, Origin, write
-from gradprune.forms.mixed_precision import Rounding
 from gradprune.forms.standardization import folded
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
+from gradprune.quantization.mixed_precision import Rounding
 from gradprune.state.arena import unpacked_mask
 from gradprune.state.locking import locked
+
+if TYPE_CHECKING:
+    from gradprune.interop.c_export import CReport
 
 __all__ = ["FrozenLayer", "FrozenModel", "freeze"]
 
@@ -219,6 +222,38 @@ class FrozenModel:
         """
         write(path, self._origin)
 
+    def to_c(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        name: str | None = None,
+        precision: str | None = None,
+    ) -> CReport:
+        """Write the model to a file of C99 and its header; see ``Model.to_c``.
+
+        Args:
+            path: the file, which ends in ".c"; the header ends in ".h".
+            name: what the names of functions begin with; None: the name of the file.
+            precision: "float32", "int8" or "codebook"; None: the one that the model has.
+
+        Returns:
+            What was written, with the form and the bytes of each layer.
+
+        Raises:
+            OSError, TypeError, ValueError, UnsupportedOperationError: as ``Model.to_c``.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+        >>> model.freeze(precision="int8").to_c("m.c").precision
+        'int8'
+        """
+        from gradprune.interop import c_export
+
+        chosen = self.precision if precision is None else precision
+        rounding = self._origin.rounding if chosen == self.precision == "int8" else None
+        network = _network(self._source)
+        return c_export.to_c(network, path, name=name, precision=chosen, rounding=rounding)
+
     @property
     def _origin(self) -> Origin:
         return Origin(self._source, self.precision, Rounding(self.exact, self.error))
@@ -240,13 +275,18 @@ class FrozenModel:
 
 def freeze(source: FrozenSource, precision: str, rounding: Rounding) -> FrozenModel:
     """Return a frozen model from what it was made from, see ``Origin``."""
+    return FrozenModel(_network(source), precision, rounding)
+
+
+def _network(source: FrozenSource) -> Network:
+    """The network that was frozen."""
     network = Network.blank(
         source.layers, source.input_shape, start=partial(unpacked_mask, source.mask)
     )
     arena = network.arena
     with arena.lock:
         arena.core.put_values(source.params)
-    return FrozenModel(network, precision, rounding)
+    return network
 
 
 @locked

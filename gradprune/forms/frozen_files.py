@@ -17,9 +17,9 @@ from gradprune.engine.memory import check_size
 from gradprune.engine.network import Network
 from gradprune.errors import FileFormatError
 from gradprune.files import Content, Tensors, seal
-from gradprune.forms.mixed_precision import Rounding
 from gradprune.foundation.disk import write_atomically
 from gradprune.layers.base import Layer
+from gradprune.quantization.mixed_precision import Rounding
 from gradprune.registry import Registry
 
 __all__ = ["KEY", "FrozenSource", "Origin", "described", "parse", "write"]

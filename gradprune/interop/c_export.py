@@ -7,16 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from numpy.typing import ArrayLike
+
 from gradprune.engine.network import Network
 from gradprune.foundation.checks import choice, instance
 from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import check_writable, write_atomically
 from gradprune.interop.c_network import CLayer, c_text
-from gradprune.interop.c_text import is_identifier, sanitized
+from gradprune.interop.c_text import PRECISIONS, is_identifier, sanitized
+from gradprune.quantization.mixed_precision import (
+    Rounding,
+    choose_layers,
+    on_integers,
+    samples_to_measure,
+)
 
-__all__ = ["PRECISIONS", "CReport", "to_c"]
-
-PRECISIONS = ("float32", "codebook")
+__all__ = ["CReport", "to_c"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class CReport:
     @property
     def tolerance(self) -> float:
         """For ``gp.verify``, an error relative to the largest output."""
-        return 1e-5
+        return PRECISIONS[self.precision]
 
     def __str__(self) -> str:
         rows = [(x.name, x.form, f"{x.flash:,}", f"{x.ram:,}") for x in self.layers]
@@ -57,12 +63,26 @@ class CReport:
 
 
 def to_c(
-    model: Network, path: str | os.PathLike[str], *, name: str | None, precision: str
+    model: Network,
+    path: str | os.PathLike[str],
+    *,
+    name: str | None,
+    precision: str,
+    x: ArrayLike | None = None,
+    rounding: Rounding | None = None,
 ) -> CReport:
-    """Write a model to a file of C and its header; see ``Model.to_c``."""
-    if precision == "int8":
-        raise ValueError('to_c writes no integers: precision must be "float32" or "codebook"')
-    choice("precision", precision, PRECISIONS)
+    """Write a model to a file of C and its header; see ``Model.to_c``.
+
+    Args:
+        model: what is written.
+        path: the file.
+        name: what the names of functions begin with; None: the name of the file.
+        precision: one of ``PRECISIONS``.
+        x: samples to measure on which layers may run on integers, for "int8" alone.
+        rounding: what was measured before.
+    """
+    choice("precision", precision, tuple(PRECISIONS))
+    samples = samples_to_measure(model, precision, x)
     source = Path(path)
     if source.suffix != ".c":
         raise ValueError(f'path must end in ".c", got {os.fspath(path)!r}')
@@ -72,7 +92,10 @@ def to_c(
     prefix = _prefix(source, name)
     for file in (header, source):
         check_writable(file)
-    text = c_text(model, prefix, header.name, codes=precision == "codebook")
+    integers: frozenset[int] = frozenset()
+    if precision == "int8":
+        integers = on_integers(model, rounding or choose_layers(model, samples))
+    text = c_text(model, prefix, header.name, precision=precision, integers=integers)
     if precision == "codebook" and not _shares_values(model, text.layers):
         raise ValueError(
             'precision="codebook" writes weights that share few values, and the model has none: '

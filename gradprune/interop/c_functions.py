@@ -16,6 +16,7 @@ __all__ = [
     "activation",
     "convolution",
     "dense",
+    "dense_on_integers",
     "known",
 ]
 
@@ -81,6 +82,33 @@ def dense(form: MatrixForm) -> Function:
     return Function(name, f"/* y = weight x + bias */\n{head}\n{{\n{_inside(loop)}\n}}\n")
 
 
+def dense_on_integers(form: MatrixForm) -> Function:
+    """Return the product with a matrix of integers in this form.
+
+    y_r = scale_r s sum_i q_ri (u_i - zero) + b_r of a sample x ~ s (u - zero), in the order in
+    which a model frozen to int8 rounds.
+    """
+    loop = form.loop(
+        "int32_t sum = 0;",
+        "sum += weight * (bytes[column] - zero);",
+        "const float both = unit * scale[row];\n"
+        "const float product = (float)sum * both;\n"
+        "y[row] = product + (bias ? bias[row] : 0.0f);",
+    )
+    name = f"dense_{form.name}"
+    own = ["const float *scale", "const float *bias", "size_t rows", "size_t columns"]
+    text = f"""\
+/* y = weight x + bias, of a sample and weights that are bytes with scales */
+{_head(name, [*form.parameters, *own, "uint8_t *bytes"])}
+{{
+    int32_t zero;
+    const float unit = to_bytes(x, bytes, columns, &zero);
+{_inside(loop)}
+}}
+"""
+    return Function(name, text, ["to_bytes"])
+
+
 def convolution(form: MatrixForm) -> Function:
     """Return the convolution with filters in this form."""
     loop = form.loop(
@@ -115,6 +143,39 @@ def _inside(text: str) -> str:
 
 
 _KNOWN = (
+    Function(
+        "to_bytes",
+        """\
+/* a sample as bytes, x ~ unit (byte - zero), by its largest number; the unit of one that is not
+ * finite is a NaN. Adding 1.5 * 2^23 leaves the nearest integer in the last bits. */
+static float to_bytes(const float *x, uint8_t *bytes, size_t n, int32_t *zero)
+{
+    float top = 0.0f, unit = 0.0f, factor = 0.0f;
+    *zero = 0;
+    for (size_t i = 0; i < n; i++) {
+        const float size = x[i] < 0.0f ? -x[i] : x[i];
+        if (x[i] < 0.0f) *zero = 128;
+        if (size > top || size != size) top = size;
+    }
+    const float most = *zero ? 127.0f : 255.0f;
+    if (!(top <= 0x1.fffffep+127f)) {
+        unit = top - top;
+    } else if (top >= 1e-30f) {
+        unit = top / most;
+        factor = most / top;
+    }
+    for (size_t i = 0; i < n; i++) {
+        union {
+            float number;
+            uint32_t bits;
+        } v = {x[i] * factor};
+        v.number += 12582912.0f + (float)*zero;
+        bytes[i] = (uint8_t)(v.bits & 255);
+    }
+    return unit;
+}
+""",
+    ),
     Function(
         WINDOW,
         """\

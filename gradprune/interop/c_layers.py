@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,10 @@ from gradprune.interop import c_functions
 from gradprune.interop.c_functions import Function
 from gradprune.interop.c_program import Statement, Text
 from gradprune.interop.c_text import Array, Names, Struct, number, sanitized
-from gradprune.interop.c_weights import Matrix, stored
+from gradprune.interop.c_weights import Matrix, as_integers, stored
 from gradprune.layers.base import CoreLayer
 
-__all__ = ["KINDS", "CWriter", "Writing"]
+__all__ = ["KINDS", "CWriter", "Values", "Writing", "copied", "normalization"]
 
 Floats = NDArray[np.float32]
 
@@ -60,6 +60,13 @@ class Writing:
         return len(self.sizes) - 1
 
 
+class Values(NamedTuple):
+    """A parameter or buffer: its role and its numbers."""
+
+    role: str
+    numbers: Floats
+
+
 @dataclass
 class CWriter:
     """Where a layer is written.
@@ -67,20 +74,20 @@ class CWriter:
     Attributes:
         writing: into this file.
         name: under this name.
-        roles: its parameters and buffers, by number.
-        values: role to array.
+        values: its parameters and buffers, by their place in the network.
+        on_integers: whether its product is one of integers.
         arrays: what its next operation has as constants.
     """
 
     writing: Writing
     name: str
-    roles: Sequence[str]
-    values: Mapping[str, Floats]
+    values: Mapping[int, Values]
+    on_integers: bool = False
     arrays: list[Array | Struct] = field(default_factory=list)
 
-    def numbers(self, index: int) -> Floats:
-        """Return a parameter or buffer by its number."""
-        return self.values[self.roles[index]]
+    def numbers(self, place: int) -> Floats:
+        """Return a parameter or buffer by its place."""
+        return self.values[place].numbers
 
     def array(self, role: str, values: NDArray[Any]) -> str:
         """Add a constant array."""
@@ -88,21 +95,24 @@ class CWriter:
         self.arrays.append(Array(name, values))
         return name
 
-    def vector(self, index: int) -> str:
+    def vector(self, place: int) -> str:
         """Add a parameter as it is."""
-        return self.array(self.roles[index], self.numbers(index))
+        return self.array(*self.values[place])
 
-    def bias(self, index: int) -> str:
+    def bias(self, place: int) -> str:
         """Add what is added to a product; NULL if that is nothing."""
-        return self.vector(index) if index >= 0 and self.numbers(index).any() else "NULL"
+        return self.vector(place) if place in self.values and self.numbers(place).any() else "NULL"
 
-    def matrix(self, index: int) -> tuple[Matrix, str]:
-        """Add a weight in its smallest form, and return the arguments that are its arrays."""
-        matrix = stored(self.numbers(index), codes=self.writing.codes)
-        names = {
-            role: self.array(f"{self.roles[index]}_{role}", values)
-            for role, values in matrix.arrays.items()
-        }
+    def matrix(self, place: int, weight: NDArray[np.int8] | None = None) -> tuple[Matrix, str]:
+        """Add a weight in its smallest form, and return the arguments that are its arrays.
+
+        Args:
+            place: of the weight.
+            weight: what it is as integers; None: it is kept as it is.
+        """
+        role, numbers = self.values[place]
+        matrix = stored(numbers if weight is None else weight, codes=self.writing.codes)
+        names = {own: self.array(f"{role}_{own}", kept) for own, kept in matrix.arrays.items()}
         if matrix.form.by_row:
             table = list(names).index("table")
             items = list(names.values())
@@ -154,6 +164,8 @@ def _product(writer: CWriter, weight: int, bias: int) -> tuple[Matrix, Callable[
 
 
 def _dense(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    if writer.on_integers:
+        return _dense_on_integers(writer, low, reads)
     rows, columns = writer.numbers(low.weight).shape
     matrix, call = _product(writer, low.weight, low.bias)
     return writer.operation(
@@ -162,6 +174,25 @@ def _dense(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
         low.outputs,
         lambda x, y, _: _times(low.steps, (x[0], columns), (y, rows), call),
     )
+
+
+def _dense_on_integers(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
+    rows, columns = writer.numbers(low.weight).shape
+    weight, scale = as_integers(writer.numbers(low.weight))
+    matrix, arguments = writer.matrix(low.weight, weight)
+    arguments += f", {writer.array('scale', scale)}, {writer.bias(low.bias)}, {rows}, {columns}"
+    name = writer.call(c_functions.dense_on_integers(matrix.form))
+
+    def text(x: Sequence[str], y: str, own: Sequence[str]) -> str:
+        return _times(
+            low.steps,
+            (x[0], columns),
+            (y, rows),
+            lambda a, b: f"{name}({a}, {b}, {arguments}, (uint8_t *)({own[0]}));",
+        )
+
+    scratch = [-(-columns // 4)]  # floats whose bytes are those of a sample
+    return writer.operation(str(matrix), reads, low.outputs, text, scratch=scratch)
 
 
 def _window(writer: CWriter, settings: Sequence[float | str], groups: int) -> str:
@@ -267,25 +298,36 @@ def _by_step(
 
 
 def _batchnorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
-    channels, _, eps = low.settings
-    gamma, beta = writer.numbers(low.weight), writer.numbers(low.bias)
-    mean, variance = (writer.numbers(low.buffers + i) for i in range(2))
-    scale = (gamma / np.sqrt(variance.astype(np.float64) + float(eps))).astype(np.float32)
-    roles = {"mean": mean, "scale": scale, "shift": beta}
+    channels = int(low.settings[0])
+    mean, scale, shift = normalization(writer.values, low)
+    roles = {"mean": mean, "scale": scale.astype(np.float32), "shift": shift}
     arrays = ", ".join(writer.array(role, values) for role, values in roles.items())
-    together = low.inputs // low.steps // int(channels)
+    together = low.inputs // low.steps // channels
     rest = f"{arrays}, {channels}, {together}"
     return _by_step(writer, low, reads, "normalize", "mean, scale and shift of each channel", rest)
 
 
 def _standardize(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
     (channels,) = low.settings
-    mean, scale = (writer.numbers(low.buffers + i).astype(np.float64) for i in range(2))
+    mean, scale = (
+        writer.numbers(low.buffers + i * int(channels)).astype(np.float64) for i in range(2)
+    )
     roles = {"mean": mean, "scale": 1 / scale, "shift": np.zeros_like(mean)}
     arrays = ", ".join(writer.array(role, v.astype(np.float32)) for role, v in roles.items())
     together = low.inputs // low.steps // int(channels)
     rest = f"{arrays}, {channels}, {together}"
     return _by_step(writer, low, reads, "normalize", "mean and scale of each channel", rest)
+
+
+def normalization(
+    values: Mapping[int, Values], low: CoreLayer
+) -> tuple[Floats, NDArray[np.float64], Floats]:
+    """Return mean, scale and shift of each channel of a BatchNorm: y = (x - mean) scale + shift."""
+    channels, _, eps = low.settings
+    gamma, beta = values[low.weight].numbers, values[low.bias].numbers
+    mean, variance = (values[low.buffers + i * int(channels)].numbers for i in range(2))
+    width = variance.astype(np.float64) + float(np.float32(eps))
+    return mean, gamma / np.sqrt(width), beta
 
 
 def _layernorm(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -11,7 +11,8 @@ import numpy as np
 from gradprune.engine.network import Network
 from gradprune.errors import NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_functions
-from gradprune.interop.c_layers import KINDS, CWriter, Writing, copied
+from gradprune.interop.c_folding import fold, folded_norms
+from gradprune.interop.c_layers import KINDS, CWriter, Values, Writing, copied
 from gradprune.interop.c_program import Places, Statement, placed
 from gradprune.interop.c_text import Names, folded, sanitized, wrapped
 from gradprune.state.locking import locked
@@ -56,20 +57,28 @@ class CText:
 
 
 @locked
-def c_text(network: Network, name: str, header: str, *, codes: bool) -> CText:
+def c_text(
+    network: Network,
+    name: str,
+    header: str,
+    *,
+    precision: str = "float32",
+    integers: Collection[int] = (),
+) -> CText:
     """Write the network as it is now.
 
     Args:
         network: the network.
         name: what names of the file begin with.
         header: the name of the header.
-        codes: whether weights of few values become codes.
+        precision: what the header says of it; with "codebook" weights of few values become codes.
+        integers: the layers of the core that run on integers.
 
     Raises:
         NonFiniteError: a parameter is not finite.
         UnsupportedOperationError: layers have no form in C, all of which it names.
     """
-    writing = _operations(network, codes)
+    writing = _operations(network, precision == "codebook", integers)
     places = placed(writing.sizes, writing.operations)
     layers = tuple(
         CLayer(operation.layer, operation.form, operation.nbytes, _FLOAT * used)
@@ -77,53 +86,71 @@ def c_text(network: Network, name: str, header: str, *, codes: bool) -> CText:
     )
     return CText(
         _source(network, name, header, writing, places, layers),
-        _header(network, name, header, places, sum(layer.flash for layer in layers)),
+        _header(network, name, header, precision, places, sum(layer.flash for layer in layers)),
         layers,
         places.floats,
     )
 
 
-def _operations(network: Network, codes: bool) -> Writing:
+def _operations(network: Network, codes: bool, integers: Collection[int]) -> Writing:
     writing = Writing(codes, Names())
     for reserved in c_functions.RESERVED:
         writing.names.new(reserved)
+    numbers = _numbers(network)
+    layers = {str(layer.name): type(layer).__name__ for layer in network.layers}
+    folded = {} if codes else folded_norms(network)
+    values = {-1: writing.value(prod(network.input_shape))}
+    refused: list[tuple[str, str, str]] = []
+    for position, (name, low) in enumerate(network.core_layers):
+        reads = [values[position - back] for back in low.back]
+        if low.type not in KINDS:
+            refused.append((name, layers[name], f"it computes {low.type}"))
+            values[position] = writing.value(low.outputs)
+        elif position in folded.values():
+            values[position] = reads[0]
+        else:
+            norm = network.core_layers[folded[position]][1] if position in folded else None
+            made, own = (low, numbers) if norm is None else fold(low, norm, numbers)
+            writer = CWriter(writing, name, own, position in integers)
+            values[position] = KINDS[low.type](writer, made, reads)
+    if refused:
+        raise UnsupportedOperationError.of(refused, "C")
+    output = values[len(network.core_layers) - 1]
+    if not writing.operations or writing.operations[-1].write != output:
+        last = CWriter(writing, network.core_layers[-1][0], {})
+        copied(last, writing.sizes[output], [output])
+    return writing
+
+
+def _numbers(network: Network) -> dict[int, Values]:
+    """The parameters and buffers by their place, as the layers compute with them.
+
+    Raises:
+        NonFiniteError: one of them is not finite.
+    """
     state = network.get_state()
     for parameter, array in state.items():
         if not np.isfinite(array).all():
             index = tuple(map(int, np.argwhere(~np.isfinite(array))[0]))
             value = float(array[index])
             raise NonFiniteError.of_parameter("writing C", parameter, index, value)
-    values = {-1: writing.value(prod(network.input_shape))}
-    refused: list[tuple[str, str, str]] = []
-    for number, (step, wiring) in enumerate(zip(network.steps, network.wirings(), strict=True)):
-        layer, sources, shape, _ = step
-        name = str(layer.name)
-        roles = [parameter.role for parameter in layer.tensors(shape)]
-        arrays = wiring.counting({role: state[f"{name}.{role}"] for role in roles})
-        writer = CWriter(writing, name, roles, arrays)
-        lows = layer.lower(shape, {role: number for number, role in enumerate(roles)})
-        reads = [values[source] for source in sources]
-        unknown = {low.type for low in lows} - KINDS.keys()
-        if unknown:
-            refused.append((name, type(layer).__name__, f"it computes {', '.join(unknown)}"))
-            reads, lows = [writing.value(prod(step.output_shape))], []
-        for low in lows:
-            reads = [KINDS[low.type](writer, low, reads)]
-        values[number] = reads[0]
-    if refused:
-        raise UnsupportedOperationError.of(refused, "C")
-    made = values[len(network.steps) - 1]
-    if not writing.operations or writing.operations[-1].write != made:
-        last = CWriter(writing, str(network.steps[-1].layer.name), [], {})
-        copied(last, writing.sizes[made], [made])
-    return writing
+    found = {}
+    for step, wiring in zip(network.steps, network.wirings(), strict=True):
+        roles = [parameter.role for parameter in step.layer.tensors(step.shape)]
+        names = {role: f"{step.layer.name}.{role}" for role in roles}
+        counting = wiring.counting({role: state[name] for role, name in names.items()})
+        for role, name in names.items():
+            found[network.arena.offsets[name]] = Values(role, counting[role])
+    return found
 
 
-def _header(network: Network, name: str, header: str, places: Places, flash: int) -> str:
+def _header(
+    network: Network, name: str, header: str, precision: str, places: Places, flash: int
+) -> str:
     guard = f"{sanitized(header).upper()}_"
     inputs, outputs = network.input_shape, network.output_shape
     return f"""\
-/* {name}: a network written by gradprune */
+/* {name}: a network written by gradprune, {precision} */
 #ifndef {guard}
 #define {guard}
 

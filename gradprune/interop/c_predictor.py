@@ -13,11 +13,13 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.errors import FileFormatError
 from gradprune.foundation.disk import read
+from gradprune.interop.c_text import PRECISIONS
 
 __all__ = ["CPredictor", "find_compiler"]
 
 _COMPILERS = ("cc", "gcc", "clang")
 _FLAGS = ("-std=c99", "-O2", "-ffp-contract=off", "-fPIC", "-shared")
+_TITLE = r"/\* \w+: a network written by gradprune, (\w+) \*/"
 _LINE = r"^#define (\w+)_{} \d+ /\* floats of [xy], of the shape \(([\d, ]+)\) \*/$"
 
 Floats = NDArray[np.float32]
@@ -64,12 +66,13 @@ class CPredictor:
         import subprocess
 
         source = Path(path)
-        self.name, self.tolerance = source.name, 1e-5
+        self.name = source.name
         compiler = find_compiler()
         header = read(source.with_suffix(".h"))
         self.file_bytes = len(read(source)) + len(header)
         text = header.decode(errors="replace")
         prefix, self.input_shape = self._shape(text, "INPUTS")
+        self.tolerance = self._tolerance(text)
         _, self.output_shape = self._shape(text, "OUTPUTS")
         with TemporaryDirectory() as folder:
             target = Path(folder) / "network.so"
@@ -91,6 +94,12 @@ class CPredictor:
         if found is None:
             raise FileFormatError(f"{self.name}: its header is none that Model.to_c writes")
         return found[1], tuple(int(size) for size in found[2].split(",") if size.strip())
+
+    def _tolerance(self, header: str) -> float:
+        found = re.match(_TITLE, header)
+        if found is None or found[1] not in PRECISIONS:
+            raise FileFormatError(f"{self.name}: its header is none that Model.to_c writes")
+        return PRECISIONS[found[1]]
 
     def predict(self, x: ArrayLike) -> Floats:
         """Return what the function makes of each sample."""

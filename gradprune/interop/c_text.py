@@ -11,11 +11,29 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "Names", "Struct", "folded", "is_identifier", "number", "sanitized", "wrapped"]
+__all__ = [
+    "PRECISIONS",
+    "Array",
+    "Names",
+    "Struct",
+    "folded",
+    "is_identifier",
+    "number",
+    "sanitized",
+    "wrapped",
+]
 
 COLUMNS = 100
+# The precisions of a file, and what its predictions may be off by, relative to the largest output.
+PRECISIONS = {"float32": 1e-5, "int8": 0.05, "codebook": 1e-5}
 
-_TYPES = {"float32": "float", "uint8": "uint8_t", "uint16": "uint16_t", "uint32": "uint32_t"}
+_TYPES = {
+    "float32": "float",
+    "int8": "int8_t",
+    "uint8": "uint8_t",
+    "uint16": "uint16_t",
+    "uint32": "uint32_t",
+}
 
 
 @dataclass(frozen=True)
@@ -24,7 +42,7 @@ class Array:
 
     Attributes:
         name: its identifier.
-        values: float32, uint8, uint16 or uint32, written one row after the other.
+        values: float32, int8, uint8, uint16 or uint32, written one row after the other.
     """
 
     name: str

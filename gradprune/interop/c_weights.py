@@ -4,7 +4,8 @@ The rows of a matrix lie one after the other. Of a sparse one there are the numb
 of each row, the gap before each of them (zeros since the one before in its row, in a byte), and
 their values. A gap of 255 or more has bytes of 255 before it, each of which passes 255 zeros and
 has no value: so no zero is multiplied. Codes are of 4 bits (two in a byte, the lower half first) or
-of 8, and stand for the values of one table for all rows, or of one for each row.
+of 8, and stand for the values of one table for all rows, or of one for each row. Integers are kept
+as they are, in a byte.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Matrix", "MatrixForm", "stored"]
+__all__ = ["Matrix", "MatrixForm", "as_integers", "stored"]
 
 _PASSES = 255  # zeros that a gap of this value stands for
 _MOST_VALUES = 2**8  # that codes can stand for
+_LEAST = np.float32(1e-30)  # a row of a smaller scale counts as zeros
 
 Floats = NDArray[np.float32]
+Numbers = NDArray[np.float32 | np.int8]
 
 
 @dataclass(frozen=True)
@@ -32,25 +35,28 @@ class MatrixForm:
         counts: the type of the numbers of live weights; "" if all weights are kept.
         bits: of a code; 0: there are no codes.
         by_row: whether each row has its table.
+        integers: whether weights are signed bytes.
     """
 
     counts: str = ""
     bits: int = 0
     by_row: bool = False
+    integers: bool = False
 
     @property
     def name(self) -> str:
         """What functions for it have in their names."""
         table = f"_codes{self.bits}" if self.bits else ""
         rows = "_by_row" if self.by_row else ""
-        return f"{'sparse' + self.counts[4:-2] if self.counts else 'whole'}{table}{rows}"
+        kind = "sparse" + self.counts[4:-2] if self.counts else "whole"
+        return f"{kind}{'_integers' if self.integers else ''}{table}{rows}"
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The declarations of its arrays as parameters."""
         lists = [f"const {self.counts} *count", "const uint8_t *gap"] if self.counts else []
         if not self.bits:
-            return (*lists, "const float *value")
+            return (*lists, f"const {'int8_t' if self.integers else 'float'} *value")
         values = [*(["size_t values"] if self.by_row else []), "const uint8_t *code"]
         return (*lists, "const float *table", *values)
 
@@ -73,7 +79,8 @@ class MatrixForm:
             ]
         else:
             lines.append("    for (size_t column = 0; column < columns; column++) {")
-        lines += [f"        const float weight = {self._value};", *_indented(body, 8)]
+        kind = "int32_t" if self.integers else "float"
+        lines += [f"        const {kind} weight = {self._value};", *_indented(body, 8)]
         lines += ["        n++;", "    }"] if self.bits == 4 else ["    }"]
         lines += _indented(end)
         if self.by_row:
@@ -118,14 +125,15 @@ class Matrix:
         table = f", {self.form.bits}-bit codes" if self.form.bits else ""
         table += f" of {self.values} values{' a row' * self.form.by_row}" * bool(table)
         kind = "sparse" if self.form.counts else "dense"
-        return f"{kind}, {self.live} of {self.size} weights{table}"
+        integers = "int8, " if self.form.integers else ""
+        return f"{integers}{kind}, {self.live} of {self.size} weights{table}"
 
 
-def stored(weight: Floats, *, codes: bool = False) -> Matrix:
+def stored(weight: Numbers, *, codes: bool = False) -> Matrix:
     """Return the smallest form of a matrix.
 
     Args:
-        weight: (rows, ...), zeros being removed.
+        weight: (rows, ...) float32 or int8, zeros being removed.
         codes: whether weights may become codes of a table of their values.
 
     >>> str(stored(np.eye(100, dtype=np.float32)))
@@ -137,7 +145,19 @@ def stored(weight: Floats, *, codes: bool = False) -> Matrix:
     return min(_forms(rows, codes), key=lambda matrix: matrix.nbytes)
 
 
-def _forms(rows: Floats, codes: bool) -> Iterator[Matrix]:
+def as_integers(weight: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Return integers in -127..127 and a scale for each row, as ``freeze(precision="int8")`` does.
+
+    >>> as_integers(np.array([[-254, 0, 100]], np.float32))
+    (array([[-127,    0,   50]], dtype=int8), array([2.], dtype=float32))
+    """
+    scale = np.abs(weight).max(axis=1) / np.float32(127)
+    scale[scale < _LEAST] = 0
+    safe = np.where(scale > 0, scale, np.float32(1))
+    return np.rint(weight / safe[:, np.newaxis]).astype(np.int8) * (scale > 0)[:, np.newaxis], scale
+
+
+def _forms(rows: Numbers, codes: bool) -> Iterator[Matrix]:
     live = rows != 0
     number = int(live.sum())
     values = rows[live]
@@ -146,22 +166,21 @@ def _forms(rows: Floats, codes: bool) -> Iterator[Matrix]:
     lists = {"count": counts.astype(kind), "gap": _gaps(live)}
     whole = np.full(len(rows), rows.shape[1])
     for given, flat, lengths in (({}, rows.reshape(-1), whole), (lists, values, counts)):
-        form = MatrixForm(f"{kind}_t" if given else "")
+        form = MatrixForm(f"{kind}_t" if given else "", integers=rows.dtype == np.int8)
         if not given or len(flat):
             yield Matrix(form, {**given, "value": flat}, 0, number, rows.size)
         if not codes or not len(flat):
             continue
         for by_row in (False, True):
-            found = _coded(flat, lengths if by_row else np.array([len(flat)]))
+            found = _coded(flat.astype(np.float32), lengths if by_row else np.array([len(flat)]))
             if found is not None:
                 bits, table, packed = found
                 coded = MatrixForm(form.counts, bits, by_row)
                 arrays = {**given, "table": table, "code": packed}
                 yield Matrix(coded, arrays, table.shape[1], number, rows.size)
     if not number:
-        yield Matrix(
-            MatrixForm("uint8_t"), {**lists, "value": np.zeros(1, np.float32)}, 0, 0, rows.size
-        )
+        nothing = MatrixForm("uint8_t", integers=rows.dtype == np.int8)
+        yield Matrix(nothing, {**lists, "value": np.zeros(1, rows.dtype)}, 0, 0, rows.size)
 
 
 def _gaps(live: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -96,6 +96,7 @@ class Exportable(Trainee, ABC):
         *,
         name: str | None = None,
         precision: str = "float32",
+        x: ArrayLike | None = None,
     ) -> CReport:
         """Write the network as it is now to a file of C99 and its header, for microcontrollers.
 
@@ -119,11 +120,20 @@ class Exportable(Trainee, ABC):
         that takes less: those of a ``Quantizer``, or of what ``gp.compress`` packed. They are
         exactly the weights of the model.
 
+        "int8" keeps the Dense layers that ``freeze(precision="int8")`` runs on integers as bytes
+        with a scale for each row, the others as numbers. Their integers are those of the frozen
+        model, and so are their floats where the compiler does not contract products and sums
+        (-std=c99 or -ffp-contract=off): predictions have the same bits if all layers are such, with
+        activations that are not computed by math.h. Where a float32 layer comes before them its
+        rounding may move a byte by one.
+
         Args:
             path: the file, which ends in ".c"; the header ends in ".h". Both are replaced as a
                 whole or, on an error before they are written, left as they were.
             name: what the names of functions begin with; None: the name of the file.
-            precision: "float32" or "codebook".
+            precision: "float32", "int8" or "codebook".
+            x: (n, *input_shape) samples such as will be predicted, to measure which layers may run
+                on integers, as for ``freeze``; None: random ones. Only with "int8".
 
         Returns:
             What was written, with the form and the bytes of each layer.
@@ -148,7 +158,7 @@ class Exportable(Trainee, ABC):
         """
         from gradprune.interop import c_export
 
-        return c_export.to_c(self, path, name=name, precision=precision)
+        return c_export.to_c(self, path, name=name, precision=precision, x=x)
 
     def to_torch(self, *, masks: bool = False) -> Any:
         """Return a torch module that predicts what the model does, of torch's own modules.

@@ -10,12 +10,6 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from gradprune.forms.mixed_precision import (
-    fewest_exact,
-    largest_outputs,
-    layers_normalized_behind,
-    relative_error,
-)
 from gradprune.foundation.checks import check_finite, whole
 from gradprune.foundation.disk import check_writable, write_atomically
 from gradprune.interop.onnx_correction import corrected, without_normalization
@@ -30,6 +24,12 @@ from gradprune.interop.onnx_graph import (
 from gradprune.interop.onnx_int8 import Range, measured, on_integers
 from gradprune.interop.onnx_network import Written, written
 from gradprune.interop.onnx_qonnx import quantized_parameters
+from gradprune.quantization.mixed_precision import (
+    fewest_exact,
+    largest_outputs,
+    layers_normalized_behind,
+    relative_error,
+)
 from gradprune.state.threads import get_num_threads
 from gradprune.training.trainee import Trainee
 

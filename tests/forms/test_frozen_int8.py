@@ -16,7 +16,7 @@ from conftest import SEED
 from frozen_nets import net_of_dense as net
 from frozen_nets import pruned, samples
 from gradprune import _core, reference
-from gradprune.forms import mixed_precision
+from gradprune.quantization import mixed_precision
 from processes import on_instruction_set
 from random_networks import NETWORKS, random_network
 from random_networks import samples as random_samples

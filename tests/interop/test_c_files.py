@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from gradprune.engine.network import Network
 from gradprune.errors import FileFormatError, NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_layers
 from gradprune.interop.c_export import to_c
+from gradprune.interop.c_folding import folded_norms
 from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.c_weights import stored
-from random_networks import NETWORKS, random_network, samples
+from gradprune.quantization.mixed_precision import Rounding, on_integers
+from random_networks import NETWORKS, fill, random_network, samples
 
 FLAGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O0"]
 FLAGS += ["-ffp-contract=off"]
@@ -234,8 +236,9 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
         ({"path": "m.cpp"}, 'path must end in ".c", got'),
         ({"path": "m.c", "name": "2m"}, "name must be letters"),
         ({"path": 'm".c'}, "cannot include"),
-        ({"path": "m.c", "precision": "int4"}, "precision must be one of 'float32', 'codebook'"),
-        ({"path": "m.c", "precision": "int8"}, "writes no integers"),
+        ({"path": "m.c", "precision": "int4"}, "precision must be one of 'float32', 'int8', "),
+        ({"path": "m.c", "x": np.ones((4, 3))}, 'x is for precision="int8"'),
+        ({"path": "m.c", "precision": "int8", "x": np.ones((4, 2))}, "x must have shape"),
         ({"path": "m.c", "precision": "codebook"}, "share few values, and the model has none"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -289,6 +292,114 @@ def test_random_networks_of_shared_values(tmp_path: Path) -> None:
             models[f"shared{number}"] = (model, samples(model, number))
             written(model, tmp_path / f"shared{number}.c", "codebook")
     check(tmp_path, models)
+
+
+# What a compiler computes with the bits of the core: no sums of several products, no math.h.
+EXACT = {"activation", "add", "concat", "dropout", "rearrange"}
+EXACT_ACTIVATIONS = {"identity", "relu", "leaky_relu", "relu6"}
+
+
+def has_the_bits(model: Network, integers: Collection[int]) -> bool:
+    """Whether each layer rounds in one way only."""
+    norms = set(folded_norms(model).values())
+    return all(
+        number in integers | norms
+        or (low.type in EXACT - {"activation"})
+        or (low.type == "activation" and low.settings[0] in EXACT_ACTIVATIONS)
+        for number, (_, low) in enumerate(model.core_layers)
+    )
+
+
+def products_network(number: int) -> tuple[gp.Model, Floats]:
+    """Products of samples or of steps, with branches and normalization, pruned a little."""
+    rng = np.random.default_rng([21, number])
+    width = int(rng.choice((5, 8, 33, 70)))
+    shape = (width,) if number % 2 else (3, width)
+    activations = ("relu", "leaky_relu", "relu6", "identity")
+    start = node = gp.Input(shape)
+    for _ in range(int(rng.integers(1, 4))):
+        branch = gp.Dense(width, activation=str(rng.choice(activations)))(node)
+        if rng.random() < 0.5:
+            branch = gp.Activation("relu")(gp.BatchNorm()(gp.Dense(width)(branch)))
+        node = node + branch if rng.random() < 0.5 else branch
+    model = gp.Model(start, gp.Dense(4)(node), seed=number)
+    fill(model, rng, 0.0)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.6 * rng.random())
+    x = rng.normal(size=(6, *shape)).astype(np.float32)
+    return model, np.abs(x) if rng.random() < 0.3 else x
+
+
+@needs_compiler
+def test_integers_have_the_bits_of_the_frozen_model(tmp_path: Path) -> None:
+    """Of the networks below all that one computes; of others what rounding leaves."""
+    models = {f"products{number}": products_network(number) for number in range(12)}
+    randoms = [(number, random_network(number)) for number in range(NETWORKS)]
+    models |= {f"random{number}": (model, samples(model, number)) for number, model in randoms}
+    exact = 0
+    for first in range(0, len(models), 50):
+        chosen = dict(list(models.items())[first : first + 50])
+        folder = tmp_path / str(first)
+        folder.mkdir()
+        for name, (model, _) in chosen.items():
+            written(model, folder / f"{name}.c", "int8")
+        library = compiled(folder)
+        for name, (model, x) in chosen.items():
+            frozen = model.freeze(precision="int8")
+            wanted, made = frozen.predict(x), predicted(library, name, x, model.output_shape)
+            integers = on_integers(model, Rounding(frozen.exact, frozen.error))
+            if has_the_bits(model, integers):
+                assert made.tobytes() == wanted.tobytes(), name
+                exact += bool(integers)
+            error = np.abs(made - wanted).max() / max(np.abs(wanted).max(), 1e-30)
+            assert error <= frozen.tolerance, name
+    assert exact >= 10
+
+
+@needs_compiler
+def test_integers_are_kept_as_bytes(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(60, activation="relu"), gp.Dense(10)], input_shape=50, seed=0)
+    gp.Pruner(model, criterion=gp.Magnitude(), scope="layer").prune(0.7)
+    report = model.to_c(tmp_path / "m.c", precision="int8")
+    live = {name: int(mask.sum()) for name, mask in model.masks.items()}
+    first, _, second = report.layers
+    assert first.form == f"int8, sparse, {live['dense0.weight']} of 3000 weights"
+    assert second.form == f"int8, sparse, {live['dense1.weight']} of 600 weights"
+    # a gap and a byte each; counts and a scale of each row
+    assert first.flash == 2 * live["dense0.weight"] + 60 + 4 * 60
+    assert first.ram == 4 * 60 + 4 * 13
+    assert report.tolerance == 0.05
+    x = np.random.default_rng(0).normal(size=(50, 50)).astype(np.float32)
+    assert gp.verify(model.freeze(precision="int8"), tmp_path / "m.c", x=x)
+    assert gp.verify(model, tmp_path / "m.c", x=x)
+
+
+@needs_compiler
+def test_frozen_and_packed_models_write_themselves(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(20, activation="relu"), gp.Dense(3)], input_shape=9, seed=0)
+    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
+    gp.Quantizer(model, gp.Codebook(16)).quantize()
+    x = np.random.default_rng(0).normal(size=(5, 9)).astype(np.float32)
+    frozen, packed = model.freeze(precision="int8"), gp.compress(model)
+    for name, given, precision in (("frozen", None, "int8"), ("plain", "float32", "float32")):
+        assert frozen.to_c(tmp_path / f"{name}.c", precision=given).precision == precision
+        model.to_c(tmp_path / f"{name}_too.c", name=name, precision=precision)
+        assert (tmp_path / f"{name}.c").read_text().replace(f"{name}.h", f"{name}_too.h") == (
+            tmp_path / f"{name}_too.c"
+        ).read_text()
+        assert gp.verify(model, tmp_path / f"{name}.c", x=x)
+    packed.to_c(tmp_path / "packed.c", precision="codebook")
+    assert gp.verify(model, packed, tmp_path / "packed.c", x=x)
+
+
+@needs_compiler
+def test_samples_that_no_byte_can_hold(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    model.to_c(tmp_path / "m.c", precision="int8")
+    library, frozen = compiled(tmp_path), model.freeze(precision="int8")
+    x = np.array([[0, 0, 0], [1e-31, 0, -1e-31], [3e38, -3e38, 0], [1e-45, 1, 2]], np.float32)
+    assert predicted(library, "m", x, (2,)).tobytes() == frozen.predict(x).tobytes()
+    bad = np.array([[np.nan, 1, 2], [np.inf, 0, 0], [1, -np.inf, np.nan]], np.float32)
+    assert np.isnan(predicted(library, "m", bad, (2,))).all()
 
 
 def test_codes_of_four_bits_where_sixteen_values_do(tmp_path: Path) -> None:

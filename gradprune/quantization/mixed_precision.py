@@ -21,7 +21,7 @@ from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.engine.summary import summarize
@@ -39,7 +39,9 @@ __all__ = [
     "fewest_exact",
     "largest_outputs",
     "layers_normalized_behind",
+    "on_integers",
     "relative_error",
+    "samples_to_measure",
 ]
 
 LIMIT = 0.03  # of an error relative to the largest output of a group of samples
@@ -99,6 +101,33 @@ def choose_layers(network: Network, x: Floats | None) -> Rounding:
     given = tuple(i for i in integers if network.core_layers[i][0] in amplified)
     exact, worst = fewest_exact(integers, given, error)
     return Rounding(tuple(network.core_layers[i][0] for i in exact), worst)
+
+
+def samples_to_measure(
+    network: Network, precision: str, x: ArrayLike | None
+) -> NDArray[np.float32] | None:
+    """Return samples that were given to measure rounding on, checked.
+
+    Raises:
+        TypeError, ValueError: they are none, or the precision is not "int8".
+    """
+    if x is None:
+        return None
+    if precision != "int8":
+        raise ValueError(f'x is for precision="int8", not {precision!r}')
+    samples = network.rows(x)
+    if len(samples) == 0:
+        raise ValueError("x must hold at least one sample")
+    return samples
+
+
+@locked
+def on_integers(network: Network, rounding: Rounding) -> frozenset[int]:
+    """Return which layers of the core run on integers in a network that is frozen to int8."""
+    core = network.core_layers
+    exact = tuple(i for i, (name, _) in enumerate(core) if name in rounding.exact)
+    frozen = _core.Frozen([low for _, low in core], network.arena.core, 1, exact)
+    return frozenset(i for i in range(len(core)) if frozen.describe(i)[4])
 
 
 def fewest_exact(

@@ -1,0 +1,63 @@
+"""Batch normalization behind a product becomes a part of its weights, as in a frozen network.
+
+Both round alike: what is folded is computed in float64 and rounded once.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from gradprune.engine.network import Network
+from gradprune.interop.c_layers import Values, normalization
+from gradprune.layers.base import CoreLayer
+
+__all__ = ["fold", "folded_norms"]
+
+_PRODUCTS = ("convolution", "dense")
+_WEIGHT, _BIAS = -2, -3  # places that no parameter has
+
+
+def folded_norms(network: Network) -> dict[int, int]:
+    """Where products stand that a BatchNorm alone reads, to where this stands.
+
+    >>> import gradprune as gp
+    >>> layers = [gp.Dense(2), gp.BatchNorm(), gp.Dense(2, activation="relu"), gp.BatchNorm()]
+    >>> folded_norms(gp.Model(layers, 2))
+    {0: 1}
+    """
+    core = [low for _, low in network.core_layers]
+    readers = Counter(position - back for position, low in enumerate(core) for back in low.back)
+    found = {}
+    for position, low in enumerate(core):
+        product = position - low.back[0]
+        if low.type == "batchnorm" and product >= 0 and readers[product] == 1:
+            channels, made = int(low.settings[0]), core[product]
+            if made.type in _PRODUCTS and _rows(network, made) == channels:
+                found[product] = position
+    return found
+
+
+def _rows(network: Network, low: CoreLayer) -> int:
+    name = next(name for name, place in network.arena.offsets.items() if place == low.weight)
+    return len(network.masks[name])
+
+
+def fold(
+    product: CoreLayer, norm: CoreLayer, values: Mapping[int, Values]
+) -> tuple[CoreLayer, dict[int, Values]]:
+    """Return the product with the normalization in it, and its weight and bias by place.
+
+    w' = w scale, b' = (b - mean) scale + shift, row by row.
+    """
+    mean, scale, shift = normalization(values, norm)
+    role, weight = values[product.weight]
+    bias = values[product.bias].numbers if product.bias >= 0 else np.zeros_like(mean)
+    rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
+    shifted = (bias.astype(np.float64) - mean) * scale + shift
+    return product._replace(weight=_WEIGHT, bias=_BIAS), {
+        _WEIGHT: Values(role, (weight * rows).astype(np.float32)),
+        _BIAS: Values("bias", shifted.astype(np.float32)),
+    }
