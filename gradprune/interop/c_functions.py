@@ -73,9 +73,7 @@ static void apply_{name}(const float *x, float *y, size_t n{slope})
 
 def dense(form: MatrixForm) -> Function:
     """Return the product with a matrix in this form."""
-    loop = form.loop(
-        "float sum = bias ? bias[row] : 0.0f;", "sum += weight * x[column];", "y[row] = sum;"
-    )
+    loop = form.product("x[column]", "(bias ? bias[row] : 0.0f)")
     name = f"dense_{form.name}"
     columns = [] if form.counts else ["size_t columns"]
     head = _head(name, [*form.parameters, "const float *bias", "size_t rows", *columns])
@@ -90,7 +88,7 @@ def dense_on_integers(form: MatrixForm) -> Function:
     """
     loop = form.loop(
         "int32_t sum = 0;",
-        "sum += weight * (bytes[column] - zero);",
+        lambda _, weight: f"sum += {weight} * (bytes[column] - zero);",
         "const float both = unit * scale[row];\n"
         "const float product = (float)sum * both;\n"
         "y[row] = product + (bias ? bias[row] : 0.0f);",
@@ -115,9 +113,11 @@ def convolution(form: MatrixForm) -> Function:
         "float *out = y + row * places;\n"
         "const float *in = x + row / (rows / w->groups) * (columns / kernel) * plane;\n"
         "for (size_t i = 0; i < places; i++) out[i] = bias ? bias[row] : 0.0f;",
-        "const size_t at = column % kernel;\n"
-        "slide(in + column / kernel * plane, out, weight, w,\n"
-        "      at / w->kernel[1] * w->dilation[0], at % w->kernel[1] * w->dilation[1]);",
+        lambda _, weight: (
+            "const size_t at = column % kernel;\n"
+            f"slide(in + column / kernel * plane, out, {weight}, w,\n"
+            "      at / w->kernel[1] * w->dilation[0], at % w->kernel[1] * w->dilation[1]);"
+        ),
         "",
     )
     name = f"convolution_{form.name}"

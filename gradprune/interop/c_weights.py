@@ -1,17 +1,17 @@
 """How a C file keeps a matrix of weights: whole or by its live weights, as numbers or as codes.
 
 The rows of a matrix lie one after the other. Of a sparse one there are the number of live weights
-of each row, the gap before each of them (zeros since the one before in its row, in a byte), and
-their values. A gap of 255 or more has bytes of 255 before it, each of which passes 255 zeros and
-has no value: so no zero is multiplied. Codes are of 4 bits (two in a byte, the lower half first) or
-of 8, and stand for the values of one table for all rows, or of one for each row. Integers are kept
-as they are, in a byte.
+of each row, how far each of them is from the one before in its row, in a byte, and their values. If
+some are more than 255 columns apart, a row has several such numbers: the highest bit of one says
+that 255 columns are passed then and that the row goes on. So no zero is multiplied. Codes are of 4
+bits (two in a byte, the lower half first) or of 8, and stand for the values of one table for all
+rows, or of one for each row. Integers are kept as they are, in a byte.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 __all__ = ["Matrix", "MatrixForm", "as_integers", "stored"]
 
-_PASSES = 255  # zeros that a gap of this value stands for
+_PASSES = 255  # columns that a byte can pass
+_SUMS = 4  # of a row, so that an addition need not wait for the one before
 _MOST_VALUES = 2**8  # that codes can stand for
 _LEAST = np.float32(1e-30)  # a row of a smaller scale counts as zeros
 
@@ -36,56 +37,98 @@ class MatrixForm:
         bits: of a code; 0: there are no codes.
         by_row: whether each row has its table.
         integers: whether weights are signed bytes.
+        far: whether some live weights are more than 255 columns apart.
     """
 
     counts: str = ""
     bits: int = 0
     by_row: bool = False
     integers: bool = False
+    far: bool = False
 
     @property
     def name(self) -> str:
         """What functions for it have in their names."""
         table = f"_codes{self.bits}" if self.bits else ""
         rows = "_by_row" if self.by_row else ""
-        kind = "sparse" + self.counts[4:-2] if self.counts else "whole"
+        kind = "sparse" + self.counts[4:-2] + "_far" * self.far if self.counts else "whole"
         return f"{kind}{'_integers' if self.integers else ''}{table}{rows}"
 
     @property
     def parameters(self) -> tuple[str, ...]:
         """The declarations of its arrays as parameters."""
-        lists = [f"const {self.counts} *count", "const uint8_t *gap"] if self.counts else []
+        lists = [f"const {self.counts} *count", "const uint8_t *step"] if self.counts else []
         if not self.bits:
             return (*lists, f"const {'int8_t' if self.integers else 'float'} *value")
         values = [*(["size_t values"] if self.by_row else []), "const uint8_t *code"]
         return (*lists, "const float *table", *values)
 
-    def loop(self, begin: str, body: str, end: str) -> str:
+    def loop(self, begin: str, body: Callable[[int, str], str], end: str, *, sums: int = 1) -> str:
         """Return what goes through all rows of a matrix.
 
         Args:
             begin: what is done at the beginning of each ``row`` of ``rows``.
-            body: what is done for a ``weight`` in a ``column`` of ``columns``.
+            body: the number of a sum and a weight, to what is done for it in its ``column`` of
+                ``columns``; the weight may stand there once.
             end: what is done at the end of each row.
+            sums: so many weights are taken together, each for another sum.
         """
-        lines = ["size_t n = 0;"] if self.bits == 4 else []
-        lines += ["for (size_t row = 0; row < rows; row++) {", *_indented(begin)]
+        own = self._weights(body, sums)
         if self.counts:
-            lines += [
-                "    size_t column = 0;",
-                "    for (size_t left = count[row]; left > 0; left--, column++) {",
-                f"        for (; *gap == {_PASSES}; gap++) column += {_PASSES};",
-                "        column += *gap++;",
-            ]
+            start = ["size_t column = (size_t)0 - 1;"]
+            if self.far:
+                top = f"{1 << self._count_bits - 1}u"
+                end_of_run = [f"    if (!(*count++ & {top})) break;", f"    column += {_PASSES};"]
+                count = f"    size_t left = *count & ({top} - 1);"
+                own = [*start, "for (;;) {", count, *_indented(own), *end_of_run, "}"]
+            else:
+                own = [*start, "size_t left = *count++;", *own]
         else:
-            lines.append("    for (size_t column = 0; column < columns; column++) {")
-        kind = "int32_t" if self.integers else "float"
-        lines += [f"        const {kind} weight = {self._value};", *_indented(body, 8)]
-        lines += ["        n++;", "    }"] if self.bits == 4 else ["    }"]
-        lines += _indented(end)
+            own = ["size_t column = 0;", *own]
+        lines = ["size_t n = 0;"] if self.bits == 4 else []
+        lines += ["for (size_t row = 0; row < rows; row++) {", *_indented(begin.splitlines())]
+        lines += _indented([*own, *end.splitlines()])
         if self.by_row:
             lines.append("    table += values;")
         return "\n".join([*lines, "}"])
+
+    def product(self, factor: str, addend: str) -> str:
+        """Return what goes through all rows and sets ``y[row]`` to the sum of products.
+
+        Args:
+            factor: of the weight in a ``column``.
+            addend: of a ``row``.
+        """
+        zeros = ", ".join(["0.0f"] * _SUMS)
+        return self.loop(
+            f"float sum[{_SUMS}] = {{{zeros}}};",
+            lambda number, weight: f"sum[{number}] += {weight} * {factor};",
+            f"y[row] = {addend} + ((sum[0] + sum[1]) + (sum[2] + sum[3]));",
+            sums=_SUMS,
+        )
+
+    @property
+    def _count_bits(self) -> int:
+        return int(self.counts[4:-2])
+
+    def _weights(self, body: Callable[[int, str], str], sums: int) -> list[str]:
+        """What goes through the weights that are left in a row, several together."""
+        lines = []
+        for together in sorted({sums, 1}, reverse=True):
+            if not self.counts:
+                lines.append(f"for (; column + {together} <= columns;) {{")
+            elif together == 1:
+                lines.append("for (; left > 0; left--) {")
+            else:
+                lines.append(f"for (; left >= {together}; left -= {together}) {{")
+            for number in range(together):
+                before = ["column += *step++;"] if self.counts else []
+                after = [] if self.counts else ["column++;"]
+                count = ["n++;"] if self.bits == 4 else []
+                done = body(number, self._value).splitlines()
+                lines += _indented([*before, *done, *count, *after])
+            lines.append("}")
+        return lines
 
     @property
     def _value(self) -> str:
@@ -94,8 +137,8 @@ class MatrixForm:
         return "table[*code++]" if self.bits else "*value++"
 
 
-def _indented(text: str, by: int = 4) -> list[str]:
-    return [f"{' ' * by}{line}" for line in text.splitlines()]
+def _indented(lines: Sequence[str]) -> list[str]:
+    return [f"    {line}" for line in lines]
 
 
 @dataclass(frozen=True)
@@ -161,12 +204,12 @@ def _forms(rows: Numbers, codes: bool) -> Iterator[Matrix]:
     live = rows != 0
     number = int(live.sum())
     values = rows[live]
-    counts = live.sum(axis=1)
-    kind = np.min_scalar_type(int(counts.max()))
-    lists = {"count": counts.astype(kind), "gap": _gaps(live)}
+    lists, far = _lists(live)
     whole = np.full(len(rows), rows.shape[1])
-    for given, flat, lengths in (({}, rows.reshape(-1), whole), (lists, values, counts)):
-        form = MatrixForm(f"{kind}_t" if given else "", integers=rows.dtype == np.int8)
+    for given, flat, lengths in (({}, rows.reshape(-1), whole), (lists, values, live.sum(axis=1))):
+        form = MatrixForm(integers=rows.dtype == np.int8)
+        if given:
+            form = replace(form, counts=f"{lists['count'].dtype}_t", far=far)
         if not given or len(flat):
             yield Matrix(form, {**given, "value": flat}, 0, number, rows.size)
         if not codes or not len(flat):
@@ -175,7 +218,7 @@ def _forms(rows: Numbers, codes: bool) -> Iterator[Matrix]:
             found = _coded(flat.astype(np.float32), lengths if by_row else np.array([len(flat)]))
             if found is not None:
                 bits, table, packed = found
-                coded = MatrixForm(form.counts, bits, by_row)
+                coded = replace(form, bits=bits, by_row=by_row)
                 arrays = {**given, "table": table, "code": packed}
                 yield Matrix(coded, arrays, table.shape[1], number, rows.size)
     if not number:
@@ -183,17 +226,27 @@ def _forms(rows: Numbers, codes: bool) -> Iterator[Matrix]:
         yield Matrix(nothing, {**lists, "value": np.zeros(1, rows.dtype)}, 0, 0, rows.size)
 
 
-def _gaps(live: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """The zeros before each live weight since the one before it in its row."""
+def _lists(live: NDArray[np.bool_]) -> tuple[dict[str, NDArray[Any]], bool]:
+    """The counts and steps of live weights, and whether some steps need more than a byte."""
     row, column = np.nonzero(live)
     before = np.full(len(column), -1)
     same = row[1:] == row[:-1]
     before[1:][same] = column[:-1][same]
-    zeros = column - before - 1
-    ends = np.cumsum(zeros // _PASSES + 1)
-    gaps = np.full(int(ends[-1]) if len(ends) else 1, _PASSES, np.uint8)
-    gaps[ends - 1] = zeros % _PASSES
-    return gaps
+    apart = column - before
+    passes = (apart - 1) // _PASSES
+    steps = np.append(apart - _PASSES * passes, [1] * (not len(row))).astype(np.uint8)
+    # A pass ends a run, and so does a row.
+    runs = np.cumsum(passes)
+    counts = np.bincount(row + runs, minlength=len(live) + int(passes.sum()))
+    far = bool(passes.any())
+    kind = np.min_scalar_type(int(counts.max()) << far)
+    counts = counts.astype(kind)
+    if far:
+        ends = np.arange(len(live)) + np.cumsum(np.bincount(row, passes, len(live)))
+        goes_on = np.ones(len(counts), np.bool_)
+        goes_on[ends.astype(np.intp)] = False
+        counts[goes_on] |= kind.type(1 << 8 * kind.itemsize - 1)
+    return {"count": counts, "step": steps}, far
 
 
 def _coded(values: Floats, lengths: NDArray[Any]) -> tuple[int, Floats, NDArray[np.uint8]] | None:
