@@ -31,8 +31,8 @@ def add(commands: Any) -> None:
         "examples:\n"
         "  gradprune export m.safetensors --to onnx --dataset mnist\n"
         "  gradprune export m-pruned.safetensors --to onnx --precision int8 --data my.npz\n"
-        "  gradprune export m.onnx --to torch --shrink --out small.pt\n"
-        "  gradprune export m-pruned.safetensors --to c --name digits --dataset mnist",
+        "  gradprune export m-pruned.safetensors --to c --precision int8 --name digits\n"
+        "  gradprune export m.onnx --to torch --shrink --out small.pt",
     )
     add_model_file(parser)
     parser.add_argument(
@@ -45,8 +45,8 @@ def add(commands: Any) -> None:
         "--precision",
         choices=tuple(dict.fromkeys(word for words in PRECISIONS.values() for word in words)),
         default="float32",
-        help="of ONNX, int8, which needs --data or --dataset, and qonnx, of C codebook; these are "
-        "for models that a Quantizer quantized",
+        help="of ONNX, int8, which needs --data or --dataset, and qonnx; of C, int8 and codebook; "
+        "qonnx and codebook are for models that a Quantizer quantized",
     )
     add_samples(parser, "samples to compare on, and to find the ranges of int8", required=False)
     parser.add_argument(
@@ -67,11 +67,11 @@ def run(options: argparse.Namespace) -> None:
     console = tables.make_console()
     given = options.dataset is not None or options.data is not None
     if options.precision not in PRECISIONS[options.to]:
-        (other,) = (to for to, known in PRECISIONS.items() if options.precision in known)
-        raise UsageError(f"--precision {options.precision} is for --to {other}")
+        others = (to for to, known in PRECISIONS.items() if options.precision in known)
+        raise UsageError(f"--precision {options.precision} is for --to {' or '.join(others)}")
     if options.name is not None and options.to != "c":
         raise UsageError("--name is for --to c")
-    if options.precision == "int8" and not given:
+    if (options.to, options.precision) == ("onnx", "int8") and not given:
         raise UsageError("--precision int8 measures ranges: add --data FILE or --dataset NAME")
     check_format(options.to, options.out)
     check_installed(options.to, options.precision, compares=given)

@@ -110,11 +110,11 @@ def write(
     if small.shrink_report is not None and shrink:
         console.print(small.shrink_report.headline)
     report = None
+    known = samples.known if samples is not None and precision == "int8" else None
     with TemporaryDirectory() as folder:
         file = Path(folder) / out.name
         form: Any
         if to == "onnx":
-            known = samples.known if samples is not None and precision == "int8" else None
             written = small.to_onnx(file, precision=precision, x=known)
             if precision == "int8":
                 console.print(f"on integers: {', '.join(written.integers) or 'nothing'}")
@@ -122,7 +122,8 @@ def write(
                 console.print(f"float32 so that errors stay small: {', '.join(written.exact)}")
             form = None if samples is None else OnnxPredictor(file)
         elif to == "c":
-            console.print(str(small.to_c(file, name=name, precision=precision)), soft_wrap=True)
+            made = small.to_c(file, name=name, precision=precision, x=known)
+            console.print(str(made), soft_wrap=True)
             form = None if samples is None else CPredictor(file)
         elif to == "torch":
             torch = torch_package("a file of torch")

@@ -6,43 +6,34 @@ Both round alike: what is folded is computed in float64 and rounded once.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradprune.engine.network import Network
-from gradprune.interop.c_layers import Values, normalization
+from gradprune.interop.c_layers import NORMALIZATIONS, PRODUCTS, Values, normalization
 from gradprune.layers.base import CoreLayer
 
 __all__ = ["fold", "folded_norms"]
 
-_PRODUCTS = ("convolution", "dense")
 _WEIGHT, _BIAS = -2, -3  # places that no parameter has
 
 
-def folded_norms(network: Network) -> dict[int, int]:
-    """Where products stand that a BatchNorm alone reads, to where this stands.
+def folded_norms(core: Sequence[CoreLayer], values: Mapping[int, Values]) -> dict[int, int]:
+    """Where products stand that a normalization alone reads, to where this stands.
 
-    >>> import gradprune as gp
-    >>> layers = [gp.Dense(2), gp.BatchNorm(), gp.Dense(2, activation="relu"), gp.BatchNorm()]
-    >>> folded_norms(gp.Model(layers, 2))
-    {0: 1}
+    Args:
+        core: the layers of the core.
+        values: parameters and buffers by place.
     """
-    core = [low for _, low in network.core_layers]
     readers = Counter(position - back for position, low in enumerate(core) for back in low.back)
     found = {}
     for position, low in enumerate(core):
         product = position - low.back[0]
-        if low.type == "batchnorm" and product >= 0 and readers[product] == 1:
+        if low.type in NORMALIZATIONS and product >= 0 and readers[product] == 1:
             channels, made = int(low.settings[0]), core[product]
-            if made.type in _PRODUCTS and _rows(network, made) == channels:
+            if made.type in PRODUCTS and len(values[made.weight].numbers) == channels:
                 found[product] = position
     return found
-
-
-def _rows(network: Network, low: CoreLayer) -> int:
-    name = next(name for name, place in network.arena.offsets.items() if place == low.weight)
-    return len(network.masks[name])
 
 
 def fold(

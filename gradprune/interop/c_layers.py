@@ -20,7 +20,16 @@ from gradprune.interop.c_text import Array, Names, Struct, number, sanitized
 from gradprune.interop.c_weights import Matrix, as_integers, stored
 from gradprune.layers.base import CoreLayer
 
-__all__ = ["KINDS", "CWriter", "Values", "Writing", "copied", "normalization"]
+__all__ = [
+    "KINDS",
+    "NORMALIZATIONS",
+    "PRODUCTS",
+    "CWriter",
+    "Values",
+    "Writing",
+    "copied",
+    "normalization",
+]
 
 Floats = NDArray[np.float32]
 
@@ -449,6 +458,11 @@ def copied(writer: CWriter, size: int, reads: Sequence[int]) -> int:
         "a copy", reads, size, lambda x, y, _: f"{name}({x[0]}, {y}, 1, {size}, 0);"
     )
 
+
+# What normalization by statistics that do not depend on the sample becomes a part of, and what that
+# is.
+PRODUCTS = {"convolution", "dense"}
+NORMALIZATIONS = {"batchnorm"}
 
 # The core's layer type to what writes it: the writer, the layer, and the values that it reads.
 KINDS: dict[str, Callable[[CWriter, CoreLayer, Sequence[int]], int]] = {

@@ -98,7 +98,8 @@ def _operations(network: Network, codes: bool, integers: Collection[int]) -> Wri
         writing.names.new(reserved)
     numbers = _numbers(network)
     layers = {str(layer.name): type(layer).__name__ for layer in network.layers}
-    folded = {} if codes else folded_norms(network)
+    core = [low for _, low in network.core_layers]
+    folded = {} if codes else folded_norms(core, numbers)
     values = {-1: writing.value(prod(network.input_shape))}
     refused: list[tuple[str, str, str]] = []
     for position, (name, low) in enumerate(network.core_layers):
@@ -109,7 +110,7 @@ def _operations(network: Network, codes: bool, integers: Collection[int]) -> Wri
         elif position in folded.values():
             values[position] = reads[0]
         else:
-            norm = network.core_layers[folded[position]][1] if position in folded else None
+            norm = core[folded[position]] if position in folded else None
             made, own = (low, numbers) if norm is None else fold(low, norm, numbers)
             writer = CWriter(writing, name, own, position in integers)
             values[position] = KINDS[low.type](writer, made, reads)

@@ -202,6 +202,8 @@ def test_export_to_c(dense: gp.Model, capsys: pytest.CaptureFixture[str]) -> Non
     gp.Quantizer(dense, gp.Codebook(4)).quantize()
     dense.save("q.safetensors")
     assert main(["export", "q.safetensors", "--to", "c", "--precision", "codebook"]) == 0
+    integers = ["--to", "c", "--precision", "int8", "--out", "q8.c"]
+    assert main(["export", "q.safetensors", *integers]) == 0
     assert "4-bit codes of 4 values" in capsys.readouterr().out
     gp.verify("q.safetensors", "q.c", x=x)
 
@@ -232,10 +234,9 @@ EXPORTS = {
     "to nothing": ([], "required: --to"),
     "to java": (["--to", "java"], "--to: invalid choice: 'java'"),
     "codebook in onnx": (["--to", "onnx", "--precision", "codebook"], "codebook is for --to c"),
-    "int8 in c": (["--to", "c", "--precision", "int8"], "int8 is for --to onnx"),
     "a name of onnx": (["--to", "onnx", "--name", "m"], "--name is for --to c"),
     "no samples": (["--to", "onnx", "--precision", "int8"], "add --data FILE or --dataset NAME"),
-    "torch in int8": (["--to", "torch", "--precision", "int8"], "int8 is for --to onnx"),
+    "torch in int8": (["--to", "torch", "--precision", "int8"], "int8 is for --to onnx or c"),
     "other name": (["--to", "torch", "--out", "m.onnx"], "name of a file of onnx, not of torch"),
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,6 @@ from gradprune.engine.network import Network
 from gradprune.errors import FileFormatError, NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_layers
 from gradprune.interop.c_export import to_c
-from gradprune.interop.c_folding import folded_norms
 from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.c_weights import stored
 from gradprune.quantization.mixed_precision import Rounding, on_integers
@@ -295,18 +295,20 @@ def test_random_networks_of_shared_values(tmp_path: Path) -> None:
 
 
 # What a compiler computes with the bits of the core: no sums of several products, no math.h.
-EXACT = {"activation", "add", "concat", "dropout", "rearrange"}
+EXACT = {"add", "concat", "dropout", "rearrange"}
 EXACT_ACTIVATIONS = {"identity", "relu", "leaky_relu", "relu6"}
 
 
 def has_the_bits(model: Network, integers: Collection[int]) -> bool:
     """Whether each layer rounds in one way only."""
-    norms = set(folded_norms(model).values())
+    core = [low for _, low in model.core_layers]
+    readers = Counter(number - back for number, low in enumerate(core) for back in low.back)
     return all(
-        number in integers | norms
-        or (low.type in EXACT - {"activation"})
+        number in integers
+        or low.type in EXACT
         or (low.type == "activation" and low.settings[0] in EXACT_ACTIVATIONS)
-        for number, (_, low) in enumerate(model.core_layers)
+        or (low.type == "batchnorm" and number - 1 in integers and readers[number - 1] == 1)
+        for number, low in enumerate(core)
     )
 
 
