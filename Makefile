@@ -17,7 +17,7 @@ PACKAGED   := setup.py pyproject.toml MANIFEST.in LICENSE $(wildcard README.md)
 PACKAGED   += $(shell find csrc gradprune -type f \
     -not -name '*.py[co]' -not -name '*.so' -not -name '.*')
 C_SOURCES  := $(shell find csrc -name '*.c' -o -name '*.h')
-PY_SOURCES := $(wildcard setup.py gradprune studies tests benchmarks scripts)
+PY_SOURCES := $(wildcard setup.py gradprune studies tests benchmarks scripts examples)
 COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 

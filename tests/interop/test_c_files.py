@@ -5,8 +5,7 @@ from __future__ import annotations
 import ctypes
 import shutil
 import subprocess
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from numpy.typing import NDArray
 
 import gradprune as gp
+from c_networks import FLAGS, has_the_bits, products_network
 from cases import CONVOLVED_CASES, EDGE_CASES, IMAGE_CASES, RECURRENT_CASES, Case
 from gradprune.engine.network import Network
 from gradprune.errors import FileFormatError, NonFiniteError, UnsupportedOperationError
@@ -23,10 +23,8 @@ from gradprune.interop.c_export import to_c
 from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.c_weights import stored
 from gradprune.quantization.mixed_precision import Rounding, on_integers
-from random_networks import NETWORKS, fill, random_network, samples
+from random_networks import NETWORKS, random_network, samples
 
-FLAGS = ["-std=c99", "-pedantic", "-Wall", "-Wextra", "-Wconversion", "-Werror", "-O0"]
-FLAGS += ["-ffp-contract=off"]
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="there is no compiler")
 
@@ -37,7 +35,18 @@ def compiled(folder: Path, *more: str) -> ctypes.CDLL:
     """All files of the folder as one library, of a name that no other one has."""
     target = folder / f"all{len(list(folder.glob('*.so')))}.so"
     files = map(str, sorted(folder.glob("*.c")))
-    command = [str(COMPILER), *FLAGS, *more, "-fPIC", "-shared", *files, "-o", str(target), "-lm"]
+    command = [
+        str(COMPILER),
+        *FLAGS,
+        "-O0",
+        *more,
+        "-fPIC",
+        "-shared",
+        *files,
+        "-o",
+        str(target),
+        "-lm",
+    ]
     subprocess.run(command, check=True)
     return ctypes.CDLL(str(target))
 
@@ -191,7 +200,7 @@ int main(void)
     if not makes_programs(tmp_path / "empty", sanitizers):
         pytest.skip("the compiler has no sanitizers")
     files = map(str, sorted(tmp_path.glob("*.c")))
-    command = [str(COMPILER), *FLAGS, *sanitizers, *files, "-o", str(target), "-lm"]
+    command = [str(COMPILER), *FLAGS, "-O0", *sanitizers, *files, "-o", str(target), "-lm"]
     subprocess.run(command, check=True)
     subprocess.run([target], check=True, timeout=60, env={"ASAN_OPTIONS": "detect_leaks=0"})
 
@@ -292,43 +301,6 @@ def test_random_networks_of_shared_values(tmp_path: Path) -> None:
             models[f"shared{number}"] = (model, samples(model, number))
             written(model, tmp_path / f"shared{number}.c", "codebook")
     check(tmp_path, models)
-
-
-# What a compiler computes with the bits of the core: no sums of several products, no math.h.
-EXACT = {"add", "concat", "dropout", "rearrange"}
-EXACT_ACTIVATIONS = {"identity", "relu", "leaky_relu", "relu6"}
-
-
-def has_the_bits(model: Network, integers: Collection[int]) -> bool:
-    """Whether each layer rounds in one way only."""
-    core = [low for _, low in model.core_layers]
-    readers = Counter(number - back for number, low in enumerate(core) for back in low.back)
-    return all(
-        number in integers
-        or low.type in EXACT
-        or (low.type == "activation" and low.settings[0] in EXACT_ACTIVATIONS)
-        or (low.type == "batchnorm" and number - 1 in integers and readers[number - 1] == 1)
-        for number, low in enumerate(core)
-    )
-
-
-def products_network(number: int) -> tuple[gp.Model, Floats]:
-    """Products of samples or of steps, with branches and normalization, pruned a little."""
-    rng = np.random.default_rng([21, number])
-    width = int(rng.choice((5, 8, 33, 70)))
-    shape = (width,) if number % 2 else (3, width)
-    activations = ("relu", "leaky_relu", "relu6", "identity")
-    start = node = gp.Input(shape)
-    for _ in range(int(rng.integers(1, 4))):
-        branch = gp.Dense(width, activation=str(rng.choice(activations)))(node)
-        if rng.random() < 0.5:
-            branch = gp.Activation("relu")(gp.BatchNorm()(gp.Dense(width)(branch)))
-        node = node + branch if rng.random() < 0.5 else branch
-    model = gp.Model(start, gp.Dense(4)(node), seed=number)
-    fill(model, rng, 0.0)
-    gp.Pruner(model, criterion=gp.Magnitude()).prune(0.6 * rng.random())
-    x = rng.normal(size=(6, *shape)).astype(np.float32)
-    return model, np.abs(x) if rng.random() < 0.3 else x
 
 
 @needs_compiler
