@@ -301,6 +301,10 @@ typedef struct gp_rule {
     /* a larger entry before clipping refuses the step; 0: any finite one may be */
     double max_gradient;
     double max_norm; /* so does a larger norm */
+    /* One a segment, or NULL, as if all were 0, 0 and 1. What is frozen stays as it is, and is in
+     * no norm; what is not decayed has no weight decay; lr_scale, at least 0, multiplies lr. */
+    const uint8_t *frozen, *undecayed;
+    const double *lr_scale;
 } gp_rule;
 
 typedef struct gp_step_info {

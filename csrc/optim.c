@@ -39,6 +39,8 @@ static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const 
         return 0;
     for (int i = 0, moments = ops->moments(rule); i < moments; i++)
         if (!arena->moments[i]) return 0;
+    for (size_t i = 0; rule->lr_scale && i < arena->n_segments; i++)
+        if (!(rule->lr_scale[i] >= 0.0) || !(rule->lr_scale[i] < INFINITY)) return 0;
     size_t end = 0;
     for (size_t i = 0; i < arena->n_segments; i++) {
         const gp_segment *segment = &arena->segments[i];
@@ -55,6 +57,7 @@ static int arguments_are_good(const gp_arena *arena, const gp_clip *clip, const 
 static size_t units_of(const gp_step_plan *plan, size_t segment)
 {
     const gp_segment *s = &plan->arena.segments[segment];
+    if (gp_is_frozen(plan, segment)) return 0;
     return gp_stages_want_rows(&plan->clip) && s->columns ? s->length / s->columns : 1;
 }
 
@@ -93,6 +96,30 @@ static void cut(gp_step_plan *plan)
     }
 }
 
+static gp_update fold(const gp_rule *rule)
+{
+    gp_update u = {
+        .scale = 1.0f,
+        .scale_again = 1.0f,
+        .limit = INFINITY,
+        .l2 = rule->decoupled ? 0.0f : (float)rule->weight_decay,
+        .shrink = rule->decoupled ? (float)(1.0 - rule->lr * rule->weight_decay) : 1.0f,
+        .eps = (float)rule->eps,
+        .nesterov = rule->nesterov,
+    };
+    gp_rule_ops_of(rule)->fold(rule, &u);
+    return u;
+}
+
+/* The same of one segment. */
+static gp_update fold_segment(const gp_rule *rule, size_t segment)
+{
+    gp_rule own = *rule;
+    if (rule->lr_scale) own.lr *= rule->lr_scale[segment];
+    if (rule->undecayed && rule->undecayed[segment]) own.weight_decay = 0.0;
+    return fold(&own);
+}
+
 gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, const gp_arena *arena,
                               const gp_clip *clip, const gp_rule *rule, double *segment_norms)
 {
@@ -116,11 +143,16 @@ gp_status gp_step_plan_create(gp_step_plan *plan, const gp_kernels *kernels, con
     plan->blocks = malloc((plan->n_blocks + 1) * sizeof *plan->blocks);
     plan->norms = malloc((2 * arena->n_segments + 1) * sizeof *plan->norms);
     plan->prepared = calloc(arena->n_segments + 1, sizeof *plan->prepared);
-    if (!plan->units || !plan->blocks || !plan->norms || !plan->prepared) {
+    const int tells_apart = rule->undecayed || rule->lr_scale;
+    if (tells_apart) plan->updates = malloc((arena->n_segments + 1) * sizeof *plan->updates);
+    if (!plan->units || !plan->blocks || !plan->norms || !plan->prepared ||
+        (tells_apart && !plan->updates)) {
         gp_step_plan_destroy(plan);
         return GP_NO_MEMORY;
     }
     cut(plan);
+    for (size_t i = 0; tells_apart && i < arena->n_segments; i++)
+        plan->updates[i] = fold_segment(rule, i);
     return GP_OK;
 }
 
@@ -130,6 +162,8 @@ void gp_step_plan_destroy(gp_step_plan *plan)
     free(plan->blocks);
     free(plan->norms);
     free(plan->prepared);
+    free(plan->updates);
+    plan->updates = NULL;
     plan->units = NULL;
     plan->blocks = NULL;
     plan->norms = NULL;
@@ -153,21 +187,6 @@ static void load(const gp_step_plan *plan, const gp_block *block)
 }
 
 /* ---- updating -------------------------------------------------------------------------------- */
-
-static gp_update fold(const gp_rule *rule)
-{
-    gp_update u = {
-        .scale = 1.0f,
-        .scale_again = 1.0f,
-        .limit = INFINITY,
-        .l2 = rule->decoupled ? 0.0f : (float)rule->weight_decay,
-        .shrink = rule->decoupled ? (float)(1.0 - rule->lr * rule->weight_decay) : 1.0f,
-        .eps = (float)rule->eps,
-        .nesterov = rule->nesterov,
-    };
-    gp_rule_ops_of(rule)->fold(rule, &u);
-    return u;
-}
 
 static void update(const gp_step_plan *plan, const gp_block *block, const float *g,
                    const gp_update *u)
@@ -215,6 +234,16 @@ static void enforce(const gp_step_plan *plan, const gp_team *team)
         }
     }
     gp_team_wait(team);
+}
+
+/* Of what is frozen, the rule has seen no gradient. */
+static void forget_frozen(const gp_step_plan *plan, const gp_team *team)
+{
+    const gp_arena *arena = &plan->arena;
+    if (!plan->clip.keep || team->rank != 0) return;
+    for (size_t s = 0; s < arena->n_segments; s++)
+        if (gp_is_frozen(plan, s))
+            gp_clear(arena->segments[s].length, plan->clip.work + arena->segments[s].offset);
 }
 
 /* Where a stage that rewrites finds its gradient: in the work buffer unless it is the first and
@@ -279,10 +308,12 @@ void gp_step_plan_run(gp_step_plan *plan, const gp_team *team)
         if (team->rank == 0) gp_stage_decide(plan, clip->next);
         gp_team_wait(team);
     }
+    forget_frozen(plan, team);
     const gp_update u = fold(&plan->rule);
     for (size_t i = 0; i < plan->n_blocks; i++) {
         gp_block *block = block_at(plan, i, !downwards);
-        if (is_mine(team, block)) finish(plan, block, clip, stage, u);
+        if (is_mine(team, block))
+            finish(plan, block, clip, stage, plan->updates ? plan->updates[block->segment] : u);
     }
     if (gp_stage_is_fused(plan, clip)) return;
     gp_team_wait(team);

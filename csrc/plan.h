@@ -41,8 +41,15 @@ typedef struct gp_step_plan {
     double *segment_norms;  /* the caller's, or NULL */
     /* one a segment: values and gradient are masked and, of a listed one, in its lists */
     uint8_t *prepared;
+    /* one a segment if the rule tells segments apart, else NULL */
+    gp_update *updates;
     gp_step_info info;
 } gp_step_plan;
+
+static inline int gp_is_frozen(const gp_step_plan *plan, size_t segment)
+{
+    return plan->rule.frozen && plan->rule.frozen[segment];
+}
 
 /* A block's place in flat buffers; of a listed segment, in packed ones. */
 static inline size_t gp_block_place(const gp_step_plan *plan, const gp_block *block)

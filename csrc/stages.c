@@ -157,8 +157,11 @@ static double largest_clipped(const gp_clip *clip)
 /* Whether something is beyond the rule's limits, or the step would overflow. */
 static int explodes(const gp_step_plan *plan)
 {
+    gp_rule rule = plan->rule;
+    for (size_t s = 0; rule.lr_scale && s < plan->arena.n_segments; s++)
+        rule.lr = fmax(rule.lr, plan->rule.lr * rule.lr_scale[s]);
     const double bound = largest_clipped(&plan->clip),
-                 most = gp_rule_ops_of(&plan->rule)->largest_gradient(&plan->rule);
+                 most = gp_rule_ops_of(&rule)->largest_gradient(&rule);
     for (const gp_block *block = plan->blocks; block < plan->blocks + plan->n_blocks; block++)
         if (block->largest > (float)plan->rule.max_gradient ||
             fmin((double)block->largest, bound) > most)

@@ -19,7 +19,22 @@ _Taken: TypeAlias = tuple[
     list[float],
 ]
 _Rule: TypeAlias = tuple[
-    int, float, float, bool, float, float, bool, float, float, float, int, float, float
+    int,
+    float,
+    float,
+    bool,
+    float,
+    float,
+    bool,
+    float,
+    float,
+    float,
+    int,
+    float,
+    float,
+    NDArray[np.uint8] | None,
+    NDArray[np.uint8] | None,
+    NDArray[np.float64] | None,
 ]
 # gradprune.layers.base.CoreLayer
 _Layer: TypeAlias = tuple[

@@ -1,3 +1,4 @@
 """What looks on while a network trains, and may end it."""
 
+from gradprune.training.averaging import *
 from gradprune.training.callbacks import *

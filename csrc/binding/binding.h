@@ -96,7 +96,8 @@ void gp_free_layers(parsed_layers *layers);
 /* Parses ((stage, ...), work or None, keep) into up to GP_MAX_CLIPS stages, each of them (code,
  * settings, seed, excluded or None, state or None, version, residual or None);
  * (code, lr, weight_decay, decoupled, momentum, dampening, nesterov, beta1, beta2, eps, step,
- * max_gradient, max_norm), and a tuple of moments. Returns 0 or -1. */
+ * max_gradient, max_norm, frozen or None, undecayed or None, lr_scale or None), and a tuple of
+ * moments. Returns 0 or -1. */
 int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *norms,
                   arena_sizes sizes, gp_clip clips_out[GP_MAX_CLIPS], gp_rule *rule_out,
                   float *moments_out[GP_MAX_MOMENTS], double **norms_out);

@@ -201,12 +201,26 @@ int gp_parse_step(PyObject *clip, PyObject *rule, PyObject *moments, PyObject *n
 {
     int rule_kind, decoupled, nesterov;
     unsigned long long step;
+    PyObject *frozen, *undecayed, *scales;
+    PyArrayObject *scale;
+    void *flags[2];
     if (parse_clips(clip, sizes, clips_out) ||
-        !PyArg_ParseTuple(rule, "iddpddpdddKdd;rule must have 13 entries", &rule_kind,
+        !PyArg_ParseTuple(rule, "iddpddpdddKddOOO;rule must have 16 entries", &rule_kind,
                           &rule_out->lr, &rule_out->weight_decay, &decoupled, &rule_out->momentum,
                           &rule_out->dampening, &nesterov, &rule_out->beta1, &rule_out->beta2,
-                          &rule_out->eps, &step, &rule_out->max_gradient, &rule_out->max_norm))
+                          &rule_out->eps, &step, &rule_out->max_gradient, &rule_out->max_norm,
+                          &frozen, &undecayed, &scales) ||
+        parse_buffer(frozen, NPY_UINT8, sizes.n_segments, "frozen", &flags[0]) ||
+        parse_buffer(undecayed, NPY_UINT8, sizes.n_segments, "undecayed", &flags[1]) ||
+        gp_array_or_none(scales, NPY_FLOAT64, 1, 0, "lr_scale", &scale))
         return -1;
+    if (scale && (size_t)PyArray_SIZE(scale) != sizes.n_segments) {
+        PyErr_SetString(PyExc_ValueError, "lr_scale must have one entry for each segment");
+        return -1;
+    }
+    rule_out->frozen = flags[0];
+    rule_out->undecayed = flags[1];
+    rule_out->lr_scale = scale ? PyArray_DATA(scale) : NULL;
     if (rule_kind < 0 || rule_kind >= GP_RULES) {
         PyErr_SetString(PyExc_ValueError, "unknown kind of rule");
         return -1;

@@ -10,18 +10,19 @@
  *
  * Where the layer before has no weight left for a channel the output is 0, and gamma and beta get
  * no gradient: a filter that is removed takes its normalization along. Running statistics of such a
- * channel stay.
+ * channel stay. A frozen layer has running means in training, too, and leaves them alone.
  */
 #include <math.h>
 
 #include "layers/parts/batchnorm.h"
 
-/* channels, momentum, eps */
+/* channels, momentum, eps, frozen */
 static int batchnorm_set(gp_layer_spec *spec, const double *numbers)
 {
     gp_batchnorm_settings *own = gp_batchnorm_in(spec);
     own->momentum = (float)numbers[1];
     own->eps = (float)numbers[2];
+    own->frozen = numbers[3] != 0.0;
     return gp_read_size(numbers[0], &own->channels);
 }
 
@@ -152,16 +153,17 @@ static statistics measure(const gp_layer *layer, const gp_pass *pass, size_t cha
 static const float *batchnorm_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
     const size_t C = channels_of(&layer->spec);
+    const int measures = pass->training && !gp_batchnorm_of(&layer->spec)->frozen;
     size_t begin, end;
-    gp_team_share(pass->team, pass->training ? C : chunks_of(layer, pass) * C, &begin, &end);
-    for (size_t item = begin; !pass->training && item < end; item++)
+    gp_team_share(pass->team, measures ? C : chunks_of(layer, pass) * C, &begin, &end);
+    for (size_t item = begin; !measures && item < end; item++)
         normalize(layer, pass, item / C, item % C, running(layer, pass->arena, item % C), x);
-    for (size_t channel = begin; pass->training && channel < end; channel++) {
+    for (size_t channel = begin; measures && channel < end; channel++) {
         const statistics found = statistics_of(layer)[channel] = measure(layer, pass, channel, x);
         for (size_t chunk = 0; chunk < chunks_of(layer, pass); chunk++)
             normalize(layer, pass, chunk, channel, found, x);
     }
-    if (pass->training && pass->team->rank == 0) layer->pending = layer->spare;
+    if (measures && pass->team->rank == 0) layer->pending = layer->spare;
     gp_team_wait(pass->team);
     return layer->work;
 }
@@ -173,7 +175,9 @@ static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t 
 {
     const gp_layer_spec *spec = &layer->spec;
     const gp_kernels *kernels = pass->kernels;
-    const statistics found = statistics_of(layer)[channel];
+    const int frozen = gp_batchnorm_of(spec)->frozen;
+    const statistics found =
+        frozen ? running(layer, pass->arena, channel) : statistics_of(layer)[channel];
     const size_t places = gp_columns_of(spec) / channels_of(spec), P = pass->lanes,
                  step = gp_columns_of(spec) * P, chunks = chunks_of(layer, pass);
     const float *x = layer->input + channel * places * P, shift = (float)found.mean;
@@ -188,8 +192,8 @@ static void channel_backward(const gp_layer *layer, const gp_pass *pass, size_t 
     if (!wants_dx) return;
     const double n = (double)(pass->samples * gp_steps_of(spec)) * (double)places;
     const double scale = (double)pass->arena->params[spec->weight + channel] * found.inverse;
-    const double slope = -scale * found.inverse * dgamma / n,
-                 offset = -scale * dbeta / n + slope * away;
+    const double slope = frozen ? 0.0 : -scale * found.inverse * dgamma / n,
+                 offset = frozen ? 0.0 : -scale * dbeta / n + slope * away;
     for (size_t chunk = 0; chunk < chunks; chunk++)
         if (found.inverse == 0.0) memset(dy + chunk * step, 0, places * P * sizeof *dy);
         else
@@ -210,7 +214,7 @@ static float *batchnorm_backward(gp_layer *layer, const gp_pass *pass, float *dy
 }
 
 const gp_layer_ops gp_layer_batchnorm = {.name = "batchnorm",
-                                         .n_settings = 3,
+                                         .n_settings = 4,
                                          .set = batchnorm_set,
                                          .vectors = batchnorm_vectors,
                                          .fits = batchnorm_fits,

@@ -130,7 +130,10 @@ class Compiled(Whole):
             raise MemoryError(f"the network needs {needed:,} bytes for one sample")
         self.buffers = self.arena.buffers
         self.masks = self.arena.masks
+        self._compile()
 
+    def _compile(self) -> None:
+        """Make the core's network of the layers, over the arena."""
         offsets: dict[str, dict[str, int]] = {step.layer.name or "": {} for step in self.steps}
         for name, offset in self.arena.offsets.items():
             layer_name, _, role = name.partition(".")
@@ -139,6 +142,8 @@ class Compiled(Whole):
         self._core_names = [name for name, _ in core]
         self._net = _core.Net([low for _, low in core])
         self._guard: Guard | None = None  # whose limits the core knows
+        frozen = {str(layer.name) for layer in self.layers if not layer.trainable}
+        self.arena.freeze([tensor.name.partition(".")[0] in frozen for tensor in self.arena.stored])
 
     @locked
     def initialize(self) -> None:

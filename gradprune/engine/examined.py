@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import prod
 from typing import SupportsIndex
 
@@ -12,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.engine.compiled import Compiled
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
-from gradprune.foundation.checks import check_finite, check_indexes, real_array, whole
+from gradprune.foundation.checks import check_finite, check_indexes, flag, real_array, whole
+from gradprune.layers.graph import plan
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.targets import check_labels
 from gradprune.state.batching import cuts
@@ -106,6 +108,48 @@ class Examined(Compiled):
         with self.lock:
             for name, values in self.arena.state.items():
                 values[...] = arrays[name]
+
+    @locked
+    def set_trainable(self, names: str | Iterable[str], trainable: bool) -> None:
+        """Freeze layers, or let them train again; as ``trainable=`` of a layer does.
+
+        Steps leave the parameters of a frozen layer as they are: no update, no weight decay, and
+        its gradients are not part of the norm that clippers and guards go by. ``backward`` fills
+        them all the same. Moments rest. A frozen ``BatchNorm`` uses its running statistics in
+        training, too, and leaves them alone, as Keras's. Masks can be changed. Copies, files and
+        ``shrink`` take it along: ``model.layers`` has it as ``layer.trainable``.
+
+        Args:
+            names: a layer or several; "bidirectional0" stands for both directions.
+            trainable: False: they are frozen.
+
+        Raises:
+            KeyError: there is no such layer.
+
+        >>> from gradprune.engine.network import Network
+        >>> from gradprune.layers import Dense
+        >>> from gradprune.optim import SGD
+        >>> network = Network([Dense(4), Dense(1)], 2, seed=0)
+        >>> network.set_trainable("dense0", False)
+        >>> before = network.get_state()
+        >>> _ = network.train_step([[1, 2]], [0], loss="mse", optimizer=SGD(network, lr=0.1))
+        >>> [bool((before[n] == values).all()) for n, values in network.parameters.items()]
+        [True, True, False, False]
+        """
+        wanted = {names} if isinstance(names, str) else set(names)
+        known = [str(layer.name) for layer in self.layers]
+        wholes = {name.partition("/")[0] for name in known}
+        if unknown := wanted - {*known, *wholes}:
+            raise KeyError(f"no layer is called {sorted(unknown)}; there are {known}")
+        value = flag("trainable", trainable)
+        self.layers = tuple(
+            replace(layer, trainable=value)
+            if {str(layer.name), str(layer.name).partition("/")[0]} & wanted
+            else layer
+            for layer in self.layers
+        )
+        self.steps = plan(self.layers, self.input_shape)
+        self._compile()
 
     @property
     def input_below(self) -> int | None:

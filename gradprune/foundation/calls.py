@@ -104,7 +104,7 @@ class _Call:
         self.positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
         named = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         # What every layer has is nothing that somebody writes by position.
-        self.named = [name for name in named if name not in ("name", "inputs")]
+        self.named = [name for name in named if name not in ("name", "inputs", "trainable")]
 
     def explanation(self) -> str:
         if len(self.args) > len(self.positional):

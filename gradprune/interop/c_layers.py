@@ -332,7 +332,7 @@ def normalization(
     values: Mapping[int, Values], low: CoreLayer
 ) -> tuple[Floats, NDArray[np.float64], Floats]:
     """Return mean, scale and shift of each channel of a BatchNorm: y = (x - mean) scale + shift."""
-    channels, _, eps = low.settings
+    channels, _, eps, _ = low.settings
     gamma, beta = values[low.weight].numbers, values[low.bias].numbers
     mean, variance = (values[low.buffers + i * int(channels)].numbers for i in range(2))
     width = variance.astype(np.float64) + float(np.float32(eps))

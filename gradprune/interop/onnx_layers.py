@@ -184,7 +184,7 @@ def _slice(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Pro
 
 def _batchnorm(writer: LayerWriter, low: CoreLayer, read: Sequence[Produced]) -> Produced:
     (x,) = read
-    _, _, eps = low.settings
+    _, _, eps, _ = low.settings
     names = [writer.parameter(n) for n in (low.weight, low.bias, low.buffers, low.buffers + 1)]
     sequence = len(x.shape) == 2  # its channels are its last axis, and ONNX's the first
     y = writer.node("Transpose", x.name, perm=(0, 2, 1)) if sequence else x.name

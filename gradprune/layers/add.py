@@ -33,7 +33,7 @@ class Add(Layer):
     """
 
     arity: ClassVar[int | None] = 2
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (19, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (19, ("name", "inputs", "trainable"))
 
     def merge(self, shapes: Sequence[Shape]) -> Shape:
         """See Layer."""

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune import _core
-from gradprune.foundation.checks import settle
+from gradprune.foundation.checks import flag, settle
 from gradprune.layers.initializers import Initializer
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 
@@ -117,12 +117,14 @@ class Layer(ABC):
     """The base class of layers; ``name`` is None until a network gives one.
 
     ``inputs`` are the names of the layers it reads, () for the one before; calls on what ``Input``
-    and other calls return set it. Shapes are those of a sample, such as (features,) or (time,
-    features).
+    and other calls return set it. With ``trainable=False`` steps leave the layer's parameters as
+    they are; see ``Network.set_trainable``. Shapes are those of a sample, such as (features,) or
+    (time, features).
     """
 
     name: str | None = field(default=None, kw_only=True)
     inputs: tuple[str, ...] = field(default=(), kw_only=True, repr=False)
+    trainable: bool = field(default=True, kw_only=True, repr=False)
 
     arity: ClassVar[int | None] = 1  # how many layers it reads; None: two or more
     # Whether a unit of its output is a unit of what it reads; of all that it reads at once, if
@@ -148,6 +150,7 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         settle(self, _name, "name")
+        settle(self, flag, "trainable")
         inputs: object = self.inputs
         if not isinstance(inputs, tuple) or not all(isinstance(name, str) for name in inputs):
             raise TypeError(f"inputs must be a tuple of names of layers, got {inputs!r}")

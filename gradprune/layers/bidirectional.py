@@ -62,10 +62,12 @@ class Bidirectional(Layer):
 
     def parts(self, source: str) -> tuple[Layer, ...]:
         """See Layer."""
-        name = str(self.name)
-        forward = replace(self.layer, name=f"{name}/forward", inputs=(source,))
+        name, layer = str(self.name), self.layer
+        if not self.trainable:
+            layer = replace(layer, trainable=False)
+        forward = replace(layer, name=f"{name}/forward", inputs=(source,))
         there = Reverse(name=f"{name}/reversed", inputs=(source,))
-        backward = replace(self.layer, name=f"{name}/backward", inputs=(str(there.name),))
+        backward = replace(layer, name=f"{name}/backward", inputs=(str(there.name),))
         ends: tuple[Layer, ...] = (backward,)
         if self.layer.return_sequences:
             ends = (backward, Reverse(name=f"{name}/restored", inputs=(str(backward.name),)))

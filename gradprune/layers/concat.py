@@ -38,7 +38,7 @@ class Concat(Layer):
 
     arity: ClassVar[int | None] = None
     keeps_units: ClassVar[bool] = False
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (22, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (22, ("name", "inputs", "trainable"))
 
     def merge(self, shapes: Sequence[Shape]) -> Shape:
         """See Layer."""

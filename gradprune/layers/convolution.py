@@ -85,6 +85,7 @@ class Conv2D(Affine):
             "l1",
             "l2",
             "inputs",
+            "trainable",
         ),
     )
 

@@ -76,6 +76,7 @@ class Conv1D(Affine):
             "l1",
             "l2",
             "inputs",
+            "trainable",
         ),
     )
     is_turned: ClassVar[bool] = True

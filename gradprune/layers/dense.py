@@ -52,7 +52,7 @@ class Activation(Layer):
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         1,
-        ("function", "slope", "name", "inputs", "alpha"),
+        ("function", "slope", "name", "inputs", "alpha", "trainable"),
     )
 
     function: str
@@ -280,7 +280,7 @@ class Dense(Affine):
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         0,
-        ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs"),
+        ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs", "trainable"),
     )
 
     is_product: ClassVar[bool] = True
@@ -426,7 +426,10 @@ class Dropout(Layer):
     0.5
     """
 
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (2, ("rate", "name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        2,
+        ("rate", "name", "inputs", "trainable"),
+    )
 
     rate: float
 

@@ -54,7 +54,17 @@ class Embedding(Layer):
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         29,
-        ("vocabulary", "features", "padding_index", "initializer", "l1", "l2", "name", "inputs"),
+        (
+            "vocabulary",
+            "features",
+            "padding_index",
+            "initializer",
+            "l1",
+            "l2",
+            "name",
+            "inputs",
+            "trainable",
+        ),
     )
     keeps_units: ClassVar[bool] = False
     has_units: ClassVar[bool] = False

@@ -58,6 +58,9 @@ class BatchNorm(Layer):
     all weights of its unit or filter: y is exactly 0 there, gamma and beta get no gradient, and the
     running statistics stay. So a filter that is pruned takes its normalization along.
 
+    With ``trainable=False`` the layer uses its running statistics in training, too, and leaves them
+    as they are, as Keras's does.
+
     Training needs at least two numbers a channel, or a ValueError says so; ``fit`` lets a last
     batch of one sample join the batch before. ``freeze`` folds the normalization into the Conv2D or
     Dense before.
@@ -78,7 +81,7 @@ class BatchNorm(Layer):
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         20,
-        ("momentum", "eps", "name", "inputs"),
+        ("momentum", "eps", "name", "inputs", "trainable"),
     )
 
     has_silent_channels: ClassVar[bool] = True
@@ -112,8 +115,8 @@ class BatchNorm(Layer):
         ]
 
     def smallest_batch(self, shape: Shape) -> int:
-        """See Layer. One number has no variance."""
-        return 2 if prod(shape) == channels_of(shape)[0] else 1
+        """See Layer. One number has no variance, which a layer that is frozen does not ask for."""
+        return 2 if self.trainable and prod(shape) == channels_of(shape)[0] else 1
 
     def lower(self, shape: Shape, offsets: Mapping[str, int]) -> list[CoreLayer]:
         """See Layer."""
@@ -126,7 +129,12 @@ class BatchNorm(Layer):
                 bias=offsets["bias"],
                 steps=prod(shape[:-1]) if len(shape) < 3 else 1,
                 buffers=offsets["running_mean"],
-                settings=(channels_of(shape)[0], self.momentum, self.eps),
+                settings=(
+                    channels_of(shape)[0],
+                    self.momentum,
+                    self.eps,
+                    float(not self.trainable),
+                ),
             )
         ]
 
@@ -147,10 +155,15 @@ class BatchNorm(Layer):
         from gradprune import reference
 
         gamma, beta = parameters["weight"], parameters["bias"]
-        y = reference.batchnorm_forward(x, gamma, beta, None, self.eps, place.silent).y
+        running = None
+        if not self.trainable:
+            running = parameters["running_mean"], parameters["running_var"]
+        y = reference.batchnorm_forward(x, gamma, beta, running, self.eps, place.silent).y
 
         def backward(dy: Doubles) -> Backward:
-            dx, dgamma, dbeta = reference.batchnorm_backward(x, gamma, dy, self.eps, place.silent)
+            dx, dgamma, dbeta = reference.batchnorm_backward(
+                x, gamma, dy, self.eps, place.silent, running
+            )
             return Backward(dx, dy, {"weight": dgamma, "bias": dbeta})
 
         return Traced(y, y, backward)
@@ -184,7 +197,7 @@ class LayerNorm(Layer):
 
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         21,
-        ("eps", "name", "inputs", "axes"),
+        ("eps", "name", "inputs", "axes", "trainable"),
     )
     normalizes_samples: ClassVar[bool] = True
 
@@ -265,7 +278,10 @@ class Standardize(Layer):
            [ 0.,  1.]], dtype=float32)
     """
 
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (30, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        30,
+        ("name", "inputs", "trainable"),
+    )
     has_units: ClassVar[bool] = False
     measures_samples: ClassVar[bool] = True
 

@@ -173,7 +173,7 @@ class MaxPool2D(_SlidingPool):
     kind: ClassVar[str] = "max"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         14,
-        ("kernel", "stride", "padding", "name", "inputs"),
+        ("kernel", "stride", "padding", "name", "inputs", "trainable"),
     )
 
 
@@ -193,7 +193,7 @@ class AvgPool2D(_SlidingPool):
     kind: ClassVar[str] = "mean"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         15,
-        ("kernel", "stride", "padding", "name", "inputs"),
+        ("kernel", "stride", "padding", "name", "inputs", "trainable"),
     )
 
 
@@ -245,7 +245,7 @@ class MaxPool1D(_TimePool):
     kind: ClassVar[str] = "max"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         27,
-        ("kernel", "stride", "padding", "name", "inputs"),
+        ("kernel", "stride", "padding", "name", "inputs", "trainable"),
     )
 
 
@@ -266,7 +266,7 @@ class AvgPool1D(_TimePool):
     kind: ClassVar[str] = "mean"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         28,
-        ("kernel", "stride", "padding", "name", "inputs"),
+        ("kernel", "stride", "padding", "name", "inputs", "trainable"),
     )
 
 
@@ -304,7 +304,7 @@ class GlobalAvgPool(_GlobalPool):
     """
 
     kind: ClassVar[str] = "mean"
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (16, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (16, ("name", "inputs", "trainable"))
 
 
 @dataclass(frozen=True)
@@ -320,7 +320,7 @@ class GlobalMaxPool(_GlobalPool):
     """
 
     kind: ClassVar[str] = "max"
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (23, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (23, ("name", "inputs", "trainable"))
 
 
 @dataclass(frozen=True)
@@ -331,7 +331,7 @@ class Flatten(Layer):
     (800,)
     """
 
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (17, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (17, ("name", "inputs", "trainable"))
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""

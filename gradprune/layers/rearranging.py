@@ -80,7 +80,10 @@ class Permute(_Rearranging):
     """
 
     keeps_units: ClassVar[bool] = False
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (24, ("dims", "name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        24,
+        ("dims", "name", "inputs", "trainable"),
+    )
 
     dims: tuple[int, ...] = field(default=(2, 1))
 
@@ -129,7 +132,7 @@ class Reverse(_Rearranging):
     [3.0, 2.0, 1.0]
     """
 
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (25, ("name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (25, ("name", "inputs", "trainable"))
 
     def output_shape(self, shape: Shape) -> Shape:
         """See Layer."""
@@ -176,7 +179,7 @@ class Slice(_Rearranging):
     keeps_units: ClassVar[bool] = False
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         41,
-        ("start", "stop", "axis", "name", "inputs"),
+        ("start", "stop", "axis", "name", "inputs", "trainable"),
     )
 
     start: int = 0

@@ -356,7 +356,7 @@ class RNN(Recurrent):
     _cell = "rnn"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         3,
-        (*_PACKED, "activation", "omega", "inputs"),
+        (*_PACKED, "activation", "omega", "inputs", "trainable"),
     )
     _gates = 1
 
@@ -418,7 +418,7 @@ class LSTM(Recurrent):
     _has_cells = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         4,
-        (*_PACKED, "forget_bias", "inputs"),
+        (*_PACKED, "forget_bias", "inputs", "trainable"),
     )
     _gates = 4
 
@@ -475,7 +475,7 @@ class GRU(Recurrent):
     _cell = "gru"
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         5,
-        (*_PACKED, "inputs"),
+        (*_PACKED, "inputs", "trainable"),
     )
     _gates = 3
 

@@ -33,7 +33,10 @@ class Reshape(Layer):
     (1, 28, 28)
     """
 
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (40, ("shape", "name", "inputs"))
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
+        40,
+        ("shape", "name", "inputs", "trainable"),
+    )
     keeps_units: ClassVar[bool] = False
 
     shape: tuple[int, ...]

@@ -117,8 +117,9 @@ def batchnorm_backward(
     dy: Floats,
     eps: float = 1e-5,
     silent: Mask | None = None,
+    statistics: tuple[Floats, Floats] | None = None,
 ) -> tuple[Floats, Floats, Floats]:
-    """Gradients of x, gamma and beta where the statistics are those of x.
+    """Gradients of x, gamma and beta where the statistics are those of x, or given.
 
     With h = (x - mean) / sqrt(variance + eps) and n numbers a channel: dbeta = sum dy,
     dgamma = sum dy h, dx = gamma / sqrt(variance + eps) (dy - dbeta / n - h dgamma / n).
@@ -129,6 +130,8 @@ def batchnorm_backward(
         dy: of the shape of x.
         eps: added to the variance.
         silent: (C,) channels whose gradients are 0; None: none.
+        statistics: mean and variance, (C,) each, which do not depend on x, so that
+            dx = gamma / sqrt(variance + eps) dy; None: those of x.
 
     Example:
         >>> x = np.array([[1.0], [3.0]])
@@ -136,12 +139,12 @@ def batchnorm_backward(
         (array([-1.]), array([1.]))
     """
     wide = x.astype(np.float64)
-    mean, variance = wide.mean(axis=_axes(x)), wide.var(axis=_axes(x))
+    mean, variance = statistics or (wide.mean(axis=_axes(x)), wide.var(axis=_axes(x)))
     inverse = 1.0 / np.sqrt(variance + eps)
     h = (wide - _wide(mean, wide)) * _wide(inverse, wide)
     dbeta, dgamma = dy.sum(axis=_axes(x), dtype=np.float64), (dy * h).sum(axis=_axes(x))
     count = x.size // len(gamma)
-    flow = dy - (_wide(dbeta, wide) + h * _wide(dgamma, wide)) / count
+    flow = dy if statistics else dy - (_wide(dbeta, wide) + h * _wide(dgamma, wide)) / count
     dx = _wide(gamma * inverse, wide) * flow
     _silence(dx, silent)
     if silent is not None:

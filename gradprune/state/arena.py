@@ -105,6 +105,7 @@ class Arena:
         masks: name of a prunable parameter to read-only bool view.
         offsets: name to offset in the flat buffers.
         mask_version: counts the changes of the mask.
+        frozen: one flag a stored parameter, 1 where steps leave it as it is; None: nowhere.
         keep_clipped: whether optimizers are to keep the gradient that they used.
         lock: re-entrant; held by whoever changes the state, or reads it as a whole.
     """
@@ -140,6 +141,7 @@ class Arena:
         self.masks = self.mask_views(self.mask)
         self.mask_version = 0
         self.keep_clipped = False
+        self.frozen: NDArray[np.uint8] | None = None
         self._moments: list[weakref.ref[Floats]] = []
         self._followers: list[weakref.ref[MaskFollower]] = []
         self._costs = get_costs()
@@ -184,6 +186,10 @@ class Arena:
         moments, references = tuple(moment for _, moment in alive), [ref for ref, _ in alive]
         self.core.set_mask(self._mask, costs.most, moments)  # nothing fails from here on
         self._moments, self._costs = references, costs
+
+    def freeze(self, flags: Sequence[bool]) -> None:
+        """Let optimizers leave some of the stored parameters as they are."""
+        self.frozen = np.array(flags, np.uint8) if any(flags) else None
 
     def _view(self, flat: NDArray[_T], tensor: Tensor) -> NDArray[_T]:
         offset = self.offsets[tensor.name]

@@ -67,6 +67,12 @@ class Follower:
     def on_step_end(self, context: Any) -> None:
         """After a step and all that belongs to it."""
 
+    def on_validation_begin(self, context: Any) -> None:
+        """Before the validation after an epoch: the model is locked until it is over."""
+
+    def on_validation_end(self, context: Any) -> None:
+        """After it, also if it fails."""
+
     def on_epoch_end(self, context: Any) -> None:
         """After an epoch and its validation."""
 

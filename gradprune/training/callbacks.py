@@ -108,6 +108,7 @@ class Callback(Follower):
 
     ``check`` is asked before anything is changed; then come ``on_train_begin``,
     ``on_epoch_begin``, ``on_step`` (within the step, with the model locked), ``on_step_end``,
+    ``on_validation_begin`` and ``on_validation_end`` (around it, with the model locked),
     ``on_epoch_end`` and ``on_train_end``, each with a ``Context``.
 
     >>> class Stop(Callback):
@@ -285,7 +286,7 @@ class WeightAveraging(Callback):
 
     def check(self, context: Context) -> None:
         """Raise a ValueError if the weights are quantized."""
-        _refuse_quantized(context.model)
+        refuse_quantized(context.model)
 
     def on_train_begin(self, context: Context) -> None:
         """Start anew."""
@@ -297,7 +298,7 @@ class WeightAveraging(Callback):
         self._seen += 1
         if self._seen <= self.start:
             return
-        _refuse_quantized(context.model)
+        refuse_quantized(context.model)
         arena = context.model.arena
         with arena.lock:
             if self._sum is None or self._version != arena.mask_version:
@@ -316,7 +317,8 @@ class WeightAveraging(Callback):
         self._sum = None
 
 
-def _refuse_quantized(model: Trainee) -> None:
+def refuse_quantized(model: Trainee) -> None:
+    """Raise a ValueError if the weights are quantized, of which no mean can be taken."""
     if model.quantizer is not None and model.quantizer.is_active:
         raise ValueError("the weights are quantized, which the mean of several epochs is not")
 

@@ -19,6 +19,7 @@ from gradprune.training.history import History
 from gradprune.training.interrupts import interrupts_between_steps
 from gradprune.training.preparation import Run
 from gradprune.training.progress import Display, shown, totals
+from gradprune.training.samples import TrainingData
 from gradprune.training.standardization import measure
 
 __all__ = ["train"]
@@ -58,7 +59,7 @@ def train(run: Run) -> History:
                     "seconds": perf_counter() - began,
                 }
                 if run.validation is not None:
-                    context.logs |= validate(model, run.validation, run.loss.elsewhere)
+                    context.logs |= _validated(run, run.validation)
                 history.add_epoch(context.logs)
                 progress.finish_epoch(context.logs)
                 removed = model.arena.removed
@@ -73,6 +74,19 @@ def train(run: Run) -> History:
         history.interrupted = True
         raise
     return history
+
+
+def _validated(run: Run, data: TrainingData) -> dict[str, float]:
+    """What validation data says of the model, or of what a follower has put in its place."""
+    begins, ends = (hooks(run.followers, f"on_validation_{name}") for name in ("begin", "end"))
+    with run.model.lock:
+        try:
+            for hook in begins:
+                hook(run.context)
+            return validate(run.model, data, run.loss.elsewhere)
+        finally:
+            for hook in reversed(ends):
+                hook(run.context)
 
 
 def _take_steps(

@@ -279,15 +279,15 @@ def test_codebooks_are_shared() -> None:
 # What a file says of a class: its number, and which bit tells of which setting. Another class takes
 # another number and a line here; what is here never changes, or old files would mean another thing.
 NUMBERS = {
-    0: "Dense units activation bias name initializer l1 l2 inputs",
-    1: "Activation function slope name inputs alpha",
-    2: "Dropout rate name inputs",
+    0: "Dense units activation bias name initializer l1 l2 inputs trainable",
+    1: "Activation function slope name inputs alpha trainable",
+    2: "Dropout rate name inputs trainable",
     3: "RNN units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
-    "orthogonality activation omega inputs",
+    "orthogonality activation omega inputs trainable",
     4: "LSTM units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
-    "orthogonality forget_bias inputs",
+    "orthogonality forget_bias inputs trainable",
     5: "GRU units name return_sequences truncation bias initializer recurrent_initializer l1 l2 "
-    "orthogonality inputs",
+    "orthogonality inputs trainable",
     6: "Glorot gain",
     7: "He gain",
     8: "Orthogonal gain",
@@ -296,27 +296,27 @@ NUMBERS = {
     11: "Normal std",
     12: "Uniform limit",
     13: "Conv2D filters kernel stride padding dilation groups activation bias name initializer "
-    "l1 l2 inputs",
-    14: "MaxPool2D kernel stride padding name inputs",
-    15: "AvgPool2D kernel stride padding name inputs",
-    16: "GlobalAvgPool name inputs",
-    17: "Flatten name inputs",
+    "l1 l2 inputs trainable",
+    14: "MaxPool2D kernel stride padding name inputs trainable",
+    15: "AvgPool2D kernel stride padding name inputs trainable",
+    16: "GlobalAvgPool name inputs trainable",
+    17: "Flatten name inputs trainable",
     18: "tuple",
-    19: "Add name inputs",
-    20: "BatchNorm momentum eps name inputs",
-    21: "LayerNorm eps name inputs axes",
-    22: "Concat name inputs",
-    23: "GlobalMaxPool name inputs",
-    24: "Permute dims name inputs",
-    25: "Reverse name inputs",
+    19: "Add name inputs trainable",
+    20: "BatchNorm momentum eps name inputs trainable",
+    21: "LayerNorm eps name inputs axes trainable",
+    22: "Concat name inputs trainable",
+    23: "GlobalMaxPool name inputs trainable",
+    24: "Permute dims name inputs trainable",
+    25: "Reverse name inputs trainable",
     26: "Conv1D filters kernel stride padding dilation groups activation bias name initializer "
-    "l1 l2 inputs",
-    27: "MaxPool1D kernel stride padding name inputs",
-    28: "AvgPool1D kernel stride padding name inputs",
-    29: "Embedding vocabulary features padding_index initializer l1 l2 name inputs",
-    30: "Standardize name inputs",
-    40: "Reshape shape name inputs",
-    41: "Slice start stop axis name inputs",
+    "l1 l2 inputs trainable",
+    27: "MaxPool1D kernel stride padding name inputs trainable",
+    28: "AvgPool1D kernel stride padding name inputs trainable",
+    29: "Embedding vocabulary features padding_index initializer l1 l2 name inputs trainable",
+    30: "Standardize name inputs trainable",
+    40: "Reshape shape name inputs trainable",
+    41: "Slice start stop axis name inputs trainable",
 }
 
 

@@ -9,6 +9,7 @@ typedef struct gp_batchnorm_settings {
     size_t channels;
     float momentum; /* the weight of a batch in the running statistics */
     float eps;      /* is added to the variance */
+    int frozen;     /* it has the running statistics in training, too, and leaves them alone */
 } gp_batchnorm_settings;
 
 GP_SETTINGS(batchnorm)

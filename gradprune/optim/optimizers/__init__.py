@@ -11,4 +11,4 @@ if TYPE_CHECKING:  # a new module is gathered without a line here: it is for typ
     from gradprune.optim.optimizers.sgd import *
     from gradprune.optim.optimizers.taken import *
 else:
-    gather_into(globals(), without=("inspected", "rated"))
+    gather_into(globals(), without=("groups", "inspected", "rated"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradprune.foundation.checks import flag, fraction, not_negative, positive
@@ -30,6 +30,9 @@ class Adam(Optimizer):
         decoupled: AdamW's weight decay.
         clip: a clipper, a sequence of them applied in order, or None.
         guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+        decay_biases: whether weight decay takes biases, and factors and offsets of normalizations.
+        lr_scale: name of a layer or parameter to what its learning rate is multiplied by, such as
+            {"dense0": 0.1}; a parameter's own comes before its layer's.
     """
 
     def __init__(
@@ -43,6 +46,8 @@ class Adam(Optimizer):
         decoupled: bool = False,
         clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
+        decay_biases: bool = True,
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         try:
             beta1, beta2 = betas
@@ -56,7 +61,16 @@ class Adam(Optimizer):
             beta2=fraction("betas[1]", beta2, one=False),
             eps=positive("eps", eps, single=True),
         )
-        super().__init__(model, lr=lr, rule=rule, moments=2, clip=clip, guard=guard)
+        super().__init__(
+            model,
+            lr=lr,
+            rule=rule,
+            moments=2,
+            clip=clip,
+            guard=guard,
+            decay_biases=decay_biases,
+            lr_scale=lr_scale,
+        )
 
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
@@ -66,6 +80,7 @@ class Adam(Optimizer):
             "eps": self.rule.eps,
             "weight_decay": self.rule.weight_decay,
             "decoupled": self.rule.decoupled,
+            **self.groups.settings(),
         }
 
 
@@ -85,6 +100,8 @@ class AdamW(Adam):
         weight_decay: float = 1e-2,
         clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
+        decay_biases: bool = True,
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(
             model,
@@ -95,6 +112,8 @@ class AdamW(Adam):
             decoupled=True,
             clip=clip,
             guard=guard,
+            decay_biases=decay_biases,
+            lr_scale=lr_scale,
         )
 
     def settings(self) -> dict[str, Any]:

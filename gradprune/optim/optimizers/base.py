@@ -22,6 +22,7 @@ from gradprune.optim.chains import Chain, as_clip
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.guards import Guard, Raise
 from gradprune.optim.learning_rates import LearningRate, as_schedule
+from gradprune.optim.optimizers.groups import Groups
 from gradprune.optim.optimizers.inspected import Inspected
 from gradprune.optim.optimizers.taken import StepInfo, Taken
 from gradprune.optim.snapshots import Counting, Snapshot
@@ -135,6 +136,7 @@ class Optimizer(Inspected, ABC):
             somebody changes it.
         lr: the learning rate of the next step.
         course: what the schedule remembers of losses, see ``LearningRate``.
+        groups: ``decay_biases`` and ``lr_scale``, as given.
         clip, guard, schedule: as given; several clippers as a tuple.
         clip_count: steps taken in which something was clipped.
         parameter_norms: float64, the norm of each parameter's gradient at the last step, before
@@ -153,6 +155,8 @@ class Optimizer(Inspected, ABC):
         moments: int,
         clip: Clipper | Sequence[Clipper] | None,
         guard: Guard | None,
+        decay_biases: bool = True,
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         self._check_model(model)
         self.clip = as_clip(clip)
@@ -160,10 +164,14 @@ class Optimizer(Inspected, ABC):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
         self.schedule = as_schedule(lr)
         self.chain = Chain(self.clip, model.arena)
+        groups = Groups(decay_biases, lr_scale or {})
+        by_segment = groups.by_segment(model.arena)
         self.guard: Guard = guard or Raise()
         self.rule = rule
         self.model = model
         self._begin()
+        self.groups = groups
+        self._by_segment: tuple[Any, ...] = by_segment
         self.core_moments = tuple(model.arena.new_moment() for _ in range(moments))
         self.parameter_norms: NDArray[np.float64] = np.zeros(len(model.arena.stored))
         self._attach()
@@ -176,6 +184,8 @@ class Optimizer(Inspected, ABC):
         self.zeroed = 0
         self.rollbacks = 0
         self.faults = dict.fromkeys(_PHASES, 0)
+        self.groups = Groups()
+        self._by_segment = (None, None)
         self._consecutive = 0
         self._snapshots: list[Snapshot] = []
         self._kept_for: tuple[object, ...] | None = None  # pruner, masks changed by hand, quantizer
@@ -254,8 +264,9 @@ class Optimizer(Inspected, ABC):
     def core_arguments(self, steps: int = 1) -> tuple[tuple[Any, ...], tuple[Any, ...]]:
         """Return (clip, rule) of the next steps for the core."""
         _, max_gradient, max_norm = self.guard.limits
-        rule = (*self.rule.at(self.lr, self.step_count + 1), max_gradient, max_norm)
-        return self.chain.code(steps), rule
+        own = self.rule.at(self.lr, self.step_count + 1)
+        groups = (self.model.arena.frozen, *self._by_segment)
+        return self.chain.code(steps), (*own, max_gradient, max_norm, *groups)
 
     def finish_many(self, done: ManyDone, rates: Sequence[float]) -> Taken:
         """Count steps that the core has taken, or react to the one that it has refused."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradprune.foundation.checks import fraction, not_negative, positive
@@ -29,6 +29,9 @@ class RMSprop(Optimizer):
         weight_decay: joins the gradient.
         clip: a clipper, a sequence of them applied in order, or None.
         guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+        decay_biases: whether weight decay takes biases, and factors and offsets of normalizations.
+        lr_scale: name of a layer or parameter to what its learning rate is multiplied by, such as
+            {"dense0": 0.1}; a parameter's own comes before its layer's.
     """
 
     def __init__(
@@ -42,6 +45,8 @@ class RMSprop(Optimizer):
         weight_decay: float = 0.0,
         clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
+        decay_biases: bool = True,
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         rule = Rule(
             "rmsprop",
@@ -51,7 +56,16 @@ class RMSprop(Optimizer):
             eps=positive("eps", eps, single=True),
         )
         moments = 2 if momentum else 1
-        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+        super().__init__(
+            model,
+            lr=lr,
+            rule=rule,
+            moments=moments,
+            clip=clip,
+            guard=guard,
+            decay_biases=decay_biases,
+            lr_scale=lr_scale,
+        )
 
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
@@ -61,4 +75,5 @@ class RMSprop(Optimizer):
             "eps": self.rule.eps,
             "momentum": self.rule.momentum,
             "weight_decay": self.rule.weight_decay,
+            **self.groups.settings(),
         }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gradprune.foundation.checks import flag, fraction, not_negative
@@ -30,6 +30,9 @@ class SGD(Optimizer):
         clip: a clipper, a sequence of them applied in order, or None. Clipping comes before
             weight decay.
         guard: what to do about numbers that are not finite or explode; None means ``Raise()``.
+        decay_biases: whether weight decay takes biases, and factors and offsets of normalizations.
+        lr_scale: name of a layer or parameter to what its learning rate is multiplied by, such as
+            {"dense0": 0.1}; a parameter's own comes before its layer's.
     """
 
     def __init__(
@@ -44,6 +47,8 @@ class SGD(Optimizer):
         decoupled: bool = False,
         clip: Clipper | Sequence[Clipper] | None = None,
         guard: Guard | None = None,
+        decay_biases: bool = True,
+        lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         momentum, dampening = fraction("momentum", momentum), fraction("dampening", dampening)
         if flag("nesterov", nesterov) and (momentum == 0 or dampening != 0):
@@ -57,7 +62,16 @@ class SGD(Optimizer):
             nesterov=bool(nesterov),
         )
         moments = 1 if momentum else 0
-        super().__init__(model, lr=lr, rule=rule, moments=moments, clip=clip, guard=guard)
+        super().__init__(
+            model,
+            lr=lr,
+            rule=rule,
+            moments=moments,
+            clip=clip,
+            guard=guard,
+            decay_biases=decay_biases,
+            lr_scale=lr_scale,
+        )
 
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
@@ -68,4 +82,5 @@ class SGD(Optimizer):
             "nesterov": self.rule.nesterov,
             "weight_decay": self.rule.weight_decay,
             "decoupled": self.rule.decoupled,
+            **self.groups.settings(),
         }
