@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import SupportsIndex
 
 from gradprune import files
@@ -70,11 +71,55 @@ def load(
 
     if not data.startswith(gpz.MAGIC):
         others = {frozen_files.KEY: frozen}
-        return files.parse(data, path, Model, registry, max_bytes, others)
+        try:
+            return files.parse(data, path, Model, registry, max_bytes, others)
+        except FileFormatError as error:
+            if data[8:9] == b"{" or (reader := _reader_of(path, data)) is None:
+                raise  # what begins as our files do, or nobody knows
+            raise FileFormatError(f"{os.fspath(path)} is {reader}") from error
     try:
         return PackedModel(data, Model, max_bytes=max_bytes)
     except FileFormatError as error:
         raise FileFormatError(f"{os.fspath(path)}: {error}") from error.__cause__
 
+
+def _reader_of(path: str | os.PathLike[str], data: bytes) -> str | None:
+    """Return what a file of somebody else is and what reads it, by its name or its first bytes."""
+    suffix = Path(path).suffix.lower()
+    return next(
+        (
+            what
+            for suffixes, start, what in _ELSEWHERE
+            if suffix in suffixes or (start and data.startswith(start))
+        ),
+        None,
+    )
+
+
+# How names end, how contents begin, and what the file is.
+_ELSEWHERE = (
+    ((".onnx",), b"", "a file of ONNX: gp.from_onnx(path) makes a model of it"),
+    (
+        (".c", ".h"),
+        b"",
+        "a file of C, which gp.verify compiles and compares",
+    ),
+    (
+        (".h5", ".hdf5", ".keras"),
+        b"\x89HDF",
+        "a file of Keras: write it as ONNX by tf2onnx, which gp.from_onnx reads",
+    ),
+    ((".npz", ".npy"), b"\x93NUMPY", "a file of NumPy's arrays: np.load reads it"),
+    (
+        (".pt", ".pth", ".pt2", ".ckpt"),
+        b"",
+        "a file of torch: gp.from_torch(module, input_shape) takes the module, see torch.load",
+    ),
+    (
+        (".pkl", ".pickle", ".joblib"),
+        b"",
+        "a pickle: unpickle it by what wrote it; gp.from_torch takes a module of torch",
+    ),
+)
 
 READERS[""] = load

@@ -7,7 +7,7 @@ import html
 import itertools
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,8 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.analysis.verification import verify
 from gradprune.forms.frozen import FrozenModel
-from gradprune.foundation.checks import as_array, whole
-from gradprune.foundation.disk import write_atomically
+from gradprune.foundation.checks import as_array, instance, whole
+from gradprune.foundation.disk import check_path, write_atomically
 from gradprune.foundation.timing import median_times
 from gradprune.interop.predictors import Predictor, predictor_of
 from gradprune.model import Model
@@ -67,6 +67,7 @@ class Report:
             ImportError: matplotlib is missing.
             OSError: it cannot be written.
         """
+        check_path(path)
         suffix = Path(path).suffix.lower()
         if suffix == ".html":
             write_atomically(path, _page(self).encode())
@@ -156,10 +157,23 @@ def report(
     [592, 592]
     >>> report.save("report.html")
     """
+    if forms is not None and not isinstance(forms, Mapping):
+        raise TypeError(
+            'forms must map names to models, such as {"model": model, "frozen": model.freeze()}, '
+            f"got {type(forms).__name__}"
+        )
+    for name in forms or ():
+        instance("the name of a form", name, str, '"model"')
+    if sweep is not None:
+        instance("sweep", sweep, SweepResult, "what sweep of an Experiment returns")
+    instance("title", title, str, '"Pruned digits"')
     if not forms and sweep is None:
         raise ValueError("a report needs forms of a model, or a sweep")
     table, notes = None, []
     turns = whole("turns", turns, least=1)
+    given: object = batches
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(f"batches must be numbers of samples, such as (1, 64), got {given!r}")
     batches = tuple(whole("batches", n, least=1) for n in batches)
     if sweep is not None:
         _panels(sweep)  # says what is missing

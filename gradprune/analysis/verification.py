@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.analysis.layerwise import first_difference
-from gradprune.foundation.checks import not_negative
+from gradprune.foundation.checks import as_array, not_negative
 from gradprune.foundation.columns import Table
 from gradprune.interop.predictors import Predictor, predictor_of
 
@@ -102,11 +102,14 @@ def verify(
     """
     if not others:
         raise ValueError("verify needs a model to compare with the reference")
-    forms = [other if isinstance(other, tuple) else (other, tolerance) for other in others]
+    forms = [_with_tolerance(other, tolerance) for other in others]
     pairs = [(predictor_of(form), given) for form, given in forms]
     reference = predictor_of(reference)
     names = [_name(form, model) for (form, _), (model, _) in zip(forms, pairs, strict=True)]
     limits = [_tolerance(model, given) for model, given in pairs]
+    if x is None:
+        raise ValueError("models are compared on samples: pass x")
+    x = as_array("x", x)
     expected = np.asarray(reference.predict(x))
     if expected.size == 0:
         raise ValueError("verify needs at least one sample")
@@ -125,6 +128,18 @@ def verify(
         agreement[name] = _agreement(outputs, expected)
         tolerances[name] = limit
     return VerificationReport(errors, agreement, tolerances, len(expected))
+
+
+def _with_tolerance(form: Any, tolerance: SupportsFloat | None) -> tuple[Any, Any]:
+    """Return a form and its tolerance, which it may bring itself."""
+    if not isinstance(form, tuple):
+        return form, tolerance
+    if len(form) != 2:
+        raise ValueError(
+            "a tuple must be a form and its tolerance, such as (model, 1e-4), got "
+            f"{len(form)} items"
+        )
+    return form
 
 
 def _name(form: Any, model: Predictor) -> str | None:

@@ -152,8 +152,13 @@ def as_array(name: str, value: Any) -> NDArray[Any]:
     """
     if isinstance(value, np.ndarray):
         return value
+    if callable(getattr(value, "detach", None)):  # a tensor of torch, which may have a graph
+        value = value.detach().cpu()
     if not hasattr(value, "to_numpy") or not hasattr(value, "isna"):
-        return np.asarray(value)
+        try:
+            return np.asarray(value)
+        except ValueError as error:
+            raise ValueError(f"{name} must be an array of numbers: {error}") from error
     columns = getattr(value, "columns", None)
     types = [value.dtype] if columns is None else list(value.dtypes)
     for place, dtype in enumerate(types):

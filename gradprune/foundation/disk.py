@@ -22,11 +22,20 @@ import secrets
 import stat
 from pathlib import Path
 
-__all__ = ["append", "check_folder", "check_writable", "read", "write_atomically"]
+__all__ = ["append", "check_folder", "check_path", "check_writable", "read", "write_atomically"]
 
 _LONGEST = 200  # bytes of the file's name in the temporary's, which must not exceed 255
 # Names of files that are open already, by which one may be written to but not replaced.
 _OPEN_FILES = ("/dev/fd/", "/dev/stdout", "/dev/stderr", "/proc/")
+
+
+def check_path(path: object) -> None:
+    """Raise a TypeError unless it is the path of a file: text, or what has one such as pathlib's.
+
+    >>> check_path("m.safetensors")
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be a str or an os.PathLike, got {type(path).__name__}")
 
 
 def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
@@ -41,6 +50,7 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
     Raises:
         OSError: the file cannot be written.
     """
+    check_path(path)
     try:
         found = _stat(path)
         if found is not None and (
@@ -58,6 +68,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
 
     >>> check_writable("new.txt")
     """
+    check_path(path)
     if os.path.isdir(path):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), os.fspath(path))
     if os.path.exists(path) and not os.access(path, os.W_OK):
@@ -88,6 +99,7 @@ def read(path: str | os.PathLike[str]) -> bytes:
     Raises:
         OSError: it cannot be read, or is something else.
     """
+    check_path(path)
     with open(path, "rb") as file:
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):

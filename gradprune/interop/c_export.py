@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 from gradprune.engine.network import Network
 from gradprune.foundation.checks import choice, instance
 from gradprune.foundation.columns import Table
-from gradprune.foundation.disk import check_writable, write_atomically
+from gradprune.foundation.disk import check_path, check_writable, write_atomically
 from gradprune.interop.c_network import CLayer, c_text
 from gradprune.interop.c_text import PRECISIONS, is_identifier, sanitized
 from gradprune.quantization.mixed_precision import (
@@ -82,6 +82,7 @@ def to_c(
         rounding: what was measured before.
     """
     choice("precision", precision, tuple(PRECISIONS))
+    check_path(path)
     samples = samples_to_measure(model, precision, x)
     source = Path(path)
     if source.suffix != ".c":

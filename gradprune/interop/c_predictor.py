@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.errors import FileFormatError
+from gradprune.foundation.checks import real_array
 from gradprune.foundation.disk import read
 from gradprune.interop.c_text import PRECISIONS
 
@@ -103,7 +104,7 @@ class CPredictor:
 
     def predict(self, x: ArrayLike) -> Floats:
         """Return what the function makes of each sample."""
-        rows = np.ascontiguousarray(x, np.float32)
+        rows = real_array("x", x)
         if rows.shape[1:] != self.input_shape:
             raise ValueError(
                 f"{self.name} takes (n, {', '.join(map(str, self.input_shape))}), got {rows.shape}"

@@ -15,9 +15,12 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.errors import FileFormatError
+from gradprune.foundation.checks import real_array
 from gradprune.foundation.disk import read
 from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.onnx_graph import import_onnx, import_onnxruntime, import_qonnx
+from gradprune.interop.torch_tracing import check_values, said
 from gradprune.state.threads import get_num_threads
 
 __all__ = ["READERS", "Layerwise", "OnnxPredictor", "Predictor", "TorchPredictor", "predictor_of"]
@@ -59,30 +62,54 @@ class TorchPredictor:
         tensors = [*self.module.parameters(), *self.module.buffers()]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
-    def predict(self, x: ArrayLike) -> Floats:
-        """Return what ``forward`` does."""
+    def predict(self, x: ArrayLike) -> NDArray[Any]:
+        """Return what ``forward`` does, in the type and on the device of the module's parameters.
+
+        Raises:
+            TypeError: it returns something else than a tensor of numbers.
+            ValueError: it has no values, or fails on such samples.
+        """
         import torch
 
+        check_values(torch, self.module)
         modes = {part: part.training for part in self.module.modules()}
         takes_numbers = any(isinstance(part, torch.nn.Embedding) for part in modes)
-        samples = np.asarray(x, np.int64 if takes_numbers else np.float32)
+        samples = real_array("x", x, np.int64 if takes_numbers else np.float32)
+        tensors = [*self.module.parameters(), *self.module.buffers()]
+        like = next((t for t in tensors if t.is_floating_point()), torch.empty(0))
+        given = torch.tensor(samples, device=like.device)
+        given = given if takes_numbers else given.to(like.dtype)
         self.module.eval()
         try:
             with torch.no_grad():
-                y: Floats = self.module(torch.tensor(samples)).numpy()
-                return y
+                y = self.module(given)
+        except Exception as error:
+            raise ValueError(
+                f"the module {self.name} fails on samples of shape {samples.shape}: {said(error)}"
+            ) from error
         finally:
             for part, mode in modes.items():
                 part.training = mode
+        if not isinstance(y, torch.Tensor):
+            raise TypeError(
+                f"the module {self.name} returns a {type(y).__name__}, and one tensor is compared: "
+                "wrap it in a module that returns that one"
+            )
+        found: NDArray[Any] = _plain_numbers(y).numpy()
+        return found
 
     def layer_outputs(self, x: ArrayLike) -> dict[str, NDArray[Any]]:
         """See Layerwise. Modules inside of modules are called by their paths, with "/"."""
+        import torch
+
         found: dict[str, NDArray[Any]] = {}
+        if isinstance(self.module, torch.jit.ScriptModule):  # which takes no hooks
+            return found
 
         def keep(path: str) -> Callable[[Any, Any, Any], None]:
             def hook(module: Any, given: Any, output: Any) -> None:
                 if hasattr(output, "detach"):
-                    found[path.replace(".", "/")] = output.detach().numpy()
+                    found[path.replace(".", "/")] = _plain_numbers(output).numpy()
 
             return hook
 
@@ -93,6 +120,12 @@ class TorchPredictor:
             for hook in hooks:
                 hook.remove()
         return found
+
+
+def _plain_numbers(tensor: Any) -> Any:
+    """Return a tensor on the CPU, of a type that NumPy has."""
+    tensor = tensor.detach().cpu()
+    return tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor
 
 
 def _leaves(module: Any) -> list[tuple[str, Any]]:
@@ -127,7 +160,13 @@ class OnnxPredictor:
 
     def _model(self) -> Any:
         onnx = import_onnx()
-        return onnx.load_model_from_string(self._data)
+        try:
+            model = onnx.load_model_from_string(self._data)
+        except Exception as error:  # of protobuf, whose class depends on its version
+            raise FileFormatError(f"{self.name} is no ONNX file, or is damaged: {error}") from None
+        if not model.graph.input or not model.graph.output:
+            raise FileFormatError(f"{self.name} is no ONNX file: it has no input or no output")
+        return model
 
     def _by_onnxruntime(self, data: bytes) -> Callable[[Floats], list[NDArray[Any]]]:
         runtime = import_onnxruntime()
@@ -135,12 +174,27 @@ class OnnxPredictor:
         options.intra_op_num_threads = get_num_threads()
         # Its threads would keep CPUs busy while others are measured.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        session = runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-        (given,) = session.get_inputs()
+        providers = ["CPUExecutionProvider"]
+        try:
+            session = runtime.InferenceSession(data, options, providers=providers)
+        except Exception as error:
+            raise FileFormatError(f"onnxruntime does not run {self.name}: {said(error)}") from error
+        inputs = session.get_inputs()
+        if len(inputs) != 1:
+            names = ", ".join(given.name for given in inputs)
+            raise FileFormatError(f"{self.name} must have one input, got {names or 'none'}")
+        given = inputs[0]
         dtype = _DTYPES.get(given.type, np.float32)
 
         def run(x: Floats) -> list[NDArray[Any]]:
-            outputs: list[NDArray[Any]] = session.run(None, {given.name: x.astype(dtype)})
+            try:
+                outputs: list[NDArray[Any]] = session.run(None, {given.name: x.astype(dtype)})
+            except Exception as error:
+                sizes = ", ".join(str(size) for size in given.shape)
+                raise ValueError(
+                    f"{self.name} takes samples of shape ({sizes}) and fails on {x.shape}: "
+                    f"{said(error)}"
+                ) from error
             return outputs
 
         return run
@@ -160,7 +214,7 @@ class OnnxPredictor:
 
     def predict(self, x: ArrayLike) -> Floats:
         """Return the first output of the graph."""
-        y: Floats = self._run(np.asarray(x, np.float32))[0]
+        y: Floats = self._run(real_array("x", x))[0]
         return y
 
     def layer_outputs(self, x: ArrayLike) -> dict[str, NDArray[Any]]:
@@ -213,10 +267,10 @@ def predictor_of(form: Any) -> Predictor:
         return READERS.get(Path(form).suffix.lower(), READERS[""])(form)
     if any(kind.__module__ == "torch.nn.modules.module" for kind in type(form).__mro__):
         return TorchPredictor(form)
-    if callable(getattr(form, "predict", None)):
+    if callable(getattr(form, "predict", None)) and not isinstance(form, type):
         predictor: Predictor = form
         return predictor
     raise TypeError(
         "a model must have a predict method, or be a torch module or the path of a file; got "
-        f"{type(form).__name__}"
+        f"{f'the class {form.__name__}' if isinstance(form, type) else type(form).__name__}"
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from gradprune.errors import UnsupportedOperationError
 from gradprune.layers.graph import sample_shape
 
-__all__ = ["TracedModule", "torch_package", "trace"]
+__all__ = ["TracedModule", "check_values", "said", "torch_package", "trace"]
 
 _PRIMES = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049, 1051, 1061, 1063, 1069, 1087, 1091)
 
@@ -88,7 +88,7 @@ def trace(module: Any, input_shape: SupportsIndex | Sequence[int]) -> TracedModu
     except Exception as error:
         _check_runs(own, torch.zeros((2, *shape), dtype=dtype), shape)
         raise UnsupportedOperationError.of(
-            [("", "forward", f"torch.export cannot trace it: {_said(error)}")]
+            [("", "forward", f"torch.export cannot trace it: {said(error)}")]
         ) from error
     return TracedModule(own, program.graph, _arrays(program), masks, samples)
 
@@ -102,11 +102,11 @@ def _check_runs(module: Any, x: Any, shape: tuple[int, ...]) -> None:
     except Exception as error:
         raise ValueError(
             f"the module fails on samples of input_shape {shape}, without a batch axis: "
-            f"{_said(error)}"
+            f"{said(error)}"
         ) from error
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """The kind of an error and the first line of its text."""
     first = next((line for line in str(error).splitlines() if line.strip()), "")
     return f"{type(error).__name__}: {first}"
@@ -114,13 +114,8 @@ def _said(error: Exception) -> str:
 
 def _check_tensors(torch: Any, module: Any) -> None:
     """Raise a TypeError or ValueError that names tensors which cannot be taken."""
+    check_values(torch, module)
     tensors = [*module.named_parameters(), *module.named_buffers()]
-    lazy = [n for n, t in tensors if isinstance(t, torch.nn.parameter.UninitializedTensorMixin)]
-    if lazy:
-        raise ValueError(f"{', '.join(lazy)} have no values yet: run the module once")
-    meta = [name for name, tensor in tensors if tensor.is_meta]
-    if meta:
-        raise ValueError(f"{', '.join(meta)} hold no numbers: they are on the device meta")
     other = [
         f"{name} is {str(t.dtype).removeprefix('torch.')}"
         for name, t in tensors
@@ -130,6 +125,17 @@ def _check_tensors(torch: Any, module: Any) -> None:
         raise TypeError(
             f"parameters and buffers must be float32; write module.float(): {', '.join(other)}"
         )
+
+
+def check_values(torch: Any, module: Any) -> None:
+    """Raise a ValueError that names parameters and buffers which have no values."""
+    tensors = [*module.named_parameters(), *module.named_buffers()]
+    lazy = [n for n, t in tensors if isinstance(t, torch.nn.parameter.UninitializedTensorMixin)]
+    if lazy:
+        raise ValueError(f"{', '.join(lazy)} have no values yet: run the module once")
+    meta = [name for name, tensor in tensors if tensor.is_meta]
+    if meta:
+        raise ValueError(f"{', '.join(meta)} hold no numbers: they are on the device meta")
 
 
 def _copied(torch: Any, module: Any) -> Any:

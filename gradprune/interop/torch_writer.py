@@ -14,6 +14,7 @@ import numpy as np
 
 from gradprune.engine.network import Network
 from gradprune.errors import UnsupportedOperationError
+from gradprune.foundation.checks import flag
 from gradprune.interop.names import module_paths
 from gradprune.interop.torch_layers import Form, Site, one_way, recurrent_module, write
 from gradprune.interop.torch_stacks import find_stacks
@@ -34,6 +35,7 @@ def write_torch(model: Network, *, masks: bool = False) -> Any:
         ImportError: there is no torch.
         UnsupportedOperationError: layers have no expression in torch, all of which it names.
     """
+    masks = flag("masks", masks)
     torch = torch_package("model.to_torch")
     writing = _Writing(model, torch)
     root = writing.root()

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize, prune
 
-from gradprune.foundation.checks import real
+from gradprune.foundation.checks import flag, fraction
 from gradprune.torch.carrying import Optimizers, replace_parameter, several
 from gradprune.torch.sparse import SparseConv2d, SparseLayer, SparseLinear
 
@@ -61,7 +61,8 @@ def sparsify(
     Raises:
         TypeError: a layer to be replaced is not float32 on the CPU; this is no module, or no
             optimizer.
-        ValueError: an optimizer of the module was to go on with a copy.
+        ValueError: an optimizer of the module was to go on with a copy, or the threshold is not in
+            [0, 1].
 
     >>> model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> with torch.no_grad():
@@ -74,7 +75,7 @@ def sparsify(
     )
     """
     _require_module(module)
-    threshold = real("threshold", threshold)
+    threshold, inplace = fraction("threshold", threshold), flag("inplace", inplace)
     optimizers = several(optimizer)
     if not inplace and optimizers:
         raise ValueError("an optimizer of the module cannot go on with a copy: inplace=True")
@@ -113,6 +114,7 @@ def densify(module: nn.Module, *, masks: bool = False, inplace: bool = True) -> 
     Linear(in_features=4, out_features=2, bias=True)
     """
     _require_module(module)
+    masks, inplace = flag("masks", masks), flag("inplace", inplace)
     made: dict[nn.Module, nn.Module] = {}
     for layer in module.modules():
         if isinstance(layer, SparseLayer):

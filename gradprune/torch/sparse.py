@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 from torch import nn
 
 from gradprune import _core
+from gradprune.foundation.checks import whole
 from gradprune.layers.base import CoreLayer
 from gradprune.layers.window import Window, fitting
 from gradprune.torch.carrying import Optimizers, carried, replace_parameter, several
@@ -45,6 +46,8 @@ class SparseLayer(nn.Module):
     bias: nn.Parameter | None
     weight_shape: tuple[int, ...]
 
+    _dense: ClassVar[type[nn.Module]]  # the class of torch that it is the sparse form of
+
     @classmethod
     def from_dense(
         cls,
@@ -62,6 +65,11 @@ class SparseLayer(nn.Module):
             bias: the dense layer's, if None.
             mask: True or 1 where a weight lives; without, weights that are not 0 live.
         """
+        if not isinstance(dense, cls._dense):
+            raise TypeError(
+                f"{cls.__name__}.from_dense takes a torch.nn.{cls._dense.__name__}, got "
+                f"{type(dense).__name__}"
+            )
         made = cls.__new__(cls)
         weight = dense.weight if weight is None else weight
         made._take(
@@ -326,6 +334,8 @@ class SparseLinear(SparseLayer):
     torch.Size([5, 2, 3])
     """
 
+    _dense = nn.Linear
+
     def __init__(
         self,
         in_features: int,
@@ -334,6 +344,9 @@ class SparseLinear(SparseLayer):
         *,
         mask: torch.Tensor | ArrayLike,
     ) -> None:
+        sizes = {"in_features": in_features, "out_features": out_features}
+        for name, size in sizes.items():
+            whole(name, size)
         dense = nn.Linear(in_features, out_features, bias)
         self._take(dense, dense.weight, dense.bias, mask)
 
@@ -382,6 +395,8 @@ class SparseConv2d(SparseLayer):
     torch.Size([5, 4, 8, 8])
     """
 
+    _dense = nn.Conv2d
+
     def __init__(
         self,
         in_channels: int,
@@ -396,17 +411,20 @@ class SparseConv2d(SparseLayer):
         *,
         mask: torch.Tensor | ArrayLike,
     ) -> None:
-        dense = nn.Conv2d(
-            in_channels,
-            out_channels,
-            kernel_size,
-            stride,
-            padding,
-            dilation,
-            groups,
-            bias,
-            padding_mode,
-        )
+        try:
+            dense = nn.Conv2d(
+                in_channels,
+                out_channels,
+                kernel_size,
+                stride,
+                padding,
+                dilation,
+                groups,
+                bias,
+                padding_mode,
+            )
+        except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"SparseConv2d takes what torch.nn.Conv2d takes: {error}") from error
         self._take(dense, dense.weight, dense.bias, mask)
 
     def _take_settings(self, dense: nn.Conv2d) -> None:
@@ -461,7 +479,7 @@ class SparseConv2d(SparseLayer):
             after,
             self.groups,
         )
-        outputs = (self.out_channels, *fitting(window, sample).places)
+        outputs = (self.out_channels, *fitting(window, tuple(sample)).places)
         settings = window.settings
         layer = CoreLayer("convolution", prod(sample), prod(outputs), weight=0, settings=settings)
         return layer, outputs
