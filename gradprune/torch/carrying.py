@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["Optimizers", "carried", "replace_parameter", "several"]
+__all__ = ["Optimizers", "carried", "replace_data", "replace_parameter", "several"]
 
 Optimizers: TypeAlias = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
@@ -75,3 +75,14 @@ def replace_parameter(
                 else kept
                 for name, kept in state.items()
             }
+
+
+def replace_data(parameter: torch.nn.Parameter, data: torch.Tensor) -> None:
+    """Let a parameter be of another length.
+
+    As long as an earlier graph is alive, torch checks gradients by the length that the parameter
+    had there; that note is dropped when the type of the numbers changes.
+    """
+    parameter.grad = None
+    parameter.data = data.new_empty(0, dtype=torch.float64)
+    parameter.data = data

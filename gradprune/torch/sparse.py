@@ -15,7 +15,7 @@ from gradprune import _core
 from gradprune.foundation.checks import whole
 from gradprune.layers.base import CoreLayer
 from gradprune.layers.window import Window, fitting
-from gradprune.torch.carrying import Optimizers, carried, replace_parameter, several
+from gradprune.torch.carrying import Optimizers, carried, replace_data, replace_parameter, several
 from gradprune.torch.product import product
 
 __all__ = ["SparseConv2d", "SparseLayer", "SparseLinear"]
@@ -183,7 +183,7 @@ class SparseLayer(nn.Module):
         if torch.equal(old, new):
             return
         gradient = values.grad
-        _replace_data(values, carried(values.data, old, new))
+        replace_data(values, carried(values.data, old, new))
         if gradient is not None:
             values.grad = carried(gradient, old, new)
         self.indices = new.to(torch.int32)
@@ -299,7 +299,7 @@ class SparseLayer(nn.Module):
             )
         own[f"{prefix}values"], own[f"{prefix}indices"] = values, places.to(torch.int32)
         if n != self.indices.numel():
-            _replace_data(self.values, self.values.data.new_zeros(n))
+            replace_data(self.values, self.values.data.new_zeros(n))
             self.indices = self.indices.new_zeros(n)
 
     def _places_of(self, weight: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
@@ -344,9 +344,7 @@ class SparseLinear(SparseLayer):
         *,
         mask: torch.Tensor | ArrayLike,
     ) -> None:
-        sizes = {"in_features": in_features, "out_features": out_features}
-        for name, size in sizes.items():
-            whole(name, size)
+        whole("in_features", in_features), whole("out_features", out_features)
         dense = nn.Linear(in_features, out_features, bias)
         self._take(dense, dense.weight, dense.bias, mask)
 
@@ -411,18 +409,9 @@ class SparseConv2d(SparseLayer):
         *,
         mask: torch.Tensor | ArrayLike,
     ) -> None:
+        sizes = (in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
         try:
-            dense = nn.Conv2d(
-                in_channels,
-                out_channels,
-                kernel_size,
-                stride,
-                padding,
-                dilation,
-                groups,
-                bias,
-                padding_mode,
-            )
+            dense = nn.Conv2d(*sizes, bias, padding_mode)
         except (TypeError, ValueError, RuntimeError, AttributeError) as error:
             raise ValueError(f"SparseConv2d takes what torch.nn.Conv2d takes: {error}") from error
         self._take(dense, dense.weight, dense.bias, mask)
@@ -493,17 +482,6 @@ class SparseConv2d(SparseLayer):
         said += [f"groups={self.groups}"] if self.groups != 1 else []
         said += ["bias=False"] if self.bias is None else []
         return ", ".join([*said, self._live()])
-
-
-def _replace_data(parameter: nn.Parameter, data: torch.Tensor) -> None:
-    """Let a parameter be of another length.
-
-    As long as an earlier graph is alive, torch checks gradients by the length that the parameter
-    had there; that note is dropped when the type of the numbers changes.
-    """
-    parameter.grad = None
-    parameter.data = data.new_empty(0, dtype=torch.float64)
-    parameter.data = data
 
 
 def _filled(layer: SparseLayer, dense: Any) -> Any:
