@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
 import end_to_end
+import estimators
 import images
 import inference
 import large
@@ -56,6 +57,11 @@ class Plan:
     real: real_cases.Plan = field(default_factory=real_cases.Plan)
     real_cases: tuple[str, ...] = tuple(case.name for case in real_cases.CASES)
     real_batches: tuple[int, ...] = (1, 64)
+    estimator_data: tuple[str, ...] = estimators.DATA
+    estimator_rows: int = 100_000  # of the table
+    estimator_seeds: int = 3  # of the small data sets
+    search_passes: int = 100
+    search_jobs: int = 2
     files: list[str] | None = None  # of the data set to train on; None: MNIST
 
 
@@ -72,6 +78,9 @@ QUICK = Plan(
     epochs=3,
     end_batches=(128,),
     real=real_cases.Plan(samples=1000, epochs=1),
+    estimator_rows=10_000,
+    estimator_seeds=1,
+    search_passes=20,
 )
 
 
@@ -196,6 +205,9 @@ TORCH_WIDE_GOALS = {  # of dense torch on one thread
 }
 TORCH_MASKED_GOAL, TORCH_SCRIPT_GOAL = 1.0, 3.0
 TORCH_SPARSITIES = (0.8, 0.95)
+ESTIMATOR_GOALS = {"MLP": 2.0, "linear": 1.0, "HistGradientBoosting": 1.0}
+ESTIMATOR_SCORE = -1.0  # points of accuracy or R² more than the peer
+SEARCH_GOAL = 4.0
 MEMORY_GOALS = {"from imports": 1.0, "from a toy network": 0.4}
 
 
@@ -606,6 +618,50 @@ def finishing(plan: Plan, record: Record) -> list[Row]:
     return rows
 
 
+def estimating(plan: Plan, record: Record) -> list[Row]:
+    """Pruned networks in scikit-learn's pipelines beside its own estimators, and a search."""
+    rows: list[Row] = []
+    print(f"estimators in pipelines, {estimators.SPARSITY:.0%} of the weights removed")
+    with Ring(estimators.contestants()) as ring:
+        for name in plan.estimator_data:
+            seeds = 1 if name == "table" else plan.estimator_seeds
+            case = {"name": name, "rows": plan.estimator_rows, "seeds": seeds}
+            timings, scores = _learned(ring, case, record, seeds)
+            for peer in estimators.PEERS:
+                both = [best(timings, who) for who in ("gradprune", peer)]
+                if None in both:
+                    continue
+                ours, theirs = both
+                texts = [f"{shown(timing)}, {scores[timing.name]:.4f}" for timing in both]
+                goal = ESTIMATOR_GOALS[peer]
+                measured = theirs.median / ours.median
+                rows.append(Row("estimators", f"fit, {name}, {peer}", goal, measured, "×", *texts))
+                more = 100 * (scores["gradprune"] - scores[peer])
+                what = f"{'R²' if name in estimators.REGRESSIONS else 'accuracy'}, {name}, {peer}"
+                rows.append(Row("estimators", what, ESTIMATOR_SCORE, more, "% more", *texts))
+    with Ring(estimators.searchers()) as ring:
+        case = {"passes": plan.search_passes, "jobs": plan.search_jobs}
+        timings, scores = _learned(ring, case, record, 1)
+        note = "accuracy " + ", ".join(f"{score:.4f}" for score in scores.values())
+        what = f"search over 3 x 3, n_jobs={plan.search_jobs}, {plan.search_passes} passes"
+        rows += ratio_rows("estimators", what, timings, {"MLP": SEARCH_GOAL}, note=note)
+    return rows
+
+
+def _learned(
+    ring: Ring, case: dict[str, object], record: Record, units: int
+) -> tuple[list[Timing], dict[str, float]]:
+    """Times of one of so many fits, and the scores by contestant."""
+    timings, scores = [], {}
+    for who, seconds, (score,) in ring.once(case):
+        timings.append(_single(who, seconds / units))
+        scores[who.name] = float(score)
+    _say(timings, {**case, **{name: f"{score:.4f}" for name, score in scores.items()}})
+    record.add(case, timings)
+    record.entries[-1]["scores"] = scores
+    return timings, scores
+
+
 def layers_in_torch(plan: Plan, record: Record) -> list[Row]:
     """Sparse modules of torch against its dense and its masked ones, and a script of torch."""
     rows: list[Row] = []
@@ -715,6 +771,7 @@ SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "end-to-end": finishing,
     "torch-layers": layers_in_torch,
     "imported": importing,
+    "estimators": estimating,
 }
 
 

@@ -34,6 +34,7 @@ class Agenda:
         self.course: Any = () if schedule is None else schedule.begin()
         self.is_overdue = False
         self.before: RememberedWeights | None = None
+        self._looked: tuple[Any, int] | None = None  # with this course nothing is due before a step
 
     def due(self, step: int) -> float | None:
         """The sparsity that is due at a step, if weights are to be removed."""
@@ -50,10 +51,17 @@ class Agenda:
         """How many steps from this one on have no event; not more than are looked at."""
         if self.is_overdue:
             return 0
-        for ahead in range(_LOOKED_AT):
-            if self.due(step + ahead) is not None or self.exchanges(step + ahead):
-                return ahead
-        return _LOOKED_AT
+        last = step + _LOOKED_AT
+        if self._looked is not None and self._looked[0] == self.course:
+            _, until = self._looked
+            if step < until <= last:  # what is between was looked at before
+                return until - step
+        until = next(
+            (at for at in range(step, last) if self.due(at) is not None or self.exchanges(at)),
+            last,
+        )
+        self._looked = self.course, until
+        return until - step
 
     def is_ahead(self, step: int) -> bool:
         """Whether events are to come, for which gradients are observed."""

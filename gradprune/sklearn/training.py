@@ -22,14 +22,14 @@ from gradprune.training.preparation import prepare
 __all__ = ["Watch", "attach", "passes"]
 
 _LONGEST = 5000  # steps that a schedule takes at most
-_EVENTS = 25  # of a schedule
+_EVENTS = 15  # of a schedule
 
 
 def schedule_of(name: str, sparsity: float, steps: int) -> AnySchedule:
     """Return a schedule that ends in the middle of so many steps, or after 5000 of them.
 
     >>> schedule_of("cubic", 0.9, 1000)
-    Cubic(sparsity=0.9, start=50, stop=500, every=18, initial=0.0)
+    Cubic(sparsity=0.9, start=50, stop=500, every=30, initial=0.0)
     """
     stop = max(1, min(steps // 2, _LONGEST))
     start = stop // 10

@@ -36,6 +36,7 @@ ROWS = {
     "large": 2,
     "end-to-end": 1,
     "imported": 1,
+    "estimators": 7,
     "torch-layers": 10,
 }
 
@@ -147,6 +148,10 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "real": module("real_cases").Plan(samples=64, epochs=1),
         "real_cases": ("LSTM",),
         "real_batches": (4,),
+        "estimator_data": ("diabetes",),
+        "estimator_seeds": 1,
+        "search_passes": 2,
+        "search_jobs": 1,
     }
     return module("goals").Plan(**{**settings, **changes})
 
