@@ -74,6 +74,17 @@ def test_the_script_with_torch_runs(
     assert "digits8.onnx" in capsys.readouterr().out
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_the_script_with_scikit_learn_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = run("docs/sklearn.md")
+    assert names["pipeline"].score(names["X_test"], names["y_test"]) > 0.95
+    assert names["est"].search_[-1].measured <= 4096
+    assert "trained, units (100,)" in capsys.readouterr().out
+
+
 def test_a_criterion_of_ones_own_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = run("docs/extending.md")
