@@ -34,7 +34,8 @@ class Agenda:
         self.course: Any = () if schedule is None else schedule.begin()
         self.is_overdue = False
         self.before: RememberedWeights | None = None
-        self._looked: tuple[Any, int] | None = None  # with this course nothing is due before a step
+        # With this course nothing is due from a step on, before another one.
+        self._looked: tuple[Any, int, int] | None = None
 
     def due(self, step: int) -> float | None:
         """The sparsity that is due at a step, if weights are to be removed."""
@@ -53,14 +54,14 @@ class Agenda:
             return 0
         last = step + _LOOKED_AT
         if self._looked is not None and self._looked[0] == self.course:
-            _, until = self._looked
-            if step < until <= last:  # what is between was looked at before
+            _, first, until = self._looked
+            if first <= step < until:
                 return until - step
         until = next(
             (at for at in range(step, last) if self.due(at) is not None or self.exchanges(at)),
             last,
         )
-        self._looked = self.course, until
+        self._looked = self.course, step, until
         return until - step
 
     def is_ahead(self, step: int) -> bool:

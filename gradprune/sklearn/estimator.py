@@ -29,7 +29,7 @@ from gradprune.sklearn.training import Watch, passes, warn_unless_converged
 from gradprune.sklearn.training_set import TrainingSet, batch_size_of, merged
 
 __all__ = ["SparseMLP"]
-_ROWS = 1 << 16  # predicted at a time
+_NUMBERS = 1 << 22  # that are scaled and predicted from at a time
 
 
 class SparseMLP(BaseEstimator, ABC):
@@ -205,8 +205,9 @@ class SparseMLP(BaseEstimator, ABC):
         X = features(self, X)
         out = np.empty((X.shape[0], self.n_outputs_), np.float32)
         with threads_for(self.n_threads):
-            for start in range(0, len(out), _ROWS):
-                rows = slice(start, start + _ROWS)
+            few = max(1, _NUMBERS // X.shape[1])
+            for start in range(0, len(out), few):
+                rows = slice(start, start + few)
                 out[rows] = self._network.predict(_scaled(self._features, dense(X[rows])))
         return out
 

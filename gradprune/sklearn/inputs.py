@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -44,11 +45,31 @@ def features_and_targets(
 def dense(X: Any) -> NDArray[Any]:
     """Return an array of what may be a sparse matrix.
 
+    Raises:
+        ValueError: it would take more than half of the machine's memory.
+
     >>> dense(sparse.csr_array([[0.0, 1.0]])).tolist()
     [[0.0, 1.0]]
     """
+    if sparse.issparse(X):
+        # As they are, and scaled as float32.
+        needed = X.shape[0] * X.shape[1] * (X.dtype.itemsize + 4)
+        if needed > _memory() / 2:
+            raise ValueError(
+                f"X has shape {X.shape}: with its zeros it takes {needed / 1e9:,.0f} GB, more than "
+                "half of the memory here. Reduce its features first, for example "
+                "make_pipeline(TruncatedSVD(100), ...), or pass parts of it to partial_fit"
+            )
     array: NDArray[Any] = X.toarray() if sparse.issparse(X) else X
     return array
+
+
+def _memory() -> int:
+    """Bytes of memory of the machine, 2**63 where it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 2**63
 
 
 def _refuse_categories(estimator: BaseEstimator, X: Any) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gradprune as gp
+from gradprune.pruning.agenda import Agenda
 from gradprune.pruning.schedules import Schedule
 from gradprune.reference import pruning as oracle
 from pruning_models import batch, network
@@ -147,3 +148,30 @@ def test_schedules_never_fall_and_arrive(schedule: Any) -> None:
 def test_schedule_settings(make: Any, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         make()
+
+
+@pytest.mark.parametrize("regrowth", [None, gp.SET(fraction=0.3, every=45, stop=900)])
+@pytest.mark.parametrize("stride", [1, 7, 250])
+def test_quiet_steps_are_counted_from_wherever_somebody_asks(stride: int, regrowth: Any) -> None:
+    """What was looked up before gives the same numbers as looking again."""
+    schedule = gp.Cubic(0.9, start=20, stop=700, every=80)
+    agenda = Agenda(schedule, regrowth)
+
+    def is_due(step: int) -> bool:
+        return schedule.is_event(step) or (regrowth is not None and regrowth.is_event(step))
+
+    for step in [*range(1, 1200, stride), 30, 10]:
+        ahead = range(step, step + 200)
+        first = next((at for at in ahead if is_due(at)), step + 200)
+        assert Agenda(schedule, regrowth).steps_before(step) == first - step
+        seen = agenda.steps_before(step)
+        assert seen == first - step or (first == step + 200 and 0 < seen < 200)
+
+
+def test_what_a_loss_makes_due_is_seen_at_once() -> None:
+    agenda = Agenda(gp.pruning.AdaptiveSchedule(0.9), None)
+    assert agenda.steps_before(1) == 200
+    agenda.course = agenda.schedule.judge(  # type: ignore[union-attr]
+        agenda.course, loss=0.3, sparsity=0.0, can_undo=False
+    ).course
+    assert agenda.steps_before(2) == 0

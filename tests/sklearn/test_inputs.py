@@ -44,6 +44,13 @@ def test_sparse_features(make: Any, early_stopping: bool) -> None:
     np.testing.assert_array_equal(est.predict_proba(X), other.predict_proba(X))
 
 
+def test_sparse_features_that_do_not_fit_are_refused() -> None:
+    wide = sparse.random_array((200, 5), rng=0, format="csr")
+    wide.resize((200, 2**40))
+    with pytest.raises(ValueError, match=r"TruncatedSVD"):
+        classifier().fit(wide, np.arange(200) % 2)
+
+
 def test_tables(plain: SparseMLPClassifier, pandas: Any) -> None:
     names = ["a", "b", "c", "d"]
     table = pandas.DataFrame(X, columns=names)
