@@ -119,7 +119,7 @@ class Model(Exportable):
     def fit(
         self,
         x: ArrayLike,
-        y: ArrayLike | None,
+        y: ArrayLike | None = None,
         *,
         optimizer: Optimizer | None = None,
         loss: LossLike | None = None,

@@ -107,6 +107,7 @@ MODEL_ATTRIBUTES = {
     "predict_classes": "write model.predict(x).argmax(axis=1)",
     "predict_on_batch": "write model.predict(x)",
     "predict_proba": 'write model.predict(x); probabilities need a last activation="softmax"',
+    "score": 'write model.evaluate(x, y)["accuracy"]',
     "save_weights": 'write model.save("model.safetensors")',
     "set_weights": "write into the arrays, model.parameters[name][...] = values",
     "state_dict": "write model.get_state(), a dict of copies; model.save(path) writes everything",

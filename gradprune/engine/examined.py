@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.engine.compiled import Compiled
 from gradprune.errors import ExplosionError, NonFiniteError, NumericalError
 from gradprune.foundation.checks import check_finite, check_indexes, flag, real_array, whole
+from gradprune.foundation.habits import shape_hint
 from gradprune.layers.graph import plan
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.targets import check_labels
@@ -163,7 +164,8 @@ class Examined(Compiled):
         array = real_array("x", x)
         if array.shape[1:] != self.input_shape or array.ndim == 0:
             wanted = ", ".join(["n", *map(str, self.input_shape)])
-            raise ValueError(f"x must have shape ({wanted}), got {array.shape}")
+            hint = shape_hint(array.shape, self.input_shape)
+            raise ValueError(f"x must have shape ({wanted}), got {array.shape}{hint}")
         return array.reshape(len(array), prod(self.input_shape))
 
     def batch(

@@ -18,6 +18,7 @@ from gradprune.forms.frozen_files import FrozenSource, Origin, write
 from gradprune.forms.standardization import folded
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
+from gradprune.foundation.habits import shape_hint
 from gradprune.quantization.mixed_precision import Rounding
 from gradprune.state.arena import unpacked_mask
 from gradprune.state.locking import locked
@@ -186,7 +187,8 @@ class FrozenModel:
         array = real_array("x", x)
         if array.shape[1:] != self.input_shape or array.ndim == 0:
             wanted = ", ".join(["n", *map(str, self.input_shape)])
-            raise ValueError(f"x must have shape ({wanted}), got {array.shape}")
+            hint = shape_hint(array.shape, self.input_shape)
+            raise ValueError(f"x must have shape ({wanted}), got {array.shape}{hint}")
         return array.reshape(len(array), prod(self.input_shape))
 
     def __setattr__(self, name: str, value: object) -> NoReturn:

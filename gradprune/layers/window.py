@@ -172,7 +172,14 @@ def fitting(window: Window, shape: Shape) -> Window:
     """Return the window if it fits into samples of this shape, else raise a ValueError."""
     if min(window.places) < 1:
         spread = "" if window.dilation == (1, 1) else f" with dilation {window.dilation}"
-        raise ValueError(f"a kernel of {window.kernel}{spread} does not fit into {shape}")
+        last = len(shape) == 3 and shape[2] <= 4 < min(shape[:2])
+        hint = (
+            f": samples are (channels, height, width); of channels last write input_shape="
+            f"({shape[2]}, {shape[0]}, {shape[1]}) and x.transpose(0, 3, 1, 2)"
+            if last
+            else ""
+        )
+        raise ValueError(f"a kernel of {window.kernel}{spread} does not fit into {shape}{hint}")
     sides = zip((window.height, window.width), window.before, window.after, strict=True)
     if (
         max(window.channels * prod(map(sum, sides)), *window.stride, *window.dilation)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from gradprune.foundation.gathering import gather
+from gradprune.foundation.habits import loss_hint
 from gradprune.losses.base import Loss, LossLike
 from gradprune.losses.own import Own
 
@@ -32,12 +33,15 @@ def get_loss(loss: LossLike) -> Loss:
     """
     if isinstance(loss, Loss):
         return loss
+    given: object = loss
+    if hint := loss_hint(given):
+        shown = repr(loss) if isinstance(given, str) else type(given).__name__
+        raise ValueError(f"unknown loss {shown}: {hint}")
     if callable(loss) and not isinstance(loss, type):
         return Own(loss)
     try:
         return LOSSES[loss]  # type: ignore[index]
     except (KeyError, TypeError):
-        given: object = loss
         for cls in _CLASSES:
             if given is cls:
                 name = cls.__name__

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 
 from gradprune.data.augmentation import Augmentation, Augmenter, augmentations
 from gradprune.foundation.checks import flag, fraction, seed_number, whole
+from gradprune.foundation.habits import keras_hook, refuse_loader
 from gradprune.losses.base import Loss, LossLike
 from gradprune.losses.weights import ClassWeight
 from gradprune.optim.optimizers import Optimizer
@@ -77,6 +78,7 @@ def prepare(
     Raises:
         TypeError, ValueError, OSError: as ``Model.fit``.
     """
+    refuse_loader(x, y)
     chosen = model.loss_for(loss)
     optimizer = _checked_optimizer(model, optimizer)
     callbacks = _checked_callbacks(callbacks)
@@ -143,11 +145,27 @@ def _data(
 
 def _checked_callbacks(callbacks: Sequence[Callback]) -> tuple[Callback, ...]:
     if isinstance(callbacks, Callback) or not isinstance(callbacks, Iterable):
-        raise TypeError(f"callbacks must be a list of Callback objects, got {callbacks!r}")
+        raise TypeError(
+            f"callbacks must be a list of Callback objects: write callbacks=[callback], got an "
+            f"object of {type(callbacks).__name__}"
+        )
     callbacks = tuple(callbacks)
-    for callback in callbacks:
+    every: tuple[object, ...] = callbacks
+    for callback in every:
+        if isinstance(callback, type) and issubclass(callback, Callback):
+            name = callback.__name__
+            raise TypeError(f"callbacks must be objects: write {name}(...), not the class")
         if not isinstance(callback, Callback):
-            raise TypeError(f"callbacks must be Callback objects, got {callback!r}")
+            raise TypeError(
+                f"callbacks must be Callback objects, got one of {type(callback).__name__}: derive "
+                "its class from gp.callbacks.Callback, whose hooks take one context"
+            )
+        for name in ("on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end"):
+            if keras_hook(getattr(callback, name)):
+                raise TypeError(
+                    f"{type(callback).__name__}.{name} takes logs, as Keras's hooks: here they "
+                    "take one context, write context.epoch and context.logs"
+                )
     return callbacks
 
 
@@ -156,8 +174,13 @@ def _checked_optimizer(model: Trainee, optimizer: Optimizer | None) -> Optimizer
     optimizer = model.optimizer if optimizer is None else optimizer
     if optimizer is None:
         raise ValueError("the model has no optimizer yet: pass optimizer=Adam(model), for example")
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be an optimizer such as Adam(model), got {optimizer!r}")
+    given: object = optimizer
+    if not isinstance(given, Optimizer):
+        shown = repr(given) if isinstance(given, str | type) else f"one of {type(given).__module__}"
+        raise TypeError(
+            f"optimizer must be an optimizer of this model: write optimizer=gp.Adam(model), got "
+            f"{shown}"
+        )
     if optimizer.model is not model:
         raise ValueError("the optimizer was made for another model")
     return optimizer

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 from numpy.lib.array_utils import byte_bounds
@@ -18,9 +18,18 @@ __all__ = ["clip_grad_norm_", "clip_grad_value_", "joint_norm"]
 
 _TINY = 2.0**-60
 
+Arrays = NDArray[np.float32] | Iterable[NDArray[np.float32]] | Mapping[str, NDArray[np.float32]]
 
-def _checked(arrays: NDArray[np.float32] | Iterable[NDArray[np.float32]]) -> list[np.ndarray]:
+
+def _checked(arrays: Arrays) -> list[np.ndarray]:
     """The arrays as a list, each writable float32, no two sharing memory."""
+    if not isinstance(arrays, Iterable):
+        raise TypeError(
+            f"arrays must be arrays such as model.gradients, got an object of "
+            f"{type(arrays).__name__}"
+        )
+    if isinstance(arrays, Mapping):
+        arrays = arrays.values()
     items = [arrays] if isinstance(arrays, np.ndarray) else list(arrays)
     for i, array in enumerate(items):
         if not isinstance(array, np.ndarray):
@@ -46,7 +55,7 @@ def _contiguous(array: np.ndarray) -> np.ndarray:
 
 
 def clip_grad_norm_(
-    arrays: NDArray[np.float32] | Iterable[NDArray[np.float32]],
+    arrays: Arrays,
     max_norm: float,
     norm_type: float = 2.0,
     error_if_nonfinite: bool = False,
@@ -59,8 +68,8 @@ def clip_grad_norm_(
     is not finite nothing is changed.
 
     Args:
-        arrays: a float32 array or an iterable of them, of any shapes and strides, writable and
-            not overlapping. None at all give 0.0.
+        arrays: a float32 array, an iterable of them, or a mapping such as ``model.gradients``, of
+            any shapes and strides, writable and not overlapping. None at all give 0.0.
         max_norm: positive.
         norm_type: p > 0, or ``float("inf")``.
         error_if_nonfinite: raise when the norm is NaN or infinite.
