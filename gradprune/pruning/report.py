@@ -76,10 +76,5 @@ class PruneReport:
         lines += Table(rows[0], rows[1:]).lines()
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"note: {note}" for note in self.notes]
-        if not self.removed_now and self.achieved > self.requested:
-            lines.append(
-                "note: nothing was removed, since more was gone before: a sparsity counts all "
-                f"removed weights, so ask for more than {self.achieved:.2%}"
-            )
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
