@@ -45,7 +45,7 @@ class _Reading:
 
     def run(self) -> Read:
         """Return the network."""
-        self._check_shared()
+        self._check_names()
         output: Any = Value(None)
         for node in self.traced.graph.nodes:
             if node.op == "placeholder":
@@ -56,8 +56,16 @@ class _Reading:
                 output = self._output(node)
         return self.builder.finish(output)
 
-    def _check_shared(self) -> None:
-        """Refuse parameters that are one tensor under several names."""
+    def _check_names(self) -> None:
+        """Refuse names that would not come back, and parameters that have several."""
+        for name, _ in self.traced.module.named_parameters():
+            if "/" in name:
+                self.builder.refuse(
+                    name.rpartition(".")[0],
+                    "name",
+                    f'{name} holds a "/", which stands for the "." of torch in names of layers: '
+                    "rename the module",
+                )
         first: dict[int, str] = {}
         for name, tensor in self.traced.module.named_parameters(remove_duplicate=False):
             other = first.setdefault(id(tensor), name)

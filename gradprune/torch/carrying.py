@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import torch
 
-__all__ = ["Optimizers", "carried", "replace_data", "replace_parameter", "several"]
+__all__ = ["Optimizers", "carried", "check_carried", "replace_data", "replace_parameter", "several"]
 
 Optimizers: TypeAlias = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
@@ -28,6 +28,58 @@ def several(optimizers: Optimizers) -> tuple[torch.optim.Optimizer, ...]:
                 f"optimizer must be a torch.optim.Optimizer, or several, got {type(each).__name__}"
             )
     return found
+
+
+# Optimizers of torch whose state is not a number for each weight, or that take other gradients.
+_COUPLED = {
+    "LBFGS": "it keeps directions over all parameters together",
+    "Muon": "it works on matrices alone",
+    "SparseAdam": "it takes sparse gradients alone",
+}
+
+
+def check_carried(
+    optimizers: Iterable[torch.optim.Optimizer], parameters: Iterable[torch.nn.Parameter]
+) -> None:
+    """Raise a ValueError if an optimizer of a parameter cannot go on when weights of it change.
+
+    What can keeps a number for each weight, or one for the whole parameter.
+
+    Args:
+        optimizers: as ``several`` returns them.
+        parameters: of which weights will be removed or come back.
+    """
+    chosen = {id(parameter): parameter for parameter in parameters}
+    for optimizer in optimizers:
+        own = [chosen[id(p)] for group in optimizer.param_groups for p in group["params"]
+               if id(p) in chosen]  # fmt: skip
+        why = next(
+            (_COUPLED[k.__name__] for k in type(optimizer).__mro__ if k.__name__ in _COUPLED), ""
+        )
+        for parameter in own if not why else ():
+            why = why or _state_that_stays(optimizer, parameter)
+        if own and why:
+            raise ValueError(
+                f"{type(optimizer).__name__} cannot go on when weights of a layer are removed or "
+                f"come back: {why}; make it anew after this call"
+            )
+
+
+def _reason(optimizer: torch.optim.Optimizer) -> str:
+    """Say why an optimizer of this class never can, "" if it may."""
+    names = [kind.__name__ for kind in type(optimizer).__mro__]
+    return next((_COUPLED[name] for name in names if name in _COUPLED), "")
+
+
+def _state_that_stays(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> str:
+    """Say what an optimizer keeps that does not go with single weights, "" if there is nothing."""
+    if isinstance(optimizer, torch.optim.Adafactor) and parameter.ndim > 1:
+        return "it keeps means of rows and columns"
+    for name, kept in optimizer.state.get(parameter, {}).items():
+        is_array = isinstance(kept, torch.Tensor) and kept.numel() != 1
+        if isinstance(kept, list | tuple | dict) or (is_array and kept.shape != parameter.shape):
+            return f"it keeps {name}, which is no number for each weight"
+    return ""
 
 
 def carried(numbers: torch.Tensor, old: torch.Tensor, new: torch.Tensor) -> torch.Tensor:

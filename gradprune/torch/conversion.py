@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize, prune
 
 from gradprune.foundation.checks import flag, fraction
-from gradprune.torch.carrying import Optimizers, replace_parameter, several
+from gradprune.torch.carrying import Optimizers, check_carried, replace_parameter, several
 from gradprune.torch.sparse import SparseConv2d, SparseLayer, SparseLinear
 
 __all__ = ["dense_state_dict", "densify", "sparsify"]
@@ -52,7 +52,9 @@ def sparsify(
         threshold: a layer is replaced if at least this share of its weights is removed. From 80 %
             on sparse layers are faster than masked ones.
         optimizer: one or several that train the module already: they go on with the live weights,
-            and what they keep of these stays. Without, make optimizers after this call.
+            and what they keep of these stays. Without, make optimizers after this call. Those of
+            torch can that keep numbers for each weight: all but Adafactor, LBFGS, Muon and
+            SparseAdam, which are refused before anything changes.
         inplace: whether the module itself is changed, or a deep copy.
 
     Returns:
@@ -61,8 +63,8 @@ def sparsify(
     Raises:
         TypeError: a layer to be replaced is not float32 on the CPU; this is no module, or no
             optimizer.
-        ValueError: an optimizer of the module was to go on with a copy, or the threshold is not in
-            [0, 1].
+        ValueError: an optimizer of the module was to go on with a copy, or cannot go on; or the
+            threshold is not in [0, 1].
 
     >>> model = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 2))
     >>> with torch.no_grad():
@@ -89,6 +91,7 @@ def sparsify(
         removed = 1.0 - float(mask.count_nonzero()) / max(mask.numel(), 1)
         if removed >= threshold and mask.numel():
             made[layer] = _sparse(layer, path, weight, mask)
+    check_carried(optimizers, [_weight_of(layer) for layer in made])
     for layer, sparse in made.items():
         _hand_over(layer, sparse, optimizers)
     return _replaced(module, made) if inplace else _copied(module, made)
@@ -193,13 +196,18 @@ def _sparse(layer: nn.Module, path: str, weight: nn.Parameter, mask: torch.Tenso
     return made
 
 
+def _weight_of(layer: nn.Module) -> Any:
+    """The parameter that a dense layer is trained by."""
+    weight = getattr(layer, "weight_orig", None)
+    return layer._parameters["weight"] if weight is None else weight
+
+
 def _hand_over(layer: nn.Module, sparse: SparseLayer, optimizers: tuple[Any, ...]) -> None:
     """What belongs to the dense layer's parameters, and its hooks."""
-    weight = getattr(layer, "weight_orig", None)
-    weight = layer._parameters["weight"] if weight is None else weight
+    weight = _weight_of(layer)
     places = sparse.indices.long()
     if weight.grad is not None:
-        sparse.values.grad = weight.grad.flatten()[places]
+        sparse.values.grad = weight.grad.to_dense().flatten()[places]
     replace_parameter(
         optimizers, weight, sparse.values, weight.shape, lambda kept: kept.flatten()[places]
     )
