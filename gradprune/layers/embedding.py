@@ -120,6 +120,10 @@ class Embedding(Layer):
             )
         ]
 
+    def linear_form(self, shape: Shape) -> Layer:
+        """See Layer. A row is linear in its weights, that of the padding, too."""
+        return replace(self, padding_index=None, l1=0.0, l2=0.0)
+
     def wiring(self, shape: Shape) -> Wiring:
         """See Layer."""
         return _EmbeddingWiring(self, shape)

@@ -228,6 +228,9 @@ class _Curvature:
 class _Flow:
     """Derivatives of log R, the sum of the outputs of a linear, positive network for ones.
 
+    Of a network that looks up rows, R is for all rows at every step: as the network is linear, that
+    is the sum over samples that name one row each.
+
     Products of many layers leave the range of floats, so each weight matrix is scaled to rows of
     sum 1 on average, which log R only shifts by a constant.
     """
@@ -265,13 +268,15 @@ class _Flow:
             scales[name] = rows[rows > 0].mean()
             np.divide(matrix, scales[name], out=network.parameters[name])
 
-        ones = np.ones((1, *network.input_shape), np.float32)
-        outputs = network.predict(ones)
+        samples = np.ones((1, *network.input_shape), np.float32)
+        if network.input_below is not None:
+            samples = np.arange(network.input_below, dtype=np.float32)[:, np.newaxis] * samples
+        outputs = network.predict(samples)
         height, total = outputs.max(), outputs.sum()
         if not height > 0:
             return flow
         # The mean squared error has the same slope, 2 height / outputs, in each output.
-        network.backward(ones, outputs - height, loss="mse")
+        network.backward(samples, outputs - height, loss="mse")
         slope = 2 * height / outputs.size * total
         for tensor, place in self._layers:
             gradient = network.gradients[tensor.name].ravel()

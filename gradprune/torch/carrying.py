@@ -12,11 +12,18 @@ __all__ = ["Optimizers", "carried", "check_carried", "replace_data", "replace_pa
 Optimizers: TypeAlias = torch.optim.Optimizer | Iterable[torch.optim.Optimizer] | None
 
 
-def several(optimizers: Optimizers) -> tuple[torch.optim.Optimizer, ...]:
+def several(
+    optimizers: Optimizers, parameters: Iterable[torch.nn.Parameter] = ()
+) -> tuple[torch.optim.Optimizer, ...]:
     """Return optimizers as they are named by an argument: one, several or None.
+
+    Args:
+        optimizers: the argument.
+        parameters: see ``check_carried``.
 
     Raises:
         TypeError: something else is among them.
+        ValueError: one of them cannot go on.
     """
     if optimizers is None:
         return ()
@@ -27,6 +34,7 @@ def several(optimizers: Optimizers) -> tuple[torch.optim.Optimizer, ...]:
             raise TypeError(
                 f"optimizer must be a torch.optim.Optimizer, or several, got {type(each).__name__}"
             )
+    check_carried(found, parameters)
     return found
 
 

@@ -15,14 +15,7 @@ from gradprune import _core
 from gradprune.foundation.checks import whole
 from gradprune.layers.base import CoreLayer
 from gradprune.layers.window import Window, fitting
-from gradprune.torch.carrying import (
-    Optimizers,
-    carried,
-    check_carried,
-    replace_data,
-    replace_parameter,
-    several,
-)
+from gradprune.torch.carrying import Optimizers, carried, replace_data, replace_parameter, several
 from gradprune.torch.product import product
 
 __all__ = ["SparseConv2d", "SparseLayer", "SparseLinear"]
@@ -150,7 +143,7 @@ class SparseLayer(nn.Module):
         >>> layer.values.shape
         torch.Size([8])
         """
-        optimizers = several(optimizer)
+        optimizers = several(optimizer, (self.values,))
         flat = self._flat_mask(mask).to(self.indices.device)
         self._set_indices(flat.nonzero().flatten(), optimizers)
 
@@ -189,7 +182,6 @@ class SparseLayer(nn.Module):
         values, shape = self.values, self.values.shape
         if torch.equal(old, new):
             return
-        check_carried(optimizers, [values])
         gradient = values.grad
         replace_data(values, carried(values.data, old, new))
         if gradient is not None:
