@@ -68,9 +68,14 @@ _KEY = "gradprune"
 # ---- writing -----------------------------------------------------------------------------------
 
 
-def save(model: Trainee, path: str | os.PathLike[str]) -> None:
+def save(model: Trainee, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
     """Write a model to a file; see ``Model.save``."""
-    write_atomically(path, seal(*state_of(model)))
+    content, tensors = state_of(model)
+    if not training_state:
+        content |= {"optimizer": None, "pruner": None}
+        left_out = (_OPTIMIZER, _PRUNER)
+        tensors = {name: a for name, a in tensors.items() if not name.startswith(left_out)}
+    write_atomically(path, seal(content, tensors))
 
 
 def check_savable(model: Trainee) -> None:

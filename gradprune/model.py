@@ -14,6 +14,7 @@ from gradprune.engine.summary import Summary, summarize
 from gradprune.forms import shrinking
 from gradprune.forms.frozen import FrozenModel
 from gradprune.forms.shrinking import ShrinkReport
+from gradprune.foundation.checks import flag
 from gradprune.interop.exporting import Exportable
 from gradprune.layers.base import Layer
 from gradprune.layers.graph import Node
@@ -353,7 +354,7 @@ class Model(Exportable):
         """
         files.check_savable(self)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
         """Write everything to a safetensors file: a loaded model trains on with the same bits.
 
         Layers, weights, masks, the optimizer with its moments, clip, guard and schedule, the
@@ -370,10 +371,12 @@ class Model(Exportable):
 
         Args:
             path: the file.
+            training_state: False leaves out the optimizer, whose moments take as many bytes as the
+                weights or twice as many, and the pruner; what is loaded predicts the same.
 
         Raises:
             OSError: the file cannot be written.
             TypeError: something is of a class of your own that is no frozen dataclass, so that
                 ``gp.load(path, custom_objects={...})`` could not make it again.
         """
-        files.save(self, path)
+        files.save(self, path, training_state=flag("training_state", training_state))

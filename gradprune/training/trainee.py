@@ -83,5 +83,5 @@ class Trainee(Network, ABC):
         """See ``Model.check_savable``."""
 
     @abstractmethod
-    def save(self, path: str | os.PathLike[str]) -> None:
+    def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
         """See ``Model.save``."""

@@ -597,3 +597,22 @@ def test_forged_descriptions(original: tuple[Path, gp.Model, bytes], data: st.Da
     assert loaded.predict(X[:5, :2]).shape == (5, 2)
     loaded.save(path)
     assert_same(gp.load(path), loaded)
+
+
+def test_without_the_state_of_training(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(40, activation="relu"), gp.Dense(3)], 50, seed=0)
+    pruner = gp.Pruner(model, criterion=gp.Taylor(), schedule=gp.OneShot(0.5))
+    x, y = np.random.default_rng(0).normal(size=(20, 50)), np.arange(20) % 3
+    model.fit(x, y, optimizer=gp.Adam(model), pruner=pruner, epochs=2, verbose=0)
+    model.save(tmp_path / "all")
+    model.save(tmp_path / "small", training_state=False)
+    again = gp.load(tmp_path / "small")
+    assert isinstance(again, gp.Model)
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    assert (again.optimizer, again.pruner, again.epoch) == (None, None, 2)
+    assert again.sparsity == model.sparsity
+    moments = 2 * 4 * model.arena.size
+    sizes = [(tmp_path / name).stat().st_size for name in ("all", "small")]
+    assert sizes[0] - sizes[1] > moments
+    with pytest.raises(TypeError, match="training_state"):
+        model.save(tmp_path / "small", training_state=2)  # type: ignore[arg-type]
