@@ -22,7 +22,7 @@ from gradprune.pruning.pruner import Pruner
 from gradprune.sklearn.network import sizes_of
 from gradprune.sklearn.settings import Checked
 
-__all__ = ["Budget", "Choice", "Trial", "budget_of", "meet", "search"]
+__all__ = ["Attempt", "Chosen", "Limit", "budget_of", "meet", "search"]
 
 _GUESSES = 8  # networks that are packed before training, at most
 _WEIGHT = 4.5  # bytes of a weight in a packed file, about, with its place
@@ -31,7 +31,7 @@ _GRID = (0.0, 0.5, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99)  # sparsities that are timed
 MakeModel = Callable[[tuple[int, ...]], Model]
 
 
-class Trial(NamedTuple):
+class Attempt(NamedTuple):
     """Says what a network measured.
 
     Attributes:
@@ -53,14 +53,14 @@ class Trial(NamedTuple):
         return f"{kind}, units {self.hidden_layer_sizes}, sparsity {self.sparsity:.4f}: {shown}"
 
 
-class Choice(NamedTuple):
+class Chosen(NamedTuple):
     """Says which network is to be trained."""
 
     hidden: tuple[int, ...]
     sparsity: float
 
 
-class Budget(ABC):
+class Limit(ABC):
     """Measures networks against a limit.
 
     Attributes:
@@ -83,7 +83,7 @@ class Budget(ABC):
         """Return the size or the time of a model that takes features as they come."""
 
     @abstractmethod
-    def choose(self, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool) -> Iterator[Trial]:
+    def choose(self, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool) -> Iterator[Attempt]:
         """Try networks; the last trial is the one to take, if it is within the limit.
 
         Args:
@@ -96,37 +96,37 @@ class Budget(ABC):
     def next(self, model: Model, measured: float) -> float:
         """Return a higher sparsity for a model that is over the limit."""
 
-    def try_out(self, make: MakeModel, hidden: tuple[int, ...], sparsity: float) -> Trial:
+    def try_out(self, make: MakeModel, hidden: tuple[int, ...], sparsity: float) -> Attempt:
         """Prune and measure a network with first weights."""
         model = make(hidden)
         model.optimizer = None
         if sparsity > model.sparsity:
             Pruner(model, criterion=Magnitude(), scope="erk").prune(sparsity)
-        return Trial(hidden, model.sparsity, self.measure(model), self.unit, trained=False)
+        return Attempt(hidden, model.sparsity, self.measure(model), self.unit, trained=False)
 
 
-class Bytes(Budget):
+class Bytes(Limit):
     """The size of the packed file."""
 
     unit = "bytes"
     rounds = 20
 
     def check(self, model: Model) -> None:
-        """See Budget."""
+        """See Limit."""
         check_packable(model)
 
     def measure(self, model: Model) -> float:
-        """See Budget."""
+        """See Limit."""
         return float(compress(model).nbytes)
 
-    def choose(self, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool) -> Iterator[Trial]:
-        """See Budget: secants of the size as a function of the weights that are kept."""
+    def choose(self, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool) -> Iterator[Attempt]:
+        """See Limit: secants of the size as a function of the weights that are kept."""
         first = make(hidden)
         total, least = _weights(first), len(first.layers)  # a layer keeps one
         most = round((1 - first.sparsity) * total)
         kept = min(most, max(least, int(self.limit / _WEIGHT)))
         below, above = least - 1, most + 1  # the most that are known to fit, the least that do not
-        best: Trial | None = None
+        best: Attempt | None = None
         for _ in range(_GUESSES):
             trial = self.try_out(make, hidden, 1 - kept / total)
             yield trial
@@ -149,26 +149,26 @@ class Bytes(Budget):
             yield best
 
     def next(self, model: Model, measured: float) -> float:
-        """See Budget."""
+        """See Limit."""
         total = _weights(model)
         kept = round((1 - model.sparsity) * total)
         fewer = kept - max(1, round((measured - self.limit) / _WEIGHT))
         return 1 - max(len(model.layers), fewer) / total
 
 
-class Microseconds(Budget):
+class Microseconds(Limit):
     """The time of one sample in the frozen form."""
 
     unit = "us"
     rounds = 4
 
     def measure(self, model: Model) -> float:
-        """See Budget."""
+        """See Limit."""
         frozen, x = model.freeze(), np.zeros((1, *model.input_shape), np.float32)
         return best_time(lambda: frozen.predict(x), turns=9, seconds=0.004)
 
-    def choose(self, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool) -> Iterator[Trial]:
-        """See Budget: the least sparsity of some that is fast enough, else half the units."""
+    def choose(self, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool) -> Iterator[Attempt]:
+        """See Limit: the least sparsity of some that is fast enough, else half the units."""
         while True:
             for sparsity in _GRID:
                 trial = self.try_out(make, hidden, sparsity)
@@ -184,12 +184,12 @@ class Microseconds(Budget):
             hidden = tuple(max(1, size // 2) for size in hidden)
 
     def next(self, model: Model, measured: float) -> float:
-        """See Budget."""
+        """See Limit."""
         higher = [sparsity for sparsity in _GRID if sparsity > model.sparsity + 1e-3]
         return higher[0] if higher else (1 + model.sparsity) / 2
 
 
-def budget_of(settings: Checked) -> Budget | None:
+def budget_of(settings: Checked) -> Limit | None:
     """Return the budget that was asked for, or None."""
     if settings.target_bytes is not None:
         return Bytes(settings.target_bytes)
@@ -197,8 +197,8 @@ def budget_of(settings: Checked) -> Budget | None:
 
 
 def search(
-    budget: Budget, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool, verbose: bool
-) -> tuple[Choice, list[Trial]]:
+    budget: Limit, make: MakeModel, hidden: tuple[int, ...], *, fixed: bool, verbose: bool
+) -> tuple[Chosen, list[Attempt]]:
     """Return which network to train, and what was tried.
 
     Raises:
@@ -211,17 +211,17 @@ def search(
         trials.append(trial)
         if verbose:
             print(trial, flush=True)  # noqa: T201 - what verbose asks for
-    return Choice(trials[-1].hidden_layer_sizes, trials[-1].sparsity), trials
+    return Chosen(trials[-1].hidden_layer_sizes, trials[-1].sparsity), trials
 
 
 def meet(
-    budget: Budget,
+    budget: Limit,
     model: Model,
     *,
     finished: Callable[[], Model],
     prune: Callable[[float], None],
     train: Callable[[], None],
-) -> list[Trial]:
+) -> list[Attempt]:
     """Remove more of a trained network until it is within its budget; say what was measured.
 
     Args:
@@ -234,7 +234,7 @@ def meet(
     trials = []
     for number in range(budget.rounds):
         measured = budget.measure(finished())
-        trials.append(Trial(sizes_of(model), model.sparsity, measured, budget.unit, trained=True))
+        trials.append(Attempt(sizes_of(model), model.sparsity, measured, budget.unit, trained=True))
         if measured <= budget.limit:
             return trials
         if number < budget.rounds - 1:

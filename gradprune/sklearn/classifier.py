@@ -74,7 +74,7 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
         loss_, best_loss_: the last one, and the least.
         best_validation_score_, validation_scores_: with ``early_stopping``.
         n_iter_: passes of the last call.
-        search_: what was measured for a budget, a ``Trial`` each: networks with first weights, of
+        search_: what was measured for a budget, a ``Attempt`` each: networks with first weights, of
             which the last was taken, and then the trained one, until it was within the budget.
         n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_, t_, coefs_,
             intercepts_: as of scikit-learn's MLP.

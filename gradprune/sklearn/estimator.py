@@ -17,7 +17,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted
 from gradprune.model import Model
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.schedules import AnySchedule
-from gradprune.sklearn.budgets import Trial, budget_of
+from gradprune.sklearn.budgets import Attempt, budget_of
 from gradprune.sklearn.fitting import started, tightened
 from gradprune.sklearn.inputs import dense, features, features_and_targets
 from gradprune.sklearn.network import folded, weights_and_biases
@@ -41,7 +41,7 @@ class SparseMLP(BaseEstimator, ABC):
     _seed: int
     loss_curve_: list[float]
     t_: int
-    search_: list[Trial]
+    search_: list[Attempt]
 
     def __init__(
         self,

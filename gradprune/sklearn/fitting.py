@@ -8,7 +8,7 @@ import numpy as np
 
 from gradprune.model import Model
 from gradprune.pruning.pruner import Pruner
-from gradprune.sklearn.budgets import Trial, budget_of, meet, search
+from gradprune.sklearn.budgets import Attempt, budget_of, meet, search
 from gradprune.sklearn.network import copied, folded, layers_of, plain, sizes_of
 from gradprune.sklearn.scaling import Scaling
 from gradprune.sklearn.settings import Checked
@@ -23,7 +23,7 @@ _DATA = 512  # samples by which weights are scored once more
 
 def started(
     settings: Checked, samples: TrainingSet, targets: Targets, seed: int, before: Model | None
-) -> tuple[Model, list[Trial]]:
+) -> tuple[Model, list[Attempt]]:
     """Return the network to train, with its optimizer and pruner, and what was tried to choose it.
 
     Args:
@@ -37,7 +37,7 @@ def started(
         ValueError: no network meets the budget, or that of the warm start has other units.
     """
     head, features = targets.head, samples.x.shape[1]
-    budget, trials = budget_of(settings), list[Trial]()
+    budget, trials = budget_of(settings), list[Attempt]()
     hidden, sparsity = settings.hidden, settings.sparsity
     if before is not None:
         hidden = sizes_of(before)
@@ -78,7 +78,7 @@ def tightened(
     scales: tuple[Scaling | None, Targets],
     watch: Watch,
     seed: int,
-) -> list[Trial]:
+) -> list[Attempt]:
     """Remove weights of a trained network until it is within its budget, if there is one.
 
     Args:
