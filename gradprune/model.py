@@ -136,6 +136,7 @@ class Model(Exportable):
         shuffle: bool = True,
         seed: int = 0,
         augment: Augmentation | Sequence[Augmentation] = (),
+        accumulate: SupportsIndex = 1,
     ) -> History:
         """Train for some epochs.
 
@@ -178,6 +179,10 @@ class Model(Exportable):
                 a sample becomes is a function of (seed, epoch, its number in x). Validation data
                 is left as it is; the teacher of a ``Distillation`` sees x as it is.
 
+            accumulate: take a step after so many batches, by the gradient of all their samples: as
+                one batch of accumulate * batch_size, in the memory of a smaller one (but for the
+                statistics of a ``BatchNorm``). Schedules, pruner and callbacks count steps.
+
         Returns:
             The numbers of each epoch and step, also kept in ``model.history``.
 
@@ -218,6 +223,7 @@ class Model(Exportable):
             shuffle=shuffle,
             seed=seed,
             augment=augment,
+            accumulate=accumulate,
         )
         run.warn(stacklevel=2)
         return train(run)

@@ -102,6 +102,7 @@ class Compiled(Whole):
         self.quantizer: Around | None = None
         self._loss: Loss | None = None
         self.last_loss = 0.0
+        self.gathered = 0.0
         self._loss_fault = ""  # what a user's loss function gave that is not finite
         self.exploded = False
         self.refused = False

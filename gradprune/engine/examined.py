@@ -41,11 +41,18 @@ class Examined(Compiled):
             (str(s.layer.name) for s in self.steps if s.layer.smallest_batch(s.shape) > 1), None
         )
 
-    def steps_per_epoch(self, samples: SupportsIndex, batch_size: SupportsIndex = 32) -> int:
+    def steps_per_epoch(
+        self,
+        samples: SupportsIndex,
+        batch_size: SupportsIndex = 32,
+        *,
+        accumulate: SupportsIndex = 1,
+    ) -> int:
         """Return how many steps ``fit`` takes over so many samples, for schedules.
 
-        ceil(samples / batch_size); one less if a last batch would have one sample and
-        ``BatchNorm`` needs two, so that it joins the batch before.
+        ceil(samples / batch_size) batches, ``accumulate`` of them a step. There is one batch less
+        if the last one would have one sample and ``BatchNorm`` needs two, so that it joins the
+        batch before.
 
         >>> from gradprune.engine.network import Network
         >>> from gradprune.layers import BatchNorm, Dense
@@ -53,7 +60,8 @@ class Examined(Compiled):
         [3, 2]
         """
         count, size = whole("samples", samples, least=1), whole("batch_size", batch_size, least=1)
-        return len(cuts(count, size, self.smallest_batch))
+        batches = len(cuts(count, size, self.smallest_batch))
+        return -(-batches // whole("accumulate", accumulate, least=1))
 
     def check_batch_size(self, size: int) -> None:
         """Raise a ValueError if a batch has too few samples to normalize over."""

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.engine.passes import Passes
+from gradprune.foundation.checks import flag
 from gradprune.losses.base import LossLike
 from gradprune.losses.table import lists_losses
 from gradprune.losses.weights import weights_of
@@ -46,6 +47,8 @@ class Network(Passes):
         pruner: the last pruner made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
         last_loss: the loss of the last backward pass.
+        gathered: what the samples count whose mean gradient ``backward`` goes on from with
+            ``accumulate``; 0 after a step.
         exploded: whether a layer's output went beyond the guard's limit in it.
         refused: whether the optimizer's guard has left out the step of the last backward pass;
             its gradients are then not to be learned from.
@@ -62,6 +65,7 @@ class Network(Passes):
         *,
         loss: LossLike | None = None,
         sample_weight: ArrayLike | None = None,
+        accumulate: bool = False,
     ) -> float:
         """Run a forward and a backward pass: fill ``gradients`` and return the mean loss.
 
@@ -80,6 +84,10 @@ class Network(Passes):
                 statistics of a ``BatchNorm``), one of weight 0 not at all; weights that are all
                 the same change no bit. None: all count the same.
 
+            accumulate: go on from the passes since the last step: ``gradients`` and the loss become
+                those of all their samples, as if these were one batch, weights and penalties
+                included (but for the statistics of a ``BatchNorm``). A step ends it.
+
         Returns:
             The mean loss, l1 and l2 penalties of the layers included.
 
@@ -93,6 +101,11 @@ class Network(Passes):
         >>> x, y = [[1.0], [2.0]], [0.0, 0.0]
         >>> model.backward(x, y, loss="mse"), model.backward(x, y, sample_weight=[1, 3])
         (2.5, 3.25)
+
+        A batch in parts:
+
+        >>> model.backward(x[:1], y[:1], loss="mse"), model.backward(x[1:], y[1:], accumulate=True)
+        (1.0, 2.5)
 
         A loss of your own is a function of outputs, (n, *output_shape) float32, and targets, which
         returns the loss of the batch and its gradient by the outputs. Targets are rows of y:
@@ -110,8 +123,9 @@ class Network(Passes):
         inputs, targets = self.batch(x, y, chosen)
         weights = weights_of(sample_weight, len(inputs), loss=chosen)
         guard = None if self.optimizer is None else self.optimizer.guard
+        goes_on = flag("accumulate", accumulate)
         with self.lock:
-            self._pass(inputs, targets, weights, None, chosen, guard)
+            self._pass(inputs, targets, weights, None, chosen, guard, goes_on=goes_on)
             self._loss = chosen.lasting
             return self.last_loss
 

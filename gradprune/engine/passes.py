@@ -48,12 +48,28 @@ class Passes(Examined):
         index: NDArray[np.int64] | None,
         loss: Loss,
         guard: Guard | None,
+        *,
+        goes_on: bool = False,
     ) -> Result:
-        """``backward`` on rows of arrays; the loss, the weight of what is right, and of all."""
+        """``backward`` on rows of arrays; the loss, the weight of what is right, and of all.
+
+        Args:
+            inputs: (samples, features).
+            targets: their targets.
+            weights: (samples,) what they count; None: all the same.
+            index: row numbers; None: all.
+            loss: the loss.
+            guard: whose limits count.
+            goes_on: whether gradients, loss and ``exploded`` become those of all samples since the
+                last step.
+        """
         self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         count = self.forward_count
         asked = self._asked(inputs, targets, index, loss, weights)
+        before, gathered = None, self.gathered if goes_on else 0.0
+        if gathered:
+            before = self.last_loss, self.exploded, self.arena.core.live_gradients()
         self.refused = False
         try:
             result = self._net.backward(
@@ -62,10 +78,66 @@ class Passes(Examined):
         except ValueError:
             self._check_labels(targets, loss)
             raise
-        self.last_loss = result[0]
+        self.last_loss, _, weight = result
+        if isinstance(loss, Own) and weights is not None:
+            weight = float(weights[slice(None) if index is None else index].sum())
         self.exploded = self._net.exploded
         self.forward_count += 1
+        self.gathered = gathered + weight
+        if before is not None:
+            self._join(*before, share=weight / self.gathered)
         return result
+
+    @locked
+    def _join(self, loss: float, exploded: bool, gradients: Floats, *, share: float) -> None:
+        """Let the last pass be this share of all since the last step."""
+        self.last_loss = loss + share * (self.last_loss - loss)
+        self.exploded |= exploded
+        now = self.arena.core.live_gradients()
+        with np.errstate(all="ignore"):  # what is not finite is the guard's business
+            gradients *= np.float32(1.0 - share)
+            now *= np.float32(share)
+            now += gradients
+        self.arena.core.put_gradients(now)
+
+    @locked
+    def take_in_parts(
+        self,
+        inputs: Floats,
+        targets: Target,
+        rows: NDArray[np.int64] | None,
+        sizes: Sequence[int],
+        loss: Loss,
+        optimizer: Optimizer,
+        *,
+        weights: Weights | None = None,
+    ) -> Taken:
+        """Take one step by the gradient of several batches; see ``take``.
+
+        A batch whose numbers are not good is the last one: the step is for the guard.
+
+        Args:
+            inputs: as for ``take``.
+            targets: likewise.
+            rows: row numbers of all batches; None: all rows.
+            sizes: how many rows each batch has.
+            loss: the loss.
+            optimizer: this network's.
+            weights: (samples,) what they count; None: all the same.
+        """
+        index = np.arange(len(inputs)) if rows is None else rows
+        begin, correct, self.gathered = 0, 0.0, 0.0
+        for size in sizes:
+            part = index[begin : begin + size]
+            begin += size
+            result = self._pass(
+                *(inputs, targets, weights, part, loss, optimizer.guard), goes_on=True
+            )
+            correct += result[1]
+            if self.exploded or not math.isfinite(self.last_loss):
+                break
+        whole = (self.last_loss, correct, self.gathered)
+        return Taken.one(whole, optimizer.step())
 
     @locked
     def _asked(
@@ -156,7 +228,7 @@ class Passes(Examined):
             except ValueError:
                 self._check_labels(targets, loss)
                 raise
-            self.last_loss = done[0][-1]
+            self.last_loss, self.gathered = done[0][-1], 0.0
             self.exploded = self._net.exploded
             self.forward_count += len(done[0])
             return optimizer.finish_many(done, rates)

@@ -141,7 +141,15 @@ def shrink(
     _copy(state, small.arena.state, entries)
     _copy(model.gradients, small.gradients, entries)
     small.arena.keep_clipped = model.arena.keep_clipped
-    for counter in ("epoch", "forward_count", "last_loss", "exploded", "refused", "loss"):
+    for counter in (
+        "epoch",
+        "forward_count",
+        "last_loss",
+        "gathered",
+        "exploded",
+        "refused",
+        "loss",
+    ):
         setattr(small, counter, getattr(model, counter))
     if model.optimizer is not None:
         _carry_optimizer(model, small, entries)

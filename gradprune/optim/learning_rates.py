@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gradprune.foundation.checks import flag, fraction, not_negative, positive, settle, whole
@@ -74,9 +75,55 @@ class ConstantLR(LearningRate):
         return self.lr
 
 
-def as_schedule(lr: float | LearningRate) -> LearningRate:
-    """Return a schedule: a number means a constant one."""
-    return lr if isinstance(lr, LearningRate) else ConstantLR(lr)
+@dataclass(frozen=True)
+class FunctionRate(LearningRate):
+    """Goes by a function of the number of steps taken; ``lr=function`` means this.
+
+    A file holds the name of the function, which ``gp.load(path, custom_objects={...})`` finds;
+    a lambda has none, so a model with one is refused by ``save``.
+
+    Args:
+        function: step, from 0 on, to the learning rate, at least 0; it is asked again for the
+            same step.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.Adam(model, lr=lambda step: 0.1 / (1 + step))
+    >>> optimizer.lr
+    0.1
+    """
+
+    function: Callable[[int], float]
+
+    def __post_init__(self) -> None:
+        given: object = self.function
+        if not callable(given) or isinstance(given, type):
+            raise TypeError(f"function must be a function of the step, got {self.function!r}")
+
+    def __call__(self, step: int) -> float:
+        """See LearningRate."""
+        return not_negative(f"the learning rate of step {step}", self.function(step), single=True)
+
+
+def as_given(schedule: LearningRate) -> LearningRate | Callable[[int], float]:
+    """Return what a schedule is written as: a function itself, else the schedule."""
+    return schedule.function if isinstance(schedule, FunctionRate) else schedule
+
+
+RateLike = float | LearningRate | Callable[[int], float]
+
+
+def as_schedule(lr: RateLike) -> LearningRate:
+    """Return a schedule: a number means a constant one, a function of the step that function.
+
+    >>> as_schedule(0.1), as_schedule(lambda step: 0.5**step)(2)
+    (ConstantLR(lr=0.1), 0.25)
+    """
+    if isinstance(lr, LearningRate):
+        return lr
+    if callable(lr) and not isinstance(lr, type):
+        return FunctionRate(lr)
+    return ConstantLR(lr)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ __all__ = ["Counting", "LastPass", "Passing", "Snapshot"]
 
 Floats = NDArray[np.float32]
 
+# What a pass leaves in a network besides arrays.
+_LEFT = ("last_loss", "gathered", "forward_count", "exploded", "refused", "loss")
 _ROOM = 8  # times its size, for a snapshot to come back: copies, lists of live weights
 
 
@@ -40,6 +42,7 @@ class Passing(Protocol):
 
     arena: Arena
     last_loss: float
+    gathered: float
     exploded: bool
     refused: bool
     forward_count: int
@@ -54,10 +57,7 @@ class LastPass:
         with self.lock:
             self._gradients = model.arena.grads.copy()
             self._buffers = model.arena.params[model.arena.size :].copy()
-            self._flags = {
-                name: getattr(model, name)
-                for name in ("last_loss", "forward_count", "exploded", "refused", "loss")
-            }
+            self._flags = {name: getattr(model, name) for name in _LEFT}
 
     @property
     def lock(self) -> AbstractContextManager[bool]:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+
+from gradprune.foundation.checks import real_array
 
 __all__ = ["Segment", "Views"]
 
@@ -47,8 +49,22 @@ class Views(Mapping[str, Floats]):
             self._others[name] if place is None else self._view(place.number).reshape(place.shape)
         )
 
-    def __setitem__(self, name: str, values: object) -> NoReturn:
-        raise TypeError(f"write into the array: [{name!r}][...] = values, not [{name!r}] = values")
+    def __setitem__(self, name: str, values: ArrayLike) -> None:
+        """Write values of exactly this shape: ``model.parameters["w"] = values``.
+
+        Into the array itself, ``[...] = values``, NumPy would broadcast them.
+
+        Raises:
+            KeyError: there is no such name.
+            TypeError, ValueError: they are not real numbers of this shape.
+        """
+        if name not in self._places:
+            raise KeyError(f"{name!r} is none of {list(self._places)}")
+        array = self[name]
+        given = real_array(name, values)
+        if given.shape != array.shape:
+            raise ValueError(f"{name} must have shape {array.shape}, got {given.shape}")
+        array[...] = given
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

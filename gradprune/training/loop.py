@@ -103,17 +103,24 @@ def _take_steps(
         augmenter.begin(samples, model.epoch)
     removed = model.arena.removed
     sizes = [stop - start for start, stop in run.batches]
-    start = 0
+    start, parts = 0, run.parts
     while sizes:
         check_interrupt()
         with model.lock:  # one change, for whoever reads the state in another thread
-            now = sizes[: _steps_unseen(run)]
+            now = sizes[: 1 if parts else _steps_unseen(run)]
             batch = data.batch(order[start : start + sum(now)], augmenter)
-            taken = model.take(
-                *(batch.inputs, batch.targets, batch.rows, now, run.loss, run.optimizer),
-                weights=batch.weights,
-                seconds=PATIENCE,
-            )
+            if parts:
+                taken = model.take_in_parts(
+                    *(batch.inputs, batch.targets, batch.rows, parts[-len(sizes)]),
+                    *(run.loss, run.optimizer),
+                    weights=batch.weights,
+                )
+            else:
+                taken = model.take(
+                    *(batch.inputs, batch.targets, batch.rows, now, run.loss, run.optimizer),
+                    weights=batch.weights,
+                    seconds=PATIENCE,
+                )
             done = now[: len(taken.loss)]
             start, sizes = start + sum(done), sizes[len(done) :]
             history.add_steps(taken, done)

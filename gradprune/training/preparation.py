@@ -38,7 +38,8 @@ class Run:
     optimizer: Optimizer
     followers: tuple[Follower, ...]
     context: Context
-    batches: list[tuple[int, int]]
+    batches: list[tuple[int, int]]  # of each step: where it starts and stops
+    parts: list[list[int]] | None  # how many samples each batch of a step has; None: all are one
     epochs: int
     verbose: int
     shuffle: bool
@@ -72,6 +73,7 @@ def prepare(
     shuffle: bool = True,
     seed: int = 0,
     augment: Augmentation | Sequence[Augmentation] = (),
+    accumulate: SupportsIndex = 1,
 ) -> Run:
     """Check the arguments of ``Model.fit``; nothing is changed yet.
 
@@ -96,6 +98,7 @@ def prepare(
     )
     batches = cuts(len(data), size, model.smallest_batch)
     model.check_batch_size(min(stop - start for start, stop in batches))
+    batches, parts = _steps(batches, whole("accumulate", accumulate, least=1))
     context = Context(
         model,
         epochs=epochs,
@@ -106,9 +109,24 @@ def prepare(
     for follower in followers:
         follower.check(context)
     return Run(
-        *(model, data, validation, chosen, optimizer, followers, context, batches),
+        *(model, data, validation, chosen, optimizer, followers, context, batches, parts),
         *(epochs, verbose, shuffle, seed, augmenter),
     )
+
+
+def _steps(
+    batches: list[tuple[int, int]], together: int
+) -> tuple[list[tuple[int, int]], list[list[int]] | None]:
+    """What each step takes, and how many samples each batch of it has.
+
+    >>> _steps([(0, 2), (2, 4), (4, 5)], 2)
+    ([(0, 4), (4, 5)], [[2, 2], [1]])
+    """
+    if together == 1:
+        return batches, None
+    groups = [batches[i : i + together] for i in range(0, len(batches), together)]
+    parts = [[stop - start for start, stop in group] for group in groups]
+    return [(group[0][0], group[-1][1]) for group in groups], parts
 
 
 def _data(

@@ -63,9 +63,16 @@ def test_prunable_parameters_come_first(network: Network) -> None:
 
 
 def test_the_maps_cannot_be_rebound(network: Network) -> None:
-    for mapping in (network.parameters, network.gradients, network.masks):
-        with pytest.raises(TypeError):
-            mapping["dense0.weight"] = np.zeros((9, 6))
+    """An assignment writes into the array that is there, which whoever holds it sees."""
+    with pytest.raises(TypeError):
+        network.masks["dense0.weight"] = np.zeros((9, 6))
+    for mapping in (network.parameters, network.gradients):
+        held = mapping["dense0.weight"]
+        before = held.copy()
+        mapping["dense0.weight"] = np.ones_like(before)
+        assert np.all(held == 1)
+        mapping["dense0.weight"] = before
+        np.testing.assert_array_equal(held, before)
 
 
 def test_what_is_written_counts_at_the_next_call(network: Network) -> None:

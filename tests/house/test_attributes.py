@@ -62,13 +62,25 @@ def test_calls_that_are_none() -> None:
             mapping()  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("name", ["dense0.weight", "dense0.bias", "nothing"])
-def test_arrays_are_written_into_and_not_replaced(name: str) -> None:
-    before = MODEL.parameters["dense0.weight"].copy()
-    for mapping in (MODEL.parameters, MODEL.gradients):
-        with pytest.raises(TypeError, match=r"write into the array: .*\[\.\.\.\] = values"):
-            mapping[name] = 1.0  # type: ignore[index]
-    np.testing.assert_array_equal(MODEL.parameters["dense0.weight"], before)
+def test_arrays_are_replaced_by_arrays_of_their_shape() -> None:
+    """Nothing is broadcast, nothing is replaced on an error."""
+    model = MODEL.copy()
+    before = model.get_state()
+    for mapping in (model.parameters, model.gradients):
+        for name, values in mapping.items():
+            for bad in (1.0, values[:1], values[np.newaxis], values.ravel()[:1]):
+                with pytest.raises(ValueError, match=rf"{name} must have shape \({len(values)},"):
+                    mapping[name] = bad  # type: ignore[index]
+            with pytest.raises(TypeError, match=f"{name} must hold real numbers"):
+                mapping[name] = np.full(values.shape, "a")  # type: ignore[index]
+        with pytest.raises(KeyError, match="'nothing' is none of"):
+            mapping["nothing"] = 1.0  # type: ignore[index]
+    for name, values in before.items():
+        np.testing.assert_array_equal(model.get_state()[name], values)
+    for name, values in before.items():
+        if name in model.parameters:
+            model.parameters[name] = (values + 1).tolist()  # type: ignore[index]
+            np.testing.assert_array_equal(model.parameters[name], values + 1)
 
 
 def test_other_attributes_fail_as_ever() -> None:

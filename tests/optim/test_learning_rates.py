@@ -356,3 +356,44 @@ def test_the_rate_can_be_set(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="lr"):
             optimizer.lr = wrong
     assert optimizer.lr == 0.2
+
+
+def halves(step: int) -> float:
+    return float(0.1 / 2**step)
+
+
+def test_a_function_of_the_step_is_a_schedule(tmp_path: Path) -> None:
+    model = gp.Model([gp.Dense(3)], input_shape=6, seed=0)
+    twin = gp.Model([gp.Dense(3)], input_shape=6, seed=0)
+    x, y = np.ones((8, 6)), np.arange(8) % 3
+    for each, lr in ((model, halves), (twin, gp.learning_rates.ExponentialLR(0.1, gamma=0.5))):
+        optimizer = gp.Adam(each, lr=lr)
+        _, steps = each.train_steps(x, y, optimizer=optimizer, n=5)
+        assert steps.lr.tolist() == [0.1, 0.05, 0.025, 0.0125, 0.00625]
+    np.testing.assert_array_equal(
+        model.parameters["dense0.weight"], twin.parameters["dense0.weight"]
+    )
+    path = tmp_path / "function.safetensors"
+    model.save(path)
+    loaded = gp.load(path, custom_objects={"halves": halves})
+    assert loaded.optimizer is not None
+    assert loaded.optimizer.lr == model.copy().optimizer.lr == halves(5)
+    with pytest.raises(gp.errors.MissingClassError, match="needs a function 'halves'"):
+        gp.load(path)
+    model.optimizer.lr = lambda step: 0.5
+    assert model.optimizer.lr == 0.5
+    with pytest.raises(TypeError, match="cannot save a lambda"):
+        model.save(path)
+
+
+def test_what_a_function_must_not_return_is_refused_before_the_step() -> None:
+    model = gp.Model([gp.Dense(3)], input_shape=6, seed=0)
+    before = model.get_state()
+    for bad, error in ((-1.0, ValueError), (np.nan, ValueError), ("a", TypeError)):
+        optimizer = gp.Adam(model, lr=lambda step, bad=bad: bad)
+        with pytest.raises(error, match="the learning rate of step 0"):
+            model.train_step(np.ones((8, 6)), np.arange(8) % 3, optimizer=optimizer)
+    for name, values in model.get_state().items():
+        np.testing.assert_array_equal(values, before[name])
+    with pytest.raises(TypeError, match="lr must be a number"):
+        gp.Adam(model, lr=gp.learning_rates.ConstantLR)  # type: ignore[arg-type]

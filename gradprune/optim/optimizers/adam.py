@@ -8,7 +8,7 @@ from typing import Any
 from gradprune.foundation.checks import flag, fraction, not_negative, positive
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.guards import Guard
-from gradprune.optim.learning_rates import LearningRate
+from gradprune.optim.learning_rates import RateLike, as_given
 from gradprune.optim.optimizers.base import Optimizer, Rule, Trainable
 
 __all__ = ["Adam", "AdamW"]
@@ -23,7 +23,7 @@ class Adam(Optimizer):
 
     Args:
         model: the network to train.
-        lr: a number or a schedule.
+        lr: a number, a schedule, or a function of the number of steps taken.
         betas: (beta1, beta2), each in [0, 1).
         eps: positive.
         weight_decay: joins the gradient, or with ``decoupled`` shrinks the weight.
@@ -39,7 +39,7 @@ class Adam(Optimizer):
         self,
         model: Trainable,
         *,
-        lr: float | LearningRate = 1e-3,
+        lr: RateLike = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 0.0,
@@ -75,7 +75,7 @@ class Adam(Optimizer):
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
         return {
-            "lr": self.schedule,
+            "lr": as_given(self.schedule),
             "betas": (self.rule.beta1, self.rule.beta2),
             "eps": self.rule.eps,
             "weight_decay": self.rule.weight_decay,
@@ -94,7 +94,7 @@ class AdamW(Adam):
         self,
         model: Trainable,
         *,
-        lr: float | LearningRate = 1e-3,
+        lr: RateLike = 1e-3,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
         weight_decay: float = 1e-2,

@@ -21,7 +21,7 @@ from gradprune.errors import NumericalError
 from gradprune.optim.chains import Chain, as_clip
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.guards import Guard, Raise
-from gradprune.optim.learning_rates import LearningRate, as_schedule
+from gradprune.optim.learning_rates import RateLike, as_schedule
 from gradprune.optim.optimizers.groups import Groups
 from gradprune.optim.optimizers.inspected import Inspected
 from gradprune.optim.optimizers.taken import StepInfo, Taken
@@ -109,6 +109,7 @@ class Trainable(Protocol):
     arena: Arena
     optimizer: Optimizer | None
     last_loss: float
+    gathered: float
     exploded: bool
     refused: bool
 
@@ -150,7 +151,7 @@ class Optimizer(Inspected, ABC):
         self,
         model: Trainable,
         *,
-        lr: float | LearningRate,
+        lr: RateLike,
         rule: Rule,
         moments: int,
         clip: Clipper | Sequence[Clipper] | None,
@@ -223,6 +224,7 @@ class Optimizer(Inspected, ABC):
         """
         lr = self.lr
         clip, rule = self.begin()
+        self.model.gathered = 0.0
         if self.model.exploded or not math.isfinite(self.model.last_loss):
             return self.finish((math.nan, 1.0, False, False, math.nan), lr)
         return self.finish(self._take(clip, rule), lr)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import SupportsFloat
 
-from gradprune.optim.learning_rates import LearningRate, as_schedule
+from gradprune.optim.learning_rates import LearningRate, RateLike, as_schedule
 from gradprune.state.copying import Attached
 from gradprune.state.following import TrainingContext
 from gradprune.state.locking import locked
@@ -43,7 +43,7 @@ class Rated(Attached):
 
     @lr.setter
     @locked
-    def lr(self, lr: float | LearningRate) -> None:
+    def lr(self, lr: RateLike) -> None:
         schedule = as_schedule(lr)
         self.schedule, self.course, self.lr_factor = schedule, schedule.begin(), 1.0
 

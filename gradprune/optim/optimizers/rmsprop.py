@@ -8,7 +8,7 @@ from typing import Any
 from gradprune.foundation.checks import fraction, not_negative, positive
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.guards import Guard
-from gradprune.optim.learning_rates import LearningRate
+from gradprune.optim.learning_rates import RateLike, as_given
 from gradprune.optim.optimizers.base import Optimizer, Rule, Trainable
 
 __all__ = ["RMSprop"]
@@ -22,7 +22,7 @@ class RMSprop(Optimizer):
 
     Args:
         model: the network to train.
-        lr: a number or a schedule.
+        lr: a number, a schedule, or a function of the number of steps taken.
         alpha: in [0, 1).
         eps: positive.
         momentum: in [0, 1].
@@ -38,7 +38,7 @@ class RMSprop(Optimizer):
         self,
         model: Trainable,
         *,
-        lr: float | LearningRate = 1e-2,
+        lr: RateLike = 1e-2,
         alpha: float = 0.99,
         eps: float = 1e-8,
         momentum: float = 0.0,
@@ -70,7 +70,7 @@ class RMSprop(Optimizer):
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
         return {
-            "lr": self.schedule,
+            "lr": as_given(self.schedule),
             "alpha": self.rule.beta2,
             "eps": self.rule.eps,
             "momentum": self.rule.momentum,

@@ -8,7 +8,7 @@ from typing import Any
 from gradprune.foundation.checks import flag, fraction, not_negative
 from gradprune.optim.clipping.base import Clipper
 from gradprune.optim.guards import Guard
-from gradprune.optim.learning_rates import LearningRate
+from gradprune.optim.learning_rates import RateLike, as_given
 from gradprune.optim.optimizers.base import Optimizer, Rule, Trainable
 
 __all__ = ["SGD"]
@@ -22,7 +22,8 @@ class SGD(Optimizer):
 
     Args:
         model: the network to train.
-        lr: a number or a schedule such as ``CosineLR(0.1, steps=1000)``.
+        lr: a number, a schedule such as ``CosineLR(0.1, steps=1000)``, or a function of the
+            number of steps taken.
         momentum, dampening: in [0, 1].
         nesterov: needs momentum and no dampening.
         weight_decay: on all parameters; coupled as above, or with ``decoupled`` w *= 1 - lr *
@@ -39,7 +40,7 @@ class SGD(Optimizer):
         self,
         model: Trainable,
         *,
-        lr: float | LearningRate,
+        lr: RateLike,
         momentum: float = 0.0,
         dampening: float = 0.0,
         nesterov: bool = False,
@@ -76,7 +77,7 @@ class SGD(Optimizer):
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
         return {
-            "lr": self.schedule,
+            "lr": as_given(self.schedule),
             "momentum": self.rule.momentum,
             "dampening": self.rule.dampening,
             "nesterov": self.rule.nesterov,
