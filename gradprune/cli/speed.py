@@ -116,18 +116,20 @@ def _torch(model: Model, batch: int) -> dict[str, Callable[[], object]]:
     masks = [torch.from_numpy(mask.astype(np.float32)) for mask in model.masks.values()]
     optimizer = torch.optim.Adam(parameters, lr=_LR, fused=True)
 
-    def step() -> None:
+    def step() -> object:
         optimizer.zero_grad(set_to_none=True)
-        torch.nn.functional.cross_entropy(net(x), y).backward()
+        loss = torch.nn.functional.cross_entropy(net(x), y)
+        loss.backward()
         if model.sparsity:
             for parameter, mask in zip(parameters[::2], masks, strict=True):
                 parameter.grad.mul_(mask)
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
+        return loss
 
-    def predict() -> None:
+    def predict() -> object:
         with torch.inference_mode():
-            net(x)
+            return net(x)
 
     return {"training step": step, "prediction": predict}
 

@@ -30,8 +30,8 @@ def train(run: Run) -> History:
     model, context = run.model, run.context
     model.loss = run.loss
     history = model.history = History()
-    moments = "on_train_begin", "on_epoch_begin", "on_epoch_end", "on_train_end"
-    begins, epoch_begins, epoch_ends, ends = (hooks(run.followers, name) for name in moments)
+    moments = "on_train_begin", "on_epoch_begin", "on_train_end"
+    begins, epoch_begins, ends = (hooks(run.followers, name) for name in moments)
     total = run.epochs * len(run.batches)
     try:
         with (
@@ -42,31 +42,16 @@ def train(run: Run) -> History:
             measure(model, run.data.inputs, run.data.weights, again=False)
             for hook in begins:
                 hook(context)
-            for _ in range(run.epochs):
+            epochs = 0
+            while epochs < run.epochs and not context.stopped:
+                epochs += 1
                 check_interrupt()
-                if context.stopped:
-                    break
                 for hook in epoch_begins:
                     hook(context)
                 first, began = history.step_count, perf_counter()
                 progress.start(model.epoch + 1, first)
-                if not _take_steps(run, history, progress, check_interrupt):
-                    break  # stopped on the way: not an epoch
-                context.logs = {
-                    "epoch": model.epoch,
-                    **totals(history, first, run.loss),
-                    "sparsity": model.sparsity,
-                    "seconds": perf_counter() - began,
-                }
-                if run.validation is not None:
-                    context.logs |= _validated(run, run.validation)
-                history.add_epoch(context.logs)
-                progress.finish_epoch(context.logs)
-                removed = model.arena.removed
-                for hook in epoch_ends:
-                    hook(context)
-                if model.arena.removed != removed:  # one of them has taken a removal back
-                    history.add_sparsity(model.sparsity)
+                if _take_steps(run, history, progress, check_interrupt):
+                    _finish_epoch(run, history, progress, first, began)
             check_interrupt()
             for hook in ends:
                 hook(context)
@@ -74,6 +59,26 @@ def train(run: Run) -> History:
         history.interrupted = True
         raise
     return history
+
+
+def _finish_epoch(run: Run, history: History, progress: Display, first: int, began: float) -> None:
+    """Note an epoch of which all steps were taken, from the step ``first`` on."""
+    model, context = run.model, run.context
+    context.logs = {
+        "epoch": model.epoch,
+        **totals(history, first, run.loss),
+        "sparsity": model.sparsity,
+        "seconds": perf_counter() - began,
+    }
+    if run.validation is not None:
+        context.logs |= _validated(run, run.validation)
+    history.add_epoch(context.logs)
+    progress.finish_epoch(context.logs)
+    removed = model.arena.removed
+    for hook in hooks(run.followers, "on_epoch_end"):
+        hook(context)
+    if model.arena.removed != removed:  # one of them has taken a removal back
+        history.add_sparsity(model.sparsity)
 
 
 def _validated(run: Run, data: TrainingData) -> dict[str, float]:

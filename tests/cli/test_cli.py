@@ -172,10 +172,28 @@ def test_validation_is_held_out_of_training() -> None:
     both = np.column_stack([rows, labels])
     assert np.array_equal(both[np.lexsort(both.T)], (a := np.column_stack([x, y]))[np.lexsort(a.T)])
     np.testing.assert_array_equal(data.test[0], test[0])
+    places = [int(np.flatnonzero((x == row).all(axis=1))[0]) for row in data.validation[0][:8]]
+    assert places == [
+        2,
+        9,
+        10,
+        13,
+        25,
+        29,
+        31,
+        32,
+    ]  # the same samples in every version, and in their order
     other = load_data("digits", validation=0.25, seed=1)
     assert not np.array_equal(other.validation[0], data.validation[0])
     with pytest.raises(ValueError, match="leaves none"):
         load_data("digits", validation=0.0)
+
+
+def test_tables_have_the_width_of_a_page() -> None:
+    """Where no terminal says how wide it is; and a picture of ten classes fits there."""
+    file = io.StringIO()
+    tables.make_console(file).print("-" * 250)
+    assert [len(line) for line in file.getvalue().splitlines()] == [100, 100, 50]
 
 
 # ---- train, prune, inspect -----------------------------------------------------------------------
@@ -577,6 +595,24 @@ def check_bench(
 def test_bench(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None)
     check_bench(monkeypatch, capsys, with_torch=False)
+
+
+@pytest.mark.parametrize("sparsity", [0.0, 0.9])
+def test_contestants_do_the_same_work(torch: Any, sparsity: float) -> None:
+    """Whoever left out a part of it would be the faster one."""
+    model = bench._model((8, 6), sparsity)
+    x, _ = bench._batch(20)
+    wanted = model.predict(x)
+    theirs: Any = bench._torch(model, 20)
+    ours: Any = bench._gradprune(model, 20)
+    for runs in (ours, theirs):
+        np.testing.assert_allclose(np.asarray(runs["prediction"]()), wanted, atol=1e-5)
+    for _ in range(5):
+        loss = ours["training step"]()[0]
+        assert loss == pytest.approx(theirs["training step"]().item(), rel=1e-5)
+    np.testing.assert_allclose(
+        np.asarray(theirs["prediction"]()), model.predict(x), atol=1e-4, rtol=1e-4
+    )
 
 
 @pytest.mark.usefixtures("torch")

@@ -654,6 +654,36 @@ def test_fitted_weights_find_the_odds() -> None:
     assert fitted[2] == 0  # it does not pay
 
 
+# What is fitted to samples that lie close to the bounds: what a weight must save, what may be lost
+# before the others are fitted anew, how far they are drawn to 0.
+FITTED = {
+    0: [35, 0, 0, 0, 0, 0, 0, 0, 0],
+    108: [3, 11, 0, 0, 0, 0, 0, 0, 0],
+    151: [7, 0, 16, 0, 0, 0, 0, 0, 0],
+    162: [37, 0, 0, 0, 0, 0, 0, 0, 0],
+    306: [34, 0, 0, 0, 0, 0, 0, 0, 0],
+}
+
+
+@pytest.mark.parametrize("seed", FITTED)
+def test_fitted_weights_stay(seed: int) -> None:
+    """Files of the same model have the same bytes in every version."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(1, 200, (300, 8))
+    counts[:, 3] = counts[:, 2] + rng.integers(0, 9, 300)
+    counts[:, 4] = counts[:, 1] + rng.integers(0, 3, 300)
+    counts[:, 5] = counts[:, 1] + counts[:, 2]
+    features = np.column_stack([np.full(300, logistic.CONSTANT), logistic.log2(counts)])
+    weights = np.array([-20, 9, 5, 0, 0, 6, -5, 5, 0]) * (1 + seed % 6)
+    bits = rng.random(300) < logistic.probabilities(features, weights) / 2**22
+    assert logistic.fit_weights(features, bits).tolist() == FITTED[seed]
+
+
+def test_weights_are_fitted_to_a_part_of_many_entries() -> None:
+    counts = (0, 1, 2**17, 2**17 + 1, 2**18, 2**18 + 1)
+    assert [logistic.sampling(count) for count in counts] == [1, 1, 1, 2, 2, 3]
+
+
 def test_fitting_ends_where_nothing_is_won(monkeypatch: pytest.MonkeyPatch) -> None:
     """The odds of a constant are known at the start: one step is tried, and not taken."""
     tried: list[list[float]] = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from gradprune.data import npz
 from gradprune.data.npz import read_labelled, read_samples
 from gradprune.errors import FileFormatError
 
@@ -117,3 +118,36 @@ def test_damage_is_found_wherever_it_is(tmp_path: Path) -> None:
         (tmp_path / "b.npz").write_bytes(data[:length])
         with pytest.raises(FileFormatError):
             read_labelled(tmp_path / "b.npz")
+
+
+@pytest.mark.parametrize("least", [0, 10_000])
+def test_how_much_a_file_may_unpack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, least: int
+) -> None:
+    """16 times its size, or a number of bytes if that is more: up to it, and not one beyond."""
+    size = 16 * 1000 if least == 0 else least
+    content = header_of((1, (size - 128) // 4)) + bytes(size - 128)
+    assert len(content) == size
+    for beyond in (0, 1):
+        path = tmp_path / f"{beyond}.npz"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.npy", content)
+        if least == 0:  # a comment makes the file as large as it has to be
+            short = 1000 - beyond - path.stat().st_size
+            with zipfile.ZipFile(path, "a") as archive:
+                archive.comment = bytes(short)
+            assert path.stat().st_size == 1000 - beyond
+        monkeypatch.setattr(npz, "_MOST_BYTES", max(0, least - beyond))
+        if beyond:
+            with pytest.raises(FileFormatError, match="bytes are packed in a small file"):
+                read_samples(path)
+        else:
+            assert read_samples(path)[0].shape == (1, (size - 128) // 4)
+
+
+def test_the_largest_label(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=X, y=[0, 1, 2, 10**6 - 1])
+    assert read_labelled(tmp_path / "a.npz")[0][1].max() == 999_999
+    np.savez(tmp_path / "a.npz", x=X, y=[0, 1, 2, 10**6])
+    with pytest.raises(FileFormatError, match="label 1000000, expected at most 999999"):
+        read_labelled(tmp_path / "a.npz")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from gradprune import files
+from gradprune.errors import FileFormatError
 from gradprune.registry import SETTINGS, Registry, classes_in, written
 from setting_examples import GIVEN
 
@@ -388,3 +390,20 @@ def test_classes_in_a_setting() -> None:
 def test_settings_as_they_are_written_in_python(value: Any, text: str) -> None:
     """Without their classes: what a file holds is enough."""
     assert written(json.loads(json.dumps(Registry().encode(value)))) == text
+
+
+def test_files_name_settings_only() -> None:
+    """Reports, bases, optimizers and what else is public are nothing that a file may make."""
+    packages = (gp.layers, gp.losses, gp.optim, gp.pruning, gp.quantization)
+    public = {
+        name: member
+        for package in packages
+        for name, member in vars(package).items()
+        if inspect.isclass(member) and name not in SETTINGS
+    }
+    assert {"Adam", "Pruner", "PruneReport", "Quantizer", "Layer"} <= public.keys()
+    for name in public:
+        with pytest.raises(FileFormatError, match=f"unknown class '{name}'"):
+            Registry().decode({"class": name})
+    for cls in SETTINGS.values():
+        assert cls.__dataclass_params__.frozen, cls

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -64,9 +65,22 @@ def written(model: Network, path: Path, precision: str = "float32") -> Any:
     return to_c(model, path, name=None, precision=precision)
 
 
+def in_float64(text: str) -> list[str]:
+    """The constants of a file of C that are double: a small CPU has no instructions for them."""
+    code = re.sub(r"/\*.*?\*/", "", text, flags=re.DOTALL)
+    return re.findall(r"(?<![\w.])\d+\.\d*(?:e[+-]?\d+)?(?![\d.ef])", code)
+
+
+def test_constants_in_float64_are_seen() -> None:
+    text = "/* 1.5 */ f(x, 12.0, 1.5f, 1e-05f, 2.5e-3f, 3, -0x1.8p1f) + 2.5e-3 * w1.x;"
+    assert in_float64(text) == ["12.0", "2.5e-3"]
+
+
 def check(folder: Path, models: Mapping[str, tuple[Network, Floats]], *flags: str) -> None:
     """The files of all of them, in one library, predict as they do."""
     library = compiled(folder, *flags)
+    for path in folder.glob("*.c"):
+        assert in_float64(path.read_text(encoding="utf-8")) == [], path.name
     for name, (model, x) in models.items():
         wanted = model.predict(x)
         error = np.abs(predicted(library, name, x, model.output_shape) - wanted).max()

@@ -13,6 +13,9 @@ import pytest
 import gradprune as gp
 from cases import CASES
 from conftest import SEED
+from gradprune.interop.onnx_correction import corrected
+from gradprune.interop.onnx_graph import INPUT, Graph
+from gradprune.interop.onnx_network import Product, Written
 from gradprune.layers import Layer
 from random_networks import NETWORKS, random_network, samples
 
@@ -399,3 +402,22 @@ def test_without_the_extra(
     with pytest.raises(ImportError, match=r'pip install "gradprune\[onnx\]"'):
         MODEL.to_onnx(tmp_path / "m.onnx", **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_biases_are_corrected_three_times() -> None:
+    """Each sweep takes off what is left of the error, which here is half of it."""
+    graph = Graph(21)
+    weight = graph.constant("weight", np.eye(2, dtype=np.float32))
+    bias = graph.constant("bias", np.float32([8, -16]))
+    graph.node("Gemm", INPUT, weight, bias, at="dense0")
+    given = Written(graph, [Product("dense0", graph.nodes[0], weight, bias)])
+
+    def means(run: Graph, tensors: Any) -> list[Any]:
+        assert dict(tensors) == {graph.nodes[0].outputs[0]: -1}
+        return [np.zeros(2) if run is graph else run.constants[bias] / 2.0]
+
+    made = corrected(given, ["dense0"], lambda own: own.graph, means)
+    np.testing.assert_array_equal(made.constants[bias], [1, -2])
+    np.testing.assert_array_equal(graph.constants[bias], [8, -16])
+    untouched = corrected(given, ["dense1"], lambda own: own.graph, means)
+    assert untouched is graph

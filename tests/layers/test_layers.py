@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import gradprune as gp
+from cases import CASES
 from gradprune import reference
 from gradprune.engine.network import Network
 from gradprune.layers import ACTIVATIONS
@@ -186,3 +187,11 @@ def test_losses_by_name() -> None:
     for wrong in ("CE", "", None, ["mse"], 1):
         with pytest.raises(ValueError, match=r"known are \['bce', 'cross_entropy'"):
             get_loss(wrong)
+
+
+def test_what_a_layer_does_not_say() -> None:
+    """A layer of one's own with nothing but its shape rule has an answer of the right type."""
+    plain = gp.Flatten()
+    assert plain.activation_name == ""
+    for case in CASES:
+        assert all(isinstance(layer.activation_name, str) for layer in case.layers), case.name

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 import gradprune as gp
 from gradprune import plotting
 from gradprune.optim.optimizers import StepInfo, Taken
+from gradprune.plotting import tradeoff
 from gradprune.plotting.forms import plot_bars
 from gradprune.training.history import History
 
@@ -298,3 +299,11 @@ def test_bars_are_as_wide_in_every_picture(count: int) -> None:
     assert figure.get_size_inches().tolist() == pytest.approx([7.0, 0.8 + 0.35 * count])
     assert [text.get_text() for text in axes.get_yticklabels()] == names
     assert [bar.get_width() for bar in axes.patches] == [2.0] * count
+
+
+def test_one_trial_has_no_spread() -> None:
+    """With one seed the band has no width; with more it is that of a sample's deviation."""
+    one, three = ({0.5: [(0.4, y) for y in values]} for values in ([0.8], [0.7, 0.8, 0.9]))
+    assert [part.tolist() for part in tradeoff._points(one)] == [[0.4], [0.8], [0.0]]
+    at, mean, spread = tradeoff._points(three)
+    np.testing.assert_allclose([at[0], mean[0], spread[0]], [0.4, 0.8, 0.1])

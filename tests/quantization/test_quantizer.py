@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from pathlib import Path
 from typing import Any
 
@@ -212,6 +213,19 @@ def test_fixed_codebooks_let_the_rest_learn() -> None:
     step(model, optimizer, fused=True)
     for name, values in model.parameters.items():
         assert (values.tobytes() == before[name].tobytes()) == (name in model.masks)
+
+
+def test_fixed_codebooks_have_no_gradient() -> None:
+    """The step's norm, and the moments, are those of the other parameters alone."""
+    model = network(gp.Codebook(4, trained=False))
+    optimizer = gp.SGD(model, lr=0.01, momentum=0.9, clip=gp.ClipNorm(1e-3))
+    model.backward(X, Y)
+    others = [values for name, values in model.gradients.items() if name not in model.masks]
+    wanted = math.sqrt(sum(float((values.astype(np.float64) ** 2).sum()) for values in others))
+    assert optimizer.step().norm == pytest.approx(wanted, rel=1e-6)
+    (moment,) = optimizer.moments
+    for name, values in model.arena.views(moment).items():
+        assert values.any() == (name not in model.masks)
 
 
 def test_straight_through_weights_change_clusters() -> None:

@@ -94,3 +94,21 @@ def test_optimizers_worked_by_hand() -> None:
     # the first Adam step is lr * sign(g) whatever the size of g
     moved, _ = reference.adam_step(w, np.array([1e4]), {}, step=1, lr=0.25)
     np.testing.assert_allclose(moved, 1.75)
+
+
+@pytest.mark.parametrize(
+    ("step", "settings"), [(step, settings) for _, step, settings, _ in OPTIMIZERS]
+)
+@pytest.mark.parametrize("mask", [None, np.array([True, False, True])])
+def test_what_is_returned_is_nobody_elses(step: Step, settings: Any, mask: Any) -> None:
+    """Gradients that are written in place the next time leave the state as it is."""
+    given = [np.array([1.0, -2.0, 3.0]), np.array([0.5, 0.25, -1.0])]
+    before = [array.copy() for array in given]
+    params, state = step(*given, {}, step=1, mask=mask, **settings)
+    params, state = step(*given, state, step=2, mask=mask, **settings)
+    first = step(*given, {}, step=1, mask=mask, **settings)
+    for made, kept in ((params, state), first):
+        for array in (made, *kept.values()):
+            assert not any(np.shares_memory(array, own) for own in given)
+    for array, old in zip(given, before, strict=True):
+        np.testing.assert_array_equal(array, old)

@@ -12,6 +12,7 @@ import gradprune as gp
 from gradprune import files
 from gradprune.compression import gpz
 from gradprune.engine import memory
+from gradprune.state import arena
 
 NETWORKS: dict[str, Any] = {
     "dense": lambda: gp.Model([gp.Dense(7, activation="relu"), gp.Dropout(0.5), gp.Dense(3)], 5),
@@ -175,3 +176,14 @@ def test_the_most_layers_and_axes_of_a_packed_file() -> None:
                 gp.errors.FileFormatError, match="damaged architecture: a number is above"
             ):
                 gp.compression.PackedModel(data, gp.Model)
+
+
+def test_the_largest_number_of_parameters(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many numbers as the limit are fine, buffers included; one more is not."""
+    layers = [gp.Dense(3), gp.BatchNorm()]
+    numbers = 2 * 3 + 3 + 4 * 3
+    monkeypatch.setattr(arena, "_LARGEST", numbers)
+    assert gp.Model(layers, 2).parameters["dense0.weight"].size == 6
+    monkeypatch.setattr(arena, "_LARGEST", numbers - 1)
+    with pytest.raises(MemoryError, match=r"dense0.weight has \(3, 2\) numbers: no memory is so"):
+        gp.Model(layers, 2)

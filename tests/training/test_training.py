@@ -499,3 +499,36 @@ def test_a_bar_in_a_notebook(
     model = model_of()
     model.fit(X, Y, optimizer=gp.Adam(model))
     assert "3/3" in capsys.readouterr().err
+
+
+def test_stopping_ends_the_epochs_at_once() -> None:
+    """However many were asked for; the moments after it are those of the end alone."""
+    moments: list[str] = []
+
+    class Notes(gp.callbacks.Callback):
+        def on_train_begin(self, context: Any) -> None:
+            moments.append("begin")
+
+        def on_epoch_begin(self, context: Any) -> None:
+            moments.append("epoch")
+
+        def on_epoch_end(self, context: Any) -> None:
+            moments.append("its end")
+
+        def on_train_end(self, context: Any) -> None:
+            moments.append("end")
+
+    epoch = ["epoch", "its end"]
+    for step, wanted in ((2, ["epoch"]), (3, epoch), (5, [*epoch, "epoch"])):
+        model = model_of()
+        moments.clear()
+        history = model.fit(
+            *(X, Y),
+            optimizer=gp.SGD(model, lr=0.1),
+            epochs=10**12,
+            batch_size=25,
+            callbacks=[OnStep(step, lambda context: context.stop()), Notes()],
+            verbose=0,
+        )
+        assert moments == ["begin", *wanted, "end"]
+        assert history.step_count == step
