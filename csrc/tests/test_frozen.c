@@ -322,6 +322,60 @@ static void test_callers(const gp_kernels *kernels)
     stage_close(&s);
 }
 
+/* ---- estimates ------------------------------------------------------------------------------- */
+
+static void of_dense(model *m) { model_dense(m, 300, 100); }
+static void of_convolution(model *m)
+{
+    gp_window w = model_window(4, 12, 10, 3);
+    w.before[0] = w.after[0] = w.before[1] = w.after[1] = 1;
+    model_convolution(m, w, 20);
+}
+static void of_maximum(model *m)
+{
+    gp_window w = model_window(4, 12, 10, 2);
+    w.stride[0] = w.stride[1] = 2;
+    model_pooling(m, w, GP_POOL_MAX);
+}
+static void of_batchnorm(model *m) { model_batchnorm(m, 4, 480); }
+static void of_standardize(model *m) { model_standardize(m, 4, 480); }
+static void of_layernorm(model *m) { model_layernorm(m, 4, 480); }
+static void of_rnn(model *m) { model_recurrent(m, GP_RNN, 5, 12, 20, 0); }
+static void of_gru(model *m) { model_recurrent(m, GP_GRU, 5, 12, 20, 0); }
+static void of_lstm(model *m) { model_recurrent(m, GP_LSTM, 5, 12, 20, 1); }
+
+/* The time that a layer says it takes decides how many samples run as rows; no result tells. */
+static void test_estimates(void)
+{
+    static const struct {
+        void (*build)(model *m);
+        double removed, row_ns, lane_ns;
+        int int8;
+    } known[] = {
+        {of_dense, 0.0, 600.0, 11100.0, 0},      {of_dense, 0.9, 955.42, 2773.8, 0},
+        {of_dense, 0.0, 750.0, 3300.0, 1},       {of_convolution, 0.0, 1757.6, 21600.0, 0},
+        {of_convolution, 0.9, 454.4, 4224.0, 0}, {of_maximum, 0.0, 96.0, 240.0, 0},
+        {of_batchnorm, 0.0, 96.0, 240.0, 0},     {of_standardize, 0.0, 96.0, 240.0, 0},
+        {of_layernorm, 0.0, 960.0, 960.0, 0},    {of_rnn, 0.0, 754.0, 3104.0, 0},
+        {of_rnn, 0.9, 723.25, 2257.5, 0},        {of_gru, 0.0, 1810.0, 9792.0, 0},
+        {of_lstm, 0.0, 2426.0, 14016.0, 0},
+    };
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        model m = {0};
+        known[i].build(&m);
+        model_finish(&m, 3);
+        model_prune(&m, known[i].removed, 4);
+        const gp_layer_ops *type = m.layers[0].type;
+        gp_packed packed = {.ops = known[i].int8 ? type->frozen_int8 : type->frozen,
+                            .spec = m.layers[0]};
+        CHECK_INT_EQUAL(packed.ops->pack(&packed, &m.arena), GP_OK);
+        CHECK(fabs(packed.row_ns - known[i].row_ns) <= 1e-9 * packed.row_ns);
+        CHECK(fabs(packed.lane_ns - known[i].lane_ns) <= 1e-9 * packed.lane_ns);
+        free(packed.memory);
+        model_free(&m);
+    }
+}
+
 int main(void)
 {
     OVER_INSTRUCTION_SETS(test_predict);
@@ -333,5 +387,6 @@ int main(void)
     OVER_INSTRUCTION_SETS(test_bad_arguments);
     OVER_INSTRUCTION_SETS(test_identity);
     OVER_INSTRUCTION_SETS(test_callers);
+    test_estimates();
     return check_summary();
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 import gradprune as gp
 from c_networks import FLAGS, has_the_bits, products_network
-from cases import CONVOLVED_CASES, EDGE_CASES, IMAGE_CASES, RECURRENT_CASES, Case
+from cases import CASES, CONVOLVED_CASES, EDGE_CASES, IMAGE_CASES, RECURRENT_CASES, Case
 from gradprune.engine.network import Network
 from gradprune.errors import FileFormatError, NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_layers
@@ -91,6 +91,16 @@ def of_case(case: Case, share: float) -> tuple[Network, Floats]:
     network = case.network()
     network.set_masks(case.masks(share))
     return network, case.batch()[0][:5]
+
+
+def test_every_kind_of_layer_is_written_in_float32(tmp_path: Path) -> None:
+    chosen: dict[frozenset[type], Case] = {}
+    for case in CASES:
+        chosen.setdefault(frozenset(map(type, case.layers)), case)
+    for case in chosen.values():
+        written(of_case(case, 0.5)[0], tmp_path / "m.c")
+        text = (tmp_path / "m.c").read_text(encoding="utf-8")
+        assert in_float64(text) == [], case.name
 
 
 CHOSEN = (*EDGE_CASES[:6], *RECURRENT_CASES[:9], *RECURRENT_CASES[-5:], *IMAGE_CASES[:9])

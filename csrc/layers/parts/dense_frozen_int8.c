@@ -74,9 +74,9 @@ static gp_status int8_pack(gp_packed *packed, const gp_arena *arena)
     }
     enum { HEAD = 64 };
     _Static_assert(sizeof(int8_packed) <= HEAD, "the header does not fit");
-    const size_t stride = stride_of(I), each = stride + sizeof(int32_t) + 2 * sizeof(float);
-    if (rows > (SIZE_MAX - HEAD) / each) return GP_NO_MEMORY;
-    const size_t bytes = HEAD + O * stride + 3 * rows * sizeof(float);
+    const size_t stride = stride_of(I), each = sizeof(int32_t) + 2 * sizeof(float);
+    if (rows > (SIZE_MAX - HEAD) / (stride + each)) return GP_NO_MEMORY;
+    const size_t bytes = HEAD + O * stride + rows * each;
     char *memory = aligned_alloc(64, bytes);
     if (!memory) return GP_NO_MEMORY;
     memset(memory, 0, bytes);
