@@ -67,7 +67,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {
 SETTINGS: dict[str, type[Any]] = {
     cls.__name__: cls
     for cls in _classes(layers, losses, optim, pruning, quantization)
-    if dataclasses.is_dataclass(cls) and issubclass(cls, _KINDS)
+    if issubclass(cls, _KINDS)
 }
 # What classes were called in earlier files.
 FORMER = {"Linear": "LinearSchedule", "Quantize": "QuantizeGradient"}

@@ -108,7 +108,7 @@ class Compiled(Whole):
         self.refused = False
         self.forward_count = 0
 
-    def _build(self, start: Start | None = None) -> None:
+    def _build(self, start: Start | None) -> None:
         """The arena, with the mask that it starts with, and the core's network."""
         self.steps = plan(self.layers, self.input_shape)
         tensors: list[Tensor] = []

@@ -62,8 +62,8 @@ def c_text(
     name: str,
     header: str,
     *,
-    precision: str = "float32",
-    integers: Collection[int] = (),
+    precision: str,
+    integers: Collection[int],
 ) -> CText:
     """Write the network as it is now.
 

@@ -28,7 +28,7 @@ __all__ = ["write_torch"]
 
 
 @locked
-def write_torch(model: Network, *, masks: bool = False) -> Any:
+def write_torch(model: Network, *, masks: bool) -> Any:
     """Return a torch module that computes what the model does; see ``Model.to_torch``.
 
     Raises:

@@ -18,7 +18,7 @@ def plot_bars(
     texts: Sequence[str],
     *,
     title: str,
-    ax: Axes | None = None,
+    ax: Axes | None,
 ) -> Axes:
     """Draw a bar for each name, from top to bottom, with its value in words at the end.
 

@@ -108,10 +108,10 @@ def batches(
     return _cut(x, y, order, cuts(stop, size, whole("least", least, least=1)))
 
 
-def cuts(n: int, size: int, least: int = 1) -> list[tuple[int, int]]:
+def cuts(n: int, size: int, least: int) -> list[tuple[int, int]]:
     """Return where each batch of n samples starts and stops; see ``batches``.
 
-    >>> cuts(65, 32), cuts(65, 32, least=2)
+    >>> cuts(65, 32, 1), cuts(65, 32, 2)
     ([(0, 32), (32, 64), (64, 65)], [(0, 32), (32, 65)])
     """
     starts = list(range(0, n, size))

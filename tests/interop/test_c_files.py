@@ -97,10 +97,12 @@ def test_every_kind_of_layer_is_written_in_float32(tmp_path: Path) -> None:
     chosen: dict[frozenset[type], Case] = {}
     for case in CASES:
         chosen.setdefault(frozenset(map(type, case.layers)), case)
-    for case in chosen.values():
-        written(of_case(case, 0.5)[0], tmp_path / "m.c")
+    networks = [of_case(case, 0.5)[0] for case in chosen.values()]
+    networks.append(gp.Model([gp.Standardize(), gp.Dense(2)], input_shape=(4, 3)))
+    for network in networks:
+        written(network, tmp_path / "m.c")
         text = (tmp_path / "m.c").read_text(encoding="utf-8")
-        assert in_float64(text) == [], case.name
+        assert in_float64(text) == [], network.layers
 
 
 CHOSEN = (*EDGE_CASES[:6], *RECURRENT_CASES[:9], *RECURRENT_CASES[-5:], *IMAGE_CASES[:9])

@@ -293,7 +293,7 @@ def test_a_long_legend_is_no_wider_than_the_axes() -> None:
 @pytest.mark.parametrize("count", [1, 4, 30])
 def test_bars_are_as_wide_in_every_picture(count: int) -> None:
     names = [f"form {i}" for i in range(count)]
-    axes = plot_bars(dict.fromkeys(names, 2.0), ["2"] * count, title="sizes")
+    axes = plot_bars(dict.fromkeys(names, 2.0), ["2"] * count, title="sizes", ax=None)
     figure = axes.figure
     assert isinstance(figure, Figure)
     assert figure.get_size_inches().tolist() == pytest.approx([7.0, 0.8 + 0.35 * count])
