@@ -41,7 +41,7 @@ _TORCH_LOSSES = {
 def file_hint(data: bytes) -> str:
     r"""Return what a file of another library is, and what to write; "" if nobody knows.
 
-    >>> file_hint(b"\x89HDF")[:38]
+    >>> file_hint(b"\x89HDF")[:39]
     ': it is a file of HDF5, as Keras writes'
     """
     found = next((text for start, text in _STARTS if data.startswith(start)), "")
