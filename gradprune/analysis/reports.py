@@ -48,7 +48,8 @@ class Report:
     Attributes:
         title: as given.
         forms: one row each, or None: form, parameters (kept), macs and macs_effective (a sample),
-            memory and file (bytes), accuracy, error and agreement (against the first form), and
+            memory and file (bytes), flash and ram of files of C (bytes of constants and of the
+            workspace), accuracy, error and agreement (against the first form), and
             batch_n, microseconds of a prediction for n samples. None where a form does not tell.
         sweep: as given, or None.
         notes: what to know before believing it.
@@ -227,6 +228,8 @@ def _measure(
                 **_counts(form),
                 "memory": _memory(form),
                 "file": _file(form),
+                "flash": getattr(form, "flash", None),
+                "ram": getattr(form, "ram", None),
                 "accuracy": accuracy,
                 "error": error,
                 "agreement": same,
@@ -304,6 +307,7 @@ def _shown(forms: Records) -> Records:
 def _draw_forms(forms: Records, part: Any) -> None:
     shown = _shown(forms).columns
     names = {"memory": "memory (bytes)", "file": "file (bytes)", "macs_effective": "MACs a sample"}
+    names |= {"flash": "flash (bytes)", "ram": "RAM (bytes)"}
     names |= {
         column: f"{column[6:]} sample{'s' if column != 'batch_1' else ''} (µs)"
         for column in shown

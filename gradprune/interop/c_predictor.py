@@ -53,6 +53,7 @@ class CPredictor:
     Attributes:
         name: of the file.
         file_bytes: of the file and its header.
+        flash, ram: bytes of its constants and of its workspace.
         input_shape, output_shape: of a sample and of a prediction.
         tolerance: for ``gp.verify``, an error relative to the largest output.
 
@@ -74,6 +75,7 @@ class CPredictor:
         text = header.decode(errors="replace")
         prefix, self.input_shape = self._shape(text, "INPUTS")
         self.tolerance = self._tolerance(text)
+        self.flash, self.ram = self._number(text, "FLASH"), 4 * self._number(text, "WORK")
         _, self.output_shape = self._shape(text, "OUTPUTS")
         with TemporaryDirectory() as folder:
             target = Path(folder) / "network.so"
@@ -95,6 +97,12 @@ class CPredictor:
         if found is None:
             raise FileFormatError(f"{self.name}: its header is none that Model.to_c writes")
         return found[1], tuple(int(size) for size in found[2].split(",") if size.strip())
+
+    def _number(self, header: str, kind: str) -> int:
+        found = re.search(rf"^#define \w+_{kind} (\d+) ", header, re.MULTILINE)
+        if found is None:
+            raise FileFormatError(f"{self.name}: its header is none that Model.to_c writes")
+        return int(found[1])
 
     def _tolerance(self, header: str) -> float:
         found = re.match(_TITLE, header)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -164,6 +165,18 @@ def test_forms(model: gp.Model, data: Any, tmp_path: Path) -> None:
     assert wrong["agreement"] < 0.5
     assert all(row["batch_1"] > 0 for row in found.forms)
     assert "100 %" in str(found)
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no compiler")
+def test_files_of_c_tell_flash_and_ram(model: gp.Model, data: Any, tmp_path: Path) -> None:
+    written = model.to_c(tmp_path / "m.c")
+    found = gp.report({"model": model, "C": tmp_path / "m.c"}, x=data[0], batches=())
+    assert found.forms is not None
+    plain, c = found.forms
+    assert (plain["flash"], plain["ram"]) == (None, None)
+    assert (c["flash"], c["ram"]) == (written.flash, written.ram)
+    assert written.ram == 4 * 20
+    assert "flash" in str(found)
 
 
 def test_refused_reports(model: gp.Model, data: Any) -> None:
