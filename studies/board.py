@@ -22,12 +22,13 @@ __all__ = ["Measured", "measure", "missing_tools"]
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "cortex_m4"
 _COMPILER, _SIZE, _MACHINE = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
 _CPU = ("-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
-_FLAGS = ("-std=c99", "-O2", "-ffunction-sections", *_CPU)
+_FLAGS = ("-std=c99", "-O2", "-I.", "-ffunction-sections", *_CPU)
 _TICK = 40  # instructions
 
 _MAIN = """\
 #include "net.h"
 #include "startup.h"
+void net_predict(const float *x, float *y);
 static const float x[net_INPUTS] = {{{numbers}}};
 int main(void)
 {{

@@ -1,18 +1,24 @@
 """The command ``python -m studies.devices``: what networks take on a Cortex-M4.
 
 LeNet-5 and a DS-CNN of the size of keyword spotting learn from MNIST; the DS-CNN gets the images
-resized to the 49 × 10 numbers of a second of speech, because no recorded speech is at hand. Each is
-trained, loses weights on a cubic schedule, is fine-tuned with weights that share 16 values, and
-becomes a file of C in several precisions. That file is compiled for a Cortex-M4 and runs there, in
-qemu; its accuracy is that of the same file on this computer.
+resized to the 49 × 10 numbers of a second of speech, because no recorded speech is at hand. A
+network of 64-64-10 learns the digits that gradprune brings; if emlearn is installed, the same
+weights become a file of its own (https://github.com/emlearn/emlearn). Each network is trained,
+loses weights on a cubic schedule, is fine-tuned with weights that share 16 values, and becomes a
+file of C in several precisions. That file is compiled for a Cortex-M4 and runs there, in qemu; its
+accuracy is that of the same file on this computer.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
+import shutil
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -22,7 +28,7 @@ from numpy.typing import NDArray
 
 from gradprune.cli.options import add_command, add_threads
 from gradprune.cli.tables import make_console
-from gradprune.data.datasets import mnist
+from gradprune.data.datasets import digits, mnist
 from gradprune.foundation.columns import Table
 from gradprune.interop.c_export import CReport
 from gradprune.interop.c_predictor import CPredictor
@@ -52,12 +58,12 @@ Data = tuple[NDArray[np.float32], NDArray[np.int64]]
 class Plan(NamedTuple):
     """How much is trained and tested."""
 
-    samples: int = 60_000
+    samples: int = 20_000
     tested: int = 2_000
     dense: int = 2  # epochs before pruning,
-    pruned: int = 6  # with it,
+    pruned: int = 4  # with it,
     shared: int = 1  # and with shared values
-    kept: tuple[float, ...] = (0.1, 0.03, 0.01)
+    kept: tuple[float, ...] = (0.2, 0.05, 0.01)
 
 
 QUICK = Plan(samples=1_000, tested=100, dense=1, pruned=1, kept=(0.1,))
@@ -88,9 +94,17 @@ def ds_cnn(seed: int) -> Model:
     return Model([*layers, GlobalAvgPool(), Dense(10)], input_shape=(1, 49, 10), seed=seed)
 
 
-NETWORKS: dict[str, Callable[[int], Model]] = {
-    "LeNet-5": lambda seed: lenet5(seed=seed),
-    "DS-CNN": ds_cnn,
+def mlp(seed: int) -> Model:
+    """A network for images of 8 × 8."""
+    return Model([Dense(64, activation="relu"), Dense(10)], input_shape=64, seed=seed)
+
+
+PEERED = "64-64-10"
+# What makes them, what they learn from, and how much longer they are trained.
+NETWORKS: dict[str, tuple[Callable[[int], Model], Callable[[], tuple[Data, Data]], int]] = {
+    PEERED: (mlp, digits, 10),
+    "LeNet-5": (lambda seed: lenet5(seed=seed), mnist, 1),
+    "DS-CNN": (ds_cnn, mnist, 1),
 }
 
 
@@ -98,29 +112,34 @@ def run(
     plan: Plan, *, seed: int = 0, report: Callable[[str], None] = lambda _: None
 ) -> Iterator[Row]:
     """Yield a row for each file."""
-    for name, build in NETWORKS.items():
+    for name, (build, load, epochs) in NETWORKS.items():
         model = build(seed)
-        train, test = (_shaped(data, model.input_shape) for data in mnist())
+        train, test = (_shaped(data, model.input_shape) for data in load())
         train, test = _first(train, plan.samples), _first(test, plan.tested)
         report(f"{name}: training")
-        _fit(model, train, plan.dense)
+        _fit(model, train, epochs * plan.dense)
         yield from _files(name, model, test, ("float32", "int8"))
+        if name == PEERED and find_spec("emlearn") is not None:
+            yield emlearn_row(name, model, test)
         for kept in plan.kept:
             own = model.copy()
             report(f"{name}: pruning to {kept:.0%}")
-            steps = plan.pruned * math.ceil(len(train[0]) / BATCH)
+            steps = epochs * plan.pruned * math.ceil(len(train[0]) / BATCH)
             every = max(steps // 100, 1)
             schedule = Cubic(1 - kept, start=every, stop=steps * 3 // 4, every=every)
-            _fit(own, train, plan.pruned, Pruner(own, criterion=Taylor(), schedule=schedule))
+            pruner = Pruner(own, criterion=Taylor(), schedule=schedule)
+            _fit(own, train, epochs * plan.pruned, pruner)
             yield from _files(name, own, test, ("float32", "int8"))
             Quantizer(own, Codebook(16)).quantize()
-            _fit(own, train, plan.shared, lr=3e-4)
+            _fit(own, train, epochs * plan.shared, lr=3e-4)
             yield from _files(name, own, test, ("codebook",))
 
 
 def _shaped(data: Data, shape: tuple[int, ...]) -> Data:
     """Square images in another shape, by the nearest pixels."""
     x, y = data
+    if x.shape[1:] == shape:
+        return data
     size = math.isqrt(x[0].size)
     rows, columns = (np.arange(n) * size // n for n in shape[-2:])
     images = x.reshape(-1, size, size)[:, rows][:, :, columns]
@@ -154,6 +173,44 @@ def _files(name: str, model: Model, test: Data, precisions: Sequence[str]) -> It
             raise RuntimeError(f"{name}, {precision}: the board predicts something else")
         share = 1 - model.sparsity
         yield Row(name, share, precision, right, found.flash, report.ram, found.instructions)
+
+
+def emlearn_row(name: str, model: Model, test: Data) -> Row:
+    """The weights of two dense layers, whole, as emlearn writes them."""
+    emlearn: Any = import_module("emlearn")
+    from sklearn.neural_network import MLPClassifier
+
+    first, first_bias, second, second_bias = model.parameters.values()
+    peer = MLPClassifier(len(first), max_iter=1)
+    with warnings.catch_warnings(action="ignore"):  # it has not converged
+        peer.fit(*test)
+    peer.coefs_ = [first.T.copy(), second.T.copy()]
+    peer.intercepts_ = [first_bias.copy(), second_bias.copy()]
+
+    def write(folder: Path) -> None:
+        for header in Path(emlearn.includedir).glob("*.h"):
+            shutil.copy(header, folder)
+        emlearn.convert(peer, method="inline").save(file=str(folder / "peer.h"), name="peer")
+        sizes = first.shape[1], len(second)
+        (folder / "net.h").write_text(HEADER.format(*sizes), "ascii")
+        (folder / "net.c").write_text(EMLEARN, "ascii")
+
+    found = measure(write, test[0][0])
+    probabilities = np.exp(model.predict(test[0][:1])[0].astype(np.float64))
+    probabilities /= probabilities.sum()
+    if not np.allclose(found.outputs, probabilities, atol=1e-4):
+        raise RuntimeError("emlearn predicts something else")
+    accuracy, ram = float(peer.score(*test)), 2 * 4 * len(first)  # two buffers of floats
+    return Row(name, 1.0, "emlearn", accuracy, found.flash, ram, found.instructions)
+
+
+HEADER = "#define net_INPUTS {}\n#define net_OUTPUTS {}\n"
+EMLEARN = """\
+#include "net.h"
+#include "peer.h"
+void net_predict(const float *x, float *y);
+void net_predict(const float *x, float *y) { peer_regress(x, net_INPUTS, y, net_OUTPUTS); }
+"""
 
 
 def _write(model: Model, precision: str, x: NDArray[np.float32], folder: Path) -> CReport:
