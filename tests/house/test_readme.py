@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,18 @@ def test_the_script_with_scikit_learn_runs(
     assert names["pipeline"].score(names["X_test"], names["y_test"]) > 0.95
     assert names["est"].search_[-1].measured <= 4096
     assert "trained, units (100,)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not any(map(shutil.which, ("cc", "gcc", "clang"))), reason="no compiler")
+def test_the_script_for_devices_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("docs/devices.md")
+    text = capsys.readouterr().out
+    assert "4-bit codes of 16 values" not in text  # that file is only verified
+    (accuracy,) = re.findall(r"^codes .*?([\d.]+) %", text, flags=re.MULTILINE)
+    assert float(accuracy) > 93
 
 
 def test_a_criterion_of_ones_own_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
