@@ -246,7 +246,7 @@ def draw(rows: Sequence[Row], path: Path) -> None:
             flash = [row.flash / 1024 for row in own]
             errors = [100 * (1 - row.accuracy) for row in own]
             axes.plot(flash, errors, f"{marker}-", label=f"{name}, {precision}", alpha=0.8)
-    axes.set(xscale="log", xlabel="flash, KiB", ylabel="test error, %")
+    axes.set(xscale="log", yscale="log", xlabel="flash, KiB", ylabel="test error, %")
     axes.legend(fontsize=8)
     save_figure(figure, path)
 
