@@ -497,3 +497,37 @@ def test_functions_of_functions_that_are_products(
     model.to_onnx(tmp_path / "m.onnx")
     again = gp.from_onnx(tmp_path / "m.onnx")
     assert [layer.label for layer in again.layers] == ["Dense", before, function]
+
+
+REFUSALS: dict[str, tuple[str, Mapping[str, Any], list[Any], str]] = {
+    "places in two axes": ("Gather", {"axis": 1}, [whole(1, 2).reshape(2, 1)], "in an array of"),
+    "one place in two axes": ("Gather", {"axis": 1}, [whole(1).reshape(1, 1)], "in an array of"),
+    "no place": ("Gather", {"axis": 1}, [whole()], "in an array of"),
+    "a sample": ("Gather", {"axis": 0}, [whole(1)], "in an array of"),
+    "places apart": ("Gather", {"axis": 1}, [whole(0, 2)], "do not follow each other"),
+    "places turned": ("Gather", {"axis": 1}, [whole(2, 1)], "do not follow each other"),
+    "wider": ("Expand", {}, [whole(1, 2, 4, 6)], "it repeats numbers"),
+    "samples of a slice": ("Slice", {}, [whole(1), whole(9), whole(0)], "some of the samples"),
+    "nothing": ("Slice", {}, [whole(2), whole(2), whole(1)], "it takes nothing"),
+    "every other": (
+        *("Slice", {}, [whole(0), whole(4), whole(1), whole(2)]),
+        "it leaves out places of an axis",
+    ),
+    "an axis of four": ("Squeeze", {}, [whole(1)], "an axis that is not of size 1"),
+    "an order of two": ("Transpose", {"perm": [0, 2]}, [], r"3 axes in the order \[0, 2\]"),
+}
+
+
+@pytest.mark.parametrize(("op", "settings", "arrays", "message"), REFUSALS.values(), ids=REFUSALS)
+def test_operations_that_are_refused_say_why(
+    onnx: Any, op: str, settings: Any, arrays: list[Any], message: str
+) -> None:
+    """Of samples (4, 6): just what cannot be expressed, and for its own reason."""
+    names = [f"w{i}" for i in range(len(arrays))]
+    data = graph(
+        *(onnx, [(op, ["x", *names], ["y"], settings)], ("n", 4, 6), None),
+        dict(zip(names, arrays, strict=True)),
+        opset=13,
+    )
+    with pytest.raises(UnsupportedOperationError, match=message):
+        gp.from_onnx(data)
