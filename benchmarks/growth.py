@@ -107,7 +107,7 @@ def _steps(plan: Growth, over: str, peak: float | None) -> Iterable[dict[str, An
     them: list[Contestant] = [
         c
         for c in training_step.contestants(sparse=True, settings=("eager",))
-        if c.name != "own dense"
+        if c.name not in ("own dense", "limit")
     ]
     with Ring(them) as ring:
         for sizes, batch, sparsity in cases:

@@ -31,7 +31,6 @@ from gradprune.engine.memory import check_size
 from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import not_negative, seed_number, whole
 from gradprune.foundation.disk import read, write_atomically
-from gradprune.foundation.habits import file_hint
 from gradprune.layers.earlier import as_they_were
 from gradprune.pruning.pruner import Pruner
 from gradprune.quantization.quantizer import Quantizer
@@ -261,8 +260,7 @@ def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
         header = json.loads(data[8 : 8 + size])
         text = header.get("__metadata__", {}).get(_KEY)
     except (ValueError, AttributeError, RecursionError) as error:
-        hint = file_hint(data)
-        raise FileFormatError(f"truncated, or not a safetensors file{hint}") from error
+        raise FileFormatError("truncated, or not a safetensors file") from error
     if text is None:
         raise FileFormatError("a safetensors file, but not one of gradprune's")
     content = json.loads(text)

@@ -86,19 +86,14 @@ def load(
 def _reader_of(path: str | os.PathLike[str], data: bytes) -> str | None:
     """Return what a file of somebody else is and what reads it, by its name or its first bytes."""
     suffix = Path(path).suffix.lower()
-    return next(
-        (
-            what
-            for suffixes, start, what in _ELSEWHERE
-            if suffix in suffixes or (start and data.startswith(start))
-        ),
-        None,
-    )
+    named = (what for suffixes, _, what in _ELSEWHERE if suffix in suffixes)
+    begun = (what for _, start, what in _ELSEWHERE if start and data.startswith(start))
+    return next(named, None) or next(begun, None)
 
 
 # How names end, how contents begin, and what the file is.
 _ELSEWHERE = (
-    ((".onnx",), b"", "a file of ONNX: gp.from_onnx(path) makes a model of it"),
+    ((".onnx",), b"\x08", "a file of ONNX: gp.from_onnx(path) makes a model of it"),
     (
         (".c", ".h"),
         b"",
@@ -116,8 +111,13 @@ _ELSEWHERE = (
         "a file of torch: gp.from_torch(module, input_shape) takes the module, see torch.load",
     ),
     (
+        (),
+        b"PK\x03\x04",
+        "a zip archive, as torch, Keras and NumPy write them: see gp.from_torch and gp.from_onnx",
+    ),
+    (
         (".pkl", ".pickle", ".joblib"),
-        b"",
+        b"\x80",
         "a pickle: unpickle it by what wrote it; gp.from_torch takes a module of torch",
     ),
 )

@@ -4,19 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["file_hint", "keras_hook", "loss_hint", "refuse_loader", "shape_hint"]
+__all__ = ["keras_hook", "loss_hint", "refuse_loader", "shape_hint"]
 
-_STARTS = (
-    (b"\x89HDF", "a file of HDF5, as Keras writes them"),
-    (b"PK\x03\x04", "a zip archive, as torch (.pt), Keras (.keras) and NumPy (.npz) write them"),
-    (b"\x93NUMPY", "a NumPy array"),
-    (b"\x80", "a pickle"),
-    (b"\x08", "a file of ONNX, as it seems"),
-)
-_FROM = (
-    "gp.load reads what model.save wrote; write gp.from_torch(module, input_shape) or "
-    'gp.from_onnx("m.onnx") for networks of others'
-)
 _LOSSES = {
     "sparse_categorical_crossentropy": "cross_entropy",
     "categorical_crossentropy": "cross_entropy",
@@ -36,16 +25,6 @@ _TORCH_LOSSES = {
     "BCEWithLogitsLoss": "bce",
     "BCELoss": "bce",
 }
-
-
-def file_hint(data: bytes) -> str:
-    r"""Return what a file of another library is, and what to write; "" if nobody knows.
-
-    >>> file_hint(b"\x89HDF")[:39]
-    ': it is a file of HDF5, as Keras writes'
-    """
-    found = next((text for start, text in _STARTS if data.startswith(start)), "")
-    return f": it is {found}; {_FROM}" if found else ""
 
 
 def shape_hint(shape: Sequence[int], wanted: Sequence[int]) -> str:

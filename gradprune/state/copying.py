@@ -83,7 +83,7 @@ class Attached(Follower, ABC):
             return
         kind = type(self).__name__
         first = list(inspect.signature(type(self)).parameters.values())[1]
-        value = model if isinstance(model, float) and "float" in str(first.annotation) else "..."
+        value = model if isinstance(model, float) and "Rate" in str(first.annotation) else "..."
         rest = f"{first.name}={value}" if first.kind is first.KEYWORD_ONLY else first.name
         got = repr(model) if isinstance(model, float) else f"an object of {type(model).__name__}"
         raise TypeError(f"{kind} takes the model first, {kind}(model, {rest}), got {got}")

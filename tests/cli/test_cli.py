@@ -287,7 +287,8 @@ def test_long_lines_stay_whole(
     lines = capsys.readouterr().out.splitlines()
     assert (
         "optimizer  AdamW(lr=ConstantLR(lr=0.001), betas=(0.9, 0.999), eps=1e-08, "
-        "weight_decay=0.01, clip=ClipNorm(max_norm=1.0, norm_type=2.0)), 0 steps"
+        "weight_decay=0.01, decay_biases=True, lr_scale={}, "
+        "clip=ClipNorm(max_norm=1.0, norm_type=2.0)), 0 steps"
     ) in lines
     assert any(
         line.startswith("pruner     Taylor(), GlobalScope(), Element(), schedule OneShot(sparsity=")

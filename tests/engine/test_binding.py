@@ -31,6 +31,7 @@ ALWAYS = (1.0,) * 4  # lists at every share
 SEGMENTS = [(0, 6, 0, 3), (6, 2, 0, 0)]
 LAYERS = [CoreLayer("dense", 3, 2, weight=0, bias=6)]
 RULE = (_core.rules["adam"], 0.1, 0.0, False, 0.0, 0.0, False, 0.9, 0.99, 1e-8, 1, 1e30, 1e30)
+RULE += (None, None, None)  # no segment is frozen, without decay, or of another rate
 NO_CLIP = ((), None, False)
 STAGE = (_core.clippers["norm"][0], (1.0, 2.0), 0, None, None, 0.0, None)
 MSE = (_core.losses["mse"],)
@@ -273,7 +274,12 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
      "state must be of native float64, got dtype float32"),
     (lambda c: step(c, clip=stage(code=-1)), ValueError, "unknown clipper"),
     (lambda c: step(c, clip=stage(code=len(_core.clippers))), ValueError, "unknown clipper"),
-    (lambda c: step(c, rule=RULE[:-1]), TypeError, "rule must have 13 entries"),
+    (lambda c: step(c, rule=RULE[:-1]), TypeError, "rule must have 16 entries"),
+    (
+        lambda c: step(c, rule=(*RULE[:-1], np.ones(9))),
+        ValueError,
+        "lr_scale must have one entry for each segment",
+    ),
     (lambda c: step(c, rule=(-1, *RULE[1:])), ValueError, "unknown kind of rule"),
     (lambda c: step(c, rule=(len(_core.rules), *RULE[1:])), ValueError, "unknown kind of rule"),
     (lambda c: step(c, moments=[zeros(8)]), TypeError,
