@@ -367,7 +367,7 @@ def test_no_file(tmp_path: Path) -> None:
 def test_other_files(tmp_path: Path) -> None:
     safetensors = pytest.importorskip("safetensors.numpy")
     path = tmp_path / "file"
-    for data in (b"", b"x", b"PK\3\4" + bytes(100), b"\xff" * 8, b"[" * 100_000):
+    for data in (b"", b"x", b"\xff" * 8, b"[" * 100_000):
         path.write_bytes(data)
         with pytest.raises(
             gp.errors.FileFormatError, match=r"file: truncated, or not a safetensors file"
