@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Measured", "measure", "missing_tools"]
+__all__ = ["OnBoard", "measure", "missing_tools"]
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "cortex_m4"
 _COMPILER, _SIZE, _MACHINE = "arm-none-eabi-gcc", "arm-none-eabi-size", "qemu-system-arm"
@@ -52,7 +52,7 @@ int main(void)
 """
 
 
-class Measured(NamedTuple):
+class OnBoard(NamedTuple):
     """What a file takes on a Cortex-M4.
 
     Attributes:
@@ -71,7 +71,7 @@ def missing_tools() -> list[str]:
     return [tool for tool in (_COMPILER, _SIZE, _MACHINE) if shutil.which(tool) is None]
 
 
-def measure(write: Callable[[Path], object], sample: NDArray[np.float32]) -> Measured:
+def measure(write: Callable[[Path], object], sample: NDArray[np.float32]) -> OnBoard:
     """Measure a file.
 
     Args:
@@ -101,7 +101,7 @@ def measure(write: Callable[[Path], object], sample: NDArray[np.float32]) -> Mea
     if found is None:
         raise RuntimeError(f"the board says {said!r}")
     outputs = np.array(found[1].split(), np.uint32).view(np.float32)
-    return Measured(int(text) + int(data), _TICK * int(found[2]), outputs)
+    return OnBoard(int(text) + int(data), _TICK * int(found[2]), outputs)
 
 
 def _run(folder: Path, *command: str) -> str:

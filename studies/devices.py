@@ -47,7 +47,7 @@ from gradprune.quantization import Codebook, Quantizer
 from studies.board import measure, missing_tools
 from studies.command import run_study
 
-__all__ = ["Row", "run"]
+__all__ = ["DeviceRow", "run"]
 
 BATCH = 64
 CHANNELS = 64  # of the DS-CNN
@@ -69,7 +69,7 @@ class Plan(NamedTuple):
 QUICK = Plan(samples=1_000, tested=100, dense=1, pruned=1, kept=(0.1,))
 
 
-class Row(NamedTuple):
+class DeviceRow(NamedTuple):
     """A file of C."""
 
     network: str
@@ -110,7 +110,7 @@ NETWORKS: dict[str, tuple[Callable[[int], Model], Callable[[], tuple[Data, Data]
 
 def run(
     plan: Plan, *, seed: int = 0, report: Callable[[str], None] = lambda _: None
-) -> Iterator[Row]:
+) -> Iterator[DeviceRow]:
     """Yield a row for each file."""
     for name, (build, load, epochs) in NETWORKS.items():
         model = build(seed)
@@ -160,7 +160,7 @@ def _fit(
     )
 
 
-def _files(name: str, model: Model, test: Data, precisions: Sequence[str]) -> Iterator[Row]:
+def _files(name: str, model: Model, test: Data, precisions: Sequence[str]) -> Iterator[DeviceRow]:
     small = model.shrink()
     for precision in precisions:
         write = partial(_write, small, precision, test[0][:256])
@@ -172,10 +172,10 @@ def _files(name: str, model: Model, test: Data, precisions: Sequence[str]) -> It
         if not np.allclose(found.outputs, predicted[0], atol=1e-4 * np.abs(predicted[0]).max()):
             raise RuntimeError(f"{name}, {precision}: the board predicts something else")
         share = 1 - model.sparsity
-        yield Row(name, share, precision, right, found.flash, report.ram, found.instructions)
+        yield DeviceRow(name, share, precision, right, found.flash, report.ram, found.instructions)
 
 
-def emlearn_row(name: str, model: Model, test: Data) -> Row:
+def emlearn_row(name: str, model: Model, test: Data) -> DeviceRow:
     """The weights of two dense layers, whole, as emlearn writes them."""
     emlearn: Any = import_module("emlearn")
     from sklearn.neural_network import MLPClassifier
@@ -201,7 +201,7 @@ def emlearn_row(name: str, model: Model, test: Data) -> Row:
     if not np.allclose(found.outputs, probabilities, atol=1e-4):
         raise RuntimeError("emlearn predicts something else")
     accuracy, ram = float(peer.score(*test)), 2 * 4 * len(first)  # two buffers of floats
-    return Row(name, 1.0, "emlearn", accuracy, found.flash, ram, found.instructions)
+    return DeviceRow(name, 1.0, "emlearn", accuracy, found.flash, ram, found.instructions)
 
 
 HEADER = "#define net_INPUTS {}\n#define net_OUTPUTS {}\n"
@@ -218,7 +218,7 @@ def _write(model: Model, precision: str, x: NDArray[np.float32], folder: Path) -
     return model.to_c(folder / "net.c", precision=precision, x=known)
 
 
-def table(rows: Sequence[Row]) -> Table:
+def table(rows: Sequence[DeviceRow]) -> Table:
     """What the files take, one a row."""
     columns = ["network", "kept", "precision", "accuracy", "flash, B", "RAM, B", "instructions"]
     cells = [
@@ -236,7 +236,7 @@ def table(rows: Sequence[Row]) -> Table:
     return Table(columns, cells, title="files of C on a Cortex-M4", words=(0, 2))
 
 
-def draw(rows: Sequence[Row], path: Path) -> None:
+def draw(rows: Sequence[DeviceRow], path: Path) -> None:
     """Draw the error against the flash."""
     figure = new_figure(6.5, 4.0)
     axes = figure.subplots()

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from gradprune.interop.c_layers import NORMALIZATIONS, PRODUCTS, Values, normalization
+from gradprune.interop.c_layers import NORMALIZATIONS, PRODUCTS, Named, normalization
 from gradprune.layers.base import CoreLayer
 
 __all__ = ["fold", "folded_norms"]
@@ -18,7 +18,7 @@ __all__ = ["fold", "folded_norms"]
 _WEIGHT, _BIAS = -2, -3  # places that no parameter has
 
 
-def folded_norms(core: Sequence[CoreLayer], values: Mapping[int, Values]) -> dict[int, int]:
+def folded_norms(core: Sequence[CoreLayer], values: Mapping[int, Named]) -> dict[int, int]:
     """Where products stand that a normalization alone reads, to where this stands.
 
     Args:
@@ -37,8 +37,8 @@ def folded_norms(core: Sequence[CoreLayer], values: Mapping[int, Values]) -> dic
 
 
 def fold(
-    product: CoreLayer, norm: CoreLayer, values: Mapping[int, Values]
-) -> tuple[CoreLayer, dict[int, Values]]:
+    product: CoreLayer, norm: CoreLayer, values: Mapping[int, Named]
+) -> tuple[CoreLayer, dict[int, Named]]:
     """Return the product with the normalization in it, and its weight and bias by place.
 
     w' = w scale, b' = (b - mean) scale + shift, row by row.
@@ -49,6 +49,6 @@ def fold(
     rows = scale.reshape(-1, *[1] * (weight.ndim - 1))
     shifted = (bias.astype(np.float64) - mean) * scale + shift
     return product._replace(weight=_WEIGHT, bias=_BIAS), {
-        _WEIGHT: Values(role, (weight * rows).astype(np.float32)),
-        _BIAS: Values("bias", shifted.astype(np.float32)),
+        _WEIGHT: Named(role, (weight * rows).astype(np.float32)),
+        _BIAS: Named("bias", shifted.astype(np.float32)),
     }

@@ -25,7 +25,7 @@ __all__ = [
     "NORMALIZATIONS",
     "PRODUCTS",
     "CWriter",
-    "Values",
+    "Named",
     "Writing",
     "copied",
     "normalization",
@@ -69,7 +69,7 @@ class Writing:
         return len(self.sizes) - 1
 
 
-class Values(NamedTuple):
+class Named(NamedTuple):
     """A parameter or buffer: its role and its numbers."""
 
     role: str
@@ -90,7 +90,7 @@ class CWriter:
 
     writing: Writing
     name: str
-    values: Mapping[int, Values]
+    values: Mapping[int, Named]
     on_integers: bool = False
     arrays: list[Array | Struct] = field(default_factory=list)
 
@@ -329,7 +329,7 @@ def _standardize(writer: CWriter, low: CoreLayer, reads: Sequence[int]) -> int:
 
 
 def normalization(
-    values: Mapping[int, Values], low: CoreLayer
+    values: Mapping[int, Named], low: CoreLayer
 ) -> tuple[Floats, NDArray[np.float64], Floats]:
     """Return mean, scale and shift of each channel of a BatchNorm: y = (x - mean) scale + shift."""
     channels, _, eps, _ = low.settings

@@ -12,7 +12,7 @@ from gradprune.engine.network import Network
 from gradprune.errors import NonFiniteError, UnsupportedOperationError
 from gradprune.interop import c_functions
 from gradprune.interop.c_folding import fold, folded_norms
-from gradprune.interop.c_layers import KINDS, CWriter, Values, Writing, copied
+from gradprune.interop.c_layers import KINDS, CWriter, Named, Writing, copied
 from gradprune.interop.c_program import Places, Statement, placed
 from gradprune.interop.c_text import Names, folded, sanitized, wrapped
 from gradprune.state.locking import locked
@@ -123,7 +123,7 @@ def _operations(network: Network, codes: bool, integers: Collection[int]) -> Wri
     return writing
 
 
-def _numbers(network: Network) -> dict[int, Values]:
+def _numbers(network: Network) -> dict[int, Named]:
     """The parameters and buffers by their place, as the layers compute with them.
 
     Raises:
@@ -141,7 +141,7 @@ def _numbers(network: Network) -> dict[int, Values]:
         names = {role: f"{step.layer.name}.{role}" for role in roles}
         counting = wiring.counting({role: state[name] for role, name in names.items()})
         for role, name in names.items():
-            found[network.arena.offsets[name]] = Values(role, counting[role])
+            found[network.arena.offsets[name]] = Named(role, counting[role])
     return found
 
 

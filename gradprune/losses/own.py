@@ -19,7 +19,7 @@ __all__: list[str] = []
 _HOW = "a loss function takes (outputs, targets) and returns (value, gradient of outputs)"
 
 
-class Measured(NamedTuple):
+class LossMeasure(NamedTuple):
     """What a loss function says of a batch.
 
     Attributes:
@@ -78,7 +78,7 @@ class Own(Loss):
         outputs: NDArray[np.float32],
         targets: Target,
         weights: NDArray[np.float64] | None,
-    ) -> Measured:
+    ) -> LossMeasure:
         """Call the function and check what it returns.
 
         Args:
@@ -108,11 +108,11 @@ class Own(Loss):
             )
         found = real_array("gradient", gradient, finite=False).reshape(n, -1)
         if isfinite(_core.norm(found.reshape(-1), np.inf)):
-            return Measured(value, found)
+            return LossMeasure(value, found)
         place = tuple(map(int, np.argwhere(~np.isfinite(found.reshape(shape)))[0]))
         at = ", ".join(map(str, place))
         fault = f"loss: the gradient that {self.called} returned is {gradient[place]} at [{at}]"
-        return Measured(value, np.zeros_like(found), fault)
+        return LossMeasure(value, np.zeros_like(found), fault)
 
     def _number(self, value: Any) -> float:
         if isinstance(value, int | float | np.integer | np.floating):
@@ -125,7 +125,7 @@ class Own(Loss):
             f"got {repr(value)[:80]}"
         )
 
-    def given(self, measured: Measured) -> tuple[float, ...]:
+    def given(self, measured: LossMeasure) -> tuple[float, ...]:
         """Return the loss as the core takes it; a gradient that is not finite counts as such."""
         return (_core.losses["given"], np.nan if measured.fault else measured.value)
 
