@@ -39,8 +39,9 @@ def get_loss(loss: LossLike) -> Loss:
         raise ValueError(f"unknown loss {shown}: {hint}")
     if callable(loss) and not isinstance(loss, type):
         return Own(loss)
+    key: Any = loss
     try:
-        return LOSSES[loss]  # type: ignore[index]
+        return LOSSES[key]
     except (KeyError, TypeError):
         for cls in _CLASSES:
             if given is cls:

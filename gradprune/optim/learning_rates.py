@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from gradprune.foundation.checks import flag, fraction, not_negative, positive, settle, whole
 
@@ -123,7 +124,8 @@ def as_schedule(lr: RateLike) -> LearningRate:
         return lr
     if callable(lr) and not isinstance(lr, type):
         return FunctionRate(lr)
-    return ConstantLR(lr)  # type: ignore[arg-type]
+    rate: Any = lr  # a number, or what ConstantLR refuses
+    return ConstantLR(rate)
 
 
 @dataclass(frozen=True)

@@ -144,11 +144,13 @@ def _criterion(value: Any) -> Criterion:
         made: Criterion = found[choice("criterion", value, sorted(found))]()
         return made
     instance("criterion", value, Criterion, 'gp.Magnitude() or the name "magnitude"')
-    return value  # type: ignore[no-any-return]
+    given: Criterion = value
+    return given
 
 
 def _schedule(value: Any) -> str | AnySchedule:
     if value is None or isinstance(value, str):
         return choice("schedule", "cubic" if value is None else value, SCHEDULES)
     instance("schedule", value, AnySchedule, 'gp.Cubic(0.9, start=0, stop=500) or "cubic"')
-    return value  # type: ignore[no-any-return]
+    given: AnySchedule = value
+    return given
