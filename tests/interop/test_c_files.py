@@ -193,8 +193,13 @@ def makes_programs(folder: Path, flags: Sequence[str]) -> bool:
 def test_hostile_numbers(tmp_path: Path) -> None:
     """Of NaN, infinities and huge numbers no function makes anything undefined."""
     models = {f"random{n}": random_network(n) for n in range(8)}
+    models |= {f"products{n}": products_network(n)[0] for n in range(4)}
+    shared = products_network(4)[0]
+    gp.Quantizer(shared, gp.Codebook(6)).quantize()
     for name, model in models.items():
-        written(model, tmp_path / f"{name}.c")
+        written(model, tmp_path / f"{name}.c", "int8" if "products" in name else "float32")
+    models["shared"] = shared
+    written(shared, tmp_path / "shared.c", "codebook")
     calls = []
     for name, model in models.items():
         inputs, outputs = int(np.prod(model.input_shape)), int(np.prod(model.output_shape))
