@@ -148,6 +148,7 @@ def read_only(array: np.ndarray) -> np.ndarray:
 # A call, and the whole text of what it raises. Places that say the same have a case each.
 CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     # arrays, of any kind
+    (lambda c: _core.norm(zeros(4), "2"), TypeError, "must be real number, not str"),
     (lambda c: _core.norm([1.0], 2.0), TypeError,
      "values must be a NumPy array of float32, got list"),
     (lambda c: _core.norm(np.zeros(2), 2.0), TypeError,
