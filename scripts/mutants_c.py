@@ -7,9 +7,10 @@ operator or a constant becomes its neighbour, a condition its opposite, a statem
 does not compile, or compiles to the same machine code, is not a change and does not count. Two
 kinds are not made, for no test could see them: a local array has one element more and nobody asks
 for its size; a function returns another number that is not 0, and all callers ask only whether it
-is 0. The C tests run first, those of the file before the others; what they do not notice is linked
-into the extension for the Python tests that cover it. No end in time counts as noticed, and so does
-a need for too much memory.
+is 0. The C tests run first, those of the file before the others, then those of the file once more
+under the address and undefined behaviour sanitizers, as `make asan` runs them. What they do not
+notice is linked into the extension for the Python tests that cover it. No end in time counts as
+noticed, and so does a need for too much memory.
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ PROGRAMS = {
     "layers/pooling": ["convolution"],
     "layers/recurrent": ["recurrent"],
     "layers/softmax": ["net"],
+    "layers/standardize": ["standardize"],
     "layers/parts/": ["frozen", "convolution", "net"],
     "layers/parts/window": ["convolution"],
     "load": ["net", "frozen"],
@@ -116,14 +118,23 @@ PYTHON = {
     "kernels/loss": ["network", "distillation"],
     "kernels/select": ["selection"],
     "kernels/window": ["convolution"],
+    "layers/": ["layers"],
+    "layers/activation": ["activations"],
     "layers/batchnorm": ["normalization"],
+    "layers/concat": ["concat"],
     "layers/convolution": ["convolution"],
+    "layers/embedding": ["embedding"],
+    "layers/parts/batchnorm": ["normalization", "forms"],
     "layers/parts/dense_frozen": ["frozen", "frozen_int8"],
     "layers/parts/matrix_frozen": ["frozen", "recurrent"],
     "layers/parts/recurrent_frozen": ["recurrent"],
     "layers/layernorm": ["normalization"],
-    "layers/pooling": ["convolution"],
+    "layers/pooling": ["convolution", "global_max_pool"],
+    "layers/rearrange": ["rearranging"],
     "layers/recurrent": ["recurrent"],
+    "layers/slice": ["slicing"],
+    "layers/softmax": ["activations"],
+    "layers/standardize": ["standardize"],
     "layers/parts/window": ["convolution"],
     "loss": ["losses", "regression", "distillation"],
     "optim": ["optimizers", "clipping_contracts"],
@@ -345,7 +356,8 @@ def limited(
     """Exit status of a command that may use so much time and memory; None when time was up."""
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+        if "ASAN_OPTIONS" not in variables:  # the sanitizer reserves terabytes, and has its own
+            resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
     output = (folder / OUTPUT).open("wb")
@@ -383,6 +395,7 @@ class Workplace:
     def __init__(self, copy: Path, memory: int) -> None:
         self.copy, self.memory = copy, memory
         self.build = copy / "build" / "mutants"
+        self.sanitized = copy / "build" / "sanitized"
         # Warnings are not what is tested; the extension wants code that can be moved.
         compiler = [*(["ccache"] if shutil.which("ccache") else []), os.environ.get("CC", "cc")]
         self.compiler = " ".join([*compiler, "-w", "-fPIC"])
@@ -391,23 +404,33 @@ class Workplace:
         # What ccache knows of another copy is as good.
         os.environ.update(CCACHE_BASEDIR=str(copy), CCACHE_NOHASHDIR="1")
 
-    def make(self, *targets: str) -> bool:
+    def make(self, build: Path, *targets: str) -> bool:
         tests = self.copy / "csrc" / "tests"
         command = ["make", "-s", "-j2", "-C", str(tests), f"CC={self.compiler}"]
-        command += [f"BUILD={self.build}", *targets]
+        command += [f"BUILD={build}", *targets]
+        if build == self.sanitized:
+            command += ["SANITIZE=address,undefined"]
         return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
     def build_all(self) -> None:
-        """The test programs, and the extension."""
+        """The test programs, the extension, and the programs under the sanitizers."""
         (self.build / "binding").mkdir(parents=True)
-        if not (self.make("programs") and self.build_binding() and self.link_extension()):
+        made = self.make(self.build, "programs") and self.build_binding()
+        if not (made and self.link_extension()):
             raise SystemExit("mutants: the C core does not build as it is")
+        self.sanitizes = self.make(self.sanitized, "programs")
+        if not self.sanitizes:
+            print("mutants: this compiler has no sanitizers, so nothing runs under them")
         self.programs = sorted(p.stem for p in (self.copy / "csrc/tests").glob("test_*.c"))
 
     @property
     def objects(self) -> list[Path]:
         """Objects of the core and the binding."""
-        return [p for p in sorted(self.build.rglob("*.o")) if p.parent.name != "tests"]
+        return self.objects_in(self.build)
+
+    @staticmethod
+    def objects_in(build: Path) -> list[Path]:
+        return [p for p in sorted(build.rglob("*.o")) if p.parent.name != "tests"]
 
     def build_binding(self) -> bool:
         """Compile the binding: the few files that setup.py compiles beside the core."""
@@ -435,7 +458,8 @@ class Workplace:
         """The copy with a change in it; afterwards sources and objects are as they were."""
         path = self.copy / change.path
         source, time = path.read_text(encoding="utf-8"), path.stat().st_mtime
-        kept = {o: (o.read_bytes(), o.stat().st_mtime_ns) for o in self.objects}
+        objects = [*self.objects, *self.objects_in(self.sanitized)]
+        kept = {o: (o.read_bytes(), o.stat().st_mtime_ns) for o in objects}
         path.write_text(change.apply(source), encoding="utf-8")
         try:
             yield
@@ -454,18 +478,22 @@ class Workplace:
         subprocess.run(["strip", "-g", "-o", str(stripped), str(object_)], check=True)
         return stripped.read_bytes()
 
-    def run_c(self, program: str, quick: str) -> str | None:
+    def run_c(self, program: str, quick: str, *, sanitized: bool = False) -> str | None:
         """What a test program notices, or None."""
-        if not self.make(str(self.build / program)):
-            return f"{program} does not link"
-        command = [str(self.build / program)]
+        build = self.sanitized if sanitized else self.build
+        name = f"{program} under the sanitizers" if sanitized else program
+        if not self.make(build, str(build / program)):
+            return f"{name} does not link"
         started = perf_counter()
-        seconds = self.usual.get(program + quick, 600.0) * FACTOR + SLACK
-        status = limited(command, self.build, seconds, self.memory, GP_TEST_QUICK=quick)
-        self.usual.setdefault(program + quick, perf_counter() - started)
+        seconds = self.usual.get(name + quick, 600.0) * FACTOR + SLACK
+        variables = {"GP_TEST_QUICK": quick}
+        if sanitized:
+            variables["ASAN_OPTIONS"] = f"hard_rss_limit_mb={self.memory >> 20}"
+        status = limited([str(build / program)], build, seconds, self.memory, **variables)
+        self.usual.setdefault(name + quick, perf_counter() - started)
         if status is None:
-            return f"{program}: no end within {seconds:.0f} s"
-        return f"{program}: exit status {status}" if status else None
+            return f"{name}: no end within {seconds:.0f} s"
+        return f"{name}: exit status {status}" if status else None
 
     def run_python(self, name: str) -> str | None:
         """What a test file notices, or None."""
@@ -486,6 +514,10 @@ class Workplace:
             for program in self.c_tests(path, quick):
                 if program + quick not in self.usual:
                     self.leave_out(program, self.run_c(program, quick))
+        for program in self.sanitized_tests(path):
+            name = f"{program} under the sanitizers"
+            if name + "1" not in self.usual:
+                self.leave_out(name, self.run_c(program, "1", sanitized=True))
         self.link_extension()
         for name in self.python_tests(path):
             if name not in self.usual:
@@ -505,6 +537,13 @@ class Workplace:
         others = [p for p in self.programs if p not in own and p not in slow]
         return [p for p in (*own, *(others if quick or not own else ())) if p not in self.failing]
 
+    def sanitized_tests(self, path: str) -> list[str]:
+        """The file's own programs: what they compute, the others have seen."""
+        own = [f"test_{name}" for name in chosen(PROGRAMS, path) if name not in SLOW]
+        if not self.sanitizes or path.startswith("csrc/binding/"):
+            return []
+        return [p for p in own if f"{p} under the sanitizers" not in self.failing]
+
     def python_tests(self, path: str) -> list[str]:
         names = dict.fromkeys([*chosen(PYTHON, path), *ALL_PYTHON])
         return [name for name in names if name not in self.failing]
@@ -514,15 +553,20 @@ class Workplace:
         with self.changed(change):
             before = {o: (o.read_bytes(), o.stat().st_mtime_ns) for o in self.objects}
             core = [str(o) for o in before if o.parent.name != "binding"]
-            if not self.make(*core) or not self.build_binding():
+            if not self.make(self.build, *core) or not self.build_binding():
                 return ""
             made = [o for o, (_, time) in before.items() if o.stat().st_mtime_ns != time]
             if not any(self.is_other(o, before[o][0]) for o in made):
                 return ""
-            for quick in ("1", ""):
-                for program in self.c_tests(change.path, quick):
-                    if noticed := self.run_c(program, quick):
-                        return noticed
+            for program in self.c_tests(change.path, "1"):
+                if noticed := self.run_c(program, "1"):
+                    return noticed
+            for program in self.sanitized_tests(change.path):
+                if noticed := self.run_c(program, "1", sanitized=True):
+                    return noticed
+            for program in self.c_tests(change.path, ""):
+                if noticed := self.run_c(program, ""):
+                    return noticed
             if not self.link_extension():
                 return "the extension does not link"
             for name in self.python_tests(change.path):
