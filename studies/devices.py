@@ -30,6 +30,7 @@ from gradprune.cli.options import add_command, add_threads
 from gradprune.cli.tables import make_console
 from gradprune.data.datasets import digits, mnist
 from gradprune.foundation.columns import Table
+from gradprune.interop.board import measure, missing_tools
 from gradprune.interop.c_export import CReport
 from gradprune.interop.c_predictor import CPredictor
 from gradprune.layers import Activation, BatchNorm, Conv2D, Dense, GlobalAvgPool
@@ -44,7 +45,6 @@ from gradprune.pruning.criteria import Taylor
 from gradprune.pruning.pruner import Pruner
 from gradprune.pruning.schedules import Cubic
 from gradprune.quantization import Codebook, Quantizer
-from studies.board import measure, missing_tools
 from studies.command import run_study
 
 __all__ = ["DeviceRow", "run"]

@@ -7,7 +7,7 @@ import html
 import itertools
 import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.checks import as_array, instance, whole
 from gradprune.foundation.disk import check_path, write_atomically
 from gradprune.foundation.timing import median_times
+from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.predictors import Predictor, predictor_of
 from gradprune.model import Model
 from gradprune.plotting.forms import plot_bars
@@ -48,8 +49,9 @@ class Report:
     Attributes:
         title: as given.
         forms: one row each, or None: form, parameters (kept), macs and macs_effective (a sample),
-            memory and file (bytes), flash and ram of files of C (bytes of constants and of the
-            workspace), accuracy, error and agreement (against the first form), and
+            memory and file (bytes), flash, ram and instructions of files of C (bytes of constants
+            and of the workspace; of one prediction on a Cortex-M4, counted by qemu), accuracy,
+            error and agreement (against the first form), and
             batch_n, microseconds of a prediction for n samples. None where a form does not tell.
         sweep: as given, or None.
         notes: what to know before believing it.
@@ -170,7 +172,8 @@ def report(
     instance("title", title, str, '"Pruned digits"')
     if not forms and sweep is None:
         raise ValueError("a report needs forms of a model, or a sweep")
-    table, notes = None, []
+    table: Records | None = None
+    notes: list[str] = []
     turns = whole("turns", turns, least=1)
     given: object = batches
     if isinstance(given, str) or not isinstance(given, Iterable):
@@ -183,6 +186,7 @@ def report(
             raise ValueError("forms are measured on samples: pass x")
         opened = {name: predictor_of(form) for name, form in forms.items()}
         table = _measure(opened, as_array("x", x), y, batches, turns)
+        notes += _count_instructions(opened, table, as_array("x", x))
         notes.append(
             "Memory and file are in bytes; the error is the largest of an output, relative to the "
             "largest output of the first form."
@@ -230,6 +234,7 @@ def _measure(
                 "file": _file(form),
                 "flash": getattr(form, "flash", None),
                 "ram": getattr(form, "ram", None),
+                "instructions": None,
                 "accuracy": accuracy,
                 "error": error,
                 "agreement": same,
@@ -242,6 +247,20 @@ def _measure(
         for row in rows:
             row[f"batch_{n}"] = taken[row["form"]]
     return Records(list(rows[0]), rows)
+
+
+def _count_instructions(
+    forms: Mapping[str, Predictor], table: Records, x: NDArray[Any]
+) -> Iterator[str]:
+    """Fill the column, and yield why a form has none."""
+    for row in table:
+        form = forms[row["form"]]
+        if isinstance(form, CPredictor):
+            try:
+                row["instructions"] = form.instructions(x[0].astype(np.float32))
+            except RuntimeError as error:
+                first = str(error).splitlines()[0]
+                yield f"The instructions of {row['form']} are not counted: {first}."
 
 
 def _counts(form: Any) -> dict[str, int | None]:
@@ -307,7 +326,7 @@ def _shown(forms: Records) -> Records:
 def _draw_forms(forms: Records, part: Any) -> None:
     shown = _shown(forms).columns
     names = {"memory": "memory (bytes)", "file": "file (bytes)", "macs_effective": "MACs a sample"}
-    names |= {"flash": "flash (bytes)", "ram": "RAM (bytes)"}
+    names |= {"flash": "flash (bytes)", "ram": "RAM (bytes)", "instructions": "instructions"}
     names |= {
         column: f"{column[6:]} sample{'s' if column != 'batch_1' else ''} (µs)"
         for column in shown

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.disk import read
+from gradprune.interop.board import measure, missing_tools
 from gradprune.interop.c_text import PRECISIONS
 
 __all__ = ["CPredictor", "find_compiler"]
@@ -67,13 +68,13 @@ class CPredictor:
         import ctypes
         import subprocess
 
-        source = Path(path)
+        source = self._source = Path(path)
         self.name = source.name
         compiler = find_compiler()
         header = read(source.with_suffix(".h"))
         self.file_bytes = len(read(source)) + len(header)
         text = header.decode(errors="replace")
-        prefix, self.input_shape = self._shape(text, "INPUTS")
+        self._prefix, self.input_shape = self._shape(text, "INPUTS")
         self.tolerance = self._tolerance(text)
         self.flash, self.ram = self._number(text, "FLASH"), 4 * self._number(text, "WORK")
         _, self.output_shape = self._shape(text, "OUTPUTS")
@@ -86,9 +87,11 @@ class CPredictor:
                 raise FileFormatError(f"{self.name}: {Path(compiler).name} fails: {first}")
             library = ctypes.CDLL(str(target))
         try:
-            self._predict = library[f"{prefix}_predict"]
+            self._predict = library[f"{self._prefix}_predict"]
         except AttributeError as error:
-            raise FileFormatError(f"{self.name}: there is no function {prefix}_predict") from error
+            raise FileFormatError(
+                f"{self.name}: there is no function {self._prefix}_predict"
+            ) from error
         self._predict.argtypes = [ctypes.c_void_p, ctypes.c_void_p]
         self._predict.restype = None
 
@@ -121,3 +124,18 @@ class CPredictor:
         for given, made in zip(rows, y, strict=True):
             self._predict(given.ctypes.data, made.ctypes.data)
         return y
+
+    def instructions(self, sample: NDArray[np.float32]) -> int:
+        """Return how many instructions a Cortex-M4 in qemu takes to predict a sample.
+
+        Raises:
+            RuntimeError: a program for it is missing, or the network is too large for it.
+        """
+        if missing := missing_tools():
+            raise RuntimeError(f"there is no {' and no '.join(missing)}")
+
+        def write(folder: Path) -> None:
+            for file in (self._source, self._source.with_suffix(".h")):
+                shutil.copy(file, folder)
+
+        return measure(write, sample, file=self._source.stem, prefix=self._prefix).instructions

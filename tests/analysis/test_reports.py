@@ -14,6 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 import gradprune as gp
 from gradprune.analysis import reports
+from gradprune.interop import board
+from gradprune.interop.board import missing_tools
 from gradprune.plotting import plot_tradeoff
 
 
@@ -177,6 +179,51 @@ def test_files_of_c_tell_flash_and_ram(model: gp.Model, data: Any, tmp_path: Pat
     assert (c["flash"], c["ram"]) == (written.flash, written.ram)
     assert written.ram == 4 * 20
     assert "flash" in str(found)
+    assert plain["instructions"] is None
+    if missing_tools():
+        assert c["instructions"] is None
+        assert "The instructions of C are not counted: there is no " in str(found)
+    else:
+        # Each product is a load, a load and a sum at least, and few times that at most.
+        products = plain["macs_effective"]
+        assert 2 * products < c["instructions"] < 20 * products
+        assert "instructions" in str(found)
+
+
+def test_why_instructions_are_not_counted(
+    model: gp.Model, data: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model.to_c(tmp_path / "m.c")
+    monkeypatch.setattr(board, "_MACHINE", "no-such-machine")
+    found = gp.report({"C": tmp_path / "m.c"}, x=data[0], batches=())
+    assert "The instructions of C are not counted: there is no" in str(found)
+    assert "no-such-machine." in str(found)
+
+
+@pytest.mark.skipif(bool(missing_tools()), reason="there is no board")
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (
+            "for (volatile long n = 0; n < 200000000; n++) {} *y = *x;",
+            "a prediction takes more than 670 million instructions",
+        ),
+        (
+            "static const char large[5000000] = {1}; *y = large[(int)*x];",
+            "arm-none-eabi-gcc fails: .*will not fit in region `flash'",
+        ),
+        ("*y = *(volatile float *)0xf0000000;", "qemu-system-arm fails: fault"),
+    ],
+    ids=["too long", "too large", "a fault"],
+)
+def test_why_a_board_does_not_run_it(body: str, message: str, tmp_path: Path) -> None:
+    def write(folder: Path) -> None:
+        (folder / "net.h").write_text("#define net_INPUTS 1\n#define net_OUTPUTS 1\n")
+        head = "void net_predict(const float *x, float *y)"
+        (folder / "net.c").write_text(f"{head};\n{head}\n{{ (void)x; {body} }}\n")
+
+    with pytest.raises(RuntimeError, match=f"(?s){message}"):
+        board.measure(write, np.ones(1, np.float32))
 
 
 def test_refused_reports(model: gp.Model, data: Any) -> None:

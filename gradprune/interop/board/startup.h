@@ -7,7 +7,7 @@
 void write_text(const char *text);
 void write_number(uint32_t number);
 
-/* Ticks since start_clock; 24 bits. */
+/* Ticks since start_clock, up to 2^24; UINT32_MAX for more. */
 void start_clock(void);
 uint32_t clock_ticks(void);
 
