@@ -1,4 +1,4 @@
-"""What commands train on and compare with: data sets by name, and .npz files of a user's own."""
+"""What commands train on and compare with: data sets by name, and files of a user's own."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gradprune.data import datasets
 from gradprune.data.npz import read_labelled, read_samples
 from gradprune.data.splits import Images, Labels, Split, stratified_choice
+from gradprune.data.tabular import TABLES, read_features, read_table
 from gradprune.errors import DatasetNotFoundError
 from gradprune.foundation.checks import fraction
 from gradprune.pruning.criteria import Criterion, ProbingCriterion
@@ -37,7 +38,7 @@ class Data:
     Attributes:
         name: as it was asked for.
         train, validation, test: (x, y), float32 (n, ...) and int64 (n,).
-        note: how it was divided, if the file does not say.
+        note: how it was divided and what its classes are, if the file does not say.
     """
 
     name: str
@@ -124,9 +125,10 @@ def shaped(x: Images, input_shape: Sequence[int], name: str, taker: object) -> I
 
 def chosen_data(options: argparse.Namespace, console: Any) -> Data:
     """Load what ``--data`` or ``--dataset`` names, and say how it was divided."""
+    _check_target(options)
     if options.data is None:
         return load_data(options.dataset or DATASETS[0])
-    data = _load_file(options.data, options.seed)
+    data = _load_file(options.data, options.target, options.seed)
     if data.note:
         console.print(data.note, soft_wrap=True)
     return data
@@ -134,12 +136,22 @@ def chosen_data(options: argparse.Namespace, console: Any) -> Data:
 
 def chosen_samples(options: argparse.Namespace) -> Unlabelled:
     """Load the samples of what ``--data`` or ``--dataset`` names, one of which is given."""
+    _check_target(options)
     if options.data is None:
         (x, _), (x_test, _) = _find(options.dataset)
         return Unlabelled(options.dataset, _few(x), x_test)
     file = Path(options.data).expanduser()
-    x, compared = read_samples(file)
+    if file.suffix.lower() in TABLES:
+        x, compared = read_features(file, options.target), None
+    else:
+        x, compared = read_samples(file)
     return Unlabelled(str(file), _few(x), x if compared is None else compared)
+
+
+def _check_target(options: argparse.Namespace) -> None:
+    """Raise a ValueError if ``--target`` stands without the ``--data`` that has such a column."""
+    if options.target is not None and options.data is None:
+        raise ValueError(f"--target {options.target} is a column of --data FILE, which is missing")
 
 
 def _few(x: NDArray[np.float32]) -> Images:
@@ -167,9 +179,18 @@ def load_data(name: str, *, validation: float = 0.1, seed: int = 0) -> Data:
     return _divided(name, train, test, validation, seed)
 
 
-def _load_file(path: str, seed: int) -> Data:
-    file = Path(path).expanduser()
-    train, test = read_labelled(file)
+def _load_file(path: str, target: str | None, seed: int) -> Data:
+    file, notes, test = Path(path).expanduser(), [], None
+    if file.suffix.lower() in TABLES:
+        if target is None:
+            raise ValueError(f"{file} is a table: add --target COLUMN, the column of the labels")
+        x, y, classes = read_table(file, target)
+        train = x, y
+        if classes:
+            numbered = ", ".join(f"{i} {name}" for i, name in enumerate(classes))
+            notes.append(f"classes of {target}: {numbered}")
+    else:
+        train, test = read_labelled(file, target or "y")
     if test is not None:
         return _divided(str(file), train, test, 0.1, seed)
     x, y = train
@@ -178,11 +199,11 @@ def _load_file(path: str, seed: int) -> Data:
         raise ValueError(f"{file}: {len(y)} samples are too few to test on some of them")
     tested = stratified_choice(y, size, seed)
     data = _divided(str(file), (x[~tested], y[~tested]), (x[tested], y[tested]), 0.1, seed)
-    note = (
+    notes.append(
         f"{file} has no x_test: {size:,} of its {len(y):,} samples, chosen by seed {seed}, are "
         "kept to test on"
     )
-    return replace(data, note=note)
+    return replace(data, note="\n".join(notes))
 
 
 def _divided(

@@ -58,8 +58,10 @@ def add_data(parser: argparse.ArgumentParser) -> None:
         "--data",
         metavar="FILE",
         help="instead of --dataset an .npz file with arrays x (n, ...) and y (n,), labels as "
-        "integers from 0, and maybe x_test and y_test; numbers are taken as they are",
+        "integers from 0, and maybe x_test and y_test, or a table (.csv, .parquet) with --target; "
+        "numbers are taken as they are",
     )
+    _add_target(parser)
 
 
 def add_samples(parser: argparse.ArgumentParser, use: str, *, required: bool) -> None:
@@ -74,10 +76,20 @@ def add_samples(parser: argparse.ArgumentParser, use: str, *, required: bool) ->
     group.add_argument(
         "--data",
         metavar="FILE",
-        help=f"{use}: an .npz file with an array x (n, ...) and maybe x_test; numbers are taken "
-        "as they are",
+        help=f"{use}: an .npz file with an array x (n, ...) and maybe x_test, or a table "
+        "(.csv, .parquet) of numbers, which are taken as they are",
     )
     group.add_argument("--dataset", metavar="NAME", help=f"instead of --data {_DATASET}")
+    _add_target(parser)
+
+
+def _add_target(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--target",
+        metavar="COLUMN",
+        help="column of the labels in the table of --data, integers from 0 or text, while all "
+        "other columns are features; of an .npz file the array of labels",
+    )
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:

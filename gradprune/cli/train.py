@@ -34,7 +34,8 @@ def add(commands: Any) -> None:
         "examples:\n"
         "  gradprune train --epochs 20 --out digits.safetensors\n"
         "  gradprune train --dataset mnist --optimizer adam --lr 0.002 --clip 1 --epochs 10\n"
-        "  gradprune train --data my.npz --model 64-32 --out my.safetensors",
+        "  gradprune train --data my.npz --model 64-32 --out my.safetensors\n"
+        "  gradprune train --data my.csv --target kind --out my.safetensors",
     )
     add_data(parser)
     add_model(parser)

@@ -22,7 +22,7 @@ from gradprune.errors import FileFormatError
 from gradprune.foundation.checks import check_finite, real_array
 from gradprune.foundation.disk import read
 
-__all__ = ["read_labelled", "read_samples"]
+__all__ = ["checked_labels", "checked_samples", "read_labelled", "read_samples"]
 
 _MOST_CLASSES = 10**6
 _MOST_BYTES = 2**31  # of the content of a small file; of a large one 16 times its size
@@ -61,40 +61,47 @@ def read_samples(path: str | os.PathLike[str]) -> tuple[Images, Images | None]:
 
 
 def read_labelled(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str], target: str = "y"
 ) -> tuple[tuple[Images, Labels], tuple[Images, Labels] | None]:
     """Read the arrays x and y and, if they are there, x_test and y_test.
 
-    Args, Raises: as of ``read_samples``. Labels are integers (n,), 0 or more.
+    Args, Raises: as of ``read_samples``. Labels are integers (n,), 0 or more; ``target`` is the
+        name of their array, and that of the tests is the same with ``_test``.
 
     >>> np.savez("my.npz", x=np.eye(3), y=np.arange(3))
     >>> read_labelled("my.npz")[0][1].tolist()
     [0, 1, 2]
     """
-    arrays = _arrays(path, ("x", "y"), ("x_test", "y_test"))
-    if ("x_test" in arrays) != ("y_test" in arrays):
-        there, gone = ("x_test", "y_test") if "x_test" in arrays else ("y_test", "x_test")
+    tested = f"{target}_test"
+    arrays = _arrays(path, ("x", target), ("x_test", tested))
+    if ("x_test" in arrays) != (tested in arrays):
+        there, gone = ("x_test", tested) if "x_test" in arrays else (tested, "x_test")
         raise FileFormatError(f"{path} has {there}, but no {gone}: expected both or neither")
     x, x_test = _of_one_shape(path, arrays)
-    train = x, _labels(f"{path}: y", arrays["y"], len(x))
+    train = x, checked_labels(f"{path}: {target}", arrays[target], len(x))
     if x_test is None:
         return train, None
-    return train, (x_test, _labels(f"{path}: y_test", arrays["y_test"], len(x_test)))
+    return train, (x_test, checked_labels(f"{path}: {tested}", arrays[tested], len(x_test)))
 
 
 def _of_one_shape(
     path: str | os.PathLike[str], arrays: dict[str, NDArray[Any]]
 ) -> tuple[Images, Images | None]:
-    x = _samples(f"{path}: x", arrays["x"])
+    x = checked_samples(f"{path}: x", arrays["x"])
     if "x_test" not in arrays:
         return x, None
-    x_test = _samples(f"{path}: x_test", arrays["x_test"])
+    x_test = checked_samples(f"{path}: x_test", arrays["x_test"])
     if x_test.shape[1:] != x.shape[1:]:
         raise FileFormatError(f"{path}: x_test has shape {x_test.shape}, but x has {x.shape}")
     return x, x_test
 
 
-def _samples(where: str, array: NDArray[Any]) -> Images:
+def checked_samples(where: str, array: NDArray[Any]) -> Images:
+    """Return samples (n, ...) as float32; FileFormatError if they are no finite numbers.
+
+    >>> checked_samples("x", np.eye(2)).dtype
+    dtype('float32')
+    """
     if array.ndim < 2 or array.size == 0 or array.dtype.kind not in "fiub":
         raise FileFormatError(
             f"{where} must have shape (n, ...) with no dimension of 0, of real numbers, got "
@@ -108,7 +115,12 @@ def _samples(where: str, array: NDArray[Any]) -> Images:
     return samples
 
 
-def _labels(where: str, array: NDArray[Any], n: int) -> Labels:
+def checked_labels(where: str, array: NDArray[Any], n: int) -> Labels:
+    """Return n labels as int64; FileFormatError if they are not, or of too many classes.
+
+    >>> checked_labels("y", np.array([1, 0]), 2).tolist()
+    [1, 0]
+    """
     found = labels(array, where, n)
     if array.max() >= _MOST_CLASSES:
         raise FileFormatError(f"{where}: label {array.max()}, expected at most {_MOST_CLASSES - 1}")
