@@ -17,12 +17,12 @@ PACKAGED   := setup.py pyproject.toml MANIFEST.in LICENSE $(wildcard README.md)
 PACKAGED   += $(shell find csrc gradprune -type f \
     -not -name '*.py[co]' -not -name '*.so' -not -name '.*')
 C_SOURCES  := $(shell find csrc -name '*.c' -o -name '*.h')
-PY_SOURCES := $(wildcard setup.py gradprune studies tests benchmarks scripts examples)
+PY_SOURCES := $(wildcard setup.py gradprune studies tests benchmarks scripts examples docs)
 COMPILERS  := $(foreach cc,gcc clang,$(if $(shell command -v $(cc)),$(cc)))
 COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test test-peers coverage mutants notebooks check-c asan sanitize-python
+.PHONY: help demo test test-peers coverage mutants notebooks docs check-c asan sanitize-python
 .PHONY: valgrind lint format bench wheel clean
 
 help: ## list the targets
@@ -61,7 +61,7 @@ $(VENV)/.wheel: dist/.wheel
 	$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-EXTRAS := plot test peers dev bench notebook
+EXTRAS := plot test peers dev bench notebook docs
 $(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.wheel
 	$(PIP) "$$(ls dist/*.whl)[$*]"
 	@touch $@
@@ -102,6 +102,13 @@ mutants: $(VENV)/.test $(if $(PEERS),$(VENV)/.torch $(VENV)/.peers)
 notebooks: $(VENV)/.notebook $(VENV)/.torch ## run the notebooks
 	cd tests && $(BIN)/python -m pytest -p no:cacheprovider -c /dev/null --rootdir=.. \
 	    --nbmake ../notebooks
+
+# Strict: a warning, such as one of a link that leads nowhere, is an error. With torch, so that
+# gradprune.torch has its page.
+docs: $(VENV)/.docs $(VENV)/.torch ## build the web site into build/site
+	$(BIN)/python scripts/make_site.py build/docs
+	$(BIN)/sphinx-build -q -W --keep-going -E -c docs/site build/docs build/site
+	@echo "build/site/index.html"
 
 check-c: $(COMPILERS:%=check-c-%) ## build and run the C tests with gcc and clang, without warnings
 

@@ -38,6 +38,15 @@ class NumericalError(ArithmeticError):
         value: the bad number.
 
     Everything but the message is optional and kept as an attribute, ``None`` where unknown.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.SGD(model, lr=1.0, guard=gp.guards.Raise(max_activation=1e-3))
+    >>> try:
+    ...     loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    ... except gp.errors.NumericalError as fault:
+    ...     print(fault.phase, fault.layer)
+    forward dense0
     """
 
     def __init__(
@@ -101,7 +110,17 @@ class ExplosionError(NumericalError):
 
 
 class FileFormatError(ValueError):
-    """Says that a file is damaged, truncated, hostile, or of another format."""
+    """Says that a file is damaged, truncated, hostile, or of another format.
+
+    >>> import gradprune as gp
+    >>> from pathlib import Path
+    >>> size = Path("notes.safetensors").write_bytes(b"not a model at all")
+    >>> try:
+    ...     gp.load("notes.safetensors")
+    ... except gp.errors.FileFormatError:
+    ...     print("no model")
+    no model
+    """
 
 
 class MissingClassError(FileFormatError):
@@ -121,7 +140,15 @@ class MissingClassError(FileFormatError):
 
 
 class DatasetNotFoundError(FileNotFoundError):
-    """Says that a data set is in none of the usual places and could not be downloaded."""
+    """Says that a data set is in none of the usual places and could not be downloaded.
+
+    >>> import gradprune as gp
+    >>> try:
+    ...     gp.datasets.from_folder("nowhere")
+    ... except gp.errors.DatasetNotFoundError:
+    ...     print("there is none")
+    there is none
+    """
 
 
 class Unsupported(NamedTuple):

@@ -92,6 +92,15 @@ def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool =
         model = gp.from_onnx("m.onnx")
         gp.Pruner(model, criterion=gp.Magnitude()).prune(0.9)
         model.to_onnx("pruned.onnx")
+
+    >>> import onnx
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> path = model.to_onnx("model.onnx")
+    >>> again = gp.from_onnx("model.onnx")
+    >>> report = gp.verify(model, again, x=[[1.0, 2.0, 3.0]])
+    >>> [layer.label for layer in again.layers]
+    ['Dense', 'relu', 'Dense']
     """
     from gradprune.interop.onnx_reader import read_onnx
 

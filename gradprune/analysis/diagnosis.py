@@ -61,6 +61,12 @@ class LayerDiagnosis:
         activation_steps, gradient_steps: of a recurrent layer, ``activation`` and ``gradient`` of
             its state at each time step (h and, of an LSTM, c), all that follows from the state
             included; else empty.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> diagnosis = gp.diagnose(model, [[1.0, 2.0, 3.0]], [1])
+    >>> [(layer.name, layer.kind) for layer in diagnosis.layers]
+    [('dense0', 'Dense, relu'), ('dense1', 'Dense')]
     """
 
     name: str
@@ -87,6 +93,12 @@ class ParameterDiagnosis:
         gradient_norm: the norm of its gradient.
         update_ratio: norm of the optimizer's next step / norm; None without an optimizer, or if
             the norm is 0.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> diagnosis = gp.diagnose(model, [[1.0, 2.0, 3.0]], [1])
+    >>> [row.name for row in diagnosis.parameters if row.norm > 0]
+    ['dense0.weight', 'dense1.weight']
     """
 
     name: str
@@ -113,6 +125,14 @@ class Diagnosis:
         findings: "exploding", "vanishing", "dead", "saturated", "large step", "not finite"; or
             nothing.
         advice: a sentence or two for each finding, or one that all is well.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> diagnosis = gp.diagnose(model, [[1.0, 2.0, 3.0]], [1])
+    >>> diagnosis.samples, diagnosis.lr
+    (1, None)
+    >>> len(diagnosis.layers), len(diagnosis.parameters)
+    (2, 4)
     """
 
     loss: float

@@ -31,7 +31,17 @@ Floats = NDArray[np.float32]
 
 
 class Displacement(NamedTuple):
-    """A shift of a parameter and its effect; growth is the number after / before the shift."""
+    """A shift of a parameter and its effect; growth is the number after / before the shift.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> report = gp.explode(
+    ...     model, x[:64], y[:64], optimizer=gp.SGD(model, lr=0.1), epsilon=0.5, max_steps=5
+    ... )
+    >>> [(shift.round, shift.parameter) for shift in report.shifts][:3]
+    [(0, 'dense0.weight'), (0, 'dense0.bias'), (0, 'dense1.weight')]
+    """
 
     round: int  # from 0
     parameter: str
@@ -42,7 +52,17 @@ class Displacement(NamedTuple):
 
 
 class Culprit(NamedTuple):
-    """A parameter and the largest growth that a shift of it caused."""
+    """A parameter and the largest growth that a shift of it caused.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> report = gp.explode(
+    ...     model, x[:64], y[:64], optimizer=gp.SGD(model, lr=0.1), epsilon=0.5, max_steps=5
+    ... )
+    >>> report.culprits[0].parameter in model.parameters
+    True
+    """
 
     parameter: str
     shifts: int
@@ -60,6 +80,17 @@ class ExplosionReport:
         counts: (rounds,) shifts a round: losses / counts are means.
         shifts: every shift, in order.
         applied: (rounds,) whether the optimizer took a step.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> report = gp.explode(
+    ...     model, x[:64], y[:64], optimizer=gp.SGD(model, lr=0.1), epsilon=0.5, max_steps=5
+    ... )
+    >>> report.counts
+    array([3, 3, 2, 2, 1])
+    >>> int(report.counts.sum()) == len(report.shifts)
+    True
     """
 
     losses: NDArray[np.float64]

@@ -55,6 +55,13 @@ class Report:
             batch_n, microseconds of a prediction for n samples. None where a form does not tell.
         sweep: as given, or None.
         notes: what to know before believing it.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> forms = {"model": model, "frozen": model.freeze()}
+    >>> report = gp.report(forms, x=[[1.0, 2.0, 3.0]], y=[1], batches=())
+    >>> report.forms.column("form"), report.sweep
+    (['model', 'frozen'], None)
     """
 
     title: str

@@ -41,6 +41,16 @@ class Sensitivity:
         losses: name of a prunable parameter to (s,) mean losses.
         accuracies: likewise; empty unless it is a classification.
         loss, accuracy: of the model as it is; accuracy None unless it is a classification.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> curves = gp.sensitivity(model, *test, sparsities=[0.5, 0.9])
+    >>> curves.sparsities, list(curves.losses)
+    ((0.5, 0.9), ['dense0.weight', 'dense1.weight'])
+    >>> curves.accuracies["dense0.weight"].shape
+    (2,)
     """
 
     sparsities: tuple[float, ...]

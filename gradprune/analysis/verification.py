@@ -23,7 +23,17 @@ _TOLERANCE = 1e-5  # of float32 sums in another order
 
 
 class VerificationError(AssertionError):
-    """Says that two models predict differently: which, where and by how much."""
+    """Says that two models predict differently: which, where and by how much.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> other = gp.Model(list(model.layers), input_shape=3, seed=1)
+    >>> try:
+    ...     gp.verify(model, other, x=[[1.0, 2.0, 3.0]])
+    ... except gp.analysis.VerificationError as error:
+    ...     print("differ:", "Model" in str(error))
+    differ: True
+    """
 
 
 @dataclass(frozen=True)
@@ -37,6 +47,12 @@ class VerificationReport:
             reference's; NaN where there is a single output.
         tolerances: name to what would have been too much.
         samples: how many were compared.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> report = gp.verify(model, model.freeze(), x=[[1.0, 2.0, 3.0]])
+    >>> report.samples, dict(report.agreement)
+    (1, {'FrozenModel 1': 1.0})
     """
 
     errors: Mapping[str, float]

@@ -56,6 +56,15 @@ class PackedModel:
         layers, input_shape, output_shape: of the model, without the units that were dropped.
         parts: name of a part of the file to its bytes; they add up to ``nbytes``. What shares a
             byte with its neighbour in the range coder's stream is rounded.
+
+    >>> import constriction
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> packed = gp.compress(model)
+    >>> len(bytes(packed)) == packed.nbytes
+    True
+    >>> packed.predict([[1.0, 2.0, 3.0]]).shape
+    (1, 2)
     """
 
     def __init__(

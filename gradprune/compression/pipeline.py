@@ -45,6 +45,14 @@ class StageReport:
         seconds: the stage took.
         reports: what the stage says: a ``PruneReport`` for each event, a ``ShrinkReport``, a
             ``QuantizationReport``.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> pipeline = gp.compression.Pipeline([gp.compression.Prune(0.8)])
+    >>> report = pipeline.run(model, (x, y), validation_data=test).stages[-1]
+    >>> report.stage, report.parameters, report.kept, report.nbytes
+    ('Prune', 1210, 237, None)
     """
 
     stage: str
@@ -77,6 +85,14 @@ class PipelineResult:
         model: after the last stage; the model that was given unless a stage made a new one.
         packed: what ``Encode`` made, or None.
         stages: a report each, before the first one included.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> pipeline = gp.compression.Pipeline([gp.compression.Prune(0.8)])
+    >>> result = pipeline.run(model, (x, y))
+    >>> [(stage.stage, stage.kept) for stage in result.stages], result.packed
+    ([('start', 1184), ('Prune', 237)], None)
     """
 
     model: Model

@@ -42,6 +42,13 @@ class Prune(Stage):
 
     Raises:
         TypeError, ValueError: a setting is not as above.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> from gradprune.compression import Pipeline, Prune
+    >>> Pipeline([Prune(0.75, scope="layer")]).run(model, (x, y)).model.sparsity
+    0.75
     """
 
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
@@ -119,6 +126,14 @@ class Shrink(Stage):
 
     Raises:
         PipelineError: they differ by more than rounding; the pipeline's model is the larger one.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> from gradprune.compression import Pipeline, Prune, Shrink
+    >>> result = Pipeline([Prune(0.5, granularity=gp.Unit()), Shrink()]).run(model, (x, y))
+    >>> result.model.parameters["dense0.weight"].shape
+    (7, 64)
     """
 
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
@@ -153,6 +168,14 @@ class QuantizeWeights(Stage):
         weights: scheme for prunable parameters, such as ``Codebook(16)`` or ``Grid(8)``.
         biases: scheme for the others; None: they stay float.
         exclude: names of layers or parameters to leave alone.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> from gradprune.compression import Pipeline, QuantizeWeights
+    >>> result = Pipeline([QuantizeWeights(gp.Codebook(8))]).run(model, (x, y))
+    >>> result.stages[-1].values  # 8 in each of two layers
+    16
     """
 
     undoes: ClassVar[Mapping[Property, str]] = MappingProxyType(
@@ -192,6 +215,15 @@ class FineTune(Stage):
 
     Args:
         training: how.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> from gradprune.compression import FineTune, Pipeline, Prune, Training
+    >>> training = Training(2, optimizer=gp.Adam, lr=3e-3)
+    >>> result = Pipeline([Prune(0.5), FineTune(training)]).run(model, (x, y))
+    >>> result.model.sparsity
+    0.5
     """
 
     training: Training
@@ -210,7 +242,17 @@ class FineTune(Stage):
 
 @dataclass(frozen=True)
 class Encode(Stage):
-    """Makes the packed file; see ``gp.compress``."""
+    """Makes the packed file; see ``gp.compress``.
+
+    >>> import constriction
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> from gradprune.compression import Encode, Pipeline, Prune
+    >>> result = Pipeline([Prune(0.9), Encode()]).run(model, (x, y))
+    >>> result.packed.nbytes == result.stages[-1].nbytes
+    True
+    """
 
     @property
     def achieves(self) -> Property:

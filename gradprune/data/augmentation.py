@@ -37,6 +37,12 @@ class Augmentation(ABC):
 
     Attributes:
         draws: random numbers a sample takes.
+
+    >>> import gradprune as gp
+    >>> isinstance(gp.augmentation.Flip(), gp.augmentation.Augmentation)
+    True
+    >>> gp.augmentation.Shift(2).draws, gp.augmentation.Flip().draws
+    (2, 2)
     """
 
     draws: ClassVar[int]

@@ -26,7 +26,7 @@ from gradprune.state.locking import locked
 if TYPE_CHECKING:
     from gradprune.interop.c_export import CReport
 
-__all__ = ["FrozenLayer", "FrozenModel", "freeze"]
+__all__ = ["FrozenLayer", "FrozenModel"]
 
 # The codes of the core, in order, and how far predictions may be from the network's.
 _PRECISIONS = ("float32", "int8")
@@ -38,7 +38,13 @@ _HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few sample
 
 @dataclass(frozen=True)
 class FrozenLayer:
-    """A layer of a frozen model."""
+    """A layer of a frozen model.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> [(layer.name, layer.weights, layer.kept) for layer in model.freeze().layers]
+    [('dense0', 12, 12), ('dense1', 8, 8)]
+    """
 
     name: str
     kind: str

@@ -46,6 +46,14 @@ class LayerShrink:
         constant: of these removed because no sample could change them; biases have taken over.
         unread: those of these removed because nothing that stays reads them.
         parameters, parameters_kept: entries, removed weights included, before and after.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> model.parameters["dense0.weight"][0] = 0.0
+    >>> pruned = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.2)
+    >>> layer = model.shrink().shrink_report.layers[0]
+    >>> layer.name, layer.outputs, layer.parameters, layer.parameters_kept
+    ('dense0', 4, 16, 12)
     """
 
     name: str
@@ -70,6 +78,13 @@ class ShrinkReport:
         live_inputs: bool, shape of a sample of the larger model: which inputs something reads; the
             first feature, or channel of an image, if nothing does.
         notes: what did not come along.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> pruned = gp.Pruner(model, criterion=gp.Magnitude(), granularity=gp.Unit()).prune(0.5)
+    >>> report = model.shrink().shrink_report
+    >>> [layer.name for layer in report.layers], report.live_inputs.shape
+    (['dense0', 'dense1'], (3,))
     """
 
     layers: tuple[LayerShrink, ...]

@@ -47,7 +47,13 @@ _LONGEST_NAME = 255
 
 
 class CoreLayer(NamedTuple):
-    """gp_layer_spec of gradprune.h; offsets of -1 mean "none"."""
+    """gp_layer_spec of gradprune.h; offsets of -1 mean "none".
+
+    >>> import gradprune as gp
+    >>> layer = gp.Dense(2).lower((3,), {"weight": 0, "bias": 6})[0]
+    >>> layer.type, layer.inputs, layer.outputs
+    ('dense', 3, 2)
+    """
 
     type: str  # a file of csrc/layers
     inputs: int
@@ -63,7 +69,12 @@ class CoreLayer(NamedTuple):
 
 
 class Parameter(NamedTuple):
-    """A parameter or buffer of a layer: role, shape, prunable, and how it starts (None: zeros)."""
+    """A parameter or buffer of a layer: role, shape, prunable, and how it starts (None: zeros).
+
+    >>> import gradprune as gp
+    >>> [(p.role, p.shape, p.prunable) for p in gp.Dense(2).tensors((3,))]
+    [('weight', (2, 3), True), ('bias', (2,), False)]
+    """
 
     role: str
     shape: Shape
@@ -82,6 +93,11 @@ class Source:
         layer: whose output it is, None for an input.
         sources: what that layer reads.
         shape: the shape of a sample.
+
+    >>> import gradprune as gp
+    >>> node = gp.Dense(4)(gp.Input(3))
+    >>> isinstance(node, gp.layers.Source), node.shape, node.sources[0].layer
+    (True, (4,), None)
     """
 
     layer: Layer | None
@@ -120,6 +136,13 @@ class Layer(ABC):
     and other calls return set it. With ``trainable=False`` steps leave the layer's parameters as
     they are; see ``Network.set_trainable``. Shapes are those of a sample, such as (features,) or
     (time, features).
+
+    >>> import gradprune as gp
+    >>> layer = gp.Dense(2, activation="relu", name="last")
+    >>> isinstance(layer, gp.layers.Layer), layer.output_shape((3,))
+    (True, (2,))
+    >>> [(tensor.role, tensor.shape) for tensor in layer.tensors((3,))]
+    [('weight', (2, 3)), ('bias', (2,))]
     """
 
     name: str | None = field(default=None, kw_only=True)
@@ -379,6 +402,13 @@ class Wiring(ABC):
     product it gets are all removed; None if it gets something else. ``rows_count``, of the layer
     with these weights: whether a BatchNorm asks so, in which case a row that has a live weight
     has to keep one, or it would become silent.
+
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> wiring = gp.Dense(2).wiring((3,))
+    >>> live = {"weight": np.array([[True, False, False], [True, True, False]])}
+    >>> wiring.reads(live, np.full(3, np.nan), np.array([True, True]))
+    array([ True,  True, False])
     """
 
     def __init__(self, layer: Layer, shape: Shape) -> None:
@@ -438,7 +468,14 @@ class Wiring(ABC):
 
 
 class AllInputs(Wiring):
-    """The wiring of a layer of which nothing can be cut."""
+    """The wiring of a layer of which nothing can be cut.
+
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> wiring = gp.layers.AllInputs(gp.Dense(2), (3,))
+    >>> wiring.kept({}, np.array([True, False]))
+    array([ True,  True])
+    """
 
     def constant(self, live: Masks, known: NDArray[Any]) -> Flags:
         """See Wiring."""

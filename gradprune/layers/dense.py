@@ -27,7 +27,7 @@ from gradprune.layers.initializers import Glorot, He, Initializer
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 from gradprune.layers.wiring import Elementwise, at_least_one, read_by_rows
 
-__all__ = ["Activation", "Affine", "Dense", "Dropout", "copying"]
+__all__ = ["Activation", "Affine", "Dense", "Dropout"]
 
 # Of about half of their inputs they let little pass.
 RECTIFIERS = frozenset({"relu", "leaky_relu", "relu6", "elu", "gelu", "silu", "hardswish"})
@@ -160,6 +160,10 @@ class Affine(Layer):
         initializer: the initializer of W; None means He for relu and its kin (leaky_relu, relu6,
             elu, gelu, silu, hardswish), else Glorot.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss (Keras's convention; W only).
+
+    >>> import gradprune as gp
+    >>> isinstance(gp.Dense(3), gp.layers.Affine), isinstance(gp.Flatten(), gp.layers.Affine)
+    (True, False)
     """
 
     activation: str | Activation = field(default="identity", kw_only=True)

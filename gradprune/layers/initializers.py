@@ -37,6 +37,14 @@ class Initializer(ABC):
     """Draws a weight matrix; subclasses are frozen settings.
 
     Recurrent layers draw the matrices of their gates one by one.
+
+    >>> class Halves(Initializer):
+    ...     def sample(self, shape, *, seed, stream):
+    ...         return np.full(shape, 0.5, np.float32)
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(2, initializer=Halves())], input_shape=2)
+    >>> model.parameters["dense0.weight"].tolist()
+    [[0.5, 0.5], [0.5, 0.5]]
     """
 
     @abstractmethod

@@ -48,6 +48,10 @@ class Pool(Layer):
 
     A sequence (time, features) is an image of one channel, over which a window one feature wide
     slides; turned, as (features, time), it has its features as channels.
+
+    >>> import gradprune as gp
+    >>> isinstance(gp.MaxPool2D(2), gp.layers.Pool), gp.MaxPool2D(2).output_shape((3, 8, 8))
+    (True, (3, 4, 4))
     """
 
     kind: ClassVar[str]

@@ -73,6 +73,11 @@ class Recurrent(Layer):
         orthogonality: adds orthogonality * sum over gates of |W_hh^T W_hh - 1|^2 (Frobenius) to
             the loss; Vorontsov et al. 2017's soft constraint.
         name: given by the network as "rnn0", "lstm0", ... if None.
+
+    >>> import gradprune as gp
+    >>> layer = gp.GRU(5, return_sequences=True)
+    >>> isinstance(layer, gp.layers.Recurrent), layer.output_shape((7, 3))
+    (True, (7, 5))
     """
 
     _cell: ClassVar[str]
@@ -343,8 +348,8 @@ class RNN(Recurrent):
             with everything but the W_hh that is written here held constant, as in the paper;
             steps whose gradient has vanished (below 1e-30) are left out, and so is the term when
             the loss is only evaluated.
-        units, return_sequences, truncation, bias, initializer, recurrent_initializer, l1, l2,
-            orthogonality, name: see ``Recurrent``.
+        units, return_sequences, truncation, bias, initializer: see ``Recurrent``.
+        recurrent_initializer, l1, l2, orthogonality, name: see ``Recurrent``.
 
     Source: Elman 1990; torch.nn.RNN; Pascanu, Mikolov and Bengio 2013, "On the difficulty of
     training recurrent neural networks", equations 9 and 10.
@@ -405,8 +410,8 @@ class LSTM(Recurrent):
     Args:
         forget_bias: what the rows of f in ``bias_ih`` start at; 1 lets a new network remember
             (Jozefowicz et al. 2015, as in Keras).
-        units, return_sequences, truncation, bias, initializer, recurrent_initializer, l1, l2,
-            orthogonality, name: see ``Recurrent``.
+        units, return_sequences, truncation, bias, initializer: see ``Recurrent``.
+        recurrent_initializer, l1, l2, orthogonality, name: see ``Recurrent``.
 
     Source: Hochreiter and Schmidhuber 1997; Gers et al. 2000; torch.nn.LSTM.
 

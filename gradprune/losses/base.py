@@ -15,7 +15,13 @@ __all__ = ["Loss", "LossLike", "SoftTarget", "Target"]
 
 
 class SoftTarget(NamedTuple):
-    """A target of labels (n,) and a teacher's logits (n, outputs)."""
+    """A target of labels (n,) and a teacher's logits (n, outputs).
+
+    >>> import numpy as np
+    >>> target = SoftTarget(np.array([1, 0]), np.zeros((2, 10), np.float32))
+    >>> target.labels, target.logits.shape
+    (array([1, 0]), (2, 10))
+    """
 
     labels: NDArray[np.int64]
     logits: NDArray[np.float32]
@@ -34,6 +40,11 @@ class Loss(ABC):
         is_classification: whether targets are labels, so that accuracy can be counted.
         fuses: a function that is part of the loss if it is that of the last layer; or None.
         is_named: whether ``name`` stands for it, with settings as they are by default.
+
+    >>> import gradprune as gp
+    >>> loss = gp.losses.get_loss("cross_entropy")
+    >>> isinstance(loss, gp.losses.Loss), loss.name, loss.is_classification
+    (True, 'cross_entropy', True)
     """
 
     name: ClassVar[str]

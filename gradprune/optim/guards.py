@@ -32,6 +32,21 @@ class Guard(ABC):
         zeroes: whether bad gradient entries are zeroed and the step is taken with the others.
         every: steps between two snapshots to roll back to; 0: none are kept.
         factor: the factor of the learning rate at each rollback.
+
+    >>> from dataclasses import dataclass
+    >>> import gradprune as gp
+    >>> @dataclass(frozen=True)
+    ... class Count(gp.guards.Guard):
+    ...     max_norm: float = 1e-6
+    ...
+    ...     def handle(self, fault, consecutive):
+    ...         print("left out:", fault.phase)
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.SGD(model, lr=1.0, guard=Count())
+    >>> loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    left out: backward
+    >>> info.applied
+    False
     """
 
     max_activation: float | None = None

@@ -30,6 +30,19 @@ class LearningRate(ABC):
     has a ``course``, a tuple of numbers that it begins with, that ``judge`` changes with each loss,
     and that ``at`` goes by. The optimizer keeps the course, saves it and copies it, so that one
     schedule serves any number of optimizers.
+
+    >>> from dataclasses import dataclass
+    >>> import gradprune as gp
+    >>> @dataclass(frozen=True)
+    ... class Halving(gp.learning_rates.LearningRate):
+    ...     lr: float
+    ...
+    ...     def __call__(self, step):
+    ...         return self.lr * 0.5 ** (step // 100)
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.Adam(model, lr=Halving(0.01))
+    >>> optimizer.lr, Halving(0.01)(250)
+    (0.01, 0.0025)
     """
 
     @abstractmethod

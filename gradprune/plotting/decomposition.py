@@ -48,6 +48,18 @@ def plot_decomposition(
     Raises:
         ImportError: matplotlib is missing.
         ValueError: no data given and no gradients observed, or fewer than two batches.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> pruner = gp.Pruner(model, criterion=gp.GradientDecomposition())
+    >>> figure = plotting.plot_decomposition(pruner, data=(x, y))
+    >>> len(figure.axes)
+    4
     """
     batches = (
         pruner.statistics.count

@@ -88,6 +88,16 @@ def plot_diagnosis(diagnosis: Diagnosed, *, figure: Figure | SubFigure | None = 
 
     Raises:
         ImportError: matplotlib is missing.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> figure = plotting.plot_diagnosis(gp.diagnose(model, x[:100], y[:100]))
+    >>> len(figure.axes)
+    3
     """
     series = [row for row in diagnosis.layers if row.gradient_steps]
     with styled(figure is None):

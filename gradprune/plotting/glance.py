@@ -42,6 +42,19 @@ def overview(
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the history is empty, or no parameter is in both.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> before = {name: model.parameters[name].copy() for name in model.masks}
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
+    >>> figure = plotting.overview(history, before, model, max_norm=1.0)
+    >>> len(figure.axes) >= 4
+    True
     """
     time = timeline(history)
     layers = pair_weights(before, model)

@@ -50,6 +50,16 @@ def plot_loss(history: Histories, *, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the history is empty.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> plotting.plot_loss(history).get_yscale()
+    'log'
     """
     time = timeline(history)
     with drawing(ax) as axes:
@@ -74,6 +84,16 @@ def plot_accuracy(history: Histories, *, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the history is empty or has no accuracy.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> plotting.plot_accuracy(history).get_xlabel()
+    'epoch'
     """
     time = timeline(history)
     if not len(time.column("accuracy")[1]):
@@ -101,6 +121,16 @@ def plot_norms(
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the history is empty.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> plotting.plot_norms(history, max_norm=1.0).get_yscale()
+    'log'
     """
     time = timeline(history)
     norm, at = time.steps["norm"], time.step_ends
@@ -170,6 +200,17 @@ def plot_history(
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the history is empty.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> figure = plotting.plot_history(history, max_norm=1.0)
+    >>> len(figure.axes) >= 3
+    True
     """
     time = timeline(history)
     has_accuracy = len(time.column("accuracy")[1]) > 0

@@ -55,6 +55,16 @@ def plot_sensitivity(curves: Curves, *, ax: Axes | None = None) -> Axes:
 
     Raises:
         ImportError: matplotlib is missing.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> curves = gp.sensitivity(model, *test, sparsities=[0.5, 0.9])
+    >>> len(plotting.plot_sensitivity(curves).get_lines()) >= 2
+    True
     """
     is_accuracy = curves.accuracy is not None
     rows = curves.accuracies if is_accuracy else curves.losses

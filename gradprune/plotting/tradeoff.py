@@ -71,6 +71,18 @@ def plot_tradeoff(
         ImportError: matplotlib is missing.
         KeyError: there is no such factor or metric.
         ValueError: a line would have several values at a point, or there is nothing to draw.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> def trial(sparsity, criterion, seed):
+    ...     return {"kept": 1 - sparsity, "accuracy": 0.98 - 0.1 * sparsity - 0.01 * seed}
+    >>> result = gp.sweep(
+    ...     trial, {"sparsity": [0.5, 0.9], "criterion": ["magnitude"], "seed": [0, 1]}, verbose=0
+    ... )
+    >>> plotting.plot_tradeoff(result).get_xscale()
+    'log'
     """
     lines = _lines(result, x, y, by)
     is_accuracy = y in _ACCURACIES

@@ -67,6 +67,17 @@ def plot_weights(
     Raises:
         ImportError: matplotlib is missing.
         ValueError: no parameter is in both, or shapes differ.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> before = {name: model.parameters[name].copy() for name in model.masks}
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
+    >>> figure = plotting.plot_weights(before, model)
+    >>> len(figure.axes) >= len(before)
+    True
     """
     layers = pair_weights(before, after)
     with styled(figure is None):
@@ -94,6 +105,15 @@ def plot_sparsity(model: Pruned, *, ax: Axes | None = None) -> Axes:
     Raises:
         ImportError: matplotlib is missing.
         ValueError: the model has nothing to prune.
+
+    >>> import matplotlib
+    >>> matplotlib.use("agg")
+    >>> import gradprune as gp
+    >>> from gradprune import plotting
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
+    >>> plotting.plot_sparsity(model).get_xlabel()
+    'weights kept (%)'
     """
     if not model.masks:
         raise ValueError("the model has no prunable parameters")

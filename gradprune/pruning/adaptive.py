@@ -13,7 +13,11 @@ __all__ = ["AdaptiveSchedule", "Course"]
 
 
 class Course(NamedTuple):
-    """How far an adaptive schedule has come."""
+    """How far an adaptive schedule has come.
+
+    >>> AdaptiveSchedule(0.9, rate=0.2).begin()
+    Course(rate=0.2, best=inf, waited=0, due=nan)
+    """
 
     rate: float  # share of what is left that the next event removes
     best: float = math.inf  # lowest loss that held

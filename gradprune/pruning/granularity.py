@@ -26,7 +26,16 @@ Flags = NDArray[np.bool_]
 
 
 class Granularity(ABC):
-    """The base class of granularities, which divide a parameter into blocks."""
+    """The base class of granularities, which divide a parameter into blocks.
+
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> unit = gp.Unit()
+    >>> isinstance(unit, gp.pruning.Granularity), unit.unit
+    (True, 'unit')
+    >>> unit.spread(np.array([True, False]), (2, 3))
+    array([ True,  True,  True, False, False, False])
+    """
 
     unit: ClassVar[str]  # what messages call a block
     couples: ClassVar[bool] = (

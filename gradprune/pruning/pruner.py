@@ -66,8 +66,8 @@ class Pruner(PrunerState):
         probe_loss: the loss of ``probe_data``; None: ``model.loss``.
 
     Attributes:
-        model, criterion, scope, granularity, schedule, regrowth, exclude, min_kept, seed,
-            gradients: as given, scope as an object.
+        model, criterion, scope, granularity, schedule: as given, scope as an object.
+        regrowth, exclude, min_kept, seed, gradients: as given.
         probe_data, probe_loss: as given; may be replaced.
         step_count: calls of ``step``.
         events: pruning events so far, by ``prune`` or ``step``.

@@ -32,6 +32,13 @@ class Regrowth(ABC):
         fraction: the fraction of the live weights of each parameter, in [0, 1].
         every: steps between exchanges, the first at step ``every``.
         stop: no exchange after this step.
+
+    >>> import gradprune as gp
+    >>> schedule = gp.RigL(fraction=0.4, every=100, stop=1000)
+    >>> isinstance(schedule, gp.pruning.Regrowth)
+    True
+    >>> [schedule.is_event(step) for step in (50, 100, 1100)], schedule.fraction_at(500)
+    ([False, True, False], 0.2)
     """
 
     needs_data: ClassVar[bool]

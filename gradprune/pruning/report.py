@@ -12,7 +12,13 @@ __all__ = ["LayerReport", "PruneReport"]
 
 @dataclass(frozen=True)
 class LayerReport:
-    """The counts of one parameter after a pruning event."""
+    """The counts of one parameter after a pruning event.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5).per_layer["dense0.weight"]
+    LayerReport(kept=5, total=12, removed_now=7, grown_now=0)
+    """
 
     kept: int
     total: int
@@ -37,6 +43,14 @@ class PruneReport:
         skipped: name of a parameter that was left alone or not pruned as asked, to the reason.
         notes: whatever else is worth knowing, such as why achieved is not requested.
         warnings: layers about to collapse: fewer weights than outputs, no way through.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.5)
+    >>> report.removed, report.kept, report.total
+    (10, 10, 20)
+    >>> list(report.per_layer)
+    ['dense0.weight', 'dense1.weight']
     """
 
     requested: float

@@ -27,7 +27,14 @@ __all__ = [
 
 
 class Verdict(NamedTuple):
-    """What follows from a validation loss."""
+    """What follows from a validation loss.
+
+    >>> import gradprune as gp
+    >>> schedule = gp.pruning.AdaptiveSchedule(0.9, rate=0.2)
+    >>> verdict = schedule.judge(schedule.begin(), loss=0.3, sparsity=0.0, can_undo=False)
+    >>> verdict.holds, verdict.undo
+    (True, False)
+    """
 
     course: Any  # of the schedule from now on
     holds: bool  # the last removal is accepted
@@ -43,6 +50,13 @@ class AnySchedule(ABC):
 
     Attributes:
         wants_feedback: whether it goes by the validation loss, given to ``judge``.
+
+    >>> import gradprune as gp
+    >>> schedule = gp.Cubic(0.9, start=0, stop=100, every=50)
+    >>> isinstance(schedule, gp.pruning.AnySchedule), schedule.wants_feedback
+    (True, False)
+    >>> [schedule.due(step, schedule.begin(), is_overdue=False) for step in (1, 100)]
+    [None, 0.9]
     """
 
     wants_feedback: ClassVar[bool] = False

@@ -31,7 +31,12 @@ __all__ = [
 
 
 class LayerCount(NamedTuple):
-    """The counts of a layer for a scope."""
+    """The counts of a layer for a scope.
+
+    >>> layer = LayerCount(size=100, removed=0, most=99, name="dense0.weight", shape=(10, 10))
+    >>> GlobalScope().distribute(50, 0.5, [layer])
+    [Share(layers=range(0, 1), removed=50)]
+    """
 
     size: int
     removed: int  # so far; they never return
@@ -41,14 +46,31 @@ class LayerCount(NamedTuple):
 
 
 class Share(NamedTuple):
-    """Consecutive layers that are ranked together, and how many weights they lose in all."""
+    """Consecutive layers that are ranked together, and how many weights they lose in all.
+
+    >>> share = Share(range(0, 2), removed=50)
+    >>> len(share.layers), share.removed
+    (2, 50)
+    """
 
     layers: range
     removed: int
 
 
 class Scope(ABC):
-    """The base class of scopes, which distribute a budget over the layers."""
+    """The base class of scopes, which distribute a budget over the layers.
+
+    >>> class Last(Scope):
+    ...     def distribute(self, total, sparsity, layers):
+    ...         removed = [layer.removed for layer in layers[:-1]]
+    ...         removed.append(total - sum(removed))
+    ...         return [Share(range(i, i + 1), n) for i, n in enumerate(removed)]
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> report = gp.Pruner(model, criterion=gp.Magnitude(), scope=Last()).prune(0.2)
+    >>> [layer.kept for layer in report.per_layer.values()]
+    [12, 4]
+    """
 
     @abstractmethod
     def distribute(self, total: int, sparsity: float, layers: Sequence[LayerCount]) -> list[Share]:

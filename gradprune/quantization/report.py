@@ -22,6 +22,13 @@ class ParameterReport:
         distinct: different values.
         max_error, rms_error: the errors of the quantized values against the weights they came from.
         bits: entropy of the values: what an ideal code takes for each.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> quantizer = gp.Quantizer(model, weights=gp.Codebook(8))
+    >>> report = quantizer.quantize().per_parameter["dense0.weight"]
+    >>> report.live, report.distinct, report.bits <= 3
+    (1024, 8, True)
     """
 
     live: int
@@ -38,6 +45,12 @@ class QuantizationReport:
     Attributes:
         per_parameter: name to its ``ParameterReport``, in forward order.
         skipped: name of a parameter that stayed as it was, to the reason.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> report = gp.Quantizer(model, weights=gp.Codebook(8)).quantize()
+    >>> list(report.per_parameter), sorted(report.skipped)
+    (['dense0.weight', 'dense1.weight'], ['dense0.bias', 'dense1.bias'])
     """
 
     per_parameter: Mapping[str, ParameterReport]

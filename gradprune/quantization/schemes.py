@@ -41,6 +41,18 @@ class Coding:
             value is values[code], 0 where the code is -1: the weight is removed.
         scale, zero_point: float32 and int32, (1,) or (rows,); None for a codebook. The value is
             scale * (code - zero_point); where a weight is removed the code is the zero point.
+
+    >>> import numpy as np
+    >>> codebook = Coding(np.array([[0, 1], [-1, 0]], np.int32), np.array([0.5, 2.0], np.float32))
+    >>> codebook.decode().tolist()
+    [[0.5, 2.0], [0.0, 0.5]]
+    >>> grid = Coding(
+    ...     np.array([[1, 3]], np.int32),
+    ...     scale=np.array([0.5], np.float32),
+    ...     zero_point=np.array([1], np.int32),
+    ... )
+    >>> grid.decode().tolist()
+    [[0.0, 1.0]]
     """
 
     codes: Codes
@@ -66,7 +78,15 @@ class Coding:
 
 
 class Members(NamedTuple):
-    """Live entries under one scheme."""
+    """Live entries under one scheme.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> tensors = [tensor for tensor in model.arena.stored if tensor.name in model.masks]
+    >>> members = Layout(model.arena, tensors, "parameter").members()
+    >>> len(members.entry), int(members.group.max())
+    (20, 1)
+    """
 
     place: Indices  # of each in the arena's buffers, ascending
     rank: Indices  # of each among the arena's live entries, as its core gives them
@@ -87,6 +107,13 @@ class Layout:
         starts: name to the place of its first entry among those covered.
         groups: how many.
         size: covered entries.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> tensors = [tensor for tensor in model.arena.stored if tensor.name in model.masks]
+    >>> layout = Layout(model.arena, tensors, "parameter")
+    >>> layout.size, layout.groups
+    (20, 2)
     """
 
     def __init__(self, arena: Arena, tensors: Sequence[Tensor], per: str) -> None:
@@ -147,6 +174,15 @@ class Part(ABC):
         layout: what it covers.
         latent: (members,) the float weights behind the quantized ones, which training moves; None
             if it moves the quantized ones themselves.
+
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> layout = Layout(model.arena, model.arena.stored, "parameter")
+    >>> weights = np.linspace(-1, 1, len(layout.members().entry), dtype=np.float32)
+    >>> part = gp.Grid(8).fit(layout, weights)
+    >>> bool(abs(part.values() - weights).max() < 0.01)
+    True
     """
 
     def __init__(self, layout: Layout, latent: Floats | None) -> None:
@@ -302,7 +338,12 @@ class Part(ABC):
 
 
 class Scheme(ABC):
-    """The base class of schemes: settings of a quantization."""
+    """The base class of schemes: settings of a quantization.
+
+    >>> import gradprune as gp
+    >>> [isinstance(scheme, gp.compression.Scheme) for scheme in (gp.Codebook(16), gp.Grid(8))]
+    [True, True]
+    """
 
     per: str
 

@@ -76,8 +76,8 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
         n_iter_: passes of the last call.
         search_: what was measured for a budget, a ``Attempt`` each: networks with first weights, of
             which the last was taken, and then the trained one, until it was within the budget.
-        n_features_in_, feature_names_in_, n_layers_, n_outputs_, out_activation_, t_, coefs_,
-            intercepts_: as of scikit-learn's MLP.
+        n_features_in_, feature_names_in_, n_layers_, n_outputs_: as of scikit-learn's MLP.
+        out_activation_, t_, coefs_, intercepts_: as of scikit-learn's MLP.
 
     >>> from sklearn.datasets import load_digits
     >>> X, y = load_digits(return_X_y=True)

@@ -35,6 +35,11 @@ class Costs:
 
     Raises:
         ValueError: not four numbers in [0, 1].
+
+    >>> import gradprune as gp
+    >>> costs = gp.costs.Costs((0.5, 0.4, 0.3, 0.3))
+    >>> costs.most, costs.source
+    ((0.5, 0.4, 0.3, 0.3), 'set by hand')
     """
 
     most: tuple[float, float, float, float]

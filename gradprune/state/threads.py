@@ -70,6 +70,13 @@ def show_config() -> None:
     ``GRADPRUNE_ISA`` chooses the instruction set before the import, ``OMP_NUM_THREADS`` the
     threads. A worker that meets the caller on one CPU moves to another CPU of the process;
     ``GRADPRUNE_PIN=0`` before the import leaves that to the system.
+
+    >>> import gradprune as gp
+    >>> gp.show_config()
+    gradprune ...
+      instruction set: ...
+      threads: ...
+    ...
     """
     costs = get_costs()
     shares = ", ".join(f"{share:.0%}" for share in costs.most)

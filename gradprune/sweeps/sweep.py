@@ -47,6 +47,15 @@ class SweepResult(Records):
         factors, metrics: names of these columns.
         reused: trials that were in the journal.
         failed: rows of the trials that failed.
+
+    >>> import gradprune as gp
+    >>> def trial(lr, seed):
+    ...     return {"loss": 2 * lr + seed}
+    >>> result = gp.sweep(trial, {"lr": [0.1, 0.2], "seed": [0, 1]}, verbose=0)
+    >>> result.where(lr=0.2).column("loss")
+    [0.4, 1.4]
+    >>> result.failed
+    []
     """
 
     def __init__(

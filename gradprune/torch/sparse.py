@@ -39,6 +39,11 @@ class SparseLayer(nn.Module):
     ``torch.nn.utils.prune``). So loaded, the layer computes what the saved one did: the mask comes
     with ``indices`` or ``weight_mask``; a dense ``weight`` that is 0 wherever the layer's own mask
     removes leaves that mask as it is, and any other one brings its own, ``weight != 0``.
+
+    >>> import torch
+    >>> layer = SparseLinear(4, 2, mask=torch.eye(2, 4))
+    >>> isinstance(layer, SparseLayer), layer.values.shape, layer.indices.tolist()
+    (True, torch.Size([2]), [0, 5])
     """
 
     values: nn.Parameter

@@ -44,6 +44,19 @@ class Context:
         validated: whether there is validation data.
         names: what ``logs`` will hold; None if a callback of yours may add to it.
         stopped: whether ``stop`` was called.
+
+    >>> import gradprune as gp
+    >>> class StopAt(gp.callbacks.Callback):
+    ...     def on_epoch_end(self, context):
+    ...         if context.logs["accuracy"] > 0.5:
+    ...             context.stop()
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(
+    ...     x, y, optimizer=gp.Adam(model, lr=0.01), epochs=20, callbacks=[StopAt()], verbose=0
+    ... )
+    >>> len(history.epochs) < 20
+    True
     """
 
     def __init__(

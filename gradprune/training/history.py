@@ -37,7 +37,12 @@ _SHOWN = 12  # rows of a table; more are cut in the middle
 
 
 class Event(NamedTuple):
-    """Something that happened at one step: see ``History.events``."""
+    """Something that happened at one step: see ``History.events``.
+
+    >>> import gradprune as gp
+    >>> Event(step=7, kind="spike", norm=12.0, ratio=30.0)
+    Event(step=7, kind='spike', norm=12.0, ratio=30.0)
+    """
 
     step: int  # of this run, the first is 0
     kind: str  # "explosion", "prune jump", "zeroed" or "rollback"

@@ -34,7 +34,18 @@ class _Evaluated(TypedDict):
 
 
 class Evaluation(_Evaluated, total=False):
-    """The result of ``evaluate``: the mean loss, and for classification the rest."""
+    """The result of ``evaluate``: the mean loss, and for classification the rest.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
+    >>> found = model.evaluate(*test)
+    >>> sorted(found)
+    ['accuracy', 'loss', 'precision', 'recall']
+    >>> found["loss"] > 0
+    True
+    """
 
     accuracy: float
     precision: NDArray[np.float64]  # of each class; 0 if nothing was predicted as it

@@ -74,6 +74,16 @@ def own_docstring(value: object) -> str | None:
     )
 
 
+def test_every_public_name_is_on_a_page_and_has_an_example(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).resolve().parents[2] / "scripts"))
+    make_site = importlib.import_module("make_site")
+    names = make_site.public_names()
+    assert {"gp.Model", "gp.losses.MSE", "gp.callbacks.Callback"} <= names.keys()
+    assert make_site.lacks(names) == []
+
+
 def members(owner: type) -> Iterator[tuple[str, object]]:
     """Public methods and properties that a class defines itself."""
     for name, value in vars(owner).items():

@@ -26,6 +26,10 @@ class ClipStage(NamedTuple):
         settings: numbers in the order in which that file names them.
         seed: the seed of what is random.
         norm_type: the p of the norms that a step with this stage reports.
+
+    >>> import gradprune as gp
+    >>> gp.ClipValue(0.5).stage()
+    ClipStage(name='value', settings=(0.5,), seed=0, norm_type=2.0)
     """
 
     name: str
@@ -54,6 +58,18 @@ class Clipper(ABC):
 
     A subclass says what the optimizer keeps for it between steps: a residual, names that are
     excluded, a state.
+
+    >>> from dataclasses import dataclass
+    >>> import gradprune as gp
+    >>> @dataclass(frozen=True)
+    ... class Tight(gp.clipping.Clipper):
+    ...     def stage(self):
+    ...         return gp.ClipNorm(0.01).stage()
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.SGD(model, lr=0.1, clip=Tight())
+    >>> loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    >>> info.clipped
+    True
     """
 
     @abstractmethod
@@ -104,7 +120,12 @@ class Clipper(ABC):
 
 
 class AdaptiveClipper(Clipper):
-    """The base class of clippers whose limit follows the norms, which the optimizer holds."""
+    """The base class of clippers whose limit follows the norms, which the optimizer holds.
+
+    >>> import gradprune as gp
+    >>> [isinstance(clip, gp.clipping.AdaptiveClipper) for clip in (gp.ZClip(), gp.ClipNorm(1.0))]
+    [True, False]
+    """
 
     rebaseline_on_prune: bool
 

@@ -14,7 +14,7 @@ from gradprune.errors import NonFiniteError
 from gradprune.foundation.checks import positive
 from gradprune.optim.clipping.norm import checked_norm_type
 
-__all__ = ["clip_grad_norm_", "clip_grad_value_", "joint_norm"]
+__all__ = ["clip_grad_norm_", "clip_grad_value_"]
 
 _TINY = 2.0**-60
 

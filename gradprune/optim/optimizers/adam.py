@@ -33,6 +33,13 @@ class Adam(Optimizer):
         decay_biases: whether weight decay takes biases, and factors and offsets of normalizations.
         lr_scale: name of a layer or parameter to what its learning rate is multiplied by, such as
             {"dense0": 0.1}; a parameter's own comes before its layer's.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.Adam(model, lr=1e-3, clip=gp.ClipNorm(1.0))
+    >>> loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    >>> optimizer.step_count, optimizer.lr
+    (1, 0.001)
     """
 
     def __init__(
@@ -88,6 +95,13 @@ class AdamW(Adam):
     """Adam with decoupled weight decay: w *= 1 - lr * weight_decay, then Adam's step.
 
     Source: Loshchilov and Hutter 2019; torch.optim.AdamW. Arguments as for ``Adam``.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.AdamW(model, lr=1e-3, weight_decay=0.1, decay_biases=False)
+    >>> loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    >>> info.applied
+    True
     """
 
     def __init__(

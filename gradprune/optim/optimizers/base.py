@@ -142,6 +142,12 @@ class Optimizer(Inspected, ABC):
         clip_count: steps taken in which something was clipped.
         parameter_norms: float64, the norm of each parameter's gradient at the last step, before
             clipping, in the order of ``arena.stored`` (weights first).
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.SGD(model, lr=0.1)
+    >>> isinstance(optimizer, gp.optim.Optimizer), model.optimizer is optimizer
+    (True, True)
     """
 
     slot = "optimizer"

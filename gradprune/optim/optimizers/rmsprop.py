@@ -32,6 +32,13 @@ class RMSprop(Optimizer):
         decay_biases: whether weight decay takes biases, and factors and offsets of normalizations.
         lr_scale: name of a layer or parameter to what its learning rate is multiplied by, such as
             {"dense0": 0.1}; a parameter's own comes before its layer's.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.RMSprop(model, lr=0.01, momentum=0.9)
+    >>> loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    >>> info.lr
+    0.01
     """
 
     def __init__(

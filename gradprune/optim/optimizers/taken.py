@@ -15,7 +15,15 @@ Result = tuple[float, float, float]  # mean loss, weight of samples that are rig
 
 
 class StepInfo(NamedTuple):
-    """The report of a step."""
+    """The report of a step.
+
+    >>> import gradprune as gp
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> optimizer = gp.SGD(model, lr=0.1, clip=gp.ClipNorm(0.01))
+    >>> loss, info = model.train_step([[1.0, 2.0, 3.0]], [1], optimizer=optimizer)
+    >>> info.clipped, info.applied, info.lr, round(info.norm_after, 4)
+    (True, True, 0.1, 0.01)
+    """
 
     norm: float  # of the live gradient before clipping
     scale: float  # smallest factor applied by clipping; 1.0 when nothing was scaled
@@ -26,7 +34,16 @@ class StepInfo(NamedTuple):
 
 
 class StepInfos(NamedTuple):
-    """The reports of several steps, an array of each number; see ``StepInfo``."""
+    """The reports of several steps, an array of each number; see ``StepInfo``.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> optimizer = gp.SGD(model, lr=0.1)
+    >>> losses, infos = model.train_steps(x[:32], y[:32], optimizer=optimizer, n=3)
+    >>> infos.norm.shape, infos.applied.tolist()
+    ((3,), [True, True, True])
+    """
 
     norm: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -41,6 +58,10 @@ class Taken(NamedTuple):
 
     ``correct`` is the weight of the samples that are right and ``weight`` that of all; without
     weights these are their numbers. If a step was refused there is no other.
+
+    >>> first = Taken.one((0.5, 3.0, 4.0), StepInfo(1.0, 1.0, False, True, 0.1, 1.0))
+    >>> first.loss, first.correct, first.last.lr
+    ([0.5], [3.0], 0.1)
     """
 
     loss: list[float]

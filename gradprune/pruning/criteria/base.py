@@ -31,6 +31,18 @@ class Criterion(ABC):
         needs_weights: whether ``observed`` looks at the weights.
         needs_data: whether samples must be there to try weights out on.
         rounds: in which ``Pruner.prune`` meets a budget unless told otherwise.
+
+    >>> from dataclasses import dataclass
+    >>> import gradprune as gp
+    >>> @dataclass(frozen=True)
+    ... class Smallest(gp.pruning.Criterion):
+    ...     needs_gradients = False
+    ...
+    ...     def scores(self, weights, statistics, draw):
+    ...         return abs(weights)
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
+    >>> gp.Pruner(model, criterion=Smallest()).prune(0.5).removed
+    10
     """
 
     needs_gradients: ClassVar[bool] = True
@@ -63,7 +75,11 @@ class Criterion(ABC):
 
 
 class Response(NamedTuple):
-    """The loss and gradient norm of the model for some weights."""
+    """The loss and gradient norm of the model for some weights.
+
+    >>> Response(loss=0.3, norm=1.5)
+    Response(loss=0.3, norm=1.5)
+    """
 
     loss: float
     norm: float  # of the gradient of all parameters
@@ -90,6 +106,13 @@ class Probe:
             network with these weights, no biases and no activations; zeros where R is 0.
         input_norms: (n,) the 2-norm of all that each weight multiplies, over samples, and places of
             a convolution or steps of a sequence.
+
+    >>> import numpy as np
+    >>> probe = Probe(
+    ...     np.array([True, False]), np.array([0, 0]), lambda w: Response(float(w @ w), 0.0)
+    ... )
+    >>> probe.respond(np.array([2.0, 0.0]))
+    Response(loss=4.0, norm=0.0)
     """
 
     live: NDArray[np.bool_]
@@ -106,6 +129,18 @@ class ProbingCriterion(Criterion):
 
     Attributes:
         needs_data: whether the probe is asked for anything but the flow.
+
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> import gradprune as gp
+    >>> @dataclass(frozen=True)
+    ... class ByGradient(gp.pruning.ProbingCriterion):
+    ...     def probed(self, weights, draw, probe):
+    ...         return np.abs(weights * probe.gradient(weights))
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> gp.Pruner(model, criterion=ByGradient()).prune(0.5, data=(x, y)).kept
+    592
     """
 
     needs_gradients: ClassVar[bool] = False

@@ -18,7 +18,16 @@ __all__ = ["Explosion", "Growth"]
 
 
 class Growth(NamedTuple):
-    """The estimates of ``Explosion`` for every weight, float64 arrays of one shape."""
+    """The estimates of ``Explosion`` for every weight, float64 arrays of one shape.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> pruner = gp.Pruner(model, criterion=gp.Explosion(group_size=16, draws=2))
+    >>> growth = pruner.growth(data=(x[:32], y[:32]))["dense1.weight"]
+    >>> growth.mean.shape, growth.draws
+    ((10, 4), 2)
+    """
 
     mean: NDArray[np.float64]  # a_i: the growth that is due to weight i
     variance: NDArray[np.float64]  # of that estimate; NaN after a single draw of groups

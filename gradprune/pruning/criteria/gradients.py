@@ -104,7 +104,16 @@ class Fisher(Criterion):
 
 
 class Decomposition(NamedTuple):
-    """The parts of ``GradientDecomposition``, float32 arrays of one shape."""
+    """The parts of ``GradientDecomposition``, float32 arrays of one shape.
+
+    >>> import gradprune as gp
+    >>> (x, y), test = gp.datasets.digits()
+    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
+    >>> pruner = gp.Pruner(model, criterion=gp.GradientDecomposition())
+    >>> parts = pruner.decomposition(data=(x, y))["dense0.weight"]
+    >>> parts.signal.shape, bool((parts.curvature >= 0).all())
+    ((16, 64), True)
+    """
 
     signal: Floats  # |w m|
     curvature: Floats  # w^2 F / 2
