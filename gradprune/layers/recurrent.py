@@ -74,9 +74,7 @@ class Recurrent(Layer):
             the loss; Vorontsov et al. 2017's soft constraint.
         name: given by the network as "rnn0", "lstm0", ... if None.
 
-    >>> import gradprune as gp
-    >>> layer = gp.GRU(5, return_sequences=True)
-    >>> isinstance(layer, gp.layers.Recurrent), layer.output_shape((7, 3))
+    >>> isinstance(GRU(5), Recurrent), GRU(5, return_sequences=True).output_shape((7, 3))
     (True, (7, 5))
     """
 
