@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 
+import c_files
 import end_to_end
 import estimators
 import images
@@ -40,6 +41,7 @@ class Plan:
     inference_batches: tuple[int, ...] = (32, 128)
     int8_nets: tuple[tuple[int, ...], ...] = (LENET, (1024, 1024, 1024))
     int8_batches: tuple[int, ...] = (1, 16, 64, 512)
+    linear: tuple[int, int, int] = linear_layer.SIZES
     recurrent_batch: int = 64
     image_batches: tuple[int, ...] = (64, 128)
     image_prediction_batches: tuple[int, ...] = (1, 64)
@@ -190,6 +192,7 @@ INFERENCE_GOALS = {
     0.95: {"torch": 12.0, "onnxruntime": 5.0},
 }
 SINGLE_GOALS = {"torch": 16.0, "onnxruntime": 5.0}
+C_FILE_GOAL = 1.0
 INT8_GOALS = {"own float32": 1.0, "onnxruntime": 1.0, "onnxruntime int8": 1.2}
 UPDATE_GOALS = {0.0: 1.5, 0.9: 8.0}
 BANDWIDTH_GOAL = 85.0
@@ -286,15 +289,17 @@ def training(plan: Plan, record: Record) -> list[Row]:
 def one_layer(plan: Plan, record: Record) -> list[Row]:
     """A wide sparse layer, the case of the best published sparse products for a CPU."""
     rows = []
-    print("Linear 768→3072, batch 2048")
+    inputs, outputs, batch = plan.linear
+    layer = f"Linear {inputs}→{outputs}, batch {batch}"
+    print(layer)
     with Ring(linear_layer.contestants()) as ring:
         for sparsity, backward in itertools.product((0.9, 0.95, 0.98), (False, True)):
-            case = {"backward": backward, "sparsity": sparsity}
+            case = {"sizes": plan.linear, "backward": backward, "sparsity": sparsity}
             timings = ring.compare(case, turns=plan.turns, tolerance=1e-3, seconds=plan.seconds)
             _say(timings, case)
             record.add(case, timings)
             passes = "forward and backward" if backward else "forward"
-            what = f"Linear 768→3072, batch 2048, {sparsity:.0%}, {passes}"
+            what = f"{layer}, {sparsity:.0%}, {passes}"
             goals = {"torch": LINEAR_GOALS.get((sparsity, backward), 1.0)}
             rows += ratio_rows("linear", what, timings, goals)
     return rows
@@ -389,6 +394,23 @@ def on_integers(plan: Plan, record: Record) -> list[Row]:
             record.add(case, timings)
             what = f"int8, {'-'.join(map(str, sizes))}, batch {batch}"
             rows += ratio_rows("int8", what, timings, INT8_GOALS, strictly=True)
+    return rows
+
+
+def in_c(plan: Plan, record: Record) -> list[Row]:
+    """One sample by a file of C, and by the frozen model without Python's call."""
+    rows = []
+    print("a file of C, one sample, 95 % removed")
+    with Ring(c_files.contestants()) as ring:
+        for scope in c_files.SCOPES:
+            case = {"sizes": plan.sizes, "sparsity": 0.95, "scope": scope}
+            timings = ring.compare(case, turns=plan.turns, tolerance=1e-5, seconds=plan.seconds)
+            _say(timings, case)
+            record.add(case, timings)
+            frozen, call = (best(timings, name) for name in ("frozen", "call"))
+            kernels = replace(frozen, name="frozen kernels", median=frozen.median - call.median)
+            what = f"one sample, 95%, pruned {c_files.SCOPES[scope]}"
+            rows += ratio_rows("C", what, [*timings, kernels], {"frozen kernels": C_FILE_GOAL})
     return rows
 
 
@@ -763,6 +785,7 @@ SECTIONS: dict[str, Callable[[Plan, Record], list[Row]]] = {
     "images": imaging,
     "inference": predicting,
     "int8": on_integers,
+    "C": in_c,
     "update": updating,
     "selection": selecting,
     "products": multiplying,

@@ -13,26 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 from side_by_side import Contestant, Work
 
-INPUTS, OUTPUTS, BATCH = 768, 3072, 2048
+SIZES = (768, 3072, 2048)  # inputs, outputs, batch
 
 
-def _draw(sparsity: float) -> tuple[NDArray[Any], ...]:
+def _draw(sizes: tuple[int, int, int], sparsity: float) -> tuple[NDArray[Any], ...]:
+    inputs, outputs, batch = sizes
     rng = np.random.default_rng(0)
-    x = rng.standard_normal((BATCH, INPUTS), dtype=np.float32)
-    y = rng.standard_normal((BATCH, OUTPUTS), dtype=np.float32)
-    mask = rng.random((OUTPUTS, INPUTS)) >= sparsity
-    weight = rng.standard_normal(mask.shape, dtype=np.float32) * np.float32(INPUTS**-0.5) * mask
+    x = rng.standard_normal((batch, inputs), dtype=np.float32)
+    y = rng.standard_normal((batch, outputs), dtype=np.float32)
+    mask = rng.random((outputs, inputs)) >= sparsity
+    weight = rng.standard_normal(mask.shape, dtype=np.float32) * np.float32(inputs**-0.5) * mask
     return x, y, mask, weight
 
 
-def gradprune_layer(*, threads: int, backward: bool, sparsity: float) -> Work:
+def gradprune_layer(
+    *, threads: int, sizes: tuple[int, int, int], backward: bool, sparsity: float
+) -> Work:
     import gradprune as gp
 
     gp.set_num_threads(threads)
-    x, y, mask, weight = _draw(sparsity)
+    x, y, mask, weight = _draw(sizes, sparsity)
     # an activation of nothing first, so that the layer has to pass its gradient on
-    layers = [gp.Activation("leaky_relu", slope=1.0), gp.Dense(OUTPUTS, bias=False, name="own")]
-    model = gp.Model(layers, input_shape=INPUTS, seed=0, loss="mse")
+    layers = [gp.Activation("leaky_relu", slope=1.0), gp.Dense(sizes[1], bias=False, name="own")]
+    model = gp.Model(layers, input_shape=sizes[0], seed=0, loss="mse")
     model.parameters["own.weight"][...] = weight
     model.set_mask("own.weight", mask)
     if backward:
@@ -46,12 +49,14 @@ def gradprune_layer(*, threads: int, backward: bool, sparsity: float) -> Work:
     return run, lambda: out.astype(np.float64)
 
 
-def torch_layer(*, threads: int, backward: bool, sparsity: float) -> Work:
+def torch_layer(
+    *, threads: int, sizes: tuple[int, int, int], backward: bool, sparsity: float
+) -> Work:
     import torch
 
     torch.set_num_threads(threads)
-    x, y, mask, weight = (torch.from_numpy(array) for array in _draw(sparsity))
-    layer = torch.nn.Linear(INPUTS, OUTPUTS, bias=False)
+    x, y, mask, weight = (torch.from_numpy(array) for array in _draw(sizes, sparsity))
+    layer = torch.nn.Linear(sizes[0], sizes[1], bias=False)
     with torch.no_grad():
         layer.weight.copy_(weight)
     x.requires_grad_(backward)

@@ -20,9 +20,16 @@ from numpy.typing import NDArray
 __all__ = ["Matrix", "MatrixForm", "as_integers", "stored"]
 
 _PASSES = 255  # columns that a byte can pass
-_SUMS = 4  # of a row, so that an addition need not wait for the one before
+_SUMS = 5  # of a row, so that an addition need not wait for the one before
+_WORD = 4  # steps that are read together, which many processors do in one load
 _MOST_VALUES = 2**8  # that codes can stand for
 _LEAST = np.float32(1e-30)  # a row of a smaller scale counts as zeros
+
+_READ_STEPS = (
+    "const uint32_t steps = step[0] | (uint32_t)step[1] << 8 | (uint32_t)step[2] << 16",
+    "                     | (uint32_t)step[3] << 24;",
+    f"step += {_WORD};",
+)
 
 Floats = NDArray[np.float32]
 Numbers = NDArray[np.float32 | np.int8]
@@ -103,7 +110,7 @@ class MatrixForm:
         return self.loop(
             f"float sum[{_SUMS}] = {{{zeros}}};",
             lambda number, weight: f"sum[{number}] += {weight} * {factor};",
-            f"y[row] = {addend} + ((sum[0] + sum[1]) + (sum[2] + sum[3]));",
+            f"y[row] = {addend} + ((sum[0] + sum[1]) + (sum[2] + sum[3]) + sum[4]);",
             sums=_SUMS,
         )
 
@@ -121,8 +128,12 @@ class MatrixForm:
                 lines.append("for (; left > 0; left--) {")
             else:
                 lines.append(f"for (; left >= {together}; left -= {together}) {{")
+            word = self.counts and together >= _WORD
+            if word:
+                lines += _indented(_READ_STEPS)
             for number in range(together):
-                before = ["column += *step++;"] if self.counts else []
+                step = f"steps >> {8 * number} & 255" if word and number < _WORD else "*step++"
+                before = [f"column += {step};"] if self.counts else []
                 after = [] if self.counts else ["column++;"]
                 count = ["n++;"] if self.bits == 4 else []
                 done = body(number, self._value).splitlines()
