@@ -49,6 +49,7 @@ __all__ = [
     "parse",
     "save",
     "seal",
+    "sizes",
     "state_of",
 ]
 
@@ -62,6 +63,8 @@ _DOTTED = 2  # before it names of tensors that are no parameter began without th
 _BY_STEP = 3  # before it layers flattened sequences, see ``layers.earlier``
 _MASK, _OPTIMIZER, _PRUNER, _QUANTIZER = ".mask.", ".optimizer.", ".pruner.", ".quantizer."
 _KEY = "gradprune"
+# What tensors that are no parameter are for, by how their names begin.
+_PARTS = {_MASK: "masks", _OPTIMIZER: "optimizer", _PRUNER: "pruner", _QUANTIZER: "quantizer"}
 
 
 # ---- writing -----------------------------------------------------------------------------------
@@ -121,6 +124,7 @@ def _describe(model: Trainee) -> Content:
             "last_loss": encode(model.last_loss),
             "costs": encode(model.costs.most),
             "loss": encode(model.loss),
+            **({"notes": encode(model.notes)} if model.notes else {}),
         },
         "optimizer": None
         if optimizer is None
@@ -250,6 +254,20 @@ def described(path: str | os.PathLike[str]) -> tuple[dict[str, Any], Tensors]:
         raise
 
 
+def sizes(path: str | os.PathLike[str]) -> dict[str, int]:
+    """Return the bytes of each part of a model's file; they add up to its size.
+
+    Raises:
+        OSError, FileFormatError: as ``gradprune.load``.
+    """
+    _, tensors = described(path)
+    parts = dict.fromkeys(("weights", *_PARTS.values()), 0)
+    for name, array in tensors.items():
+        part = next((part for prefix, part in _PARTS.items() if name.startswith(prefix)), "weights")
+        parts[part] += array.nbytes
+    return {**parts, "description": os.path.getsize(path) - sum(parts.values())}
+
+
 def _open(data: bytes) -> tuple[dict[str, Any], Tensors]:
     """Description and tensors of a file whose hash is right."""
     from safetensors import SafetensorError
@@ -340,6 +358,9 @@ def _build(
     model.forward_count = whole("forward_count", described["forward_count"])
     model.last_loss = float(registry.decode(described["last_loss"]))
     model.loss = registry.decode(described.get("loss"))  # which earlier versions did not write
+    model.notes = registry.decode(described.get("notes", {"class": "dict", "items": []}))
+    if not isinstance(model.notes, dict):
+        raise FileFormatError(f"notes must be a dict, got {model.notes!r}")
     return model
 
 

@@ -71,11 +71,10 @@ class Model(Exportable):
     Attributes:
         layers, output_shape, parameters, buffers, gradients, masks, sparsity, loss: see
             ``Network``.
-        optimizer: the last optimizer made for this model, or None.
-        pruner: the last pruner made for this model, or None.
-        quantizer: the last quantizer made for this model, or None.
+        optimizer, pruner, quantizer: the last ones made for this model, or None.
         history: the history of the last ``fit``, also if it failed or was interrupted, or None.
         epoch: epochs trained so far, by every ``fit``; saved with the model.
+        notes: a dict of your own, of text, numbers, tuples and dicts of these; saved, too.
         shrink_report: what ``shrink`` removed to make this model, or None.
 
     >>> import gradprune as gp

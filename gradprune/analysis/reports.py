@@ -78,14 +78,11 @@ class Report:
             OSError: it cannot be written.
         """
         check_path(path)
-        suffix = Path(path).suffix.lower()
-        if suffix == ".html":
+        check_ending(path)
+        if Path(path).suffix.lower() == ".html":
             write_atomically(path, _page(self).encode())
-        elif suffix in _PICTURES:
-            save_figure(self.plot(), path)
         else:
-            known = ", ".join((".html", *_PICTURES))
-            raise ValueError(f"a report is saved as {known}, got {os.fspath(path)!r}")
+            save_figure(self.plot(), path)
 
     def plot(self) -> Figure:
         """Draw all pictures of the report in one figure.
@@ -121,6 +118,16 @@ class Report:
         return "\n\n".join([*parts, "\n".join(self.notes)]).rstrip()
 
     __repr__ = __str__
+
+
+def check_ending(path: str | os.PathLike[str]) -> None:
+    """Raise a ValueError unless a report can be saved in a file of such a name.
+
+    >>> check_ending("report.html")
+    """
+    known = (".html", *_PICTURES)
+    if Path(path).suffix.lower() not in known:
+        raise ValueError(f"a report is saved as {', '.join(known)}, got {os.fspath(path)!r}")
 
 
 def report(

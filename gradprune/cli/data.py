@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,22 @@ from gradprune.data import datasets
 from gradprune.data.npz import read_labelled, read_samples
 from gradprune.data.splits import Images, Labels, Split, stratified_choice
 from gradprune.data.tabular import TABLES, read_features, read_table
-from gradprune.errors import DatasetNotFoundError
+from gradprune.errors import DatasetNotFoundError, FileFormatError
 from gradprune.foundation.checks import fraction
 from gradprune.pruning.criteria import Criterion, ProbingCriterion
 from gradprune.state.batching import permutation
+from gradprune.training.trainee import Trainee
 
-__all__ = ["DATASETS", "Data", "Unlabelled", "chosen_data", "chosen_samples", "load_data", "shaped"]
+__all__ = [
+    "DATASETS",
+    "Data",
+    "Unlabelled",
+    "chosen_data",
+    "chosen_samples",
+    "data_of",
+    "load_data",
+    "shaped",
+]
 
 DATASETS = ("digits", "mnist", "fashion-mnist")
 
@@ -39,6 +49,7 @@ class Data:
         name: as it was asked for.
         train, validation, test: (x, y), float32 (n, ...) and int64 (n,).
         note: how it was divided and what its classes are, if the file does not say.
+        source: where it is from, as files of models keep it in ``model.notes["data"]``.
     """
 
     name: str
@@ -46,6 +57,7 @@ class Data:
     validation: tuple[Images, Labels]
     test: tuple[Images, Labels]
     note: str = ""
+    source: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def features(self) -> int:
@@ -123,12 +135,71 @@ def shaped(x: Images, input_shape: Sequence[int], name: str, taker: object) -> I
 # ---- what the options say ------------------------------------------------------------------------
 
 
-def chosen_data(options: argparse.Namespace, console: Any) -> Data:
-    """Load what ``--data`` or ``--dataset`` names, and say how it was divided."""
+def chosen_data(
+    options: argparse.Namespace, console: Any, trained: Sequence[tuple[Path, Trainee]] = ()
+) -> Data:
+    """Load what ``--data`` or ``--dataset`` names, and say how it was divided.
+
+    Args:
+        options: those of ``add_data``.
+        console: to print on.
+        trained: models and their files; where no option names data, the first one that knows
+            what it was trained on says it.
+    """
     _check_target(options)
+    if options.data is None and options.dataset is None:
+        for file, model in trained:
+            if "data" in model.notes:
+                return _recorded(model.notes["data"], file, console)
     if options.data is None:
         return load_data(options.dataset or DATASETS[0])
-    data = _load_file(options.data, options.target, options.seed)
+    return _said(_load_file(options.data, options.target, options.seed), console)
+
+
+def data_of(model: Trainee, file: Path, options: argparse.Namespace, console: Any) -> Data:
+    """Load the data that a model of classes is measured and trained on, in the shape it takes.
+
+    Args:
+        model: it may know what it was trained on.
+        file: where it is from.
+        options: as for ``chosen_data``.
+        console: as for ``chosen_data``.
+
+    Raises:
+        ValueError: the data does not fit the model.
+    """
+    data = chosen_data(options, console, [(file, model)])
+    data = data.shaped(model.input_shape, file)
+    if data.classes > model.outputs:
+        raise ValueError(
+            f"{file} knows {model.outputs} classes, but {data.name} has {data.classes}"
+        )
+    if not model.loss_for(None).is_classification:
+        raise ValueError(f"{file} was trained by {model.loss}, but {data.name} has classes")
+    return data
+
+
+def _recorded(source: object, model: Path, console: Any) -> Data:
+    """Load the data that the file of a model says it was trained on."""
+    choose = "add --data FILE or --dataset NAME"
+    known = source if isinstance(source, Mapping) else {}
+    name = known.get("data", known.get("dataset"))
+    if not isinstance(name, str):
+        raise FileFormatError(
+            f"{model} does not say in words known here what it was trained on: {choose}"
+        )
+    console.print(f"data: {name}, on which {model} was trained", soft_wrap=True)
+    if name not in DATASETS and not os.path.exists(name):
+        raise DatasetNotFoundError(f"{model} was trained on {name}, which is gone: {choose}")
+    if "data" not in known:
+        return load_data(name)
+    target, seed = known.get("target"), str(known.get("seed"))
+    if not isinstance(target, str | None) or not seed.isdecimal():
+        raise FileFormatError(f"{model} does not say how {name} was divided: {choose}")
+    return _said(_load_file(name, target, int(seed)), console)
+
+
+def _said(data: Data, console: Any) -> Data:
     if data.note:
         console.print(data.note, soft_wrap=True)
     return data
@@ -176,11 +247,15 @@ def load_data(name: str, *, validation: float = 0.1, seed: int = 0) -> Data:
     [1293, 144, 360]
     """
     train, test = _find(name)
-    return _divided(name, train, test, validation, seed)
+    place = name if name in DATASETS else _absolute(name)
+    return _divided(name, train, test, validation, seed, {"dataset": place})
 
 
 def _load_file(path: str, target: str | None, seed: int) -> Data:
     file, notes, test = Path(path).expanduser(), [], None
+    source = {"data": _absolute(path), "seed": str(seed)}
+    if target is not None:
+        source["target"] = target
     if file.suffix.lower() in TABLES:
         if target is None:
             raise ValueError(f"{file} is a table: add --target COLUMN, the column of the labels")
@@ -192,13 +267,14 @@ def _load_file(path: str, target: str | None, seed: int) -> Data:
     else:
         train, test = read_labelled(file, target or "y")
     if test is not None:
-        return _divided(str(file), train, test, 0.1, seed)
+        return _divided(str(file), train, test, 0.1, seed, source)
     x, y = train
     size = round(_TESTED * len(y))
     if size == 0:
         raise ValueError(f"{file}: {len(y)} samples are too few to test on some of them")
     tested = stratified_choice(y, size, seed)
-    data = _divided(str(file), (x[~tested], y[~tested]), (x[tested], y[tested]), 0.1, seed)
+    rest, chosen = (x[~tested], y[~tested]), (x[tested], y[tested])
+    data = _divided(str(file), rest, chosen, 0.1, seed, source)
     notes.append(
         f"{file} has no x_test: {size:,} of its {len(y):,} samples, chosen by seed {seed}, are "
         "kept to test on"
@@ -212,6 +288,7 @@ def _divided(
     test: tuple[Images, Labels],
     validation: float,
     seed: int,
+    source: Mapping[str, str],
 ) -> Data:
     x, y = train
     share = fraction("validation", validation, one=False)
@@ -222,7 +299,11 @@ def _divided(
         )
     order = permutation(len(x), seed=seed, epoch=0)
     inside, outside = np.sort(order[held:]), np.sort(order[:held])
-    return Data(name, (x[inside], y[inside]), (x[outside], y[outside]), test)
+    return Data(name, (x[inside], y[inside]), (x[outside], y[outside]), test, source=source)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
 
 
 def _find(name: str) -> Split:

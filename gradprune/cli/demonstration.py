@@ -262,6 +262,7 @@ def run(
 
     say("4. saving, reading back, comparing")
     model_file = folder / "m.safetensors"
+    model.notes["data"] = dict(data.source)
     model.save(model_file)
     x_test, y_test = data.test
     if load(model_file).predict(x_test).tobytes() != model.predict(x_test).tobytes():

@@ -9,6 +9,7 @@ from typing import Any
 from gradprune import files
 from gradprune.cli import tables
 from gradprune.cli.files import load_file
+from gradprune.cli.formats import ENDINGS
 from gradprune.cli.options import add_command, add_import, add_model_file
 from gradprune.compression.gpz import PackedModel
 from gradprune.errors import MissingClassError
@@ -17,6 +18,16 @@ from gradprune.foundation.columns import Table
 from gradprune.optim.optimizers import Optimizer
 from gradprune.pruning.pruner import Pruner
 from gradprune.registry import written
+
+# What the parts of a file, as ``files.sizes`` names them, are.
+_NAMES = {
+    "weights": "weights, biases, statistics",
+    "masks": "masks, a byte a weight",
+    "optimizer": "moments of the optimizer",
+    "pruner": "statistics of the pruner",
+    "quantizer": "codes of the quantizer",
+    "description": "description of it all",
+}
 
 
 def add(commands: Any) -> None:
@@ -68,9 +79,31 @@ def run(options: argparse.Namespace) -> None:
     )
     if isinstance(loaded, PackedModel):
         return
+    if path.suffix.lower() not in ENDINGS["onnx"]:
+        _show_bytes(console, path, files.sizes(path))
     console.print(f"trained    {model.epoch:,} epochs, {model.forward_count:,} batches")
     console.print(f"optimizer  {_describe_optimizer(model.optimizer)}", soft_wrap=True)
     console.print(f"pruner     {_describe_pruner(model.pruner)}", soft_wrap=True)
+
+
+def _show_bytes(console: Any, path: Path, sizes: dict[str, int]) -> None:
+    """Show what the bytes of a file are for, and how it gets smaller."""
+    total = sum(sizes.values())
+    rows = [
+        (_NAMES[part], f"{size:,}", tables.percent(size / total))
+        for part, size in sizes.items()
+        if size
+    ]
+    rows.append((str(path), f"{total:,}", tables.percent(1.0)))
+    console.print(Table(("part", "bytes", ""), rows, title="Bytes of the file", total=True))
+    if sizes["optimizer"] or sizes["pruner"]:
+        console.print(
+            f"note: model.save({path.name!r}, training_state=False) leaves out optimizer and "
+            "pruner, which are for training on",
+            soft_wrap=True,
+        )
+    if sizes["masks"]:
+        console.print("note: gradprune compress packs weights and masks into the smallest file")
 
 
 def _show_without_classes(console: Any, path: Path, error: MissingClassError) -> None:

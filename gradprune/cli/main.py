@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn, Protocol
 
 from gradprune import _core
-from gradprune.cli import bench, compress, demo, export, inspect, prune, train, verify
+from gradprune.cli import bench, compress, demo, export, inspect, prune, report, train, verify
 from gradprune.cli.options import UsageError
 from gradprune.state.threads import set_num_threads
 
@@ -115,7 +115,7 @@ def make_parser(
 def _parser() -> argparse.ArgumentParser:
     return make_parser(
         "gradprune",
-        (demo, train, prune, compress, export, verify, inspect, bench),
+        (demo, train, prune, compress, export, verify, report, inspect, bench),
         description="Train, clip and prune neural networks on the CPU.",
         epilog="examples:\n"
         "  gradprune demo\n"

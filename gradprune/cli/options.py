@@ -41,6 +41,7 @@ def add_model_file(parser: argparse.ArgumentParser) -> None:
     )
 
 
+RECORDED = f"what MODEL was trained on, if its file says so, else {DATASETS[0]}"
 _DATASET = f"{', '.join(DATASETS)}, or a folder of four IDX files named as MNIST's"
 
 
@@ -49,11 +50,16 @@ def add_dataset(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", default=DATASETS[0], metavar="NAME", help=_DATASET)
 
 
-def add_data(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dataset`` and ``--data``, for `gradprune.cli.data.chosen_data`."""
+def add_data(parser: argparse.ArgumentParser, default: str = DATASETS[0]) -> None:
+    """Add ``--dataset`` and ``--data``, for `gradprune.cli.data.chosen_data`.
+
+    Args:
+        parser: of the command.
+        default: what is taken where neither is given.
+    """
     group = parser.add_mutually_exclusive_group()
     # Without a default, from which the same name on the command line could not be told apart.
-    group.add_argument("--dataset", metavar="NAME", help=f"{_DATASET} (default: {DATASETS[0]})")
+    group.add_argument("--dataset", metavar="NAME", help=f"{_DATASET} (default: {default})")
     group.add_argument(
         "--data",
         metavar="FILE",
@@ -129,6 +135,24 @@ def add_batch_and_clip(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_fine_tuning(parser: argparse.ArgumentParser) -> None:
+    """Add ``--fine-tune``, ``--lr``, ``--batch-size`` and ``--clip`` of training afterwards."""
+    parser.add_argument(
+        *("--fine-tune", "--finetune"),
+        type=whole(0),
+        default=0,
+        metavar="N",
+        help="epochs of training after it",
+    )
+    parser.add_argument(
+        "--lr",
+        type=positive,
+        default=0.05,
+        help="learning rate of fine-tuning, by SGD with Nesterov momentum, falling along a cosine",
+    )
+    add_batch_and_clip(parser)
+
+
 def add_shrink(parser: argparse.ArgumentParser) -> None:
     """Add ``--shrink``."""
     parser.add_argument(
@@ -182,8 +206,8 @@ def spelled(names: Iterable[str]) -> Callable[[str], str]:
     return convert
 
 
-def whole(least: int) -> Callable[[str], int]:
-    """Return the argument type of integers from ``least`` on."""
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """Return the argument type of integers from ``least`` on, up to ``most``."""
 
     def convert(text: str) -> int:
         try:
@@ -192,6 +216,8 @@ def whole(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not an integer") from None
         if number < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, got {number}")
+        if most is not None and number > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most}, got {number}")
         return number
 
     return convert

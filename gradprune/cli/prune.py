@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gradprune.cli import tables
-from gradprune.cli.data import Unlabelled, chosen_data
+from gradprune.cli.data import Unlabelled, data_of
 from gradprune.cli.demonstration import CRITERIA
 from gradprune.cli.files import load_model, output_file
 from gradprune.cli.formats import (
@@ -18,19 +18,18 @@ from gradprune.cli.formats import (
     write,
 )
 from gradprune.cli.options import (
-    add_batch_and_clip,
+    RECORDED,
     add_command,
     add_criterion,
     add_data,
+    add_fine_tuning,
     add_import,
     add_model_file,
     add_seed,
     add_shrink,
     add_threads,
-    positive,
     sparsity,
     spelled,
-    whole,
 )
 from gradprune.cli.training import OPTIMIZERS, fit, print_accuracy
 from gradprune.pruning.granularity import NM, Block, Element, Granularity, Unit
@@ -52,7 +51,7 @@ def add(commands: Any) -> None:
         "  gradprune prune model.onnx --data my.npz --sparsity 0.9 --fine-tune 5 --to onnx",
     )
     add_model_file(parser)
-    add_data(parser)
+    add_data(parser, RECORDED)
     parser.add_argument(
         "--sparsity",
         type=sparsity,
@@ -75,16 +74,7 @@ def add(commands: Any) -> None:
         help="remove blocks of so many outputs x inputs, all but N of every M inputs, or whole "
         "output units instead of single weights",
     )
-    parser.add_argument(
-        "--fine-tune", type=whole(0), default=0, metavar="N", help="epochs of training after it"
-    )
-    parser.add_argument(
-        "--lr",
-        type=positive,
-        default=0.05,
-        help="learning rate of fine-tuning, by SGD with Nesterov momentum, falling along a cosine",
-    )
-    add_batch_and_clip(parser)
+    add_fine_tuning(parser)
     parser.add_argument(
         "--to",
         choices=tuple(ENDINGS),
@@ -112,13 +102,8 @@ def run(options: argparse.Namespace) -> None:
     model = load_model(source, options.modules)
     out = output_file(options.out, source.with_name(f"{source.stem}-pruned{ENDINGS[to][0]}"))
     check_expressible(model, to)
-    data = chosen_data(options, console).shaped(model.input_shape, source)
-    if data.classes > model.outputs:
-        raise ValueError(
-            f"{source} knows {model.outputs} classes, but {data.name} has {data.classes}"
-        )
-    if not model.loss_for(None).is_classification:
-        raise ValueError(f"{source} was trained by {model.loss}, but {data.name} has classes")
+    data = data_of(model, source, options, console)
+    model.notes["data"] = dict(data.source)
     before = model.evaluate(*data.test)["accuracy"]
     pruner = Pruner(
         model,

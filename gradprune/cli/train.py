@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> None:
     model = Model(layers, data.features, seed=options.seed)
     lr = RATES[options.optimizer] if options.lr is None else options.lr
     fit(model, data, options, OPTIMIZERS[options.optimizer], lr, options.epochs)
+    model.notes["data"] = dict(data.source)
     model.save(out)
     console.print(tables.summary_table(model.summary()))
     print_accuracy(console, model, data)

@@ -10,6 +10,7 @@ each layer knows of its units is its ``Wiring``.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -166,6 +167,7 @@ def shrink(
         "loss",
     ):
         setattr(small, counter, getattr(model, counter))
+    small.notes = copy.deepcopy(model.notes)
     if model.optimizer is not None:
         _carry_optimizer(model, small, entries)
 

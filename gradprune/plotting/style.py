@@ -25,6 +25,7 @@ __all__ = [
     "ORANGE",
     "PURPLE",
     "drawing",
+    "import_matplotlib",
     "legend_above",
     "literal",
     "new_figure",
@@ -85,7 +86,8 @@ def picture(figure: Figure, kind: str) -> bytes:
     return content.getvalue()
 
 
-def _matplotlib() -> Any:
+def import_matplotlib() -> Any:
+    """Return matplotlib; ImportError with the words to install it."""
     try:
         return importlib.import_module("matplotlib")
     except ImportError as error:
@@ -95,7 +97,7 @@ def _matplotlib() -> Any:
 @contextmanager
 def styled(own: bool) -> Iterator[None]:
     """Our style while drawing a figure of our own; figures of others keep theirs."""
-    matplotlib = _matplotlib()
+    matplotlib = import_matplotlib()
     with matplotlib.rc_context(_SETTINGS if own else {}):
         yield
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from typing import Any
 
 from numpy.typing import ArrayLike
 
@@ -28,6 +29,7 @@ class Trainee(Network, ABC):
         quantizer: the last quantizer made for it, or None.
         history: the history of the last ``fit``, or None.
         epoch: epochs trained so far.
+        notes: what is to be known of it, text, numbers, tuples and dicts by name; saved with it.
     """
 
     pruner: Pruner | None
@@ -37,6 +39,7 @@ class Trainee(Network, ABC):
         super()._begin()
         self.history: History | None = None
         self.epoch = 0
+        self.notes: dict[str, Any] = {}
 
     def adapt(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> None:
         """Measure the statistics of ``Standardize`` on samples, in place of those of before.

@@ -24,7 +24,7 @@ from gradprune.cli.main import main
 from gradprune.foundation.columns import Table
 
 ESCAPE = "\x1b"
-COMMANDS = ("demo", "train", "prune", "compress", "export", "verify", "inspect", "bench")
+COMMANDS = ("demo", "train", "prune", "compress", "export", "verify", "report", "inspect", "bench")
 
 
 @pytest.fixture(autouse=True)

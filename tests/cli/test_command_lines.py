@@ -15,11 +15,11 @@ from pathlib import Path
 from pkgutil import iter_modules
 
 import studies
-from gradprune.cli import bench, compress, demo, export, inspect, prune, train, verify
+from gradprune.cli import bench, compress, demo, export, inspect, prune, report, train, verify
 from gradprune.cli.main import make_parser
 
 AGREED = Path(__file__).with_name("command_lines.txt")
-PACKAGE = (demo, train, prune, compress, export, verify, inspect, bench)
+PACKAGE = (demo, train, prune, compress, export, verify, report, inspect, bench)
 # An option takes those of them that are within its limits.
 TRIED = [
     *("", "a", "nan", "inf", "-inf", "-1", "-0.001", "1e-9", "0.5", "0.999"),
