@@ -429,8 +429,9 @@ typedef struct gp_batch {
 
 typedef struct gp_result {
     double loss; /* mean, with penalties */
-    double
-        correct; /* where there are labels: weight of samples whose largest logit is the label's */
+    /* where the loss counts hits: the weight of samples whose largest logit is the label's or,
+     * by element, of each sample its weight times the share of outputs on their target's side */
+    double correct;
     double weight; /* of all samples: without weights, how many are counted */
 } gp_result;
 

@@ -32,8 +32,9 @@ typedef struct gp_loss_chunk {
     float factor;
     /* to be filled: factor times the gradient of z, 0 in the lanes after `valid`, or NULL */
     float *dz;
-    float *losses; /* (valid): of each sample, summed over outputs, without the factor */
-    uint8_t *hits; /* (valid): whether the sample is classified correctly, if it counts hits */
+    float *losses;  /* (valid): of each sample, summed over outputs, without the factor */
+    uint32_t *hits; /* (valid): how many of the sample's answers are right, if it counts hits: one
+                     * label's, or by element one for each output */
 } gp_loss_chunk;
 
 struct gp_loss_ops {

@@ -212,7 +212,7 @@ gp_status gp_net_reserve(gp_net *net, size_t samples)
     net->targets = TAKE(net->out);
     net->losses = TAKE(1);
     net->labels = (int64_t *)(void *)TAKE(2);
-    net->hits = (uint8_t *)TAKE(1);
+    net->hits = (uint32_t *)(void *)TAKE(1);
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
         layer->work = TAKE(layer->spec.type->workspace(&layer->spec));

@@ -40,7 +40,7 @@ struct gp_net {
     /* pieces of memory, each for `capacity` lanes */
     float *input, *scratch, *gradient[2], *targets, *losses;
     int64_t *labels;
-    uint8_t *hits;
+    uint32_t *hits;
     gp_habit habits[GP_HABITS];
     gp_fault input_fault;               /* of the last call's input, or GP_PHASE_NONE */
     double last_loss;                   /* of the last backward */

@@ -100,14 +100,15 @@ static void add_up(gp_region *shared, const gp_pass *pass, double elements)
 {
     const gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
-    double sum = 0.0;
+    double sum = 0.0, right = 0.0;
     for (size_t s = 0; s < pass->samples; s++) {
         const float share = shared->weighted ? share_of(shared, pass->first + s) : 1.0f;
         if (!(share > 0.0f)) continue; /* 0 times infinity is no loss */
         sum += (double)share * (double)net->losses[s];
         if (batch->loss->counts_hits && net->hits[s])
-            shared->correct += gp_region_weight(batch, gp_region_row(batch, pass->first + s));
+            right += net->hits[s] * gp_region_weight(batch, gp_region_row(batch, pass->first + s));
     }
+    shared->correct += right / elements;
     shared->loss += sum / ((double)batch->size * elements);
 }
 

@@ -26,11 +26,10 @@ from gradprune.pruning.scopes import Scope
 from gradprune.pruning.starting import RandomStart
 from gradprune.quantization.mixed_precision import choose_layers, samples_to_measure
 from gradprune.training.callbacks import Callback
-from gradprune.training.evaluation import evaluate
 from gradprune.training.followers import Steps
 from gradprune.training.history import History
 from gradprune.training.loop import train
-from gradprune.training.metrics import Evaluation
+from gradprune.training.own_metrics import MetricsLike
 from gradprune.training.preparation import prepare
 
 __all__ = ["Model"]
@@ -136,6 +135,7 @@ class Model(Exportable):
         seed: int = 0,
         augment: Augmentation | Sequence[Augmentation] = (),
         accumulate: SupportsIndex = 1,
+        metrics: MetricsLike = (),
     ) -> History:
         """Train for some epochs.
 
@@ -181,6 +181,10 @@ class Model(Exportable):
             accumulate: take a step after so many batches, by the gradient of all their samples: as
                 one batch of accumulate * batch_size, in the memory of a smaller one (but for the
                 statistics of a ``BatchNorm``). Schedules, pruner and callbacks count steps.
+            metrics: functions (targets, outputs) -> number to measure after each epoch as by
+                ``evaluate``: ``name`` in the logs is that of all training samples, which takes one
+                more pass through them, without dropout and ``augment``; ``val_name`` that of the
+                validation data.
 
         Returns:
             The numbers of each epoch and step, also kept in ``model.history``.
@@ -223,44 +227,10 @@ class Model(Exportable):
             seed=seed,
             augment=augment,
             accumulate=accumulate,
+            metrics=metrics,
         )
         run.warn(stacklevel=2)
         return train(run)
-
-    def evaluate(
-        self,
-        x: ArrayLike,
-        y: ArrayLike | None,
-        *,
-        loss: LossLike | None = None,
-        sample_weight: ArrayLike | None = None,
-    ) -> Evaluation:
-        """Measure loss and accuracy on data, without dropout; nothing is changed.
-
-        Args:
-            x: (n, *input_shape) real numbers, all finite.
-            y: targets, as for ``fit``.
-            loss: None: ``model.loss``, what the model was trained by.
-            sample_weight: (n,) what each sample counts in all of these numbers, as for
-                ``backward``; None: all the same.
-
-        Returns:
-            "loss", the mean with the layers' penalties; with labels also "accuracy", and
-            "precision" and "recall", (outputs,) float64, 0 for a class that was never predicted
-            or has no sample. Samples whose label is the loss's ``ignore_index`` do not count.
-
-        Raises:
-            TypeError, ValueError: an argument is not as above, or no sample counts.
-            NonFiniteError: a weight is not finite; the first one is named.
-
-        >>> import gradprune as gp
-        >>> model = gp.Model([gp.Dense(2)], input_shape=2, seed=0)
-        >>> model.parameters["dense0.weight"][:] = [[1, 0], [0, 1]]
-        >>> metrics = model.evaluate([[1, 0], [0, 1], [2, 1]], [0, 1, 1])
-        >>> metrics["recall"].tolist()
-        [1.0, 0.5]
-        """
-        return evaluate(self, x, y, loss=loss, sample_weight=sample_weight)
 
     def summary(self) -> Summary:
         """Count parameters, kept weights, multiplications and bytes; ``print`` shows a table.

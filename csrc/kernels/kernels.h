@@ -241,7 +241,7 @@ enum { GP_SLICE = 16 }; /* output rows of a slice of sliced_rows, whatever the i
      * largest. Other lanes: dz = 0. dz may be NULL. */ \
     X(void, cross_entropy, \
       (size_t o, size_t lanes, size_t valid, const float *z, const int64_t *label, float *dz, \
-       float *loss, uint8_t *hit, float smoothing, float factor)) \
+       float *loss, uint32_t *hit, float smoothing, float factor)) \
     /* Adds a teacher's logits t to what cross_entropy left, its factor times 1 - alpha: loss = \
      * (1-alpha) loss + alpha T^2 KL(softmax(t/T) || softmax(z/T)), dz += alpha T (softmax(z/T) - \
      * softmax(t/T)) * factor; lanes from valid on: dz = 0. dz may be NULL. */ \

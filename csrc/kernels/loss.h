@@ -56,7 +56,7 @@ static inline vint valid_lanes(size_t p, size_t valid)
 }
 
 static void cross_entropy(size_t o, size_t lanes, size_t valid, const float *z,
-                          const int64_t *label, float *dz, float *loss, uint8_t *hit,
+                          const int64_t *label, float *dz, float *loss, uint32_t *hit,
                           float smoothing, float factor)
 {
     const float each = 1.0f / (float)o, even = factor * smoothing * each;

@@ -132,7 +132,7 @@ static void test_softmax_backward(const gp_kernels *kernels)
 /* ---- losses ---------------------------------------------------------------------------------- */
 
 typedef struct loss_arrays {
-    buffer z, t, dz, loss, label, hit; /* t: targets; hit and label: cross entropy */
+    buffer z, t, dz, loss, label, hit; /* t: targets; label: cross entropy */
     gp_batch settings;                 /* the loss and its numbers */
 } loss_arrays;
 
@@ -153,7 +153,7 @@ static loss_arrays loss_arrays_new(const gp_batch *settings, const lanes_case *c
                         .settings = *settings};
     made.dz = output_floats(n, 2);
     made.loss = output_floats(c->valid, 1);
-    made.hit = output_bytes(c->valid, 0);
+    made.hit = output_bytes(c->valid * sizeof(uint32_t), 0);
     made.label = input_bytes(c->valid * sizeof(int64_t), 0);
     for (size_t p = 0; p < c->valid; p++)
         ((int64_t *)made.label.data)[p] = (int64_t)noise_below(source, c->o);
@@ -227,13 +227,14 @@ static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, doubl
                          : 1.0;
     double z[LOSS_FEATURES], dz[LOSS_FEATURES], size = 1.0;
     float t[LOSS_FEATURES];
-    size_t best = 0;
+    size_t best = 0, sides = 0;
     int64_t label = ((const int64_t *)a->label.data)[p];
     lane_of(c, a->z.f, p, z);
     for (size_t i = 0; i < c->o; i++) {
         t[i] = a->t.f[i * c->lanes + p];
         size = fmax(size, fabs(z[i]));
         if (z[i] > z[best]) best = i;
+        sides += (z[i] > 0.0) == (t[i] > 0.5f);
     }
     double loss = naive_loss(&a->settings, c->o, z, label, t, dz);
     for (size_t i = 0; i < c->o && kind == &gp_loss_distillation; i++)
@@ -241,7 +242,9 @@ static void loss_lane(const lanes_case *c, const loss_arrays *a, size_t p, doubl
     if (loss < (double)FLT_MAX) CHECK_NEAR(a->loss.f[p], loss, (T * size + fabs(loss)) * 1e-6);
     else CHECK(a->loss.f[p] == INFINITY); /* cross entropy of logits that far apart */
     const int by_label = kind->takes & GP_TAKES_LABELS;
-    if (by_label) CHECK_INT_EQUAL(((const uint8_t *)a->hit.data)[p], (size_t)label == best);
+    if (kind->counts_hits)
+        CHECK_INT_EQUAL(((const uint32_t *)a->hit.data)[p],
+                        by_label ? (size_t)label == best : sides);
     for (size_t i = 0; i < c->o; i++) {
         double want = dz[i] * factor, scale = kind == &gp_loss_mse ? fabs(want) : factor;
         double rounded = by_label ? fmin(size, 60.0) * 6e-8 : 0.0; /* of z - max */
@@ -309,7 +312,7 @@ static void cross_entropy_ties(const gp_kernels *kernels)
     enum { O = 4, P = 16 };
     float z[O * P], loss[P];
     int64_t label[P];
-    uint8_t hit[P];
+    uint32_t hit[P];
     for (size_t p = 0; p < P; p++) {
         for (size_t i = 0; i < O; i++) z[i * P + p] = i == 0 ? 0.0f : 1.0f;
         label[p] = (int64_t)(p % O);

@@ -11,7 +11,7 @@ static void test_rows(void)
     for (const gp_loss_ops *loss; (loss = gp_loss_at(n)) != NULL; n++) {
         CHECK(strcmp(gp_loss_name(loss), loss->name) == 0);
         CHECK(loss->takes & (GP_TAKES_LABELS | GP_TAKES_VALUES));
-        CHECK(!loss->counts_hits || loss->takes & GP_TAKES_LABELS);
+        CHECK(!loss->counts_hits || loss->takes & GP_TAKES_LABELS || loss->by_element);
         CHECK(loss->n_settings <= GP_LOSS_SETTINGS);
         CHECK((loss->n_settings > 0) == (loss->is_valid != NULL));
         CHECK(loss->run != NULL);

@@ -202,5 +202,5 @@ def _copy(model: Network) -> Any:
 
 
 def _measure(model: Network, x: ArrayLike, y: ArrayLike, loss: Any) -> tuple[float, float | None]:
-    value, correct, outputs = model.loss_and_outputs(x, y, loss)
-    return value, correct / len(outputs) if loss.is_classification else None
+    value, accuracy, _ = model.loss_and_outputs(x, y, loss)
+    return value, accuracy if loss.has_accuracy else None

@@ -18,9 +18,6 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gradprune import plotting
 from gradprune.cli import tables
 from gradprune.cli.data import Data
@@ -168,8 +165,8 @@ class DemoOutcome:
     """
 
     stages: tuple[DemoStage, DemoStage, DemoStage]
-    precision: NDArray[np.float64]
-    recall: NDArray[np.float64]
+    precision: list[float]
+    recall: list[float]
     histories: tuple[History, History]
     model: Model
     model_file: Path
@@ -267,7 +264,7 @@ def run(
     x_test, y_test = data.test
     if load(model_file).predict(x_test).tobytes() != model.predict(x_test).tobytes():
         raise RuntimeError(f"the model read back from {model_file} predicts something else")
-    metrics = model.evaluate(x_test, y_test)
+    metrics = model.evaluate(x_test, y_test, per_class=True)
 
     plot_file = folder / "overview.png"
     has_plot = True

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from gradprune.engine.summary import LayerSummary, Summary
 from gradprune.foundation.columns import Table
@@ -136,8 +136,9 @@ def report_table(report: PruneReport) -> Table:
     return Table(columns, rows, title="Pruned", total=True)
 
 
-def class_table(precision: NDArray[np.float64], recall: NDArray[np.float64]) -> Table:
+def class_table(precision: ArrayLike, recall: ArrayLike) -> Table:
     """Make the table of precision and recall in percent; of many classes, the worst."""
+    precision, recall = np.asarray(precision), np.asarray(recall)
     worst = np.argsort(precision + recall, kind="stable")[:MOST_CLASSES]
     chosen = sorted(worst.tolist())
     title = "Classes (%)"

@@ -37,7 +37,7 @@ class Loss(ABC):
     Attributes:
         name: what error messages and files call it.
         row: the name in ``_core.losses`` of what computes it; None: it is called ``name`` there.
-        is_classification: whether targets are labels, so that accuracy can be counted.
+        is_classification: whether targets are labels, one of which is right.
         fuses: a function that is part of the loss if it is that of the last layer; or None.
         is_named: whether ``name`` stands for it, with settings as they are by default.
 
@@ -67,6 +67,11 @@ class Loss(ABC):
     def takes_weights(self) -> bool:
         """Return whether samples can count differently."""
         return True
+
+    @property
+    def has_accuracy(self) -> bool:
+        """Return whether there is an accuracy: by default, of labels."""
+        return self.is_classification
 
     @property
     def ignored(self) -> int | None:

@@ -21,6 +21,9 @@ class BCE(Loss):
     torch.nn.BCEWithLogitsLoss. ``loss="bce"`` is ``BCE()``. A last sigmoid is part of the loss.
     Targets outside of [0, 1] are refused; soft ones inside are probabilities.
 
+    Accuracy is the share of all elements that are right, z > 0 where y > 0.5 and z <= 0 elsewhere:
+    Keras' ``binary_accuracy``, of several labels a sample as well as of one.
+
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(1, bias=False)], input_shape=1, seed=0)
     >>> model.parameters["dense0.weight"][:] = 0
@@ -30,6 +33,11 @@ class BCE(Loss):
 
     name = "bce"
     fuses = "sigmoid"
+
+    @property
+    def has_accuracy(self) -> bool:
+        """See Loss: of elements."""
+        return True
 
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
         """Return (n, outputs) float32.

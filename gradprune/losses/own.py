@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
 from gradprune.foundation.checks import as_array, real_array
+from gradprune.foundation.signatures import takes
 from gradprune.losses.base import Loss, LossFunction, Shape, Target
 
 __all__: list[str] = []
@@ -55,11 +55,7 @@ class Own(Loss):
     @property
     def takes_weights(self) -> bool:
         """Whether the function has an argument ``sample_weight``."""
-        try:
-            parameters = inspect.signature(self.function).parameters.values()
-        except (TypeError, ValueError):  # of a function written in C
-            return False
-        return any(p.name == "sample_weight" or p.kind is p.VAR_KEYWORD for p in parameters)
+        return takes(self.function, "sample_weight")
 
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
         """Return what the function gets: whole numbers as int64, others as float32."""

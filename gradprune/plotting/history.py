@@ -97,7 +97,7 @@ def plot_accuracy(history: Histories, *, ax: Axes | None = None) -> Axes:
     """
     time = timeline(history)
     if not len(time.column("accuracy")[1]):
-        raise ValueError("the history has no accuracy: the loss was not a classification's")
+        raise ValueError("the history has no accuracy: the loss has none")
     with drawing(ax) as axes:
         _accuracy(axes, time, sparsity=True)
     return axes

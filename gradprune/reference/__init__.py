@@ -47,7 +47,7 @@ from .layers import (
     sigmoid,
     softmax,
 )
-from .losses import LOSS_NAMES, loss_forward_backward, regularization
+from .losses import LOSS_NAMES, binary_accuracy, loss_forward_backward, regularization
 from .network import forward, loss_and_gradients
 from .normalization import (
     Normalized,
@@ -115,6 +115,7 @@ __all__ = [
     "batchnorm_backward",
     "batchnorm_forward",
     "batchnorm_running",
+    "binary_accuracy",
     "block_scores",
     "centralize",
     "clip_grad_norm",

@@ -185,6 +185,32 @@ def loss_forward_backward(
     return float(np.mean(values)), (dz / values.size).astype(z.dtype)
 
 
+def binary_accuracy(
+    z: Floats, target: Target, *, sample_weight: NDArray[Any] | None = None
+) -> float:
+    """The share of elements on their target's side: z > 0 where target > 0.5, z <= 0 elsewhere.
+
+    Args:
+        z: (B, outputs) logits.
+        target: of the same shape, in [0, 1].
+        sample_weight: (B,) what each sample counts; None: all the same.
+
+    Returns:
+        sum_b w_b mean_o [(z_bo > 0) = (target_bo > 0.5)] / sum_b w_b, as Keras' binary_accuracy.
+
+    Example:
+        >>> binary_accuracy(np.array([[1.0, 2.0], [-1.0, 0.0]]), np.array([[1, 0], [0, 0]]))
+        0.75
+    """
+    right = ((z > 0) == _sides(z, target)).reshape(len(z), -1).mean(axis=1)
+    return float(np.average(right, weights=sample_weight))
+
+
+def _sides(z: Floats, target: Target) -> NDArray[np.bool_]:
+    sides: NDArray[np.bool_] = _values("binary_accuracy", z, target) > 0.5
+    return sides
+
+
 def regularization(weight: Floats, *, l1: float = 0.0, l2: float = 0.0) -> tuple[float, Floats]:
     """``l1 sum|w| + l2 sum w^2`` and its gradient ``l1 sign(w) + 2 l2 w`` (Keras convention).
 

@@ -43,6 +43,7 @@ class Context:
         objective: the loss that is trained by.
         validated: whether there is validation data.
         names: what ``logs`` will hold; None if a callback of yours may add to it.
+        own_names: of ``metrics`` that were passed to ``fit``.
         stopped: whether ``stop`` was called.
 
     >>> import gradprune as gp
@@ -66,12 +67,14 @@ class Context:
         epochs: int,
         validated: bool,
         names: tuple[str, ...] | None = None,
+        own_names: tuple[str, ...] = (),
         objective: Loss | None = None,
     ) -> None:
         self.model = model
         self.epochs = epochs
         self.validated = validated
         self.names = names
+        self.own_names = own_names
         self.objective = objective
         self.step = 0
         self.steps = 0
@@ -131,6 +134,11 @@ class Callback(Follower):
     """
 
 
+# How scikit-learn's names of metrics end, by which one can tell what is better.
+_LARGER_IS_BETTER = ("accuracy", "score")
+_TELLING = (*_LARGER_IS_BETTER, "loss", "error")
+
+
 class _Monitor:
     """Compares a number of the logs with the best so far."""
 
@@ -141,7 +149,8 @@ class _Monitor:
             raise TypeError(f'monitor must be a name such as "val_loss", got {name!r}')
         self.name = name
         self.min_delta = not_negative("min_delta", min_delta)
-        self.maximize = mode == "max" or (mode == "auto" and name.endswith("accuracy"))
+        self.is_chosen = mode != "auto"
+        self.maximize = mode == "max" or (not self.is_chosen and name.endswith(_LARGER_IS_BETTER))
         self.best = math.nan
 
     def start(self) -> None:
@@ -154,6 +163,11 @@ class _Monitor:
             raise ValueError(f"monitoring {self.name!r} needs validation_data")
         if context.names is not None and self.name not in context.names:
             raise ValueError(f"there is no {self.name!r} to monitor, only {list(context.names)}")
+        is_own = self.name.removeprefix("val_") in context.own_names
+        if is_own and not self.is_chosen and not self.name.endswith(_TELLING):
+            raise ValueError(
+                f'is more or less of {self.name!r} better? Write mode="max" or mode="min"'
+            )
 
     def improved(self, context: Context) -> bool:
         """Whether it is better than the best by more than min_delta; it is then the best."""
@@ -180,7 +194,8 @@ class EarlyStopping(Callback):
         monitor: a name in ``context.logs``.
         patience: epochs without improvement, at least 1.
         min_delta: what counts as an improvement is larger than this.
-        mode: "min", "max", or "auto": max for accuracies, else min.
+        mode: "min", "max", or "auto": max for names that end in "accuracy" or "score", else min.
+            An own metric whose name tells neither that nor "loss" or "error" needs one of the two.
         restore_best: see above.
         start: ignore this many epochs of the run.
 
@@ -343,7 +358,7 @@ class Checkpoint(Callback):
         path: the file; it is replaced each time.
         monitor: None saves always, a name in ``context.logs`` only when it is the best so far.
         every: look only every so many epochs.
-        mode: "min", "max", or "auto": max for accuracies, else min.
+        mode: "min", "max", or "auto", as for ``EarlyStopping``.
 
     >>> Checkpoint("model.safetensors", every=5).every
     5

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from numpy.typing import ArrayLike
 
 from gradprune.engine.network import Network
-from gradprune.losses.base import Loss, LossLike, SoftTarget
+from gradprune.foundation.checks import flag
+from gradprune.losses.base import Loss, LossLike
 from gradprune.losses.weights import weights_of
-from gradprune.training.metrics import Evaluation, precision_recall
+from gradprune.training.metrics import precision_recall
+from gradprune.training.own_metrics import MetricsLike, Outcome, OwnMetrics
 from gradprune.training.samples import TrainingData
 
-__all__ = ["evaluate", "validate"]
+__all__ = ["evaluate", "measured_names", "outcome_of", "validate"]
+
+_BY_CLASS = ("precision", "recall")
 
 
 def evaluate(
@@ -20,31 +26,47 @@ def evaluate(
     *,
     loss: LossLike | None,
     sample_weight: ArrayLike | None = None,
-) -> Evaluation:
-    """See ``Model.evaluate``."""
+    metrics: MetricsLike = (),
+    per_class: bool = False,
+) -> dict[str, Any]:
+    """See ``Trainee.evaluate``."""
     chosen = model.loss_for(loss)
+    by_class = _BY_CLASS if flag("per_class", per_class) else ()
+    own = OwnMetrics.checked(metrics, ("loss", "accuracy", *by_class))
+    if by_class and not chosen.is_classification:
+        raise ValueError(
+            f'per_class is for losses of labels such as "cross_entropy", not {chosen.name!r}'
+        )
     inputs, targets = model.batch(x, y, chosen)
     weights = weights_of(sample_weight, len(inputs), loss=chosen)
     value, accuracy, outputs = model.loss_and_outputs(x, targets, chosen, weights)
     model.check_finite()
-    if not chosen.is_classification:
-        return {"loss": value}
-    labels = targets.labels if isinstance(targets, SoftTarget) else targets
-    predicted = outputs.argmax(axis=1)
-    if chosen.ignored is not None:
-        counts = labels != chosen.ignored
-        labels, predicted = labels[counts], predicted[counts]
-        weights = None if weights is None else weights[counts]
-    precision, recall, _, _ = precision_recall(
-        labels, predicted, model.outputs, sample_weight=weights
-    )
-    return {"loss": value, "accuracy": accuracy, "precision": precision, "recall": recall}
+    found: dict[str, Any] = {"loss": value}
+    if chosen.has_accuracy:
+        found["accuracy"] = accuracy
+    outcome = Outcome.of(model, outputs, targets, weights, chosen)
+    if by_class:
+        labels, predicted = outcome.labels(of_classes=True)
+        ratios = precision_recall(labels, predicted, model.outputs, sample_weight=outcome.weights)
+        found |= {name: ratio.tolist() for name, ratio in zip(by_class, ratios[:2], strict=True)}
+    return found | own.measure(outcome, chosen)
 
 
-def validate(model: Network, data: TrainingData, loss: Loss) -> dict[str, float]:
-    """What the logs of an epoch say of the validation data."""
+def validate(model: Network, data: TrainingData, loss: Loss) -> tuple[dict[str, float], Outcome]:
+    """What the logs of an epoch say of the validation data, and what own metrics get."""
     samples = data.inputs.reshape(-1, *model.input_shape)
-    value, accuracy, _ = model.loss_and_outputs(samples, data.targets, loss, data.weights)
-    if not loss.is_classification:
-        return {"val_loss": value}
-    return {"val_loss": value, "val_accuracy": accuracy}
+    value, accuracy, outputs = model.loss_and_outputs(samples, data.targets, loss, data.weights)
+    numbers = (value, accuracy)[: len(measured_names(loss))]
+    found = dict(zip(measured_names(loss), numbers, strict=True))
+    return found, Outcome.of(model, outputs, data.targets, data.weights, loss)
+
+
+def measured_names(loss: Loss) -> tuple[str, ...]:
+    """The names of what ``validate`` measures by a loss."""
+    return ("val_loss", "val_accuracy") if loss.has_accuracy else ("val_loss",)
+
+
+def outcome_of(model: Network, data: TrainingData, loss: Loss) -> Outcome:
+    """What own metrics get of the samples that are trained on."""
+    outputs = model.predict(data.inputs.reshape(-1, *model.input_shape))
+    return Outcome.of(model, outputs.reshape(len(data), -1), data.targets, data.weights, loss)

@@ -57,12 +57,13 @@ class History:
         epochs: one dict for each complete epoch, with
 
             - epoch: how many the model has been trained for; steps: of this epoch;
-            - loss: mean over the samples, of the steps that were taken; accuracy: likewise, for
-              classification; both by the weights of samples, if they have some;
+            - loss: mean over the samples, of the steps that were taken; accuracy: likewise, if
+              the loss has one; both by the weights of samples, if they have some;
             - norm_mean, norm_max: of the gradient's norm before clipping; clip_rate: share of the
               steps that were clipped; skipped: steps left out by the guard;
             - lr: of the last step; sparsity: at the end; seconds: of the pass, validation excluded;
-            - val_loss, val_accuracy: if there was validation data.
+            - val_loss, val_accuracy: if there was validation data;
+            - own metrics, passed to ``fit``: name, and val_name if there was validation data.
         interrupted: whether Ctrl-C ended the run.
         sparsity_changes: (number of steps before it, sparsity from then on), the start included.
         prune_reports: (number of steps before it, report) of each event of the pruner.

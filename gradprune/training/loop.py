@@ -14,7 +14,7 @@ import numpy as np
 from gradprune.engine.network import PATIENCE
 from gradprune.state.batching import permutation
 from gradprune.state.following import hooks
-from gradprune.training.evaluation import validate
+from gradprune.training.evaluation import outcome_of, validate
 from gradprune.training.history import History
 from gradprune.training.interrupts import interrupts_between_steps
 from gradprune.training.preparation import Run
@@ -36,7 +36,7 @@ def train(run: Run) -> History:
     try:
         with (
             interrupts_between_steps() as check_interrupt,
-            shown(run.verbose, total, history, run.loss) as progress,
+            shown(run.verbose, total, history, run.loss, run.log_names) as progress,
         ):
             history.add_sparsity(model.sparsity)
             measure(model, run.data.inputs, run.data.weights, again=False)
@@ -70,6 +70,8 @@ def _finish_epoch(run: Run, history: History, progress: Display, first: int, beg
         "sparsity": model.sparsity,
         "seconds": perf_counter() - began,
     }
+    if run.metrics.names:
+        context.logs |= run.metrics.measure(outcome_of(model, run.data, run.loss), run.loss)
     if run.validation is not None:
         context.logs |= _validated(run, run.validation)
     history.add_epoch(context.logs)
@@ -88,10 +90,12 @@ def _validated(run: Run, data: TrainingData) -> dict[str, float]:
         try:
             for hook in begins:
                 hook(run.context)
-            return validate(run.model, data, run.loss.elsewhere)
+            found, outcome = validate(run.model, data, run.loss.elsewhere)
         finally:
             for hook in reversed(ends):
                 hook(run.context)
+    own = run.metrics.measure(outcome, run.loss.elsewhere)
+    return found | {f"val_{name}": number for name, number in own.items()}
 
 
 def _take_steps(

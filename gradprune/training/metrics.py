@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import Any, SupportsIndex, TypedDict
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,7 +18,6 @@ from gradprune.losses.weights import Weights, weights_of
 
 __all__ = [
     "ClassificationReport",
-    "Evaluation",
     "accuracy",
     "confusion_matrix",
     "precision_recall",
@@ -27,29 +26,6 @@ __all__ = [
 
 _Counts = NDArray[Any]  # int64, or float64 of weights
 _Ratios = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], _Counts]
-
-
-class _Evaluated(TypedDict):
-    loss: float
-
-
-class Evaluation(_Evaluated, total=False):
-    """The result of ``evaluate``: the mean loss, and for classification the rest.
-
-    >>> import gradprune as gp
-    >>> (x, y), test = gp.datasets.digits()
-    >>> model = gp.Model([gp.Dense(16, activation="relu"), gp.Dense(10)], input_shape=64, seed=0)
-    >>> history = model.fit(x, y, optimizer=gp.Adam(model), epochs=2, verbose=0)
-    >>> found = model.evaluate(*test)
-    >>> sorted(found)
-    ['accuracy', 'loss', 'precision', 'recall']
-    >>> found["loss"] > 0
-    True
-    """
-
-    accuracy: float
-    precision: NDArray[np.float64]  # of each class; 0 if nothing was predicted as it
-    recall: NDArray[np.float64]  # of each class; 0 if there is no sample of it
 
 
 def accuracy(

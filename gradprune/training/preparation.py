@@ -13,13 +13,16 @@ from gradprune.data.augmentation import Augmentation, Augmenter, augmentations
 from gradprune.foundation.checks import flag, fraction, seed_number, whole
 from gradprune.foundation.habits import keras_hook, refuse_loader
 from gradprune.losses.base import Loss, LossLike
+from gradprune.losses.table import LOSSES
 from gradprune.losses.weights import ClassWeight
 from gradprune.optim.optimizers import Optimizer
 from gradprune.state.batching import cuts
 from gradprune.state.following import Follower
 from gradprune.training.callbacks import Callback, Context
+from gradprune.training.evaluation import measured_names
 from gradprune.training.followers import Steps, all_followers
 from gradprune.training.history import History
+from gradprune.training.own_metrics import MetricsLike, OwnMetrics
 from gradprune.training.progress import totals
 from gradprune.training.samples import TrainingData
 from gradprune.training.trainee import Trainee
@@ -45,6 +48,12 @@ class Run:
     shuffle: bool
     seed: int
     augmenter: Augmenter | None
+    metrics: OwnMetrics
+
+    @property
+    def log_names(self) -> tuple[str, ...]:
+        """The names of own metrics in the logs of an epoch."""
+        return _log_names(self.metrics, self.validation)
 
     def warn(self, *, stacklevel: int) -> None:
         """Warn, before it starts, of what will not come out as somebody may think."""
@@ -74,6 +83,7 @@ def prepare(
     seed: int,
     augment: Augmentation | Sequence[Augmentation] = (),
     accumulate: SupportsIndex = 1,
+    metrics: MetricsLike = (),
 ) -> Run:
     """Check the arguments of ``Model.fit``; nothing is changed yet.
 
@@ -99,18 +109,21 @@ def prepare(
     batches = cuts(len(data), size, model.smallest_batch)
     model.check_batch_size(min(stop - start for start, stop in batches))
     batches, parts = _steps(batches, whole("accumulate", accumulate, least=1))
+    names = _names(chosen, validation, chosen.elsewhere)
+    own = OwnMetrics.checked(metrics, _names(LOSSES["cross_entropy"], None, chosen))
     context = Context(
         model,
         epochs=epochs,
         objective=chosen,
         validated=validation is not None,
-        names=None if _may_add(callbacks) else _names(chosen, validation, chosen.elsewhere),
+        names=None if _may_add(callbacks) else (*names, *_log_names(own, validation)),
+        own_names=own.names,
     )
     for follower in followers:
         follower.check(context)
     return Run(
         *(model, data, validation, chosen, optimizer, followers, context, batches, parts),
-        *(epochs, verbose, shuffle, seed, augmenter),
+        *(epochs, verbose, shuffle, seed, augmenter, own),
     )
 
 
@@ -217,5 +230,11 @@ def _names(loss: Loss, validation: TrainingData | None, measured: Loss) -> tuple
     """The names of the logs of an epoch."""
     names = ["epoch", *totals(History(), 0, loss), "sparsity", "seconds"]
     if validation is not None:
-        names += ["val_loss", "val_accuracy"] if measured.is_classification else ["val_loss"]
+        names += measured_names(measured)
     return tuple(names)
+
+
+def _log_names(own: OwnMetrics, validation: TrainingData | None) -> tuple[str, ...]:
+    """The names of own metrics in the logs of an epoch."""
+    validated = () if validation is None else own.names
+    return (*own.names, *(f"val_{name}" for name in validated))

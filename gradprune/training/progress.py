@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
 from typing import Any
@@ -19,7 +19,7 @@ _REFRESH = 0.1  # seconds between two looks of the progress bar
 def totals(history: History, first: int, loss: Loss) -> dict[str, float]:
     """Means and counts of the steps from number ``first`` on."""
     found = history.totals(first)
-    if not loss.is_classification:
+    if not loss.has_accuracy:
         del found["accuracy"]
     return found
 
@@ -40,19 +40,23 @@ class Display:
 class _Lines(Display):
     """A line for each epoch."""
 
+    def __init__(self, own: Sequence[str]) -> None:
+        self.own = own
+
     def finish_epoch(self, row: dict[str, float]) -> None:
         """See Display."""
-        line = f"epoch {row['epoch']}: {_text(row)}, {row['seconds']:.2f} s"
+        line = f"epoch {row['epoch']}: {_text(row, self.own)}, {row['seconds']:.2f} s"
         print(line, flush=True)  # noqa: T201 - what verbose=2 asks for
 
 
 class _Bar(Display):
     """A bar over all steps, looked at ten times a second at most."""
 
-    def __init__(self, bar: Any, history: History, loss: Loss) -> None:
+    def __init__(self, bar: Any, history: History, loss: Loss, own: Sequence[str]) -> None:
         self.bar = bar
         self.history = history
         self.loss = loss
+        self.own = own
         self.first = 0
         self.shown = 0
         self.next = 0.0
@@ -74,7 +78,7 @@ class _Bar(Display):
         self._show(row)
 
     def _show(self, row: dict[str, float]) -> None:
-        self.bar.set_postfix_str(_text(row), refresh=False)
+        self.bar.set_postfix_str(_text(row, self.own), refresh=False)
         self.bar.update(self.history.step_count - self.shown)
         self.shown = self.history.step_count
 
@@ -89,20 +93,23 @@ _NAMES = {
 }
 
 
-def _text(row: dict[str, float]) -> str:
-    return ", ".join(f"{short} {row[name]:.4g}" for name, short in _NAMES.items() if name in row)
+def _text(row: dict[str, float], own: Sequence[str]) -> str:
+    names = _NAMES | {name: name for name in own}
+    return ", ".join(f"{short} {row[name]:.4g}" for name, short in names.items() if name in row)
 
 
 @contextmanager
-def shown(verbose: int, steps: int, history: History, loss: Loss) -> Iterator[Display]:
-    """What shows so many steps."""
+def shown(
+    verbose: int, steps: int, history: History, loss: Loss, own: Sequence[str] = ()
+) -> Iterator[Display]:
+    """What shows so many steps, and own metrics of these names."""
     if verbose == 2:
-        yield _Lines()
+        yield _Lines(own)
     elif verbose == 1 and is_watched():
         from tqdm.auto import tqdm
 
         # It refreshes at each update: _Bar does the waiting.
         with tqdm(total=steps, unit="step", dynamic_ncols=True, mininterval=0, miniters=0) as bar:
-            yield _Bar(bar, history, loss)
+            yield _Bar(bar, history, loss, own)
     else:
         yield Display()

@@ -14,8 +14,9 @@ from gradprune.losses.base import LossLike
 from gradprune.losses.weights import weights_of
 from gradprune.pruning.pruner import Pruner
 from gradprune.quantization.quantizer import Quantizer
+from gradprune.training.evaluation import evaluate
 from gradprune.training.history import History
-from gradprune.training.metrics import Evaluation
+from gradprune.training.own_metrics import MetricsLike
 from gradprune.training.standardization import measure
 
 __all__ = ["Trainee"]
@@ -70,7 +71,6 @@ class Trainee(Network, ABC):
                 "no layer of this model is adapted to samples: begin it with gp.Standardize()"
             )
 
-    @abstractmethod
     def evaluate(
         self,
         x: ArrayLike,
@@ -78,8 +78,60 @@ class Trainee(Network, ABC):
         *,
         loss: LossLike | None = None,
         sample_weight: ArrayLike | None = None,
-    ) -> Evaluation:
-        """See ``Model.evaluate``."""
+        metrics: MetricsLike = (),
+        per_class: bool = False,
+    ) -> dict[str, Any]:
+        """Measure loss and accuracy on data, without dropout; nothing is changed.
+
+        Args:
+            x: (n, *input_shape) real numbers, all finite.
+            y: targets, as for ``fit``.
+            loss: None: ``model.loss``, what the model was trained by.
+            sample_weight: (n,) what each sample counts in all of these numbers, as for
+                ``backward``; None: all the same.
+            metrics: functions (targets, outputs) -> number, in the order of scikit-learn's; or a
+                dict, whose keys name them instead of their ``__name__``. Each is called once, on
+                all samples: targets are labels (n,) or real numbers of the shape of the outputs,
+                and outputs are what ``predict`` returns, each (n,) where there is one output. One
+                that has an argument ``sample_weight`` gets that, if there are weights; others
+                count all samples the same. Functions of ``sklearn.metrics`` and ``gp.metrics`` get
+                what they compare: predicted labels (n,), or 0 and 1 if the loss is "bce", for
+                ``y_pred``; probabilities for ``y_score``, those of the second class where there
+                are two.
+            per_class: whether to add "precision" and "recall", lists of a number for each class: 0
+                for a class that was never predicted or has no sample.
+
+        Returns:
+            Plain numbers by name, as ``json.dumps`` takes them (Keras: ``return_dict=True``):
+            "loss", the mean with the layers' penalties; "accuracy" if the targets are labels, or
+            if the loss is "bce": then the share of right elements, see ``gp.losses.BCE``; and own
+            metrics. Samples whose label is the loss's ``ignore_index`` do not count.
+
+        Raises:
+            TypeError, ValueError: an argument is not as above, or no sample counts; a metric
+                returns no number, or is called as something else is; classes are asked for where
+                targets are no labels.
+            NonFiniteError: a weight is not finite; the first one is named.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2)], input_shape=2, seed=0)
+        >>> model.parameters["dense0.weight"][:] = [[1, 0], [0, 1]]
+        >>> def margin(targets, outputs):
+        ...     return abs(outputs[:, 1] - outputs[:, 0]).min()
+        >>> x, y = [[1, 0], [0, 1], [2, 1], [0, 3]], [0, 1, 1, 1]
+        >>> found = model.evaluate(x, y, metrics=[margin], per_class=True)
+        >>> found["accuracy"], found["recall"], found["margin"]
+        (0.75, [1.0, 0.6666666666666666], 1.0)
+        """
+        return evaluate(
+            self,
+            x,
+            y,
+            loss=loss,
+            sample_weight=sample_weight,
+            metrics=metrics,
+            per_class=per_class,
+        )
 
     @abstractmethod
     def check_savable(self) -> None:

@@ -187,7 +187,8 @@ def test_fit_asks_once_and_shows_accuracy() -> None:
         verbose=0,
     )
     assert teacher.sizes == [37, 9]
-    metrics = model.evaluate(X[:9], Y[:9], loss=gp.losses.Distillation(logits=LOGITS[:9]))
+    taught = gp.losses.Distillation(logits=LOGITS[:9])
+    metrics = model.evaluate(X[:9], Y[:9], loss=taught, per_class=True)
     assert metrics["accuracy"] == history["val_accuracy"][-1]
     assert metrics["loss"] == pytest.approx(history["val_loss"][-1])
     assert metrics["accuracy"] == np.mean(model.predict(X[:9]).argmax(axis=1) == Y[:9])

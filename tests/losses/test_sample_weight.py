@@ -163,8 +163,11 @@ def test_a_weight_of_two_is_the_sample_twice(name: str) -> None:
     expected = repeated.backward(X[rows], targets(name)[rows], loss=loss)
     assert value == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(gradients(heavy), gradients(repeated), atol=1e-6)
-    weighted: Any = heavy.evaluate(X, targets(name), loss=LOSSES[name], sample_weight=COUNTS)
-    for key, number in repeated.evaluate(X[rows], targets(name)[rows], loss=loss).items():
+    asked: Any = {"per_class": get_loss(LOSSES[name]).is_classification}
+    weighted: Any = heavy.evaluate(
+        X, targets(name), loss=LOSSES[name], sample_weight=COUNTS, **asked
+    )
+    for key, number in repeated.evaluate(X[rows], targets(name)[rows], loss=loss, **asked).items():
         np.testing.assert_allclose(weighted[key], number, rtol=1e-6)
 
 
@@ -225,7 +228,7 @@ def test_a_step_is_backward_and_step(quantized: bool) -> None:
 def test_evaluate_is_scikit_learns() -> None:
     metrics = pytest.importorskip("sklearn.metrics")
     model = network()
-    found = model.evaluate(X, LABELS, sample_weight=WEIGHTS)
+    found = model.evaluate(X, LABELS, sample_weight=WEIGHTS, per_class=True)
     predicted = model.predict(X).argmax(axis=1)
     precision, recall, _, _ = metrics.precision_recall_fscore_support(
         LABELS, predicted, sample_weight=WEIGHTS, zero_division=0

@@ -36,7 +36,7 @@ def test_evaluate_classification(rng: np.random.Generator) -> None:
     y = rng.integers(0, 3, 50)
     z = model.predict(x).astype(np.float64)
     loss = np.mean(np.log(np.exp(z).sum(axis=1)) - z[np.arange(50), y])
-    metrics = model.evaluate(x, y)
+    metrics = model.evaluate(x, y, per_class=True)
     predicted = z.argmax(axis=1)
     precision, recall, _, _ = gp.metrics.precision_recall(y, predicted, 3)
     assert set(metrics) == {"loss", "accuracy", "precision", "recall"}
@@ -57,7 +57,7 @@ def test_evaluate_of_a_softmax_is_that_of_its_logits(rng: np.random.Generator) -
 def test_evaluate_takes_any_integers(labels: type) -> None:
     model = network()
     y = np.array([0, 1, 1, 0]).astype(labels)
-    assert model.evaluate(np.ones((4, 4)), y).keys() >= {"accuracy", "recall"}
+    assert model.evaluate(np.ones((4, 4)), y, per_class=True).keys() >= {"accuracy", "recall"}
 
 
 def test_evaluate_regression_includes_penalties() -> None:
