@@ -11,7 +11,7 @@ from gradprune.foundation.checks import flag
 from gradprune.losses.base import Loss, LossLike
 from gradprune.losses.weights import weights_of
 from gradprune.training.metrics import precision_recall
-from gradprune.training.own_metrics import MetricsLike, Outcome, OwnMetrics
+from gradprune.training.own_metrics import MetricsLike, Predictions, OwnMetrics
 from gradprune.training.samples import TrainingData
 
 __all__ = ["evaluate", "measured_names", "outcome_of", "validate"]
@@ -44,7 +44,7 @@ def evaluate(
     found: dict[str, Any] = {"loss": value}
     if chosen.has_accuracy:
         found["accuracy"] = accuracy
-    outcome = Outcome.of(model, outputs, targets, weights, chosen)
+    outcome = Predictions.of(model, outputs, targets, weights, chosen)
     if by_class:
         labels, predicted = outcome.labels(of_classes=True)
         ratios = precision_recall(labels, predicted, model.outputs, sample_weight=outcome.weights)
@@ -52,13 +52,15 @@ def evaluate(
     return found | own.measure(outcome, chosen)
 
 
-def validate(model: Network, data: TrainingData, loss: Loss) -> tuple[dict[str, float], Outcome]:
+def validate(
+    model: Network, data: TrainingData, loss: Loss
+) -> tuple[dict[str, float], Predictions]:
     """What the logs of an epoch say of the validation data, and what own metrics get."""
     samples = data.inputs.reshape(-1, *model.input_shape)
     value, accuracy, outputs = model.loss_and_outputs(samples, data.targets, loss, data.weights)
     numbers = (value, accuracy)[: len(measured_names(loss))]
     found = dict(zip(measured_names(loss), numbers, strict=True))
-    return found, Outcome.of(model, outputs, data.targets, data.weights, loss)
+    return found, Predictions.of(model, outputs, data.targets, data.weights, loss)
 
 
 def measured_names(loss: Loss) -> tuple[str, ...]:
@@ -66,7 +68,7 @@ def measured_names(loss: Loss) -> tuple[str, ...]:
     return ("val_loss", "val_accuracy") if loss.has_accuracy else ("val_loss",)
 
 
-def outcome_of(model: Network, data: TrainingData, loss: Loss) -> Outcome:
+def outcome_of(model: Network, data: TrainingData, loss: Loss) -> Predictions:
     """What own metrics get of the samples that are trained on."""
     outputs = model.predict(data.inputs.reshape(-1, *model.input_shape))
-    return Outcome.of(model, outputs.reshape(len(data), -1), data.targets, data.weights, loss)
+    return Predictions.of(model, outputs.reshape(len(data), -1), data.targets, data.weights, loss)

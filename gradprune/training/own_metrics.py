@@ -15,7 +15,7 @@ from gradprune.foundation.signatures import takes
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.weights import Weights
 
-__all__ = ["MetricFunction", "MetricsLike", "Outcome", "OwnMetrics"]
+__all__ = ["MetricFunction", "MetricsLike", "Predictions", "OwnMetrics"]
 
 # (targets, outputs), and sample_weight if it has an argument of that name
 MetricFunction = Callable[..., SupportsFloat]
@@ -24,7 +24,7 @@ MetricsLike = Iterable[MetricFunction] | Mapping[str, MetricFunction]
 _HOW = "metrics must be a list of functions (targets, outputs) -> number, or a dict of these"
 
 
-class Outcome(NamedTuple):
+class Predictions(NamedTuple):
     """What a network makes of samples, and what it should have made of them.
 
     Attributes:
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
         targets: Target,
         weights: Weights | None,
         loss: Loss,
-    ) -> Outcome:
+    ) -> Predictions:
         """Put arrays into shape; samples whose label the loss ignores are left out.
 
         Args:
@@ -144,7 +144,7 @@ class OwnMetrics:
         """Return their names in order."""
         return tuple(self._functions)
 
-    def measure(self, outcome: Outcome, loss: Loss) -> dict[str, float]:
+    def measure(self, outcome: Predictions, loss: Loss) -> dict[str, float]:
         """Call each function.
 
         Raises:
@@ -170,10 +170,10 @@ class OwnMetrics:
 
 
 # What a function gets for the targets and outputs of an outcome.
-_ARGUMENTS: dict[str, Callable[[Outcome, bool], tuple[NDArray[Any], NDArray[Any]]]] = {
+_ARGUMENTS: dict[str, Callable[[Predictions, bool], tuple[NDArray[Any], NDArray[Any]]]] = {
     "outputs": lambda outcome, of_classes: (outcome.targets, outcome.outputs),
-    "labels": Outcome.labels,
-    "probabilities": Outcome.probabilities,
+    "labels": Predictions.labels,
+    "probabilities": Predictions.probabilities,
 }
 _OF_PROBABILITIES = {"log_loss", "d2_log_loss_score"}  # though they call them y_pred
 
