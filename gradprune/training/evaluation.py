@@ -11,7 +11,7 @@ from gradprune.foundation.checks import flag
 from gradprune.losses.base import Loss, LossLike
 from gradprune.losses.weights import weights_of
 from gradprune.training.metrics import precision_recall
-from gradprune.training.own_metrics import MetricsLike, Predictions, OwnMetrics
+from gradprune.training.own_metrics import MetricsLike, OwnMetrics, Predictions
 from gradprune.training.samples import TrainingData
 
 __all__ = ["evaluate", "measured_names", "outcome_of", "validate"]

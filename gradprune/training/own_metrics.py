@@ -15,7 +15,7 @@ from gradprune.foundation.signatures import takes
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.weights import Weights
 
-__all__ = ["MetricFunction", "MetricsLike", "Predictions", "OwnMetrics"]
+__all__ = ["MetricFunction", "MetricsLike", "OwnMetrics", "Predictions"]
 
 # (targets, outputs), and sample_weight if it has an argument of that name
 MetricFunction = Callable[..., SupportsFloat]
