@@ -207,8 +207,16 @@ def reference(names: dict[str, Any]) -> dict[str, str]:
 
 
 # How the pages follow each other. Sphinx complains about a page that is missing here.
+CHINESE = "中文"
 CHAPTERS = {
-    "Guides": ("questions", "guides/*"),
+    "Guides": (
+        "questions",
+        "guides/pruning",
+        "guides/from_*",
+        "guides/which",
+        "guides/own_parts",
+        "guides/*",
+    ),
     "Topics": (
         "gradients",
         "sparse",
@@ -229,7 +237,7 @@ CHAPTERS = {
         "security",
         "changelog",
     ),
-    "中文": ("index.zh", "zh/*"),
+    CHINESE: ("index.zh", "notebooks/*.zh"),
 }
 
 
@@ -240,7 +248,8 @@ def contents(pages: set[str]) -> str:
     for caption, patterns in CHAPTERS.items():
         chosen: list[str] = []
         for pattern in patterns:
-            chosen += sorted(fnmatch.filter(left - set(chosen), pattern))
+            found = fnmatch.filter(left - set(chosen), pattern)
+            chosen += sorted(page for page in found if page.endswith(".zh") == (caption == CHINESE))
         text += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *chosen])
         text += "\n```\n"
         left -= set(chosen)
