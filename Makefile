@@ -23,7 +23,7 @@ COMPILERS  := $(or $(COMPILERS),cc)
 
 .DELETE_ON_ERROR:
 .PHONY: help demo test test-peers coverage mutants notebooks docs check-c asan sanitize-python
-.PHONY: valgrind lint format bench wheel clean
+.PHONY: release-check valgrind lint format bench wheel clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-15s %s\n", $$1, $$2 }' \
@@ -61,7 +61,7 @@ $(VENV)/.wheel: dist/.wheel
 	$(PIP) --force-reinstall --no-deps dist/*.whl
 	@touch $@
 
-EXTRAS := plot test peers dev bench notebook docs
+EXTRAS := plot test peers dev bench notebook docs release
 $(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.wheel
 	$(PIP) "$$(ls dist/*.whl)[$*]"
 	@touch $@
@@ -70,6 +70,9 @@ $(EXTRAS:%=$(VENV)/.%): $(VENV)/.%: $(VENV)/.wheel
 
 demo: $(VENV)/.plot ## install into .venv and run the demonstration
 	$(BIN)/gradprune demo $(ARGS)
+
+release-check: $(VENV)/.release ## would others get what they need? on each Python from 3.11 on
+	$(BIN)/python scripts/release_check.py
 
 wheel: dist/.wheel ## build the sdist and the wheel into dist/
 
