@@ -36,6 +36,20 @@ static int fits_loss(const gp_batch *batch)
            (!loss->is_valid || loss->is_valid(batch->settings));
 }
 
+/* Whether the lengths are those of the samples, padded to as many steps as the network reads. */
+static int fits_lengths(const gp_net *net, const gp_batch *batch)
+{
+    const size_t steps = batch->steps;
+    if (!batch->lengths) return steps == 0 && !batch->by_step;
+    if (steps == 0 || steps > UINT32_MAX || net->in % steps != 0) return 0;
+    if (batch->by_step && (net->out % steps != 0 || batch->labels)) return 0;
+    for (size_t s = 0; s < batch->size; s++) {
+        const int64_t length = batch->lengths[gp_region_row(batch, s)];
+        if (length < 1 || (uint64_t)length > steps) return 0;
+    }
+    return 1;
+}
+
 /* The layers to run before the loss: without a last one that is part of it. */
 static size_t layers_before_loss(const gp_net *net, const gp_batch *batch)
 {
@@ -83,13 +97,15 @@ static int weigh(gp_region *shared)
     const gp_batch *batch = shared->batch;
     shared->weight = (double)batch->size;
     if (batch->loss->given) shared->loss = batch->loss->given(batch->settings);
-    if (!batch->weights && !batch->loss->ignores) return 1;
+    const int by_step = batch->by_step && !batch->loss->given;
+    if (!batch->weights && !batch->loss->ignores && !by_step) return 1;
     shared->weight = 0.0;
-    shared->weighted = batch->weights != NULL;
+    shared->weighted = batch->weights != NULL || by_step;
     for (size_t s = 0; s < batch->size; s++) {
         const size_t row = gp_region_row(batch, s);
+        const double part = by_step ? (double)batch->lengths[row] / (double)batch->steps : 1.0;
         shared->weighted |= gp_region_ignores(batch, row);
-        shared->weight += gp_region_weight(batch, row);
+        shared->weight += gp_region_weight(batch, row) * part;
     }
     return shared->weight > 0.0 && shared->weight < INFINITY;
 }
@@ -98,6 +114,7 @@ static gp_held batch_of(const gp_region *shared)
 {
     return (gp_held){.x = shared->batch->x,
                      .index = shared->batch->index,
+                     .lengths = shared->batch->lengths,
                      .size = shared->batch->size,
                      .seed = shared->seed,
                      .step = shared->dropout_step};
@@ -107,7 +124,8 @@ static gp_held batch_of(const gp_region *shared)
 static int is_held(const gp_net *net, const gp_region *shared)
 {
     const gp_held now = batch_of(shared);
-    return net->held.x == now.x && net->held.index == now.index && net->held.size == now.size &&
+    return net->held.x == now.x && net->held.index == now.index &&
+           net->held.lengths == now.lengths && net->held.size == now.size &&
            net->held.seed == now.seed && net->held.step == now.step;
 }
 
@@ -116,7 +134,8 @@ static gp_status enter(gp_region *shared, double passes, size_t threads)
     gp_net *net = shared->net;
     const gp_batch *batch = shared->batch;
     int wants_target = shared->backward || gp_region_measures(shared);
-    if (batch->size == 0 || (wants_target && !fits_loss(batch)) || !arena_fits(net, shared->arena))
+    if (batch->size == 0 || (wants_target && !fits_loss(batch)) || !fits_lengths(net, batch) ||
+        !arena_fits(net, shared->arena))
         return GP_BAD_ARGUMENT;
     if (wants_target && !weigh(shared)) return GP_NO_WEIGHT;
     shared->block =
@@ -225,7 +244,12 @@ gp_status gp_net_backward(gp_net *net, const gp_arena *arena, const gp_batch *ba
 gp_status gp_net_forward(gp_net *net, const gp_arena *arena, const gp_batch *batch, float *out,
                          uint64_t seed, uint64_t step, size_t threads)
 {
-    const gp_batch inputs = {.size = batch->size, .x = batch->x, .index = batch->index};
+    const gp_batch inputs = {.size = batch->size,
+                             .x = batch->x,
+                             .index = batch->index,
+                             .lengths = batch->lengths,
+                             .steps = batch->steps,
+                             .by_step = batch->by_step};
     gp_region shared = {.net = net,
                         .arena = arena,
                         .batch = &inputs,

@@ -17,7 +17,7 @@
 #include <string.h>
 
 #include "home.h"
-#include "layers/layers.h"
+#include "layers/parts/lengths.h"
 
 enum {
     STACK_FLOATS = 4096, /* workspace up to this size is on the stack */
@@ -311,27 +311,41 @@ static void find_fault(const gp_frozen *frozen, size_t sample, const float *x, g
                         .below = frozen->below};
 }
 
+/* The lengths of so many samples from the first-th on, 0 in lanes without one. */
+static void take_lengths(const gp_padding *padding, size_t first, size_t n, uint32_t *lengths,
+                         gp_chunk *chunk)
+{
+    if (!padding) return;
+    for (size_t s = 0; s < n; s++) lengths[s] = (uint32_t)padding->lengths[first + s];
+    for (size_t s = n; s < chunk->lanes; s++) lengths[s] = 0;
+    chunk->lengths = lengths;
+    chunk->steps = padding->steps;
+}
+
 /* A buffer of n samples. */
 static float *rows_of(const gp_frozen *frozen, size_t n, float *work, size_t b)
 {
     return work + n * frozen->buffers[b].start[0];
 }
 
-static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, float *out,
-                          gp_fault *fault, float *work)
+static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x,
+                          const gp_padding *padding, float *out, gp_fault *fault, float *work)
 {
     const size_t I = frozen->in, O = frozen->out;
+    uint32_t lengths[GP_ALIGN_FLOATS];
     gp_chunk chunk = {.kernels = frozen->kernels,
                       .samples = n,
                       .scratch = work + n * frozen->floats[0],
                       .work = work};
+    take_lengths(padding, 0, n, lengths, &chunk);
     for (size_t s = 0; s < n; s++) {
         float *row = work + s * gp_padded(I);
         memset(row + I, 0, (gp_padded(I) - I) * sizeof *row);
-        if (frozen->kernels->copy_finite(I, x + s * I, row) && takes(frozen, I, x + s * I))
-            continue;
-        find_fault(frozen, s, x + s * I, fault);
-        return GP_BAD_INPUT;
+        if (!frozen->kernels->copy_finite(I, x + s * I, row) || !takes(frozen, I, x + s * I)) {
+            find_fault(frozen, s, x + s * I, fault);
+            return GP_BAD_INPUT;
+        }
+        if (padding) gp_lengths_end(lengths[s], padding->steps, I, row);
     }
     for (size_t i = 0; i < frozen->n_layers; i++) {
         const gp_packed *packed = &frozen->layers[i];
@@ -343,19 +357,22 @@ static gp_status run_rows(const gp_frozen *frozen, size_t n, const float *x, flo
         packed->ops->infer(packed, &chunk, from, y);
     }
     const float *y = rows_of(frozen, n, work, frozen->result);
-    for (size_t s = 0; s < n; s++) memcpy(out + s * O, y + s * gp_padded(O), O * sizeof *out);
+    for (size_t s = 0; s < n; s++) {
+        memcpy(out + s * O, y + s * gp_padded(O), O * sizeof *out);
+        if (padding && padding->by_step) gp_lengths_end(lengths[s], padding->steps, O, out + s * O);
+    }
     return GP_OK;
 }
 
-static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x, float *out,
-                              gp_fault *fault)
+static gp_status predict_rows(const gp_frozen *frozen, size_t n, const float *x,
+                              const gp_padding *padding, float *out, gp_fault *fault)
 {
     _Alignas(64) float stack[STACK_FLOATS];
     const size_t each = frozen->floats[0] + gp_padded(frozen->scratch[0]);
     if (each > SIZE_MAX / sizeof(float) / n) return GP_NO_MEMORY;
     float *work = n * each <= STACK_FLOATS ? stack : aligned_alloc(64, n * each * sizeof *work);
     if (!work) return GP_NO_MEMORY;
-    gp_status status = run_rows(frozen, n, x, out, fault, work);
+    gp_status status = run_rows(frozen, n, x, padding, out, fault, work);
     if (work != stack) free(work);
     return status;
 }
@@ -366,6 +383,7 @@ typedef struct region {
     const gp_frozen *frozen;
     size_t n, lanes, chunks;
     const float *x;
+    const gp_padding *padding; /* or NULL */
     float *out;
     float *work; /* (widths) * lanes for each member */
     gp_fault fault[GP_MAX_THREADS];
@@ -398,6 +416,9 @@ static void run_lanes(void *context, const gp_team *team)
                           .lanes = P,
                           .scratch = work + frozen->floats[1] * P,
                           .work = work};
+        const gp_padding *padding = shared->padding;
+        uint32_t lengths[GP_LANES];
+        take_lengths(padding, first, samples, lengths, &chunk);
         const float *x = shared->x + first * I;
         const float *rows[GP_LANES];
         for (size_t s = 0; s < samples; s++) rows[s] = x + s * I;
@@ -406,6 +427,9 @@ static void run_lanes(void *context, const gp_team *team)
             find_fault(frozen, first, x, &shared->fault[team->rank]);
             return;
         }
+        for (size_t t = 0, each = padding ? I / padding->steps : 0; padding && t < padding->steps;
+             t++)
+            gp_lengths_clear(each, P, lengths, t, work + t * each * P);
         for (size_t i = 0; i < frozen->n_layers; i++) {
             const gp_packed *packed = &frozen->layers[i];
             packed->ops->infer(packed, &chunk, gp_chunk_input(packed, &chunk, 0),
@@ -413,13 +437,16 @@ static void run_lanes(void *context, const gp_team *team)
         }
         frozen->kernels->transpose(O, samples, lanes_of(frozen, P, work, frozen->result), P,
                                    shared->out + first * O, O);
+        for (size_t s = 0; padding && padding->by_step && s < samples; s++)
+            gp_lengths_end(lengths[s], padding->steps, O, shared->out + (first + s) * O);
     }
 }
 
-static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x, float *out,
-                               gp_fault *fault, size_t threads)
+static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x,
+                               const gp_padding *padding, float *out, gp_fault *fault,
+                               size_t threads)
 {
-    region shared = {.frozen = frozen, .n = n, .x = x, .out = out};
+    region shared = {.frozen = frozen, .n = n, .x = x, .padding = padding, .out = out};
     size_t wanted = (n + GP_LANES - 1) / GP_LANES;
     if (wanted < threads) wanted = gp_smaller(threads, (n + GP_ALIGN_FLOATS - 1) / GP_ALIGN_FLOATS);
     shared.lanes = gp_padded((n + wanted - 1) / wanted);
@@ -439,21 +466,40 @@ static gp_status predict_lanes(const gp_frozen *frozen, size_t n, const float *x
     return GP_OK;
 }
 
+/* Whether the lengths are those of n samples. */
+static int are_lengths(const gp_frozen *frozen, size_t n, const gp_padding *padding)
+{
+    const size_t steps = padding->steps;
+    if (steps == 0 || steps > UINT32_MAX || frozen->in % steps != 0) return 0;
+    if (padding->by_step && frozen->out % steps != 0) return 0;
+    for (size_t s = 0; s < n; s++)
+        if (padding->lengths[s] < 1 || (uint64_t)padding->lengths[s] > steps) return 0;
+    return 1;
+}
+
 gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out,
                             gp_fault *fault, size_t threads)
 {
+    return gp_frozen_predict_padded(frozen, n, x, NULL, out, fault, threads);
+}
+
+gp_status gp_frozen_predict_padded(gp_frozen *frozen, size_t n, const float *x,
+                                   const gp_padding *padding, float *out, gp_fault *fault,
+                                   size_t threads)
+{
+    if (padding && !are_lengths(frozen, n, padding)) return GP_BAD_ARGUMENT;
     if (n == 0) return GP_OK;
-    if (n <= frozen->few) return predict_rows(frozen, n, x, out, fault);
+    if (n <= frozen->few) return predict_rows(frozen, n, x, padding, out, fault);
     const double estimate = frozen->lane_ns * (double)n / GP_ALIGN_FLOATS;
     if (threads <= 1 || n <= GP_ALIGN_FLOATS || estimate < WORTH_SHARING_NS ||
         atomic_flag_test_and_set(&frozen->learning))
-        return predict_lanes(frozen, n, x, out, fault, 1);
+        return predict_lanes(frozen, n, x, padding, out, fault, 1);
     int size = 0;
     frexp(estimate, &size);
     gp_habit *habit = &frozen->habits[size < HABITS ? size : HABITS - 1];
     const size_t used = gp_habit_choose(habit, threads);
     const double began = gp_seconds();
-    gp_status status = predict_lanes(frozen, n, x, out, fault, used);
+    gp_status status = predict_lanes(frozen, n, x, padding, out, fault, used);
     if (status == GP_OK) gp_habit_learn(habit, used, gp_seconds() - began);
     atomic_flag_clear(&frozen->learning);
     return status;

@@ -423,6 +423,14 @@ typedef struct gp_batch {
      * sum w loss / sum w, so a sample of weight 2 counts as two, and one of weight 0 not at all. A
      * label that the loss ignores has the weight 0. */
     const double *weights;
+    /* Of the samples, sequences of `steps` steps: how many of these count, 1 to `steps`; what comes
+     * behind is padding, whose numbers change nothing. Indexed like x; NULL: all steps count. A
+     * recurrent layer ends with the last step that counts, and its states behind it are 0. */
+    const int64_t *lengths;
+    size_t steps; /* with lengths, else 0 */
+    /* The network gives as many steps: those that pad are 0, and do not count in the loss, which
+     * takes values. A sample then counts by its steps: the loss is the mean over all of these. */
+    int by_step;
     /* of the loss, as its file says */
     double settings[GP_LOSS_SETTINGS];
 } gp_batch;
@@ -550,6 +558,17 @@ void gp_frozen_destroy(gp_frozen *frozen);
  * (else untouched), out holds anything. */
 gp_status gp_frozen_predict(gp_frozen *frozen, size_t n, const float *x, float *out,
                             gp_fault *fault, size_t threads);
+/* Of sequences that are padded: what gp_batch says of them. */
+typedef struct gp_padding {
+    const int64_t *lengths;
+    size_t steps;
+    int by_step;
+} gp_padding;
+
+/* The same of samples that may be padded, with `padding` NULL if they are not. */
+gp_status gp_frozen_predict_padded(gp_frozen *frozen, size_t n, const float *x,
+                                   const gp_padding *padding, float *out, gp_fault *fault,
+                                   size_t threads);
 /* Bytes held. */
 size_t gp_frozen_bytes(const gp_frozen *frozen);
 

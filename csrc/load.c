@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "layers/parts/lengths.h"
 #include "region.h"
 
 size_t gp_region_failure(const gp_region *shared, size_t members)
@@ -78,6 +79,28 @@ static void gather_labels(gp_region *shared, const gp_pass *pass)
     }
 }
 
+/* By one member. */
+static void gather_lengths(const gp_region *shared, const gp_pass *pass)
+{
+    const gp_batch *batch = shared->batch;
+    uint32_t *lengths = shared->net->lengths;
+    for (size_t s = 0; s < pass->samples; s++)
+        lengths[s] = (uint32_t)batch->lengths[gp_region_row(batch, pass->first + s)];
+    for (size_t s = pass->samples; s < pass->chunks * pass->lanes; s++) lengths[s] = 0;
+}
+
+/* What pads a sample becomes 0, so that nothing depends on it. */
+static void clear_padding(const gp_region *shared, const gp_pass *pass)
+{
+    const size_t T = pass->steps, P = pass->lanes, features = shared->net->in / T;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks * T, &begin, &end);
+    for (size_t at = begin; at < end; at++)
+        gp_lengths_clear(features, P, pass->lengths + at / T * P, at % T,
+                         shared->net->input + at * features * P);
+    gp_team_wait(pass->team);
+}
+
 gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
 {
     gp_net *net = shared->net;
@@ -90,7 +113,9 @@ gp_status gp_region_load(gp_region *shared, const gp_pass *pass)
         !gather(shared, pass, batch->targets, net->out, net->targets))
         find_bad(shared, pass, batch->targets, net->out, GP_BAD_TARGET, GP_PHASE_TARGET, 0);
     if ((takes & GP_TAKES_LABELS) && batch->labels) gather_labels(shared, pass);
+    if (pass->lengths && pass->team->rank == 0) gather_lengths(shared, pass);
     gp_team_wait(pass->team);
     size_t failed = gp_region_failure(shared, pass->team->size);
+    if (failed == GP_NONE && pass->lengths && !shared->resumed) clear_padding(shared, pass);
     return failed == GP_NONE ? GP_OK : shared->status[failed];
 }

@@ -65,7 +65,7 @@ static int has_own_gradient(const gp_net *net, size_t i)
 /* Floats of workspace a lane; every piece is a multiple of 16 floats long because the lanes are. */
 static size_t floats_a_lane(const gp_net *net)
 {
-    size_t each = net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1;
+    size_t each = net->in + net->widest_padded + 2 * net->widest + net->out + 1 + 2 + 1 + 1;
     for (size_t i = 0; i < net->n_layers; i++) {
         each += net->layers[i].spec.type->workspace(&net->layers[i].spec);
         each += has_own_gradient(net, i) ? net->layers[i].spec.out : 0;
@@ -213,6 +213,7 @@ gp_status gp_net_reserve(gp_net *net, size_t samples)
     net->losses = TAKE(1);
     net->labels = (int64_t *)(void *)TAKE(2);
     net->hits = (uint32_t *)(void *)TAKE(1);
+    net->lengths = (uint32_t *)(void *)TAKE(1);
     for (size_t i = 0; i < net->n_layers; i++) {
         gp_layer *layer = &net->layers[i];
         layer->work = TAKE(layer->spec.type->workspace(&layer->spec));

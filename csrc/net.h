@@ -11,7 +11,7 @@ enum { GP_HABITS = 48 };
 /* What gp_net_forward was run on. */
 typedef struct gp_held {
     const float *x;
-    const int64_t *index;
+    const int64_t *index, *lengths;
     size_t size;
     uint64_t seed, step;
 } gp_held;
@@ -41,6 +41,7 @@ struct gp_net {
     float *input, *scratch, *gradient[2], *targets, *losses;
     int64_t *labels;
     uint32_t *hits;
+    uint32_t *lengths; /* of the batch's sequences, 0 in lanes without a sample */
     gp_habit habits[GP_HABITS];
     gp_fault input_fault;               /* of the last call's input, or GP_PHASE_NONE */
     double last_loss;                   /* of the last backward */

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "denormals.h"
+#include "layers/parts/lengths.h"
 #include "region.h"
 
 /* Whether a layer's output can be larger than its input, which is watched, too. */
@@ -112,6 +113,30 @@ static void add_up(gp_region *shared, const gp_pass *pass, double elements)
     shared->loss += sum / ((double)batch->size * elements);
 }
 
+/* The losses of a chunk, step by step: what pads a sample has no loss, gradient or hit. */
+static void run_by_step(const gp_loss_ops *loss, const gp_loss_chunk *c, const uint32_t *lengths,
+                        size_t steps)
+{
+    const size_t each = c->outputs / steps, floats = each * c->lanes;
+    float sums[GP_LANES] = {0.0f};
+    uint32_t right[GP_LANES] = {0};
+    for (size_t t = 0; t < steps; t++) {
+        gp_loss_chunk step = *c;
+        step.outputs = each;
+        step.z = c->z + t * floats;
+        step.targets = c->targets + t * floats;
+        step.dz = c->dz ? c->dz + t * floats : NULL;
+        loss->run(&step);
+        for (size_t p = 0; p < c->valid; p++) {
+            sums[p] += t < lengths[p] ? c->losses[p] : 0.0f;
+            if (loss->counts_hits && t < lengths[p]) right[p] += c->hits[p];
+        }
+        if (c->dz) gp_lengths_clear(each, c->lanes, lengths, t, step.dz);
+    }
+    memcpy(c->losses, sums, c->valid * sizeof *sums);
+    memcpy(c->hits, right, c->valid * sizeof *right);
+}
+
 /* Losses of the block's samples into net->losses, their gradient into dz (unless NULL). */
 static void loss_of(gp_region *shared, const gp_pass *pass, const float *z, float *dz)
 {
@@ -139,7 +164,8 @@ static void loss_of(gp_region *shared, const gp_pass *pass, const float *z, floa
             .losses = net->losses + first,
             .hits = net->hits + first,
         };
-        loss->run(&mine);
+        if (batch->by_step) run_by_step(loss, &mine, net->lengths + first, batch->steps);
+        else loss->run(&mine);
         if (dz && shared->weighted) weigh(shared, &mine, pass->first + first);
     }
     gp_team_wait(pass->team);
@@ -252,8 +278,10 @@ static void store(gp_region *shared, const gp_pass *pass, const float *y)
     gp_team_share(pass->team, pass->chunks, &begin, &end);
     for (size_t chunk = begin; chunk < end; chunk++) {
         size_t valid = gp_smaller(P, pass->samples - gp_smaller(pass->samples, chunk * P));
-        pass->kernels->transpose(O, valid, y + chunk * O * P, P,
-                                 shared->out + (pass->first + chunk * P) * O, O);
+        float *out = shared->out + (pass->first + chunk * P) * O;
+        pass->kernels->transpose(O, valid, y + chunk * O * P, P, out, O);
+        for (size_t s = 0; shared->batch->by_step && s < valid; s++)
+            gp_lengths_end(pass->lengths[chunk * P + s], pass->steps, O, out + s * O);
     }
 }
 
@@ -266,6 +294,8 @@ static gp_pass block_of(const gp_region *shared, const gp_team *team, size_t fir
         .samples = gp_smaller(shared->block, shared->batch->size - first),
         .first = first,
         .batch = shared->batch->size,
+        .lengths = shared->batch->lengths ? shared->net->lengths : NULL,
+        .steps = shared->batch->steps,
         .training = shared->training,
         .seed = shared->seed,
         .step = shared->dropout_step,

@@ -53,6 +53,7 @@ _Layer: TypeAlias = tuple[
 _Target: TypeAlias = NDArray[np.int64] | _Floats | tuple[NDArray[np.int64], _Floats]
 _Loss: TypeAlias = tuple[float, ...]  # code, settings
 _Weights: TypeAlias = NDArray[np.float64]  # of the samples
+_Lengths: TypeAlias = tuple[NDArray[np.int64], int, bool]  # of the samples, steps, by step
 _Result: TypeAlias = tuple[float, float, float]  # loss, weight of what is right, weight of all
 _Costs: TypeAlias = tuple[float, float, float, float]
 _Phase: TypeAlias = Literal["input", "target", "parameter", "forward", "loss", "backward"]
@@ -151,6 +152,7 @@ class Net:
         seed: int,
         step: int,
         weights: _Weights | None = None,
+        lengths: _Lengths | None = None,
         /,
     ) -> _Result: ...
     def train(
@@ -170,10 +172,22 @@ class Net:
         sizes: tuple[int, ...] | None,
         seconds: float,
         weights: _Weights | None = None,
+        lengths: _Lengths | None = None,
         /,
     ) -> _Taken: ...
-    def predict(self, arena: Arena, x: _Floats, out: _Floats, /) -> None: ...
-    def forward(self, arena: Arena, x: _Floats, out: _Floats, seed: int, step: int, /) -> None: ...
+    def predict(
+        self, arena: Arena, x: _Floats, out: _Floats, lengths: _Lengths | None = None, /
+    ) -> None: ...
+    def forward(
+        self,
+        arena: Arena,
+        x: _Floats,
+        out: _Floats,
+        seed: int,
+        step: int,
+        lengths: _Lengths | None = None,
+        /,
+    ) -> None: ...
     def evaluate(
         self,
         arena: Arena,
@@ -182,6 +196,7 @@ class Net:
         loss: _Loss,
         out: _Floats | None,
         weights: _Weights | None = None,
+        lengths: _Lengths | None = None,
         /,
     ) -> _Result: ...
     def is_sparse(self, arena: Arena, layer: int, samples: int, /) -> bool: ...
@@ -196,7 +211,7 @@ class Frozen:
     ) -> Frozen: ...
     @property
     def nbytes(self) -> int: ...
-    def predict(self, x: object, /) -> _Floats | None: ...
+    def predict(self, x: object, lengths: _Lengths | None = None, /) -> _Floats | None: ...
     def describe(self, layer: int, /) -> tuple[int, int, bool, bool, bool]: ...
 
 @final

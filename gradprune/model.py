@@ -128,6 +128,7 @@ class Model(Exportable):
         validation_split: SupportsFloat = 0.0,
         sample_weight: ArrayLike | None = None,
         class_weight: ClassWeight | None = None,
+        lengths: ArrayLike | None = None,
         pruner: Steps | None = None,
         callbacks: Sequence[Callback] = (),
         verbose: int = 1,
@@ -154,7 +155,8 @@ class Model(Exportable):
             batch_size: samples a step; the last step of an epoch takes what is left. One sample
                 that is left joins the batch before, if a ``BatchNorm`` cannot do with one; see
                 ``steps_per_epoch``.
-            validation_data: (x, y) to measure after each epoch, or (x, y, sample_weight).
+            validation_data: (x, y) to measure after each epoch, or (x, y, sample_weight), or (x,
+                y, sample_weight, lengths).
             validation_split: in [0, 1), the share of the samples that is taken out before the first
                 epoch and measured after each, in place of validation_data: round(share * n) of
                 them, chosen by ``seed``; where y are labels, of each class its share to within one.
@@ -164,6 +166,7 @@ class Model(Exportable):
             class_weight: what samples of each class count besides, where y are labels: weights by
                 class (those left out have 1), one for each output, or "balanced": n / (classes *
                 samples of the class), of the samples trained on. Validation goes without.
+            lengths: (n,) how many steps of each sequence count, as for ``backward``.
             pruner: a ``Pruner``, or an object of your own whose ``step()`` is called after each
                 step; a loaded model's is ``model.pruner``. A schedule that cannot end within this
                 call is warned of before it starts. Reports of its events are in
@@ -222,6 +225,7 @@ class Model(Exportable):
             validation_split=validation_split,
             sample_weight=sample_weight,
             class_weight=class_weight,
+            lengths=lengths,
             verbose=verbose,
             shuffle=shuffle,
             seed=seed,

@@ -52,6 +52,8 @@ enum { ANY = -1 };
 int gp_import_numpy(void);
 /* 0, or -1 with TypeError: PyArg_ParseTuple asks for a tuple, and does not check it. */
 int gp_tuple(PyObject *object, const char *message);
+/* (lengths, steps, by_step) of so many rows, or None: then there are no lengths. */
+int gp_parse_lengths(PyObject *object, npy_intp rows, gp_padding *padding);
 /* A C-contiguous, aligned, native array of this type and dimension (ANY), writable if asked; else
  * NULL and TypeError or ValueError with `name` in its text. A borrowed reference. */
 PyArrayObject *gp_array(PyObject *object, int type, int dimension, int writable, const char *name);

@@ -278,3 +278,25 @@ PyObject *gp_raise_number(const char *name, const gp_fault *place, float value)
     Py_DECREF(number);
     return NULL;
 }
+
+int gp_parse_lengths(PyObject *object, npy_intp rows, gp_padding *padding)
+{
+    PyObject *values;
+    Py_ssize_t steps;
+    *padding = (gp_padding){0};
+    if (object == Py_None) return 0;
+    if (gp_tuple(object, "lengths is (lengths, steps, by_step)") ||
+        !PyArg_ParseTuple(object, "Onp;lengths is (lengths, steps, by_step)", &values, &steps,
+                          &padding->by_step))
+        return -1;
+    PyArrayObject *lengths = gp_array(values, NPY_INT64, 1, 0, "lengths");
+    if (!lengths) return -1;
+    if (PyArray_DIM(lengths, 0) != rows) {
+        PyErr_Format(PyExc_ValueError, "x has %zd rows, lengths has %zd", rows,
+                     PyArray_DIM(lengths, 0));
+        return -1;
+    }
+    padding->lengths = PyArray_DATA(lengths);
+    padding->steps = steps < 0 ? 0 : (size_t)steps;
+    return 0;
+}

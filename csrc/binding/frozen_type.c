@@ -79,20 +79,26 @@ static int is_plain(const frozen_object *self, PyObject *object)
            PyArray_ISCARRAY_RO(array) && (size_t)PyArray_DIM(array, 1) == self->in;
 }
 
-static PyObject *frozen_predict(frozen_object *self, PyObject *object)
+static PyObject *frozen_predict(frozen_object *self, PyObject *const *args, Py_ssize_t n_args)
 {
+    gp_padding padding = {0};
     gp_fault fault = {.phase = GP_PHASE_NONE};
     gp_status status;
-    if (!is_plain(self, object)) Py_RETURN_NONE;
-    PyArrayObject *inputs = (PyArrayObject *)object;
+    if (n_args < 1 || n_args > 2)
+        return PyErr_Format(PyExc_TypeError, "predict takes x and lengths, got %zd arguments",
+                            n_args);
+    if (!is_plain(self, args[0])) Py_RETURN_NONE;
+    PyArrayObject *inputs = (PyArrayObject *)args[0];
+    if (n_args > 1 && gp_parse_lengths(args[1], PyArray_DIM(inputs, 0), &padding)) return NULL;
     npy_intp shape[2] = {PyArray_DIM(inputs, 0), (npy_intp)self->out};
     PyArrayObject *outputs = (PyArrayObject *)PyArray_SimpleNew(2, shape, NPY_FLOAT32);
     if (!outputs) return NULL;
     const float *x = PyArray_DATA(inputs);
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     Py_BEGIN_ALLOW_THREADS
-    status = gp_frozen_predict(self->frozen, (size_t)shape[0], x, PyArray_DATA(outputs), &fault,
-                               threads);
+    status = gp_frozen_predict_padded(self->frozen, (size_t)shape[0], x,
+                                      padding.lengths ? &padding : NULL, PyArray_DATA(outputs),
+                                      &fault, threads);
     Py_END_ALLOW_THREADS
     if (status == GP_OK) return (PyObject *)outputs;
     Py_DECREF(outputs);
@@ -117,8 +123,9 @@ static PyObject *frozen_nbytes(frozen_object *self, void *unused)
 }
 
 static PyMethodDef frozen_methods[] = {
-    {"predict", (PyCFunction)frozen_predict, METH_O,
-     "predict(x) -> float32 (n, outputs); None if x is not a C-contiguous float32 array (n, "
+    {"predict", (PyCFunction)(void (*)(void))frozen_predict, METH_FASTCALL,
+     "predict(x, lengths=None) -> float32 (n, outputs); None if x is not a C-contiguous float32 "
+     "array (n, "
      "features)"},
     {"describe", (PyCFunction)frozen_describe, METH_O,
      "describe(layer) -> (kept, bytes, few samples on a list, many samples on a list, int8)"},

@@ -110,9 +110,19 @@ static int parse_loss(PyObject *tuple, gp_batch *batch)
     return 0;
 }
 
+static int parse_lengths(PyObject *object, npy_intp rows, gp_batch *batch)
+{
+    gp_padding padding;
+    if (gp_parse_lengths(object, rows, &padding)) return -1;
+    batch->lengths = padding.lengths;
+    batch->steps = padding.steps;
+    batch->by_step = padding.by_step;
+    return 0;
+}
+
 /* y: labels or values or, for a loss that takes both, a tuple of them. */
 static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *index,
-                       PyObject *loss_tuple, PyObject *weights, gp_batch *batch)
+                       PyObject *loss_tuple, PyObject *weights, PyObject *lengths, gp_batch *batch)
 {
     *batch = (gp_batch){0};
     if (parse_loss(loss_tuple, batch)) return -1;
@@ -126,6 +136,7 @@ static int parse_batch(net_object *self, PyObject *x, PyObject *y, PyObject *ind
         return -1;
     }
     npy_intp n = PyArray_DIM(inputs, 0);
+    if (parse_lengths(lengths, n, batch)) return -1;
     batch->size = (size_t)n;
     batch->x = PyArray_DATA(inputs);
     if (rows) {
@@ -202,15 +213,15 @@ static PyObject *answer_of(const gp_result *result)
 
 static PyObject *net_backward(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *y, *index, *loss, *weights = Py_None;
+    PyObject *arena, *x, *y, *index, *loss, *weights = Py_None, *lengths = Py_None;
     unsigned long long seed, step;
     gp_batch batch;
     gp_result result;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KK|O", self->state->arena_type, &arena, &x, &y, &index,
-                          &PyTuple_Type, &loss, &seed, &step, &weights) ||
-        parse_batch(self, x, y, index, loss, weights, &batch))
+    if (!PyArg_ParseTuple(args, "O!OOOO!KK|OO", self->state->arena_type, &arena, &x, &y, &index,
+                          &PyTuple_Type, &loss, &seed, &step, &weights, &lengths) ||
+        parse_batch(self, x, y, index, loss, weights, lengths, &batch))
         return NULL;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
@@ -280,7 +291,7 @@ static PyObject *taken_steps(const gp_taken *taken, size_t done)
 static PyObject *net_train(net_object *self, PyObject *args)
 {
     PyObject *arena, *x, *y, *index, *loss, *clip_tuple, *rule_tuple, *moments, *norms_object,
-        *rates, *sizes, *weights = Py_None;
+        *rates, *sizes, *weights = Py_None, *lengths = Py_None;
     unsigned long long seed, step;
     gp_batch batch;
     gp_clip clips[GP_MAX_CLIPS];
@@ -290,11 +301,11 @@ static PyObject *net_train(net_object *self, PyObject *args)
     double *norms, seconds;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OOO!Od|O", self->state->arena_type, &arena, &x, &y,
+    if (!PyArg_ParseTuple(args, "O!OOOO!KKO!O!OOO!Od|OO", self->state->arena_type, &arena, &x, &y,
                           &index, &PyTuple_Type, &loss, &seed, &step, &PyTuple_Type, &clip_tuple,
                           &PyTuple_Type, &rule_tuple, &moments, &norms_object, &PyTuple_Type,
-                          &rates, &sizes, &seconds, &weights) ||
-        parse_batch(self, x, y, index, loss, weights, &batch) ||
+                          &rates, &sizes, &seconds, &weights, &lengths) ||
+        parse_batch(self, x, y, index, loss, weights, lengths, &batch) ||
         gp_parse_step(clip_tuple, rule_tuple, moments, norms_object,
                       gp_arena_sizes((arena_object *)arena), clips, &rule, moments_of_step, &norms))
         return NULL;
@@ -344,10 +355,11 @@ static PyArrayObject *parse_output(net_object *self, PyObject *out, size_t rows)
 
 /* The outputs for samples, `training` as a pass in training has them. */
 static PyObject *fill_outputs(net_object *self, PyObject *arena, PyObject *x, PyObject *out,
-                              int training, uint64_t seed, uint64_t step)
+                              PyObject *lengths, int training, uint64_t seed, uint64_t step)
 {
     gp_status status;
     gp_fault place;
+    gp_result result;
     PyArrayObject *inputs = gp_array(x, NPY_FLOAT32, 2, 0, "x");
     if (!inputs) return NULL;
     if ((size_t)PyArray_DIM(inputs, 1) != self->in)
@@ -355,7 +367,8 @@ static PyObject *fill_outputs(net_object *self, PyObject *arena, PyObject *x, Py
                             PyArray_DIM(inputs, 1), self->in);
     gp_batch batch = {.size = (size_t)PyArray_DIM(inputs, 0), .x = PyArray_DATA(inputs)};
     PyArrayObject *outputs = parse_output(self, out, batch.size);
-    if (!outputs) return NULL;
+    if (!outputs || parse_lengths(lengths, PyArray_DIM(inputs, 0), &batch)) return NULL;
+    if (batch.size == 0) Py_RETURN_NONE;
     const size_t threads = self->state->threads; /* now, while the GIL is held */
     const entered own = enter(self, arena);
     Py_BEGIN_ALLOW_THREADS
@@ -364,7 +377,7 @@ static PyObject *fill_outputs(net_object *self, PyObject *arena, PyObject *x, Py
             gp_net_forward(own.net, own.arena, &batch, PyArray_DATA(outputs), seed, step, threads);
     else
         status =
-            gp_net_predict(own.net, own.arena, batch.size, batch.x, PyArray_DATA(outputs), threads);
+            gp_net_evaluate(own.net, own.arena, &batch, PyArray_DATA(outputs), &result, threads);
     Py_END_ALLOW_THREADS
     gp_net_input_fault(own.net, &place);
     leave(self, arena);
@@ -373,30 +386,32 @@ static PyObject *fill_outputs(net_object *self, PyObject *arena, PyObject *x, Py
 
 static PyObject *net_predict(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *out;
-    if (!PyArg_ParseTuple(args, "O!OO", self->state->arena_type, &arena, &x, &out)) return NULL;
-    return fill_outputs(self, arena, x, out, 0, 0, 0);
+    PyObject *arena, *x, *out, *lengths = Py_None;
+    if (!PyArg_ParseTuple(args, "O!OO|O", self->state->arena_type, &arena, &x, &out, &lengths))
+        return NULL;
+    return fill_outputs(self, arena, x, out, lengths, 0, 0, 0);
 }
 
 static PyObject *net_forward(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *out;
+    PyObject *arena, *x, *out, *lengths = Py_None;
     unsigned long long seed, step;
-    if (!PyArg_ParseTuple(args, "O!OOKK", self->state->arena_type, &arena, &x, &out, &seed, &step))
+    if (!PyArg_ParseTuple(args, "O!OOKK|O", self->state->arena_type, &arena, &x, &out, &seed, &step,
+                          &lengths))
         return NULL;
-    return fill_outputs(self, arena, x, out, 1, seed, step);
+    return fill_outputs(self, arena, x, out, lengths, 1, seed, step);
 }
 
 static PyObject *net_evaluate(net_object *self, PyObject *args)
 {
-    PyObject *arena, *x, *y, *loss, *out, *weights = Py_None;
+    PyObject *arena, *x, *y, *loss, *out, *weights = Py_None, *lengths = Py_None;
     gp_batch batch;
     gp_result result;
     gp_status status;
     gp_fault place;
-    if (!PyArg_ParseTuple(args, "O!OOO!O|O", self->state->arena_type, &arena, &x, &y, &PyTuple_Type,
-                          &loss, &out, &weights) ||
-        parse_batch(self, x, y, Py_None, loss, weights, &batch))
+    if (!PyArg_ParseTuple(args, "O!OOO!O|OO", self->state->arena_type, &arena, &x, &y,
+                          &PyTuple_Type, &loss, &out, &weights, &lengths) ||
+        parse_batch(self, x, y, Py_None, loss, weights, lengths, &batch))
         return NULL;
     PyArrayObject *outputs = NULL;
     if (out != Py_None && !(outputs = parse_output(self, out, batch.size))) return NULL;
@@ -470,21 +485,25 @@ static PyObject *net_nbytes(net_object *self, void *unused)
 
 static PyMethodDef net_methods[] = {
     {"backward", (PyCFunction)net_backward, METH_VARARGS,
-     "backward(arena, x, y, index, loss, seed, step, weights=None) -> (loss, correct, weight)"},
+     "backward(arena, x, y, index, loss, seed, step, weights=None, lengths=None) -> (loss, "
+     "correct, "
+     "weight). lengths is (lengths, steps, whether the network gives a number of each step)."},
     {"train", (PyCFunction)net_train, METH_VARARGS,
      "train(arena, x, y, index, loss, seed, step, clip, rule, moments, norms, rates, sizes, "
-     "seconds, weights=None)"
+     "seconds, weights=None, lengths=None)"
      " -> (loss, correct, weight, norm, scale, clipped, applied, norm_after), a list each: a step "
      "for each "
      "rate until one is refused, which counts if it is the first, or the time is over. A step "
      "takes "
      "the next rows of index, as many as its size or, where sizes is None, all."},
-    {"predict", (PyCFunction)net_predict, METH_VARARGS, "predict(arena, x, out): fill out."},
+    {"predict", (PyCFunction)net_predict, METH_VARARGS,
+     "predict(arena, x, out, lengths=None): fill out."},
     {"forward", (PyCFunction)net_forward, METH_VARARGS,
-     "forward(arena, x, out, seed, step): fill out as a pass in training does. backward or train "
+     "forward(arena, x, out, seed, step, lengths=None): fill out as a pass in training does. "
+     "backward or train "
      "with the loss \"given\" and the same x, seed and step goes on from there."},
     {"evaluate", (PyCFunction)net_evaluate, METH_VARARGS,
-     "evaluate(arena, x, y, loss, out, weights=None) -> (loss, correct, weight)"},
+     "evaluate(arena, x, y, loss, out, weights=None, lengths=None) -> (loss, correct, weight)"},
     {"is_sparse", (PyCFunction)net_is_sparse, METH_VARARGS,
      "is_sparse(arena, layer, samples): whether a layer runs on its live weights alone."},
     {"fault", (PyCFunction)net_fault, METH_VARARGS,

@@ -26,6 +26,10 @@ typedef struct gp_pass {
     size_t samples, lanes, chunks; /* lanes a chunk; chunks * lanes >= samples */
     size_t first;                  /* the block's first sample within the batch */
     size_t batch;                  /* samples in the whole batch */
+    /* of padded sequences: the lengths of the block's samples, 0 in lanes without one, and how many
+     * steps they are padded to; NULL: there are none */
+    const uint32_t *lengths;
+    size_t steps;
     int training;
     uint64_t seed, step; /* of dropout */
     float *scratch;      /* (chunks * P, widest input padded) */
@@ -138,7 +142,11 @@ typedef struct gp_packed {
 typedef struct gp_chunk {
     const gp_kernels *kernels;
     size_t samples;
-    size_t lanes;      /* P; 0: few samples */
+    size_t lanes; /* P; 0: few samples */
+    /* of padded sequences: the lengths of samples, or of lanes, and the steps they are padded to;
+     * NULL: there are none */
+    const uint32_t *lengths;
+    size_t steps;
     float *scratch;    /* the floats the layer asked for, for every sample or lane */
     const float *work; /* where its inputs are */
 } gp_chunk;

@@ -13,6 +13,7 @@
  */
 #include <string.h>
 
+#include "layers/parts/lengths.h"
 #include "layers/parts/window.h"
 
 #define TABLES_PAY 2.0 /* measured: see docs/decisions.md */
@@ -413,8 +414,32 @@ static void pool_planes(const gp_pooling_settings *w, const gp_kernels *kernels,
         }
 }
 
+/* Of padded sequences, in this member's share of the features; 0 if there are none. */
+static int pool_over_time(const gp_layer *layer, const gp_pass *pass, const float *x,
+                          const float *dy, float *dx)
+{
+    const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
+    const size_t P = pass->lanes, in = layer->spec.in * P, out = layer->spec.out * P;
+    gp_time_axis axis;
+    if (!pass->lengths || !gp_pooling_over_time(w, pass->steps, &axis)) return 0;
+    size_t begin, end;
+    gp_team_share(pass->team, pass->chunks * axis.features, &begin, &end);
+    for (size_t item = begin; item < end; item++) {
+        const size_t chunk = item / axis.features, f = item % axis.features;
+        const uint32_t *lengths = gp_lengths_of(pass, chunk, pass->steps);
+        float *y = layer->work + chunk * out;
+        if (dx)
+            gp_pool_steps_back(w->kind, &axis, P, lengths, f, f + 1, x + chunk * in, y,
+                               dy + chunk * out, dx + chunk * in);
+        else gp_pool_steps(w->kind, &axis, P, lengths, f, f + 1, x + chunk * in, y);
+    }
+    gp_team_wait(pass->team);
+    return 1;
+}
+
 static const float *pooling_forward(gp_layer *layer, const gp_pass *pass, const float *x)
 {
+    if (pool_over_time(layer, pass, x, NULL, NULL)) return layer->work;
     const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
     const size_t P = pass->lanes, x_step = w->window.height * w->window.width * P,
                  y_step = layer->spec.out / w->window.channels * P;
@@ -465,7 +490,7 @@ static void pool_planes_back(const gp_layer *layer, const gp_pass *pass, size_t 
 
 static float *pooling_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
 {
-    if (!dx) return dx;
+    if (!dx || pool_over_time(layer, pass, layer->input, dy, dx)) return dx;
     const gp_pooling_settings *w = gp_pooling_of(&layer->spec);
     const size_t P = pass->lanes, x_step = w->window.height * w->window.width * P,
                  y_step = layer->spec.out / w->window.channels * P;
@@ -503,7 +528,13 @@ static void pooling_infer(const gp_packed *packed, const gp_chunk *chunk, const 
     const size_t unit = chunk->lanes ? chunk->lanes : 1,
                  x_step = w->window.height * w->window.width * unit;
     const size_t y_step = packed->spec.out / w->window.channels * unit;
+    gp_time_axis axis;
+    const int ends = chunk->lengths && gp_pooling_over_time(w, chunk->steps, &axis);
     for (size_t s = 0; s < (chunk->lanes ? 1 : chunk->samples); s++, x += x_row, y += y_row) {
+        if (ends) {
+            gp_pool_steps(w->kind, &axis, unit, chunk->lengths + s, 0, axis.features, x, y);
+            continue;
+        }
         if (!is_large(w)) {
             pool_planes(w, chunk->kernels, chunk->lanes, w->window.channels,
                         (uint32_t *)(void *)chunk->scratch, x, y);

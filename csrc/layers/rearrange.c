@@ -1,6 +1,6 @@
 /* rearrange.c - the numbers of a sample in another order: its axes change places, or the first one
  * runs backward. In lanes a number is P floats, so what is copied is contiguous. */
-#include "layers/layers.h"
+#include "layers/parts/lengths.h"
 
 enum { AXES = 3 };
 
@@ -90,6 +90,22 @@ static void copy_line(const walk *w, size_t line, size_t unit, const float *from
     }
 }
 
+/* One line of steps that run backward, each sequence from its own last step; behind its end are
+ * zeros. The way back is the same. */
+static void turn_line(const walk *w, size_t line, size_t P, const uint32_t *lengths,
+                      const float *from, float *to)
+{
+    const size_t each = w->sizes[1] * w->sizes[2], t = line / w->sizes[1];
+    for (size_t i = line * w->sizes[2]; i < (line + 1) * w->sizes[2]; i++)
+        for (size_t p = 0; p < P; p++) {
+            const size_t n = lengths[p];
+            to[i * P + p] = t < n ? from[(i + (n - 1 - t) * each - t * each) * P + p] : 0.0f;
+        }
+}
+
+/* The steps that run backward. */
+static size_t turned_steps(const walk *w) { return w->reversed ? w->sizes[0] : 0; }
+
 static void rearrange(const gp_layer *layer, const gp_pass *pass, const float *from, float *to,
                       int back)
 {
@@ -99,7 +115,9 @@ static void rearrange(const gp_layer *layer, const gp_pass *pass, const float *f
     gp_team_share(pass->team, pass->chunks * lines, &begin, &end);
     for (size_t item = begin; item < end; item++) {
         const size_t at = item / lines * size;
-        copy_line(&w, item % lines, P, from + at, to + at, back);
+        const uint32_t *lengths = gp_lengths_of(pass, item / lines, turned_steps(&w));
+        if (lengths) turn_line(&w, item % lines, P, lengths, from + at, to + at);
+        else copy_line(&w, item % lines, P, from + at, to + at, back);
     }
     gp_team_wait(pass->team);
 }
@@ -121,9 +139,11 @@ static void rearrange_infer(const gp_packed *packed, const gp_chunk *chunk, cons
 {
     const walk w = walk_of(&packed->spec);
     const size_t row = gp_padded(packed->spec.in), unit = chunk->lanes ? chunk->lanes : 1;
+    const uint32_t *lengths = gp_lengths_in(chunk, turned_steps(&w));
     for (size_t s = 0; s < (chunk->lanes ? 1 : chunk->samples); s++)
         for (size_t line = 0; line < lines_of(&w); line++)
-            copy_line(&w, line, unit, x + s * row, y + s * row, 0);
+            if (lengths) turn_line(&w, line, unit, lengths + s, x + s * row, y + s * row);
+            else copy_line(&w, line, unit, x + s * row, y + s * row, 0);
 }
 
 static const gp_frozen_ops frozen = {.infer = rearrange_infer};

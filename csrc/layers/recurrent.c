@@ -11,15 +11,17 @@
  * they stand; products of W_ih and W_hh are those of Dense (matrix.c), and dW adds up over chunks
  * and steps in order.
  *
+ * Of sequences that are padded to T steps h and c are 0 behind the end, and gradients begin at each
+ * sample's own last step: with no gradient from outside, none comes from the steps behind it.
+ *
  * Members share the chunks if they come out even: time then runs without a barrier. Otherwise they
  * share the units and meet once a step. Every number has one order of additions, so the bits are
  * the same.
  */
 #include <string.h>
 
+#include "layers/parts/lengths.h"
 #include "layers/parts/recurrent.h"
-
-enum { UNITS = 12 }; /* of a share: a multiple of the tiles of gemm and of fours */
 
 static const gp_word words[] = {{"rnn", GP_RNN},   {"lstm", GP_LSTM}, {"gru", GP_GRU},
                                 {"tanh", GP_TANH}, {"relu", GP_RELU}, {NULL, 0}};
@@ -167,7 +169,9 @@ static view look_at(const gp_layer *layer, const gp_pass *pass)
     v.end = v.H;
     v.meets = pass->chunks % pass->team->size != 0;
     if (!v.meets) gp_team_share(pass->team, pass->chunks, &v.first_chunk, &v.last_chunk);
-    else gp_team_share_blocks(pass->team, v.H, v.H % 4 == 0 ? UNITS : v.H, &v.begin, &v.end);
+    else
+        gp_team_share_blocks(pass->team, v.H, v.H % 4 == 0 ? GP_RECURRENT_SHARE : v.H, &v.begin,
+                             &v.end);
     return v;
 }
 
@@ -234,6 +238,24 @@ static void forward_step(const gp_layer *layer, const gp_pass *pass, const view 
         memset(h + u * P + valid, 0, (P - valid) * sizeof *h);
         if (cell == GP_LSTM) memset(v->c + (at * H + u) * P + valid, 0, (P - valid) * sizeof *h);
     }
+    const uint32_t *lengths = gp_lengths_of(pass, chunk, v->T);
+    if (!lengths) return;
+    gp_lengths_clear(n, P, lengths, t, h + mine);
+    if (cell == GP_LSTM) gp_lengths_clear(n, P, lengths, t, c);
+}
+
+/* The state after the last step of each sample, of this member's units. */
+static void take_last(const gp_pass *pass, const view *v, size_t chunk)
+{
+    const uint32_t *lengths = gp_lengths_of(pass, chunk, v->T);
+    const size_t H = v->H, P = v->P, n = v->end - v->begin, mine = v->begin * P;
+    float *last = v->last + chunk * H * P + mine;
+    const float *h = v->h + (chunk * v->T + v->T - 1) * H * P + mine;
+    memcpy(last, h, n * P * sizeof *last);
+    for (size_t t = v->T - 1; lengths && t-- > 0;) {
+        h -= H * P;
+        gp_lengths_keep_last(n, P, lengths, t, h, last);
+    }
 }
 
 static const float *recurrent_forward(gp_layer *layer, const gp_pass *pass, const float *x)
@@ -249,10 +271,7 @@ static const float *recurrent_forward(gp_layer *layer, const gp_pass *pass, cons
             forward_step(layer, pass, &v, chunk, t, x + (chunk * T + t) * v.F * P);
             if (v.meets) gp_team_wait(pass->team);
         }
-        if (!gp_recurrent_of(&layer->spec)->sequences)
-            memcpy(v.last + (chunk * H + v.begin) * P,
-                   v.h + ((chunk * T + T - 1) * H + v.begin) * P,
-                   (v.end - v.begin) * P * sizeof(float));
+        if (!gp_recurrent_of(&layer->spec)->sequences) take_last(pass, &v, chunk);
     }
     if (pass->team->rank == 0) {
         layer->states = v.h;
@@ -317,7 +336,7 @@ static void backward_products(const gp_layer *layer, const gp_pass *pass, const 
     }
     if (!dx) return;
     size_t begin = 0, end = v->F;
-    if (v->meets) gp_team_share_blocks(pass->team, v->F, UNITS, &begin, &end);
+    if (v->meets) gp_team_share_blocks(pass->team, v->F, GP_RECURRENT_SHARE, &begin, &end);
     gp_matrix_transposed_times(v->W_ih, pass, 1, begin, end, v->gates + at * v->G * H * P,
                                dx + (at * v->F + begin) * P, 0);
 }
@@ -381,7 +400,7 @@ static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_
 {
     const size_t rows = v->G * v->H;
     size_t begin, end;
-    gp_team_share_blocks(pass->team, rows, UNITS, &begin, &end);
+    gp_team_share_blocks(pass->team, rows, GP_RECURRENT_SHARE, &begin, &end);
     for (size_t r = begin; r < end; r++) {
         float *db = pass->arena->grads + bias + r;
         double sum = pass->first > 0 ? (double)*db : 0.0;
@@ -390,6 +409,22 @@ static void bias_gradient(const gp_pass *pass, const view *v, size_t bias, size_
         *db = (float)sum;
         if (also != GP_NONE) pass->arena->grads[also + r] = *db;
     }
+}
+
+/* The gradient of h_t from the layers that read it, NULL: none, of this member's units. */
+static const float *gradient_from_outside(const gp_recurrent_settings *own, const view *v,
+                                          const uint32_t *lengths, size_t chunk, size_t t,
+                                          float *dy)
+{
+    const size_t n = v->end - v->begin, mine = (chunk * v->H + v->begin) * v->P;
+    if (own->sequences) {
+        float *from = dy + ((chunk * v->T + t) * v->H + v->begin) * v->P;
+        if (lengths) gp_lengths_clear(n, v->P, lengths, t, from);
+        return from;
+    }
+    if (!lengths) return t + 1 == v->T ? dy + mine : NULL;
+    gp_lengths_add_last(n, v->P, lengths, t, dy + mine, v->dh + mine);
+    return NULL;
 }
 
 static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy, float *dx)
@@ -403,12 +438,11 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     for (size_t chunk = v.first_chunk; chunk < v.last_chunk; chunk++) {
         const size_t mine = (chunk * H + v.begin) * P,
                      bytes = (v.end - v.begin) * P * sizeof(float);
+        const uint32_t *lengths = gp_lengths_of(pass, chunk, T);
         memset(v.dh + mine, 0, bytes);
         if (own->cell == GP_LSTM) memset(v.dc + mine, 0, bytes);
         for (size_t t = T; t-- > 0;) {
-            const float *from = NULL;
-            if (own->sequences) from = dy + ((chunk * T + t) * H + v.begin) * P;
-            else if (t + 1 == T) from = dy + mine;
+            const float *from = gradient_from_outside(own, &v, lengths, chunk, t, dy);
             backward_gates(layer, pass, &v, chunk, t, from);
             if (v.meets) gp_team_wait(pass->team);
             backward_products(layer, pass, &v, chunk, t, dx);
@@ -428,54 +462,6 @@ static float *recurrent_backward(gp_layer *layer, const gp_pass *pass, float *dy
     return dx;
 }
 
-/* ---- orthogonality --------------------------------------------------------------------------- */
-
-/* W (H,H), a gate of W_hh: the value is |W'W - 1|^2 and its gradient 4 W (W'W - 1), by members in
- * rows. */
-static double recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena,
-                                const gp_team *team, int backward)
-{
-    const gp_layer_spec *spec = &layer->spec;
-    const gp_recurrent_settings *own = gp_recurrent_of(spec);
-    if (own->orthogonality == 0.0f) return 0.0;
-    const gp_matrix *W = &layer->weights[1];
-    const gp_lists *live = W->live;
-    const size_t H = W->columns, G = W->rows / H, S = gp_padded(H);
-    float *copy = layer->spare + gp_padded((G + 1) * H), *square = copy + H * S,
-          *slope = square + H * S;
-    const float factor = 4.0f * own->orthogonality;
-    double sum = 0.0;
-    size_t begin, end;
-    gp_team_share_blocks(team, H, UNITS, &begin, &end);
-    for (size_t g = 0; g < G; g++) {
-        const size_t offset = W->offset + g * H * H;
-        for (size_t r = begin; r < end; r++)
-            if (live) gp_lists_expand_row(live, g * H + r, live->value, copy + r * S);
-            else memcpy(copy + r * S, arena->params + offset + r * H, H * sizeof *copy);
-        gp_team_wait(team);
-        kernels->gemm(end - begin, H, H, copy + begin, 1, S, copy, S, square + begin * S, S, 0);
-        for (size_t r = begin; r < end; r++) square[r * S + r] -= 1.0f;
-        gp_team_wait(team);
-        for (size_t r = 0; r < H; r++) sum += kernels->sum_squares(H, square + r * S);
-        if (backward)
-            kernels->gemm(end - begin, H, H, copy + begin * S, S, 1, square, S, slope + begin * S,
-                          S, 0);
-        for (size_t r = begin; backward && r < end; r++) {
-            const size_t row = g * H + r;
-            if (live) {
-                for (size_t k = live->row_start[row]; k < live->row_start[row + 1]; k++)
-                    live->gradient[k] += factor * slope[r * S + live->column[k]];
-                continue;
-            }
-            float *dW = arena->grads + offset + r * H;
-            for (size_t i = 0; i < H; i++) dW[i] += factor * slope[r * S + i];
-            if (arena->removed) kernels->mask(H, arena->mask + offset + r * H, dW);
-        }
-        gp_team_wait(team); /* the next gate overwrites the copies */
-    }
-    return (double)own->orthogonality * sum;
-}
-
 const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
                                          .n_settings = 9,
                                          .words = words,
@@ -488,5 +474,5 @@ const gp_layer_ops gp_layer_recurrent = {.name = "recurrent",
                                          .spare = recurrent_spare,
                                          .forward = recurrent_forward,
                                          .backward = recurrent_backward,
-                                         .penalty = recurrent_penalty,
+                                         .penalty = gp_recurrent_penalty,
                                          .frozen = &gp_recurrent_frozen};

@@ -8,6 +8,7 @@ from typing import SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gradprune.engine.lengths import lengths_of
 from gradprune.engine.passes import Passes
 from gradprune.foundation.checks import flag
 from gradprune.losses.base import LossLike
@@ -65,6 +66,7 @@ class Network(Passes):
         *,
         loss: LossLike | None = None,
         sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
         accumulate: bool = False,
     ) -> float:
         """Run a forward and a backward pass: fill ``gradients`` and return the mean loss.
@@ -83,7 +85,11 @@ class Network(Passes):
                 sample of weight 2 counts as if it were there twice, to rounding (but for the
                 statistics of a ``BatchNorm``), one of weight 0 not at all; weights that are all
                 the same change no bit. None: all count the same.
-
+            lengths: (n,) integers, how many steps of each sample count, 1 to time: x (n, time,
+                features) are sequences that are padded behind. What pads them changes nothing:
+                recurrent layers end with each sample's own last step, as after torch's
+                ``pack_padded_sequence``, and where the model gives a number of each step the loss
+                is the mean over those that count. None: all steps count. See docs/sequences.md.
             accumulate: go on from the passes since the last step: ``gradients`` and the loss become
                 those of all their samples, as if these were one batch, weights and penalties
                 included (but for the statistics of a ``BatchNorm``). A step ends it.
@@ -122,10 +128,13 @@ class Network(Passes):
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
         weights = weights_of(sample_weight, len(inputs), loss=chosen)
+        ends = lengths_of(lengths, len(inputs), self.steps, self.input_shape, loss=chosen)
         guard = None if self.optimizer is None else self.optimizer.guard
         goes_on = flag("accumulate", accumulate)
         with self.lock:
-            self._pass(inputs, targets, weights, None, chosen, guard, goes_on=goes_on)
+            self._pass(
+                *(inputs, targets, weights, None, chosen, guard), lengths=ends, goes_on=goes_on
+            )
             self._loss = chosen.lasting
             return self.last_loss
 
@@ -137,6 +146,7 @@ class Network(Passes):
         optimizer: Optimizer,
         loss: LossLike | None = None,
         sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
     ) -> tuple[float, StepInfo]:
         """Run ``backward`` and ``optimizer.step()`` in one call of the core, with the same bits.
 
@@ -146,6 +156,7 @@ class Network(Passes):
             optimizer: takes the step.
             loss: as for ``backward``.
             sample_weight: likewise.
+            lengths: likewise.
 
         Returns:
             (mean loss before the step, what the step did).
@@ -153,9 +164,12 @@ class Network(Passes):
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
         weights = weights_of(sample_weight, len(inputs), loss=chosen)
+        ends = lengths_of(lengths, len(inputs), self.steps, self.input_shape, loss=chosen)
         with self.lock:
             taken = self.take(
-                inputs, targets, None, (len(inputs),), chosen, optimizer, weights=weights
+                *(inputs, targets, None, (len(inputs),), chosen, optimizer),
+                weights=weights,
+                lengths=ends,
             )
             self._loss = chosen.lasting
         return taken.loss[0], taken.last
@@ -170,6 +184,7 @@ class Network(Passes):
         n: SupportsIndex | None = None,
         loss: LossLike | None = None,
         sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
     ) -> tuple[NDArray[np.float64], StepInfos]:
         """Run ``train_step`` again and again in the core, with the same bits.
 
@@ -185,6 +200,7 @@ class Network(Passes):
             n: how many steps; None: as many as ``index`` has, and 1 without.
             loss: as for ``backward``.
             sample_weight: (samples,) of all of them, as for ``backward``.
+            lengths: likewise.
 
         Returns:
             (mean losses before each step (n,), what the steps did, an array for each number of a
@@ -206,6 +222,7 @@ class Network(Passes):
         chosen = self.loss_for(loss)
         inputs, targets = self.batch(x, y, chosen)
         weights = weights_of(sample_weight, len(inputs), loss=chosen)
+        ends = lengths_of(lengths, len(inputs), self.steps, self.input_shape, loss=chosen)
         rows, sizes = step_rows(index, n, len(inputs))
         with self.lock:
             self._loss = chosen.lasting
@@ -214,6 +231,7 @@ class Network(Passes):
             now = self.take(
                 *(inputs, targets, rows, sizes, chosen, optimizer),
                 weights=weights,
+                lengths=ends,
                 seconds=PATIENCE,
             )
             taken.append(now)
@@ -222,19 +240,22 @@ class Network(Passes):
         columns = [np.concatenate(column) for column in zip(*taken, strict=True)]
         return columns[0], StepInfos(*columns[3:])
 
-    def predict(self, x: ArrayLike) -> Floats:
+    def predict(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> Floats:
         """Return the outputs for samples, without dropout.
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
+            lengths: of sequences that are padded behind, as for ``backward``; where the model gives
+                a number of each step, those behind a sample's last one are 0.
 
         Returns:
             (n, *output_shape) float32.
         """
         inputs = self.rows(x)
+        ends = lengths_of(lengths, len(inputs), self.steps, self.input_shape)
         out = np.empty((len(inputs), self.outputs), np.float32)
         with self.lock:
-            self._net.predict(self.arena.core, inputs, out)
+            self._net.predict(self.arena.core, inputs, out, ends)
         return out.reshape(len(out), *self.output_shape)
 
     @locked

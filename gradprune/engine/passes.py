@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.engine.examined import Examined
+from gradprune.engine.lengths import Lengths
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.own import Own
 from gradprune.losses.targets import check_labels
@@ -34,6 +35,7 @@ class Asked(NamedTuple):
     rows: NDArray[np.int64] | None
     loss: tuple[float, ...]
     weights: Weights | None
+    lengths: Lengths | None
 
 
 class Passes(Examined):
@@ -49,6 +51,7 @@ class Passes(Examined):
         loss: Loss,
         guard: Guard | None,
         *,
+        lengths: Lengths | None = None,
         goes_on: bool = False,
     ) -> Result:
         """``backward`` on rows of arrays; the loss, the weight of what is right, and of all.
@@ -60,27 +63,28 @@ class Passes(Examined):
             index: row numbers; None: all.
             loss: the loss.
             guard: whose limits count.
+            lengths: of the samples; None: all steps count.
             goes_on: whether gradients, loss and ``exploded`` become those of all samples since the
                 last step.
         """
         self.check_batch_size(len(inputs if index is None else index))
         self._watch(guard)
         count = self.forward_count
-        asked = self._asked(inputs, targets, index, loss, weights)
+        asked = self._asked(inputs, targets, index, loss, weights, lengths)
         before, gathered = None, self.gathered if goes_on else 0.0
         if gathered:
             before = self.last_loss, self.exploded, self.arena.core.live_gradients()
         self.refused = False
         try:
             result = self._net.backward(
-                self.arena.core, *asked[:4], self.seed, count, asked.weights
+                self.arena.core, *asked[:4], self.seed, count, asked.weights, asked.lengths
             )
         except ValueError:
             self._check_labels(targets, loss)
             raise
         self.last_loss, _, weight = result
-        if isinstance(loss, Own) and weights is not None:
-            weight = float(weights[slice(None) if index is None else index].sum())
+        if isinstance(loss, Own):
+            weight = _weight_of(len(asked.inputs), index, weights, asked.lengths)
         self.exploded = self._net.exploded
         self.forward_count += 1
         self.gathered = gathered + weight
@@ -111,6 +115,7 @@ class Passes(Examined):
         optimizer: Optimizer,
         *,
         weights: Weights | None = None,
+        lengths: Lengths | None = None,
     ) -> Taken:
         """Take one step by the gradient of several batches; see ``take``.
 
@@ -124,6 +129,7 @@ class Passes(Examined):
             loss: the loss.
             optimizer: this network's.
             weights: (samples,) what they count; None: all the same.
+            lengths: of the samples; None: all steps count.
         """
         index = np.arange(len(inputs)) if rows is None else rows
         begin, correct, self.gathered = 0, 0.0, 0.0
@@ -131,7 +137,9 @@ class Passes(Examined):
             part = index[begin : begin + size]
             begin += size
             result = self._pass(
-                *(inputs, targets, weights, part, loss, optimizer.guard), goes_on=True
+                *(inputs, targets, weights, part, loss, optimizer.guard),
+                lengths=lengths,
+                goes_on=True,
             )
             correct += result[1]
             if self.exploded or not math.isfinite(self.last_loss):
@@ -147,6 +155,7 @@ class Passes(Examined):
         index: NDArray[np.int64] | None,
         loss: Loss,
         weights: Weights | None,
+        lengths: Lengths | None,
     ) -> Asked:
         """Return what the core takes for one pass.
 
@@ -155,17 +164,19 @@ class Passes(Examined):
         """
         self._loss_fault = ""
         if not isinstance(loss, Own):
-            return Asked(inputs, targets, index, loss.core, weights)
+            return Asked(inputs, targets, index, loss.core, weights, lengths)
         assert not isinstance(targets, SoftTarget)
         if index is not None:
             check_rows(index, len(inputs))
             inputs, targets = inputs[index], targets[index]
             weights = None if weights is None else weights[index]
+            lengths = None if lengths is None else lengths.rows(index)
         out = np.empty((len(inputs), self.outputs), np.float32)
-        self._net.forward(self.arena.core, inputs, out, self.seed, self.forward_count)
-        found = loss.measure(out.reshape(-1, *self.output_shape), targets, weights)
+        self._net.forward(self.arena.core, inputs, out, self.seed, self.forward_count, lengths)
+        shaped = out.reshape(-1, *self.output_shape)
+        found = loss.measure(shaped, targets, weights, _of_steps(lengths))
         self._loss_fault = found.fault
-        return Asked(inputs, found.gradient, None, loss.given(found), None)
+        return Asked(inputs, found.gradient, None, loss.given(found), None, lengths)
 
     def take(
         self,
@@ -177,6 +188,7 @@ class Passes(Examined):
         optimizer: Optimizer,
         *,
         weights: Weights | None = None,
+        lengths: Lengths | None = None,
         seconds: float = math.inf,
     ) -> Taken:
         """Take steps on arrays that ``batch`` has prepared, at least one and at most all.
@@ -193,6 +205,7 @@ class Passes(Examined):
             loss: the loss.
             optimizer: this network's.
             weights: (samples,) what they count; None: all the same.
+            lengths: of the samples; None: all steps count.
             seconds: after so long no other step begins.
         """
         if optimizer.model is not self:
@@ -200,15 +213,17 @@ class Passes(Examined):
         with self.arena.lock:
             first = rows if rows is None else rows[: sizes[0]]
             if self.quantizer is not None and self.quantizer.is_active:
-                result = self._pass(inputs, targets, weights, first, loss, optimizer.guard)
+                result = self._pass(
+                    *(inputs, targets, weights, first, loss, optimizer.guard), lengths=lengths
+                )
                 return Taken.one(result, optimizer.step())
             for size in set(sizes):
                 self.check_batch_size(size)
             self._watch(optimizer.guard)
             count, most = self.forward_count, MOST_STEPS
-            asked = Asked(inputs, targets, rows, loss.core, weights)
+            asked = Asked(inputs, targets, rows, loss.core, weights, lengths)
             if isinstance(loss, Own):
-                most, asked = 1, self._asked(inputs, targets, first, loss, weights)
+                most, asked = 1, self._asked(inputs, targets, first, loss, weights, lengths)
             clip, rule, rates = optimizer.begin_many(min(len(sizes), most))
             try:
                 done = self._net.train(
@@ -224,6 +239,7 @@ class Passes(Examined):
                     None if asked.rows is None else tuple(sizes[: len(rates)]),
                     seconds,
                     asked.weights,
+                    asked.lengths,
                 )
             except ValueError:
                 self._check_labels(targets, loss)
@@ -246,6 +262,7 @@ class Passes(Examined):
         y: ArrayLike | SoftTarget | None,
         loss: Loss,
         weights: Weights | None = None,
+        lengths: Lengths | None = None,
     ) -> tuple[float, float, Floats]:
         """Return (mean loss with penalties, share of what is right, outputs), without dropout.
 
@@ -253,20 +270,20 @@ class Passes(Examined):
         """
         inputs, targets = self.batch(x, y, loss)
         out = np.empty((len(inputs), self.outputs), np.float32)
-        asked = Asked(inputs, targets, None, loss.core, weights)
+        asked = Asked(inputs, targets, None, loss.core, weights, lengths)
         if isinstance(loss, Own):  # for penalties and outputs
             asked = asked._replace(targets=np.zeros_like(out), weights=None)
         with self.lock:
             try:
                 value, correct, total = self._net.evaluate(
-                    self.arena.core, asked.inputs, asked.targets, asked.loss, out, asked.weights
+                    self.arena.core, asked.inputs, asked.targets, asked.loss, out, *asked[4:]
                 )
             except ValueError:
                 self._check_labels(targets, loss)
                 raise
         if isinstance(loss, Own):
             shaped = out.reshape(-1, *self.output_shape)
-            value += loss.measure(shaped.copy(), targets, weights).value
+            value += loss.measure(shaped.copy(), targets, weights, _of_steps(lengths)).value
         return value, correct / total, out
 
     def _check_labels(self, targets: Target, loss: Loss) -> None:
@@ -274,3 +291,20 @@ class Passes(Examined):
         labels = targets.labels if isinstance(targets, SoftTarget) else targets
         if loss.is_classification and labels.dtype == np.int64:
             check_labels(labels, self.outputs, ignored=loss.ignored)
+
+
+def _of_steps(lengths: Lengths | None) -> NDArray[np.int64] | None:
+    """What a loss function gets: lengths if the network gives a number of each step."""
+    return lengths.values if lengths is not None and lengths.by_step else None
+
+
+def _weight_of(
+    samples: int, index: NDArray[np.int64] | None, weights: Weights | None, lengths: Lengths | None
+) -> float:
+    """What samples count together, where the core is not told; lengths are those of the rows."""
+    each = np.ones(samples) if weights is None else weights
+    if weights is not None and index is not None:
+        each = weights[index]
+    if (steps := _of_steps(lengths)) is not None and lengths is not None:
+        each = each * (steps / lengths.steps)
+    return float(each.sum())

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune import _core
+from gradprune.engine.lengths import lengths_of
 from gradprune.engine.network import Network
 from gradprune.engine.summary import summarize
 from gradprune.forms.frozen_files import FrozenSource, Origin, write
@@ -19,6 +20,7 @@ from gradprune.forms.standardization import folded
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
 from gradprune.foundation.habits import shape_hint
+from gradprune.layers.graph import plan
 from gradprune.quantization.mixed_precision import Rounding
 from gradprune.state.arena import unpacked_mask
 from gradprune.state.locking import locked
@@ -164,11 +166,12 @@ class FrozenModel:
         ):
             object.__setattr__(self, name, value)
 
-    def predict(self, x: ArrayLike) -> NDArray[np.float32]:
+    def predict(self, x: ArrayLike, *, lengths: ArrayLike | None = None) -> NDArray[np.float32]:
         """Return outputs for samples, without dropout; C-contiguous float32 is fastest.
 
         Args:
             x: (n, *input_shape) real numbers, all finite; n may be 0.
+            lengths: (n,) how many steps of each sequence count, as for ``Model.predict``.
 
         Returns:
             (n, *output_shape) float32, as the network's to rounding.
@@ -183,9 +186,15 @@ class FrozenModel:
         >>> bool(np.allclose(model.freeze().predict(x), model.predict(x)))
         True
         """
-        out = self._core.predict(x)
+        out = self._core.predict(x) if lengths is None else None
         if out is None:  # not yet an array as the core takes it
-            out = self._core.predict(self._rows(x))
+            rows = self._rows(x)
+            if lengths is None:
+                out = self._core.predict(rows)
+            else:
+                steps = plan(self._source.layers, self.input_shape)
+                ends = lengths_of(lengths, len(rows), steps, self.input_shape)
+                out = self._core.predict(rows, ends)
             assert out is not None
         return out if out.shape[1:] == self.output_shape else out.reshape(-1, *self.output_shape)
 

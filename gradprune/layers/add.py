@@ -32,6 +32,7 @@ class Add(Layer):
     (16, 8, 8)
     """
 
+    acts_by_step: ClassVar[bool] = True
     arity: ClassVar[int | None] = 2
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (19, ("name", "inputs", "trainable"))
 

@@ -122,9 +122,7 @@ def _name(name: str, value: object) -> str:
             f"a layer's {name} must be of 1 to {_LONGEST_NAME} characters, got {len(value)}"
         )
     if "." in value or not value.isprintable():
-        raise ValueError(
-            f"a layer's {name} must hold no dot and printable characters alone, got {value!r}"
-        )
+        raise ValueError(f"a layer's {name} must be printable, without a dot, got {value!r}")
     return str(value)
 
 
@@ -167,6 +165,9 @@ class Layer(ABC):
     # Whether it reads the input of the network and has buffers that ``measured`` finds on samples,
     # "count" among them, which is 0 until then.
     measures_samples: ClassVar[bool] = False
+    acts_by_step: ClassVar[bool] = False  # whether what it makes of a step reads no later one
+    padding_fault: ClassVar[str] = "what pads a sequence would get into its other numbers"
+    reads_lengths: ClassVar[bool] = False  # whether the core tells it how long sequences are
     # Its place in packed files, which never changes, and its fields in the order of their bits
     # there: new ones go last. None: it cannot be packed.
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
@@ -347,6 +348,10 @@ class Layer(ABC):
             A layer with weights of the same shapes, and its parameters; None: there is none.
         """
         return None
+
+    def keeps_steps(self, shape: Shape) -> bool | None:
+        """Return whether its output has the same steps; None: padding would get into others."""
+        return self.acts_by_step or None
 
     def smallest_batch(self, shape: Shape) -> int:
         """Return how many samples a training batch needs."""

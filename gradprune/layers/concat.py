@@ -36,6 +36,7 @@ class Concat(Layer):
     (24, 8, 8)
     """
 
+    acts_by_step: ClassVar[bool] = True
     arity: ClassVar[int | None] = None
     keeps_units: ClassVar[bool] = False
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (22, ("name", "inputs", "trainable"))

@@ -80,6 +80,10 @@ class Conv1D(Affine):
         ),
     )
     is_turned: ClassVar[bool] = True
+    padding_fault: ClassVar[str] = (
+        'its filters would reach into what pads a sequence; with padding="causal" and stride 1 '
+        "they look back alone, and it takes lengths"
+    )
 
     filters: int
     kernel: int
@@ -130,6 +134,11 @@ class Conv1D(Affine):
             check_steps(self.dilation * (self.kernel - 1) + 1, steps, sum(sides))
         filters, _, places = self.over_images().output_shape(_image_shape(shape))
         return places, filters
+
+    def keeps_steps(self, shape: Shape) -> bool | None:
+        """See Layer. No step reads what comes behind it."""
+        looks_back = self._sides() == (self.dilation * (self.kernel - 1), 0)
+        return (looks_back and self.stride == 1) or super().keeps_steps(shape)
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""

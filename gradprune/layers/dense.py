@@ -50,6 +50,7 @@ class Activation(Layer):
     0.2
     """
 
+    acts_by_step: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         1,
         ("function", "slope", "name", "inputs", "alpha", "trainable"),
@@ -282,6 +283,7 @@ class Dense(Affine):
     (28, 10)
     """
 
+    acts_by_step: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         0,
         ("units", "activation", "bias", "name", "initializer", "l1", "l2", "inputs", "trainable"),
@@ -430,6 +432,7 @@ class Dropout(Layer):
     0.5
     """
 
+    acts_by_step: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         2,
         ("rate", "name", "inputs", "trainable"),

@@ -52,6 +52,7 @@ class Embedding(Layer):
     (1, 2)
     """
 
+    acts_by_step: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         29,
         (

@@ -85,6 +85,10 @@ class BatchNorm(Layer):
     )
 
     has_silent_channels: ClassVar[bool] = True
+    padding_fault: ClassVar[str] = (
+        "what pads sequences would count in its mean and variance; LayerNorm, which normalizes "
+        "each step, takes lengths"
+    )
 
     momentum: float = field(default=0.1, kw_only=True)
     eps: float = field(default=1e-5, kw_only=True)
@@ -195,6 +199,7 @@ class LayerNorm(Layer):
            [-1.,  1.]], dtype=float32)
     """
 
+    acts_by_step: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         21,
         ("eps", "name", "inputs", "axes", "trainable"),
@@ -278,6 +283,7 @@ class Standardize(Layer):
            [ 0.,  1.]], dtype=float32)
     """
 
+    acts_by_step: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
         30,
         ("name", "inputs", "trainable"),

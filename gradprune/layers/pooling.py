@@ -203,6 +203,11 @@ class AvgPool2D(_SlidingPool):
 
 @dataclass(frozen=True)
 class _TimePool(Pool):
+    padding_fault: ClassVar[str] = (
+        "its windows would reach into what pads a sequence; GlobalMaxPool and GlobalAvgPool, of "
+        "all steps, take lengths"
+    )
+
     kernel: int
     stride: int | None = field(default=None, kw_only=True)
     padding: str | int | tuple[int, int] = field(default=0, kw_only=True)
@@ -277,6 +282,12 @@ class AvgPool1D(_TimePool):
 @dataclass(frozen=True)
 class _GlobalPool(Pool):
     """One window of the size of the image, or of the sequence."""
+
+    reads_lengths: ClassVar[bool] = True
+
+    def keeps_steps(self, shape: Shape) -> bool | None:
+        """See Layer."""
+        return False
 
     def window(self, shape: Shape, *, turned: bool = False) -> Window:
         """See Pool."""

@@ -124,6 +124,8 @@ class Permute(_Rearranging):
 class Reverse(_Rearranging):
     """The steps of a sequence (time, features) from the last one to the first.
 
+    With ``lengths`` each sequence begins with its own last step, and its padding stays behind.
+
     Args:
         name: given by the network as "reverse0", "reverse1", ... if None.
 
@@ -132,6 +134,8 @@ class Reverse(_Rearranging):
     [3.0, 2.0, 1.0]
     """
 
+    acts_by_step: ClassVar[bool] = True  # of the same sequences, whose padding stays where it is
+    reads_lengths: ClassVar[bool] = True
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (25, ("name", "inputs", "trainable"))
 
     def output_shape(self, shape: Shape) -> Shape:
@@ -216,6 +220,10 @@ class Slice(_Rearranging):
         blocks, apart = prod(shape[:axis]), prod(shape[axis + 1 :])
         settings = (blocks, shape[axis], apart, self.start, self.start + outputs[axis])
         return [CoreLayer("slice", prod(shape), prod(outputs), settings=settings)]
+
+    def keeps_steps(self, shape: Shape) -> bool | None:
+        """See Layer. A range of the features is one of each step."""
+        return self._place(len(shape)) == 1 or super().keeps_steps(shape)
 
     def moved(self, samples: NDArray[_Scalar]) -> NDArray[_Scalar]:
         """See _Rearranging."""

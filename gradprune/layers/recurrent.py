@@ -34,16 +34,8 @@ __all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
 
 
 _PACKED = (
-    "units",
-    "name",
-    "return_sequences",
-    "truncation",
-    "bias",
-    "initializer",
-    "recurrent_initializer",
-    "l1",
-    "l2",
-    "orthogonality",
+    *("units", "name", "return_sequences", "truncation", "bias"),
+    *("initializer", "recurrent_initializer", "l1", "l2", "orthogonality"),
 )
 
 
@@ -78,6 +70,7 @@ class Recurrent(Layer):
     (True, (7, 5))
     """
 
+    reads_lengths: ClassVar[bool] = True
     _cell: ClassVar[str]
     _has_cells: ClassVar[bool] = False
     _gates: ClassVar[int]
@@ -106,6 +99,10 @@ class Recurrent(Layer):
         """See Layer."""
         steps, _ = self._steps(shape)
         return (steps, self.units) if self.return_sequences else (self.units,)
+
+    def keeps_steps(self, shape: Shape) -> bool | None:
+        """See Layer."""
+        return self.return_sequences
 
     def tensors(self, shape: Shape) -> list[Parameter]:
         """See Layer."""

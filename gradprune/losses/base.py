@@ -108,6 +108,13 @@ class Loss(ABC):
         """Return the loss that a model remembers, to be trained and measured by later."""
         return self
 
+    def check_lengths(self, *, by_step: bool) -> None:  # noqa: B027 - most take them
+        """Raise a TypeError if the loss does not leave out what pads sequences.
+
+        Args:
+            by_step: whether the network gives a number of each step.
+        """
+
     def check(self, shape: Shape) -> None:  # noqa: B027 - most take any
         """Raise a ValueError if a network that predicts this shape cannot be trained by it."""
 

@@ -100,6 +100,14 @@ class Distillation(Loss):
         """See Loss."""
         check_classes(shape)
 
+    def check_lengths(self, *, by_step: bool) -> None:
+        """See Loss."""
+        if self.teacher is not None:
+            raise TypeError(
+                "Distillation asks its teacher without lengths: pass its answers, "
+                "logits=teacher.predict(x, lengths=lengths)"
+            )
+
     def target(
         self, x: NDArray[np.float32], y: ArrayLike | SoftTarget | None, shape: Shape
     ) -> Target:

@@ -57,6 +57,14 @@ class Own(Loss):
         """Whether the function has an argument ``sample_weight``."""
         return takes(self.function, "sample_weight")
 
+    def check_lengths(self, *, by_step: bool) -> None:
+        """See Loss."""
+        if by_step and not takes(self.function, "lengths"):
+            raise TypeError(
+                "the model gives a number of each step, so this loss function has to know lengths: "
+                "give it an argument lengths, which is (n,) int64"
+            )
+
     def target(self, x: NDArray[np.float32], y: ArrayLike | None, shape: Shape) -> Target:
         """Return what the function gets: whole numbers as int64, others as float32."""
         array = as_array("y", y)
@@ -74,6 +82,7 @@ class Own(Loss):
         outputs: NDArray[np.float32],
         targets: Target,
         weights: NDArray[np.float64] | None,
+        lengths: NDArray[np.int64] | None = None,
     ) -> LossMeasure:
         """Call the function and check what it returns.
 
@@ -81,12 +90,17 @@ class Own(Loss):
             outputs: (n, *output_shape), its own to write to.
             targets: of the batch.
             weights: (n,) of the samples, or None.
+            lengths: likewise, where outputs are of steps.
 
         Raises:
             TypeError, ValueError: it does not return a number and an array of the shape of outputs.
         """
         n, shape = len(outputs), outputs.shape
-        named = {} if weights is None else {"sample_weight": weights.astype(np.float32)}
+        named: dict[str, Any] = {}
+        if weights is not None:
+            named["sample_weight"] = weights.astype(np.float32)
+        if lengths is not None:
+            named["lengths"] = lengths
         returned: Any = self.function(outputs, targets, **named)
         if not isinstance(returned, tuple) or len(returned) != 2:
             got = f"{len(returned)} things" if isinstance(returned, tuple) else repr(returned)

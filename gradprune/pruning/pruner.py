@@ -266,6 +266,16 @@ class Pruner(PrunerState):
             raise ValueError(
                 "an adaptive schedule goes by the validation loss: pass validation_data"
             )
+        regrowth = self._agenda.regrowth
+        for part in (
+            (self.criterion, regrowth) if context.padded and self.probe_data is None else ()
+        ):
+            if part is not None and part.needs_data:
+                raise ValueError(
+                    f"{type(part).__name__} would try weights out on the samples of steps without "
+                    "their lengths: pass probe_data=(x, y) of whole sequences to the Pruner, or "
+                    "choose what goes by weights or by the gradients of steps, such as Magnitude"
+                )
 
     def steps_unseen(self) -> int:
         """See Follower: steps before the next event, unless gradients have to be observed."""

@@ -25,6 +25,10 @@ class TrainingContext(Protocol):
         """Whether there is validation data."""
 
     @property
+    def padded(self) -> bool:
+        """Whether samples are sequences that are padded, with lengths."""
+
+    @property
     def objective(self) -> Any:
         """The loss that is trained by."""
 

@@ -42,6 +42,7 @@ class Context:
         loss, info: of the last step: its mean loss, and what it did.
         objective: the loss that is trained by.
         validated: whether there is validation data.
+        padded: whether samples are sequences of several lengths, ``lengths`` of ``fit``.
         names: what ``logs`` will hold; None if a callback of yours may add to it.
         own_names: of ``metrics`` that were passed to ``fit``.
         stopped: whether ``stop`` was called.
@@ -66,6 +67,7 @@ class Context:
         *,
         epochs: int,
         validated: bool,
+        padded: bool = False,
         names: tuple[str, ...] | None = None,
         own_names: tuple[str, ...] = (),
         objective: Loss | None = None,
@@ -73,6 +75,7 @@ class Context:
         self.model = model
         self.epochs = epochs
         self.validated = validated
+        self.padded = padded
         self.names = names
         self.own_names = own_names
         self.objective = objective

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
+from gradprune.engine.lengths import lengths_of
 from gradprune.engine.network import Network
 from gradprune.foundation.checks import flag
 from gradprune.losses.base import Loss, LossLike
@@ -16,6 +18,7 @@ from gradprune.training.samples import TrainingData
 
 __all__ = ["evaluate", "measured_names", "outcome_of", "validate"]
 
+Floats = NDArray[np.float32]
 _BY_CLASS = ("precision", "recall")
 
 
@@ -26,6 +29,7 @@ def evaluate(
     *,
     loss: LossLike | None,
     sample_weight: ArrayLike | None = None,
+    lengths: ArrayLike | None = None,
     metrics: MetricsLike = (),
     per_class: bool = False,
 ) -> dict[str, Any]:
@@ -39,12 +43,13 @@ def evaluate(
         )
     inputs, targets = model.batch(x, y, chosen)
     weights = weights_of(sample_weight, len(inputs), loss=chosen)
-    value, accuracy, outputs = model.loss_and_outputs(x, targets, chosen, weights)
+    ends = lengths_of(lengths, len(inputs), model.steps, model.input_shape, loss=chosen)
+    value, accuracy, outputs = model.loss_and_outputs(x, targets, chosen, weights, ends)
     model.check_finite()
     found: dict[str, Any] = {"loss": value}
     if chosen.has_accuracy:
         found["accuracy"] = accuracy
-    outcome = Predictions.of(model, outputs, targets, weights, chosen)
+    outcome = Predictions.of(model, outputs, targets, weights, chosen, ends)
     if by_class:
         labels, predicted = outcome.labels(of_classes=True)
         ratios = precision_recall(labels, predicted, model.outputs, sample_weight=outcome.weights)
@@ -57,10 +62,12 @@ def validate(
 ) -> tuple[dict[str, float], Predictions]:
     """What the logs of an epoch say of the validation data, and what own metrics get."""
     samples = data.inputs.reshape(-1, *model.input_shape)
-    value, accuracy, outputs = model.loss_and_outputs(samples, data.targets, loss, data.weights)
+    value, accuracy, outputs = model.loss_and_outputs(
+        *(samples, data.targets, loss, data.weights, data.lengths)
+    )
     numbers = (value, accuracy)[: len(measured_names(loss))]
     found = dict(zip(measured_names(loss), numbers, strict=True))
-    return found, Predictions.of(model, outputs, data.targets, data.weights, loss)
+    return found, _predictions(model, outputs, data, loss)
 
 
 def measured_names(loss: Loss) -> tuple[str, ...]:
@@ -70,5 +77,11 @@ def measured_names(loss: Loss) -> tuple[str, ...]:
 
 def outcome_of(model: Network, data: TrainingData, loss: Loss) -> Predictions:
     """What own metrics get of the samples that are trained on."""
-    outputs = model.predict(data.inputs.reshape(-1, *model.input_shape))
-    return Predictions.of(model, outputs.reshape(len(data), -1), data.targets, data.weights, loss)
+    lengths = None if data.lengths is None else data.lengths.values
+    samples = data.inputs.reshape(-1, *model.input_shape)
+    outputs = model.predict(samples, lengths=lengths)
+    return _predictions(model, outputs.reshape(len(data), -1), data, loss)
+
+
+def _predictions(model: Network, outputs: Floats, data: TrainingData, loss: Loss) -> Predictions:
+    return Predictions.of(model, outputs, data.targets, data.weights, loss, data.lengths)

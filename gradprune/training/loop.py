@@ -39,7 +39,7 @@ def train(run: Run) -> History:
             shown(run.verbose, total, history, run.loss, run.log_names) as progress,
         ):
             history.add_sparsity(model.sparsity)
-            measure(model, run.data.inputs, run.data.weights, again=False)
+            measure(model, run.data, again=False)
             for hook in begins:
                 hook(context)
             epochs = 0
@@ -123,11 +123,13 @@ def _take_steps(
                     *(batch.inputs, batch.targets, batch.rows, parts[-len(sizes)]),
                     *(run.loss, run.optimizer),
                     weights=batch.weights,
+                    lengths=batch.lengths,
                 )
             else:
                 taken = model.take(
                     *(batch.inputs, batch.targets, batch.rows, now, run.loss, run.optimizer),
                     weights=batch.weights,
+                    lengths=batch.lengths,
                     seconds=PATIENCE,
                 )
             done = now[: len(taken.loss)]

@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from math import prod
 from typing import Any, NamedTuple, SupportsFloat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gradprune.engine.lengths import Lengths
 from gradprune.engine.network import Network
 from gradprune.foundation.signatures import takes
 from gradprune.losses.base import Loss, SoftTarget, Target
@@ -49,8 +51,11 @@ class Predictions(NamedTuple):
         targets: Target,
         weights: Weights | None,
         loss: Loss,
+        lengths: Lengths | None = None,
     ) -> Predictions:
         """Put arrays into shape; samples whose label the loss ignores are left out.
+
+        Of outputs at the steps of padded sequences those that count become samples.
 
         Args:
             network: what has made the outputs.
@@ -58,13 +63,21 @@ class Predictions(NamedTuple):
             targets: as ``Network.batch`` returns them.
             weights: of the samples.
             loss: the loss of the targets.
+            lengths: of the samples, or None.
         """
         right = targets.labels if isinstance(targets, SoftTarget) else targets
         if loss.ignored is not None:
             counts = right != loss.ignored
             right, outputs = right[counts], outputs[counts]
             weights = None if weights is None else weights[counts]
-        shape = (-1,) if network.outputs == 1 else (-1, *network.output_shape)
+        each = network.output_shape
+        if lengths is not None and lengths.by_step:
+            each = each[1:]
+            counted = lengths.counts
+            right = right.reshape(*counted.shape, -1)[counted]
+            outputs = outputs.reshape(*counted.shape, -1)[counted]
+            weights = None if weights is None else np.repeat(weights, lengths.values)
+        shape = (-1,) if prod(each) == 1 else (-1, *each)
         if right.size == outputs.size:
             right = right.reshape(shape)
         fused = network.last_layer.activation_name == loss.fuses

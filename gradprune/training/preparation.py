@@ -76,6 +76,7 @@ def prepare(
     validation_split: SupportsFloat = 0.0,
     sample_weight: ArrayLike | None = None,
     class_weight: ClassWeight | None = None,
+    lengths: ArrayLike | None = None,
     pruner: Steps | None,
     callbacks: Sequence[Callback],
     verbose: int,
@@ -103,7 +104,7 @@ def prepare(
     chosen_ones = augmentations(augment)
     augmenter = Augmenter(chosen_ones, model.input_shape, seed) if chosen_ones else None
     data, validation = _data(
-        *(model, x, y, chosen, sample_weight, class_weight),
+        *(model, x, y, chosen, sample_weight, class_weight, lengths),
         *(validation_data, fraction("validation_split", validation_split, one=False), seed),
     )
     batches = cuts(len(data), size, model.smallest_batch)
@@ -116,6 +117,7 @@ def prepare(
         epochs=epochs,
         objective=chosen,
         validated=validation is not None,
+        padded=data.lengths is not None,
         names=None if _may_add(callbacks) else (*names, *_log_names(own, validation)),
         own_names=own.names,
     )
@@ -149,6 +151,7 @@ def _data(
     loss: Loss,
     sample_weight: ArrayLike | None,
     class_weight: ClassWeight | None,
+    lengths: ArrayLike | None,
     validation_data: Any,
     share: float,
     seed: int,
@@ -156,20 +159,25 @@ def _data(
     """What is trained on, and what is measured after each epoch."""
     if share and validation_data is not None:
         raise ValueError("pass validation_data or validation_split, one of the two")
-    data = TrainingData.checked(model, x, y, loss, sample_weight=sample_weight)
+    data = TrainingData.checked(model, x, y, loss, sample_weight=sample_weight, lengths=lengths)
     validation = None
     if share:
         data, validation = data.parted(share, loss, loss.elsewhere, seed)
     if class_weight is not None:
         data = data.weighed(class_weight, loss, model.outputs)
     if validation_data is not None:
-        if not isinstance(validation_data, tuple | list) or len(validation_data) not in (2, 3):
-            raise TypeError("validation_data must be a pair (x, y), or (x, y, sample_weight)")
-        x_val, y_val, *weights = validation_data
+        if not isinstance(validation_data, tuple | list) or not 2 <= len(validation_data) <= 4:
+            raise TypeError(
+                "validation_data must be a pair (x, y), or (x, y, sample_weight), or (x, y, "
+                "sample_weight, lengths)"
+            )
+        x_val, y_val, *others = validation_data
+        weights, ends = (*others, None, None)[:2]
         validation = TrainingData.checked(
             *(model, x_val, y_val, loss.elsewhere),
             suffix=" of validation_data",
-            sample_weight=weights[0] if weights else None,
+            sample_weight=weights,
+            lengths=ends,
         )
     return data, validation
 

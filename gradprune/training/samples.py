@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.data.augmentation import Augmenter
+from gradprune.engine.lengths import Lengths, lengths_of
 from gradprune.engine.network import Network
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.weights import ClassWeight, Weights, class_weights, weights_of
@@ -24,6 +25,7 @@ class Batch(NamedTuple):
     inputs: Floats
     targets: Target
     weights: Weights | None
+    lengths: Lengths | None
     rows: NDArray[np.int64] | None
 
     def samples(self, model: Network) -> tuple[Floats, Target]:
@@ -39,10 +41,17 @@ class Batch(NamedTuple):
 
 
 class TrainingData:
-    """Samples, targets and weights as the core takes them."""
+    """Samples, targets, weights and lengths as the core takes them."""
 
-    def __init__(self, inputs: Floats, targets: Target, weights: Weights | None) -> None:
+    def __init__(
+        self,
+        inputs: Floats,
+        targets: Target,
+        weights: Weights | None,
+        lengths: Lengths | None = None,
+    ) -> None:
         self.inputs, self.targets, self.weights = inputs, targets, weights
+        self.lengths = lengths
 
     @classmethod
     def checked(
@@ -54,11 +63,17 @@ class TrainingData:
         *,
         suffix: str = "",
         sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
     ) -> TrainingData:
         """Check every value: a bad one would stop the run in the middle of an epoch."""
         inputs, targets = model.checked_batch(x, y, loss, suffix)
         weights = weights_of(sample_weight, len(inputs), f"sample_weight{suffix}", loss=loss)
-        data = cls(inputs, targets, weights)
+        ends = lengths_of(
+            *(lengths, len(inputs), model.steps, model.input_shape),
+            loss=loss,
+            name=f"lengths{suffix}",
+        )
+        data = cls(inputs, targets, weights, ends)
         data.check_counted(loss, f"x{suffix}")
         return data
 
@@ -96,7 +111,7 @@ class TrainingData:
         weights[counted] = by_class[self.labels[counted]]
         if self.weights is not None:
             weights *= self.weights
-        data = TrainingData(self.inputs, self.targets, weights)
+        data = TrainingData(self.inputs, self.targets, weights, self.lengths)
         data.check_counted(loss, "x")
         return data
 
@@ -110,6 +125,7 @@ class TrainingData:
                 self.inputs[rows],
                 _rows(self.targets, rows),
                 None if self.weights is None else self.weights[rows],
+                None if self.lengths is None else self.lengths.rows(rows),
             )
             for rows in (np.flatnonzero(~out), np.flatnonzero(out))
         )
@@ -125,10 +141,11 @@ class TrainingData:
     def batch(self, index: NDArray[np.int64], augmenter: Augmenter | None) -> Batch:
         """Rows ``index``; a copy if they are augmented."""
         if augmenter is None:
-            return Batch(self.inputs, self.targets, self.weights, index)
+            return Batch(self.inputs, self.targets, self.weights, self.lengths, index)
         weights = None if self.weights is None else self.weights[index]
+        lengths = None if self.lengths is None else self.lengths.rows(index)
         inputs = augmenter.apply(self.inputs[index], index)
-        return Batch(inputs, _rows(self.targets, index), weights, None)
+        return Batch(inputs, _rows(self.targets, index), weights, lengths, None)
 
 
 def _rows(targets: Target, index: NDArray[np.int64]) -> Target:

@@ -6,20 +6,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.engine.network import Network
-from gradprune.losses.weights import Weights
+from gradprune.layers.base import Shape
+from gradprune.training.samples import TrainingData
 
 __all__ = ["measure"]
 
 
-def measure(
-    model: Network, inputs: NDArray[np.float32], weights: Weights | None, *, again: bool
-) -> bool:
+def measure(model: Network, data: TrainingData, *, again: bool) -> bool:
     """Let layers such as ``Standardize`` measure samples; return whether there are such layers.
 
     Args:
         model: whose buffers are written.
-        inputs: (n, features), all finite.
-        weights: (n,) what they count; None: all the same.
+        data: the samples, all finite; what pads them does not count.
         again: measure again what has been measured, too.
     """
     layers = [step for step in model.steps if step.layer.measures_samples]
@@ -27,7 +25,19 @@ def measure(
         name = step.layer.name
         with model.lock:
             if again or not model.buffers[f"{name}.count"].any():
-                found = step.layer.measured(inputs.reshape(-1, *step.shape), weights)
+                found = step.layer.measured(*_counted(data, step.shape))
                 for role, values in found.items():
                     model.buffers[f"{name}.{role}"][...] = values
     return bool(layers)
+
+
+def _counted(
+    data: TrainingData, shape: Shape
+) -> tuple[NDArray[np.float32], NDArray[np.float64] | None]:
+    """Samples and their weights; of sequences of several lengths the steps that count."""
+    samples, weights = data.inputs.reshape(-1, *shape), data.weights
+    if data.lengths is None:
+        return samples, weights
+    lengths = data.lengths
+    counted: NDArray[np.float32] = samples[lengths.counts]
+    return counted, None if weights is None else np.repeat(weights, lengths.values)

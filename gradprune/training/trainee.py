@@ -6,8 +6,10 @@ import os
 from abc import ABC, abstractmethod
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
+from gradprune.engine.lengths import lengths_of
 from gradprune.engine.network import Network
 from gradprune.foundation.checks import check_finite
 from gradprune.losses.base import LossLike
@@ -17,6 +19,7 @@ from gradprune.quantization.quantizer import Quantizer
 from gradprune.training.evaluation import evaluate
 from gradprune.training.history import History
 from gradprune.training.own_metrics import MetricsLike
+from gradprune.training.samples import TrainingData
 from gradprune.training.standardization import measure
 
 __all__ = ["Trainee"]
@@ -42,7 +45,13 @@ class Trainee(Network, ABC):
         self.epoch = 0
         self.notes: dict[str, Any] = {}
 
-    def adapt(self, x: ArrayLike, *, sample_weight: ArrayLike | None = None) -> None:
+    def adapt(
+        self,
+        x: ArrayLike,
+        *,
+        sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
+    ) -> None:
         """Measure the statistics of ``Standardize`` on samples, in place of those of before.
 
         ``fit`` does so before its first step if that has not been done.
@@ -50,6 +59,7 @@ class Trainee(Network, ABC):
         Args:
             x: (n, *input_shape) real numbers, all finite.
             sample_weight: (n,) what each sample counts, as for ``fit``; None: all the same.
+            lengths: (n,) how many steps of each sample count, as for ``fit``; None: all.
 
         Raises:
             TypeError, ValueError: an argument is not as above, no sample counts, or there is no
@@ -66,7 +76,9 @@ class Trainee(Network, ABC):
         if len(inputs) == 0 or (weights is not None and not weights.any()):
             raise ValueError("no sample of x counts: there are none, or all weights are 0")
         check_finite("x", inputs)
-        if not measure(self, inputs, weights, again=True):
+        ends = lengths_of(lengths, len(inputs), self.steps, self.input_shape)
+        data = TrainingData(inputs, np.zeros(len(inputs), np.float32), weights, ends)
+        if not measure(self, data, again=True):
             raise ValueError(
                 "no layer of this model is adapted to samples: begin it with gp.Standardize()"
             )
@@ -78,6 +90,7 @@ class Trainee(Network, ABC):
         *,
         loss: LossLike | None = None,
         sample_weight: ArrayLike | None = None,
+        lengths: ArrayLike | None = None,
         metrics: MetricsLike = (),
         per_class: bool = False,
     ) -> dict[str, Any]:
@@ -89,6 +102,7 @@ class Trainee(Network, ABC):
             loss: None: ``model.loss``, what the model was trained by.
             sample_weight: (n,) what each sample counts in all of these numbers, as for
                 ``backward``; None: all the same.
+            lengths: (n,) how many steps of each sequence count, likewise.
             metrics: functions (targets, outputs) -> number, in the order of scikit-learn's; or a
                 dict, whose keys name them instead of their ``__name__``. Each is called once, on
                 all samples: targets are labels (n,) or real numbers of the shape of the outputs,
@@ -129,6 +143,7 @@ class Trainee(Network, ABC):
             y,
             loss=loss,
             sample_weight=sample_weight,
+            lengths=lengths,
             metrics=metrics,
             per_class=per_class,
         )

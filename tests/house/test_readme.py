@@ -38,6 +38,11 @@ def test_the_script_for_images_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert float(found[1]) > 0.92
 
 
+def test_the_script_for_sequences_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    run("docs/sequences.md")
+    assert float(capsys.readouterr().out.split()[-1]) > 0.8
+
+
 def test_the_script_that_starts_sparse_runs(capsys: pytest.CaptureFixture[str]) -> None:
     names = run("docs/sparse.md")
     found = re.search(r"accuracy (\S+) at 95\.00%", capsys.readouterr().out)

@@ -41,6 +41,12 @@ static inline size_t gp_units_of(const gp_layer_spec *spec)
     return own->sequences ? spec->out / own->steps : spec->out;
 }
 
+/* Units of a share of the work: a multiple of the tiles of gemm and of fours. */
+enum { GP_RECURRENT_SHARE = 12 };
+
+double gp_recurrent_penalty(gp_layer *layer, const gp_kernels *kernels, const gp_arena *arena,
+                            const gp_team *team, int backward); /* recurrent_penalty.c */
+
 extern const gp_frozen_ops gp_recurrent_frozen; /* recurrent_frozen.c */
 
 #endif

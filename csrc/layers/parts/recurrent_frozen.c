@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "layers/parts/lengths.h"
 #include "layers/parts/matrix_frozen.h"
 #include "layers/parts/recurrent.h"
 
@@ -80,12 +81,13 @@ static gp_status recurrent_pack(gp_packed *packed, const gp_arena *arena)
     return GP_OK;
 }
 
-/* In lanes: gates, and c of LSTM or q of GRU. Few samples: some steps, padded, and their gates;
+/* In lanes: gates, c of LSTM or q of GRU, and the state, if that of padded sequences goes on while
+ * the output keeps the last one. Few samples: some steps, padded, and their gates;
  * then W_hh h, c and h. */
 static size_t recurrent_scratch(const gp_layer_spec *spec, int in_lanes)
 {
     const size_t G = gp_gates_of(spec), H = gp_units_of(spec), padded = gp_padded(H);
-    if (in_lanes) return (G + 1) * H;
+    if (in_lanes) return (G + (gp_recurrent_of(spec)->sequences ? 1 : 2)) * H;
     const size_t features = gp_padded(spec->in / gp_recurrent_of(spec)->steps);
     return STEPS * (features + G * padded) + (G + 2) * padded;
 }
@@ -118,8 +120,10 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
     const size_t H = own->H, P = chunk->lanes, rows = own->G * H, n = H * P;
     const gp_cell cell = set->cell;
     float *gates = chunk->scratch, *other = gates + rows * P; /* c or q */
+    const uint32_t *lengths = gp_lengths_in(chunk, own->T);
+    float *state = lengths && !set->sequences ? other + n : y;
     for (size_t t = 0; t < own->T; t++, x += own->F * P) {
-        float *h = set->sequences ? y + t * n : y;
+        float *h = set->sequences ? y + t * n : state;
         const float *before = t == 0 ? NULL : (set->sequences ? h - n : h);
         const size_t joint = cell == GP_GRU ? 2 * H : rows;
         times(chunk, &own->ih, 0, rows, own->bias, x, gates);
@@ -137,6 +141,10 @@ static void infer_lanes(const gp_packed *packed, const gp_chunk *chunk, const fl
         case GP_RNN:
         case GP_CELLS: kernels->activation_forward(n, gates, h, set->activation, 0.0f); break;
         }
+        if (!lengths) continue;
+        if (!set->sequences) gp_lengths_keep_last(H, P, lengths, t, h, y);
+        gp_lengths_clear(H, P, lengths, t, h);
+        if (cell == GP_LSTM) gp_lengths_clear(H, P, lengths, t, other);
     }
 }
 
@@ -170,6 +178,7 @@ static void infer_rows(const gp_packed *packed, const gp_chunk *chunk, const flo
     const recurrent_packed *own = packed->memory;
     const gp_kernels *kernels = chunk->kernels;
     const int sequences = gp_recurrent_of(&packed->spec)->sequences;
+    const uint32_t *lengths = gp_lengths_in(chunk, own->T);
     const size_t S = chunk->samples, T = own->T, F = own->F, H = own->H;
     const size_t in = gp_frozen_matrix_in(&own->ih), state = gp_padded(H),
                  rows = gp_frozen_matrix_out(&own->ih);
@@ -189,8 +198,10 @@ static void infer_rows(const gp_packed *packed, const gp_chunk *chunk, const flo
             float *after = h + s * state;
             step(packed, kernels, t == 0, gates + (s * STEPS + at) * rows,
                  t == 0 ? own->hh.bias : product + s * rows, c + s * state, after);
+            if (lengths) gp_lengths_clear(state, 1, lengths + s, t, after);
             if (sequences) memcpy(y + s * y_row + t * H, after, H * sizeof *y);
-            else if (t + 1 == T) memcpy(y + s * y_row, after, H * sizeof *y);
+            else if (t + 1 == (lengths ? lengths[s] : T))
+                memcpy(y + s * y_row, after, H * sizeof *y);
         }
     }
 }

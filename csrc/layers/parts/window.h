@@ -33,6 +33,22 @@ typedef struct gp_pooling_settings {
 
 GP_SETTINGS(pooling)
 
+/* Pooling whose window is a whole sequence, over the steps of each sample that count
+ * (pooling_lengths.c). Where the numbers of a feature at neighbouring steps, and those of
+ * neighbouring features at a step, are so many apart. */
+typedef struct gp_time_axis {
+    size_t steps, features, step, feature;
+} gp_time_axis;
+
+/* 0 if the window is no whole sequence of so many steps. */
+int gp_pooling_over_time(const gp_pooling_settings *w, size_t steps, gp_time_axis *axis);
+/* Features begin..end of P lanes, x of all steps; of the largest, y is what forward made. */
+void gp_pool_steps(gp_pooling_kind kind, const gp_time_axis *axis, size_t P,
+                   const uint32_t *lengths, size_t begin, size_t end, const float *x, float *y);
+void gp_pool_steps_back(gp_pooling_kind kind, const gp_time_axis *axis, size_t P,
+                        const uint32_t *lengths, size_t begin, size_t end, const float *x,
+                        const float *y, const float *dy, float *dx);
+
 /* The window from its numbers in this order, without the groups, which are 1 here; 0 if they are
  * none. */
 enum { GP_WINDOW_NUMBERS = 13 };
