@@ -253,6 +253,11 @@ signposts.explain_homes((optim, *_HOMES, _sys.modules[__name__]))
 signposts.explain_attributes(Model, signposts.MODEL_ATTRIBUTES)
 signposts.explain_attributes(optim.Optimizer, signposts.OPTIMIZER_ATTRIBUTES)
 signposts.explain_attributes(layers.Layer, signposts.LAYER_ATTRIBUTES)
+signposts.explain_frozen(
+    kind
+    for kind in vars(layers).values()
+    if isinstance(kind, type) and issubclass(kind, layers.Layer)
+)
 signposts.refuse_calls(Model, "a model is not called: write model.predict(x)")
 signposts.refuse_calls(
     _Views,

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import FrozenInstanceError
 from types import ModuleType
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from gradprune.foundation.calls import explain_calls
 
-__all__ = ["explain", "explain_attributes", "explain_homes", "refuse_calls"]
+__all__ = [
+    "explain",
+    "explain_attributes",
+    "explain_frozen",
+    "explain_homes",
+    "refuse_calls",
+]
 
+_AVERAGE = "pass callbacks=[gp.callbacks.ExponentialMovingAverage()] to model.fit"
+_FREEZING = (
+    'write model.set_trainable("dense0", False), or gp.Dense(10, trainable=False); model.freeze() '
+    "makes a fast copy that only predicts"
+)
 # What other libraries call it, and what to write here.
 ELSEWHERE = {
     "Linear": "write gp.Dense(10), which finds out how many inputs it has",
@@ -65,6 +77,11 @@ ELSEWHERE = {
     "CosineAnnealingLR": "write gp.learning_rates.CosineLR(lr, steps=...)",
     "ReduceLROnPlateau": "write gp.learning_rates.ReduceOnPlateau(lr)",
     "DataLoader": "pass arrays to model.fit, or go over gp.batches(x, y, batch_size=32)",
+    "EMA": _AVERAGE,
+    "ModelEMA": _AVERAGE,
+    "AveragedModel": "pass callbacks=[gp.callbacks.WeightAveraging()] to model.fit",
+    "freeze_layer": _FREEZING,
+    "freeze_layers": _FREEZING,
     "load_model": 'write gp.load("model.safetensors")',
     "save_model": 'write model.save("model.safetensors")',
     "TimeDistributed": "layers act on each step of a sequence by themselves: write gp.Dense(units)",
@@ -84,6 +101,7 @@ _NO_MODE = "there are no modes: fit, backward and train_step train, predict and 
 _NO_ZEROING = "there is nothing to zero: model.backward replaces the gradients"
 _DEVICE = "models compute on the CPU"
 _FLOATS = 'models hold float32; model.freeze(precision="int8") predicts on 8-bit integers'
+_RATE = "write optimizer.lr, such as optimizer.lr = 1e-4"
 _IN_PARAMETERS = "layers hold settings alone, arrays are in model.parameters: 'dense0.weight', ..."
 
 # What users of torch and Keras look for on an object, and what to write here.
@@ -97,6 +115,8 @@ MODEL_ATTRIBUTES = {
     "double": _FLOATS,
     "eval": _NO_MODE,
     "fit_generator": f"go over the batches and {_ONE_STEP}",
+    "freeze_layer": _FREEZING,
+    "freeze_layers": _FREEZING,
     "forward": "write model.predict(x); model.backward(x, y) computes loss and gradients",
     "get_weights": "write model.get_state(), a dict of copies in forward order",
     "half": _FLOATS,
@@ -113,7 +133,9 @@ MODEL_ATTRIBUTES = {
     "state_dict": "write model.get_state(), a dict of copies; model.save(path) writes everything",
     "test_on_batch": "write model.evaluate(x, y)",
     "to": _DEVICE,
+    "requires_grad_": 'write model.set_trainable(["dense0", "dense1"], False)',
     "train": _NO_MODE,
+    "trainable": 'write model.set_trainable(["dense0", "dense1"], False)',
     "train_on_batch": _ONE_STEP,
     "trainable_variables": _MAPPINGS,
     "trainable_weights": _MAPPINGS,
@@ -124,13 +146,23 @@ MODEL_ATTRIBUTES = {
 OPTIMIZER_ATTRIBUTES = {
     "add_param_group": "one optimizer has one learning rate for all parameters",
     "apply_gradients": "write model.backward(x, y) and optimizer.step()",
-    "learning_rate": "write optimizer.lr",
+    "learning_rate": _RATE,
+    "learning_rates": _RATE,
+    "Lr": _RATE,
+    "LR": _RATE,
     "load_state_dict": "gp.load(path) reads the optimizer with its model",
     "minimize": "write model.backward(x, y) and optimizer.step(), or model.train_step",
-    "param_groups": "write optimizer.lr; one optimizer has one learning rate for all parameters",
+    "param_groups": f"{_RATE}; one optimizer has one learning rate for all parameters",
     "state_dict": "model.save(path) writes the optimizer with its model",
     "zero_grad": _NO_ZEROING,
-}
+} | dict.fromkeys(
+    (
+        *("alpha", "beta1", "beta2", "beta_1", "beta_2", "betas", "centered", "dampening"),
+        *("decoupled", "epsilon", "eps", "momentum", "nesterov", "rho", "weight_decay"),
+    ),
+    "optimizer.settings() has the settings, which stay as they are: to change one make another "
+    "optimizer, such as gp.Adam(model, betas=(0.9, 0.99))",
+)
 LAYER_ATTRIBUTES = {"adapt": "write model.adapt(x); model.fit does it, too"} | dict.fromkeys(
     ("get_weights", "kernel_weights", "set_weights", "trainable_weights", "weight", "weights"),
     _IN_PARAMETERS,
@@ -179,8 +211,17 @@ class _Signpost:
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, thing: object, owner: type) -> NoReturn:
-        kind = owner if thing is None else type(thing)
+    def __get__(self, thing: object, owner: type) -> object:
+        if thing is None or self.name not in vars(thing):
+            self._refuse(thing, owner if thing is None else type(thing))
+        return vars(thing)[self.name]
+
+    def __set__(self, thing: object, value: object) -> None:
+        if type(thing).__module__.startswith("gradprune."):
+            self._refuse(thing, type(thing))
+        vars(thing)[self.name] = value  # a class of somebody else's may have what ours have not
+
+    def _refuse(self, thing: object, kind: type) -> NoReturn:
         text = f"{kind.__name__!r} object has no attribute {self.name!r}: {self.__doc__}"
         raise AttributeError(text, name=self.name, obj=thing)
 
@@ -202,6 +243,25 @@ def explain_attributes(kind: type, hints: Mapping[str, str]) -> None:
         post.__set_name__(kind, name)
         setattr(kind, name, post)
     setattr(kind, "__dir__", without_hints)  # noqa: B010 - mypy minds the other way
+
+
+def explain_frozen(kinds: Iterable[type]) -> None:
+    """Make layers say what to write in place of an assignment to one of their settings."""
+    for kind in kinds:
+        setattr(kind, "__setattr__", _explained(kind.__setattr__))  # noqa: B010 - mypy minds
+
+
+def _explained(assign: Callable[..., None]) -> Callable[[Any, str, Any], None]:
+    def explained(self: Any, name: str, value: Any) -> None:
+        try:
+            assign(self, name, value)
+        except FrozenInstanceError as error:
+            hint = "make another layer, dataclasses.replace(layer, ...), and a model of it"
+            if name == "trainable":
+                hint = f"write model.set_trainable({self.name or 'dense0'!r}, {value!r})"
+            raise FrozenInstanceError(f"{error}: {hint}") from None
+
+    return explained
 
 
 def _found(kind: type, name: str) -> object:

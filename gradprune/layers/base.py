@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -171,6 +171,21 @@ class Layer(ABC):
     # Its place in packed files, which never changes, and its fields in the order of their bits
     # there: new ones go last. None: it cannot be packed.
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
+
+    def __init_subclass__(cls) -> None:
+        # Before the decorator of a dataclass, which leaves what a class has by itself.
+        if "__repr__" not in vars(cls):
+            cls.__repr__ = Layer.__repr__  # type: ignore[method-assign]
+
+    def __repr__(self) -> str:
+        settings = [
+            f"{setting.name}={getattr(self, setting.name)!r}"
+            for setting in fields(self)
+            if setting.repr
+        ]
+        if not self.trainable:
+            settings.append("trainable=False")
+        return f"{type(self).__qualname__}({', '.join(settings)})"
 
     def __post_init__(self) -> None:
         settle(self, _name, "name")

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import copy
 import pickle
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 
 import numpy as np
 import pytest
 
 import gradprune as gp
 from gradprune import signposts
+from gradprune.registry import SETTINGS
+from setting_examples import GIVEN
 
 MODEL = gp.Model([gp.Dense(3, activation="relu"), gp.Dense(2)], input_shape=4, seed=0)
 OPTIMIZER = gp.SGD(MODEL, lr=0.1)
+LAYERS = [
+    cls(**GIVEN.get(name, {})) for name, cls in SETTINGS.items() if issubclass(cls, gp.layers.Layer)
+]
 OBJECTS = (
     (MODEL, signposts.MODEL_ATTRIBUTES),
     (OPTIMIZER, signposts.OPTIMIZER_ATTRIBUTES),
@@ -29,6 +35,10 @@ def test_an_attribute_of_other_libraries_says_what_to_write(thing: object, name:
     text = str(caught.value)
     assert text.startswith(f"{type(thing).__name__!r} object has no attribute {name!r}: ")
     assert caught.value.name == name
+    if thing is not MODEL.layers[0]:  # which is frozen as a whole
+        with pytest.raises(AttributeError) as refused:
+            setattr(thing, name, 1)
+        assert str(refused.value) == text
     assert not hasattr(thing, name)
     assert name not in dir(thing)
 
@@ -51,6 +61,52 @@ def test_what_is_said_of_a_model(name: str, said: str) -> None:
     with pytest.raises(AttributeError) as caught:
         getattr(MODEL, name)
     assert said in str(caught.value)
+
+
+def test_what_is_set_as_elsewhere_says_what_to_write() -> None:
+    for name in ("learning_rate", "Lr", "LR", "param_groups"):
+        with pytest.raises(AttributeError, match=r"write optimizer\.lr, such as optimizer\.lr = "):
+            setattr(OPTIMIZER, name, 0.5)
+    with pytest.raises(AttributeError, match=r"optimizer\.lr = 1e-4"):
+        OPTIMIZER.param_groups[0]["lr"] = 0.5  # type: ignore[attr-defined]
+    for name in ("momentum", "weight_decay", "betas"):
+        with pytest.raises(AttributeError, match=r"make another optimizer"):
+            setattr(OPTIMIZER, name, 0.5)
+    assert OPTIMIZER.lr == 0.1
+
+
+def test_classes_of_others_may_have_what_ours_have_not() -> None:
+    class Own(gp.SGD):
+        def __init__(self, model: gp.Model) -> None:
+            super().__init__(model, lr=0.1, momentum=0.5)
+            self.momentum = 0.5
+
+    assert Own(MODEL.copy()).momentum == 0.5
+
+    @dataclass(frozen=True)
+    class Wide(gp.Dense):
+        weights: int = field(kw_only=True)
+
+    assert Wide(3, weights=4).weights == 4
+
+
+def test_settings_of_layers_are_not_assigned() -> None:
+    layer = MODEL.layers[0]
+    with pytest.raises(FrozenInstanceError, match=r"write model\.set_trainable\('dense0', False\)"):
+        layer.trainable = False  # type: ignore[misc]
+    with pytest.raises(FrozenInstanceError, match="make another layer"):
+        layer.units = 3  # type: ignore[attr-defined]
+    with pytest.raises(FrozenInstanceError, match=r"set_trainable\('dense0', False\)"):
+        gp.LSTM(3).trainable = False  # type: ignore[misc]
+    for name in ("freeze_layer", "freeze_layers", "trainable"):
+        with pytest.raises(AttributeError, match="set_trainable"):
+            getattr(MODEL, name)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_layers_that_are_frozen_say_so(layer: gp.layers.Layer) -> None:
+    assert "trainable" not in repr(layer)
+    assert repr(replace(layer, trainable=False)) == f"{repr(layer)[:-1]}, trainable=False)"
 
 
 def test_calls_that_are_none() -> None:
