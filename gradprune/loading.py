@@ -13,6 +13,7 @@ from gradprune.errors import FileFormatError
 from gradprune.forms import frozen_files
 from gradprune.forms.frozen import FrozenModel, freeze
 from gradprune.foundation.disk import read
+from gradprune.foundation.import_paths import Trusted
 from gradprune.interop.predictors import READERS
 from gradprune.model import Model
 from gradprune.registry import CustomObjects, Registry
@@ -25,6 +26,7 @@ def load(
     *,
     max_bytes: SupportsIndex | None = None,
     custom_objects: CustomObjects | None = None,
+    trusted: Trusted = (),
 ) -> Model | FrozenModel | PackedModel:
     """Read what ``save`` of a model, a frozen or a packed one wrote; the contents tell which.
 
@@ -42,6 +44,10 @@ def load(
             layers, initializers, losses, ... of your own, all frozen dataclasses, such as
             ``{"MyCriterion": MyCriterion}``. Pass only what you trust to be called with any
             values of its fields. None of these can take the place of a class of gradprune.
+        trusted: packages or modules, such as ["mypackage"], that classes and functions of your own
+            are imported from, by the path that they had when they were saved: "mypackage.criteria:
+            Power". To import a module is to run it, so nothing is imported that is not named here;
+            True trusts the file with every module there is. ``custom_objects`` come first.
 
     Returns:
         A model of the same bits, with ``optimizer``, ``pruner`` and ``quantizer``; a frozen one;
@@ -50,8 +56,8 @@ def load(
     Raises:
         OSError: there is no such file, or it cannot be read; ``FileNotFoundError`` and the like.
         FileFormatError: it is damaged, truncated, beyond the limit or of another kind, or needs a
-            class that ``custom_objects`` does not have.
-        TypeError, ValueError: ``custom_objects`` is not as above.
+            class that neither ``custom_objects`` nor a trusted package has.
+        TypeError, ValueError: ``custom_objects`` or ``trusted`` is not as above.
         ImportError: a packed model, and constriction is not installed.
 
     >>> import gradprune as gp
@@ -59,7 +65,7 @@ def load(
     >>> gp.load("model.safetensors").seed
     7
     """
-    registry = Registry(custom_objects)
+    registry = Registry(custom_objects, trusted)
     data = read(path)
 
     def frozen(content: files.Content, tensors: files.Tensors) -> FrozenModel:

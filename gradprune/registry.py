@@ -4,7 +4,8 @@ Settings are frozen dataclasses: layers, initializers, losses, clippers, guards,
 criteria, scopes, schedules, granularities, regrowth, schemes of quantization. A file holds the
 name of the class and the values of its fields. Our own are what the packages make public, so a new
 one needs no line here. A class of a user's own is written as such, so that it can never be taken
-for one of ours, and is found again in ``custom_objects``. Nothing is imported by name.
+for one of ours, together with its import path. It is found again in ``custom_objects``, or in a
+package that the caller trusts; nothing else is imported.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 
 from gradprune import layers, losses, optim, pruning, quantization
 from gradprune.errors import FileFormatError, MissingClassError
+from gradprune.foundation.import_paths import Trust, Trusted, import_path
 from gradprune.layers.base import Layer
 from gradprune.layers.initializers import Initializer
 from gradprune.losses.base import Loss
@@ -81,6 +83,7 @@ class Registry:
 
     Args:
         custom_objects: name in the file to a frozen dataclass, or to a function.
+        trusted: see ``gradprune.load``.
 
     Raises:
         TypeError: a name is not text, or what it stands for is neither.
@@ -93,7 +96,8 @@ class Registry:
     OneShot(sparsity=0.9, at=0)
     """
 
-    def __init__(self, custom_objects: CustomObjects | None = None) -> None:
+    def __init__(self, custom_objects: CustomObjects | None = None, trusted: Trusted = ()) -> None:
+        self._trust = Trust(trusted)
         if not isinstance(custom_objects, Mapping | None):
             raise TypeError(
                 "custom_objects must be a dict such as {'MyCriterion': MyCriterion}, "
@@ -150,7 +154,7 @@ class Registry:
             raise TypeError(f"cannot save the function {name}: {error}") from None
         if self._custom.setdefault(name, function) is not function:
             raise TypeError(f"cannot save the function {name}: two have this name")
-        return {"class": _FUNCTION, "name": name}
+        return {"class": _FUNCTION, "name": name, "path": import_path(function)}
 
     def _fields(self, value: Any) -> dict[str, Any]:
         """Return what the class is called with to make the object again."""
@@ -166,7 +170,8 @@ class Registry:
             raise TypeError(f"cannot save {value!r}: {error}") from None
         if self._custom.setdefault(name, cls) is not cls:
             raise TypeError(f"cannot save {value!r}: two classes have the name {name}")
-        encoded = {"class": _CUSTOM, "name": name, "fields": self._fields(value)}
+        path = import_path(cls)
+        encoded = {"class": _CUSTOM, "name": name, "path": path, "fields": self._fields(value)}
         try:
             self.decode(encoded)
         except Exception as error:
@@ -192,10 +197,10 @@ class Registry:
         if name == _DICT:
             return {str(key): self.decode(item) for key, item in fields["items"]}
         if name == _FUNCTION:
-            return self._found(fields["name"], "function")
+            return self._found(fields["name"], "function", fields.get("path"))
         if name == _CUSTOM:
-            name, fields = fields["name"], fields["fields"]
-            cls = self._found(name, "class")
+            path, name, fields = fields.get("path"), fields["name"], fields["fields"]
+            cls = self._found(name, "class", path)
         else:
             name = FORMER.get(name, name)
             if name not in SETTINGS:
@@ -203,21 +208,35 @@ class Registry:
             cls = SETTINGS[name]
         return cls(**{key: self.decode(item) for key, item in fields.items()})
 
-    def _found(self, name: str, kind: str) -> Callable[..., Any]:
-        """Return the class or function that a file names."""
-        if name not in self._custom:
+    def _found(self, name: str, kind: str, path: str | None) -> Callable[..., Any]:
+        """Return the class or function that a file names.
+
+        Args:
+            name: passed by the caller, or of what is imported.
+            kind: "class" or "function".
+            path: where it was when it was saved; None in earlier files.
+        """
+        if name in self._custom:
+            found = self._custom[name]
+        elif path is not None and self._trust.covers(path):
+            found = self._trust.find(path, name, kind)
+        else:
+            package = (path or "").partition(":")[0].partition(".")[0]
+            is_there = package not in ("", "__main__") and "<locals>" not in str(path)
+            other = f", or trusted=[{package!r}] to import {path}" if is_there else ""
             raise MissingClassError(
                 f"the file needs a {kind} {name!r} that is not gradprune's: pass "
-                f"custom_objects={{{name!r}: ...}} with the {kind} that was saved",
+                f"custom_objects={{{name!r}: ...}} with the {kind} that was saved{other}",
                 name=name,
             )
-        found = self._custom[name]
         if inspect.isclass(found) != (kind == "class"):
             raise FileFormatError(f"the file needs a {kind} {name!r}, got {found!r} for it")
+        if kind == "class" and not _is_frozen(found):
+            raise FileFormatError(f"the file needs a class {name!r}, which is no frozen dataclass")
         return found
 
 
-def _is_frozen(cls: type[Any]) -> bool:
+def _is_frozen(cls: Any) -> bool:
     """Say whether this very class, not one that it inherits from, is a frozen dataclass."""
     settings = vars(cls).get("__dataclass_params__")
     return settings is not None and bool(settings.frozen)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 from gradprune.foundation.checks import flag, settle
+from gradprune.foundation.described import described
 from gradprune.layers.initializers import Initializer
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 
@@ -172,20 +173,10 @@ class Layer(ABC):
     # there: new ones go last. None: it cannot be packed.
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
 
-    def __init_subclass__(cls) -> None:
-        # Before the decorator of a dataclass, which leaves what a class has by itself.
-        if "__repr__" not in vars(cls):
-            cls.__repr__ = Layer.__repr__  # type: ignore[method-assign]
+    __repr__ = described  # a dataclass keeps what a class has by itself
 
-    def __repr__(self) -> str:
-        settings = [
-            f"{setting.name}={getattr(self, setting.name)!r}"
-            for setting in fields(self)
-            if setting.repr
-        ]
-        if not self.trainable:
-            settings.append("trainable=False")
-        return f"{type(self).__qualname__}({', '.join(settings)})"
+    def __init_subclass__(cls) -> None:
+        cls.__repr__ = vars(cls).get("__repr__", described)  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         settle(self, _name, "name")
