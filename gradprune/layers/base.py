@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 from gradprune.foundation.checks import flag, settle
-from gradprune.foundation.described import described
+from gradprune.foundation.described import Described
 from gradprune.layers.initializers import Initializer
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 
@@ -128,7 +128,7 @@ def _name(name: str, value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Layer(ABC):
+class Layer(Described, ABC):
     """The base class of layers; ``name`` is None until a network gives one.
 
     ``inputs`` are the names of the layers it reads, () for the one before; calls on what ``Input``
@@ -172,11 +172,6 @@ class Layer(ABC):
     # Its place in packed files, which never changes, and its fields in the order of their bits
     # there: new ones go last. None: it cannot be packed.
     packed: ClassVar[tuple[int, tuple[str, ...]] | None] = None
-
-    __repr__ = described  # a dataclass keeps what a class has by itself
-
-    def __init_subclass__(cls) -> None:
-        cls.__repr__ = vars(cls).get("__repr__", described)  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         settle(self, _name, "name")
