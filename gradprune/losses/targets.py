@@ -110,7 +110,10 @@ def values_as_target(y: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.
     wanted = f"(n, {', '.join(map(str, shape))})"
     if len(shape) > 1:
         wanted += f", or (n, {outputs})"
-    raise ValueError(f"targets must have shape {wanted}, got {array.shape}")
+    advice = ""
+    if array.ndim == 1 and outputs > 1 and as_array("y", y).dtype.kind in "iu":
+        advice = f'; for labels write loss="cross_entropy", or pass np.eye({outputs})[y]'
+    raise ValueError(f"targets must have shape {wanted}, got {array.shape}{advice}")
 
 
 def probabilities_as_target(y: ArrayLike | None, shape: tuple[int, ...]) -> NDArray[np.float32]:

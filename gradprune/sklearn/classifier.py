@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -9,11 +10,12 @@ from numpy.typing import NDArray
 from sklearn.base import ClassifierMixin
 from sklearn.utils.class_weight import compute_sample_weight
 
+from gradprune.foundation.checks import not_negative
 from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.schedules import AnySchedule
 from gradprune.sklearn.estimator import SparseMLP
-from gradprune.sklearn.settings import Checked
-from gradprune.sklearn.targets import Classes, classes_of
+from gradprune.sklearn.settings import Checked, refuse_foreign
+from gradprune.sklearn.targets import Classes, Targets, classes_of
 from gradprune.sklearn.training import Watch
 
 __all__ = ["SparseMLPClassifier"]
@@ -30,8 +32,10 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
     Args:
         hidden_layer_sizes: units of each hidden layer; a number for one layer.
         activation: of hidden layers, "relu", "tanh", "logistic" or "identity".
-        sparsity: the share of all weights that is removed, in [0, 1); None: 0.9, if no other
-            argument decides it. 0 removes nothing.
+        sparsity: the share of all weights that is removed, in [0, 1). None, if no other argument
+            decides it: 0.9, but 200 weights stay, and all of them without a hidden layer. 0
+            removes nothing. After a warm start that lowers it all weights come back, at 0, and
+            go along the schedule up to the new share.
         target_bytes: in place of a sparsity, the size of the packed file,
             ``gp.compress(est.model_)``, that is not exceeded; needs ``gradprune[compress]``.
         target_us: in place of a sparsity, microseconds that one sample may take on this machine in
@@ -90,6 +94,7 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
 
     _targets: Classes
 
+    @refuse_foreign
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -216,13 +221,21 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
         return y, known
 
     def _weights_of(
-        self, y: NDArray[Any], sample_weight: Any, X: Any, incremental: bool
+        self, y: NDArray[Any], targets: Targets, sample_weight: Any, X: Any, incremental: bool
     ) -> NDArray[np.float64] | None:
         """See SparseMLP: those of classes, too."""
-        weights = super()._weights_of(y, sample_weight, X, incremental)
-        if self.class_weight is None:
+        weights = super()._weights_of(y, targets, sample_weight, X, incremental)
+        chosen = self.class_weight
+        if chosen is None:
             return weights
-        if isinstance(self.class_weight, str) and self.class_weight == "balanced":
+        is_word = isinstance(chosen, str) and chosen == "balanced"
+        is_list = isinstance(chosen, list) and y.ndim == 2
+        if not (isinstance(chosen, Mapping) or is_word or is_list):
+            raise ValueError(
+                'class_weight must be "balanced", weights by class such as {0: 1.0, 1: 5.0}, or '
+                f"None, got {chosen!r}"
+            )
+        if isinstance(chosen, str):
             if incremental:
                 raise ValueError(
                     'class_weight="balanced" needs all samples: pass partial_fit a sample_weight, '
@@ -236,8 +249,12 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
                     by_class = np.where(counts > 0, own.sum() / (len(there) * counts), 0.0)
                 balanced: NDArray[np.float64] = own * by_class[which]
                 return balanced
-        chosen: NDArray[np.float64] = compute_sample_weight(self.class_weight, y)
-        return chosen if weights is None else weights * chosen
+        if isinstance(chosen, Mapping) and y.ndim == 1:
+            assert isinstance(targets, Classes)
+            own = _weights_by_class(chosen, targets.classes)[np.searchsorted(targets.classes, y)]
+        else:
+            own = compute_sample_weight(chosen, y)
+        return own if weights is None else weights * own
 
     def _note(self, watch: Watch, goes_on: bool, samples: int) -> None:
         """See SparseMLP: the classes, too."""
@@ -248,3 +265,14 @@ class SparseMLPClassifier(ClassifierMixin, SparseMLP):
         tags = super().__sklearn_tags__()
         tags.classifier_tags.multi_label = True
         return tags
+
+
+def _weights_by_class(chosen: Mapping[Any, Any], classes: NDArray[Any]) -> NDArray[np.float64]:
+    """What a sample of each class counts, 1 where none is given."""
+    known = classes.tolist()
+    for name, weight in chosen.items():
+        if name not in known:
+            shown = ", ".join(map(repr, known[:10])) + ", ..." * (len(known) > 10)
+            raise ValueError(f"class_weight names {name!r}, which is no class of y: {shown}")
+        not_negative(f"class_weight[{name!r}]", weight)
+    return np.array([float(chosen.get(label, 1.0)) for label in known])

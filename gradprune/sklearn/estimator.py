@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import ceil
 from typing import Any, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from gradprune.sklearn.fitting import started, tightened
 from gradprune.sklearn.inputs import dense, features, features_and_targets
 from gradprune.sklearn.network import folded, weights_and_biases
 from gradprune.sklearn.scaling import Scaling
-from gradprune.sklearn.settings import Checked
+from gradprune.sklearn.settings import Checked, refuse_foreign
 from gradprune.sklearn.targets import Targets
 from gradprune.sklearn.threads import threads_for
 from gradprune.sklearn.training import Watch, passes, warn_unless_converged
@@ -43,6 +44,7 @@ class SparseMLP(BaseEstimator, ABC):
     t_: int
     search_: list[Attempt]
 
+    @refuse_foreign
     def __init__(
         self,
         hidden_layer_sizes: Any = (100,),
@@ -109,11 +111,17 @@ class SparseMLP(BaseEstimator, ABC):
         """
 
     def _weights_of(
-        self, y: NDArray[Any], sample_weight: Any, X: Any, incremental: bool
+        self, y: NDArray[Any], targets: Targets, sample_weight: Any, X: Any, incremental: bool
     ) -> NDArray[np.float64] | None:
         """Return (n,) what each sample counts, or None if all count the same."""
         if sample_weight is None:
             return None
+        shape = np.shape(sample_weight)
+        if shape not in {(), (len(y),)}:
+            raise ValueError(
+                f"sample_weight must be one number for each of the {len(y)} samples, got shape "
+                f"{shape}"
+            )
         weights: NDArray[np.float64] = _check_sample_weight(
             sample_weight, X, dtype=np.float64, ensure_non_negative=True
         )
@@ -142,7 +150,7 @@ class SparseMLP(BaseEstimator, ABC):
         y, targets = self._targets_of(
             y, settings, known=known, classes=classes, whole=not incremental
         )
-        weights = self._weights_of(y, sample_weight, X, incremental)
+        weights = self._weights_of(y, targets, sample_weight, X, incremental)
         seed = self._seed if goes_on and incremental else _seed_of(self.random_state)
         if weights is not None:  # who counts for nothing is not there
             X, y, weights = X[weights > 0], y[weights > 0], weights[weights > 0]
@@ -283,6 +291,8 @@ def _parted(
     seed: int,
 ) -> tuple[tuple[Any, Any, Any], tuple[Any, Any, Any]]:
     """(X, y, weights) to train on, and those that are kept to measure on."""
+    if targets.is_one_class:
+        _check_classes(y, X.shape[0], settings.validation_fraction)
     both = train_test_split(
         np.arange(X.shape[0]),
         test_size=settings.validation_fraction,
@@ -298,6 +308,24 @@ def _parted(
         (X[rows], y[rows], None if weights is None else weights[rows]) for rows in both
     )
     return training, kept
+
+
+def _check_classes(y: NDArray[Any], n: int, share: float) -> None:
+    """Raise a ValueError unless each class can be trained on and measured."""
+    classes, counts = np.unique(y, return_counts=True)
+    if counts.min() < 2:
+        raise ValueError(
+            f"The least populated class, {classes[counts.argmin()]}, has one sample, and "
+            "early_stopping keeps samples of each class apart: leave the class out, or write "
+            "early_stopping=False"
+        )
+    kept, least = ceil(n * share), ceil(100 * len(classes) / n) / 100
+    if kept < len(classes):
+        raise ValueError(
+            f"validation_fraction={share:g} keeps {kept} of {n} samples, fewer than the "
+            f"{len(classes)} classes: write validation_fraction={least:g} or more, or "
+            "early_stopping=False"
+        )
 
 
 def _scorer(

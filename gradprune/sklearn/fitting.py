@@ -11,7 +11,7 @@ from gradprune.pruning.pruner import Pruner
 from gradprune.sklearn.budgets import Attempt, budget_of, meet, search
 from gradprune.sklearn.network import copied, folded, layers_of, plain, sizes_of
 from gradprune.sklearn.scaling import Scaling
-from gradprune.sklearn.settings import Checked
+from gradprune.sklearn.settings import Checked, usual_sparsity
 from gradprune.sklearn.targets import Targets
 from gradprune.sklearn.training import Watch, attach, passes
 from gradprune.sklearn.training_set import TrainingSet
@@ -38,7 +38,10 @@ def started(
     """
     head, features = targets.head, samples.x.shape[1]
     budget, trials = budget_of(settings), list[Attempt]()
-    hidden, sparsity = settings.hidden, settings.sparsity
+    hidden = settings.hidden
+    sparsity = settings.sparsity
+    if sparsity is None:
+        sparsity = usual_sparsity(features, hidden, head.outputs)
     if before is not None:
         hidden = sizes_of(before)
         if hidden != settings.hidden and settings.target_us is None:
@@ -100,7 +103,9 @@ def tightened(
         model.pruner = None
 
     def train() -> None:
-        again = Watch(replace(settings, early_stopping=False), watch.factor, None)
+        again = Watch(
+            replace(settings, early_stopping=False), watch.factor, None, passed=len(watch.losses)
+        )
         passes(model, samples, settings, again, count=settings.n_iter_no_change, seed=seed)
         watch.losses += again.losses
 

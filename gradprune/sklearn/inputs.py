@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import date, time, timedelta
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,7 @@ def features_and_targets(
         ValueError: likewise; or there are not as many targets, or one is missing.
     """
     _refuse_categories(estimator, X)
+    _refuse_missing(y)
     X, y = validate_data(
         estimator, X, y, accept_sparse="csr", dtype=_DTYPES, multi_output=True, reset=reset
     )
@@ -73,20 +75,79 @@ def _memory() -> int:
 
 
 def _refuse_categories(estimator: BaseEstimator, X: Any) -> None:
-    """Say what to do with a table's columns that hold no numbers."""
+    """Say what to do with columns that hold no numbers."""
+    if getattr(getattr(X, "dtype", None), "kind", "") in set("mM"):
+        raise ValueError(f"X holds dates or times, not numbers ({X.dtype}). {_DATES}")
     columns, types = getattr(X, "columns", None), getattr(X, "dtypes", None)
     if columns is None or types is None:
         return
-    words = {"category", "categorical", "string", "str", "enum"}
-    named = [
-        name
-        for name, dtype in zip(columns, types, strict=True)
-        if str(dtype).partition("(")[0].partition("[")[0].lower() in words
-    ]
+    kinds = {name: _kind(X, name, dtype) for name, dtype in zip(columns, types, strict=True)}
+    dates = [name for name, kind in kinds.items() if kind == "dates"]
+    if dates:
+        shown = ", ".join(repr(name) for name in dates[:5]) + ", ..." * (len(dates) > 5)
+        raise ValueError(f"columns of X hold dates or times, not numbers: {shown}. {_DATES}")
+    named = [name for name, kind in kinds.items() if kind == "categories"]
     if named:
         shown = ", ".join(repr(name) for name in named[:5]) + ", ..." * (len(named) > 5)
         raise ValueError(
             f"columns of X hold categories, not numbers: {shown}. Encode them first, for example "
             "make_pipeline(make_column_transformer((OneHotEncoder(handle_unknown='ignore'), "
             f"{named[:5]}), remainder='passthrough'), {type(estimator).__name__}())"
+        )
+
+
+_WORDS = {
+    **dict.fromkeys(("category", "categorical", "string", "str", "enum"), "categories"),
+    **dict.fromkeys(
+        ("datetime64", "timedelta64", "datetime", "duration", "date", "time", "period"), "dates"
+    ),
+}
+_DATES = (
+    "Make numbers of them first, for example t.dt.month, or (t - t.min()).dt.total_seconds() of "
+    "such a column t"
+)
+
+
+def _kind(table: Any, name: Any, dtype: Any) -> str:
+    """What a column holds, "categories" or "dates"; "" if it may be numbers."""
+    word = str(dtype).partition("(")[0].partition("[")[0].lower()
+    if word != "object":
+        return _WORDS.get(word, "")
+    column = table[name]
+    if getattr(column, "ndim", 1) != 1:  # two columns of one name
+        return ""
+    first = next((value for value in column if not _is_missing(value)), None)
+    if isinstance(first, str):
+        return "categories"
+    return "dates" if isinstance(first, date | time | timedelta) else ""
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it stands for a value that is not known: None, NaN, and those of pandas."""
+    if value is None:
+        return True
+    try:
+        return bool(value != value)  # noqa: PLR0124 - of NaN and NaT alone
+    except TypeError:  # pandas.NA is neither true nor false
+        return True
+    except ValueError:  # an array
+        return False
+
+
+def _refuse_missing(y: Any) -> None:
+    """Say which targets are missing, or are of several types, which have no order."""
+    is_text = str(getattr(y, "dtype", "")) in {"object", "str", "string"}
+    if not isinstance(y, list | tuple) and not (is_text and getattr(y, "ndim", 0) == 1):
+        return
+    values = list(y)
+    missing = [place for place, value in enumerate(values) if _is_missing(value)]
+    if missing and any(value is None or isinstance(value, str) for value in values):
+        raise ValueError(
+            f"y[{missing[0]}] is missing ({len(missing)} of {len(values)} are): leave out the "
+            "samples without a target"
+        )
+    kinds = {isinstance(value, str) for value in values}
+    if len(kinds) == 2:
+        raise ValueError(
+            "y holds text and other things: write labels of one type, such as [str(v) for v in y]"
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import wraps
+from itertools import pairwise
 from typing import Any, Self
 
 from gradprune.foundation.checks import (
@@ -22,12 +24,18 @@ from gradprune.pruning.criteria.base import Criterion
 from gradprune.pruning.criteria.order import Magnitude
 from gradprune.pruning.schedules import AnySchedule
 
-__all__ = ["ACTIVATIONS", "Checked"]
+__all__ = ["ACTIVATIONS", "Checked", "refuse_foreign", "usual_sparsity"]
 
 # scikit-learn's names, and those here.
 ACTIVATIONS = {"relu": "relu", "tanh": "tanh", "logistic": "sigmoid", "identity": "identity"}
 SCHEDULES = ("cubic", "linear", "one_shot")
 _SPARSITY = 0.9  # where neither a sparsity nor a budget is given
+_LEAST = 200  # weights that this leaves, if there are as many
+# Words of scikit-learn's MLP for other solvers than the one here.
+_FOREIGN = {
+    *("solver", "learning_rate", "power_t", "momentum", "nesterovs_momentum", "beta_1", "beta_2"),
+    *("epsilon", "max_fun", "loss"),
+}
 
 
 @dataclass(frozen=True)
@@ -36,7 +44,7 @@ class Checked:
 
     hidden: tuple[int, ...]
     activation: str
-    sparsity: float
+    sparsity: float | None
     target_bytes: int | None
     target_us: float | None
     criterion: Criterion
@@ -80,9 +88,7 @@ class Checked:
         return cls(
             hidden=_sizes(e.hidden_layer_sizes),
             activation=ACTIVATIONS[choice("activation", e.activation, ACTIVATIONS)],
-            sparsity=_SPARSITY
-            if e.sparsity is None
-            else fraction("sparsity", e.sparsity, one=False),
+            sparsity=None if e.sparsity is None else fraction("sparsity", e.sparsity, one=False),
             target_bytes=_optional("target_bytes", e.target_bytes),
             target_us=target_us,
             criterion=_criterion(e.criterion),
@@ -104,6 +110,41 @@ class Checked:
             verbose=int(e.verbose),
             n_threads=_optional("n_threads", e.n_threads, most=256),
         )
+
+
+def usual_sparsity(features: int, hidden: tuple[int, ...], outputs: int) -> float:
+    """Return the share of the weights that is removed where no argument says it.
+
+    It is 0.9, but what is left is 200 weights at least, and nothing is removed where there is no
+    hidden layer: of few weights each one counts.
+
+    >>> usual_sparsity(64, (100,), 10), usual_sparsity(4, (100,), 3), usual_sparsity(64, (), 10)
+    (0.9, 0.7142857142857143, 0.0)
+    """
+    if not hidden:
+        return 0.0
+    weights = sum(a * b for a, b in pairwise((features, *hidden, outputs)))
+    return min(_SPARSITY, max(0.0, 1 - _LEAST / weights))
+
+
+def refuse_foreign(init: Callable[..., None]) -> Callable[..., None]:
+    """Say in a constructor what to write in place of words of scikit-learn's MLP.
+
+    Raises:
+        TypeError: there is such a word.
+    """
+
+    @wraps(init)
+    def checked(self: Any, *args: Any, **settings: Any) -> None:
+        for name in settings:
+            if name in _FOREIGN:
+                raise TypeError(
+                    f"{type(self).__name__} has no {name}: it trains by Adam, at a constant "
+                    f"learning_rate_init; leave {name} out"
+                )
+        init(self, *args, **settings)
+
+    return checked
 
 
 def _optional(name: str, value: Any, most: int = LARGEST_SIZE) -> int | None:

@@ -49,7 +49,13 @@ def attach(
     model.pruner = None
     schedule = settings.schedule
     if isinstance(schedule, str):
-        if sparsity <= model.sparsity:
+        arena = model.arena
+        most = round(sparsity * arena.prunable_size)
+        if most < arena.removed:  # a warm start with fewer of them: all weights come back, at 0
+            with model.lock:
+                shapes = {name: mask.shape for name, mask in model.masks.items()}
+                model.set_masks({name: np.ones(shape, np.bool_) for name, shape in shapes.items()})
+        if most <= arena.removed:
             return
         schedule = schedule_of(schedule, sparsity, settings.max_iter * samples.steps)
     Pruner(model, criterion=settings.criterion, scope="erk", schedule=schedule, seed=seed)
@@ -64,6 +70,7 @@ class Watch(Callback):
         settings: of the estimator.
         factor: of the loss that is noted over the core's.
         score: measures the model on what is kept for validation; None: it goes by the loss.
+        passed: passes of this ``fit`` before, from which the lines that are printed count on.
 
     Attributes:
         losses: one a pass.
@@ -73,9 +80,15 @@ class Watch(Callback):
     """
 
     def __init__(
-        self, settings: Checked, factor: float, score: Callable[[Model], float] | None
+        self,
+        settings: Checked,
+        factor: float,
+        score: Callable[[Model], float] | None,
+        *,
+        passed: int = 0,
     ) -> None:
         self.settings, self.factor, self.score = settings, factor, score
+        self.passed = passed
         self.losses: list[float] = []
         self.scores: list[float] = []
         self.best = -math.inf
@@ -116,7 +129,7 @@ class Watch(Callback):
     def _say(self, model: Model) -> None:
         if not self.settings.verbose:
             return
-        text = f"Iteration {len(self.losses)}, loss = {self.losses[-1]:.8f}"
+        text = f"Iteration {self.passed + len(self.losses)}, loss = {self.losses[-1]:.8f}"
         if self.scores:
             text += f", validation score = {self.scores[-1]:.6f}"
         if model.sparsity:
