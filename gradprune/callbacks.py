@@ -2,3 +2,4 @@
 
 from gradprune.training.averaging import *
 from gradprune.training.callbacks import *
+from gradprune.training.tensorboard import *

@@ -172,8 +172,8 @@ class Model(Exportable):
                 call is warned of before it starts. Reports of its events are in
                 ``history.prune_reports``.
             callbacks: ``Callback`` objects, called in this order.
-            verbose: 0 silent, 1 a progress bar where there is a terminal or notebook, 2 a line an
-                epoch.
+            verbose: 0 silent; 1 a progress bar where there is a terminal or notebook, else a line
+                an epoch on standard error; 2 a line an epoch on standard output.
             shuffle: take the samples in a new order each epoch, else as they are.
             seed: the seed of that order and of ``augment``, 0 <= seed < 2**64.
             augment: an ``Augmentation`` such as ``Shift(2)`` or several, applied in this order to

@@ -61,7 +61,7 @@ TOPICS = {
     "callbacks": Topic(
         "Callbacks",
         "What looks on while a model is trained.",
-        ("training.callbacks", "training.averaging"),
+        ("training.callbacks", "training.averaging", "training.tensorboard"),
     ),
     "pruning": Topic("Pruning", "The pruner, what it goes by and when.", ("pruning",)),
     "criteria": Topic("Criteria", "Which weights go first.", ("pruning.criteria",)),

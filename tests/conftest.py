@@ -144,6 +144,11 @@ def skl2onnx() -> Any:
     return pytest.importorskip("skl2onnx")
 
 
+@pytest.fixture(scope="session")
+def tensorboardX() -> Any:  # noqa: N802 - the package is called so
+    return pytest.importorskip("tensorboardX")
+
+
 @pytest.fixture(scope="module")
 def few_rounds() -> Iterator[None]:
     """SynFlow in two rounds, to be quick."""

@@ -16,6 +16,7 @@ PEERS = {
         "pyarrow",
         "qonnx",
         "skl2onnx",
+        "tensorboardX",
         "torch",
     ),
 }

@@ -20,6 +20,7 @@ from gradprune.engine.network import Network
 from gradprune.engine.replicas import replicate
 from gradprune.engine.summary import summarize
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.layers.base import Layer
 from gradprune.losses.base import LossLike
 from gradprune.optim.guards import Skip
@@ -108,8 +109,8 @@ class ParameterDiagnosis:
     update_ratio: float | None
 
 
-@dataclass(frozen=True)
-class Diagnosis:
+@dataclass(frozen=True, repr=False)
+class Diagnosis(Displayed):
     """The result of ``gp.diagnose``; ``print`` shows tables and advice.
 
     Attributes:
@@ -167,7 +168,8 @@ class Diagnosis:
 
         return plot_diagnosis(self, figure=figure)
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         layers = [
             (
                 row.name,
@@ -191,19 +193,15 @@ class Diagnosis:
             )
             for row in self.parameters
         ]
-        return "\n".join(
-            [
-                (
-                    f"loss {_number(self.loss)} of {self.samples:,} samples, "
-                    f"gradient norm {_number(self.gradient_norm)}"
-                ),
-                *Table(_LAYER_COLUMNS, layers, words={0, 1}).lines(),
-                *Table(_PARAMETER_COLUMNS, parameters).lines(),
-                *self.advice,
-            ]
-        )
-
-    __repr__ = __str__
+        return [
+            (
+                f"loss {_number(self.loss)} of {self.samples:,} samples, "
+                f"gradient norm {_number(self.gradient_norm)}"
+            ),
+            Table(_LAYER_COLUMNS, layers, words={0, 1}),
+            Table(_PARAMETER_COLUMNS, parameters),
+            *self.advice,
+        ]
 
 
 _LAYER_COLUMNS = (

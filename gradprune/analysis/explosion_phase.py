@@ -19,6 +19,7 @@ from gradprune.engine.network import Network
 from gradprune.foundation import streams
 from gradprune.foundation.checks import fraction, real, seed_number, whole
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.losses.base import LossLike
 from gradprune.optim.optimizers import Optimizer
 from gradprune.optim.snapshots import LastPass, Snapshot
@@ -70,8 +71,8 @@ class Culprit(NamedTuple):
     norm_growth: float
 
 
-@dataclass(frozen=True)
-class ExplosionReport:
+@dataclass(frozen=True, repr=False)
+class ExplosionReport(Displayed):
     """The result of ``gp.explode``; ``print`` shows a table of the culprits.
 
     Attributes:
@@ -120,7 +121,8 @@ class ExplosionReport:
         ranked = sorted(found.values(), key=lambda c: -max(c.loss_growth, c.norm_growth))
         return tuple(ranked)
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         columns = ("parameter", "shifts", "loss growth", "norm growth")
         rows = [
             (c.parameter, f"{c.shifts}", f"{c.loss_growth:.3g}", f"{c.norm_growth:.3g}")
@@ -130,7 +132,7 @@ class ExplosionReport:
             f"{len(self.losses)} rounds, {len(self.shifts)} shifts, "
             f"{int(self.applied.sum())} steps, last loss {self.loss:.4g}"
         )
-        return "\n".join([head, *Table(columns, rows).lines()])
+        return [head, Table(columns, rows)]
 
 
 @locked

@@ -20,7 +20,9 @@ from gradprune import _core
 from gradprune.analysis.verification import verify
 from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.checks import as_array, instance, whole
+from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import check_path, write_atomically
+from gradprune.foundation.display import Displayed, page_part
 from gradprune.foundation.timing import median_times
 from gradprune.interop.c_predictor import CPredictor
 from gradprune.interop.predictors import Predictor, predictor_of
@@ -42,8 +44,8 @@ _SHOWN = ("accuracy", "change", "weights", "macs", "nbytes")
 _PICTURES = (".png", ".svg", ".pdf")
 
 
-@dataclass(frozen=True)
-class Report:
+@dataclass(frozen=True, repr=False)
+class Report(Displayed):
     """The result of ``gp.report``; ``print`` shows tables.
 
     Attributes:
@@ -109,15 +111,18 @@ class Report:
                 _draw_forms(self.forms, parts[-1])
         return figure
 
-    def __str__(self) -> str:
-        parts = [self.title] if self.title else []
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
+        parts: list[str | Table] = [self.title] if self.title else []
         if self.forms is not None:
-            parts.append(str(_shown(self.forms)))
+            parts += _shown(self.forms).shown()
         if self.sweep is not None:
-            parts.append(str(_curves(self.sweep)))
-        return "\n\n".join([*parts, "\n".join(self.notes)]).rstrip()
+            parts += _curves(self.sweep).shown()
+        return [*parts, *self.notes]
 
-    __repr__ = __str__
+    def __str__(self) -> str:
+        *parts, notes = [*self.shown()[: -len(self.notes) or None], "\n".join(self.notes)]
+        return "\n\n".join(map(str, [*parts, notes])).rstrip()
 
 
 def check_ending(path: str | os.PathLike[str]) -> None:
@@ -431,9 +436,8 @@ body { font: 15px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .7rem; text-align: right; white-space: nowrap;
+th, td { padding: .25rem .7rem; white-space: nowrap;
   border-bottom: 1px solid color-mix(in srgb, CanvasText 20%, transparent); }
-th:first-child, td:first-child, .word { text-align: left; }
 thead th { border-bottom-width: 2px; }
 img { max-width: 100%; background: white; border-radius: 6px; margin-top: 1rem; }
 footer { margin-top: 2rem; opacity: .75; font-size: .9rem; }
@@ -446,11 +450,11 @@ def _page(chosen: Report) -> str:
     alternative = "The numbers of the tables on this page as curves and bars"
     body = [f'<img alt="{alternative}" src="data:image/svg+xml;base64,{image}">']
     if chosen.forms is not None:
-        body += ["<h2>Forms of the model</h2>", _table(_shown(chosen.forms))]
+        body += ["<h2>Forms of the model</h2>", page_part(_shown(chosen.forms).shown())]
     if chosen.sweep is not None:
         body += [
             "<h2>Sweep: mean ± standard deviation over seeds</h2>",
-            _table(_curves(chosen.sweep)),
+            page_part(_curves(chosen.sweep).shown()),
         ]
     if chosen.notes:
         notes = "".join(f"<li>{html.escape(note)}</li>" for note in chosen.notes)
@@ -467,20 +471,4 @@ def _page(chosen: Report) -> str:
             *body,
             f"<footer>gradprune {html.escape(_core.version)}</footer></body></html>\n",
         ]
-    )
-
-
-def _table(table: Records) -> str:
-    def row(cells: Sequence[str], tag: str) -> str:
-        kinds = ['class="word"' if i in table.words else "" for i in range(len(cells))]
-        return "".join(
-            f"<{tag} {kind}>{html.escape(cell)}</{tag}>"
-            for kind, cell in zip(kinds, cells, strict=True)
-        )
-
-    head, *rows = table.cells()
-    body = "\n".join(f"<tr>{row(cells, 'td')}</tr>" for cells in rows)
-    return (
-        f'<div class="wide"><table><thead><tr>{row(head, "th")}</tr></thead>\n'
-        f"<tbody>{body}</tbody></table></div>"
     )

@@ -16,6 +16,7 @@ from gradprune.engine.network import Network
 from gradprune.engine.replicas import replicate
 from gradprune.foundation import checks
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.losses.base import LossLike
 from gradprune.losses.table import lists_losses
 from gradprune.pruning.criteria.base import Criterion
@@ -32,8 +33,8 @@ _SPARSITIES = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)
 _MAGNITUDE = Magnitude()
 
 
-@dataclass(frozen=True, eq=False)
-class Sensitivity:
+@dataclass(frozen=True, repr=False, eq=False)
+class Sensitivity(Displayed):
     """Accuracy and loss when one parameter alone is pruned; ``print`` shows a table.
 
     Attributes:
@@ -100,7 +101,8 @@ class Sensitivity:
 
         return plot_sensitivity(self, ax=ax)
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         what, values = "accuracy", self.accuracies
         text = "" if self.accuracy is None else f"accuracy {self.accuracy:.2%}, "
         if self.accuracy is None:
@@ -110,8 +112,8 @@ class Sensitivity:
         for name, row in values.items():
             cells = (f"{v:.2%}" if what == "accuracy" else f"{v:.4g}" for v in row.tolist())
             rows.append([name, *cells])
-        lines = [f"{text}loss {self.loss:.4g} as it is; at a sparsity of one parameter alone:"]
-        return "\n".join(lines + Table(columns, rows).lines())
+        head = f"{text}loss {self.loss:.4g} as it is; at a sparsity of one parameter alone:"
+        return [head, Table(columns, rows)]
 
 
 @lists_losses

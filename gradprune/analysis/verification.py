@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune.analysis.layerwise import first_difference
 from gradprune.foundation.checks import as_array, not_negative
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.interop.predictors import Predictor, predictor_of
 
 __all__ = ["VerificationError", "VerificationReport", "verify"]
@@ -36,8 +37,8 @@ class VerificationError(AssertionError):
     """
 
 
-@dataclass(frozen=True)
-class VerificationReport:
+@dataclass(frozen=True, repr=False)
+class VerificationReport(Displayed):
     """The result of ``gp.verify``; ``print`` shows a table, and so does a notebook.
 
     Attributes:
@@ -60,7 +61,8 @@ class VerificationReport:
     tolerances: Mapping[str, float]
     samples: int
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         cells = [
             (
                 name,
@@ -71,9 +73,7 @@ class VerificationReport:
             for name, error in self.errors.items()
         ]
         head = ("model", "largest error", "allowed", "same argmax")
-        return "\n".join([*Table(head, cells).lines(), f"{self.samples:,} samples"])
-
-    __repr__ = __str__
+        return [Table(head, cells), f"{self.samples:,} samples"]
 
 
 def verify(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -217,7 +218,7 @@ def run(
             data.train,
             validation_data=data.validation,
             pruner=pruner,
-            verbose=0 if console is None else 1,
+            verbose=0 if console is None else 1 if sys.stderr.isatty() else 2,
             seed=seed,
         )
 

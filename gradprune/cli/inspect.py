@@ -15,8 +15,6 @@ from gradprune.compression.gpz import PackedModel
 from gradprune.errors import MissingClassError
 from gradprune.forms.frozen import FrozenModel
 from gradprune.foundation.columns import Table
-from gradprune.optim.optimizers import Optimizer
-from gradprune.pruning.pruner import Pruner
 from gradprune.registry import written
 
 # What the parts of a file, as ``files.sizes`` names them, are.
@@ -82,8 +80,8 @@ def run(options: argparse.Namespace) -> None:
     if path.suffix.lower() not in ENDINGS["onnx"]:
         _show_bytes(console, path, files.sizes(path))
     console.print(f"trained    {model.epoch:,} epochs, {model.forward_count:,} batches")
-    console.print(f"optimizer  {_describe_optimizer(model.optimizer)}", soft_wrap=True)
-    console.print(f"pruner     {_describe_pruner(model.pruner)}", soft_wrap=True)
+    console.print(f"optimizer  {model.optimizer or 'none'}", soft_wrap=True)
+    console.print(f"pruner     {model.pruner or 'none'}", soft_wrap=True)
 
 
 def _show_bytes(console: Any, path: Path, sizes: dict[str, int]) -> None:
@@ -135,20 +133,3 @@ def _show_without_classes(console: Any, path: Path, error: MissingClassError) ->
             text = f"{found.get('class', part.capitalize())}({text})"
         console.print(f"{part:10} {text}", soft_wrap=True)
     console.print(f"note: {error}", soft_wrap=True)
-
-
-def _describe_optimizer(optimizer: Optimizer | None) -> str:
-    if optimizer is None:
-        return "none"
-    settings = {**optimizer.settings(), "clip": optimizer.clip}
-    text = ", ".join(f"{name}={value}" for name, value in settings.items())
-    return f"{type(optimizer).__name__}({text}), {optimizer.step_count:,} steps"
-
-
-def _describe_pruner(pruner: Pruner | None) -> str:
-    if pruner is None:
-        return "none"
-    text = f"{pruner.criterion}, {pruner.scope}, {pruner.granularity}, schedule {pruner.schedule}"
-    if pruner.exclude:
-        text += f", without {', '.join(pruner.exclude)}"
-    return f"{text}; events: {pruner.events:,}, steps: {pruner.step_count:,}"

@@ -23,6 +23,7 @@ from gradprune.compression.stage import (
 )
 from gradprune.foundation.checks import instance, seed_number
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.losses.base import LossLike
 from gradprune.model import Model
 from gradprune.pruning.report import PruneReport
@@ -77,8 +78,8 @@ class StageReport:
         return tuple(texts)
 
 
-@dataclass(frozen=True)
-class PipelineResult:
+@dataclass(frozen=True, repr=False)
+class PipelineResult(Displayed):
     """The result of a pipeline; ``print`` shows a line for each stage.
 
     Attributes:
@@ -99,7 +100,8 @@ class PipelineResult:
     packed: PackedModel | None
     stages: tuple[StageReport, ...]
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         headings = ("stage", "parameters", "kept", "values", "loss", "accuracy", "bytes", "seconds")
         cells = [
             (
@@ -120,7 +122,7 @@ class PipelineResult:
             for row, reports in zip(self.stages, last, strict=True)
             for text in replace(row, reports=reports).warnings
         ]
-        return "\n".join([*Table(headings, cells).lines(), *said])
+        return [Table(headings, cells), *said]
 
 
 class Pipeline:

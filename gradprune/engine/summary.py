@@ -10,11 +10,12 @@ import numpy as np
 
 from gradprune.engine.network import Network
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.layers.base import Layer, Parameter
 from gradprune.state.costs import Costs
 from gradprune.state.locking import locked
 
-__all__ = ["LayerSummary", "Summary", "summarize"]
+__all__ = ["LayerSummary", "Summary", "kind_of", "summarize"]
 
 _HEADINGS = (
     "layer",
@@ -46,8 +47,8 @@ class LayerSummary:
     kernel: str  # how the engine runs it; "" where there is nothing to choose
 
 
-@dataclass(frozen=True)
-class Summary:
+@dataclass(frozen=True, repr=False)
+class Summary(Displayed):
     """The result of ``model.summary()``; ``print`` shows a table, and so does a notebook.
 
     Attributes:
@@ -65,7 +66,8 @@ class Summary:
     costs: Costs
     notes: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         rows = [_cells(row) for row in (*self.layers, self.total)]
         table = Table(_HEADINGS, rows, words={0, 1, 9}, total=True)
         lines_below = [f"sparsity {self.sparsity:.2%}"]
@@ -75,9 +77,7 @@ class Summary:
                 f"sparse kernels up to {shares} kept at 16 / 32 / 48 / 64 samples"
                 f" ({self.costs.source})"
             )
-        return "\n".join([*table.lines(), *lines_below, *self.notes])
-
-    __repr__ = __str__
+        return [table, *lines_below, *self.notes]
 
 
 def _cells(row: LayerSummary) -> tuple[str, ...]:
@@ -137,7 +137,7 @@ def _row(
         kernel = "sparse" if network.is_sparse(str(layer.name)) else "dense"
     return LayerSummary(
         name=str(layer.name),
-        kind=_kind(layer),
+        kind=kind_of(layer),
         outputs=outputs,
         parameters=parameters,
         kept=parameters - removed,
@@ -164,6 +164,6 @@ def _total(rows: Sequence[LayerSummary], outputs: int) -> LayerSummary:
     )
 
 
-def _kind(layer: Layer) -> str:
+def kind_of(layer: Layer) -> str:
     """A word or two about the layer, and what it reads if that is not the layer before."""
     return f"{layer.label} of {' + '.join(layer.inputs)}" if layer.inputs else layer.label

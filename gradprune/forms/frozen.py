@@ -19,6 +19,7 @@ from gradprune.forms.frozen_files import FrozenSource, Origin, write
 from gradprune.forms.standardization import folded
 from gradprune.foundation.checks import real_array
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.foundation.habits import shape_hint
 from gradprune.layers.graph import plan
 from gradprune.quantization.mixed_precision import Rounding
@@ -61,7 +62,7 @@ class FrozenLayer:
     macs_effective: int = 0  # those of kept weights
 
 
-class FrozenModel:
+class FrozenModel(Displayed):
     """An immutable copy of a network for inference; ``model.freeze()`` makes it.
 
     Weights are packed as each layer runs fastest, once for calls with a few samples and once for
@@ -278,16 +279,15 @@ class FrozenModel:
     def __reduce__(self) -> tuple[Any, ...]:
         return freeze, tuple(self._origin)
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         rows = [_cells(layer) for layer in self.layers]
-        lines = Table(_HEADINGS, rows, words={0, 1, 6, 7}).lines()
+        lines: list[str | Table] = [Table(_HEADINGS, rows, words={0, 1, 6, 7})]
         if self.precision == "int8":
             lines.append(f"largest error by rounding {self.error:.2g} of the largest output")
         if self.exact:
             lines.append(f"float32 so that it is no more: {', '.join(self.exact)}")
-        return "\n".join(lines)
-
-    __repr__ = __str__
+        return lines
 
 
 def freeze(source: FrozenSource, precision: str, rounding: Rounding) -> FrozenModel:

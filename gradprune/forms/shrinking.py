@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from gradprune.engine.replicas import output_of
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.layers.base import Entries, Layer, Shape, Wiring
 from gradprune.layers.graph import Step
 from gradprune.layers.wiring import roles_by_layer
@@ -70,8 +71,8 @@ class LayerShrink:
         return self.outputs - self.constant - self.unread
 
 
-@dataclass(frozen=True)
-class ShrinkReport:
+@dataclass(frozen=True, repr=False)
+class ShrinkReport(Displayed):
     """The report of ``model.shrink()``; ``print`` shows a table.
 
     Attributes:
@@ -103,18 +104,15 @@ class ShrinkReport:
             f"{read:,} of {self.live_inputs.size:,} inputs are read"
         )
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         columns = ("layer", "outputs", "kept", "constant", "unread", "parameters", "kept")
         rows: list[tuple[str, ...]] = []
         for layer in self.layers:
             outputs = (layer.outputs, layer.kept, layer.constant, layer.unread)
             numbers = (*outputs, layer.parameters, layer.parameters_kept)
             rows.append((layer.name, *(f"{number:,}" for number in numbers)))
-        return "\n".join(
-            [self.headline, *Table(columns, rows).lines(), *(f"note: {n}" for n in self.notes)]
-        )
-
-    __repr__ = __str__
+        return [self.headline, Table(columns, rows), *(f"note: {n}" for n in self.notes)]
 
 
 @locked

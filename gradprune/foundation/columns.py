@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,6 +50,33 @@ class Table:
 
     def __str__(self) -> str:
         return "\n".join(self.lines())
+
+    def html(self) -> str:
+        """Return the table for a page or a notebook; words to the left, numbers to the right.
+
+        >>> print(Table(("layer", "kept"), [("a<b", "7")]).html().splitlines()[2])
+        <tr><td style="text-align: left">a&lt;b</td><td style="text-align: right">7</td></tr>
+        """
+
+        def row(cells: Sequence[str], tag: str) -> str:
+            sides = ("left" if i in self.words else "right" for i in range(len(cells)))
+            shown = (
+                f'<{tag} style="text-align: {side}">{html.escape(cell)}</{tag}>'
+                for side, cell in zip(sides, cells, strict=True)
+            )
+            return f"<tr>{''.join(shown)}</tr>"
+
+        body = [row(cells, "td") for cells in self.rows]
+        return "\n".join(
+            [
+                '<div class="wide" style="overflow-x: auto"><table>',
+                f"<thead>{row(self.columns, 'th')}</thead><tbody>",
+                *body,
+                "</tbody></table></div>",
+            ]
+        )
+
+    _repr_html_ = html  # what notebooks call
 
     def __rich__(self) -> RichTable:
         """Return the table that a rich console prints."""

@@ -13,6 +13,7 @@ from gradprune.engine.network import Network
 from gradprune.foundation.checks import choice, instance
 from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import check_path, check_writable, write_atomically
+from gradprune.foundation.display import Displayed
 from gradprune.interop.c_network import CLayer, c_text
 from gradprune.interop.c_text import PRECISIONS, is_identifier, sanitized
 from gradprune.quantization.mixed_precision import (
@@ -25,8 +26,8 @@ from gradprune.quantization.mixed_precision import (
 __all__ = ["CReport", "to_c"]
 
 
-@dataclass(frozen=True)
-class CReport:
+@dataclass(frozen=True, repr=False)
+class CReport(Displayed):
     """What ``Model.to_c`` wrote; ``print`` shows it.
 
     Attributes:
@@ -52,14 +53,13 @@ class CReport:
         """For ``gp.verify``, an error relative to the largest output."""
         return PRECISIONS[self.precision]
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         rows = [(x.name, x.form, f"{x.flash:,}", f"{x.ram:,}") for x in self.layers]
         total = ("total", "", f"{self.flash:,}", f"{self.ram:,}")
         columns = ("layer", "form", "flash bytes", "RAM bytes")
         table = Table(columns, [*rows, total], words=(0, 1), total=True)
-        return f"{self.path}: {self.precision}, {self.name}_predict\n{table}"
-
-    __repr__ = __str__
+        return [f"{self.path}: {self.precision}, {self.name}_predict", table]
 
 
 def to_c(

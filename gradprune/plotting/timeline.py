@@ -4,16 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.training.history import History
-
 __all__ = ["Histories", "Timeline", "timeline"]
 
-Histories: TypeAlias = History | Sequence[History]
+
+class Recorded(Protocol):
+    """What a picture reads of a ``History``, where all of it is documented."""
+
+    epochs: list[dict[str, float]]
+    sparsity_changes: list[tuple[int, float]]
+
+    @property
+    def events(self) -> Sequence[Happened]:
+        """What happened at single steps."""
+
+    @property
+    def step_count(self) -> int:
+        """The number of steps."""
+
+    @property
+    def steps(self) -> dict[str, NDArray[Any]]:
+        """The numbers of the steps by name."""
+
+
+class Happened(Protocol):
+    """An event of a history."""
+
+    @property
+    def step(self) -> int:
+        """The step, of the first one 0."""
+
+    @property
+    def kind(self) -> str:
+        """What happened."""
+
+
+Histories: TypeAlias = Recorded | Sequence[Recorded]
 
 
 @dataclass(frozen=True)
@@ -42,8 +72,8 @@ class Timeline:
 
 def timeline(history: Histories) -> Timeline:
     """Put all histories in order; raise a ValueError if nothing was trained."""
-    histories = [history] if isinstance(history, History) else list(history)
-    if not any(h.step_count or len(h) for h in histories):
+    histories = list(history) if isinstance(history, Sequence) else [history]
+    if not any(h.step_count or h.epochs for h in histories):
         raise ValueError("the history is empty: nothing was trained")
     rows: list[dict[str, float]] = []
     ends: list[float] = []

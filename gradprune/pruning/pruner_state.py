@@ -137,6 +137,15 @@ class PrunerState(Attached):
         """Whether the schedule goes by ``feedback``."""
         return self._agenda.wants_feedback
 
+    def described(self) -> tuple[dict[str, Any], str]:
+        """See Described."""
+        names = ("criterion", "scope", "granularity", "schedule", "regrowth", "exclude")
+        settings = {name: getattr(self, name) for name in names}
+        shown = {
+            name: value for name, value in settings.items() if value is not None and value != ()
+        }
+        return shown, f"events: {self.events:,}, steps: {self.step_count:,}"
+
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     @locked

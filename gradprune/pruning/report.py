@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 
 __all__ = ["LayerReport", "PruneReport"]
 
@@ -31,8 +32,8 @@ class LayerReport:
         return (self.total - self.kept) / self.total
 
 
-@dataclass(frozen=True)
-class PruneReport:
+@dataclass(frozen=True, repr=False)
+class PruneReport(Displayed):
     """The report of a pruning event; counts are of the weights the pruner covers.
 
     Attributes:
@@ -77,7 +78,8 @@ class PruneReport:
         """The number of weights that came back in this event, at 0."""
         return sum(layer.grown_now for layer in self.per_layer.values())
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         rows = [["parameter", "total", "kept", "sparsity", "removed now"]]
         for name, layer in self.per_layer.items():
             counts = f"{layer.total:,}", f"{layer.kept:,}"
@@ -85,10 +87,10 @@ class PruneReport:
         if self.grown_now:
             grown = ["grown now", *(f"{layer.grown_now:,}" for layer in self.per_layer.values())]
             rows = [[*row, cell] for row, cell in zip(rows, grown, strict=True)]
-        lines = [f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"]
-        lines[0] += f", {self.kept:,} of {self.total:,} weights kept"
-        lines += Table(rows[0], rows[1:]).lines()
+        head = f"sparsity {self.achieved:.2%} (requested {self.requested:.2%})"
+        head += f", {self.kept:,} of {self.total:,} weights kept"
+        lines: list[str | Table] = [head, Table(rows[0], rows[1:])]
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"warning: {warning}" for warning in self.warnings]
-        return "\n".join(lines)
+        return lines

@@ -228,6 +228,14 @@ class Quantizer(Attached):
 
         return finish
 
+    def described(self) -> tuple[dict[str, Any], str]:
+        """See Described."""
+        settings = {"weights": self.weights, "exclude": self.exclude, "biases": self.biases}
+        shown = {
+            name: value for name, value in settings.items() if value is not None and value != ()
+        }
+        return shown, f"{len(self.quantized)} parameters quantized"
+
     # ---- copies, see ``copying`` ------------------------------------------------------------
 
     @locked

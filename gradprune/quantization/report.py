@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 
 __all__ = ["ParameterReport", "QuantizationReport"]
 
@@ -38,8 +39,8 @@ class ParameterReport:
     bits: float
 
 
-@dataclass(frozen=True)
-class QuantizationReport:
+@dataclass(frozen=True, repr=False)
+class QuantizationReport(Displayed):
     """The report of ``Quantizer.quantize``; ``str`` of it is a table.
 
     Attributes:
@@ -61,7 +62,8 @@ class QuantizationReport:
         """The ideal size of all codes in bits, sum of live * bits, without codebooks and masks."""
         return sum(own.live * own.bits for own in self.per_parameter.values())
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         columns = ("parameter", "live", "distinct", "max error", "rms error", "bits each")
         rows = [
             (
@@ -74,9 +76,8 @@ class QuantizationReport:
             )
             for name, own in self.per_parameter.items()
         ]
-        lines = Table(columns, rows).lines()
-        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join(lines)
+        skipped = (f"skipped {name}: {reason}" for name, reason in self.skipped.items())
+        return [Table(columns, rows), *skipped]
 
 
 def describe(before: NDArray[np.float32], after: NDArray[np.float32]) -> ParameterReport:

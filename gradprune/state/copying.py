@@ -28,6 +28,7 @@ from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
 
+from gradprune.foundation.display import Described
 from gradprune.state.following import Follower
 
 __all__ = ["Attached", "Whole", "owned"]
@@ -56,7 +57,7 @@ def owned(value: Any) -> Any:
     return value
 
 
-class Attached(Follower, ABC):
+class Attached(Follower, Described):
     """What belongs to a model: a copy of it is the one that belongs to a copy of the model.
 
     What constructors do to a model is one rule: the constructor of what belongs to a model checks

@@ -13,13 +13,14 @@ from typing import Any
 
 from gradprune.foundation.columns import Table
 from gradprune.foundation.disk import write_atomically
+from gradprune.foundation.display import Displayed
 
 __all__ = ["Aggregate", "Records"]
 
 Row = dict[str, Any]
 
 
-class Records:
+class Records(Displayed):
     """A table of rows with the same columns; ``print`` shows it aligned, as a notebook does.
 
     Args:
@@ -88,11 +89,10 @@ class Records:
         rows = [[format_value(row[name]) for name in self.columns] for row in self.rows]
         return [list(self.columns), *rows]
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         columns, *rows = self.cells()
-        return str(Table(columns, rows, words=self.words))
-
-    __repr__ = __str__
+        return [Table(columns, rows, words=self.words)]
 
     @property
     def words(self) -> set[int]:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from gradprune import _core
+from gradprune.foundation.columns import Table
 from gradprune.foundation.progress import is_watched
 from gradprune.sweeps.journal import Journal
 from gradprune.sweeps.parallel import Workers
@@ -108,12 +109,9 @@ class SweepResult(Records):
         done = Records(self.columns, [row for row in self if row["error"] is None])
         return Aggregate(done, by=by, metrics=[*self.metrics, "seconds"])
 
-    def __str__(self) -> str:
-        if self.failed:
-            return super().__str__()
-        return str(Records(self.columns[:-1], self.rows))
-
-    __repr__ = __str__
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
+        return super().shown() if self.failed else Records(self.columns[:-1], self.rows).shown()
 
 
 def sweep(

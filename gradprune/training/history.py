@@ -9,14 +9,18 @@ from __future__ import annotations
 import math
 from array import array
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.optim.optimizers import Taken
 from gradprune.pruning.report import PruneReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, SubFigure
 
 __all__ = ["Event", "History"]
 
@@ -50,7 +54,7 @@ class Event(NamedTuple):
     ratio: float = math.nan  # norm over the median before it
 
 
-class History:
+class History(Displayed):
     """The numbers of one ``fit``; ``print`` shows a table.
 
     Attributes:
@@ -207,21 +211,24 @@ class History:
         state = ", interrupted" if self.interrupted else ""
         return f"<History: {len(self)} epochs, {self.step_count} steps{state}>"
 
-    def __str__(self) -> str:
-        lines = _table(self.epochs)
-        if len(lines) > _SHOWN + 1:
+    def shown(self) -> list[str | Table]:
+        """See Displayed; of many epochs, the first and the last."""
+        if not self.epochs:
+            return [repr(self)]
+        names = list(self.epochs[0])
+        rows = [[_cell(row, name) for name in names] for row in self.epochs]
+        if len(rows) > _SHOWN:
             half = _SHOWN // 2
-            lines = [*lines[: half + 1], "...", *lines[-half:]]
-        return "\n".join([*lines, repr(self)])
+            rows = [*rows[:half], ["..."] + [""] * (len(names) - 1), *rows[-half:]]
+        return [Table(names, rows, words=()), repr(self)]
 
+    def plot(
+        self, *, max_norm: float | None = None, figure: Figure | SubFigure | None = None
+    ) -> Figure:
+        """Draw loss, accuracy and gradient norm; see ``gp.plotting.plot_history``."""
+        from gradprune.plotting.history import plot_history
 
-def _table(rows: list[dict[str, float]]) -> list[str]:
-    """A heading and a line for each row, right-aligned; nothing for no rows."""
-    if not rows:
-        return []
-    names = list(rows[0])
-    cells = [[_cell(row, name) for name in names] for row in rows]
-    return Table(names, cells, words=()).lines()
+        return plot_history(self, max_norm=max_norm, figure=figure)
 
 
 def _cell(row: Mapping[str, float], name: str) -> str:

@@ -14,6 +14,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gradprune.foundation.checks import as_array
+from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.losses.weights import Weights, weights_of
 
 __all__ = [
@@ -135,17 +137,17 @@ def precision_recall(
     return _ratios(confusion_matrix(y_true, y_pred, n_classes, sample_weight=sample_weight))
 
 
-@dataclass(frozen=True, eq=False)
-class ClassificationReport:
+@dataclass(frozen=True, repr=False, eq=False)
+class ClassificationReport(Displayed):
     """Holds accuracy, and precision, recall, F1 and support of each class.
 
     >>> print(ClassificationReport.from_labels([0, 1, 2, 2], [0, 1, 1, 2], 3))
-    class     precision   recall       f1  samples
-    0            1.0000   1.0000   1.0000        1
-    1            0.5000   1.0000   0.6667        1
-    2            1.0000   0.5000   0.6667        2
-    mean         0.8333   0.8333   0.7778        4
-    weighted     0.8750   0.7500   0.7500        4
+    class     precision  recall      f1  samples
+    0            1.0000  1.0000  1.0000        1
+    1            0.5000  1.0000  0.6667        1
+    2            1.0000  0.5000  0.6667        2
+    mean         0.8333  0.8333  0.7778        4
+    weighted     0.8750  0.7500  0.7500        4
     accuracy 0.7500
     """
 
@@ -195,7 +197,8 @@ class ClassificationReport:
             class_names=names,
         )
 
-    def __str__(self) -> str:
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
         ratios = np.stack([self.precision, self.recall, self.f1])
         total = int(self.support.sum())
         rows = [
@@ -203,13 +206,9 @@ class ClassificationReport:
             ("mean", ratios.mean(axis=1), total),
             ("weighted", ratios @ self.support / total, total),
         ]
-        width = max(len(name) for name, _, _ in rows)
-        lines = [f"{'class':<{width}}  {'precision':>9}  {'recall':>7}  {'f1':>7}  {'samples':>7}"]
-        for name, (precision, recall, f1), samples in rows:
-            lines.append(
-                f"{name:<{width}}  {precision:9.4f}  {recall:7.4f}  {f1:7.4f}  {samples:7d}"
-            )
-        return "\n".join([*lines, f"accuracy {self.accuracy:.4f}"])
+        cells = [(name, *(f"{x:.4f}" for x in three), f"{n}") for name, three, n in rows]
+        table = Table(("class", "precision", "recall", "f1", "samples"), cells)
+        return [table, f"accuracy {self.accuracy:.4f}"]
 
 
 def _pair(y_true: ArrayLike, y_pred: ArrayLike) -> tuple[NDArray[np.integer], NDArray[np.integer]]:

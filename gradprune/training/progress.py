@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import perf_counter
-from typing import Any
+from typing import Any, TextIO
 
 from gradprune.foundation.progress import is_watched
 from gradprune.losses.base import Loss
@@ -38,15 +39,20 @@ class Display:
 
 
 class _Lines(Display):
-    """A line for each epoch."""
+    """A line for each epoch.
 
-    def __init__(self, own: Sequence[str]) -> None:
-        self.own = own
+    Args:
+        own: names of numbers that are the user's own.
+        file: where it goes; None: standard output, as it is when it is written to.
+    """
+
+    def __init__(self, own: Sequence[str], file: TextIO | None = None) -> None:
+        self.own, self.file = own, file
 
     def finish_epoch(self, row: dict[str, float]) -> None:
         """See Display."""
         line = f"epoch {row['epoch']}: {_text(row, self.own)}, {row['seconds']:.2f} s"
-        print(line, flush=True)  # noqa: T201 - what verbose=2 asks for
+        print(line, file=self.file, flush=True)
 
 
 class _Bar(Display):
@@ -111,5 +117,7 @@ def shown(
         # It refreshes at each update: _Bar does the waiting.
         with tqdm(total=steps, unit="step", dynamic_ncols=True, mininterval=0, miniters=0) as bar:
             yield _Bar(bar, history, loss, own)
+    elif verbose == 1:  # a file or a pipe, where a bar would be one long line of carriage returns
+        yield _Lines(own, sys.stderr)
     else:
         yield Display()

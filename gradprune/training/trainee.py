@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,10 @@ from numpy.typing import ArrayLike
 
 from gradprune.engine.lengths import lengths_of
 from gradprune.engine.network import Network
+from gradprune.engine.summary import kind_of, summarize
 from gradprune.foundation.checks import check_finite
+from gradprune.foundation.columns import Table
+from gradprune.foundation.display import Displayed
 from gradprune.losses.base import LossLike
 from gradprune.losses.weights import weights_of
 from gradprune.pruning.pruner import Pruner
@@ -24,8 +27,10 @@ from gradprune.training.standardization import measure
 
 __all__ = ["Trainee"]
 
+_SHOWN = 8  # layers in a line
 
-class Trainee(Network, ABC):
+
+class Trainee(Network, Displayed):
     """The part of ``Model`` that training, files and other forms of a network know.
 
     Attributes:
@@ -44,6 +49,26 @@ class Trainee(Network, ABC):
         self.history: History | None = None
         self.epoch = 0
         self.notes: dict[str, Any] = {}
+
+    def shown(self) -> list[str | Table]:
+        """See Displayed."""
+        attached = (self.optimizer, self.pruner, self.quantizer)
+        parts = (repr(part) for part in attached if part is not None)
+        return [repr(self), *summarize(self).shown(), *parts]
+
+    def __repr__(self) -> str:
+        layers = [
+            f"{layer.name} ({kind_of(layer)}) {_sizes(shape)}" for layer, _, _, shape in self.steps
+        ]
+        if len(layers) > _SHOWN:
+            left = f"... {len(layers) - _SHOWN} more ..."
+            layers = [*layers[: _SHOWN // 2], left, *layers[-_SHOWN // 2 :]]
+        return (
+            f"<{type(self).__name__} of {_sizes(self.input_shape)}: {', '.join(layers)}; "
+            f"{self.arena.size:,} parameters, sparsity {self.sparsity:.2%}, {self.epoch:,} epochs>"
+        )
+
+    __str__ = __repr__
 
     def adapt(
         self,
@@ -155,3 +180,7 @@ class Trainee(Network, ABC):
     @abstractmethod
     def save(self, path: str | os.PathLike[str], *, training_state: bool = True) -> None:
         """See ``Model.save``."""
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return " x ".join(map(str, shape))

@@ -291,8 +291,8 @@ def test_long_lines_stay_whole(
         "clip=ClipNorm(max_norm=1.0, norm_type=2.0)), 0 steps"
     ) in lines
     assert any(
-        line.startswith("pruner     Taylor(), GlobalScope(), Element(), schedule OneShot(sparsity=")
-        and line.endswith(", without dense1; events: 0, steps: 0")
+        line.startswith("pruner     Pruner(criterion=Taylor(), scope=GlobalScope(), ")
+        and line.endswith(", exclude=('dense1',)), events: 0, steps: 0")
         for line in lines
     )
 
@@ -448,7 +448,7 @@ def test_import_brings_the_classes(
 ) -> None:
     own = ["--import", f"{own_module}{ending}"]
     assert main(["inspect", "m.safetensors", *own]) == 0
-    assert "pruner     Damped(power=0.5)" in capsys.readouterr().out
+    assert "pruner     Pruner(criterion=Damped(power=0.5), " in capsys.readouterr().out
     assert main(["compress", "m.safetensors", *own]) == 0
     assert main(["prune", "m.safetensors", "--criterion", "random", *own]) == 0
 

@@ -448,12 +448,6 @@ def test_an_optimizer_is_needed_once() -> None:
 # ---- what it shows -----------------------------------------------------------------------------
 
 
-def test_quiet_without_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    model = model_of()
-    model.fit(X, Y, optimizer=gp.Adam(model), epochs=2)
-    assert capsys.readouterr() == ("", "")
-
-
 def test_a_line_an_epoch(capsys: pytest.CaptureFixture[str]) -> None:
     model = model_of()
     model.fit(X, Y, optimizer=gp.Adam(model), epochs=2, validation_data=(X, Y), verbose=2)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gradprune.optim.chains import Chain
+from gradprune.optim.clipping import Clipper
 from gradprune.optim.clipping.functions import joint_norm
+from gradprune.optim.guards import Guard, Raise
 from gradprune.optim.optimizers.rated import Rated
 from gradprune.state.arena import Arena
 from gradprune.state.locking import locked
@@ -28,8 +31,21 @@ class Inspected(Rated):
 
     model: Stored
     chain: Chain
+    clip: Clipper | tuple[Clipper, ...] | None
+    guard: Guard
     clip_count: int
     parameter_norms: NDArray[np.float64]
+
+    @abstractmethod
+    def settings(self) -> dict[str, Any]:
+        """See Optimizer."""
+
+    def described(self) -> tuple[dict[str, Any], str]:
+        """See Described."""
+        settings = {**self.settings(), "clip": self.clip}
+        if self.guard != Raise():
+            settings["guard"] = self.guard
+        return settings, f"{self.step_count:,} steps"
 
     @property
     def clip_rate(self) -> float:
