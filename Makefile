@@ -109,6 +109,7 @@ notebooks: $(VENV)/.notebook $(VENV)/.torch ## run the notebooks
 # Strict: a warning, such as one of a link that leads nowhere, is an error. With torch, so that
 # gradprune.torch has its page.
 docs: $(VENV)/.docs $(VENV)/.torch ## build the web site into build/site
+	@rm -rf build/site
 	$(BIN)/python scripts/make_site.py build/docs
 	$(BIN)/sphinx-build -q -W --keep-going -E -c docs/site build/docs build/site
 	@echo "build/site/index.html"
