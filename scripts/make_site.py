@@ -206,7 +206,7 @@ def reference(names: dict[str, Any]) -> dict[str, str]:
     return {"api/index.md": "\n".join(table), **pages}
 
 
-# How the pages follow each other. Sphinx complains about a page that is missing here.
+# How the pages follow each other.
 CHINESE = "中文"
 CHAPTERS = {
     "Guides": (
@@ -241,18 +241,27 @@ CHAPTERS = {
 }
 
 
+def chapters(pages: set[str]) -> dict[str, list[str]]:
+    """The pages of each chapter, in order. One that no chapter names is among the topics."""
+    left = {page for page in pages if not page.startswith("api/")} - {"index"} | {"api/index"}
+    found: dict[str, list[str]] = {}
+    for caption, patterns in CHAPTERS.items():
+        found[caption] = []
+        for pattern in patterns:
+            matches = sorted(fnmatch.filter(left, pattern))
+            chosen = [page for page in matches if page.endswith(".zh") == (caption == CHINESE)]
+            found[caption] += chosen
+            left -= set(chosen)
+    found["Topics"] += sorted(left)
+    return found
+
+
 def contents(pages: set[str]) -> str:
     """The table of contents, for the end of the first page."""
-    left = {page.removesuffix(".md") for page in pages if page.endswith(".md")} - {"index"}
     text = ""
-    for caption, patterns in CHAPTERS.items():
-        chosen: list[str] = []
-        for pattern in patterns:
-            found = fnmatch.filter(left - set(chosen), pattern)
-            chosen += sorted(page for page in found if page.endswith(".zh") == (caption == CHINESE))
+    for caption, chosen in chapters(pages).items():
         text += "\n".join(["", "```{toctree}", ":hidden:", f":caption: {caption}", "", *chosen])
         text += "\n```\n"
-        left -= set(chosen)
     return text
 
 
@@ -345,7 +354,7 @@ def write(folder: Path) -> None:
             shutil.copyfile(path, target)
             continue
         texts[page] = relink(text, source, pages)
-    texts["index.md"] += contents(set(texts))
+    texts["index.md"] += contents({page.removesuffix(".md") for page in texts})
     for page, text in texts.items():
         (folder / page).parent.mkdir(parents=True, exist_ok=True)
         (folder / page).write_text(text, encoding="utf-8")
