@@ -348,6 +348,135 @@ static void test_company(const gp_kernels *kernels)
     }
 }
 
+/* ---- lengths --------------------------------------------------------------------------------- */
+
+enum { PADDED = 5 }; /* steps */
+
+static void build_padded_last(model *m)
+{
+    model_recurrent(m, GP_GRU, PADDED, 3, 8, 1);
+    model_recurrent(m, GP_LSTM, PADDED, 8, 13, 1);
+    gp_recurrent_in(model_recurrent(m, GP_RNN, PADDED, 13, 4, 0))->activation = GP_RELU;
+    model_dense(m, 4, 2);
+}
+static void build_padded_lstm(model *m) { model_recurrent(m, GP_LSTM, PADDED, 3, 5, 0); }
+static void build_padded_gru(model *m) { model_recurrent(m, GP_GRU, PADDED, 3, 4, 0); }
+static void build_padded_states(model *m)
+{
+    model_recurrent(m, GP_GRU, PADDED, 3, 4, 1);
+    model_recurrent(m, GP_LSTM, PADDED, 4, 6, 1);
+}
+
+/* What a sample of `length` steps gives by itself: rows of the network cut to as many steps. */
+static void predict_alone(const gp_kernels *kernels, const scene *s, size_t sample, size_t length,
+                          float *out)
+{
+    gp_layer_spec layers[MODEL_LAYERS];
+    gp_net *net = NULL;
+    for (size_t i = 0; i < s->m.n_layers; i++) {
+        layers[i] = s->m.layers[i];
+        if (layers[i].type != &gp_layer_recurrent) continue;
+        layers[i].in = layers[i].in / PADDED * length;
+        if (gp_recurrent_of(&layers[i])->sequences) layers[i].out = layers[i].out / PADDED * length;
+        gp_recurrent_in(&layers[i])->steps = length;
+    }
+    CHECK_INT_EQUAL(gp_net_create(kernels, pool, s->m.n_layers, layers, &net), GP_OK);
+    CHECK_INT_EQUAL(gp_net_predict(net, &s->m.arena, 1, s->x + sample * s->in, out, 1), GP_OK);
+    gp_net_destroy(net);
+}
+
+static void outputs_are_those_alone(const gp_kernels *kernels, scene *s, float *out)
+{
+    float alone[PADDED * 8];
+    gp_batch batch = s->batch;
+    gp_result result;
+    batch.targets = NULL;
+    CHECK_INT_EQUAL(gp_net_evaluate(s->net, &s->m.arena, &batch, out, &result, 2), GP_OK);
+    for (size_t i = 0; i < batch.size; i += is_quick() ? 17 : 1) {
+        const size_t length = (size_t)batch.lengths[i],
+                     kept = batch.by_step ? s->out / PADDED * length : s->out;
+        double error = 0.0;
+        predict_alone(kernels, s, i, length, alone);
+        for (size_t k = 0; k < s->out; k++) {
+            const float expected = k < kept ? alone[k] : 0.0f;
+            error = fmax(error, fabs((double)out[i * s->out + k] - (double)expected));
+        }
+        CHECK_NEAR(error, 0.0, 2e-6);
+    }
+}
+
+/* Frozen, rows and lanes. */
+static void frozen_agrees(const gp_kernels *kernels, const scene *s, const float *expected)
+{
+    static const size_t sizes[] = {1, 3, 70, 130};
+    const gp_padding padding = {s->batch.lengths, PADDED, s->batch.by_step};
+    gp_frozen *frozen = NULL;
+    gp_fault fault;
+    CHECK_INT_EQUAL(gp_frozen_create(kernels, pool, s->m.n_layers, s->m.layers, &s->m.arena,
+                                     GP_FLOAT32, &frozen),
+                    GP_OK);
+    for (size_t i = 0; i < 4; i++) {
+        buffer got = output_floats(sizes[i] * s->out, i);
+        double error = 0.0;
+        CHECK_INT_EQUAL(
+            gp_frozen_predict_padded(frozen, sizes[i], s->x, &padding, got.f, &fault, 2), GP_OK);
+        for (size_t k = 0; k < sizes[i] * s->out; k++)
+            error = fmax(error, fabs((double)got.f[k] - (double)expected[k]));
+        CHECK_NEAR(error, 0.0, 2e-6);
+        CLOSE(got);
+    }
+    gp_frozen_destroy(frozen);
+}
+
+static void lengths_are_refused(scene *s, int64_t *lengths)
+{
+    gp_result result;
+    for (int64_t bad = -1; bad <= 1; bad++) {
+        const int64_t was = lengths[7];
+        lengths[7] = bad > 0 ? PADDED + 1 : bad;
+        CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_BAD_ARGUMENT);
+        lengths[7] = was;
+    }
+    s->batch.steps = 4;
+    CHECK_INT_EQUAL(scene_backward(s, &result, 1), GP_BAD_ARGUMENT);
+    s->batch.steps = PADDED;
+}
+
+static void test_lengths(const gp_kernels *kernels)
+{
+    enum { SAMPLES = 130 };
+    static builder *const padded[] = {build_padded_last, build_padded_lstm, build_padded_gru,
+                                      build_padded_states};
+    for (size_t b = 0; b < 4; b++) {
+        scene *s = scene_new(kernels, padded[b], SAMPLES, &gp_loss_mse, 60 + b);
+        int64_t lengths[SAMPLES];
+        float *grads = allocated(s->m.arena.n * sizeof *grads),
+              *out = allocated(SAMPLES * s->out * sizeof *out);
+        gp_result first = {0}, result = {0};
+        noise source = {b};
+        for (size_t i = 0; i < SAMPLES; i++) lengths[i] = 1 + (int64_t)noise_below(&source, PADDED);
+        s->batch.lengths = lengths;
+        s->batch.steps = PADDED;
+        s->batch.by_step = b == 3;
+        if (b == 0) s->batch.weights = s->weights;
+        outputs_are_those_alone(kernels, s, out);
+        frozen_agrees(kernels, s, out);
+        for (size_t threads = 1; threads <= 3; threads++) { /* the same bits, whatever pads */
+            CHECK_INT_EQUAL(scene_backward(s, threads == 1 ? &first : &result, threads), GP_OK);
+            if (threads == 1) memcpy(grads, s->m.arena.grads, s->m.arena.n * sizeof *grads);
+            else CHECK(result.loss == first.loss && result.weight == first.weight);
+            CHECK_BYTES_EQUAL(s->m.arena.n * sizeof *grads, s->m.arena.grads, grads);
+            for (size_t i = 0; i < SAMPLES; i++)
+                for (size_t k = (size_t)lengths[i] * s->in / PADDED; k < s->in; k++)
+                    s->x[i * s->in + k] = threads == 1 ? 1e38f : -3e38f;
+        }
+        lengths_are_refused(s, lengths);
+        free(grads);
+        free(out);
+        scene_free(s);
+    }
+}
+
 /* In lanes without a sample the bias alone would double the state in every step. */
 static void build_doubling(model *m)
 {
@@ -535,6 +664,7 @@ int main(void)
     test_is_sparse();
     OVER_INSTRUCTION_SETS(test_blocks);
     OVER_INSTRUCTION_SETS(test_company);
+    OVER_INSTRUCTION_SETS(test_lengths);
     OVER_INSTRUCTION_SETS(test_padding_does_not_explode);
     OVER_INSTRUCTION_SETS(test_same_bits);
     OVER_INSTRUCTION_SETS(test_bad_parameter);

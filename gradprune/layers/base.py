@@ -123,7 +123,8 @@ def _name(name: str, value: object) -> str:
             f"a layer's {name} must be of 1 to {_LONGEST_NAME} characters, got {len(value)}"
         )
     if "." in value or not value.isprintable():
-        raise ValueError(f"a layer's {name} must be printable, without a dot, got {value!r}")
+        how = "must hold no dot and printable characters alone"
+        raise ValueError(f"a layer's {name} {how}, got {value!r}")
     return str(value)
 
 
