@@ -119,9 +119,8 @@ def _name(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"a layer's {name} must be text, got {value!r}")
     if not value or len(value) > _LONGEST_NAME:
-        raise ValueError(
-            f"a layer's {name} must be of 1 to {_LONGEST_NAME} characters, got {len(value)}"
-        )
+        size = f"1 to {_LONGEST_NAME} characters, got {len(value)}"
+        raise ValueError(f"a layer's {name} must be of {size}")
     if "." in value or not value.isprintable():
         how = "must hold no dot and printable characters alone"
         raise ValueError(f"a layer's {name} {how}, got {value!r}")

@@ -325,6 +325,10 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: _core.Frozen(LAYERS, c.arena, 1, ("0",)), TypeError, "an integer is required"),
     *((lambda c, value=value: c.frozen.predict(with_bad(value, 40, 3)), ValueError,
        f"x[39, 1] is {value}: every value must be finite") for value in (NAN, np.inf, -np.inf)),
+    (lambda c: c.frozen.predict(floats(2, 3), None, None), TypeError,
+     "predict takes x and lengths, got 3 arguments"),
+    (lambda c: c.frozen.predict(floats(2, 3), (np.int64([1, 4]), 3, 0)), ValueError,
+     "bad argument"),
     # a network's batch
     (lambda c: backward(c, loss=()), ValueError, "unknown loss"),
     (lambda c: backward(c, loss=(-1,)), ValueError, "unknown loss"),
@@ -353,6 +357,16 @@ CASES: list[tuple[Callable[[Core], Any], type[Exception], str]] = [
     (lambda c: backward(c, y=LABELS, loss=DISTILLATION), TypeError, "y is (labels, values)"),
     (lambda c: backward(c, y=(LABELS,), loss=DISTILLATION), TypeError, "y is (labels, values)"),
     (lambda c: backward(c, weights=np.ones(3)), ValueError, "x has 2 rows, weights has 3"),
+    (lambda c: c.net.predict(c.arena, floats(2, 3), zeros(2, 2), (np.int64([1]), 3, 0)),
+     ValueError, "x has 2 rows, lengths has 1"),
+    (lambda c: c.net.predict(c.arena, floats(2, 3), zeros(2, 2), [1, 2]), TypeError,
+     "lengths is (lengths, steps, by_step)"),
+    (lambda c: c.net.predict(c.arena, floats(2, 3), zeros(2, 2), (1,)), TypeError,
+     "lengths is (lengths, steps, by_step)"),
+    *((lambda c, bad=bad: c.net.predict(c.arena, floats(2, 3), zeros(2, 2), bad), ValueError,
+       "bad argument")
+      for bad in ((np.int64([1, 4]), 3, 0), (np.int64([1, 0]), 3, 0), (np.int64([1, 1]), 2, 0),
+                  (np.int64([1, 1]), -1, 0), (np.int64([1, 1]), 3, 1))),
     (lambda c: backward(c, weights=np.zeros(2)), ValueError,
      ("no sample of the batch counts: the weights of its 2 samples sum to 0, or all of its labels "
       "are ignored")),
@@ -554,6 +568,10 @@ TAKEN: list[tuple[Callable[..., Any], dict[str, Array]]] = [
         {"x": floats(2, 3), "y": floats(2, 2), "out!": zeros(2, 2)},
     ),
     (lambda c, x: c.frozen.predict(x), {"x": floats(2, 3)}),
+    (
+        lambda c, lengths: c.frozen.predict(floats(2, 3), (lengths, 3, 0)),
+        {"lengths": np.ones(2, np.int64)},
+    ),
     (lambda c, mask: _core.Solo(LAYERS, mask), {"mask": MASK}),
     (
         lambda c, *a: _core.Solo(LAYERS, MASK).forward(*a, 1),
