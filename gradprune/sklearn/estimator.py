@@ -116,7 +116,7 @@ class SparseMLP(BaseEstimator, ABC):
         """Return (n,) what each sample counts, or None if all count the same."""
         if sample_weight is None:
             return None
-        shape = np.shape(sample_weight)
+        shape = np.asarray(sample_weight).shape
         if shape not in {(), (len(y),)}:
             raise ValueError(
                 f"sample_weight must be one number for each of the {len(y)} samples, got shape "
