@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -94,6 +95,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if PEERS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.peers)
+
+
+def pytest_collection_finish() -> None:
+    """Let collections pass over what is there to stay; many tests ask for one."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

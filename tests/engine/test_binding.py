@@ -691,27 +691,30 @@ def test_nothing_is_kept(calls: Callable[[], list[Callable[[Core], Any]]]) -> No
 def test_every_allocation_may_fail() -> None:
     """Each of Python's in turn: MemoryError, and nothing is kept; then the call succeeds."""
     testcapi: Any = pytest.importorskip("_testcapi")
-    failures = 0
-    for call in attempts():
 
-        def fail(core: Core, call: Callable[[Core], Any] = call) -> int:
-            """How many allocations there are, each of which has failed once."""
-            for allowed in range(100):
-                try:
-                    testcapi.set_nomemory(allowed, allowed + 1)
-                    call(core)
-                except MemoryError:
-                    testcapi.remove_mem_hooks()
-                    backward(core)  # it works, and no lock is held
-                else:
-                    return allowed
-                finally:
-                    testcapi.remove_mem_hooks()
-            raise AssertionError("there is no end of allocations")
+    def fail(call: Callable[[Core], Any], core: Core) -> int:
+        """How many allocations there are, each of which has failed once."""
+        for allowed in range(100):
+            try:
+                testcapi.set_nomemory(allowed, allowed + 1)
+                call(core)
+            except MemoryError:
+                testcapi.remove_mem_hooks()
+                backward(core)  # it works, and no lock is held
+            else:
+                return allowed
+            finally:
+                testcapi.remove_mem_hooks()
+        raise AssertionError("there is no end of allocations")
 
-        failures += fail(new_core())
-        assert kept_by(fail, 5) == []
-    assert failures > 20
+    calls = attempts()
+    assert sum(fail(call, new_core()) for call in calls) > 20
+
+    def fail_all(_: Core) -> None:
+        for call in calls:
+            fail(call, new_core())
+
+    assert kept_by(fail_all, 5) == []
 
 
 class Owned(np.ndarray):

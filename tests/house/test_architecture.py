@@ -15,6 +15,7 @@ import pytest
 
 import gradprune as gp
 from peers import PEERS
+from sources import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "gradprune"
@@ -133,7 +134,7 @@ def is_type_checking(node: ast.AST) -> bool:
 def imports(path: Path, *, eager: bool = False) -> Iterator[str]:
     """Full names of what a file imports; with eager, only what runs when it is imported."""
     package = path.relative_to(ROOT).parent.parts
-    pending: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
+    pending: list[ast.AST] = [parsed(path.read_text(encoding="utf-8"))]
     while pending:
         node = pending.pop()
         if isinstance(node, ast.Import):
@@ -290,7 +291,7 @@ def skips(path: Path) -> set[str]:
     """The packages that a file passes to ``importorskip``."""
     return {
         str(ast.literal_eval(node.args[0])).split(".")[0]
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.importorskip"
     }
 
@@ -319,7 +320,7 @@ GATHERED = [
 @pytest.mark.parametrize("package", GATHERED)
 def test_packages_that_grow_gather_their_modules(package: str) -> None:
     """A new module is there at once; a type checker sees the same names with the same types."""
-    tree = ast.parse(FILES[package].read_text(encoding="utf-8"))
+    tree = parsed(FILES[package].read_text(encoding="utf-8"))
     (branch,) = (node for node in tree.body if isinstance(node, ast.If))
     assert is_type_checking(branch)
     seen: dict[str, object] = {}
@@ -363,7 +364,7 @@ LAYERS = {cls.__name__ for cls in vars(gp.layers).values() if is_layer(cls)}
 
 def class_questions(source: str) -> Iterator[str]:
     """What asks for the class of a layer, or for the name of one, or is a table by it."""
-    for node in ast.walk(ast.parse(source)):
+    for node in ast.walk(parsed(source)):
         asked: list[ast.AST] = []
         if isinstance(node, ast.Call) and ast.unparse(node.func) in {"isinstance", "issubclass"}:
             asked = [*node.args[1:]]
@@ -572,7 +573,7 @@ def unlocked(source: str) -> Iterator[tuple[str, str]]:
 
     It is held within ``with ....lock:`` and in functions that are ``@locked``.
     """
-    tree = ast.parse(source)
+    tree = parsed(source)
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         if not isinstance(node, ast.Attribute) or node.attr not in STATE.get(
@@ -703,7 +704,7 @@ def test_files_are_written_in_one_place() -> None:
         f"{path.relative_to(PACKAGE)}:{node.lineno} {ast.unparse(node)}"
         for path in sorted(PACKAGE.rglob("*.py"))
         if path.name != "disk.py"
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(parsed(path.read_text()))
         if _writes(node)
     ]
     assert [text.partition(" ")[2] for text in found] == [
@@ -721,7 +722,7 @@ FUNCTION_LINES = {"training.loop.train": 60, "model.Model.fit": 60}  # without t
 def sizes(source: str) -> dict[str, int]:
     """Name of each class and function to its lines; those of a function without its docstring."""
     found = {}
-    pending: list[tuple[str, ast.AST]] = [("", ast.parse(source))]
+    pending: list[tuple[str, ast.AST]] = [("", parsed(source))]
     while pending:
         prefix, node = pending.pop()
         for child in ast.iter_child_nodes(node):
@@ -743,7 +744,7 @@ def test_nothing_grows_too_large() -> None:
     classes = {
         f"{module}.{node.name}": (node.end_lineno or 0) - node.lineno + 1
         for module, text in sources.items()
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(parsed(text))
         if isinstance(node, ast.ClassDef)
     }
     assert {name: n for name, n in large.items() if n > MODULE_LINES} == {}

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import gradprune as gp
+from sources import parsed
 
 # Of packages that need an extra, those whose extra is there.
 EXTRAS = {"gradprune.sklearn": "sklearn", "gradprune.torch": "torch"}
@@ -108,7 +109,7 @@ def test_docstrings_begin_with_a_sentence() -> None:
     found = [
         f"{name}, line {node.lineno}: {text.splitlines()[0]}"
         for name in MODULES
-        for node in ast.walk(ast.parse(inspect.getsource(importlib.import_module(name))))
+        for node in ast.walk(parsed(inspect.getsource(importlib.import_module(name))))
         if isinstance(node, ast.FunctionDef | ast.ClassDef)
         and (text := ast.get_docstring(node))
         and text.split()[0] in FRAGMENTS

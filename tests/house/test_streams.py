@@ -17,6 +17,7 @@ from gradprune import _core
 from gradprune.data import sequences
 from gradprune.foundation import streams
 from gradprune.foundation.streams import Streams
+from sources import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 REGISTRY = {name: getattr(streams, name) for name in streams.__all__ if name.isupper()}
@@ -45,7 +46,7 @@ DRAWS = ("uniform", "normal", "uniform_at", "normal_at", "subset_", "permutation
 def draws() -> Iterator[tuple[str, ast.AST, ast.FunctionDef]]:
     """Every call of the generator in the package, and the function it is in."""
     for path in sorted((ROOT / "gradprune").rglob("*.py")):
-        for function in ast.walk(ast.parse(path.read_text())):
+        for function in ast.walk(parsed(path.read_text())):
             if not isinstance(function, ast.FunctionDef):
                 continue
             for node in ast.walk(function):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import gradprune as gp
+from sources import parsed
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "gradprune"
@@ -65,7 +66,7 @@ def test_a_class_has_a_name_of_its_own() -> None:
     places = defaultdict(set)
     paths = {*PACKAGE.rglob("*.py"), *(ROOT / "studies").rglob("*.py")}
     for path in paths - set((PACKAGE / "reference").rglob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        for node in parsed(path.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 places[node.name].add(path.relative_to(ROOT))
     assert {name: where for name, where in places.items() if len(where) > 1} == {}
