@@ -205,7 +205,9 @@ def test_why_instructions_are_not_counted(
     ("body", "message"),
     [
         (
-            "for (volatile long n = 0; n < 200000000; n++) {} *y = *x;",
+            # The clock starts again from 100, and that it has begun anew is what the board sees.
+            "((volatile unsigned *)0xe000e010)[1] = ((volatile unsigned *)0xe000e010)[2] = 100;\n"
+            "for (volatile long n = 0; n < 100000; n++) {} *y = *x;",
             "a prediction takes more than 670 million instructions",
         ),
         (
