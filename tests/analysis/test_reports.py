@@ -206,8 +206,11 @@ def test_why_instructions_are_not_counted(
     [
         (
             # The clock starts again from 100, and that it has begun anew is what the board sees.
-            "((volatile unsigned *)0xe000e010)[1] = ((volatile unsigned *)0xe000e010)[2] = 100;\n"
-            "for (volatile long n = 0; n < 100000; n++) {} *y = *x;",
+            (
+                "volatile unsigned *clock = (volatile unsigned *)0xe000e010;\n"
+                "clock[1] = clock[2] = 100;\n"
+                "for (volatile long n = 0; n < 100000; n++) {} *y = *x;"
+            ),
             "a prediction takes more than 670 million instructions",
         ),
         (
