@@ -12,8 +12,24 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 LIMIT = 100
-FOLDERS = (".ci", "benchmarks", "csrc", "docs", "gradprune", "notebooks", "scripts", "studies")
-ENDINGS = {".c", ".h", ".md", ".py", ".pyi", ".sh", ".toml", ".yaml"}
+FOLDERS = (
+    *(".ci", ".github", "benchmarks", "csrc", "docs", "examples", "gradprune", "notebooks"),
+    *("scripts", "studies"),
+)
+ENDINGS = {
+    ".c",
+    ".cff",
+    ".css",
+    ".h",
+    ".md",
+    ".py",
+    ".pyi",
+    ".sh",
+    ".svg",
+    ".toml",
+    ".yaml",
+    ".yml",
+}
 NAMES = {"Makefile", "run"}  # of files without an ending
 
 
