@@ -21,6 +21,7 @@ html_title = f"gradprune {release}"
 html_theme = "furo"
 html_static_path = ["static"]
 html_css_files = ["site.css"]
+html_show_copyright = False
 html_show_sourcelink = False
 html_copy_source = False
 
@@ -33,7 +34,7 @@ python_maximum_signature_line_length = 80
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_custom_sections = [("Attributes", "params_style")]  # several names in one row
-smartquotes = False  # "mse" is a word of the code
+smartquotes_action = "D"  # dashes alone: "mse" is a word of the code
 
 
 def escape(line: str) -> str:
