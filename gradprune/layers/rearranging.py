@@ -277,8 +277,13 @@ class _RearrangingWiring(Wiring):
         return flags
 
     def joined(self, inputs: Flags) -> Flags:
-        """See Wiring."""
-        return self._box(inputs)
+        """See Wiring. What is handed on has a place, though nobody may read it."""
+        flags = self._box(inputs)
+        if not self.layer.moved(flags[np.newaxis]).any():
+            one = np.zeros((1, *self.layer.output_shape(self.shape)), np.bool_)
+            one.flat[0] = True
+            flags = self._box(flags | self.layer.moved_back(one, self.shape)[0])
+        return flags
 
     def cut(self, inputs: Flags, outputs: Flags) -> tuple[Layer, Entries]:
         """See Wiring."""

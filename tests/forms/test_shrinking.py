@@ -637,3 +637,25 @@ def test_an_initializer_of_filters_that_read_fewer_channels() -> None:
     assert small.parameters["conv2d1.weight"].shape == (3, 2, 1, 1)
     assert small.layers[1] == gp.Conv2D(3, 1, name="conv2d1")
     assert model.shrink(inputs=True).layers[0] == gp.Conv2D(2, 1, name="conv2d0")
+
+
+@pytest.mark.parametrize(
+    ("layers", "dead"),
+    [
+        ([gp.Dense(4, activation="relu"), gp.layers.Slice(2, 4), gp.Dense(3)], (2, 3)),
+        ([gp.Dense(4), gp.layers.Slice(2), gp.Dense(4), gp.layers.Slice(0, 2)], (2, 3)),
+        ([gp.Dense(4), gp.layers.Slice(1, 3), gp.Dense(3)], (0, 1, 2, 3)),
+    ],
+    ids=["a range", "to the end", "all"],
+)
+def test_a_slice_of_dead_units_hands_on_one_of_them(
+    layers: list[gp.Layer], dead: tuple[int, ...]
+) -> None:
+    """It failed: a range without a place."""
+    model = gp.Model(layers, 5, seed=0)
+    mask = np.ones((4, 5))
+    mask[list(dead)] = 0
+    model.set_mask("dense0.weight", mask)
+    model.parameters["dense0.bias"][...] = [1, 2, 3, 4]
+    small = assert_all_forms(model, np.random.default_rng(0).standard_normal((9, 5)))
+    assert small.steps[1].output_shape == (1,)
