@@ -19,6 +19,7 @@ __all__ = [
     "MissingClassError",
     "NonFiniteError",
     "NumericalError",
+    "RankError",
     "UnsupportedOperationError",
 ]
 
@@ -107,6 +108,23 @@ class ExplosionError(NumericalError):
     >>> error.layer, error.value
     ('dense0', 20000.0)
     """
+
+
+class RankError(RuntimeError):
+    """Says that a training on several ranks has ended because of another rank.
+
+    Args:
+        message: the whole text, written by the caller.
+        rank: the number of that rank, if it is one.
+
+    >>> error = RankError("rank 2: OSError: no space left on device", rank=2)
+    >>> error.rank
+    2
+    """
+
+    def __init__(self, message: str, *, rank: int | None = None) -> None:
+        super().__init__(message)
+        self.rank = rank
 
 
 class FileFormatError(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import SupportsFloat, SupportsIndex
+from typing import Any, SupportsFloat, SupportsIndex
 
 from numpy.typing import ArrayLike
 
@@ -31,6 +31,7 @@ from gradprune.training.history import History
 from gradprune.training.loop import train
 from gradprune.training.own_metrics import MetricsLike
 from gradprune.training.preparation import prepare
+from gradprune.training.ranks import ranks_of
 
 __all__ = ["Model"]
 
@@ -137,6 +138,9 @@ class Model(Exportable):
         augment: Augmentation | Sequence[Augmentation] = (),
         accumulate: SupportsIndex = 1,
         metrics: MetricsLike = (),
+        communicator: Any = None,
+        reduction: str = "fast",
+        sharded: bool = False,
     ) -> History:
         """Train for some epochs.
 
@@ -188,6 +192,12 @@ class Model(Exportable):
                 ``evaluate``: ``name`` in the logs is that of all training samples, which takes one
                 more pass through them, without dropout and ``augment``; ``val_name`` that of the
                 validation data.
+            communicator: of mpi4py, such as MPI.COMM_WORLD: all its ranks call ``fit`` with the
+                same arguments, and a step takes ``accumulate`` batches from each. Rank 0 alone
+                shows progress and calls callbacks that write. See docs/scaling.md.
+            reduction: "fast", or "ordered": gradients are added up in the order of the batches, so
+                that n ranks have the bits of one with n times ``accumulate``.
+            sharded: x and y are samples of this rank alone, else the same on all.
 
         Returns:
             The numbers of each epoch and step, also kept in ``model.history``.
@@ -195,6 +205,8 @@ class Model(Exportable):
         Raises:
             TypeError, ValueError: an argument is not as above; nothing is changed.
             OSError: a callback could not write its file; likewise.
+            ImportError: there is no mpi4py: ``pip install "gradprune[mpi]"``.
+            RankError: another rank has failed, or has other weights or masks than rank 0.
             NonFiniteError: a loss or gradient is not finite and the optimizer's guard raises.
             KeyboardInterrupt: Ctrl-C, after the step in flight. Then and after any other error
                 model, optimizer and pruner are whole, after the last complete step; an epoch left
@@ -211,30 +223,32 @@ class Model(Exportable):
         >>> model.parameters["dense0.weight"].round(3).tolist()
         [[2.0]]
         """
-        run = prepare(
-            self,
-            x,
-            y,
-            optimizer=optimizer,
-            loss=loss,
-            epochs=epochs,
-            batch_size=batch_size,
-            validation_data=validation_data,
-            pruner=pruner,
-            callbacks=callbacks,
-            validation_split=validation_split,
-            sample_weight=sample_weight,
-            class_weight=class_weight,
-            lengths=lengths,
-            verbose=verbose,
-            shuffle=shuffle,
-            seed=seed,
-            augment=augment,
-            accumulate=accumulate,
-            metrics=metrics,
-        )
-        run.warn(stacklevel=2)
-        return train(run)
+        with ranks_of(communicator, reduction=reduction, sharded=sharded) as ranks:
+            run = prepare(
+                self,
+                x,
+                y,
+                optimizer=optimizer,
+                loss=loss,
+                epochs=epochs,
+                batch_size=batch_size,
+                validation_data=validation_data,
+                pruner=pruner,
+                callbacks=callbacks,
+                validation_split=validation_split,
+                sample_weight=sample_weight,
+                class_weight=class_weight,
+                lengths=lengths,
+                verbose=verbose,
+                shuffle=shuffle,
+                seed=seed,
+                augment=augment,
+                accumulate=accumulate,
+                metrics=metrics,
+                ranks=ranks,
+            )
+            run.warn(stacklevel=2)
+            return train(run)
 
     def summary(self) -> Summary:
         """Count parameters, kept weights, multiplications and bytes; ``print`` shows a table.

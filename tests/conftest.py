@@ -127,6 +127,11 @@ def dask() -> Any:
 
 
 @pytest.fixture(scope="session")
+def mpi4py() -> Any:
+    return pytest.importorskip("mpi4py")
+
+
+@pytest.fixture(scope="session")
 def onnx() -> Any:
     return pytest.importorskip("onnx")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 PEERS = {
     *(
         "dask",
+        "mpi4py",
         "onnx",
         "onnxruntime",
         "onnxscript",

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from gradprune import _core
 from gradprune.engine.lowering import lowered
 from gradprune.engine.memory import LARGEST, needed_bytes
+from gradprune.errors import NumericalError
 from gradprune.foundation import streams
 from gradprune.foundation.checks import seed_number
 from gradprune.layers.base import Flags, Layer, Masks, Parameter, Wiring
@@ -107,6 +108,7 @@ class Compiled(Whole):
         self.exploded = False
         self.refused = False
         self.forward_count = 0
+        self._agreed: NumericalError | None = None  # what ranks have found wrong with a step
 
     def _build(self, start: Start | None) -> None:
         """The arena, with the mask that it starts with, and the core's network."""

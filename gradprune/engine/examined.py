@@ -238,6 +238,8 @@ class Examined(Compiled):
         Args:
             norm: the norm of the gradient; if finite and every number is good it is to blame.
         """
+        if self._agreed is not None:
+            return self._agreed
         with self.lock:
             fault = self._net.fault(self.arena.core)
             if fault is None:

@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from gradprune.engine.examined import Examined
 from gradprune.engine.lengths import Lengths
+from gradprune.engine.parts import NOTHING, Contribution, Ranks, StepPlan, joined, mixed
+from gradprune.errors import NumericalError
 from gradprune.losses.base import Loss, SoftTarget, Target
 from gradprune.losses.own import Own
 from gradprune.losses.targets import check_labels
@@ -97,11 +99,7 @@ class Passes(Examined):
         """Let the last pass be this share of all since the last step."""
         self.last_loss = loss + share * (self.last_loss - loss)
         self.exploded |= exploded
-        now = self.arena.core.live_gradients()
-        with np.errstate(all="ignore"):  # what is not finite is the guard's business
-            gradients *= np.float32(1.0 - share)
-            now *= np.float32(share)
-            now += gradients
+        now = mixed(gradients, self.arena.core.live_gradients(), share)
         self.arena.core.put_gradients(now)
 
     @locked
@@ -110,42 +108,112 @@ class Passes(Examined):
         inputs: Floats,
         targets: Target,
         rows: NDArray[np.int64] | None,
-        sizes: Sequence[int],
+        plan: StepPlan,
         loss: Loss,
         optimizer: Optimizer,
+        ranks: Ranks,
         *,
         weights: Weights | None = None,
         lengths: Lengths | None = None,
-    ) -> Taken:
+    ) -> tuple[Taken, int]:
         """Take one step by the gradient of several batches; see ``take``.
 
-        A batch whose numbers are not good is the last one: the step is for the guard.
+        Each batch begins with the buffers of before the step, such as running statistics, and the
+        step changes them by the mean of what the batches do. A batch whose numbers are not good is
+        the last one of its rank: the step is for the guard.
 
         Args:
             inputs: as for ``take``.
             targets: likewise.
-            rows: row numbers of all batches; None: all rows.
-            sizes: how many rows each batch has.
+            rows: row numbers of the batches of this rank, one after the other; None: all rows.
+            plan: the batches; only their sizes and numbers count here.
             loss: the loss.
             optimizer: this network's.
+            ranks: who computes which of them.
             weights: (samples,) what they count; None: all the same.
             lengths: of the samples; None: all steps count.
+
+        Returns:
+            The step, and how many samples it took on all ranks.
         """
         index = np.arange(len(inputs)) if rows is None else rows
-        begin, correct, self.gathered = 0, 0.0, 0.0
-        for size in sizes:
-            part = index[begin : begin + size]
-            begin += size
-            result = self._pass(
-                *(inputs, targets, weights, part, loss, optimizer.guard),
-                lengths=lengths,
-                goes_on=True,
-            )
-            correct += result[1]
-            if self.exploded or not math.isfinite(self.last_loss):
-                break
-        whole = (self.last_loss, correct, self.gathered)
-        return Taken.one(whole, optimizer.step())
+        first, buffers, begin = self.forward_count, self._buffers(), 0
+        total = NOTHING
+        try:
+            for own in ranks.rounds(plan):
+                now = NOTHING
+                for part in own:
+                    size = part.stop - part.start
+                    asked = (inputs, targets, weights, index[begin : begin + size], loss)
+                    self.forward_count = first + part.number
+                    begin += size
+                    result = self._pass(*asked, optimizer.guard, lengths=lengths)
+                    now = joined(now, self._share(result, size, buffers))
+                    if self.exploded or not math.isfinite(self.last_loss):
+                        break
+                room = self.arena.size - self.arena.removed + len(buffers)
+                total = ranks.together(total, now, room, self._fault_of)
+                if total.exploded or not math.isfinite(total.loss):
+                    break
+            self.forward_count = first + plan.total
+        except BaseException:
+            self.forward_count = first
+            raise
+        finally:
+            self._put_buffers(buffers)
+            self.gathered = 0.0
+        moved = self._put_share(total, len(buffers))
+        self.last_loss, self.exploded, self._agreed = total.loss, total.exploded, total.fault
+        try:
+            info = optimizer.step()
+        finally:
+            self._agreed = None
+        if info.applied:
+            self._put_buffers(buffers + moved)
+        whole = (total.loss, total.correct, total.weight)
+        return Taken.one(whole, info), total.samples
+
+    @locked
+    def _share(self, result: Result, samples: int, buffers: Floats) -> Contribution:
+        """What the last pass comes to; the buffers are then as they were before it."""
+        vector = self.arena.core.live_gradients()
+        if len(buffers):
+            with np.errstate(all="ignore"):
+                vector = np.concatenate([vector, self._buffers() - buffers])
+            self._put_buffers(buffers)
+        return Contribution(
+            *(self.last_loss, result[1], self.gathered, samples, self.exploded),
+            vector,
+        )
+
+    @locked
+    def _put_share(self, share: Contribution, buffers: int) -> Floats:
+        """Make its gradients those of the network; return by how much the buffers change."""
+        if share.vector is None:
+            return np.zeros(buffers, np.float32)
+        gradients, moved = np.split(share.vector, [len(share.vector) - buffers])
+        self.arena.core.put_gradients(gradients)
+        return moved
+
+    @locked
+    def _fault_of(self, share: Contribution) -> NumericalError:
+        """What is wrong with the share of this rank."""
+        self._put_share(share, sum(values.size for values in self.buffers.values()))
+        return self.find_fault()
+
+    @locked
+    def _buffers(self) -> Floats:
+        """A copy of all buffers, one after the other."""
+        every = [values.ravel() for values in self.buffers.values()]
+        return np.concatenate(every) if every else np.empty(0, np.float32)
+
+    @locked
+    def _put_buffers(self, flat: Floats) -> None:
+        """Replace all buffers."""
+        begin = 0
+        for values in self.buffers.values():
+            values[...] = flat[begin : begin + values.size].reshape(values.shape)
+            begin += values.size
 
     @locked
     def _asked(

@@ -9,6 +9,7 @@ import csv
 import io
 import math
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import SupportsFloat, SupportsIndex
 
@@ -85,9 +86,9 @@ class Context:
         self.loss = math.nan
         self.info: StepInfo | None = None
         self.stopped = False
-        self._batch: Batch | None = None
+        self._batch: Callable[[], Batch] | None = None
 
-    def took(self, taken: Taken, batch: Batch) -> None:
+    def took(self, taken: Taken, batch: Callable[[], Batch]) -> None:
         """Steps were taken, the last one on this batch; ``fit`` says so."""
         self.step += len(taken.loss)
         self.steps = len(taken.loss)
@@ -97,7 +98,7 @@ class Context:
         """(x, y) of the last step, as ``backward`` takes them; augmented if the step was."""
         if self._batch is None:
             raise ValueError("there was no step yet")
-        return self._batch.samples(self.model)
+        return self._batch().samples(self.model)
 
     def record(self, report: object) -> None:
         """Keep what was removed or exchanged after the last step in the history."""
@@ -130,11 +131,17 @@ class Callback(Follower):
     ``on_validation_begin`` and ``on_validation_end`` (around it, with the model locked),
     ``on_epoch_end`` and ``on_train_end``, each with a ``Context``.
 
+    Attributes:
+        writes: whether it writes or shows something and leaves the model alone: where several
+            ranks train together, it is then called on rank 0 only.
+
     >>> class Stop(Callback):
     ...     def on_epoch_end(self, context):
     ...         if context.logs["loss"] < 0.1:
     ...             context.stop()
     """
+
+    writes = False
 
 
 # How scikit-learn's names of metrics end, by which one can tell what is better.
@@ -367,6 +374,8 @@ class Checkpoint(Callback):
     5
     """
 
+    writes = True
+
     def __init__(
         self,
         path: str | os.PathLike[str],
@@ -413,6 +422,8 @@ class CSVLogger(Callback):
     >>> CSVLogger("log.csv", append=True).append
     True
     """
+
+    writes = True
 
     def __init__(self, path: str | os.PathLike[str], *, append: bool = False) -> None:
         self.path = Path(path)

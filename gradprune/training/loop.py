@@ -7,11 +7,15 @@ the step in flight is complete, so that whatever was interrupted can be saved or
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 
 import numpy as np
+from numpy.typing import NDArray
 
 from gradprune.engine.network import PATIENCE
+from gradprune.engine.parts import StepPlan
+from gradprune.optim.optimizers import Taken
 from gradprune.state.batching import permutation
 from gradprune.state.following import hooks
 from gradprune.training.evaluation import outcome_of, validate
@@ -19,7 +23,7 @@ from gradprune.training.history import History
 from gradprune.training.interrupts import interrupts_between_steps
 from gradprune.training.preparation import Run
 from gradprune.training.progress import Display, shown, totals
-from gradprune.training.samples import TrainingData
+from gradprune.training.samples import Batch, TrainingData
 from gradprune.training.standardization import measure
 
 __all__ = ["train"]
@@ -27,7 +31,7 @@ __all__ = ["train"]
 
 def train(run: Run) -> History:
     """Take the steps of a training that is prepared; see ``Model.fit``."""
-    model, context = run.model, run.context
+    model, context, ranks = run.model, run.context, run.ranks
     model.loss = run.loss
     history = model.history = History()
     moments = "on_train_begin", "on_epoch_begin", "on_train_end"
@@ -42,8 +46,9 @@ def train(run: Run) -> History:
             measure(model, run.data, again=False)
             for hook in begins:
                 hook(context)
+            run.begin()
             epochs = 0
-            while epochs < run.epochs and not context.stopped:
+            while epochs < run.epochs and not ranks.any(context.stopped):
                 epochs += 1
                 check_interrupt()
                 for hook in epoch_begins:
@@ -74,6 +79,9 @@ def _finish_epoch(run: Run, history: History, progress: Display, first: int, beg
         context.logs |= run.metrics.measure(outcome_of(model, run.data, run.loss), run.loss)
     if run.validation is not None:
         context.logs |= _validated(run, run.validation)
+    run.ranks.check_weights()
+    notes = run.ranks.notes(history.step_count - first)
+    context.logs = run.ranks.first(context.logs | notes)
     history.add_epoch(context.logs)
     progress.finish_epoch(context.logs)
     removed = model.arena.removed
@@ -112,30 +120,30 @@ def _take_steps(
         augmenter.begin(samples, model.epoch)
     removed = model.arena.removed
     sizes = [stop - start for start, stop in run.batches]
-    start, parts = 0, run.parts
+    start, plans, is_watched = 0, run.plans, run.ranks.any(run.is_watched)
+    whole: Callable[[], Batch]
     while sizes:
         check_interrupt()
         with model.lock:  # one change, for whoever reads the state in another thread
-            now = sizes[: 1 if parts else _steps_unseen(run)]
-            batch = data.batch(order[start : start + sum(now)], augmenter)
-            if parts:
-                taken = model.take_in_parts(
-                    *(batch.inputs, batch.targets, batch.rows, parts[-len(sizes)]),
-                    *(run.loss, run.optimizer),
-                    weights=batch.weights,
-                    lengths=batch.lengths,
-                )
+            if plans:
+                plan, done = plans[-len(sizes)], sizes[:1]
+                whole = partial(data.batch, order[start : start + done[0]], augmenter)
+                taken, number = _step_in_parts(run, order, plan)
+                history.add_steps(taken, [number])
             else:
+                now = sizes[: _steps_unseen(run)]
+                batch = data.batch(order[start : start + sum(now)], augmenter)
                 taken = model.take(
                     *(batch.inputs, batch.targets, batch.rows, now, run.loss, run.optimizer),
                     weights=batch.weights,
                     lengths=batch.lengths,
                     seconds=PATIENCE,
                 )
-            done = now[: len(taken.loss)]
+                done = now[: len(taken.loss)]
+                whole = partial(batch.last, done[-1], sum(done))
+                history.add_steps(taken, done)
             start, sizes = start + sum(done), sizes[len(done) :]
-            history.add_steps(taken, done)
-            context.took(taken, batch.last(done[-1], sum(done)))
+            context.took(taken, whole)
             for hook in inside:
                 hook(context)
             model.epoch += not sizes  # the last step of an epoch
@@ -145,9 +153,21 @@ def _take_steps(
         progress.step()
         for hook in after:
             hook(context)
-        if context.stopped and not was_stopped:
+        if is_watched and not was_stopped and run.ranks.any(context.stopped):
+            context.stopped = True
             return not sizes
     return True
+
+
+def _step_in_parts(run: Run, order: NDArray[np.int64], plan: StepPlan) -> tuple[Taken, int]:
+    """A step of several batches, perhaps on several ranks; and how many samples it took."""
+    rows = np.concatenate([order[:0], *(order[part.start : part.stop] for part in plan.own)])
+    batch = run.data.batch(rows, run.augmenter if len(rows) else None)
+    return run.model.take_in_parts(
+        *(batch.inputs, batch.targets, batch.rows, plan, run.loss, run.optimizer, run.ranks),
+        weights=batch.weights,
+        lengths=batch.lengths,
+    )
 
 
 def _steps_unseen(run: Run) -> int:

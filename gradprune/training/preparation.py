@@ -10,6 +10,7 @@ from typing import Any, SupportsFloat, SupportsIndex
 from numpy.typing import ArrayLike
 
 from gradprune.data.augmentation import Augmentation, Augmenter, augmentations
+from gradprune.engine.parts import Ranks, StepPlan
 from gradprune.foundation.checks import flag, fraction, seed_number, whole
 from gradprune.foundation.habits import keras_hook, refuse_loader
 from gradprune.losses.base import Loss, LossLike
@@ -17,13 +18,14 @@ from gradprune.losses.table import LOSSES
 from gradprune.losses.weights import ClassWeight
 from gradprune.optim.optimizers import Optimizer
 from gradprune.state.batching import cuts
-from gradprune.state.following import Follower
+from gradprune.state.following import Follower, hooks
 from gradprune.training.callbacks import Callback, Context
 from gradprune.training.evaluation import measured_names
 from gradprune.training.followers import Steps, all_followers
 from gradprune.training.history import History
 from gradprune.training.own_metrics import MetricsLike, OwnMetrics
 from gradprune.training.progress import totals
+from gradprune.training.ranks import checksum
 from gradprune.training.samples import TrainingData
 from gradprune.training.trainee import Trainee
 
@@ -41,8 +43,9 @@ class Run:
     optimizer: Optimizer
     followers: tuple[Follower, ...]
     context: Context
+    ranks: Ranks
     batches: list[tuple[int, int]]  # of each step: where it starts and stops
-    parts: list[list[int]] | None  # how many samples each batch of a step has; None: all are one
+    plans: list[StepPlan] | None  # the batches of each step; None: all are one
     epochs: int
     verbose: int
     shuffle: bool
@@ -55,9 +58,44 @@ class Run:
         """The names of own metrics in the logs of an epoch."""
         return _log_names(self.metrics, self.validation)
 
+    @property
+    def is_watched(self) -> bool:
+        """Whether a callback may stop after a step."""
+        callbacks = [follower for follower in self.followers if isinstance(follower, Callback)]
+        return any(hooks(callbacks, name) for name in ("on_step", "on_step_end"))
+
+    def begin(self) -> None:
+        """Raise an error if ranks that train together do not begin alike."""
+        self.ranks.begin(self.model.arena, {} if self.ranks.size == 1 else self._facts())
+
+    def _facts(self) -> dict[str, Any]:
+        """What ranks have in common; few samples stand for all."""
+        model, optimizer = self.model, self.optimizer
+        found: dict[str, Any] = {
+            "settings": (len(self.batches), self.epochs, self.shuffle, self.seed, model.seed),
+            "counters": (model.epoch, model.forward_count, optimizer.step_count),
+        }
+        with model.lock:
+            moments = map(model.arena.live_moment, optimizer.core_moments)
+            found |= {
+                "masks": checksum(model.arena.mask),
+                "weights": checksum(model.arena.core.live_values()),
+                "buffers": checksum(*model.buffers.values()),
+                "moments of the optimizer": checksum(*moments),
+            }
+        kinds = {
+            "samples": None if self.ranks.sharded else self.data,
+            "validation": self.validation,
+        }
+        for name, data in kinds.items():
+            if data is not None:
+                some = slice(None, None, len(data) // 500 + 1)
+                found[name] = len(data), checksum(data.inputs[some], data.labels[some])
+        return found
+
     def warn(self, *, stacklevel: int) -> None:
         """Warn, before it starts, of what will not come out as somebody may think."""
-        for follower in self.followers:
+        for follower in self.followers if self.ranks.rank == 0 else ():
             doubt = follower.doubt(self.epochs * len(self.batches))
             if doubt is not None:
                 warnings.warn(doubt, UserWarning, stacklevel=stacklevel + 1)
@@ -85,6 +123,7 @@ def prepare(
     augment: Augmentation | Sequence[Augmentation] = (),
     accumulate: SupportsIndex = 1,
     metrics: MetricsLike = (),
+    ranks: Ranks | None = None,
 ) -> Run:
     """Check the arguments of ``Model.fit``; nothing is changed yet.
 
@@ -92,9 +131,14 @@ def prepare(
         TypeError, ValueError, OSError: as ``Model.fit``.
     """
     refuse_loader(x, y)
+    ranks = Ranks() if ranks is None else ranks
+    if ranks.sharded:
+        _refuse_local(model, validation_split, class_weight, metrics, pruner)
     chosen = model.loss_for(loss)
     optimizer = _checked_optimizer(model, optimizer)
     callbacks = _checked_callbacks(callbacks)
+    if ranks.rank != 0:
+        callbacks = tuple(callback for callback in callbacks if not callback.writes)
     followers = all_followers(model, optimizer, pruner, callbacks)
     if verbose not in (0, 1, 2):
         raise ValueError(f"verbose must be 0, 1 or 2, got {verbose!r}")
@@ -109,7 +153,7 @@ def prepare(
     )
     batches = cuts(len(data), size, model.smallest_batch)
     model.check_batch_size(min(stop - start for start, stop in batches))
-    batches, parts = _steps(batches, whole("accumulate", accumulate, least=1))
+    batches, plans = ranks.plans(batches, whole("accumulate", accumulate, least=1))
     names = _names(chosen, validation, chosen.elsewhere)
     own = OwnMetrics.checked(metrics, _names(LOSSES["cross_entropy"], None, chosen))
     context = Context(
@@ -118,30 +162,46 @@ def prepare(
         objective=chosen,
         validated=validation is not None,
         padded=data.lengths is not None,
-        names=None if _may_add(callbacks) else (*names, *_log_names(own, validation)),
+        names=None
+        if _may_add(callbacks)
+        else (*names, *ranks.notes(0), *_log_names(own, validation)),
         own_names=own.names,
     )
     for follower in followers:
         follower.check(context)
     return Run(
-        *(model, data, validation, chosen, optimizer, followers, context, batches, parts),
-        *(epochs, verbose, shuffle, seed, augmenter, own),
+        *(model, data, validation, chosen, optimizer, followers, context, ranks, batches, plans),
+        *(epochs, verbose if ranks.rank == 0 else 0, shuffle, seed, augmenter, own),
     )
 
 
-def _steps(
-    batches: list[tuple[int, int]], together: int
-) -> tuple[list[tuple[int, int]], list[list[int]] | None]:
-    """What each step takes, and how many samples each batch of it has.
-
-    >>> _steps([(0, 2), (2, 4), (4, 5)], 2)
-    ([(0, 4), (4, 5)], [[2, 2], [1]])
-    """
-    if together == 1:
-        return batches, None
-    groups = [batches[i : i + together] for i in range(0, len(batches), together)]
-    parts = [[stop - start for start, stop in group] for group in groups]
-    return [(group[0][0], group[-1][1]) for group in groups], parts
+def _refuse_local(
+    model: Trainee,
+    validation_split: SupportsFloat,
+    class_weight: ClassWeight | None,
+    metrics: MetricsLike,
+    pruner: Steps | None,
+) -> None:
+    """Refuse what would go by the samples of one rank alone, where each has its own."""
+    by_batch = getattr(pruner, "criterion", None), getattr(pruner, "regrowth", None)
+    looks = any(getattr(part, "needs_data", False) for part in by_batch)
+    with model.lock:
+        fresh = [
+            step.layer.name
+            for step in model.steps
+            if step.layer.measures_samples and not model.buffers[f"{step.layer.name}.count"].any()
+        ]
+    refused = {
+        "validation_split: pass validation_data, the same on all ranks": bool(validation_split),
+        'class_weight="balanced": pass the weights of the classes': class_weight == "balanced",
+        "metrics: call model.evaluate": bool(metrics),
+        "a pruner that tries weights out on batches: pass probe_data, the same on all ranks": looks
+        and getattr(pruner, "probe_data", None) is None,
+        f"{', '.join(map(str, fresh))}: call model.adapt(x) before, with the same x": bool(fresh),
+    }
+    for text, is_asked in refused.items():
+        if is_asked:
+            raise ValueError(f"with sharded=True each rank sees its own samples, so no {text}")
 
 
 def _data(

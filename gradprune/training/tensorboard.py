@@ -53,6 +53,8 @@ class TensorBoard(Callback):
     >>> _ = model.fit(x, y, **training)  # doctest: +SKIP
     """
 
+    writes = True
+
     def __init__(self, folder: str | os.PathLike[str], *, histograms: SupportsIndex = 0) -> None:
         self.folder = Path(folder)
         self.histograms = whole("histograms", histograms)
