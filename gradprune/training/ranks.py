@@ -76,7 +76,7 @@ def checksum(*arrays: NDArray[Any]) -> int:
     """
     found = 0
     for array in arrays:
-        found = crc32(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)), found)
+        found = crc32(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data, found)
     return found
 
 
