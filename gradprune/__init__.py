@@ -42,7 +42,7 @@ from gradprune.analysis.explosion_phase import explode
 from gradprune.analysis.reports import report
 from gradprune.analysis.sensitivity import sensitivity
 from gradprune.analysis.verification import verify
-from gradprune.compression.gpz import compress
+from gradprune.compression.compressing import compress
 from gradprune.importing import from_onnx, from_torch
 from gradprune.layers import (
     GRU,

@@ -34,7 +34,7 @@ from gradprune import _core
 from gradprune.cli.files import writable_file
 from gradprune.cli.options import add_command, whole
 from gradprune.cli.tables import make_console
-from gradprune.compression.gpz import compress
+from gradprune.compression.compressing import compress
 from gradprune.data import datasets
 from gradprune.data.augmentation import Augmentation
 from gradprune.foundation import streams

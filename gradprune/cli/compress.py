@@ -22,7 +22,8 @@ from gradprune.cli.options import (
     whole,
 )
 from gradprune.cli.training import OPTIMIZERS, fit, print_accuracy
-from gradprune.compression.gpz import check_packable, compress
+from gradprune.compression.compressing import compress
+from gradprune.compression.gpz import check_packable
 from gradprune.model import Model
 from gradprune.quantization.codebooks import Codebook
 from gradprune.quantization.quantizer import Quantizer

@@ -1,5 +1,7 @@
 """Compression: fewer bits for each weight that pruning has left."""
 
+from gradprune.compression.compressing import *
+from gradprune.compression.curve import *
 from gradprune.compression.gpz import *
 from gradprune.compression.pipeline import *
 from gradprune.compression.stage import *

@@ -13,20 +13,23 @@ from __future__ import annotations
 import os
 import zlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import prod
-from typing import TYPE_CHECKING, Any, SupportsIndex
+from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from gradprune.compression.architecture import read_architecture, write_architecture
 from gradprune.compression.canonical import CanonicalWeights, canonical_weights
+from gradprune.compression.curve import CompressionReport
 from gradprune.compression.logistic import Bits, Integers, log2
 from gradprune.compression.positions import code_positions
 from gradprune.compression.range_coder import Coder, Decoder, Encoder
 from gradprune.compression.values import Floats, Values, code_values, kinds, ordered
-from gradprune.engine.memory import LARGEST, check_size
+from gradprune.engine.memory import check_size
 from gradprune.errors import FileFormatError, NonFiniteError
+from gradprune.foundation.checks import real, whole
 from gradprune.foundation.disk import write_atomically
 from gradprune.layers.base import Layer, Parameter, Shape
 from gradprune.layers.earlier import as_they_were
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from gradprune.interop.c_export import CReport
     from gradprune.model import Model
 
-__all__ = ["PackedModel", "compress"]
+__all__ = ["PackedModel"]
 
 MAGIC = b"gpz"
 _FORMAT = 2
@@ -56,6 +59,7 @@ class PackedModel:
         layers, input_shape, output_shape: of the model, without the units that were dropped.
         parts: name of a part of the file to its bytes; they add up to ``nbytes``. What shares a
             byte with its neighbour in the range coder's stream is rounded.
+        report: what ``compress`` tried, if it was given data; else None.
 
     >>> import constriction
     >>> import gradprune as gp
@@ -71,6 +75,7 @@ class PackedModel:
         self, data: bytes, kind: type[Model], *, max_bytes: SupportsIndex | None = None
     ) -> None:
         self.data = data
+        self.report: CompressionReport | None = None
         self._kind, self._max_bytes = kind, max_bytes
         self._weights, self.input_shape, self.parts = _decode(data, max_bytes)
         self.layers = self._weights.layers
@@ -91,7 +96,8 @@ class PackedModel:
         return len(self.data)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpack, (type(self), self.data, self._kind, self._max_bytes)
+        own = {"report": self.report}
+        return _unpack, (type(self), self.data, self._kind, self._max_bytes), own
 
     def __bytes__(self) -> bytes:
         return self.data
@@ -99,6 +105,28 @@ class PackedModel:
     def predict(self, x: ArrayLike) -> Floats:
         """Return outputs (n, *output_shape) for samples (n, *input_shape), as ``FrozenModel``."""
         return self._frozen.predict(x)
+
+    def at(
+        self, *, nbytes: SupportsIndex | None = None, max_drop: SupportsFloat | None = None
+    ) -> PackedModel:
+        """Return another of the files that ``compress`` tried; see ``CompressionReport.choose``.
+
+        Args:
+            nbytes: its bytes at most.
+            max_drop: what it lost at most.
+
+        Raises:
+            ValueError: there is none, or nothing was tried.
+        """
+        if self.report is None:
+            raise ValueError("no other file was tried: pass data=(x, y) to compress")
+        point = self.report.choose(
+            nbytes=None if nbytes is None else whole("nbytes", nbytes),
+            max_drop=None if max_drop is None else real("max_drop", max_drop),
+        )
+        packed = type(self)(point.data, self._kind, max_bytes=self._max_bytes)
+        packed.report = replace(self.report, chosen=point)
+        return packed
 
     def to_model(self) -> Model:
         """Return an ordinary model, which can be trained, pruned and saved."""
@@ -141,41 +169,6 @@ def _unpack(
     return packed(data, kind, max_bytes=max_bytes)
 
 
-def compress(model: Model, *, canonical: bool = True) -> PackedModel:
-    """Pack a model into the smallest file; weights and masks come back bit for bit.
-
-    Architecture, masks and values are kept; the seed, the optimizer, the pruner and what training
-    has counted are not. What can be is predicted from what was coded before: see
-    docs/math.md, "The packed file".
-
-    Args:
-        model: is not changed.
-        canonical: sort hidden units of consecutive Dense layers and leave out dead ones: those
-            that no later weight reads, or that are 0 whatever comes in. The model that comes back
-            predicts the same to rounding, and is smaller; False keeps everything as it is.
-
-    Returns:
-        The bytes, as a model that predicts; read back from them before they are returned.
-
-    Raises:
-        NonFiniteError: a parameter is not finite.
-        TypeError: a layer's setting is of a class of your own.
-        ImportError: constriction is not installed.
-
-    >>> import numpy as np
-    >>> import gradprune as gp
-    >>> model = gp.Model([gp.Dense(30, activation="relu"), gp.Dense(4)], input_shape=50, seed=0)
-    >>> report = gp.Pruner(model, criterion=gp.Magnitude()).prune(0.95)
-    >>> packed = gp.compress(model)
-    >>> packed.save("m.gpz")
-    >>> x = np.ones((2, 50))
-    >>> errors = gp.verify(model, packed, gp.load("m.gpz"), x=x)
-    >>> packed.nbytes == sum(packed.parts.values()) < model.arena.size
-    True
-    """
-    return PackedModel(_encode(model, canonical), type(model), max_bytes=LARGEST)
-
-
 def check_packable(model: Model) -> None:
     """Raise the error that ``compress`` would raise, except for numbers that are not finite.
 
@@ -187,7 +180,12 @@ def check_packable(model: Model) -> None:
     Encoder()
 
 
-def _encode(model: Model, canonical: bool) -> bytes:
+def weights_of(model: Model) -> CanonicalWeights:
+    """Return copies of a model's weights, those that are removed 0.
+
+    Raises:
+        NonFiniteError: a parameter is not finite.
+    """
     with model.lock:
         parameters = {name: np.array(view) for name, view in model.arena.state.items()}
         masks = {name: np.array(view) for name, view in model.masks.items()}
@@ -199,12 +197,16 @@ def _encode(model: Model, canonical: bool) -> bytes:
             )
         if name in masks:
             array[~masks[name]] = 0.0
-    weights = CanonicalWeights(model.layers, parameters, masks, scales)
+    return CanonicalWeights(model.layers, parameters, masks, scales)
+
+
+def encoded(weights: CanonicalWeights, input_shape: Shape, *, canonical: bool) -> bytes:
+    """Return the file of these weights; see ``compress``."""
     if canonical:
-        weights = canonical_weights(weights, model.input_shape)
+        weights = canonical_weights(weights, input_shape)
     encoder = Encoder()
-    _code(encoder, weights.layers, model.input_shape, weights)
-    body = write_architecture(weights.layers, model.input_shape) + encoder.data
+    _code(encoder, weights.layers, input_shape, weights)
+    body = write_architecture(weights.layers, input_shape) + encoder.data
     return MAGIC + bytes([_FORMAT]) + zlib.crc32(body).to_bytes(4, "little") + body
 
 
@@ -275,11 +277,11 @@ def _check(
 def _reading(steps: Sequence[Step]) -> int:
     """What reading takes besides memory, counted as bytes: each column is a few calls."""
     tensors = [parameter for s in steps for parameter in s.layer.tensors(s.shape)]
-    columns = sum(_as_matrix(tensor)[0][1] for tensor in tensors if tensor.prunable)
+    columns = sum(as_matrix(tensor)[0][1] for tensor in tensors if tensor.prunable)
     return _TENSOR * len(tensors) + _COLUMN * columns
 
 
-def _as_matrix(parameter: Parameter) -> tuple[tuple[int, int], bool]:
+def as_matrix(parameter: Parameter) -> tuple[tuple[int, int], bool]:
     """The shape of a parameter as a matrix, and whether it is turned: a very wide one is."""
     rows, columns = parameter.shape[0], prod(parameter.shape[1:])
     if columns > _WIDE_MATRIX and columns > 32 * rows:
@@ -324,7 +326,7 @@ def _code_parameter(
     books: list[Integers],
 ) -> tuple[Floats, Bits]:
     """One parameter as a matrix, and its mask."""
-    shape, turned = _as_matrix(parameter)
+    shape, turned = as_matrix(parameter)
     if turned:
         scale = None if scale is not None and len(scale) > 1 else scale
     if values is not None and mask is not None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from gradprune.compression.logistic import (
     CONSTANT,
+    PROBABILITY_BITS,
     Bits,
     Integers,
     fit_weights,
@@ -29,13 +30,14 @@ from gradprune.compression.neighbours import KERNELS, Neighbours
 from gradprune.compression.range_coder import Coder, Decoder
 from gradprune.errors import FileFormatError
 
-__all__ = ["code_positions"]
+__all__ = ["code_positions", "live_costs"]
 
 Counts = NDArray[np.int32]
 
 _GOING_ON = 2 * len(KERNELS) + 4  # features of a row that has begun
 _BEGINNING = 6
 _OFFSETS = np.array([1, 1, 2], np.int32)  # so that logarithms have arguments above 0
+_ESTIMATE = 12_000  # removed weights that an estimate of costs is fitted to
 _NARROWEST = 4  # grid
 _WIDEST = 4096  # row of weights in which a grid is looked for
 
@@ -130,29 +132,61 @@ class _Features:
         return (self.known if place == 2 * kernels + 2 else self.age)[..., None]
 
 
-def _write(coder: Coder, mask: Bits, width: int, is_sorted: bool, known: Integers) -> None:
-    """Every column after the other: the fields of all are known."""
+def live_costs(mask: Bits, known: Integers) -> NDArray[np.float32]:
+    """Return how many bits more each entry of a mask costs if it is live than if it is removed.
+
+    These are the costs of entries of rows that have begun, by the weights that fit this mask.
+
+    Args:
+        mask: (rows, columns).
+        known: see ``code_positions``.
+    """
+    if mask.all() or not mask.any():
+        return np.zeros(mask.shape, np.float32)
+    features, live = _looked_at(mask, _likely_width(mask), known)
+    removed = np.flatnonzero(~live)
+    stride = -(-len(removed) // _ESTIMATE)  # of the many that are removed, few are looked at
+    chosen = np.sort(np.concatenate([np.flatnonzero(live), removed[::stride]]))
+    weights = _fitted(features, live, chosen)
+    odds = [weights[i] * features(int(i), slice(len(mask))) for i in np.flatnonzero(weights)]
+    p = np.broadcast_to(weighted(odds), live.shape) / 2.0**PROBABILITY_BITS
+    return np.ascontiguousarray(np.log2(stride * (1 - p) / p).T, np.float32)
+
+
+def _looked_at(mask: Bits, width: int, known: Integers) -> tuple[_Features, Bits]:
+    """The features of a mask, and the mask column by column."""
     rows, columns = mask.shape
     live = np.ascontiguousarray(mask.T)
     near = Neighbours(rows, columns, width)
     near.add_all(mask)
     fields = {kernel: field[:columns] for kernel, field in near.fields.items()}
     counts = np.cumsum(live, axis=0, dtype=np.int32) - live
-    features = _Features(fields, counts, known, log2(np.arange(1, columns + 1)))
+    return _Features(fields, counts, known, log2(np.arange(1, columns + 1))), live
 
+
+def _fitted(features: _Features, live: Bits, entries: NDArray[np.intp]) -> Integers:
+    """The weights that fit these entries of (columns, rows) best."""
+    rows = live.shape[1]
+    chosen = entries[:: sampling(len(entries))]
+    if not len(chosen):
+        return np.zeros(_GOING_ON, np.int64)
+    sample = np.empty((len(chosen), _GOING_ON), np.int64)
+    for place in range(_GOING_ON):
+        feature = np.broadcast_to(features(place, slice(rows)), live.shape)
+        sample[:, place] = feature[chosen // rows, chosen % rows]
+    return fit_weights(sample, live.ravel()[chosen])
+
+
+def _write(coder: Coder, mask: Bits, width: int, is_sorted: bool, known: Integers) -> None:
+    """Every column after the other: the fields of all are known."""
+    rows, columns = mask.shape
+    features, live = _looked_at(mask, width, known)
     first = np.where(mask.any(axis=1), mask.argmax(axis=1), columns) if is_sorted else np.zeros(0)
     begun = (
         np.searchsorted(first, np.arange(columns + 1)) if is_sorted else np.full(columns + 1, rows)
     )
     entries = np.flatnonzero(np.arange(rows) < begun[:-1, None])
-    chosen = entries[:: sampling(len(entries))]
-    sample = np.empty((len(chosen), _GOING_ON), np.int64)
-    for place in range(_GOING_ON):
-        feature = np.broadcast_to(features(place, slice(rows)), live.shape)
-        sample[:, place] = feature[chosen // rows, chosen % rows]
-    weights = np.zeros(_GOING_ON, np.int64)
-    if len(chosen):
-        weights = fit_weights(sample, live.ravel()[chosen])
+    weights = _fitted(features, live, entries)
     weights = coder.weights(_GOING_ON, weights)
     odds = [weights[i] * features(int(i), slice(rows)) for i in np.flatnonzero(weights)]
     p = np.broadcast_to(weighted(odds), live.shape).ravel()[entries]

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import ClassVar
 
 from gradprune.analysis.verification import VerificationError, verify
-from gradprune.compression.gpz import check_packable, compress
+from gradprune.compression.compressing import compress
+from gradprune.compression.gpz import check_packable
 from gradprune.compression.stage import PipelineError, Progress, Property, Stage
 from gradprune.foundation.checks import as_array, fraction, instance, settle, whole
 from gradprune.pruning.criteria.base import Criterion

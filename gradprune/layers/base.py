@@ -307,6 +307,21 @@ class Layer(Described, ABC):
         """
         return {}
 
+    def read_rows(
+        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, Doubles]:
+        """Return, for each weight that multiplies inputs as a matrix, all that its rows multiply.
+
+        Args:
+            x: (n, *shape) what goes into the layer.
+            parameters: role to values.
+
+        Returns:
+            The role of a weight (rows, ...) to (groups, uses, columns): of so many groups of
+            successive rows, each row multiplies each of the vectors. {}: there is no such weight.
+        """
+        return {}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """Compute what the engine computes in training, in double precision.
 

@@ -176,6 +176,26 @@ class Conv2D(Affine):
         bias = values.get("bias", 0.0) - (weight * mean[channel]).sum(axis=(1, 2, 3))
         return replace(self, bias=True), {"weight": weight, "bias": bias}
 
+    def read_rows(
+        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, Doubles]:
+        """See Layer. A row multiplies the pixels in its window, at every place."""
+        window = self.window(x.shape[1:])
+        sides = zip(window.before, window.after, strict=True)
+        padded = np.pad(x, [(0, 0), (0, 0), *sides])
+        (down, across), (stride, step) = window.places, window.stride
+        seen = []
+        for u in range(window.kernel[0]):
+            for v in range(window.kernel[1]):
+                top, left = u * window.dilation[0], v * window.dilation[1]
+                rows = slice(top, top + (down - 1) * stride + 1, stride)
+                columns = slice(left, left + (across - 1) * step + 1, step)
+                seen.append(padded[:, :, rows, columns])
+        pixels = np.stack(seen, axis=2)  # (n, channels, entries of a kernel, down, across)
+        grouped = pixels.reshape(len(x), self.groups, -1, down * across)
+        read = grouped.transpose(1, 0, 3, 2)
+        return {"weight": read.reshape(self.groups, len(x) * down * across, -1)}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         from gradprune import reference

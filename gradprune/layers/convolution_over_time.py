@@ -179,6 +179,12 @@ class Conv1D(Affine):
         made = {**done[1], "weight": done[1]["weight"][:, :, 0]}
         return replace(self, bias=True), made
 
+    def read_rows(
+        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, Doubles]:
+        """See Layer."""
+        return self.over_images().read_rows(x.transpose(0, 2, 1)[:, :, np.newaxis], parameters)
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         done = self.over_images().trace(_with_height(parameters), _images(x), place)

@@ -341,6 +341,12 @@ class Dense(Affine):
         bias = values.get("bias", 0.0) - weight @ mean
         return replace(self, bias=True), {"weight": weight, "bias": bias}
 
+    def read_rows(
+        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, Doubles]:
+        """See Layer."""
+        return {"weight": x.reshape(1, -1, x.shape[-1])}
+
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""
         from gradprune import reference

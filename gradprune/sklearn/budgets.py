@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from gradprune.compression.gpz import check_packable, compress
+from gradprune.compression.compressing import compress
+from gradprune.compression.gpz import check_packable
 from gradprune.foundation.timing import best_time
 from gradprune.model import Model
 from gradprune.pruning.criteria.order import Magnitude

@@ -615,7 +615,7 @@ def test_very_wide_matrices_are_turned(shape: tuple[int, ...], turned: bool) -> 
     tensor = Parameter("weight", shape, True, None)
     rows, columns = shape[0], math.prod(shape[1:])
     expected = (columns, rows) if turned else (rows, columns)
-    assert gpz._as_matrix(tensor) == (expected, turned)
+    assert gpz.as_matrix(tensor) == (expected, turned)
 
 
 # ---- parts of the coder --------------------------------------------------------------------------
