@@ -130,7 +130,7 @@ def _rates(codes: NDArray[np.intp], size: int, live: Doubles | None) -> tuple[Do
 def _cost(
     least: Doubles, codes: NDArray[np.intp], live: Doubles | None, price: float, factor: float
 ) -> float:
-    """Of all weights; zeros cost their share where nothing else is known."""
+    """Return the cost of all weights; zeros cost their share where nothing else is known."""
     total = float(least.sum())
     if live is None:
         zeros = float(np.mean(codes < 0))

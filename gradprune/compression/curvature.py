@@ -22,7 +22,7 @@ from gradprune.losses.base import Loss
 from gradprune.model import Model
 from gradprune.state.locking import locked
 
-__all__ = ["Curvature", "Matrix", "measured"]
+__all__ = ["Curvature", "MatrixCurvature", "measured"]
 
 Doubles = NDArray[np.float64]
 Floats = NDArray[np.float32]
@@ -38,7 +38,7 @@ _PER_COLUMN = 8  # so many for each column
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixCurvature:
     """A weight matrix, with the bias of its rows.
 
     Attributes:
@@ -55,7 +55,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Curvature:
-    """Of all parameters that have one.
+    """The curvature of all parameters that have one.
 
     Attributes:
         matrices: by the name of the weight.
@@ -63,7 +63,7 @@ class Curvature:
         none: name of what has none, to the reason.
     """
 
-    matrices: dict[str, Matrix] = field(default_factory=dict)
+    matrices: dict[str, MatrixCurvature] = field(default_factory=dict)
     single: dict[str, Doubles] = field(default_factory=dict)
     none: dict[str, str] = field(default_factory=dict)
 
@@ -112,8 +112,8 @@ def measured(model: Model, x: Floats, y: Any, loss: Loss) -> Curvature:
 
 def _matrix(
     weight: str, bias: str | None, moments: Doubles, squares: Doubles, live: NDArray[np.bool_]
-) -> Matrix:
-    """With damping, and without a last column if there is no bias."""
+) -> MatrixCurvature:
+    """Return it with damping, and without a last column if there is no bias."""
     if bias is None:
         moments = moments[:, :-1, :-1]
     moments = moments.copy()
@@ -126,12 +126,12 @@ def _matrix(
     gain = (squares * live).sum(axis=1) / np.maximum((read * live).sum(axis=1), 1e-300)
     used = gain[live.any(axis=1)]
     gain = gain + _DAMPING * (float(used.mean()) if used.size else 1.0)
-    return Matrix(weight, bias, moments, gain)
+    return MatrixCurvature(weight, bias, moments, gain)
 
 
 @locked
 def _second_moments(model: Model, x: Floats) -> dict[str, Doubles]:
-    """Name of a weight to (groups, columns + 1, columns + 1), per sample; the last input is 1."""
+    """Return by weight (groups, columns + 1, columns + 1), per sample; the last input is 1."""
     steps = plan(model.layers, model.input_shape)
     silent = [wiring.silent for wiring in model.wirings()]
     found: dict[str, Doubles] = {}
@@ -170,7 +170,7 @@ def _read(layer: Any, read: list[Floats], values: dict[str, Any]) -> dict[str, A
 
 
 def _squared_gradients(model: Model, x: Floats, y: Any, loss: Loss) -> dict[str, Doubles]:
-    """Name to the mean of the squared gradients of batches."""
+    """Return, by name, the mean of the squared gradients of batches."""
     return _squares(model.copy(), x, y, loss)
 
 

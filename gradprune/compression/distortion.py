@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from gradprune.compression.books import Book, best_book, short
 from gradprune.compression.canonical import CanonicalWeights
-from gradprune.compression.curvature import Curvature, Matrix
+from gradprune.compression.curvature import Curvature, MatrixCurvature
 from gradprune.compression.gpz import as_matrix
 from gradprune.compression.logistic import Bits, Integers, log2
 from gradprune.compression.positions import live_costs
@@ -118,8 +118,8 @@ class Distortion:
         live: Bits = mask.reshape(len(mask), -1) & (self._matrix_of(name) != 0)
         return live
 
-    def _systems(self, matrix: Matrix, live: Bits) -> list[Rows]:
-        """Of each group of rows."""
+    def _systems(self, matrix: MatrixCurvature, live: Bits) -> list[Rows]:
+        """The systems of each group of rows."""
         if matrix.weight not in self._rows:
             has_bias = matrix.bias is not None
             self._rows[matrix.weight] = [
@@ -280,7 +280,7 @@ def _choices(book: Book, price: float) -> Choices:
 
 
 def _shortened(book: Book) -> Book:
-    """With values that take few bits; the first of those that become the same stays."""
+    """Return it with values of few bits; the first of those that become the same stays."""
     if book.scale is not None or not len(book.values):
         return book
     values, first = np.unique(short(book.values), return_index=True)

@@ -296,30 +296,14 @@ class Layer(Described, ABC):
         return self
 
     def squared_inputs(self, x: Doubles, states: Doubles) -> dict[str, Doubles]:
-        """Return, for each prunable weight, the sum of the squares of all that it multiplies.
+        """Return, by role, the sum of the squares of all that each prunable weight multiplies.
 
-        Args:
-            x: (batch, ...) what goes into the layer.
-            states: ``Traced.states`` of it.
-
-        Returns:
-            The role of a parameter to an array of its shape.
+        They are of the layer's input (batch, ...) and ``Traced.states`` of it.
         """
         return {}
 
-    def read_rows(
-        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, Doubles]:
-        """Return, for each weight that multiplies inputs as a matrix, all that its rows multiply.
-
-        Args:
-            x: (n, *shape) what goes into the layer.
-            parameters: role to values.
-
-        Returns:
-            The role of a weight (rows, ...) to (groups, uses, columns): of so many groups of
-            successive rows, each row multiplies each of the vectors. {}: there is no such weight.
-        """
+    def read_rows(self, x: Doubles, values: Mapping[str, Doubles]) -> dict[str, Doubles]:
+        """Return, by role, the vectors (groups of rows, uses, columns) that weights multiply."""
         return {}
 
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:

@@ -176,9 +176,7 @@ class Conv2D(Affine):
         bias = values.get("bias", 0.0) - (weight * mean[channel]).sum(axis=(1, 2, 3))
         return replace(self, bias=True), {"weight": weight, "bias": bias}
 
-    def read_rows(
-        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, Doubles]:
+    def read_rows(self, x: Doubles, values: Mapping[str, Doubles]) -> dict[str, Doubles]:
         """See Layer. A row multiplies the pixels in its window, at every place."""
         window = self.window(x.shape[1:])
         sides = zip(window.before, window.after, strict=True)

@@ -179,11 +179,9 @@ class Conv1D(Affine):
         made = {**done[1], "weight": done[1]["weight"][:, :, 0]}
         return replace(self, bias=True), made
 
-    def read_rows(
-        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, Doubles]:
+    def read_rows(self, x: Doubles, values: Mapping[str, Doubles]) -> dict[str, Doubles]:
         """See Layer."""
-        return self.over_images().read_rows(x.transpose(0, 2, 1)[:, :, np.newaxis], parameters)
+        return self.over_images().read_rows(x.transpose(0, 2, 1)[:, :, np.newaxis], values)
 
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer."""

@@ -341,9 +341,7 @@ class Dense(Affine):
         bias = values.get("bias", 0.0) - weight @ mean
         return replace(self, bias=True), {"weight": weight, "bias": bias}
 
-    def read_rows(
-        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, Doubles]:
+    def read_rows(self, x: Doubles, values: Mapping[str, Doubles]) -> dict[str, Doubles]:
         """See Layer."""
         return {"weight": x.reshape(1, -1, x.shape[-1])}
 

@@ -163,18 +163,11 @@ class Recurrent(Layer):
         rows = (self.gates * self.units, 1)
         return {role: np.tile(np.square(v).sum(axis=(0, 1)), rows) for role, v in read.items()}
 
-    def read_rows(
-        self, x: NDArray[np.float32], parameters: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, Doubles]:
+    def read_rows(self, x: Doubles, values: Mapping[str, Doubles]) -> dict[str, Doubles]:
         """See Layer. W_hh multiplies the states before each step, 0 before the first."""
-        values = {role: array.astype(np.float64) for role, array in parameters.items()}
-        states = self.trace(values, x.astype(np.float64), Place(0, 0, None)).states
-        before = np.zeros((*states.shape[:2], self.units))
-        before[:, 1:] = states[:, :-1, : self.units]
-        return {
-            "weight_ih": x.reshape(1, -1, x.shape[-1]),
-            "weight_hh": before.reshape(1, -1, self.units),
-        }
+        states = self.trace(values, x, Place(0, 0, None)).states[:, :-1, : self.units]
+        read = {"weight_ih": x, "weight_hh": np.pad(states, ((0, 0), (1, 0), (0, 0)))}
+        return {role: v.reshape(1, -1, v.shape[2]) for role, v in read.items()}
 
     def trace(self, parameters: Mapping[str, Doubles], x: Doubles, place: Place) -> Traced:
         """See Layer.
@@ -486,10 +479,7 @@ class GRU(Recurrent):
     """
 
     _cell = "gru"
-    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (
-        5,
-        (*_PACKED, "inputs", "trainable"),
-    )
+    packed: ClassVar[tuple[int, tuple[str, ...]] | None] = (5, (*_PACKED, "inputs", "trainable"))
     _gates = 3
 
     def _function(self) -> str:
