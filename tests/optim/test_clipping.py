@@ -484,3 +484,34 @@ def test_norms_of_parts_are_that_of_the_whole(
     norms: list[float], p: float, expected: float
 ) -> None:
     assert joint_norm(norms, p) == pytest.approx(expected, rel=1e-12, nan_ok=True)
+
+
+def test_clippers_may_be_exchanged() -> None:
+    """It failed: the old ones went on in silence."""
+    x, y = np.ones((4, 3), np.float32), np.array([0, 1, 0, 1])
+
+    tight, loose = gp.ClipNorm(1e-3), gp.ClipNorm(1e3)
+
+    def trained(first: gp.clipping.Clipper | None, then: gp.clipping.Clipper | None) -> gp.Model:
+        model = gp.Model([gp.Dense(2)], 3, seed=0)
+        optimizer = gp.SGD(model, lr=0.1, clip=first, guard=gp.guards.Rollback(every=1))
+        optimizer.clip = then
+        for _ in range(3):
+            model.train_step(x, y, optimizer=optimizer)
+        assert optimizer.clip == then
+        assert optimizer.clip_count == (3 if then == tight else 0)
+        return model
+
+    for first, then in ((None, tight), (tight, None), (loose, tight)):
+        given = gp.Model([gp.Dense(2)], 3, seed=0)
+        optimizer = gp.SGD(given, lr=0.1, clip=then)
+        for _ in range(3):
+            given.train_step(x, y, optimizer=optimizer)
+        np.testing.assert_array_equal(trained(first, then).arena.params, given.arena.params)
+
+
+def test_what_clips_nothing_is_refused_and_changes_nothing() -> None:
+    optimizer = gp.SGD(gp.Model([gp.Dense(2)], 3, seed=0), lr=0.1, clip=gp.ClipNorm(1.0))
+    with pytest.raises(TypeError, match="clip"):
+        optimizer.clip = 1.0  # type: ignore[assignment]
+    assert optimizer.clip == gp.ClipNorm(1.0)

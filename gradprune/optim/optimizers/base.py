@@ -138,7 +138,7 @@ class Optimizer(Inspected, ABC):
         lr: the learning rate of the next step.
         course: what the schedule remembers of losses, see ``LearningRate``.
         groups: ``decay_biases`` and ``lr_scale``, as given.
-        clip, guard, schedule: as given; several clippers as a tuple.
+        guard, schedule: as given.
         clip_count: steps taken in which something was clipped.
         parameter_norms: float64, the norm of each parameter's gradient at the last step, before
             clipping, in the order of ``arena.stored`` (weights first).
@@ -166,11 +166,11 @@ class Optimizer(Inspected, ABC):
         lr_scale: Mapping[str, float] | None = None,
     ) -> None:
         self._check_model(model)
-        self.clip = as_clip(clip)
+        self._clip = as_clip(clip)
         if guard is not None and not isinstance(guard, Guard):
             raise TypeError(f"guard must be a guard such as Raise() or Skip(), got {guard!r}")
         self.schedule = as_schedule(lr)
-        self.chain = Chain(self.clip, model.arena)
+        self.chain = Chain(self._clip, model.arena)
         groups = Groups(decay_biases, lr_scale or {})
         by_segment = groups.by_segment(model.arena)
         self.guard: Guard = guard or Raise()
@@ -426,7 +426,7 @@ class Optimizer(Inspected, ABC):
         vars(self).update(objects)
         self._begin()
         vars(self).update(objects)
-        self.chain = Chain(self.clip, arena)
+        self.chain = Chain(self._clip, arena)
         self.chain.restore(arrays["chain"])
         self.core_moments = tuple(arena.new_moment() for _ in arrays["core_moments"])
         for moment, live in zip(self.core_moments, arrays["core_moments"], strict=True):

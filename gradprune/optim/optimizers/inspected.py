@@ -1,15 +1,15 @@
-"""An optimizer looked at: norms and clipped gradients of the last step, and how often it clips."""
+"""What clips an optimizer's gradients, and what became of them at the last step."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gradprune.optim.chains import Chain
+from gradprune.optim.chains import Chain, as_clip
 from gradprune.optim.clipping import Clipper
 from gradprune.optim.clipping.functions import joint_norm
 from gradprune.optim.guards import Guard, Raise
@@ -27,11 +27,11 @@ class Stored(Protocol):
 
 
 class Inspected(Rated):
-    """The part of ``Optimizer`` that answers questions; attributes are documented there."""
+    """The part of ``Optimizer`` that knows the clippers; attributes are documented there."""
 
     model: Stored
     chain: Chain
-    clip: Clipper | tuple[Clipper, ...] | None
+    _clip: Clipper | tuple[Clipper, ...] | None
     guard: Guard
     clip_count: int
     parameter_norms: NDArray[np.float64]
@@ -39,6 +39,37 @@ class Inspected(Rated):
     @abstractmethod
     def settings(self) -> dict[str, Any]:
         """See Optimizer."""
+
+    @abstractmethod
+    def forget_snapshots(self) -> None:
+        """See Optimizer."""
+
+    @property
+    def clip(self) -> Clipper | tuple[Clipper, ...] | None:
+        """The clippers as given, several as a tuple; None if there are none.
+
+        Others may be assigned. They begin anew from the next step on, which a rollback does not
+        take back.
+
+        Raises:
+            TypeError: there is no clipper among what is assigned.
+
+        >>> import gradprune as gp
+        >>> model = gp.Model([gp.Dense(2)], input_shape=3, seed=0)
+        >>> optimizer = gp.SGD(model, lr=0.1)
+        >>> optimizer.clip = gp.ClipNorm(1.0)
+        >>> optimizer.clip
+        ClipNorm(max_norm=1.0, norm_type=2.0)
+        """
+        return self._clip
+
+    @clip.setter
+    @locked
+    def clip(self, clip: Clipper | Sequence[Clipper] | None) -> None:
+        chosen = as_clip(clip)
+        self.chain = Chain(chosen, self.model.arena)
+        self._clip = chosen
+        self.forget_snapshots()  # they hold the state of the clippers before
 
     def described(self) -> tuple[dict[str, Any], str]:
         """See Described."""
