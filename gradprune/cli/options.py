@@ -247,6 +247,14 @@ def sparsity(text: str) -> float:
     return number
 
 
+def share(text: str) -> float:
+    """Convert an argument to a share, from 0 to 1."""
+    number = _number(text)
+    if not 0 <= number <= 1:
+        raise argparse.ArgumentTypeError(f"must be in [0, 1], got {text}")
+    return number
+
+
 def _number(text: str) -> float:
     try:
         return float(text)

@@ -35,14 +35,21 @@ def fit(
     epochs: int,
 ) -> None:
     """Train by an optimizer that is made here, its learning rate falling along a cosine."""
-    optimizer = partial(make, clip=ClipNorm(options.clip) if options.clip else None)
-    Training(epochs, optimizer=optimizer, lr=lr, batch_size=options.batch_size).fit(
+    training(options, make, lr, epochs).fit(
         model,
         data.train,
         validation_data=data.validation,
         verbose=1 if sys.stderr.isatty() else 2,
         seed=options.seed,
     )
+
+
+def training(
+    options: argparse.Namespace, make: Callable[..., Optimizer], lr: float, epochs: int
+) -> Training:
+    """Return the settings by which ``fit`` trains."""
+    optimizer = partial(make, clip=ClipNorm(options.clip) if options.clip else None)
+    return Training(epochs, optimizer=optimizer, lr=lr, batch_size=options.batch_size)
 
 
 def print_accuracy(console: Any, model: Model, data: Data) -> None:

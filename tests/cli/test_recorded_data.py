@@ -107,6 +107,24 @@ def test_compress_shares_and_retrains(table: Path, capsys: Captured) -> None:
     assert main(["compress", "m.safetensors", "s.gpz", "--share", "257"]) == 2
 
 
+def test_compress_by_bits_and_damage(table: Path, capsys: Captured) -> None:
+    train("--data", str(table))
+    assert main(["compress", "m.safetensors", "plain.gpz"]) == 0
+    capsys.readouterr()
+    assert main(["compress", "m.safetensors", "--max-drop", "0.05"]) == 0
+    text = capsys.readouterr().out
+    assert text.count("test accuracy") == 2
+    assert "drop %" in text
+    assert Path("m.gpz").stat().st_size < Path("plain.gpz").stat().st_size / 2
+    limit = Path("m.gpz").stat().st_size - 20
+    given = ["--target-bytes", str(limit), "--fine-tune", "1"]
+    assert main(["compress", "m.safetensors", "s.gpz", *given]) == 0
+    assert Path("s.gpz").stat().st_size <= limit
+    assert main(["compress", "m.safetensors", "t.gpz", "--share", "4", "--max-drop", "0"]) == 2
+    assert main(["compress", "m.safetensors", "t.gpz", "--max-drop", "2"]) == 2
+    assert not Path("t.gpz").exists()
+
+
 def test_report(table: Path, capsys: Captured) -> None:
     pytest.importorskip("matplotlib")
     train("--data", str(table))
