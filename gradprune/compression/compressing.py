@@ -305,7 +305,7 @@ class _Search:
             else:
                 high = price
                 price /= _FACTOR
-            if low is not None and high is not None:
+            if (low is not None and high is not None) or self._points[-1].live == 0:
                 break
         if low is None or high is None:
             return low or high or price

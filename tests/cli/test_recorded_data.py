@@ -116,7 +116,7 @@ def test_compress_by_bits_and_damage(table: Path, capsys: Captured) -> None:
     assert text.count("test accuracy") == 2
     assert "drop %" in text
     assert Path("m.gpz").stat().st_size < Path("plain.gpz").stat().st_size / 2
-    limit = Path("m.gpz").stat().st_size - 20
+    limit = Path("plain.gpz").stat().st_size // 3
     given = ["--target-bytes", str(limit), "--fine-tune", "1"]
     assert main(["compress", "m.safetensors", "s.gpz", *given]) == 0
     assert Path("s.gpz").stat().st_size <= limit
