@@ -12,7 +12,7 @@ import pytest
 import studies
 
 ROOT = Path(studies.__file__).resolve().parents[1]
-NAMES = ("criteria", "devices", "lenet", "lenet5", "resnet", "temporal_order")
+NAMES = ("criteria", "devices", "lenet", "lenet5", "resnet", "scaling", "temporal_order")
 
 
 def test_every_study_is_here() -> None:

@@ -50,7 +50,10 @@ def found(
     request: pytest.FixtureRequest, mpi4py: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, str]:
     process = start(request.param, "main", str(tmp_path_factory.mktemp("ranks")))
-    output, errors = process.communicate(timeout=250)
+    try:
+        output, errors = process.communicate(timeout=250)
+    finally:
+        process.kill()
     assert process.returncode == 0, errors
     texts: dict[str, str] = json.loads(output.splitlines()[-1])
     return texts
@@ -58,7 +61,7 @@ def found(
 
 def test_ranks_keep_their_contracts(found: dict[str, str]) -> None:
     assert {name: text for name, text in found.items() if text} == {}
-    assert len(found) > 80
+    assert len(found) > 50
 
 
 @pytest.fixture
