@@ -41,6 +41,7 @@ class Plan:
     inference_batches: tuple[int, ...] = (32, 128)
     int8_nets: tuple[tuple[int, ...], ...] = (LENET, (1024, 1024, 1024))
     int8_batches: tuple[int, ...] = (1, 16, 64, 512)
+    c_turns: int = 200
     linear: tuple[int, int, int] = linear_layer.SIZES
     recurrent_batch: int = 64
     image_batches: tuple[int, ...] = (64, 128)
@@ -401,16 +402,13 @@ def in_c(plan: Plan, record: Record) -> list[Row]:
     """One sample by a file of C, and by the frozen model without Python's call."""
     rows = []
     print("a file of C, one sample, 95 % removed")
-    with Ring(c_files.contestants()) as ring:
-        for scope in c_files.SCOPES:
-            case = {"sizes": plan.sizes, "sparsity": 0.95, "scope": scope}
-            timings = ring.compare(case, turns=plan.turns, tolerance=1e-5, seconds=plan.seconds)
-            _say(timings, case)
-            record.add(case, timings)
-            frozen, call = (best(timings, name) for name in ("frozen", "call"))
-            kernels = replace(frozen, name="frozen kernels", median=frozen.median - call.median)
-            what = f"one sample, 95%, pruned {c_files.SCOPES[scope]}"
-            rows += ratio_rows("C", what, [*timings, kernels], {"frozen kernels": C_FILE_GOAL})
+    for scope, how in c_files.SCOPES.items():
+        case = {"sizes": plan.sizes, "sparsity": 0.95, "scope": scope}
+        timings = c_files.compare(**case, turns=plan.c_turns)
+        _say(timings, case)
+        record.add(case, timings)
+        what = f"one sample, 95%, pruned {how}"
+        rows += ratio_rows("C", what, timings, {"kernels": C_FILE_GOAL})
     return rows
 
 

@@ -131,6 +131,7 @@ def tiny_plan(module: Any, **changes: object) -> Any:
         "seconds": 0.001,
         "sizes": (20, 12, 10),
         "linear": (24, 40, 16),
+        "c_turns": 2,
         "batches": (4,),
         "inference_batches": (4,),
         "image_batches": (4,),
