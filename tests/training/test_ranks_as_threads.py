@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -190,11 +191,12 @@ def test_a_number_that_is_not_finite_is_named_with_its_rank() -> None:
 
 
 def test_what_would_go_by_local_samples_is_refused() -> None:
-    for settings in (
-        {"validation_split": 0.2},
-        {"class_weight": "balanced"},
-        {"metrics": [max]},
+    for name, value in (
+        ("validation_split", 0.2),
+        ("class_weight", "balanced"),
+        ("metrics", [max]),
     ):
-        for error in on_ranks(lambda comm, s=settings: trained(comm, sharded=True, **s)):  # type: ignore[misc]
+        settings = {"sharded": True, name: value}
+        for error in on_ranks(partial(trained, **settings)):
             assert isinstance(error, ValueError)
             assert "with sharded=True each rank sees its own samples" in str(error)
