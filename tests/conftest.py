@@ -161,6 +161,16 @@ def tensorboardX() -> Any:  # noqa: N802 - the package is called so
     return pytest.importorskip("tensorboardX")
 
 
+@pytest.fixture(scope="session")
+def segno() -> Any:
+    return pytest.importorskip("segno")
+
+
+@pytest.fixture(scope="session")
+def zxingcpp() -> Any:
+    return pytest.importorskip("zxingcpp")
+
+
 @pytest.fixture(scope="module")
 def few_rounds() -> Iterator[None]:
     """SynFlow in two rounds, to be quick."""

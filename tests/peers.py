@@ -16,8 +16,10 @@ PEERS = {
         "pandas",
         "pyarrow",
         "qonnx",
+        "segno",
         "skl2onnx",
         "tensorboardX",
         "torch",
+        "zxingcpp",
     ),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from gradprune.cli import demonstration as demo
@@ -19,6 +20,7 @@ from gradprune.cli.options import (
     sparsity,
     whole,
 )
+from gradprune.cli.qr import check_qr, show_qr
 
 
 def add(commands: Any) -> None:
@@ -31,7 +33,8 @@ def add(commands: Any) -> None:
         "examples:\n"
         "  gradprune demo\n"
         "  gradprune demo --dataset mnist --sparsity 0.98 --criterion magnitude\n"
-        "  gradprune demo --model 128 --epochs 30 --out /tmp/demo",
+        "  gradprune demo --model 128 --epochs 30 --out /tmp/demo\n"
+        "  gradprune demo --dataset mnist --sparsity 0.98 --criterion magnitude --qr digits.png",
     )
     add_dataset(parser)
     add_model(parser)
@@ -46,6 +49,11 @@ def add(commands: Any) -> None:
         help="passes over the data in all (default: as tuned for the data set)",
     )
     parser.add_argument("--out", default="gradprune-demo", metavar="DIR", help="folder of results")
+    parser.add_argument(
+        "--qr",
+        metavar="FILE",
+        help="write the network into one QR code, too, a .png or .svg, and read it back",
+    )
     add_seed(parser)
     add_threads(parser)
 
@@ -53,6 +61,9 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Run the demo and show its outcome."""
     console = tables.make_console()
+    picture = None if options.qr is None else Path(options.qr)
+    if picture is not None:
+        check_qr(picture)
     data = load_data(options.dataset)
     recipe = demo.recipe_for(options.dataset, len(data.train[1]))
     if options.epochs is not None:
@@ -68,3 +79,6 @@ def run(options: argparse.Namespace) -> None:
         console=console,
     )
     demo.show(outcome, console)
+    if picture is not None:
+        epochs = recipe.fine_tuning
+        show_qr(outcome.model, data, picture, epochs=epochs, seed=options.seed, console=console)

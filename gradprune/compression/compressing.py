@@ -305,6 +305,8 @@ class _Search:
             else:
                 high = price
                 price /= _FACTOR
+                if self._points[-1].drop <= 0:  # small enough, and nothing is lost
+                    break
             if (low is not None and high is not None) or self._points[-1].live == 0:
                 break
         if low is None or high is None:
