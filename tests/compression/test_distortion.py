@@ -92,8 +92,6 @@ def test_a_number_of_bytes(trained: gp.Model, digits: Any) -> None:
     assert packed.nbytes <= 170
     assert packed.report.chosen.drop < 0.5
     linear = gp.Model([gp.Dense(10)], 64, seed=0)
-    roomy = gp.compress(linear, data=digits[0], target_bytes=10**6, verbose=0)
-    assert roomy.report.chosen.drop <= 0
     with pytest.raises(ValueError, match="no file is as small as target_bytes=20"):
         gp.compress(linear, data=digits[0], target_bytes=20, verbose=0)
 
