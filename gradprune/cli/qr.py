@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from gradprune.cli import tables
 from gradprune.cli.data import Data
 from gradprune.compression.compressing import compress
 from gradprune.compression.gpz import PackedModel, check_packable
-from gradprune.foundation.disk import check_folder
+from gradprune.foundation.disk import check_folder, write_atomically
 from gradprune.layers import Dense
 from gradprune.loading import load
 from gradprune.model import Model
@@ -46,7 +47,7 @@ def write_qr(data: bytes, path: str | os.PathLike[str]) -> str:
 
     Args:
         data: at most 2,953 bytes.
-        path: a file that ends in .png, .svg or .pdf.
+        path: a file that ends in .png, .svg or .pdf; it is written as a whole or not at all.
 
     Returns:
         Its version and level of correction, such as "40-L".
@@ -58,7 +59,9 @@ def write_qr(data: bytes, path: str | os.PathLike[str]) -> str:
     if len(data) > LARGEST_CODE:
         raise ValueError(f"a QR code holds at most {LARGEST_CODE:,} bytes, got {len(data):,}")
     code = _segno().make(data, error="l", mode="byte", boost_error=False, micro=False)
-    code.save(os.fspath(path), scale=_SCALE)
+    picture = io.BytesIO()
+    code.save(picture, kind=Path(path).suffix.lstrip(".") or "png", scale=_SCALE)
+    write_atomically(path, picture.getvalue())
     return str(code.designator)
 
 
@@ -117,7 +120,7 @@ def show_qr(
     elif read != bytes(packed):
         raise RuntimeError(f"{path} was read back as something else")
     file = path.with_suffix(".gpz")
-    file.write_bytes(read)
+    write_atomically(file, read)
     found = load(file)
     assert isinstance(found, PackedModel)
     x, y = data.test
