@@ -1,8 +1,8 @@
 """Diagnosis: do gradients explode or vanish, are units dead or saturated, and what may help.
 
 One pass over a batch is recomputed in NumPy and double precision (`gradprune/engine/tracing.py`),
-because the engine hands out no activations; the next step of the optimizer is taken on a copy. The
-model itself is only read.
+because the engine does not return activations. The next step of the optimizer is taken on a copy,
+and the model itself is only read.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class LayerDiagnosis:
         activation: rms of a.
         activation_growth: rms(a) / rms(input).
         gradient: sqrt(mean_b ||dl_b/da_b||^2).
-        gradient_growth: the same of the layer's input / that of a: how much its Jacobian
-            lengthens the gradient on the way back.
+        gradient_growth: ``gradient`` at the layer's input / ``gradient`` at its output: how much
+            the layer's Jacobian lengthens the gradient in the backward pass.
         dead: share of the units that are 0 for all samples (and time steps); None unless relu.
         saturated: share of the activations beyond 0.99 of their limits; None unless tanh or
             sigmoid.
-        activation_steps, gradient_steps: of a recurrent layer, ``activation`` and ``gradient`` of
-            its state at each time step (h and, of an LSTM, c), all that follows from the state
-            included; else empty.
+        activation_steps, gradient_steps: for a recurrent layer, ``activation`` and ``gradient`` of
+            its state at each time step (h, and for an LSTM also c); the gradient includes all
+            paths from the state to the loss. Empty for other layers.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
@@ -89,8 +89,8 @@ class ParameterDiagnosis:
     Attributes:
         name: as in ``model.parameters``.
         norm: its Euclidean norm.
-        spectral_norm: the largest singular value, seen as a matrix (outputs, inputs); None for a
-            bias.
+        spectral_norm: the largest singular value of the parameter as a matrix (outputs, inputs);
+            None for a bias.
         gradient_norm: the norm of its gradient.
         update_ratio: norm of the optimizer's next step / norm; None without an optimizer, or if
             the norm is 0.
@@ -115,7 +115,7 @@ class Diagnosis(Displayed):
 
     Attributes:
         loss: the mean loss, penalties included.
-        samples: in the batch.
+        samples: the number of samples in the batch.
         gradient_norm: the norm of the gradient of all parameters.
         activation_growth: rms of the last layer's input / rms of the first layer's input.
         gradient_growth: gradient of the first layer's input / that of the last layer's output:
@@ -235,8 +235,8 @@ def diagnose(
     """Measure activations, gradients, weights and the next step on a batch.
 
     Activations and gradients are recomputed in NumPy and double precision, with the dropout that
-    the next training pass would draw; the update is that of the model's optimizer, moments,
-    clipping and all, taken on a copy. Parameters, gradients, moments and counters of the model
+    the next training pass would draw. The update is that of the model's optimizer with its moments
+    and clipping, taken on a copy. Parameters, gradients, moments and counters of the model
     stay as they are, to the bit. A few hundred samples are enough.
 
     Args:

@@ -27,8 +27,8 @@ _TO_SIGMA = 1.4826  # MAD times this is the standard deviation of normal data
 class ExplosionDetector:
     """Decides for one gradient norm after the other whether the gradient explodes.
 
-    An explosion is a norm that is not finite, or with the median and MAD of the last ``window``
-    finite norms before it
+    A norm is an explosion if it is not finite, or if, with the median and MAD of the last
+    ``window`` finite norms before it,
 
         norm > median + threshold * 1.4826 * MAD  and  norm > ratio * median.
 
@@ -157,7 +157,7 @@ class ExplosionMonitor(Callback):
             ``factor``.
         factor: the factor of "cut", in (0, 1].
         on_event: called with each ``Event``, of both kinds.
-        settle: steps after a change of masks.
+        settle: number of steps after a change of masks in which a jump counts as "prune jump".
         window, threshold, ratio, warmup: see ``ExplosionDetector``.
 
     Attributes:

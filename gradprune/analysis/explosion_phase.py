@@ -78,7 +78,7 @@ class ExplosionReport(Displayed):
     Attributes:
         losses: (rounds,) the summed loss of each round; 0 where nothing was shifted.
         norms: (rounds,) the norm of its gradient, before clipping.
-        counts: (rounds,) shifts a round: losses / counts are means.
+        counts: (rounds,) the number of shifts in each round; losses / counts are mean losses.
         shifts: every shift, in order.
         applied: (rounds,) whether the optimizer took a step.
 
@@ -167,7 +167,7 @@ def explode(
     round in which nothing is drawn takes no step. Dropout draws once a round.
 
     Args:
-        model: the network; with its masks.
+        model: the network; removed weights are not shifted.
         x: (n, *input_shape), the probe batch.
         y: its targets, as for ``model.backward``.
         optimizer: made for this model; None: ``model.optimizer``.
@@ -257,7 +257,7 @@ def _shift(values: Floats, mask: NDArray[np.bool_] | None, by: float) -> None:
 
 
 def _growth(after: float, before: float) -> float:
-    """The ratio after / before; of nothing to nothing 1."""
+    """Return the ratio after / before; it is 1 if both are 0."""
     if before == 0:
         return 1.0 if after == 0 else math.inf
     return after / before if math.isfinite(after) else math.inf

@@ -22,10 +22,10 @@ def first_difference(
     ``shrink``, or that the other form does not keep apart, are not compared.
 
     Args:
-        reference: what is right.
-        other: what differs.
-        x: samples.
-        tolerance: of an error relative to the largest output of the layer.
+        reference: the form whose outputs count as right.
+        other: the form that is compared with it.
+        x: samples, as both forms take them.
+        tolerance: the largest error allowed, relative to the largest output of the layer.
 
     Returns:
         None if no layer is found, or one of the forms cannot be looked into.

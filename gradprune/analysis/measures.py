@@ -16,7 +16,7 @@ _EXACT = 512  # rows or columns up to which the largest singular value is not it
 
 
 def norm(values: Doubles) -> float:
-    """Return the 2-norm without overflow: the squares of gradients that explode would."""
+    """Return the 2-norm, which cannot overflow as the squares of exploding gradients can."""
     largest = float(np.abs(values).max(initial=0.0))
     if largest == 0 or not math.isfinite(largest):
         return largest

@@ -50,13 +50,13 @@ class Report(Displayed):
 
     Attributes:
         title: as given.
-        forms: one row each, or None: form, parameters (kept), macs and macs_effective (a sample),
+        forms: one row each, or None: form, parameters (kept), macs and macs_effective (per sample),
             memory and file (bytes), flash, ram and instructions of files of C (bytes of constants
-            and of the workspace; of one prediction on a Cortex-M4, counted by qemu), accuracy,
-            error and agreement (against the first form), and
-            batch_n, microseconds of a prediction for n samples. None where a form does not tell.
+            and of the workspace; instructions of one prediction on a Cortex-M4, counted by qemu),
+            accuracy, error and agreement (against the first form), and batch_n, the microseconds
+            of a prediction for n samples. None where a form does not tell.
         sweep: as given, or None.
-        notes: what to know before believing it.
+        notes: warnings about how far the figures can be trusted.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
@@ -151,15 +151,14 @@ def report(
         forms: name to model, frozen, shrunk, packed model or anything else with ``predict``, to
             a torch module or to the path of a file, as for ``gp.verify``; the first is what the
             others are compared with.
-        x: samples to predict, of the forms; needed if there are any.
-        y: (n,) integer labels of them, for the accuracy.
-        sweep: the result of a sweep of a ``gp.sweeps.Experiment``, or with the same metrics, for
-            curves of
-            accuracy against weights kept, multiply-accumulates and bytes. Use seeds, and the
-            criteria ``Random()`` and ``Magnitude()`` as baselines.
-        title: above it all.
-        batches: samples of the predictions that are timed; none: nothing is timed.
-        turns: how often each is timed, in alternation; the median counts.
+        x: (n, *input_shape), samples for the forms to predict; required if there are forms.
+        y: (n,) integer labels of the samples, for the accuracy.
+        sweep: the result of a sweep of a ``gp.sweeps.Experiment``, or one with the same metrics,
+            for curves of accuracy against weights kept, multiply-accumulates and bytes. Use seeds,
+            and the criteria ``Random()`` and ``Magnitude()`` as baselines.
+        title: the headline of the report.
+        batches: the batch sizes whose predictions are timed; if empty, nothing is timed.
+        turns: how often each form is timed, in alternation; the median counts.
 
     Returns:
         The report: ``print`` it, or ``save`` it as a picture or a page.
@@ -243,7 +242,9 @@ def _measure(
         if labels is not None:
             outputs = np.asarray(form.predict(x))
             if outputs[0].size < 2:
-                raise ValueError(f"y are labels, but {name} has one output, which says no class")
+                raise ValueError(
+                    f"y holds class labels, but {name} has one output and predicts no classes"
+                )
             accuracy = float(np.mean(outputs.argmax(axis=1) == labels))
         rows.append(
             {

@@ -38,10 +38,11 @@ class Sensitivity(Displayed):
     """Accuracy and loss when one parameter alone is pruned; ``print`` shows a table.
 
     Attributes:
-        sparsities: (s,) that were tried, rising.
+        sparsities: (s,) the sparsities that were tried, ascending.
         losses: name of a prunable parameter to (s,) mean losses.
         accuracies: likewise; empty unless it is a classification.
-        loss, accuracy: of the model as it is; accuracy None unless it is a classification.
+        loss, accuracy: those of the unpruned model; accuracy is None unless it is a
+            classification.
 
     >>> import gradprune as gp
     >>> (x, y), test = gp.datasets.digits()
@@ -132,19 +133,19 @@ def sensitivity(
 ) -> Sensitivity:
     """Prune each parameter by itself to some sparsities and measure: curves for budgets by layer.
 
-    Everything happens on a replica; not a bit of the model changes. What is removed already stays
-    so, and a sparsity below that changes nothing. Costs an evaluation for each parameter and
-    sparsity, besides what the criterion costs.
+    Everything happens on a replica; not a bit of the model changes. Weights that are already
+    removed stay removed, so a sparsity below the present one changes nothing. The cost is one
+    evaluation for each parameter and sparsity, besides what the criterion costs.
 
     Args:
         model: the network to examine.
         x: samples to measure on, which were not trained on.
         y: their targets.
         sparsities: the sparsities of the pruned parameter, each in [0, 1].
-        criterion: what goes first.
+        criterion: decides which weights are removed first.
         loss: {losses}; None: ``model.loss``.
         data: (x, y) for criteria that need gradients or try weights out; None: x and y.
-        batch_size: samples a batch of it.
+        batch_size: samples per batch of ``data``.
         exclude: names of layers or parameters not to examine.
         seed: the seed of the criterion's random numbers.
 
@@ -153,7 +154,7 @@ def sensitivity(
 
     Raises:
         TypeError, ValueError: an argument is not as above.
-        NonFiniteError: as of ``Pruner.prune``.
+        NonFiniteError: as for ``Pruner.prune``.
 
     Source: per-layer sensitivity of Han et al. 2015, Li et al. 2017.
 

@@ -46,8 +46,8 @@ class VerificationReport(Displayed):
             relative to the largest output of the reference.
         agreement: name to the share of samples whose largest output is the same one as the
             reference's; NaN where there is a single output.
-        tolerances: name to what would have been too much.
-        samples: how many were compared.
+        tolerances: name to the largest error that was allowed.
+        samples: the number of samples that were compared.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
@@ -89,17 +89,17 @@ def verify(
     Args:
         reference: anything with ``predict``; a torch module; or the path of a file that gradprune
             wrote (.safetensors, .frozen, .gpz) or of ONNX (.onnx), which onnxruntime runs.
-        others: one or more of the same kinds, or pairs of one and a tolerance of its own.
+        others: one or more models of the same kinds, or pairs (model, tolerance).
         x: samples, as each ``predict`` takes them; at least one.
-        tolerance: the largest error allowed, not negative; None: of a form that has a
-            ``tolerance``, as those with rounded weights do, this one, else 1e-5.
+        tolerance: the largest error allowed, not negative. None: a form's own ``tolerance`` if it
+            has one, as forms with rounded weights do, else 1e-5.
 
     Returns:
         Largest error and agreement of each model.
 
     Raises:
-        VerificationError: an error is above the tolerance, the shapes differ, or one is not a
-            number where the other is. It names the first layer that differs, where both forms
+        VerificationError: an error is above the tolerance, the shapes differ, or one output is
+            not a number where the other is. It names the first layer that differs, where both forms
             can be looked into.
         ImportError: what runs a file is not installed.
         OSError, FileFormatError: a file cannot be read.

@@ -46,7 +46,7 @@ class Data:
     """A data set in three parts.
 
     Attributes:
-        name: as it was asked for.
+        name: the name or path that the user gave.
         train, validation, test: (x, y), float32 (n, ...) and int64 (n,).
         note: how it was divided and what its classes are, if the file does not say.
         source: where it is from, as files of models keep it in ``model.notes["data"]``.
@@ -271,7 +271,7 @@ def _load_file(path: str, target: str | None, seed: int) -> Data:
     x, y = train
     size = round(_TESTED * len(y))
     if size == 0:
-        raise ValueError(f"{file}: {len(y)} samples are too few to test on some of them")
+        raise ValueError(f"{file}: {len(y)} samples are too few to hold some out for testing")
     tested = stratified_choice(y, size, seed)
     rest, chosen = (x[~tested], y[~tested]), (x[tested], y[tested])
     data = _divided(str(file), rest, chosen, 0.1, seed, source)

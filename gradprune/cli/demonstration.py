@@ -192,7 +192,7 @@ def run(
         recipe: the hyperparameters.
         hidden: units of the hidden layers.
         sparsity: share of the weights to remove, in [0, 1).
-        criterion: which to remove first.
+        criterion: decides which weights are removed first.
         seed: the seed of initial weights, the order of samples, and Random.
         out: a folder, made if missing, for m.safetensors and overview.png.
         console: says what is going on, and ``Model.fit`` says it of every epoch; None: silent.

@@ -1,8 +1,8 @@
 """The command ``gradprune bench``: times of a training step and of a prediction on this machine.
 
-Small on purpose: medians of a few turns in one process, torch eager, on one thread or all, beside
-it where torch is installed. The benchmarks of the repository (``make bench``) give every contestant
-a process of its own, check that results agree and compare with more.
+The measurement is small on purpose: medians of a few turns in one process, beside torch eager, on
+one thread or all, where torch is installed. The benchmarks of the repository (``make bench``) give
+every contestant a process of its own, check that results agree and compare with more.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def measure(
 
     Args:
         hidden: units of the hidden layers between 784 inputs and 10 outputs.
-        batches: samples a batch.
+        batches: the batch sizes to time.
         sparsities: shares of the weights to remove at random.
         turns: how often each is timed; the median counts.
         seconds: about how long a turn takes.

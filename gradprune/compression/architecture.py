@@ -1,7 +1,8 @@
 """An architecture in few bytes: layers with their settings, and the shape of the input.
 
-A class is a number, which a layer has from its own ``packed``; a field that has its default is not
-written. Numbers and the order of fields never change, so that old files mean what they meant.
+A class is written as a number, which a layer class states in its own ``packed``; a field that has
+its default is not written. Numbers and the order of fields never change, so that old files mean
+what they meant.
 """
 
 from __future__ import annotations
@@ -166,7 +167,7 @@ class _Reader:
 
     def object(self, depth: int = 0) -> Any:
         if depth > _DEEPEST:
-            raise FileFormatError("damaged architecture: settings within settings")
+            raise FileFormatError("damaged architecture: settings are nested within settings")
         number = self.number(max(_CLASSES))
         if number not in _CLASSES:
             raise FileFormatError(f"damaged architecture: there is no class {number}")

@@ -54,14 +54,14 @@ def best_book(
     most: int = _SIZES[-1],
     grids: bool = True,
 ) -> Book:
-    """Choose the values of (n,) weights.
+    """Choose the values that (n,) weights share.
 
     Args:
         weights: none of them 0.
-        curvature: (n,) of the damage, curvature/2 (q - w)^2.
-        live: (n,) bits that not being 0 costs; None: by how many are not.
-        price: of a bit in units of the damage.
-        most: values of a codebook.
+        curvature: (n,), so that the damage is curvature/2 (q - w)^2.
+        live: (n,) the bits that a weight costs for not being 0; None: by how many are not 0.
+        price: the price of a bit in units of the damage.
+        most: the largest number of values of a codebook.
         grids: whether grids are tried, too.
     """
     factor = 1.0

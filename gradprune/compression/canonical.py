@@ -1,8 +1,8 @@
 """One of the many models that predict the same: without dead units, the others in a fixed order.
 
-The units between two Dense layers may change places, and nobody can tell: n! models are one. The
-one whose units are sorted by their first live input is the cheapest to write. Units that nothing
-reads, or that are 0 whatever comes in, are not written at all.
+The units between two Dense layers can be permuted without changing predictions, so n! models are
+equivalent. The one whose units are sorted by their first live input is the cheapest to write. Units
+that nothing reads, or that are 0 whatever comes in, are not written at all.
 """
 
 from __future__ import annotations

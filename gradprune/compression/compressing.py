@@ -69,28 +69,28 @@ def compress(
     """Pack a model into the smallest file: losslessly, or with ``data`` as small as it may get.
 
     Without ``data`` architecture, masks and values come back bit for bit; the seed, the optimizer,
-    the pruner and what training has counted are not kept. What can be is predicted from what was
-    coded before: see docs/math.md, "The packed file".
+    the pruner and the counters of training are not kept. The coder predicts each number from
+    those coded before it: see docs/math.md, "The packed file".
 
     With ``data`` each weight becomes one of few values, or 0, so that
 
         sum over rows r of g_r/2 (q_r - w_r)^T H (q_r - w_r) + price * bits(q)
 
-    is small: H are the second moments of what the row multiplies, g_r is the mean square of the
-    gradient behind it, bits are what the file takes by the statistics of its own coder. Each
-    parameter gets a codebook of its own or a grid, whichever is cheaper. Weights are rounded column
-    by column, and those still to come make up for the error. The price is found by bisection. See
-    docs/math.md, "Bits against damage".
+    is small: H are the second moments of the row's inputs, g_r is the mean square of the gradient
+    of its output, and bits are counted by the statistics of the file's own coder. Each parameter
+    gets a codebook of its own or a grid, whichever is cheaper. Weights are rounded column by
+    column, and the weights not yet rounded compensate for the error. The price is found by
+    bisection. See docs/math.md, "Bits against damage".
 
     Args:
         model: is not changed.
         data: (x, y), some of which are held out (a fifth, at most 10,000) to measure drops on; None
             for a lossless file.
         validation_data: (x, y) to measure on instead. Pass samples that the model was not trained
-            on where there are some, above all with ``finetune``: what it was trained on it knows
-            better than it should.
-        max_drop: accuracy that may be lost on the samples held out, such as 0.002; of a loss that
-            has no accuracy the share by which it may rise.
+            on if you have some, above all with ``finetune``: training samples make the drop look
+            smaller than it is.
+        max_drop: accuracy that may be lost on the samples held out, such as 0.002; for a loss that
+            has no accuracy, the share by which the loss may rise.
         target_bytes: the largest size of the file, which then is the most accurate one that was
             found; a UserWarning says so if it loses more than ``max_drop``.
         finetune: epochs of training of each of the smallest files that are tried, by SGD; or a
@@ -101,13 +101,13 @@ def compress(
         canonical: sort hidden units of consecutive Dense layers and leave out dead ones: those
             that no later weight reads, or that are 0 whatever comes in. The model that comes back
             predicts the same to rounding, and is smaller; False keeps everything as it is.
-        seed: of the choice of samples that are held out, and of fine-tuning.
+        seed: the seed of the choice of samples that are held out, and of fine-tuning.
         verbose: 1 shows a progress bar on terminals and in notebooks, 0 nothing.
 
     Returns:
-        The bytes, as a model that predicts; read back from them before they are returned. With
-        ``data`` its ``report`` holds every file that was tried, and ``packed.at(nbytes=4096)`` is
-        another of them.
+        A ``PackedModel``, which predicts; it was read back from the bytes of its file. With
+        ``data`` its ``report`` holds every file that was tried, and ``packed.at(nbytes=4096)``
+        returns another of them.
 
     Raises:
         NonFiniteError: a parameter or the loss is not finite.

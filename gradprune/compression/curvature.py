@@ -1,10 +1,10 @@
 """How much an error of each weight costs: the second moments of inputs, times those of gradients.
 
-The loss rises by about g/2 d^T H d if a row of a weight matrix changes by d: H = E[x x^T] of what
-the row multiplies (as ``LeastSquares`` has it), g = E[dz^2] of the gradient of what the row gives.
+The loss rises by about g/2 d^T H d if a row of a weight matrix changes by d: H = E[x x^T] for the
+row's inputs x (as in ``LeastSquares``), g = E[dz^2] for the gradient dz of the row's output z.
 g comes from the gradients of single batches: the sum of E[dW^2] over a row's live weights, divided
-by that of E[x^2] (the Kronecker factors of Martens and Grosse 2015, one of them diagonal). What is
-no such matrix, as an Embedding or a normalization, has E[dW^2] for its curvature (Fisher).
+by that of E[x^2] (the Kronecker factors of Martens and Grosse 2015, one of them diagonal). For
+other parameters, as of an Embedding or a normalization, the curvature is E[dW^2] (Fisher).
 """
 
 from __future__ import annotations

@@ -15,13 +15,13 @@ class CompressionPoint:
     """A file that was made, and what it does on the samples that were held out.
 
     Attributes:
-        nbytes: its size.
-        loss: its loss.
+        nbytes: the size of the file in bytes.
+        loss: its mean loss.
         accuracy: its accuracy, None if the loss has none.
-        drop: what it lost: accuracy; or, if the loss has none, the share by which the loss rose.
-        live: weights that are not 0, biases included.
+        drop: the accuracy lost; or, if the loss has none, the share by which the loss rose.
+        live: the number of weights that are not 0, biases included.
         finetuned: whether it was trained after its weights were shared.
-        data: the file.
+        data: the bytes of the file.
 
     >>> point = CompressionPoint(100, 0.5, 0.9, 0.01, 20, False, b"")
     >>> point.nbytes, point.drop
@@ -42,10 +42,10 @@ class CompressionReport:
     """What ``gradprune.compress`` tried on its way; ``str`` of it is a table.
 
     Attributes:
-        points: all that was tried, from the smallest file on; the last one is lossless.
-        chosen: the one that was returned.
+        points: all files that were tried, from the smallest on; the last one is lossless.
+        chosen: the point that was returned.
         full: bytes of all parameters as float32, removed ones included.
-        samples: how many were held out to measure on.
+        samples: the number of samples that were held out to measure on.
         lossless: name of a parameter that stayed as it was, to the reason.
 
     >>> import gradprune as gp

@@ -1,4 +1,4 @@
-"""A network at a price for bits: values, zeros and codes that cost the least with their damage."""
+"""A network at a price for bits: the values, zeros and codes of least damage plus price * bits."""
 
 from __future__ import annotations
 

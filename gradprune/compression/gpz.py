@@ -57,8 +57,8 @@ class PackedModel:
     Attributes:
         data: the bytes of the file; ``bytes(packed)`` are the same.
         layers, input_shape, output_shape: of the model, without the units that were dropped.
-        parts: name of a part of the file to its bytes; they add up to ``nbytes``. What shares a
-            byte with its neighbour in the range coder's stream is rounded.
+        parts: name of a part of the file to its bytes; they add up to ``nbytes``. Parts that share
+            a byte in the range coder's stream are rounded.
         report: what ``compress`` tried, if it was given data; else None.
 
     >>> import constriction
@@ -112,11 +112,11 @@ class PackedModel:
         """Return another of the files that ``compress`` tried; see ``CompressionReport.choose``.
 
         Args:
-            nbytes: its bytes at most.
-            max_drop: what it lost at most.
+            nbytes: the largest size in bytes.
+            max_drop: the largest drop, as in ``CompressionPoint``.
 
         Raises:
-            ValueError: there is none, or nothing was tried.
+            ValueError: no such file was made, or ``compress`` had no data and tried no other file.
         """
         if self.report is None:
             raise ValueError("no other file was tried: pass data=(x, y) to compress")

@@ -2,8 +2,8 @@
 
 The odds of a bit are a product of powers of small counts: log2 odds = sum_i weight_i * feature_i,
 features being logarithms. An encoder fits the weights and writes them, one byte each; both sides
-then compute with integers alone, so that every machine arrives at the same probabilities: no
-exponential or logarithm of a mathematical library is asked, whose last bit may differ.
+then compute with integers alone, so that every machine arrives at the same probabilities: the
+exponential and logarithm of a mathematical library may differ in the last bit, so none is called.
 
 Logarithms have 8 binary places, weights 4, probabilities are of 2**22. Source: the mixing in the
 logistic domain of Mahoney's PAQ (2005), with weights that are sent instead of learned, since a

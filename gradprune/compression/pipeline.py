@@ -1,4 +1,4 @@
-"""Pipelines: prune, shrink, quantize, fine-tune, encode, each stage keeping what the former did.
+"""Pipelines: prune, shrink, quantize, fine-tune, encode; each stage keeps what earlier ones did.
 
 A stage says what it achieves and which achievements of others it would undo. A pipeline refuses an
 order in which something would be undone when it is made, before anything is trained, and looks
@@ -41,10 +41,11 @@ class StageReport:
         parameters: how many the model has.
         kept: weights that are not removed.
         values: different values among weights that are not removed, all parameters counted apart.
-        loss, accuracy: on validation data, None without (accuracy also where there is none).
+        loss, accuracy: on validation data; None without such data (accuracy also where the loss
+            has none).
         nbytes: the size in bytes of the file, once there is one.
-        seconds: the stage took.
-        reports: what the stage says: a ``PruneReport`` for each event, a ``ShrinkReport``, a
+        seconds: the time that the stage took.
+        reports: the reports of the stage: a ``PruneReport`` for each event, a ``ShrinkReport``, a
             ``QuantizationReport``.
 
     >>> import gradprune as gp
@@ -85,7 +86,7 @@ class PipelineResult(Displayed):
     Attributes:
         model: after the last stage; the model that was given unless a stage made a new one.
         packed: what ``Encode`` made, or None.
-        stages: a report each, before the first one included.
+        stages: a report for the start, then one for each stage.
 
     >>> import gradprune as gp
     >>> (x, y), test = gp.datasets.digits()

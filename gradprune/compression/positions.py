@@ -65,7 +65,7 @@ def code_positions(
     is_sorted = coder.flag(is_sorted)
     width = columns - coder.number(None if mask is None else columns - width)
     if width < 1:
-        raise FileFormatError("damaged: a grid without width")
+        raise FileFormatError(f"damaged: the grid has the width {width}, not at least 1")
     if mask is None:
         assert isinstance(coder, Decoder)
         return _read(coder, shape, width, is_sorted, known), width

@@ -1,7 +1,7 @@
 """Rounding the rows of a weight matrix: damage and bits together, and each rounding made up for.
 
-Of one row of weights w, with the second moments H of what they multiply and q what they become,
-the damage is g/2 (q - w)^T H (q - w). Entry by entry the value is chosen that adds the least to
+A row of weights w is rounded to q; H are the second moments of the row's inputs. Then the damage
+is g/2 (q - w)^T H (q - w). Entry by entry the value is chosen that adds the least to
 damage + multiplier * bits when the entries still to come, which are free until then, make up for
 the error as well as they can: that is (w_j - q)^2 / (2 U_jj^2), U the upper Cholesky factor of the
 inverse of H, and they become w_k - (w_j - q) U_jk / U_jj. Source: Frantar and Alistarh 2022

@@ -1,4 +1,4 @@
-"""The stages there are: prune, shrink, quantize, fine-tune and encode."""
+"""The stages of a pipeline: prune, shrink, quantize, fine-tune and encode."""
 
 from __future__ import annotations
 
@@ -212,10 +212,10 @@ class QuantizeWeights(Stage):
 
 @dataclass(frozen=True)
 class FineTune(Stage):
-    """Trains on; masks and quantizer hold.
+    """Trains the model further; masks and quantizer hold.
 
     Args:
-        training: how.
+        training: the settings of training, a ``Training``.
 
     >>> import gradprune as gp
     >>> (x, y), test = gp.datasets.digits()

@@ -211,7 +211,7 @@ def _code_symbols(
     for chosen, first, stop in ((minus, 0, negative), (~minus, negative, size)):
         number = int(chosen.sum())
         if number and first == stop:
-            raise FileFormatError("damaged: a codebook lacks a sign")
+            raise FileFormatError("damaged: a codebook has no value of a sign that weights have")
         given = None if symbols is None else symbols[chosen] - first
         out[chosen] = coder.adaptive(stop - first, given, number) + first
     return out
@@ -279,7 +279,7 @@ def _code_grid(coder: Coder, live: Bits, given: Values | None) -> Floats:
     low = coder.number(None if codes is None else max(0, -int(codes.min())))
     high = coder.number(None if codes is None else max(0, int(codes.max())))
     if low + high >= 2 * MOST_VALUES or not (scale < np.float32(1e30)).all():
-        raise FileFormatError("damaged: a grid of too many or too large values")
+        raise FileFormatError("damaged: a grid has too many or too large values")
     shifted = None if codes is None else codes + low
     count = int(live.sum())
     out = np.zeros(live.shape, np.float32)

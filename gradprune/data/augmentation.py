@@ -33,10 +33,10 @@ _MODES = ("zeros", "edge", "reflect")
 
 
 class Augmentation(ABC):
-    """Changes the images of a batch at random; subclasses say how many numbers that takes.
+    """Changes the images of a batch at random; subclasses set how many random numbers that takes.
 
     Attributes:
-        draws: random numbers a sample takes.
+        draws: the number of random numbers that each sample takes.
 
     >>> import gradprune as gp
     >>> isinstance(gp.augmentation.Flip(), gp.augmentation.Augmentation)
@@ -67,7 +67,7 @@ class Augmentation(ABC):
 class Shift(Augmentation):
     """Moves images by whole pixels; zeros move in.
 
-    Down by one of -pixels..pixels and across by another, each equally likely.
+    The shift down and the shift across are drawn uniformly from -pixels..pixels.
 
     Args:
         pixels: the most, for both axes or (down, across); less than the image has.
@@ -140,8 +140,8 @@ class Flip(Augmentation):
 
     Args:
         horizontal: left and right change places.
-        vertical: top and bottom change places; independently of it, if both are asked for.
-        p: in [0, 1].
+        vertical: top and bottom change places, independently of ``horizontal``.
+        p: the probability of each flip, in [0, 1].
 
     Raises:
         TypeError, ValueError: neither is asked for, or p is not as above.
@@ -177,10 +177,10 @@ class Flip(Augmentation):
 class Rotate(Augmentation):
     """Turns images about their middle, with bilinear interpolation and zeros around the image.
 
-    By an angle uniform in [-degrees, degrees], counter-clockwise if positive.
+    The angle is uniform in [-degrees, degrees], counter-clockwise if positive.
 
     Args:
-        degrees: in [0, 180].
+        degrees: the largest angle in degrees, in [0, 180].
 
     Raises:
         TypeError, ValueError: degrees is not as above.

@@ -116,9 +116,9 @@ def mnist(
 ) -> Split:
     """Load MNIST: handwritten digits, 60,000 for training and 10,000 for testing.
 
-    Looked for in ``path``, in ``$GRADPRUNE_DATA`` (each the folder of the four IDX files, gzip or
-    not, or a folder with a subfolder ``mnist``), in the system's folders, in the user's cache,
-    and downloaded into that cache if it is nowhere.
+    The four IDX files, gzip or not, are looked for in ``path`` and in ``$GRADPRUNE_DATA`` (or in
+    a subfolder ``mnist`` of these), in the system's folders and in the user's cache; if they are
+    in none of them, they are downloaded into that cache.
 
     Args:
         path: a folder to look in first.
@@ -153,8 +153,8 @@ def fashion_mnist(
 ) -> Split:
     """Load Fashion-MNIST: pictures of clothes, in the shape and split of MNIST.
 
-    Looked for as :func:`mnist` is, with the subfolder ``fashion-mnist``; Debian's package
-    ``dataset-fashion-mnist`` is found too.
+    Its files are looked for as those of :func:`mnist`, with the subfolder ``fashion-mnist``;
+    those of Debian's package ``dataset-fashion-mnist`` are found too.
 
     Args:
         path: a folder to look in first.

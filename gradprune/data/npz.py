@@ -1,7 +1,7 @@
 """Samples in an .npz file of NumPy, read without trusting the file.
 
-What an array's header says of its size is compared with the bytes that the file has for it before
-memory is asked for, and nothing is unpickled.
+The size in an array's header is compared with the bytes that the file has for the array before
+memory is allocated, and nothing is unpickled.
 """
 
 from __future__ import annotations

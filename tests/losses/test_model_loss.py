@@ -156,7 +156,7 @@ def test_one_output_has_no_classes(loss: str | None) -> None:
 
 
 def test_a_report_of_one_output_has_no_accuracy() -> None:
-    with pytest.raises(ValueError, match="model has one output, which says no class"):
+    with pytest.raises(ValueError, match="model has one output and predicts no classes"):
         gp.report({"model": regression()}, x=X, y=LABELS, batches=())
 
 
