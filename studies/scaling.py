@@ -2,7 +2,7 @@
 
 A step on n ranks costs what a rank computes, one small exchange of numbers and one of live
 gradients. The model has four figures for the computing of one rank, a x weights x samples + b x
-weights + c for each sparsity, and two for the network, a latency and a bandwidth:
+weights + c for each sparsity, and two for the link between ranks, a latency and a bandwidth:
 
     small exchange   latency x 2 ceil(log2 n)
     gradients        latency x 2 ceil(log2 n) + 4 x live x 2 (n - 1) / n / bandwidth
@@ -38,7 +38,7 @@ from gradprune.state.threads import set_num_threads
 from gradprune.training.callbacks import Callback, Context
 from studies.command import run_study
 
-__all__ = ["Computing", "Network", "efficiency_table", "fit_computing", "step_seconds"]
+__all__ = ["Computing", "Link", "efficiency_table", "fit_computing", "step_seconds"]
 
 _LENET = (784, 300, 100, 10)
 _LARGE = (1024, 1024, 1024, 10)
@@ -60,7 +60,7 @@ class Computing:
 
 
 @dataclass(frozen=True)
-class Network:
+class Link:
     """What carries messages between ranks."""
 
     name: str
@@ -70,7 +70,7 @@ class Network:
     def seconds(self, ranks: int, live: float) -> float:
         """Of the two exchanges of a step.
 
-        >>> Network("some", 1e-5, 1e9).seconds(1, 1e6)
+        >>> Link("some", 1e-5, 1e9).seconds(1, 1e6)
         0.0
         """
         if ranks == 1:
@@ -79,19 +79,19 @@ class Network:
         return 2 * rounds * self.latency + 8 * live * (ranks - 1) / ranks / self.bandwidth
 
 
-NETWORKS = (Network("1 Gbit/s", 50e-6, 0.125e9), Network("10 Gbit/s", 20e-6, 1.25e9))
+LINKS = (Link("1 Gbit/s", 50e-6, 0.125e9), Link("10 Gbit/s", 20e-6, 1.25e9))
 
 
 def step_seconds(
-    computing: Computing, network: Network, *, live: float, samples: float, ranks: int, cpus: int
+    computing: Computing, link: Link, *, live: float, samples: float, ranks: int, cpus: int
 ) -> float:
     """What the model says of a step; ranks beyond the number of CPUs take turns.
 
-    >>> step_seconds(Computing(0, 0, 2.0), NETWORKS[0], live=0, samples=1, ranks=1, cpus=1)
+    >>> step_seconds(Computing(0, 0, 2.0), LINKS[0], live=0, samples=1, ranks=1, cpus=1)
     2.0
     """
     turns = max(1.0, ranks / cpus)
-    return turns * computing.seconds(live, samples) + network.seconds(ranks, live)
+    return turns * computing.seconds(live, samples) + link.seconds(ranks, live)
 
 
 def fit_computing(points: Sequence[tuple[float, float, float]]) -> Computing:
@@ -218,9 +218,7 @@ def _on_ranks(ranks: int, steps: int) -> dict[str, Any]:
 # ---- tables --------------------------------------------------------------------------------------
 
 
-def efficiency_table(
-    by_sparsity: dict[float, Computing], network: Network, samples: int = 64
-) -> Table:
+def efficiency_table(by_sparsity: dict[float, Computing], link: Link, samples: int = 64) -> Table:
     """Which share of n ranks' time is spent computing, with so many samples a rank."""
     ranks = (2, 4, 16, 64, 256, 1024)
     rows = []
@@ -228,13 +226,13 @@ def efficiency_table(
         for sparsity, computing in by_sparsity.items():
             live = 10**exponent * (1 - sparsity)
             alone = computing.seconds(live, samples)
-            shares = (alone / (alone + network.seconds(n, live)) for n in ranks)
+            shares = (alone / (alone + link.seconds(n, live)) for n in ranks)
             rows.append([f"10^{exponent}", percent(sparsity), *(f"{s:.0%}" for s in shares)])
-    return Table(("weights", "sparsity", *map(str, ranks)), rows, title=network.name)
+    return Table(("weights", "sparsity", *map(str, ranks)), rows, title=link.name)
 
 
 def _checked(
-    by_sparsity: dict[float, Computing], here: Network, measured: dict[int, Any], cpus: int
+    by_sparsity: dict[float, Computing], here: Link, measured: dict[int, Any], cpus: int
 ) -> Table:
     """Steps that were measured, beside the model's."""
     alone = {tuple(row[1:4]): row[5] for row in measured[1]["steps"]}
@@ -284,7 +282,7 @@ def _command(options: argparse.Namespace) -> None:
         if (rows := [row for row in measured[1]["steps"] if row[2] == sparsity])
     }
     small, large = measured[2]["exchanges"]
-    here = Network("this machine", small / 2, 4 * 2**20 / max(large - small, 1e-9))
+    here = Link("this machine", small / 2, 4 * 2**20 / max(large - small, 1e-9))
     for sparsity, computing in by_sparsity.items():
         console.print(
             f"{percent(sparsity)}: {computing.of_products:.3g} s a live weight and sample, "
@@ -292,8 +290,8 @@ def _command(options: argparse.Namespace) -> None:
         )
     console.print(f"latency {here.latency:.3g} s, bandwidth {here.bandwidth / 1e9:.3g} GB/s")
     console.print(_checked(by_sparsity, here, measured, cpus))
-    for network in NETWORKS:
-        console.print(efficiency_table(by_sparsity, network))
+    for link in LINKS:
+        console.print(efficiency_table(by_sparsity, link))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

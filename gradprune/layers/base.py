@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gradprune import _core
 from gradprune.foundation.checks import flag, settle
-from gradprune.foundation.described import Described
+from gradprune.foundation.represented import Represented
 from gradprune.layers.initializers import Initializer
 from gradprune.layers.tracing import Backward, Doubles, Place, Traced
 
@@ -128,7 +128,7 @@ def _name(name: str, value: object) -> str:
 
 
 @dataclass(frozen=True)
-class Layer(Described, ABC):
+class Layer(Represented, ABC):
     """The base class of layers; ``name`` is None until a network gives one.
 
     ``inputs`` are the names of the layers it reads, () for the one before; calls on what ``Input``

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
-__all__ = ["Described"]
+__all__ = ["Represented"]
 
 
-class Described:
+class Represented:
     """A dataclass that shows ``trainable`` only where it is False.
 
     >>> from gradprune.layers.dense import Dropout
@@ -19,7 +19,7 @@ class Described:
     def __init_subclass__(cls) -> None:
         # Before the decorator of a dataclass, which leaves what a class has by itself.
         if "__repr__" not in vars(cls):
-            cls.__repr__ = Described.__repr__  # type: ignore[method-assign]
+            cls.__repr__ = Represented.__repr__  # type: ignore[method-assign]
 
     def __repr__(self) -> str:
         layer: Any = self
