@@ -27,7 +27,7 @@ def from_torch(
     goes on as in torch. A module ``features.0`` becomes the layer ``features/0``. Masks of
     torch.nn.utils.prune become masks; weights that are 0 without a mask stay weights.
 
-    Known are Linear, Conv1d, Conv2d (groups, strides, dilation, zeros around), BatchNorm,
+    Supported are Linear, Conv1d, Conv2d (groups, strides, dilation, zero padding), BatchNorm,
     LayerNorm, RNN, LSTM and GRU (several layers, both directions, from a state of 0), Embedding,
     Dropout, maxima and means over windows or over all places, the activations of ``Activation``,
     sums, concatenation, and view, flatten, permute and their like as far as they leave samples
@@ -45,10 +45,10 @@ def from_torch(
         The model. ``model.to_torch()`` gives a module with the same names back.
 
     Raises:
-        ImportError: there is no torch: ``pip install "gradprune[torch]"``.
-        TypeError, ValueError: it is no such module or shape.
-        UnsupportedOperationError: the module does something that has no counterpart: every such
-            operation is named with the path of its module.
+        ImportError: torch is not installed: ``pip install "gradprune[torch]"``.
+        TypeError, ValueError: ``module`` or ``input_shape`` is not as above.
+        UnsupportedOperationError: the module has operations without a counterpart here; the error
+            names every one with the path of its module.
 
     >>> import torch
     >>> import gradprune as gp
@@ -70,8 +70,8 @@ def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool =
     scikit-learn's MLPs and of tf2onnx for Keras: dense, convolutional and recurrent networks with
     operators of version 11 and later, whose input is (samples, ...) with known sizes. Chains of
     operators on shapes are computed, groups that are one function, such as gelu, are recognized,
-    int8 weights become float32. Of a classifier the probabilities are the output. Images with their
-    channels last stay so at the input, and are turned where the file turns them.
+    int8 weights become float32. The output of a classifier is its probabilities. Images with
+    channels last keep that layout at the input, and are transposed where the file transposes them.
 
     Layers are called as the file calls their parameters, with "/" for the dots of torch's names.
 
@@ -83,7 +83,7 @@ def from_onnx(path: str | os.PathLike[str] | bytes, *, zeros_are_removed: bool =
     Raises:
         ImportError: onnx is not installed; it comes with ``pip install "gradprune[onnx]"``.
         OSError: the file cannot be read.
-        FileFormatError: it is no file of ONNX, is damaged, or says of itself what is not so.
+        FileFormatError: the file is not an ONNX file, is damaged, or contradicts itself.
         UnsupportedOperationError: operators have no counterpart here; all of them are named.
         TypeError: an argument is not as above.
 

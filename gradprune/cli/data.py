@@ -175,7 +175,9 @@ def data_of(model: Trainee, file: Path, options: argparse.Namespace, console: An
             f"{file} knows {model.outputs} classes, but {data.name} has {data.classes}"
         )
     if not model.loss_for(None).is_classification:
-        raise ValueError(f"{file} was trained by {model.loss}, but {data.name} has classes")
+        raise ValueError(
+            f"{file} was trained by the loss {model.loss}, but {data.name} has class labels"
+        )
     return data
 
 

@@ -152,8 +152,8 @@ class Compiled(Whole):
     def initialize(self) -> None:
         """Draw all weights anew from the seed, and forget running statistics; masks stay.
 
-        What lives gets what it would get in a network of which nothing is removed. Of a matrix of
-        which something is removed only what lives is drawn, as far as the initializer can do that.
+        Live weights get the values that they would get in a network without removed weights. Where
+        a matrix has removed weights, only the live ones are drawn if the initializer can do that.
         """
         number = 0
         for layer, _, shape, _ in self.steps:
@@ -196,10 +196,10 @@ class Compiled(Whole):
     def parameters(self) -> Mapping[str, Floats]:
         """The parameters by name: float32 views, in forward order, whose writes count.
 
-        Each is made when it is asked for, shows what the model has now, and may be written to: what
-        is written counts at the next call, for as long as the array is referenced. What is written
-        where the mask removes a weight is gone at the next call, or when this is asked for again.
-        While no such array is held, sparse layers keep their live weights alone.
+        Each array is made when it is asked for and shows the model's present values. It may be
+        written to: the next call uses the new values, as long as the array is referenced. A value
+        that is written to a removed weight is lost at the next call, or when ``parameters`` is read
+        again. While no such array is held, sparse layers store their live weights only.
         """
         return self.arena.parameters
 
@@ -209,9 +209,9 @@ class Compiled(Whole):
         """Return an independent model in the same state, which trains on with the same bits.
 
         Optimizer, pruner and quantizer are copied, too: ``model.copy().optimizer`` belongs to the
-        copy. ``copy.copy``, ``copy.deepcopy``, ``pickle`` and joblib take the same: weights, masks,
-        gradients, moments, what clippers, guards and schedules remember, statistics, history and
-        all counters, and objects of classes of your own. A copy of an optimizer, pruner or
+        copy. ``copy.copy``, ``copy.deepcopy``, ``pickle`` and joblib copy the same state: weights,
+        masks, gradients, moments, the states of clippers, guards and schedules, statistics, history
+        and all counters, and objects of classes of your own. A copy of an optimizer, pruner or
         quantizer comes with a copy of its model.
 
         Only unpickle what you trust: reading a pickle can run any code. A file written by ``save``
@@ -248,8 +248,8 @@ class Compiled(Whole):
     def lock(self) -> AbstractContextManager[bool]:
         """A re-entrant lock: while a thread holds it, no other one changes the model.
 
-        Every method that changes the state, or reads it as a whole, takes it itself. Hold it around
-        several calls that belong together, and around what reads or writes a view.
+        Every method that changes the state, or reads it as a whole, acquires the lock itself. Hold
+        it around several calls that belong together, and around code that reads or writes a view.
 
         >>> from gradprune.engine.network import Network
         >>> from gradprune.layers import Dense
@@ -263,7 +263,7 @@ class Compiled(Whole):
     def gradients(self) -> Mapping[str, Floats]:
         """The gradients by name: float32 views, filled by ``backward``, 0 where removed.
 
-        As ``parameters``: an array that is held shows the gradient of the last step.
+        As for ``parameters``, an array that is held shows the gradient of the last step.
         """
         return self.arena.gradients
 
@@ -271,10 +271,9 @@ class Compiled(Whole):
     def costs(self) -> Costs:
         """The table of shares up to which a layer runs on lists of its live weights.
 
-        A model begins with what ``gp.costs.get_costs`` gives and keeps it; copies, ``shrink`` and
-        the
-        file take it along. It decides about the last bits of results. A new one, a ``Costs`` or
-        four shares, counts from the next call on.
+        A model begins with the table of ``gp.costs.get_costs`` and keeps it; copies, ``shrink`` and
+        files keep it too. The choice of kernels changes the last bits of results. A new table, a
+        ``Costs`` or four shares, takes effect at the next call.
 
         >>> from gradprune.engine.network import Network
         >>> from gradprune.layers import Dense
@@ -295,8 +294,8 @@ class Compiled(Whole):
         """The loss that the model is trained and measured by if no other one is given.
 
         A name such as "mse", or a ``CrossEntropy`` with settings of its own. ``backward``,
-        ``train_step`` and ``fit`` remember the one that they were given; None until then, which
-        stands for "cross_entropy". It may be set.
+        ``train_step`` and ``fit`` store the loss that they were given. It is None until then, which
+        stands for "cross_entropy". The attribute may be set.
         """
         return None if self._loss is None else loss_name(self._loss)
 
@@ -341,8 +340,8 @@ class Compiled(Whole):
             masks: parameter name to an array of its shape, 1 = kept.
 
         Raises:
-            KeyError: not a prunable parameter.
-            ValueError: a wrong shape or a value that is not 0 or 1.
+            KeyError: a name is not that of a prunable parameter.
+            ValueError: a mask has a wrong shape or a value that is not 0 or 1.
         """
         self.arena.set_masks(masks)
 

@@ -1,4 +1,4 @@
-"""Finding what is wrong: with samples before a call, with numbers after it."""
+"""Checks of samples before a call, and of the network's numbers after it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Examined(Compiled):
             state: name to an array of its shape.
 
         Raises:
-            KeyError: a name is missing, or there is one too many.
+            KeyError: a name is missing, or a name is unknown.
             ValueError: a shape is wrong, or a number is not finite.
             TypeError: an array does not hold real numbers.
         """
@@ -123,14 +123,15 @@ class Examined(Compiled):
         """Freeze layers, or let them train again; as ``trainable=`` of a layer does.
 
         Steps leave the parameters of a frozen layer as they are: no update, no weight decay, and
-        its gradients are not part of the norm that clippers and guards go by. ``backward`` fills
-        them all the same. Moments rest. A frozen ``BatchNorm`` uses its running statistics in
-        training, too, and leaves them alone, as Keras's. Masks can be changed. Copies, files and
-        ``shrink`` take it along: ``model.layers`` has it as ``layer.trainable``.
+        its gradients are not part of the norm that clippers and guards use. ``backward`` fills
+        these gradients all the same. Moments do not change. A frozen ``BatchNorm`` uses its running
+        statistics in training, too, and does not update them, as in Keras. Masks can be changed.
+        Copies, files and ``shrink`` keep the setting, which is ``layer.trainable`` in
+        ``model.layers``.
 
         Args:
-            names: a layer or several; "bidirectional0" stands for both directions.
-            trainable: False: they are frozen.
+            names: the name of a layer, or several; "bidirectional0" stands for both directions.
+            trainable: whether steps change the layers; False freezes them.
 
         Raises:
             KeyError: there is no such layer.
@@ -231,9 +232,9 @@ class Examined(Compiled):
     def find_fault(self, norm: float = math.nan) -> NumericalError:
         """Return the first bad number of the last backward pass, as an error to raise.
 
-        Bad is what is not finite or beyond the limits of the optimizer's guard, in the order of
-        computation: for each layer its parameters and then its output, the loss, the gradients
-        from the last layer back. An ExplosionError if the number is finite.
+        A number is bad if it is not finite or beyond the limits of the optimizer's guard. Numbers
+        are checked in the order of computation: for each layer its parameters and then its output,
+        the loss, the gradients from the last layer back. A finite number gives an ExplosionError.
 
         Args:
             norm: the norm of the gradient; if finite and every number is good it is to blame.

@@ -1,4 +1,4 @@
-"""Sequences of several lengths, which are padded behind to one number of steps."""
+"""Sequences of different lengths, which are padded at the end to one number of steps."""
 
 from __future__ import annotations
 

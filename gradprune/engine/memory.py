@@ -25,8 +25,8 @@ LARGEST = 2**46  # bytes of any network: processes have no more addresses; sums 
 def needed_bytes(steps: Sequence[Step]) -> int:
     """Return the bytes that a network needs to be trained, or run, one sample after the other.
 
-    Parameters with gradient, mask and moments; what is kept between layers; lists of distances and
-    other tables. Every layer is asked, and nothing is allocated.
+    They hold parameters with gradient, mask and moments, the values between layers, lists of
+    distances and other tables. Every layer states its need, and nothing is allocated.
 
     Args:
         steps: the steps of the network, see ``plan``.

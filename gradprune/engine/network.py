@@ -35,24 +35,24 @@ class Network(Passes):
         input_shape: features of a sample, or its shape: (time, features) for recurrent layers; or
             what the last layer's call on it returned.
         seed: the seed of initial weights and dropout, 0 <= seed < 2**64.
-        loss: what it is trained and measured by; see the attribute.
+        loss: the loss that the network is trained and measured by; see the attribute.
 
     Attributes:
         layers: the layers, each with a name.
         output_shape: of a prediction: (outputs,), (time, units) or (channels, height, width).
-        outputs: how many numbers that are.
-        buffers: name to float32 view of what is not trained: running means and variances of
-            ``BatchNorm``. Passes in training change them.
+        outputs: the number of values of a prediction.
+        buffers: name to float32 view of values that are not trained, such as running means and
+            variances of ``BatchNorm``, which passes in training change.
         masks: name of a prunable parameter to read-only bool view, True = kept.
         optimizer: the last optimizer made for this network.
         pruner: the last pruner made for this network.
         quantizer: the last quantizer made for this network; steps go through it.
         last_loss: the loss of the last backward pass.
-        gathered: what the samples count whose mean gradient ``backward`` goes on from with
-            ``accumulate``; 0 after a step.
-        exploded: whether a layer's output went beyond the guard's limit in it.
-        refused: whether the optimizer's guard has left out the step of the last backward pass;
-            its gradients are then not to be learned from.
+        gathered: the total weight of the samples whose mean gradient ``gradients`` holds, from
+            which ``backward`` continues with ``accumulate``; 0 after a step.
+        exploded: whether a layer's output exceeded the guard's limit in that pass.
+        refused: whether the optimizer's guard has skipped the step of the last backward pass;
+            its gradients should then not be used.
         forward_count: training passes so far; addresses dropout's masks.
         steps: the layers in order, with what each reads and the shapes around it.
         core_layers: (name, what the core runs) in order; a Dense and its activation are two.
@@ -95,7 +95,7 @@ class Network(Passes):
                 included (but for the statistics of a ``BatchNorm``). A step ends it.
 
         Returns:
-            The mean loss, l1 and l2 penalties of the layers included.
+            The mean loss, including the l1 and l2 penalties of the layers.
 
         Raises:
             TypeError, ValueError: an array or name is not as above, or no sample counts; nothing
@@ -188,8 +188,8 @@ class Network(Passes):
     ) -> tuple[NDArray[np.float64], StepInfos]:
         """Run ``train_step`` again and again in the core, with the same bits.
 
-        What a guard leaves out counts as a step, too. If a step raises, those before it were
-        taken.
+        A step that a guard skips counts as a step, too. If a step raises, the steps before it have
+        been taken.
 
         Args:
             x: (samples, *input_shape) real numbers.
@@ -245,8 +245,8 @@ class Network(Passes):
 
         Args:
             x: (n, *input_shape) real numbers, all finite.
-            lengths: of sequences that are padded behind, as for ``backward``; where the model gives
-                a number of each step, those behind a sample's last one are 0.
+            lengths: (n,) lengths of sequences padded at the end, as for ``backward``; where
+                the model has an output for each step, outputs after a sample's last step are 0.
 
         Returns:
             (n, *output_shape) float32.

@@ -1,4 +1,4 @@
-"""A step in parts: what its batches come to, one by one and together, on one rank or several."""
+"""A step in parts: gradients of its batches, and their mean on one rank or several."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Replicable(Protocol):
 
 
 def replicate(model: Replicable, layers: Sequence[Layer] | None = None) -> Network:
-    """Make a network with the same parameters and the same dropout, of which nothing is removed.
+    """Make a network with the same parameters and the same dropout, but without masks.
 
     Args:
         model: the original.

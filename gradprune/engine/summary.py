@@ -52,11 +52,11 @@ class Summary(Displayed):
     """The result of ``model.summary()``; ``print`` shows a table, and so does a notebook.
 
     Attributes:
-        layers: one LayerSummary each.
+        layers: one LayerSummary for each layer.
         total: their sums.
         sparsity: share of the prunable weights that is removed.
-        costs: up to which share kept the kernel of a layer is sparse; "kernel" is for batches of 64
-            and more.
+        costs: the shares of kept weights up to which a layer's kernel is sparse; "kernel" is for
+            batches of 64 and more.
         notes: lines below the table, such as what the model was shrunk from.
     """
 

@@ -1,10 +1,10 @@
-"""A pass through a network in NumPy and double precision, with all that the engine keeps to itself.
+"""A pass through a network in NumPy and double precision, with activations and their gradients.
 
-The engine hands out losses, outputs and gradients of parameters, but neither activations nor their
+The engine returns losses, outputs and gradients of parameters, but neither activations nor their
 gradients. For a diagnosis they are computed here once more, layer by layer, with the formulas of
 ``gradprune.reference``: slower than the engine, and the same numbers up to rounding.
 
-Each layer says so itself, see ``Layer.trace``.
+Each layer has its own formulas in ``Layer.trace``.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ _HEADINGS = ("layer", "type", "outputs", "weights", "kept", "bytes", "few sample
 
 @dataclass(frozen=True)
 class FrozenLayer:
-    """A layer of a frozen model.
+    """The sizes and kernels of a layer of a frozen model.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)
@@ -65,40 +65,39 @@ class FrozenLayer:
 class FrozenModel(Displayed):
     """An immutable copy of a network for inference; ``model.freeze()`` makes it.
 
-    Weights are packed as each layer runs fastest, once for calls with a few samples and once for
-    many; activations are computed with the layer before them, normalizations with what is before or
-    behind them; dropout is gone. Training,
-    pruning or writing into the model it was made from changes nothing here. Any number of threads
-    may call ``predict`` at once.
+    Weights are packed so that each layer runs fastest, once for calls with a few samples and once
+    for many. Activations are fused with the layer before them, normalizations with the layer before
+    or after them; dropout is left out. Training, pruning or writing into the original model does
+    not change the frozen one. Any number of threads may call ``predict`` at once.
 
     It can be pickled, and is frozen again where it is read, for the CPU there: so it also holds the
     float32 weights that are not removed, 4 bytes each, beside ``nbytes``.
 
-    With precision "int8" a Dense layer has 8-bit weights with a scale a row, and in every call its
-    inputs become bytes with a scale a sample, or a step of a sequence: products and sums are exact
-    integers, their result is float32 again. What such a layer makes of a sample does not depend on
-    the batch it is in and, but for tanh, sigmoid, gelu, silu and elu, not on the instruction set.
-    Layers with so few weights left that lists of them are faster, with more than 65,536 inputs, and
-    recurrent ones stay float32.
-    Formulas are in docs/math.md, times in docs/performance.md.
+    With precision "int8" a Dense layer has 8-bit weights with a scale per row, and in every call
+    its inputs become bytes with a scale per sample, or per step of a sequence. Products and sums
+    are exact integers; their result is float32 again. The layer's output for a sample does not
+    depend on its batch and, except for tanh, sigmoid, gelu, silu and elu, not on the instruction
+    set. Layers with so few weights left that lists of them are faster, with more than 65,536
+    inputs, and recurrent ones stay float32. Formulas are in docs/math.md, times in
+    docs/performance.md.
 
     How far rounding to bytes moves the outputs is measured when the model is frozen: the largest
-    error of what goes into the last activation, times the steepest slope of this, relative to the
-    largest output of 16 samples. Where that is more than 0.03 the Dense layers that do the most
-    harm stay float32, until it is not; and so do all that have a LayerNorm behind them, which makes
-    any error large for samples of a small variance.
+    error of the input of the last activation, times the steepest slope of that activation, relative
+    to the largest output of 16 samples. If the error is above 0.03, the Dense layers that
+    contribute most to it stay float32 until it is not. So do all Dense layers before a LayerNorm,
+    which makes any error large for samples of a small variance.
 
     Attributes:
         precision: "float32" or "int8".
         exact: names of the Dense layers that stay float32 for that reason.
-        error: what was measured, at most 0.03; 0 if no layer runs on integers.
+        error: the error that was measured, at most 0.03; 0 if no layer runs on integers.
         tolerance: for ``gp.verify`` against the model, an error relative to the largest output of
             the samples there: 1e-5, or 0.05 with int8, which leaves room for other samples than
             those measured on.
-        layers: one FrozenLayer each.
+        layers: one FrozenLayer for each layer.
         input_shape: shape of a sample.
         output_shape: shape of a prediction.
-        outputs: how many numbers that are.
+        outputs: the number of values of a prediction.
         nbytes: bytes of the packed weights and what goes with them.
         ends_with_softmax: whether predictions are probabilities.
 

@@ -1,11 +1,11 @@
 """Shrinking: a model from which dead units are really removed.
 
-Passes over the layers find them; all look at masks, never at values, since a kept weight that
-happens to be 0 can still be trained. Forwards: what no sample can change, because no live weight
-reads anything that varies. Backwards: what is read by something that stays, but for constants that
-biases behind can make up for; again and again where outputs are added, since the same units of all
-of them stay. What is not read can go, and units that are dead because others are go with them. What
-each layer knows of its units is its ``Wiring``.
+Passes over the layers find dead units. They look at masks, never at values, since a kept weight
+that happens to be 0 can still be trained. The forward pass finds units that no sample can change,
+because no live weight reads anything that varies. The backward pass finds units that a remaining
+unit reads, except constants that later biases can replace; it is repeated where outputs are added,
+since the same units of all of them stay. Units that are not read are removed, and with them those
+that are dead as a result. A layer's ``Wiring`` says which of its units depend on which.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class LayerShrink:
 
     Attributes:
         name: the name of the layer.
-        outputs: before.
-        constant: of these removed because no sample could change them; biases have taken over.
-        unread: those of these removed because nothing that stays reads them.
+        outputs: the number of outputs before.
+        constant: outputs removed because no sample could change them; biases now hold their effect.
+        unread: outputs removed because nothing that stays reads them.
         parameters, parameters_kept: entries, removed weights included, before and after.
 
     >>> import gradprune as gp
@@ -79,7 +79,7 @@ class ShrinkReport(Displayed):
         layers: one LayerShrink for each layer with parameters.
         live_inputs: bool, shape of a sample of the larger model: which inputs something reads; the
             first feature, or channel of an image, if nothing does.
-        notes: what did not come along.
+        notes: the state that the smaller model did not take over.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Dense(4, activation="relu"), gp.Dense(2)], input_shape=3, seed=0)

@@ -20,9 +20,9 @@ _FARTHEST = 16.0
 def folded(network: Network) -> Network:
     """Return a network that predicts the same with fewer layers, or the network itself.
 
-    Of a ``Standardize`` whose output one layer reads the statistics become a part of its weights,
-    if that layer says how, see ``Layer.absorbed``. Then only predictions are the same: training
-    would not be.
+    If a single layer reads the output of a ``Standardize`` and has a formula for it, see
+    ``Layer.absorbed``, the statistics become a part of that layer's weights. Only predictions stay
+    the same then: training would differ.
 
     >>> import gradprune as gp
     >>> model = gp.Model([gp.Standardize(), gp.Dense(1, bias=False)], input_shape=1, seed=0)

@@ -1,7 +1,7 @@
 """Calls of constructors that do not fit: what was meant, and how it is written here.
 
-Python says that ``PrunerState.__init__() missing 1 required keyword-only argument``. Who comes from
-torch or Keras gets told which setting is missing, what it is, and what their call looks like here.
+Python says that ``PrunerState.__init__() missing 1 required keyword-only argument``. These errors
+say which setting is missing, what it is, and how a call as in torch or Keras is written here.
 """
 
 from __future__ import annotations

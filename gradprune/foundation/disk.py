@@ -43,9 +43,9 @@ def write_atomically(path: str | os.PathLike[str], data: bytes) -> None:
 
     A file that exists keeps its mode and, where the system lets us, its owner; a new one gets the
     mode of the user's umask. Whatever happens before the last moment leaves the old file alone and
-    no temporary behind; what a process that was killed left is removed by the next call. Of a
-    symbolic link the file it points to is written. A device, a pipe or a socket gets the bytes
-    directly.
+    no temporary behind; the next call removes a temporary that a killed process left. If the path
+    is a symbolic link, the file it points to is written. A device, a pipe or a socket gets the
+    bytes directly.
 
     Raises:
         OSError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""What people are told who write a call as they are used to from another library."""
+"""Hints for calls that are written as in another library."""
 
 from __future__ import annotations
 

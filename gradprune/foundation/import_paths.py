@@ -1,6 +1,6 @@
 """Classes and functions that a file names by import path, in packages that a caller trusts.
 
-To import a module is to run it, so a file alone never makes that happen.
+Importing a module runs its code, so a file alone never causes an import.
 """
 
 from __future__ import annotations

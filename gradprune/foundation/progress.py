@@ -1,4 +1,4 @@
-"""Whether somebody watches: a progress bar belongs on terminals and in notebooks alone."""
+"""Whether to show a progress bar: only on terminals and in notebooks."""
 
 from __future__ import annotations
 

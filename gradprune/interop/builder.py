@@ -111,7 +111,7 @@ class Builder(Windows, Recurrence):
         """Return what a layer makes of the last axis, at all places of the others alike."""
         *others, last = range(len(x.axes))
         if x.axes[last] == BATCH:
-            raise RefusedError("its last axis is that of the samples")
+            raise RefusedError("it multiplies along the axis of the samples, not along features")
         around = [i for i in others if x.axes[i] != BATCH]
         sizes = [x.shape[i] for i in around]
         steps = [] if prod(sizes) == 1 else [prod(sizes)]
@@ -154,7 +154,9 @@ class Builder(Windows, Recurrence):
         if x.axes[axis] == BATCH:
             raise RefusedError("it mixes the samples of a batch")
         if len(around) > 1:
-            raise RefusedError("softmax is of features or of the features of a sequence")
+            raise RefusedError(
+                "only softmax over the features of a sample or of each step is known"
+            )
         layer = Activation("softmax", name=self._named(name))
         node = layer(self._arranger.arranged(x, [*around, axis]))
         axes = [BATCH if a == BATCH else None for a in x.axes]
@@ -264,7 +266,7 @@ class Builder(Windows, Recurrence):
         if any(len(x.axes) != len(first.axes) for x in values) or any(
             x.axes.index(BATCH) != first.axes.index(BATCH) for x in values
         ):
-            raise RefusedError("it puts tensors of different kinds side by side")
+            raise RefusedError("it concatenates tensors whose axes differ in number or order")
         own = sample_axes(first)
         place = own.index(axis)
         # Where Concat puts things side by side: the first axis of an image, else the last.

@@ -93,7 +93,7 @@ class OnnxCall:
         if self.has(position):
             found = self.array(position)
             if found.size != 1:
-                raise RefusedError(f"its {name} is more than a number")
+                raise RefusedError(f"its {name} must be one number, got the shape {found.shape}")
             return float(found.ravel()[0])
         given = self.attributes.get(name)
         return default if given is None else float(given)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from gradprune.interop.onnx_calls import ONNX_OPERATIONS, OnnxCall, OnnxRow, onnx_operation
 from gradprune.interop.onnx_fold import SAMPLES
 from gradprune.interop.onnx_recurrent import recurrent
-from gradprune.interop.values import BATCH, RefusedError, Value
+from gradprune.interop.values import BATCH, RefusedError, Value, shown
 from gradprune.layers.dense import Activation
 
 __all__ = ["ONNX_OPERATIONS"]
@@ -36,7 +36,9 @@ def _identity(call: OnnxCall) -> Value:
 def _cast(call: OnnxCall) -> Value:
     if call.get("to", 0) in {1, 10, 11, 6, 7}:  # numbers; whole ones are for tables to look up in
         return call.value()
-    raise RefusedError("it makes other numbers of them")
+    raise RefusedError(
+        f"it casts to the type {call.get('to', 0)} of ONNX; only float and int types are known"
+    )
 
 
 @onnx_operation("Reshape")
@@ -97,7 +99,7 @@ def _squeeze(call: OnnxCall) -> Value:
     axes = call.whole_numbers(1, "axes")
     gone = {axis % len(x.axes) for axis in axes or [i for i, n in enumerate(x.shape) if n == 1]}
     if any(x.shape[i] != 1 for i in gone):
-        raise RefusedError("it takes away an axis that is not of size 1")
+        raise RefusedError(f"it removes axes of {shown(x)} that are not of size 1")
     return call.builder.reshape(x, [size for i, size in enumerate(x.shape) if i not in gone])
 
 
@@ -139,7 +141,9 @@ def _gather(call: OnnxCall) -> Value:
     axis = call.get("axis", 0)
     if isinstance(call.inputs[0], np.ndarray):
         if axis:
-            raise RefusedError("it looks up columns of a table")
+            raise RefusedError(
+                f"it looks up a table along axis {axis}; only rows, axis 0, are known"
+            )
         return call.builder.embedding(call.value(1), call.array(0), name=call.owner)
     x, index = call.value(), call.array(1)
     axis %= len(x.axes)
@@ -147,10 +151,12 @@ def _gather(call: OnnxCall) -> Value:
         return call.builder.select(x, axis, int(index))
     size = x.shape[axis]
     if size == BATCH or index.ndim > 1 or index.size == 0:
-        raise RefusedError("it takes several places of an axis, in an array of several axes")
+        raise RefusedError(
+            "its indices must be one number or a list of them, for an axis of a sample"
+        )
     first = int(index[0]) % size
     if [*index % size] != [*range(first, first + len(index))]:
-        raise RefusedError("it takes places of an axis that do not follow each other")
+        raise RefusedError("its indices must be consecutive")
     return call.builder.slice(x, axis, first, first + len(index))
 
 
@@ -190,7 +196,7 @@ def _sliced(call: OnnxCall, x: Value, axis: int, start: int, end: int, step: int
         raise RefusedError("it takes some of the samples of a batch")
     chosen = range(size)[_window(size, start, end, step)]
     if len(chosen) == 0:
-        raise RefusedError("it takes nothing")
+        raise RefusedError(f"it takes an empty range of axis {axis}")
     if chosen == range(size):
         return x
     if chosen == range(size)[::-1]:
@@ -236,9 +242,11 @@ def _concat(call: OnnxCall) -> Value:
 def _gemm(call: OnnxCall) -> Value:
     x, weight = call.value(), call.array(1)
     if call.get("transA", 0):
-        raise RefusedError("it turns the samples")
+        raise RefusedError("it transposes the samples: only transA=0 is known")
     if weight.ndim != 2 or len(x.axes) != 2:
-        raise RefusedError("it takes (samples, features) and a matrix")
+        raise RefusedError(
+            f"it must multiply (samples, features) by a matrix, got {shown(x)} and {weight.shape}"
+        )
     weight = weight if call.get("transB", 0) else weight.T
     weight = np.float32(call.get("alpha", 1.0)) * weight
     bias = call.bias
@@ -249,7 +257,9 @@ def _gemm(call: OnnxCall) -> Value:
             (len(weight),),
             (),
         ):
-            raise RefusedError(f"its third input has the shape {scaled.shape}")
+            raise RefusedError(
+                f"its third input has the shape {scaled.shape}, expected ({len(weight)},)"
+            )
         bias = np.broadcast_to(scaled.ravel(), (len(weight),))
     return call.builder.linear(x, weight, bias, name=call.owner)
 
@@ -258,7 +268,7 @@ def _gemm(call: OnnxCall) -> Value:
 def _matmul(call: OnnxCall) -> Value:
     x, weight = call.value(), call.array(1)
     if weight.ndim != 2 or len(x.axes) < 2:
-        raise RefusedError("it multiplies by something else than a matrix")
+        raise RefusedError(f"it must multiply by a matrix, got the shape {weight.shape}")
     return call.builder.linear(x, weight.T, call.bias, name=call.owner)
 
 
@@ -288,7 +298,7 @@ def _conv(call: OnnxCall) -> Value:
 def _sizes(call: OnnxCall, name: str, space: int) -> list[int]:
     found = [int(size) for size in call.get(name, [1] * space)]
     if len(found) != space or min(found) < 1:
-        raise RefusedError(f"its {name} are {found}")
+        raise RefusedError(f"its {name} are {found}, expected {space} numbers of at least 1")
     return found
 
 
@@ -308,7 +318,7 @@ def _padding(
         return sides
     pads = [int(size) for size in call.get("pads", [0] * (2 * space))]
     if len(pads) != 2 * space or min(pads) < 0:
-        raise RefusedError(f"its pads are {pads}")
+        raise RefusedError(f"its pads are {pads}, expected {2 * space} numbers of at least 0")
     return [*zip(pads[:space], pads[space:], strict=True)]
 
 

@@ -31,7 +31,7 @@ def recurrent(call: OnnxCall) -> list[Any]:
     functions = [name.lower() for name in call.get("activations", _FUNCTIONS[cell][0] * ways)]
     own = functions[: len(functions) // ways]
     if own * ways != functions or own not in _FUNCTIONS[cell]:
-        raise RefusedError(f"its activations are {functions}")
+        raise RefusedError(f"its activations are {functions}, expected one of {_FUNCTIONS[cell]}")
     if call.get("layout", 0) or x.axes[1:2] != (BATCH,) or len(x.axes) != 3:
         raise RefusedError("it takes (time, samples, features)")
     if "clip" in call.attributes or call.get("input_forget", 0) or not call.zeros(7):
@@ -43,7 +43,9 @@ def recurrent(call: OnnxCall) -> list[Any]:
     if not call.zeros(5) or (cell == "LSTM" and not call.zeros(6)):
         raise RefusedError("the state before the first step must be 0")
     if any(call.outputs[2:]):
-        raise RefusedError("somebody reads the last state of its cells")
+        raise RefusedError(
+            "its third output, the last state of the cells, is read; it has no counterpart"
+        )
     weights = _parameters(call, ways)
     units, steps = weights[0]["weight_hh"].shape[1], x.shape[0]
     if direction == "reverse":

@@ -65,7 +65,7 @@ class Recurrence(Assembly):
         if x.shape[axis] == BATCH:
             raise RefusedError("it takes some of the samples of a batch")
         if not 0 <= start < stop <= x.shape[axis]:
-            raise RefusedError("it takes nothing of an axis")
+            raise RefusedError(f"it takes an empty range of axis {axis}")
         if isinstance(x, Ends) and axis == 0:
             return self._some_ends(x.values[start:stop])
         if stop - start == 1 and x.axes[axis] == 0:  # of a sequence, its last state maybe

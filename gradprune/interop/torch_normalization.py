@@ -50,7 +50,7 @@ def _layer_norm(call: Operation) -> Value:
 @operation("sub.Tensor")
 def _sub(call: Operation) -> Value:
     if call["alpha"] != 1:
-        raise RefusedError("it subtracts a multiple")
+        raise RefusedError(f"only alpha=1 is known, got {call['alpha']}")
     name = _statistics_owner(call, "mean")
     return call.builder.standardize(call.value(), mean=_constant(call), name=name)
 

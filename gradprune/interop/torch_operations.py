@@ -133,14 +133,14 @@ def _unbind(call: Operation) -> list[Value]:
 @operation("flip")
 def _flip(call: Operation) -> Value:
     if len(call["dims"]) != 1:
-        raise RefusedError("it turns several axes round")
+        raise RefusedError(f"only a flip of one axis is known, got dims={call['dims']}")
     return call.builder.flip(call.value(), call["dims"][0])
 
 
 @operation("add.Tensor")
 def _add(call: Operation) -> Value:
     if call["alpha"] != 1:
-        raise RefusedError("it adds a multiple")
+        raise RefusedError(f"only alpha=1 is known, got {call['alpha']}")
     return call.builder.add(call.value(), value_of(call["other"]), name=call.name)
 
 
@@ -330,7 +330,7 @@ def _gelu(call: Operation) -> Value:
 @operation("elu")
 def _elu(call: Operation) -> Value:
     if (call["scale"], call["input_scale"]) != (1, 1):
-        raise RefusedError("elu with a scale is not known")
+        raise RefusedError("only elu with scale=1 and input_scale=1 is known")
     return call.builder.activation(call.value(), "elu", alpha=call["alpha"], name=call.name)
 
 

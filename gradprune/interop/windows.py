@@ -136,10 +136,14 @@ class Windows(Assembly):
                 for size, side, k, s in zip(sizes, sides, kernel, stride, strict=True)
             ]
             if kind == "mean" and any(over):
-                raise RefusedError("means of windows that hang over the end are not known")
+                raise RefusedError(
+                    "means with ceil_mode=True are not known where windows hang over the end"
+                )
             sides = [(side[0], side[1] + o) for side, o in zip(sides, over, strict=True)]
         if kind == "mean" and not counts_padding and any(map(any, sides)):
-            raise RefusedError("means that do not count the padding are not known")
+            raise RefusedError(
+                "means that leave out the padding are not known, only count_include_pad=True"
+            )
         flat: dict[str, Any] = {"max": MaxPool2D, "mean": AvgPool2D}
         long: dict[str, Any] = {"max": MaxPool1D, "mean": AvgPool1D}
         make = (flat if space == 2 else long)[kind]

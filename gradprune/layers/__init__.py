@@ -1,4 +1,4 @@
-"""Layers as descriptions: what a network is made of, compiled by the C engine."""
+"""Layers: descriptions of what a network is made of, which the C engine compiles."""
 
 from typing import TYPE_CHECKING
 

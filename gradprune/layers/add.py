@@ -1,4 +1,4 @@
-"""The sum of what several layers make: a residual connection."""
+"""The sum of the outputs of two layers: a residual connection."""
 
 from __future__ import annotations
 

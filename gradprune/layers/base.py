@@ -1,4 +1,4 @@
-"""What every layer answers.
+"""The base class of layers, and the wiring between their inputs and outputs.
 
 A layer says which parameters it has, how it is lowered to the core's layers and how its units
 can be cut, and it answers all that others ask about layers; it holds no arrays. To add one: a class
@@ -185,8 +185,8 @@ class Layer(Represented, ABC):
         """Return the node that this layer makes of nodes, or of a list of them; see ``Input``.
 
         Raises:
-            TypeError, ValueError: these are not as many nodes as the layer reads, or it does not
-                take their shapes.
+            TypeError, ValueError: the layer reads another number of inputs, or does not take their
+                shapes.
         """
         given: tuple[Any, ...] = nodes
         if len(nodes) == 1 and isinstance(nodes[0], list | tuple):

@@ -18,9 +18,9 @@ __all__ = ["Bidirectional"]
 class Bidirectional(Layer):
     """A recurrent layer forward through time beside another one backward, as Keras's.
 
-    A network has in its place the layers that it stands for: "bidirectional0/forward" reads the
-    sequence, and "bidirectional0/backward" reads it from the last step to the first. What they make
-    is side by side, 2 * units features: with ``return_sequences`` the states at the same step, as
+    A network replaces it by two layers: "bidirectional0/forward" reads the sequence, and
+    "bidirectional0/backward" reads it from the last step to the first. Their outputs are
+    concatenated to 2 * units features: with ``return_sequences`` the states at the same step, as
     of torch's ``bidirectional=True``; else the last state of each direction, which of the backward
     one belongs to the first step, torch's ``h_n``. Several layers on each other, torch's
     ``num_layers``, are several layers here.

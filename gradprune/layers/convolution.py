@@ -56,7 +56,8 @@ class Conv2D(Affine):
         stride, dilation: one number for both axes, or (height, width).
         padding: "valid" or 0: none; "same": ceil(size / stride) places; or zeros around the image:
             a number, (height, width) or ((top, bottom), (left, right)).
-        groups: filters and channels are cut into so many groups that see nothing of each other.
+        groups: the number of groups into which filters and channels are divided; a filter reads
+            only the channels of its own group.
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
         initializer: of W, as a matrix (filters, channels / groups * kernel); None: as of ``Dense``.

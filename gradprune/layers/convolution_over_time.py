@@ -47,7 +47,8 @@ class Conv1D(Affine):
             each of which sees no step behind it, as Keras's; or zeros on both sides: a number, or
             (before, behind).
         dilation: the steps from one entry of a filter to the next.
-        groups: filters and features are cut into so many groups that see nothing of each other.
+        groups: the number of groups into which filters and features are divided; a filter reads
+            only the features of its own group.
         activation: name of f, or an ``Activation`` when it has settings.
         bias: whether there is a b; it starts at 0.
         initializer: of W, as a matrix (filters, features / groups * kernel); None: as of ``Dense``.

@@ -44,7 +44,7 @@ class Activation(Layer):
         function: "identity", "relu", "leaky_relu", "tanh", "sigmoid", "gelu" (exact), "silu",
             "elu", "hardswish", "relu6" or "softmax".
         slope: the slope of leaky_relu below 0, not negative.
-        alpha: of elu, not negative: what its output approaches below 0 is -alpha.
+        alpha: the constant of elu, not negative; the output of elu approaches -alpha below 0.
 
     >>> Activation("leaky_relu", slope=0.2).slope
     0.2

@@ -1,4 +1,4 @@
-"""Rows of a table in place of the numbers that name them."""
+"""Embedding: each whole number of a sample is replaced by a row of a table."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Embedding(Layer):
     reads; the rows stay, since a sample may name any of them.
 
     Args:
-        vocabulary: how many rows there are, at most 2**24.
-        features: of a row.
+        vocabulary: the number of rows, at most 2**24.
+        features: the number of features of a row.
         padding_index: a row that starts at 0 and gets no gradient, as torch's ``padding_idx``.
         initializer: the initializer of W; None: normal numbers of deviation 1, as of torch.
         l1, l2: add l1 * sum|W| + l2 * sum W^2 to the loss.

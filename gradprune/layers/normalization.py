@@ -61,9 +61,9 @@ class BatchNorm(Layer):
     With ``trainable=False`` the layer uses its running statistics in training, too, and leaves them
     as they are, as Keras's does.
 
-    Training needs at least two numbers a channel, or a ValueError says so; ``fit`` lets a last
-    batch of one sample join the batch before. ``freeze`` folds the normalization into the Conv2D or
-    Dense before.
+    Training raises a ValueError for a batch with fewer than two numbers per channel; ``fit`` lets a
+    last batch of one sample join the batch before. ``freeze`` folds the normalization into the
+    Conv2D or Dense before.
 
     Args:
         momentum: weight of the last batch in the running statistics, in [0, 1].
@@ -266,11 +266,11 @@ class Standardize(Layer):
     ``Normalization``. Until then samples pass as they are. A channel whose numbers are all the same
     has the scale 1, as of scikit-learn's ``StandardScaler``.
 
-    ``mean`` and ``scale``, (channels,) each, are in ``model.buffers``, with ``count``, (1,): of
-    how many samples they are, 0 at first. No step changes them, and they go wherever the model
-    goes: into files and copies, to torch, ONNX and C. ``freeze`` multiplies them into the float32
-    weights of a Dense or a convolution without padding behind it, unless a mean is more than 16
-    scales from 0, where that would cost digits.
+    ``mean`` and ``scale``, (channels,) each, are in ``model.buffers``, with ``count``, (1,), the
+    number of samples that they were measured on, 0 at first. No step changes them, and they go
+    wherever the model goes: into files and copies, to torch, ONNX and C. ``freeze`` multiplies them
+    into the float32 weights of a Dense or a convolution without padding behind it, unless a mean is
+    more than 16 scales from 0, where that would cost digits.
 
     Args:
         name: given by the network as "standardize0", ... if None.

@@ -340,7 +340,7 @@ class GlobalMaxPool(_GlobalPool):
 
 @dataclass(frozen=True)
 class Flatten(Layer):
-    """Any shape as plain features, the last axis fastest: what ``Dense`` takes of an image.
+    """Flattens samples of any shape to (features,), the last axis fastest, as ``Dense`` needs.
 
     >>> Flatten().output_shape((50, 4, 4))
     (800,)

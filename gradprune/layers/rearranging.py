@@ -122,7 +122,7 @@ class Permute(_Rearranging):
 
 @dataclass(frozen=True)
 class Reverse(_Rearranging):
-    """The steps of a sequence (time, features) from the last one to the first.
+    """Reverses the steps of a sequence (time, features), from the last one to the first.
 
     With ``lengths`` each sequence begins with its own last step, and its padding stays behind.
 
@@ -161,7 +161,7 @@ class Reverse(_Rearranging):
 
 @dataclass(frozen=True)
 class Slice(_Rearranging):
-    """A range of one axis of a sample: places start, start + 1, ..., stop - 1, as in Python.
+    """Takes a range of one axis of a sample: places start, start + 1, ..., stop - 1.
 
     ``Slice(2, 5)`` of features is torch's ``x[:, 2:5]``; ``Slice(9, axis=1)`` of a sequence (time,
     features) is ``x[:, 9:]``. The axis stays, also with a single place.

@@ -21,12 +21,13 @@ __all__ = ["Reshape"]
 
 @dataclass(frozen=True)
 class Reshape(Layer):
-    """The numbers of a sample, in their order, in another shape: Keras's ``Reshape``.
+    """Gives the numbers of a sample, in their order, another shape, as Keras's ``Reshape``.
 
-    ``Flatten`` is the case of one axis. Nothing is computed: torch's ``x.reshape(len(x), *shape)``.
+    ``Flatten`` is the case of one axis. No number is computed; torch's
+    ``x.reshape(len(x), *shape)`` does the same.
 
     Args:
-        shape: of a sample of the output, with as many numbers as one of the input.
+        shape: the shape of a sample of the output, with as many numbers as one of the input.
         name: given by the network as "reshape0", "reshape1", ... if None.
 
     >>> Reshape((1, 28, 28)).output_shape((784,))

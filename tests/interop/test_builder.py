@@ -193,7 +193,7 @@ REFUSED: dict[str, tuple[Callable[[Builder], Any], str]] = {
     "moved samples": (lambda b: b.reshape(b.input, (2, BATCH, 2, 5)), "mixes the samples"),
     "one sample": (lambda b: b.select(b.input, 0, 0), "one of the samples"),
     "some samples": (lambda b: b.slice(b.input, 0, 0, 2), "some of the samples"),
-    "no step": (lambda b: b.slice(b.input, 1, 2, 2), "takes nothing of an axis"),
+    "no step": (lambda b: b.slice(b.input, 1, 2, 2), "takes an empty range of axis 1"),
     "a mean of samples": (
         lambda b: b.global_pool(b.input, "mean", [0], keepdim=True),
         "mixes the samples",

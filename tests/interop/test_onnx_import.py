@@ -500,20 +500,30 @@ def test_functions_of_functions_that_are_products(
 
 
 REFUSALS: dict[str, tuple[str, Mapping[str, Any], list[Any], str]] = {
-    "places in two axes": ("Gather", {"axis": 1}, [whole(1, 2).reshape(2, 1)], "in an array of"),
-    "one place in two axes": ("Gather", {"axis": 1}, [whole(1).reshape(1, 1)], "in an array of"),
-    "no place": ("Gather", {"axis": 1}, [whole()], "in an array of"),
-    "a sample": ("Gather", {"axis": 0}, [whole(1)], "in an array of"),
-    "places apart": ("Gather", {"axis": 1}, [whole(0, 2)], "do not follow each other"),
-    "places turned": ("Gather", {"axis": 1}, [whole(2, 1)], "do not follow each other"),
+    "places in two axes": (
+        "Gather",
+        {"axis": 1},
+        [whole(1, 2).reshape(2, 1)],
+        "one number or a list of them",
+    ),
+    "one place in two axes": (
+        "Gather",
+        {"axis": 1},
+        [whole(1).reshape(1, 1)],
+        "one number or a list of them",
+    ),
+    "no place": ("Gather", {"axis": 1}, [whole()], "one number or a list of them"),
+    "a sample": ("Gather", {"axis": 0}, [whole(1)], "one number or a list of them"),
+    "places apart": ("Gather", {"axis": 1}, [whole(0, 2)], "must be consecutive"),
+    "places turned": ("Gather", {"axis": 1}, [whole(2, 1)], "must be consecutive"),
     "wider": ("Expand", {}, [whole(1, 2, 4, 6)], "it repeats numbers"),
     "samples of a slice": ("Slice", {}, [whole(1), whole(9), whole(0)], "some of the samples"),
-    "nothing": ("Slice", {}, [whole(2), whole(2), whole(1)], "it takes nothing"),
+    "nothing": ("Slice", {}, [whole(2), whole(2), whole(1)], "an empty range"),
     "every other": (
         *("Slice", {}, [whole(0), whole(4), whole(1), whole(2)]),
         "it leaves out places of an axis",
     ),
-    "an axis of four": ("Squeeze", {}, [whole(1)], "an axis that is not of size 1"),
+    "an axis of four": ("Squeeze", {}, [whole(1)], "that are not of size 1"),
     "an order of two": ("Transpose", {"perm": [0, 2]}, [], r"3 axes in the order \[0, 2\]"),
 }
 
