@@ -195,7 +195,7 @@ class Chain:
             if self._states[i] is not None:
                 saved = np.asarray(tensors.get(f"clip{i}.norms", ()), np.float64)
                 if saved.ndim != 1 or len(saved) == 0 or saved[-1] not in (0.0, 1.0):
-                    raise ValueError(f"there are no norms for {clipper}")
+                    raise ValueError(f"the state lacks the norms of {clipper}, clip{i}.norms")
                 state = states[i] = clipper.restore(saved[:-1], len(self._arena.stored))
                 state[VERSION] = -saved[-1]
         residuals: list[tuple[Floats, Floats]] = []
@@ -204,7 +204,11 @@ class Chain:
             if residual is None:
                 continue
             if values is None or values.shape != residual.shape:
-                raise ValueError(f"there is no residual for {self.stages[i]}")
+                got = "none" if values is None else f"one of shape {values.shape}"
+                raise ValueError(
+                    f"the state needs a residual of shape {residual.shape} for {self.stages[i]}, "
+                    f"got {got}"
+                )
             residuals.append((residual, values))
         return states, residuals
 

@@ -97,7 +97,7 @@ class Context:
     def batch(self) -> tuple[NDArray[np.float32], Target]:
         """(x, y) of the last step, as ``backward`` takes them; augmented if the step was."""
         if self._batch is None:
-            raise ValueError("there was no step yet")
+            raise ValueError("there was no step yet, so there is no batch: ask in on_step_end")
         return self._batch().samples(self.model)
 
     def record(self, report: object) -> None:

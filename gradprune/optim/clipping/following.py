@@ -77,9 +77,12 @@ class AutoClip(AdaptiveClipper):
     def restore(self, saved: Doubles, parameters: int) -> Doubles:
         """See Clipper."""
         if saved.ndim != 1 or len(saved) > self._most or not (saved >= 0).all():
-            raise ValueError(f"not {self._most} norms or fewer: {saved!r}")
+            raise ValueError(
+                f"{self} remembers a vector of at most {self._most} norms, none negative, got "
+                f"{saved!r}"
+            )
         if not np.isfinite(saved).all():
-            raise ValueError("a norm is not finite")
+            raise ValueError(f"{self} remembers finite norms, got {saved!r}")
         capacity = min(self._most, _FIRST_CAPACITY)
         while capacity < len(saved):
             capacity = min(2 * capacity, self._most)

@@ -37,7 +37,7 @@ def _checked(arrays: Arrays) -> list[np.ndarray]:
         if array.dtype != np.float32:
             raise TypeError(f"arrays[{i}] must be float32, got {array.dtype}")
         if not array.flags.writeable:
-            raise ValueError(f"arrays[{i}] is read-only")
+            raise ValueError(f"arrays[{i}] is read-only, and clipping changes arrays in place")
     bounds = sorted((*byte_bounds(array), i) for i, array in enumerate(items) if array.size)
     for position, (_, high, i) in enumerate(bounds):
         for low, _, j in bounds[position + 1 :]:

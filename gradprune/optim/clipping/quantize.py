@@ -54,7 +54,10 @@ class QuantizeGradient(Clipper):
         settle(self, flag, "error_feedback")
         for name, form in (("levels", "qsgd"), ("bits", "kbit")):
             if getattr(self, name) is not None and self.form != form:
-                raise ValueError(f"{name} are of {form!r}, the form is {self.form!r}")
+                raise ValueError(
+                    f"{name} are for the form {form!r}, and the form is {self.form!r}: leave "
+                    f"{name} out, or write form={form!r}"
+                )
 
     @property
     def steps(self) -> int:

@@ -121,6 +121,7 @@ class Inspected(Rated):
         flat = self.chain.clipped_gradient()
         if flat is None:
             raise ValueError(
-                "the last step was refused, or keep_clipped = True was not set before it"
+                "there are no clipped gradients: write optimizer.keep_clipped = True before the "
+                "step; and a step that a guard has refused leaves none"
             )
         return self.model.arena.views(flat)

@@ -60,7 +60,10 @@ class SGD(Optimizer):
     ) -> None:
         momentum, dampening = fraction("momentum", momentum), fraction("dampening", dampening)
         if flag("nesterov", nesterov) and (momentum == 0 or dampening != 0):
-            raise ValueError("nesterov needs momentum above 0 and dampening 0")
+            raise ValueError(
+                "nesterov needs momentum above 0 and dampening 0, got "
+                f"momentum={momentum:g}, dampening={dampening:g}"
+            )
         rule = Rule(
             "sgd",
             weight_decay=not_negative("weight_decay", weight_decay, single=True),

@@ -86,7 +86,10 @@ class Response(NamedTuple):
 
 
 def _unable(weights: Floats) -> Any:
-    raise ValueError("this probe cannot answer that")
+    raise ValueError(
+        "this probe does not compute that: a Probe that is made by hand needs a function for each "
+        "question that the criterion asks"
+    )
 
 
 @dataclass(frozen=True)
