@@ -87,7 +87,7 @@ def to_c(
     source = Path(path)
     if source.suffix != ".c":
         raise ValueError(f'path must end in ".c", got {os.fspath(path)!r}')
-    if set(source.name) & set('"\\\n\r'):
+    if set(source.name) & set('"\\\n\r') or "??" in source.name:  # "??-" is a trigraph
         raise ValueError(f"a file of C cannot include {source.with_suffix('.h').name!r}")
     header = source.with_suffix(".h")
     prefix = _prefix(source, name)

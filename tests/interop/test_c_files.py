@@ -276,6 +276,7 @@ def test_what_cannot_be_written_is_said_before(tmp_path: Path) -> None:
         ({"path": "m.cpp"}, 'path must end in ".c", got'),
         ({"path": "m.c", "name": "2m"}, "name must be letters"),
         ({"path": 'm".c'}, "cannot include"),
+        ({"path": "m??-.c"}, "cannot include"),  # a trigraph, which stands for ~
         ({"path": "m.c", "precision": "int4"}, "precision must be one of 'float32', 'int8', "),
         ({"path": "m.c", "x": np.ones((4, 3))}, 'x is for precision="int8"'),
         ({"path": "m.c", "precision": "int8", "x": np.ones((4, 2))}, "x must have shape"),
